@@ -1,0 +1,1 @@
+"""Measurements: latency, accuracy and parity. May import everything; only the CLI imports it."""

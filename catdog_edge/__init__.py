@@ -1,0 +1,49 @@
+"""catdog-edge: from photographs to a trustworthy answer per camera frame.
+
+Public names are resolved on first use (PEP 562), so that `catdog-edge --help` works where
+neither onnxruntime nor OpenCV is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from catdog_edge.classifier import Classifier as Classifier
+    from catdog_edge.errors import CatdogError as CatdogError
+    from catdog_edge.errors import ModelError as ModelError
+    from catdog_edge.errors import ProviderError as ProviderError
+    from catdog_edge.spec import ModelSpec as ModelSpec
+    from catdog_edge.spec import Prediction as Prediction
+
+_HOMES = {
+    "CatdogError": "catdog_edge.errors",
+    "Classifier": "catdog_edge.classifier",
+    "ModelError": "catdog_edge.errors",
+    "ModelSpec": "catdog_edge.spec",
+    "Prediction": "catdog_edge.spec",
+    "ProviderError": "catdog_edge.errors",
+}
+
+__all__ = [  # noqa: PLE0604 - built from one table
+    "CatdogError",
+    "Classifier",
+    "ModelError",
+    "ModelSpec",
+    "Prediction",
+    "ProviderError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

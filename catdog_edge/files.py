@@ -1,0 +1,82 @@
+"""Files that are written whole or not at all.
+
+Knows nothing of what is written. A reader never sees half a file, and a full disk or a
+kill leaves the file that was there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from catdog_edge.errors import CatdogError
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it onto `path` when the block ends well.
+
+    The temporary file keeps the suffix of `path`, because some writers choose a format by
+    it. When the block raises, the temporary file is removed and `path` is as it was.
+
+    Args:
+        path: The file to write. Its folder is made when it is missing.
+
+    Raises:
+        CatdogError: The folder or the file cannot be written (permissions, a full disk).
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
+        )
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files that nobody else may read; a result is an ordinary file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all.
+
+    Raises:
+        CatdogError: The file cannot be written.
+    """
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data`, whole or not at all.
+
+    Raises:
+        CatdogError: The file cannot be written.
+    """
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def cannot_write(path: Path, error: OSError) -> CatdogError:
+    """The one line for a file that cannot be written."""
+    reason = error.strerror or str(error)
+    return CatdogError(
+        f"cannot write {path}: {reason}; choose another folder or make room. "
+        "The file that was there before, if any, is untouched."
+    )

@@ -1,0 +1,271 @@
+"""What travels from training to the device: `ModelSpec`, and what comes out: `Prediction`.
+
+Knows nothing of torch, ONNX or OpenCV. A checkpoint and an ONNX file both hold the spec, so
+that nobody ever guesses labels, size, colour order, normalisation or resize.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from catdog_edge.errors import ModelError
+
+SCHEMA = 1
+"""Version of the JSON form. Raised when an older reader would misread a newer spec."""
+
+METADATA_KEY = "catdog_edge"
+"""The key of an ONNX file's `metadata_props` under which the spec's JSON stands."""
+
+NEITHER = "neither"
+"""The label of a frame that no class is confident enough about. Never a class of a model."""
+
+Interpolation = Literal["linear", "area"]
+Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
+Layout = Literal["nhwc-uint8", "nchw-float"]
+RejectionScore = Literal["max_probability", "known"]
+
+
+@dataclass(frozen=True)
+class ResizeStep:
+    """One step of the resize rule.
+
+    Attributes:
+        interpolation: `linear` (two taps per axis) or `area` (the mean over each target
+            pixel's footprint where both axes shrink; linear otherwise).
+        height: Target height in pixels.
+        width: Target width in pixels.
+        shrink_only: Leave an axis alone that is already at most the target.
+    """
+
+    interpolation: Interpolation
+    height: int
+    width: int
+    shrink_only: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("interpolation", self.interpolation, get_args(Interpolation))
+        _positive("resize height", self.height)
+        _positive("resize width", self.width)
+
+
+def squash(height: int, width: int) -> tuple[ResizeStep, ...]:
+    """The house's resize rule: linear down to twice the size, then area to the size.
+
+    On large frames nearly as close to a plain area filter as the eye can tell and many times
+    faster; the figures are in `docs/preprocessing.md`.
+    """
+    return (
+        ResizeStep("linear", 2 * height, 2 * width, shrink_only=True),
+        ResizeStep("area", height, width),
+    )
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per channel `(value - mean) / std`, on values 0..255, in the order R, G, B."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise ValueError(f"normalisation {name} must be three finite numbers, got {values}")
+        if min(self.std) <= 0:
+            raise ValueError(f"normalisation std must be positive, got {self.std}")
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """When a frame is answered `neither`: where its score is below the threshold.
+
+    Attributes:
+        score: `max_probability` (the largest class probability), or `known` (a second
+            output of the graph, `float32 [N]`, 0..1: how sure it is that a class is seen).
+        threshold: 0..1.
+    """
+
+    score: RejectionScore
+    threshold: float
+
+    def __post_init__(self) -> None:
+        _one_of("rejection score", self.score, get_args(RejectionScore))
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"rejection threshold must be in 0..1, got {self.threshold}")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that a reader of the weights must know, checked when made.
+
+    Attributes:
+        architecture: Name in the registry of `catdog_edge.training.models`.
+        labels: Class names in the order of the model's outputs; two or more.
+        height: Input height in pixels.
+        width: Input width in pixels.
+        resize: The steps that bring a frame to that size, see `catdog_edge.preprocess`.
+        normalization: What the network expects; always inside the exported graph.
+        layout: `nhwc-uint8`: `uint8 [N,H,W,3]`, BGR, as OpenCV holds a frame.
+            `nchw-float`: `float32 [N,3,H,W]`, RGB, 0..1, the classical input.
+        temperature: Divides the logits before the softmax; fitted on validation.
+        rejection: When to answer `neither`; `None`: never.
+        precision: Of the weights in the file.
+        trained_on: What it was trained on (source, counts, recipe, seed, ...).
+        metrics: What it was measured to do, by name.
+        tool_version: Version of catdog-edge that made the file.
+        git_commit: Its commit, where it was known.
+        schema: Version of this form.
+    """
+
+    architecture: str
+    labels: tuple[str, ...]
+    height: int
+    width: int
+    resize: tuple[ResizeStep, ...]
+    normalization: Normalization
+    layout: Layout = "nhwc-uint8"
+    temperature: float = 1.0
+    rejection: Rejection | None = None
+    precision: Precision = "fp32"
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    tool_version: str = ""
+    git_commit: str = ""
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"schema must be {SCHEMA}, got {self.schema}")
+        if not self.architecture:
+            raise ValueError("architecture must be named")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels must be two or more different names, got {self.labels}")
+        if not all(isinstance(label, str) and label for label in self.labels):
+            raise ValueError(f"labels must be non-empty strings, got {self.labels}")
+        if NEITHER in self.labels:
+            raise ValueError(f"{NEITHER!r} cannot be a class: it is the answer of a rejection")
+        _positive("height", self.height)
+        _positive("width", self.width)
+        if not self.resize or (self.resize[-1].height, self.resize[-1].width) != self.size:
+            raise ValueError(f"the last resize step must end at {self.height}x{self.width}")
+        if self.resize[-1].shrink_only:
+            raise ValueError("the last resize step cannot be shrink_only")
+        _one_of("layout", self.layout, get_args(Layout))
+        _one_of("precision", self.precision, get_args(Precision))
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Input height and width in pixels."""
+        return self.height, self.width
+
+    def replace(self, **changes: Any) -> ModelSpec:
+        """A copy with other values, checked again."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The spec as one JSON document; `from_json` reads it back unchanged."""
+        return json.dumps(dataclasses.asdict(self), indent=indent, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "spec") -> ModelSpec:
+        """Read a spec.
+
+        Args:
+            text: What `to_json` wrote.
+            source: The file it comes from, named in errors.
+
+        Raises:
+            ModelError: It is not JSON, a field is missing, unknown or wrong, or its schema
+                is newer than this version of catdog-edge.
+        """
+        try:
+            document = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"{source}: the spec in it is damaged ({error}); export the model again"
+            ) from error
+        if not isinstance(document, dict):
+            raise ModelError(f"{source}: the spec in it is damaged; export the model again")
+        schema = document.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise ModelError(
+                f"{source}: its spec has schema {schema}, this catdog-edge reads up to {SCHEMA}; "
+                "upgrade with: pip install --upgrade catdog-edge"
+            )
+        try:
+            document["labels"] = tuple(document["labels"])
+            document["resize"] = tuple(ResizeStep(**step) for step in document["resize"])
+            normalization = document["normalization"]
+            document["normalization"] = Normalization(
+                mean=tuple(normalization["mean"]), std=tuple(normalization["std"])
+            )
+            if document.get("rejection") is not None:
+                document["rejection"] = Rejection(**document["rejection"])
+            return cls(**document)
+        except KeyError as error:
+            raise ModelError(
+                f"{source}: the spec in it lacks {error}; export the model again"
+            ) from error
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"{source}: the spec in it is wrong ({error}); export the model again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one frame.
+
+    Attributes:
+        label: A class of the model, or `neither`.
+        confidence: 0..1: the calibrated probability of the likeliest class (for `neither`:
+            of the class that came nearest).
+        probabilities: 0..1, one per class, in the order of `labels`.
+        labels: The classes, `ModelSpec.labels`.
+    """
+
+    label: str
+    confidence: float
+    probabilities: tuple[float, ...]
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.probabilities) != len(self.labels):
+            raise ValueError(f"{len(self.probabilities)} probabilities for {self.labels}")
+        if self.label != NEITHER and self.label not in self.labels:
+            raise ValueError(f"{self.label!r} is none of {self.labels}")
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.confidence:.2f}"
+
+    def to_json(self) -> str:
+        """One line of JSON: label, confidence, probabilities by class."""
+        return json.dumps(
+            {
+                "label": self.label,
+                "confidence": round(self.confidence, 6),
+                "probabilities": {
+                    label: round(probability, 6)
+                    for label, probability in zip(self.labels, self.probabilities, strict=True)
+                },
+            },
+            ensure_ascii=False,
+        )
+
+
+def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        listed = ", ".join(str(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}")
+
+
+def _positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")

@@ -1,0 +1,1 @@
+"""Training: torch lives here. Imports the edge rooms, never the exporters or benchmarks."""

@@ -1,0 +1,103 @@
+"""Checkpoints: a `ModelSpec` and the weights it describes, in one file.
+
+Knows nothing of data or of the training loop. The file is `{"spec": JSON, "state_dict":
+tensors}` and, for a run that can be resumed, `"training"` (plain values and tensors). It is
+read with `weights_only=True`: a checkpoint from a stranger cannot run code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from catdog_edge.errors import ModelError
+from catdog_edge.files import written_whole
+from catdog_edge.spec import ModelSpec
+from catdog_edge.training.models import architecture
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    state_dict: Mapping[str, torch.Tensor],
+    spec: ModelSpec,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        path: Usually `runs/NAME/best.pt` or `last.pt`.
+        state_dict: The network's weights.
+        spec: What describes them.
+        training: What a resumed run needs beyond the weights (optimiser state, epoch, ...).
+
+    Raises:
+        CatdogError: The file cannot be written.
+    """
+    document: dict[str, Any] = {"spec": spec.to_json(), "state_dict": dict(state_dict)}
+    if training is not None:
+        document["training"] = dict(training)
+    with written_whole(path) as temporary:
+        try:
+            torch.save(document, temporary)
+        except RuntimeError as error:
+            # torch reports a full disk as a RuntimeError of its zip writer.
+            raise OSError(None, f"torch could not write it ({_first_line(error)})") from error
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ModelSpec]:
+    """Read a checkpoint without building its network.
+
+    Returns:
+        The document (`state_dict`, perhaps `training`) with tensors on the CPU, and the spec.
+
+    Raises:
+        ModelError: There is no such file, or it is damaged, or not one of ours.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ModelError(f"there is no checkpoint {file}; train one with: catdog-edge train")
+    try:
+        document = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise ModelError(
+            f"{file} is damaged or not a checkpoint ({_first_line(error)}); "
+            "copy it again, or take last.pt of the same run"
+        ) from error
+    if (
+        not isinstance(document, dict)
+        or not isinstance(document.get("spec"), str)
+        or not isinstance(document.get("state_dict"), dict)
+    ):
+        raise ModelError(
+            f"{file} is a PyTorch file, but not a checkpoint of catdog-edge (no spec in it); "
+            "use the best.pt that `catdog-edge train` wrote"
+        )
+    return document, ModelSpec.from_json(document["spec"], source=str(file))
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelSpec]:
+    """Rebuild the network of a checkpoint, on the CPU, in evaluation mode.
+
+    Raises:
+        ModelError: See `read_checkpoint`; or the weights do not fit the architecture.
+    """
+    document, spec = read_checkpoint(path)
+    network = architecture(spec.architecture).build(len(spec.labels))
+    try:
+        network.load_state_dict(document["state_dict"])
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path}: its weights do not fit {spec.architecture} with {len(spec.labels)} classes "
+            f"({_first_line(error)}); train again with this version of catdog-edge"
+        ) from error
+    return network.eval(), spec
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:120]

@@ -1,0 +1,79 @@
+"""The PyTorch answer: the reference that every exported file is checked against.
+
+Knows nothing of files. Pictures come in as the runtime holds them and are normalised here
+by the figures of the spec.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from catdog_edge.spec import ModelSpec, Normalization
+
+
+def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
+    """Normalise a batch of pictures.
+
+    Args:
+        pixels: `uint8 [N,H,W,3]`, BGR.
+        normalization: What the network expects.
+
+    Returns:
+        `float32 [N,3,H,W]`, RGB, in channels-last memory order.
+    """
+    pictures = pixels.permute(0, 3, 1, 2).flip(1).float()
+    mean = torch.tensor(normalization.mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(normalization.std, device=pixels.device).view(1, 3, 1, 1)
+    return pictures.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def logits(
+    network: nn.Module,
+    normalization: Normalization,
+    pixels: npt.NDArray[np.uint8],
+    batch: int = 64,
+    device: str | torch.device = "cpu",
+) -> npt.NDArray[np.float32]:
+    """Logits of a network in evaluation mode, in float32.
+
+    Args:
+        network: Takes normalised `float32 [N,3,H,W]`.
+        normalization: What the network expects.
+        pixels: `uint8 [N,H,W,3]`, BGR.
+        batch: Pictures per call.
+        device: Where the network is.
+
+    Returns:
+        `float32 [N,K]`.
+    """
+    was_training = network.training
+    network.eval()
+    parts = []
+    for start in range(0, len(pixels), batch):
+        chunk = torch.from_numpy(np.array(pixels[start : start + batch])).to(device)
+        parts.append(network(to_input(chunk, normalization)).float().cpu().numpy())
+    network.train(was_training)
+    return np.concatenate(parts)
+
+
+def softmax(values: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float32]:
+    """Softmax over the last axis of `values / temperature`, in float32."""
+    scaled = values / np.float32(temperature)
+    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float32)
+
+
+def probabilities(
+    network: nn.Module,
+    spec: ModelSpec,
+    pixels: npt.NDArray[np.uint8],
+    batch: int = 64,
+    device: str | torch.device = "cpu",
+) -> npt.NDArray[np.float32]:
+    """Calibrated probabilities by PyTorch: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR pictures."""
+    values = logits(network, spec.normalization, pixels, batch, device)
+    return softmax(values, spec.temperature)

@@ -1,0 +1,122 @@
+"""The architectures, by name. A network takes normalised pictures and gives logits.
+
+Knows nothing of data, optimisers or files. Every network takes `float32 [N,3,H,W]`, RGB,
+normalised by its `Normalization`, and returns logits `float32 [N,K]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from catdog_edge.errors import ModelError
+from catdog_edge.spec import Normalization
+
+UNIT_RANGE = Normalization(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+"""RGB in 0..1."""
+
+CENTRED = Normalization(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
+"""All channels alike, about -1..1. The mean is a grey level, so a uint8 pad of 127 is exactly
+the zero pad of a convolution and scaling folds into the first convolution without a rest."""
+
+IMAGENET = Normalization(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+"""What torchvision's networks were trained with."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One entry of the registry.
+
+    Attributes:
+        name: What `--arch` takes.
+        build: Number of classes -> a network with fresh weights.
+        size: Height and width of the input in pixels.
+        normalization: What the network expects.
+        summary: One line for people.
+    """
+
+    name: str
+    build: Callable[[int], nn.Module]
+    size: int
+    normalization: Normalization
+    summary: str
+
+
+class SimpleCNN(nn.Module):
+    """The known network: six 3x3 convolutions without padding, two 512-wide linear layers.
+
+    785,376 parameters before the head, 2.36 G multiply-adds at 224x224.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, 3),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 64, 3),
+            nn.MaxPool2d(2),  # no ReLU in this block: that is how the network is known
+            nn.Conv2d(64, 32, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 32, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 32, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(800, 512),
+            nn.ReLU(),
+            nn.Linear(512, 512),
+            nn.ReLU(),
+            nn.Linear(512, classes),
+        )
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """`float32 [N,3,224,224]`, RGB 0..1 -> logits `float32 [N,K]`."""
+        logits: torch.Tensor = self.classifier(self.features(pictures))
+        return logits
+
+
+def _torchvision(name: str) -> Callable[[int], nn.Module]:
+    def build(classes: int) -> nn.Module:
+        import torchvision
+
+        network: nn.Module = torchvision.models.get_model(name, num_classes=classes)
+        return network
+
+    return build
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture(
+            "simple_cnn", SimpleCNN, 224, UNIT_RANGE, "the known network, kept as the yardstick"
+        ),
+        *(
+            Architecture(name, _torchvision(name), 224, IMAGENET, f"torchvision's {name}")
+            for name in ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
+        ),
+    )
+}
+
+
+def architecture(name: str) -> Architecture:
+    """Look an architecture up.
+
+    Raises:
+        ModelError: There is none of that name; the message lists those that there are.
+    """
+    if name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ModelError(f"there is no architecture {name!r}; choose one of: {known}")
+    return ARCHITECTURES[name]

@@ -1,0 +1,29 @@
+"""Fixtures that several test files share. Imports nothing that the runtime does not need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the real photographs, beside the checkout or at `$CATDOG_SHARED`."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("CATDOG_SHARED", default))
+    if not (folder / "cat_dog.zip").is_file():
+        pytest.skip(f"the real photographs are not here ({folder}); set $CATDOG_SHARED")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests away from the user's cache and settings."""
+    if "CATDOG_TEST_CACHE" in os.environ:
+        monkeypatch.setenv("CATDOG_CACHE", os.environ["CATDOG_TEST_CACHE"])
+    else:
+        monkeypatch.setenv("CATDOG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    for name in ("CATDOG_DATA", "CATDOG_EDGE_THREADS", "CATDOG_EDGE_AUTOTUNE"):
+        monkeypatch.delenv(name, raising=False)
