@@ -27,3 +27,19 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
         monkeypatch.setenv("CATDOG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("CATDOG_DATA", "CATDOG_EDGE_THREADS", "CATDOG_EDGE_AUTOTUNE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def easy_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two class folders, `bright` and `dark`, of 60 small noisy pictures each: learnt at once."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("easy") / "lamps"
+    rng = np.random.default_rng(11)
+    for label, level in (("bright", 190), ("dark", 60)):
+        (folder / label).mkdir(parents=True)
+        for number in range(60):
+            picture = rng.normal(level, 40, (40, 48, 3)).clip(0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / label / f"{number}.png"), picture)
+    return folder

@@ -1,0 +1,27 @@
+"""Check what a built wheel holds: three packages, the typing marker, the licence, no strays."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+LIMIT = 25_000_000
+"""Bytes. The models that ship are part of it."""
+
+wheel = Path(sys.argv[1])
+names = zipfile.ZipFile(wheel).namelist()
+tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+problems = []
+if tops != {"catdog_edge", "exporters", "benchmarks"}:
+    problems.append(f"top level is {sorted(tops)}")
+for wanted in ("catdog_edge/py.typed", "catdog_edge/cli.py", "catdog_edge/training/loop.py"):
+    if wanted not in names:
+        problems.append(f"{wanted} is missing")
+if not any(name.endswith("licenses/LICENSE") for name in names):
+    problems.append("the licence is missing")
+if wheel.stat().st_size > LIMIT:
+    problems.append(f"{wheel.stat().st_size:,} bytes, more than {LIMIT:,}")
+print(f"{wheel.name}: {len(names)} files, {wheel.stat().st_size:,} bytes")
+if problems:
+    sys.exit("\n".join(problems))

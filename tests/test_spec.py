@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from catdog_edge.errors import ModelError
+from catdog_edge.spec import (
+    SCHEMA,
+    ModelSpec,
+    Normalization,
+    Prediction,
+    Rejection,
+    ResizeStep,
+    squash,
+)
+
+
+def make(**changes: object) -> ModelSpec:
+    values: dict[str, object] = {
+        "architecture": "edge_cnn",
+        "labels": ("cat", "dog"),
+        "height": 128,
+        "width": 96,
+        "resize": squash(128, 96),
+        "normalization": Normalization((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+    }
+    return ModelSpec(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_json_brings_every_field_back() -> None:
+    spec = make(
+        temperature=1.25,
+        rejection=Rejection("max_probability", 0.6),
+        precision="int8-static",
+        layout="nchw-float",
+        trained_on={"data": "pets.zip", "pictures": {"train": 3}},
+        metrics={"validation": {"accuracy": 0.5}},
+        tool_version="9.9",
+        git_commit="abc",
+    )
+    assert ModelSpec.from_json(spec.to_json()) == spec
+    assert ModelSpec.from_json(spec.to_json(indent=2)) == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": ("cat",)}, "two or more"),
+        ({"labels": ("cat", "cat")}, "different"),
+        ({"labels": ("cat", "neither")}, "neither"),
+        ({"labels": ("cat", "")}, "non-empty"),
+        ({"height": 0}, "height"),
+        ({"width": 12.5}, "width"),
+        ({"resize": squash(64, 64)}, "128x96"),
+        ({"resize": ()}, "128x96"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"precision": "int4"}, "precision"),
+        ({"layout": "nhwc-float"}, "layout"),
+        ({"architecture": ""}, "architecture"),
+        ({"schema": 2}, "schema"),
+    ],
+)
+def test_a_wrong_value_is_refused_when_made(change: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make(**change)
+
+
+def test_parts_check_themselves() -> None:
+    with pytest.raises(ValueError, match="interpolation"):
+        ResizeStep("cubic", 8, 8)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="std"):
+        Normalization((0.0, 0.0, 0.0), (1.0, 0.0, 1.0))
+    with pytest.raises(ValueError, match="threshold"):
+        Rejection("max_probability", 1.5)
+    with pytest.raises(ValueError, match="score"):
+        Rejection("energy", 0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "damaged"),
+        ("{", "damaged"),
+        ("[1]", "damaged"),
+        ("{}", "lacks"),
+        (json.dumps({"schema": SCHEMA + 1}), "upgrade"),
+    ],
+)
+def test_damaged_json_names_file_and_remedy(text: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        ModelSpec.from_json(text, source="pets.onnx")
+    assert "pets.onnx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_and_missing_fields_are_errors_not_defaults() -> None:
+    document = json.loads(make().to_json())
+    with pytest.raises(ModelError, match="surprise"):
+        ModelSpec.from_json(json.dumps({**document, "surprise": 1}))
+    for name in ("architecture", "labels", "resize", "normalization", "height"):
+        without = {key: value for key, value in document.items() if key != name}
+        with pytest.raises(ModelError, match=name):
+            ModelSpec.from_json(json.dumps(without))
+
+
+def test_prediction_prints_well_and_makes_one_json_line() -> None:
+    answer = Prediction("cat", 0.9712, (0.9712, 0.0288), ("cat", "dog"))
+    assert str(answer) == "cat 0.97"
+    line = answer.to_json()
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "label": "cat",
+        "confidence": 0.9712,
+        "probabilities": {"cat": 0.9712, "dog": 0.0288},
+    }
+
+
+def test_prediction_checks_itself() -> None:
+    with pytest.raises(ValueError, match="none of"):
+        Prediction("bird", 0.9, (0.9, 0.1), ("cat", "dog"))
+    with pytest.raises(ValueError, match="1 probabilities"):
+        Prediction("cat", 0.9, (0.9,), ("cat", "dog"))
+    assert Prediction("neither", 0.5, (0.5, 0.5), ("cat", "dog")).label == "neither"
