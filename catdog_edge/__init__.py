@@ -28,7 +28,7 @@ _HOMES = {
     "ProviderError": "catdog_edge.errors",
 }
 
-__all__ = [  # noqa: PLE0604 - built from one table
+__all__ = [
     "CatdogError",
     "Classifier",
     "ModelError",
@@ -42,7 +42,17 @@ __all__ = [  # noqa: PLE0604 - built from one table
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ImportError as error:
+        raise _missing(error) from error
+
+
+def _missing(error: ImportError) -> ImportError:
+    """One line that names the flavour to install, where a package is what is missing."""
+    from catdog_edge.flavour import explain
+
+    return explain(error) or error
 
 
 def __dir__() -> list[str]:

@@ -1,14 +1,26 @@
-"""The command line: the only file that names every room; heavy imports are inside callbacks."""
+"""The command line: the only file that names every room; heavy imports are inside callbacks.
+
+A callback turns options into a call and the answer into text. Choices are literals, so that
+`--help` answers at once, also where nothing but click is installed.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
+from catdog_edge.flavour import explain
+
+ARCHITECTURES = ("edge_cnn", "simple_cnn", "mobilenet_v3_small", "resnet18", "efficientnet_b0")
+RECIPES = ("default", "classic")
+PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
 
 
 class _Commands(click.Group):
@@ -17,16 +29,240 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except CatdogError as error:
-            if ctx.params.get("debug"):
+        except (CatdogError, ImportError) as error:
+            known = error if isinstance(error, CatdogError) else explain(error)
+            if known is None or ctx.params.get("debug"):
                 raise
-            click.echo(f"catdog-edge: {error}", err=True)
-            ctx.exit(error.exit_code)
+            click.echo(f"catdog-edge: {known}", err=True)
+            ctx.exit(known.exit_code)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="catdog-edge")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """A small image classifier from photographs to a device."""
-    del debug, sys
+    r"""A small image classifier from photographs to a device.
+
+    \b
+    catdog-edge train               photographs -> runs/NAME/best.pt
+    catdog-edge export --quantize   -> model.onnx and an int8 file, checked
+    catdog-edge bench               -> speed, accuracy and parity of each
+
+    Every command but verify runs with no arguments and says what it took.
+    """
+    del debug
+
+
+def _labels(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    del ctx, param
+    if value is None:
+        return None
+    labels = tuple(part.strip() for part in value.split(","))
+    if len(labels) < 2 or not all(labels) or len(set(labels)) != len(labels):
+        raise click.BadParameter("give two or more different names, like: cat,dog")
+    return labels
+
+
+def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int, int]:
+    del ctx, param
+    try:
+        train, val, test = (int(part) for part in value.replace(":", "/").split("/"))
+    except ValueError:
+        raise click.BadParameter("give three whole numbers, like: 80/10/10") from None
+    if min(train, val, test) <= 0 or train + val + test != 100:
+        raise click.BadParameter("three shares above 0 that sum to 100, like: 80/10/10")
+    return train, val, test
+
+
+def _path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    del ctx, param
+    return None if value is None else Path(value)
+
+
+@main.command()
+@click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample` (drawn).  [default: $CATDOG_DATA, else sample]")  # fmt: skip
+@click.option("--labels", callback=_labels, metavar="A,B", help="Names of the classes, in the order of their numbers.")  # fmt: skip
+@click.option("--split", callback=_split, default="80/10/10", show_default=True, help="Percent of the pictures to train on, to choose by, to test on.")  # fmt: skip
+@click.option("--limit", type=click.IntRange(min=1), help="Use at most this many pictures.")
+@click.option("--arch", type=click.Choice(ARCHITECTURES), default=ARCHITECTURES[0], show_default=True, help="The network.")  # fmt: skip
+@click.option("--recipe", type=click.Choice(RECIPES), default="default", show_default=True, help="How it is trained; `classic` is the known system's way.")  # fmt: skip
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the pictures.  [default: the recipe's]")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(min=2), help="Pictures per step.  [default: the recipe's]")  # fmt: skip
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Highest learning rate.  [default: the recipe's]")  # fmt: skip
+@click.option("--name", help="Name of the folder below runs/.  [default: DATA-ARCH-NUMBER]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides weights, order and augmentation.")  # fmt: skip
+@click.option("--patience", type=click.IntRange(min=0), default=0, show_default=True, help="Stop after this many epochs without a better one; 0: never.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True, help="`auto` times a few steps of both.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run (the newest, or --name), with its own settings.")  # fmt: skip
+@click.pass_context
+def train(ctx: click.Context, /, resume: bool, **options: Any) -> None:
+    """Train a classifier; weights, figures and pictures go to runs/NAME/."""
+    if resume:
+        free = ("name", "device", "resume")
+        for name in ctx.params:
+            source = ctx.get_parameter_source(name)
+            if name not in free and source is click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError(
+                    f"--resume goes on with the run's own settings; leave out --{name.replace('_', '-')}"
+                )
+    name = options["name"]
+    if name is not None and (not name or Path(name).name != name or name in (".", "..")):
+        raise click.BadParameter("a plain folder name, without slashes", param_hint="--name")
+    from catdog_edge.training import command
+
+    if resume:
+        command.resume(name, options["device"])
+    else:
+        command.train(command.TrainOptions(**options))
+
+
+@main.command("eval")
+@click.option("--weights", callback=_path, metavar="PATH", help="A .pt or .onnx file.  [default: the newest run's best.pt]")  # fmt: skip
+@click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample`.  [default: the run's data]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(weights: Path | None, data: str | None, as_json: bool) -> None:
+    """Measure accuracy and calibration on the test split."""
+    from catdog_edge.training import command
+
+    result, path = command.evaluate_weights(weights, data)
+    if as_json:
+        click.echo(json.dumps({"weights": str(path), **result.to_dict()}, indent=2))
+    else:
+        click.echo(str(result))
+
+
+def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    del ctx, param
+    if value is None:
+        return ()
+    try:
+        counts = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        counts = (0,)
+    if min(counts) < 1 or len(set(counts)) != len(counts):
+        raise click.BadParameter("give different whole numbers from 1 up, like: 1,8,32")
+    return counts
+
+
+@main.command()
+@click.option("--weights", callback=_path, metavar="PATH", help="A checkpoint; the exported files beside it are measured.  [default: the newest run's best.pt]")  # fmt: skip
+@click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample`.  [default: the run's data]")  # fmt: skip
+@click.option("--also", multiple=True, metavar="FILE", help="One more exported file, or the name of a shipped model.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Time for the interleaved rounds.")  # fmt: skip
+@click.option("--threads", callback=_counts, metavar="N,...", help="Thread counts.  [default: what the runtime takes]")  # fmt: skip
+@click.option("--batch", "batches", callback=_counts, default="1", metavar="N,...", show_default=True, help="Pictures per call.")  # fmt: skip
+@click.option("--provider", "asked", multiple=True, type=click.Choice(PROVIDERS[1:]), help="Measure on this provider.  [default: the CPU and all others that start]")  # fmt: skip
+@click.option("--compile", "compiled", is_flag=True, help="A row for torch.compile.")
+@click.option("--cold-starts", type=click.IntRange(min=0), default=3, show_default=True, help="Fresh processes per row; 0: none.")  # fmt: skip
+@click.option("--corruptions", type=click.IntRange(min=0), default=100, show_default=True, help="Test pictures per corruption; 0: none.")  # fmt: skip
+@click.option("--originals", metavar="PATH", help="More labelled pictures, like those at original size.")  # fmt: skip
+@click.option("--out", callback=_path, metavar="DIR", help="Where the reports go.  [default: the run's folder]")  # fmt: skip
+@click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Gate: accuracy that a row may lose against PyTorch.")  # fmt: skip
+@click.option("--min-agreement", type=click.FloatRange(0, 100), metavar="PERCENT", help="Gate: how often a row must answer as PyTorch.")  # fmt: skip
+@click.option("--max-ratio", multiple=True, metavar="ROW=X", help="Gate: a row may take at most X times PyTorch's time.")  # fmt: skip
+@click.option("--baseline", callback=_path, metavar="FILE", help="Gate: no worse than this earlier bench.json.")  # fmt: skip
+@click.option("--tolerance", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="PERCENT", help="What --baseline allows in time and size.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Take a --baseline of another machine, model or data.")
+@click.option("--json", "as_json", is_flag=True, help="Print bench.json instead of the tables.")
+def bench(
+    max_drop: float | None,
+    min_agreement: float | None,
+    max_ratio: tuple[str, ...],
+    tolerance: float,
+    asked: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare PyTorch and every exported file: latency, accuracy, parity.
+
+    Measures on the test split; writes bench.json, .csv, .md, .html and bench-flips.csv. A
+    gate that is not met is exit code 3.
+    """
+    from benchmarks import gates, report, run
+
+    try:
+        ratios = gates.parse_max_ratio(max_ratio)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--max-ratio") from error
+    limits = gates.Limits(max_drop, min_agreement, ratios, tolerance)
+    done = run.bench(run.BenchOptions(limits=limits, providers=asked, **options))
+    if as_json:
+        click.echo(json.dumps(done.document, indent=1))
+    else:
+        click.echo(report.terminal(done.document, done.folder))
+    gates.enforce(done.gates)
+
+
+@main.command()
+@click.argument("pictures", nargs=-1, metavar="[PICTURES]...")
+@click.option("--model", metavar="M", help="A .onnx file or the name of a shipped model.  [default: fast]")  # fmt: skip
+@click.option("--provider", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="`auto`: the best that really starts here.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: $CATDOG_EDGE_THREADS, else what may be used]")  # fmt: skip
+@click.option("--reject", type=click.FloatRange(0, 1), help="Answer `neither` below this score; 0: never.  [default: as the model says]")  # fmt: skip
+@click.option("--save", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Write the pictures there with label and bar drawn on.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per picture.")
+@click.pass_context
+def predict(
+    ctx: click.Context,
+    pictures: tuple[str, ...],
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    reject: float | None,
+    save: Path | None,
+    as_json: bool,
+) -> None:
+    """Say what each picture shows.
+
+    PICTURES are files, folders, patterns, or - for a list on standard input; without any,
+    the pictures below the current folder. A picture that cannot be read is reported, the
+    rest go on, and the exit code is 1 in the end.
+    """
+    from catdog_edge.classifier import Classifier
+    from catdog_edge.predict import HEADER, answers, gather
+
+    files = gather(pictures or (".",), (os.fsdecode(line) for line in sys.stdin.buffer))
+    if not files:
+        raise CatdogError("no pictures were listed on standard input; give one path a line")
+    with Classifier(model, provider, threads, reject) as classifier:
+        shown = model or f"the shipped model {classifier.path and classifier.path.stem}"
+        where = "" if pictures else " below the current folder"
+        click.echo(
+            f"{len(files):,} pictures{where}, {shown}, provider {classifier.provider}, "
+            f"{classifier.threads} threads",
+            err=True,
+        )
+        if not as_json:
+            click.echo(HEADER)
+        bad = 0
+        for answer in answers(classifier, files, save):
+            click.echo(answer.to_json() if as_json else str(answer))
+            if answer.prediction is None:
+                bad += 1
+                click.echo(f"catdog-edge: {answer.name}: {answer.error}", err=True)
+    if save is not None and bad < len(files):
+        click.echo(f"drawn copies are in {save}", err=True)
+    if bad:
+        click.echo(f"catdog-edge: {bad:,} of {len(files):,} could not be read", err=True)
+        ctx.exit(1)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a bug report.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Find what will bite on this machine; exit code 1 if something will."""
+    from catdog_edge.doctor import examine
+
+    report = examine()
+    click.echo(report.to_json() if as_json else str(report))
+    if not report.healthy:
+        click.echo("catdog-edge: something will bite; see the lines marked BAD", err=True)
+        ctx.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ class CatdogError(Exception):
     exit_code = 1
 
 
-class MissingPackageError(CatdogError):
+class MissingPackageError(CatdogError, ImportError):
     """A package of another flavour or extra is needed; the message names the install command."""
 
 

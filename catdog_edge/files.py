@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,3 +81,20 @@ def cannot_write(path: Path, error: OSError) -> CatdogError:
         f"cannot write {path}: {reason}; choose another folder or make room. "
         "The file that was there before, if any, is untouched."
     )
+
+
+def cache_folder() -> Path:
+    """Where results are kept that can be made again; not made yet.
+
+    `$CATDOG_CACHE`, else the user's cache folder of the system with `catdog-edge` below it.
+    """
+    named = os.environ.get("CATDOG_CACHE")
+    if named:
+        return Path(named)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "catdog-edge"

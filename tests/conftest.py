@@ -19,7 +19,9 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _private_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keep the tests away from the user's cache and settings."""
     if "CATDOG_TEST_CACHE" in os.environ:
         monkeypatch.setenv("CATDOG_CACHE", os.environ["CATDOG_TEST_CACHE"])

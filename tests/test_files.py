@@ -21,9 +21,14 @@ def test_text_and_bytes_arrive(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(RuntimeError, match="halfway"), written_whole(target) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError("halfway")
+
+    def fail_halfway() -> None:
+        with written_whole(target) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail_halfway()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

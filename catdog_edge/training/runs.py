@@ -5,6 +5,7 @@ Knows the names of the files and what `args.yaml` says, nothing of training.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the folder is a run folder at all."""
+        return (self.folder / "args.yaml").is_file()
 
     @property
     def weights(self) -> Path:
@@ -74,8 +80,11 @@ class Run:
             self.folder / "args.yaml", yaml.safe_dump(args, sort_keys=False, allow_unicode=True)
         )
 
-    def dataset(self) -> Dataset:
+    def dataset(self, progress: Callable[[int, int], None] | None = None) -> Dataset:
         """Open the run's data again, with the split that the run recorded.
+
+        Args:
+            progress: Called with the pictures read so far and their number.
 
         Raises:
             DataError: The data is not where it was, or is damaged.
@@ -89,28 +98,33 @@ class Run:
             limit=args.get("limit"),
             seed=args.get("seed", 0),
             split_csv=split_csv,
+            progress=progress,
         )
 
 
-def newest_run(root: Path = ROOT) -> Run:
+def newest_run(root: Path = ROOT, file: str = "best.pt") -> Run:
     """The run whose weights were written last.
+
+    Args:
+        root: The folder that holds the runs.
+        file: `best.pt`, or `last.pt` for a run that can be resumed.
 
     Raises:
         ModelError: There is none.
     """
-    candidates = [file for file in root.glob("*/best.pt") if (file.parent / "args.yaml").is_file()]
+    candidates = [found for found in root.glob(f"*/{file}") if Run(found.parent).is_one]
     if not candidates:
         raise ModelError(
             f"there is no trained model under {root.absolute()}; train one with: "
             "catdog-edge train, or name one with --weights"
         )
-    return Run(max(candidates, key=lambda file: file.stat().st_mtime_ns).parent)
+    return Run(max(candidates, key=lambda found: found.stat().st_mtime_ns).parent)
 
 
 def run_of(weights: Path) -> Run | None:
     """The run folder that a weights file or an exported file lies in, if it does."""
-    folder = weights.resolve().parent
-    return Run(folder) if (folder / "args.yaml").is_file() else None
+    run = Run(weights.resolve().parent)
+    return run if run.is_one else None
 
 
 def new_run(name: str | None, stem: str, root: Path = ROOT) -> Run:

@@ -1,0 +1,85 @@
+"""Shuffled, augmented batches, prepared one ahead of the step that uses them.
+
+Knows nothing of networks. What a batch holds depends on seed, epoch and step alone, so a
+run that was interrupted anywhere goes on with the very batches it would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from catdog_edge.training.augment import augment
+
+AHEAD = 2
+"""Batches in preparation: enough to hide augmentation behind a step, little memory."""
+
+
+def batch_bounds(pictures: int, batch_size: int) -> list[int]:
+    """Where the batches of an epoch begin, and where the last one ends.
+
+    The last batch holds what is left; where that is a single picture it joins the batch
+    before it, since batch norm cannot train on one.
+    """
+    bounds = [*range(0, pictures, batch_size), pictures]
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+        del bounds[-2]
+    return bounds
+
+
+def steps_per_epoch(pictures: int, batch_size: int) -> int:
+    """Steps of one epoch."""
+    return len(batch_bounds(pictures, batch_size)) - 1
+
+
+def batches(
+    pixels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    *,
+    batch_size: int,
+    policy: str,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+    """Yield the batches of one epoch from `first_step` on.
+
+    Args:
+        pixels: `uint8 [N,H,W,3]`, BGR; may be memory-mapped.
+        labels: `int64 [N]`.
+        batch_size: Pictures per batch, see `batch_bounds`.
+        policy: The augmentation, see `catdog_edge.training.augment`.
+        seed: Of the run.
+        epoch: Counted from 0.
+        first_step: Where an interrupted epoch goes on.
+
+    Yields:
+        Pictures `uint8 [B,H,W,3]`, BGR, and labels `int64 [B]`.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(labels))
+    starts = batch_bounds(len(order), batch_size)
+
+    def prepare(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        # Sorted, so that a memory-mapped file is read forwards; the order inside a batch
+        # does not matter.
+        chosen = np.sort(order[starts[step] : starts[step + 1]])
+        generator = np.random.default_rng([seed, epoch, step])
+        changed = augment(np.array(pixels[chosen]), policy, generator)
+        return torch.from_numpy(changed), torch.from_numpy(labels[chosen])
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as worker:
+        waiting: list[Future[tuple[torch.Tensor, torch.Tensor]]] = []
+        try:
+            for step in range(first_step, len(starts) - 1):
+                waiting.append(worker.submit(prepare, step))
+                if len(waiting) > AHEAD:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
+pytestmark = pytest.mark.train
+
+from catdog_edge.training.batches import batch_bounds, batches, steps_per_epoch  # noqa: E402
+
+PIXELS = np.arange(23, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+LABELS = np.arange(23, dtype=np.int64)
+
+
+def epoch(first_step: int = 0, policy: str = "none", number: int = 0, seed: int = 5) -> list:
+    return list(
+        batches(
+            PIXELS,
+            LABELS,
+            batch_size=5,
+            policy=policy,
+            seed=seed,
+            epoch=number,
+            first_step=first_step,
+        )
+    )
+
+
+def test_every_picture_comes_once_with_its_label() -> None:
+    made = epoch()
+    assert len(made) == steps_per_epoch(23, 5) == 5
+    seen = torch.cat([labels for _, labels in made])
+    assert sorted(seen.tolist()) == list(range(23))
+    for pixels, labels in made:
+        assert pixels.dtype == torch.uint8
+        assert (pixels[:, 0, 0, 0] == labels).all()
+
+
+def test_epochs_and_seeds_differ_in_order() -> None:
+    first = torch.cat([labels for _, labels in epoch()])
+    assert not torch.equal(first, torch.cat([labels for _, labels in epoch(number=1)]))
+    assert not torch.equal(first, torch.cat([labels for _, labels in epoch(seed=6)]))
+
+
+@pytest.mark.parametrize("policy", ["default", "classic"])
+def test_an_interrupted_epoch_goes_on_with_the_very_batches(policy: str) -> None:
+    whole, rest = epoch(policy=policy), epoch(policy=policy, first_step=2)
+    for (pixels, labels), (again, labels_again) in zip(whole[2:], rest, strict=True):
+        assert torch.equal(pixels, again)
+        assert torch.equal(labels, labels_again)
+
+
+def test_no_batch_holds_a_single_picture() -> None:
+    assert batch_bounds(21, 5) == [0, 5, 10, 15, 21]
+    assert batch_bounds(20, 5) == [0, 5, 10, 15, 20]
+    assert batch_bounds(1, 5) == [0, 1]
+
+
+def test_the_worker_ends_when_the_epoch_is_left_early() -> None:
+    import threading
+
+    source = batches(PIXELS, LABELS, batch_size=5, policy="none", seed=0, epoch=0)
+    next(source)
+    source.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]

@@ -1,0 +1,265 @@
+"""`catdog-edge train` and `eval`, from options to files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
+pytestmark = pytest.mark.train
+
+from catdog_edge.cli import ARCHITECTURES as OFFERED  # noqa: E402
+from catdog_edge.cli import main  # noqa: E402
+from catdog_edge.training.checkpoint import load_checkpoint, read_checkpoint  # noqa: E402
+from catdog_edge.training.models import ARCHITECTURES  # noqa: E402
+
+RUN_FILES = {
+    "args.yaml", "best.pt", "confusion.png", "curves.png", "last.pt", "mistakes.png",
+    "results.csv", "skipped.csv", "split.csv", "summary.json",
+}  # fmt: skip
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def quick(data: Path, name: str, *more: object) -> Result:
+    return call(
+        "train", "--data", data, "--name", name, "--epochs", 2, "--batch-size", 16,
+        "--precision", "float32", *more,
+    )  # fmt: skip
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(easy_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished run, and the current folder of the whole module's tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    before = Path.cwd()
+    os.chdir(folder)
+    result = quick(easy_set, "lamps")
+    os.chdir(before)
+    assert result.exit_code == 0, result.output
+    return folder / "runs" / "lamps"
+
+
+def test_the_command_line_offers_the_architectures_that_there_are() -> None:
+    assert tuple(ARCHITECTURES) == OFFERED
+
+
+def test_a_run_leaves_the_files_of_the_design(trained: Path) -> None:
+    assert {file.name for file in trained.iterdir()} == RUN_FILES
+    rows = table(trained / "results.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    summary = json.loads((trained / "summary.json").read_text())
+    best = max(float(row["val_accuracy"]) for row in rows)
+    assert summary["best"]["val_accuracy"] == pytest.approx(best, abs=1e-5)
+    for picture in ("curves.png", "confusion.png", "mistakes.png"):
+        assert (trained / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_checkpoint_carries_what_a_reader_must_know(trained: Path, easy_set: Path) -> None:
+    _, spec = load_checkpoint(trained / "best.pt")
+    assert spec.labels == ("bright", "dark")
+    assert spec.architecture == "edge_cnn"
+    assert spec.trained_on["data"] == "lamps"
+    assert spec.metrics["validation"]["pictures"] > 0
+    assert spec.temperature > 0
+    assert str(easy_set.parent) not in spec.to_json(), "a path of this machine travels"
+
+
+def test_eval_measures_the_test_split_of_the_run(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.parents[1])
+    result = call("eval", "--json")
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    in_test = [
+        row for row in csv.DictReader((trained / "split.csv").open()) if row["split"] == "test"
+    ]
+    assert answer["pictures"] == len(in_test) > 0
+    assert answer["accuracy_low"] <= answer["accuracy"] <= answer["accuracy_high"]
+    assert sum(map(sum, answer["confusion"])) == answer["pictures"]
+    words = call("eval")
+    assert f"{answer['accuracy']:.2%}" in words.stdout
+    assert "interval" in words.stdout
+
+
+def test_the_same_seed_gives_the_same_weights(here: Path, easy_set: Path, trained: Path) -> None:
+    assert quick(easy_set, "again").exit_code == 0
+    assert quick(easy_set, "other", "--seed", 1).exit_code == 0
+    first = load_checkpoint(trained / "best.pt")[0].state_dict()
+    again = load_checkpoint(here / "runs/again/best.pt")[0].state_dict()
+    other = load_checkpoint(here / "runs/other/best.pt")[0].state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert not all(torch.equal(value, other[name]) for name, value in first.items())
+
+
+def stop_in(run: Path, *, after: str, number: signal.Signals, arguments: list[str]) -> str:
+    """Start a run in its own process and send it a signal once `after` is on stderr."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "catdog_edge", *arguments],
+        cwd=run.parents[1], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    heard = ""
+    while after not in heard:
+        line = process.stderr.readline()
+        assert line, heard
+        heard += line
+    time.sleep(0.3)  # into the middle of an epoch
+    process.send_signal(number)
+    heard += process.stderr.read()
+    process.wait(60)
+    assert process.returncode in (1, -signal.SIGKILL), heard
+    return heard
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    here: Path, easy_set: Path, number: signal.Signals
+) -> None:
+    settings = ("--epochs", 6, "--batch-size", 4, "--precision", "float32")
+    assert call("train", "--data", easy_set, "--name", "whole", *settings).exit_code == 0
+    arguments = ["train", "--data", str(easy_set), "--name", "cut", *map(str, settings)]
+    heard = stop_in(here / "runs" / "cut", after="1/6", number=number, arguments=arguments)
+    assert "Traceback" not in heard
+    if number != signal.SIGKILL:
+        assert "catdog-edge train --resume --name cut" in heard
+    load_checkpoint(here / "runs/cut/last.pt")
+    done = len(read_checkpoint(here / "runs/cut/last.pt")[0]["training"]["rows"])
+    assert 1 <= done < 6
+
+    resumed = call("train", "--resume", "--name", "cut")
+    assert resumed.exit_code == 0, resumed.output
+    whole = load_checkpoint(here / "runs/whole/best.pt")[0].state_dict()
+    cut = load_checkpoint(here / "runs/cut/best.pt")[0].state_dict()
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+    timeless = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    tables = [
+        [[row[name] for name in timeless] for row in table(here / "runs" / run / "results.csv")]
+        for run in ("whole", "cut")
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_patience_stops_early_and_says_so(here: Path, easy_set: Path) -> None:
+    result = quick(easy_set, "patient", "--epochs", 30, "--patience", 2)
+    assert result.exit_code == 0, result.output
+    summary = json.loads((here / "runs/patient/summary.json").read_text())
+    assert summary["epochs"] < 30
+    assert summary["epochs"] == summary["best"]["epoch"] + 2
+
+
+def test_more_than_two_classes_of_any_name(here: Path, easy_set: Path) -> None:
+    import shutil
+
+    import cv2
+    import numpy as np
+
+    data = here / "three"
+    shutil.copytree(easy_set, data)
+    (data / "zebra crossing").mkdir()
+    for number in range(60):
+        picture = np.full((30, 30, 3), 40 + number, np.uint8)
+        picture[:, ::4] = 220
+        cv2.imwrite(str(data / "zebra crossing" / f"{number}.png"), picture)
+    result = quick(data, "three")
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(here / "runs/three/best.pt")[1].labels == (
+        "bright", "dark", "zebra crossing",
+    )  # fmt: skip
+    assert "zebra crossing" in call("eval").stdout
+
+
+def test_wrong_input_is_one_line_and_leaves_nothing(here: Path, easy_set: Path) -> None:
+    (here / "empty").mkdir()
+    (here / "notes.txt").write_text("hello")
+    cases = {
+        ("train", "--data", "absent.zip"): "absent.zip",
+        ("train", "--data", "empty"): "empty",
+        ("train", "--data", "notes.txt"): "notes.txt",
+        ("train", "--data", easy_set, "--device", "cuda"): "cuda",
+        ("train", "--resume", "--name", "absent"): "absent",
+        ("train", "--resume"): "train one",
+        ("eval",): "train one",
+        ("eval", "--weights", "absent.pt"): "absent.pt",
+        ("eval", "--weights", "notes.txt"): "notes.txt",
+    }
+    for arguments, words in cases.items():
+        if "cuda" in arguments and torch.cuda.is_available():
+            continue
+        result = call(*arguments)
+        assert result.exit_code == 1, (arguments, result.output)
+        assert result.stdout == ""
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith("catdog-edge: ")
+        assert words in last, (arguments, last)
+        assert "Traceback" not in result.output
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--arch", "vgg"),
+        ("train", "--split", "50/50"),
+        ("train", "--split", "90/5/10"),
+        ("train", "--labels", "cat"),
+        ("train", "--epochs", "0"),
+        ("train", "--lr", "0"),
+        ("train", "--name", "../elsewhere"),
+        ("train", "--resume", "--epochs", "5"),
+        ("train", "stray"),
+        ("eval", "stray"),
+    ],
+)
+def test_wrong_usage_is_exit_two(here: Path, arguments: tuple[str, ...]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert not (here / "runs").exists()
+
+
+def test_a_taken_name_is_refused_and_the_run_is_untouched(
+    trained: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.parents[1])
+    before = (trained / "best.pt").read_bytes()
+    result = quick(easy_set, "lamps")
+    assert result.exit_code == 1
+    assert "--resume --name lamps" in result.stderr
+    assert (trained / "best.pt").read_bytes() == before
+
+
+def test_weights_and_data_of_other_classes_are_refused(here: Path, trained: Path) -> None:
+    result = call("eval", "--weights", trained / "best.pt", "--data", "sample")
+    assert result.exit_code == 1
+    assert "bright, dark" in result.stderr
+    assert "cat, dog" in result.stderr
+
+
+def test_a_diverging_run_says_what_to_do(here: Path, easy_set: Path) -> None:
+    result = quick(easy_set, "wild", "--lr", "1e30", "--recipe", "classic")
+    assert result.exit_code == 1
+    assert "lower --lr" in result.stderr
