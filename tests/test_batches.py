@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from catdog_edge.training.batches import batch_bounds, batches, steps_per_epoch  # noqa: E402
+from catdog_edge.training.batches import batch_bounds, batches, steps_per_epoch
 
 PIXELS = np.arange(23, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
 LABELS = np.arange(23, dtype=np.int64)

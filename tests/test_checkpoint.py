@@ -8,15 +8,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="checkpoints need torch; install [train]")
 pytestmark = pytest.mark.train
 
-from catdog_edge.errors import CatdogError, ModelError  # noqa: E402
-from catdog_edge.spec import ModelSpec, squash  # noqa: E402
-from catdog_edge.training.checkpoint import (  # noqa: E402
+from catdog_edge.errors import CatdogError, ModelError
+from catdog_edge.spec import ModelSpec, squash
+from catdog_edge.training.checkpoint import (
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
 )
-from catdog_edge.training.inference import probabilities, softmax, to_input  # noqa: E402
-from catdog_edge.training.models import architecture  # noqa: E402
+from catdog_edge.training.inference import probabilities, softmax, to_input
+from catdog_edge.training.models import architecture
 
 ARCH = architecture("edge_cnn")
 SPEC = ModelSpec(

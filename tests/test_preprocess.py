@@ -5,8 +5,8 @@ import pytest
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour, like [cpu]")
 
-from catdog_edge.preprocess import preprocess, resize, to_bgr  # noqa: E402
-from catdog_edge.spec import ResizeStep, squash  # noqa: E402
+from catdog_edge.preprocess import preprocess, resize, to_bgr
+from catdog_edge.spec import ResizeStep, squash
 
 
 def noise(*shape: int) -> np.ndarray:

@@ -18,10 +18,10 @@ from click.testing import CliRunner, Result
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from catdog_edge.cli import ARCHITECTURES as OFFERED  # noqa: E402
-from catdog_edge.cli import main  # noqa: E402
-from catdog_edge.training.checkpoint import load_checkpoint, read_checkpoint  # noqa: E402
-from catdog_edge.training.models import ARCHITECTURES  # noqa: E402
+from catdog_edge.cli import ARCHITECTURES as OFFERED
+from catdog_edge.cli import main
+from catdog_edge.training.checkpoint import load_checkpoint, read_checkpoint
+from catdog_edge.training.models import ARCHITECTURES
 
 RUN_FILES = {
     "args.yaml", "best.pt", "confusion.png", "curves.png", "last.pt", "mistakes.png",

@@ -30,6 +30,7 @@ from catdog_edge.training.batches import batches, steps_per_epoch
 from catdog_edge.training.checkpoint import read_checkpoint, save_checkpoint
 from catdog_edge.training.inference import logits, softmax, to_input
 from catdog_edge.training.metrics import log_loss
+from catdog_edge.training.muon import Muon
 from catdog_edge.training.recipes import Recipe
 
 Pixels = npt.NDArray[np.uint8]
@@ -287,13 +288,27 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
-    """The recipe's optimiser; biases and normalisation layers get no weight decay."""
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim >= 2]
-    others = [parameter for parameter in network.parameters() if parameter.ndim < 2]
+    """The recipe's optimiser; biases and normalisation layers get no weight decay.
+
+    Under Muon the convolutions take orthogonal steps and all else takes AdamW's.
+    """
+    parameters = list(network.parameters())
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {
+            "params": [parameter for parameter in parameters if chosen(parameter.ndim)],
+            "weight_decay": decay,
+            "orthogonal": orthogonal,
+        }
+        for chosen, decay, orthogonal in (
+            (lambda dimensions: dimensions == 4, recipe.weight_decay, True),
+            (lambda dimensions: dimensions in (2, 3), recipe.weight_decay, False),
+            (lambda dimensions: dimensions < 2, 0.0, False),
+        )
     ]
+    if recipe.optimizer == "muon":
+        return Muon(groups, lr=lr, momentum=recipe.momentum)
+    for group in groups:
+        del group["orthogonal"]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=True)
     if recipe.optimizer == "adamw":

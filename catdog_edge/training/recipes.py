@@ -18,14 +18,14 @@ class Recipe:
 
     Attributes:
         name: What `--recipe` takes.
-        optimizer: `adam`, `adamw`, or `sgd` (with Nesterov momentum).
+        optimizer: `adam`, `adamw`, `sgd` (with Nesterov momentum), or `muon` (see there).
         lr: The highest learning rate, for the recipe's own batch size.
         batch_size: Pictures per step.
         epochs: Passes over the training pictures.
         least_steps: Small sets get more epochs, until this many steps are reached.
         most_epochs: But never more epochs than this.
         weight_decay: For weights of two or more dimensions; biases and batch norms have none.
-        momentum: Of SGD.
+        momentum: Of SGD and Muon.
         schedule: `constant`, or `cosine` down to zero.
         warmup: The share of all steps in which the rate rises from zero.
         label_smoothing: 0..1.
@@ -34,7 +34,7 @@ class Recipe:
     """
 
     name: str
-    optimizer: Literal["adam", "adamw", "sgd"]
+    optimizer: Literal["adam", "adamw", "muon", "sgd"]
     lr: float
     batch_size: int
     epochs: int
