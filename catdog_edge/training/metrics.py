@@ -1,0 +1,267 @@
+"""Statistics of answers against labels: accuracy, calibration, and their uncertainty.
+
+Knows arrays and counts, nothing of networks, files or pictures. NumPy only. Every interval
+is a 95 % one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+Z = NormalDist().inv_cdf(0.975)
+"""The two-sided 95 % point of the normal distribution, 1.95996."""
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's score interval for a proportion.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
+    JASA 22 (1927). Unlike the textbook interval it stays in 0..1 and has a width at 0 and n.
+
+    Args:
+        successes: 0..n.
+        n: Trials, at least one.
+
+    Returns:
+        The lower and the upper limit, 0..1.
+
+    Raises:
+        ValueError: There are no trials, or more successes than trials.
+    """
+    if n <= 0 or not 0 <= successes <= n:
+        raise ValueError(f"wanted 0 <= successes <= n and n > 0, got {successes} of {n}")
+    share = successes / n
+    shrunk = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    # At the two ends the formula gives 0 and 1 but for rounding.
+    low = 0.0 if successes == 0 else max(0.0, shrunk - half)
+    high = 1.0 if successes == n else min(1.0, shrunk + half)
+    return low, high
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """McNemar's exact test of two classifiers on the same pictures.
+
+    Under the hypothesis that both err equally often, each picture that only one of them
+    gets right is a toss of a fair coin (Q. McNemar, Psychometrika 12, 1947).
+
+    Args:
+        b: Pictures that only the first gets right.
+        c: Pictures that only the second gets right.
+
+    Returns:
+        The two-sided p-value, 0..1; 1.0 where they never differ.
+
+    Raises:
+        ValueError: A count is negative.
+    """
+    if b < 0 or c < 0:
+        raise ValueError(f"counts cannot be negative, got {b} and {c}")
+    n = b + c
+    term, tail = 1, 0
+    for k in range(min(b, c) + 1):  # integers: exact, whatever n is
+        tail += term
+        term = term * (n - k) // (k + 1)
+    return min(1.0, float(2 * tail / 2**n))
+
+
+def paired_difference(
+    correct_a: npt.ArrayLike, correct_b: npt.ArrayLike
+) -> tuple[float, float, float]:
+    """Accuracy of A minus accuracy of B on the same pictures, with its interval.
+
+    Tango's score interval (T. Tango, "Equivalence test and confidence interval for the
+    difference in proportions for the paired-sample design", Statistics in Medicine 17,
+    1998). It keeps its level for few discordant pictures, and has a width where there are
+    none: +-z^2 / (n + z^2).
+
+    Args:
+        correct_a: `bool [N]`, whether A is right on each picture.
+        correct_b: `bool [N]`, the same for B, in the same order.
+
+    Returns:
+        The difference and its lower and upper limit, as shares (-1..1), not percentage
+        points. Negative: A is worse.
+
+    Raises:
+        ValueError: The two differ in length, or are empty.
+    """
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    if a.shape != b.shape or a.ndim != 1 or a.size == 0:
+        raise ValueError(f"wanted two arrays of one length, got shapes {a.shape} and {b.shape}")
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
+    low = -_tango_upper(only_b, only_a, a.size)
+    high = _tango_upper(only_a, only_b, a.size)
+    return (only_a - only_b) / a.size, low, high
+
+
+def _tango_upper(b: int, c: int, n: int) -> float:
+    """The upper limit of (b - c) / n: where the score statistic equals -z, by bisection."""
+
+    def score(delta: float) -> float:
+        # The maximum likelihood estimate of the share of `c` when the difference is delta.
+        linear = -b - c + (2 * n - b + c) * delta
+        constant = -c * delta * (1 - delta)
+        share = (math.sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
+        variance = n * (2 * share + delta * (1 - delta))
+        return (b - c - n * delta) / math.sqrt(variance) if variance > 0 else math.inf
+
+    low, high = (b - c) / n, 1.0
+    for _ in range(60):  # halving 60 times is exact to a double
+        middle = (low + high) / 2
+        if score(middle) > -Z:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The answers whose confidence falls into one bin.
+
+    Attributes:
+        low: Lower edge of the bin, 0..1, not in it (but for 0).
+        high: Upper edge, in it.
+        count: Answers in it.
+        confidence: Their mean confidence; `nan` where there are none.
+        accuracy: The share of them that is right; `nan` where there are none.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def calibration_bins(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15
+) -> list[CalibrationBin]:
+    """Group answers by the probability of the likeliest class, in bins of equal width.
+
+    Args:
+        probabilities: `float [N,K]`, rows that sum to one.
+        labels: `int [N]`, the true classes.
+        bins: How many.
+
+    Raises:
+        ValueError: Shapes that do not fit, or nothing to group.
+    """
+    values, truth = _checked(probabilities, labels)
+    # float32 rows that sum to one may hold a value a rounding above it.
+    confidence = np.minimum(values.max(axis=1), 1.0)
+    right = values.argmax(axis=1) == truth
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    result = []
+    for number in range(bins):
+        members = index == number
+        count = int(members.sum())
+        result.append(
+            CalibrationBin(
+                low=number / bins,
+                high=(number + 1) / bins,
+                count=count,
+                confidence=float(confidence[members].mean()) if count else math.nan,
+                accuracy=float(right[members].mean()) if count else math.nan,
+            )
+        )
+    return result
+
+
+def expected_calibration_error(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15
+) -> float:
+    """Mean distance between confidence and accuracy, weighted by the answers in each bin.
+
+    C. Guo et al., "On calibration of modern neural networks", ICML 2017, with their 15 bins.
+
+    Args:
+        probabilities: `float [N,K]`, rows that sum to one.
+        labels: `int [N]`, the true classes.
+        bins: How many, of equal width.
+
+    Returns:
+        0 (perfect) .. 1.
+
+    Raises:
+        ValueError: Shapes that do not fit, or no answers.
+    """
+    groups = calibration_bins(probabilities, labels, bins)
+    total = sum(group.count for group in groups)
+    gap = sum(g.count * abs(g.accuracy - g.confidence) for g in groups if g.count)
+    return gap / total
+
+
+def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Mean negative natural logarithm of the probability given to the true class.
+
+    Probabilities are taken as at least 1e-12, so that one certain error is not infinite.
+
+    Args:
+        probabilities: `float [N,K]`, rows that sum to one.
+        labels: `int [N]`, the true classes.
+
+    Raises:
+        ValueError: Shapes that do not fit, or no answers.
+    """
+    values, truth = _checked(probabilities, labels)
+    given = values[np.arange(len(truth)), truth]
+    return float(-np.log(np.clip(given, 1e-12, 1.0)).mean())
+
+
+def confusion(labels: npt.ArrayLike, predicted: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
+    """Count answers: `int64 [k,k]`, a row per true class, a column per predicted class.
+
+    Args:
+        labels: `int [N]`, the true classes, 0..k-1.
+        predicted: `int [N]`, the answers, 0..k-1.
+        k: Number of classes.
+
+    Raises:
+        ValueError: The two differ in length, or a class is not in 0..k-1.
+    """
+    truth, answer = np.asarray(labels, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
+    if truth.shape != answer.shape or truth.ndim != 1:
+        raise ValueError(f"wanted two arrays of one length, got {truth.shape} and {answer.shape}")
+    for values in (truth, answer):
+        if values.size and not (values.min() >= 0 and values.max() < k):
+            raise ValueError(f"classes must be in 0..{k - 1}")
+    return np.bincount(truth * k + answer, minlength=k * k).reshape(k, k).astype(np.int64)
+
+
+def precision_recall(
+    matrix: npt.ArrayLike,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Precision and recall per class, from a confusion matrix.
+
+    Args:
+        matrix: `int [K,K]`, a row per true class, as `confusion` gives it.
+
+    Returns:
+        Precision and recall, `float64 [K]` each, 0..1. `nan` where there is nothing to
+        divide by: a class that was never predicted (precision) or never occurs (recall).
+    """
+    counts = np.asarray(matrix, dtype=np.float64)
+    hits = counts.diagonal()
+    with np.errstate(invalid="ignore"):
+        return hits / counts.sum(axis=0), hits / counts.sum(axis=1)
+
+
+def _checked(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    values = np.asarray(probabilities, dtype=np.float64)
+    truth = np.asarray(labels, dtype=np.int64)
+    if values.ndim != 2 or truth.shape != values.shape[:1]:
+        raise ValueError(
+            f"wanted probabilities [N,K] and labels [N], got {values.shape} and {truth.shape}"
+        )
+    if not len(truth):
+        raise ValueError("there are no answers to measure")
+    return values, truth
