@@ -12,27 +12,39 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from catdog_edge.camera import Camera as Camera
     from catdog_edge.classifier import Classifier as Classifier
+    from catdog_edge.errors import CameraError as CameraError
     from catdog_edge.errors import CatdogError as CatdogError
     from catdog_edge.errors import ModelError as ModelError
+    from catdog_edge.errors import PictureError as PictureError
     from catdog_edge.errors import ProviderError as ProviderError
+    from catdog_edge.events import Events as Events
     from catdog_edge.spec import ModelSpec as ModelSpec
     from catdog_edge.spec import Prediction as Prediction
 
 _HOMES = {
+    "Camera": "catdog_edge.camera",
+    "CameraError": "catdog_edge.errors",
     "CatdogError": "catdog_edge.errors",
     "Classifier": "catdog_edge.classifier",
+    "Events": "catdog_edge.events",
     "ModelError": "catdog_edge.errors",
     "ModelSpec": "catdog_edge.spec",
+    "PictureError": "catdog_edge.errors",
     "Prediction": "catdog_edge.spec",
     "ProviderError": "catdog_edge.errors",
 }
 
 __all__ = [
+    "Camera",
+    "CameraError",
     "CatdogError",
     "Classifier",
+    "Events",
     "ModelError",
     "ModelSpec",
+    "PictureError",
     "Prediction",
     "ProviderError",
     "__version__",

@@ -81,6 +81,19 @@ def _path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path
     return None if value is None else Path(value)
 
 
+def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    del ctx, param
+    number = value.strip().upper().removesuffix("B").strip()
+    factor = 1000 ** ("KMGT".index(number[-1]) + 1) if number[-1:] in tuple("KMGT") else 1
+    try:
+        size = float(number.rstrip("KMGT")) * factor
+    except ValueError:
+        size = -1.0
+    if not 0 <= size < 1e15:
+        raise click.BadParameter("give a size, like: 500MB")
+    return int(size)
+
+
 @main.command()
 @click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample` (drawn).  [default: $CATDOG_DATA, else sample]")  # fmt: skip
 @click.option("--labels", callback=_labels, metavar="A,B", help="Names of the classes, in the order of their numbers.")  # fmt: skip
@@ -134,6 +147,77 @@ def evaluate(weights: Path | None, data: str | None, as_json: bool) -> None:
         click.echo(str(result))
 
 
+@main.command()
+@click.option("--weights", callback=_path, metavar="PATH", help="A checkpoint.  [default: the newest run's best.pt]")  # fmt: skip
+@click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample`, to check and calibrate on.  [default: the run's data]")  # fmt: skip
+@click.option("--out", callback=_path, metavar="DIR", help="Where the files go.  [default: beside the weights]")  # fmt: skip
+@click.option("--quantize", type=click.Choice(["dynamic", "static", "all"]), is_flag=False, flag_value="dynamic", help="Make int8 files too; alone it means dynamic, static calibrates on training pictures.")  # fmt: skip
+@click.option("--half", is_flag=True, help="Make an fp16 file too.")
+@click.option("--format", type=click.Choice(["onnx", "ort"]), default="onnx", show_default=True, help="`ort`: a file in ONNX Runtime's own format too.")  # fmt: skip
+@click.option("--layout", type=click.Choice(["nhwc-uint8", "nchw-float"]), default="nhwc-uint8", show_default=True, help="The input: frames as OpenCV holds them, or float RGB planes 0..1.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(min=1), help="A fixed batch.  [default: any]")
+@click.option("--opset", type=click.IntRange(min=1), default=17, show_default=True, help="Version of ONNX's operators.")  # fmt: skip
+@click.option("--logits", is_flag=True, help="Give the logits as a second output.")
+@click.option("--calibration", type=click.Choice(["minmax", "entropy", "percentile"]), default="minmax", show_default=True, help="How static quantization finds the range of activations.")  # fmt: skip
+@click.option("--calibration-pictures", type=click.IntRange(min=32), default=300, show_default=True, metavar="N", help="Training pictures to calibrate on.")  # fmt: skip
+@click.option("--max-drop", type=click.FloatRange(min=0), default=0.5, show_default=True, metavar="POINTS", help="Percentage points of accuracy that int8 may lose.")  # fmt: skip
+@click.option("--keep-slower", is_flag=True, help="Keep an int8 file that is slower than fp32.")
+@click.option("--limit", type=click.IntRange(min=32), metavar="N", help="Check on at most this many validation pictures.  [default: all]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export(as_json: bool, **options: Any) -> None:
+    """Make model.onnx and, as asked, smaller files; each is loaded, checked and timed.
+
+    Exit code 3: a file that was asked for did not pass and is not kept; the line says why.
+    """
+    from exporters import command
+
+    result = command.export(command.ExportOptions(**options))
+    click.echo(json.dumps(result.document, indent=2) if as_json else str(result))
+    result.require()
+
+
+@main.command()
+@click.argument("reference", type=click.Path(path_type=Path))
+@click.argument("candidate", type=click.Path(path_type=Path))
+@click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample`.  [default: the run's data]")  # fmt: skip
+@click.option("--spec", "spec_file", callback=_path, metavar="FILE.json", help="The spec of a file that has none.")  # fmt: skip
+@click.option("--limit", type=click.IntRange(min=32), metavar="N", help="At most this many validation pictures.  [default: all]")  # fmt: skip
+@click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Percentage points of accuracy that int8 may lose.  [default: 0.5]")  # fmt: skip
+@click.option("--out", callback=_path, metavar="DIR", help="Where verify-flips.csv and .png go.  [default: beside CANDIDATE]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(reference: Path, candidate: Path, as_json: bool, **options: Any) -> None:
+    """Hold CANDIDATE (.onnx, .ort) against REFERENCE (.pt, .onnx, .ort) on validation pictures.
+
+    Names, types, shapes, then values, agreement and accuracy; exit code 3 if the limits of
+    CANDIDATE's precision are not met.
+    """
+    from exporters import verify_command
+
+    result = verify_command.verify(reference, candidate, **options)
+    click.echo(result.to_json() if as_json else str(result))
+    result.verification.require(str(candidate))
+
+
+@main.command()
+@click.argument("file", required=False)
+@click.option("--arch", type=click.Choice(ARCHITECTURES), help="Print the layers of an architecture instead.")  # fmt: skip
+@click.option("--spec", "spec_file", callback=_path, metavar="FILE.json", help="The spec of a file that has none.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(file: str | None, arch: str | None, spec_file: Path | None, as_json: bool) -> None:
+    """Print what is in a FILE (.onnx, .ort, .pt).  [default: the shipped model]."""
+    if arch is not None:
+        if file is not None or as_json:
+            raise click.UsageError("--arch stands alone")
+        from catdog_edge.training.summary import architecture_table
+
+        click.echo(architecture_table(arch))
+        return
+    from exporters.info import read_info, read_spec_file
+
+    result = read_info(file, None if spec_file is None else read_spec_file(spec_file))
+    click.echo(json.dumps(result.to_dict(), indent=2) if as_json else str(result))
+
+
 def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
     del ctx, param
     if value is None:
@@ -159,6 +243,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.option("--cold-starts", type=click.IntRange(min=0), default=3, show_default=True, help="Fresh processes per row; 0: none.")  # fmt: skip
 @click.option("--corruptions", type=click.IntRange(min=0), default=100, show_default=True, help="Test pictures per corruption; 0: none.")  # fmt: skip
 @click.option("--originals", metavar="PATH", help="More labelled pictures, like those at original size.")  # fmt: skip
+@click.option("--scenario", type=click.Choice(["single-stream", "offline"]), help="Run the rows under MLCommons' LoadGen as well.")  # fmt: skip
 @click.option("--out", callback=_path, metavar="DIR", help="Where the reports go.  [default: the run's folder]")  # fmt: skip
 @click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Gate: accuracy that a row may lose against PyTorch.")  # fmt: skip
 @click.option("--min-agreement", type=click.FloatRange(0, 100), metavar="PERCENT", help="Gate: how often a row must answer as PyTorch.")  # fmt: skip
@@ -248,6 +333,45 @@ def predict(
     if bad:
         click.echo(f"catdog-edge: {bad:,} of {len(files):,} could not be read", err=True)
         ctx.exit(1)
+
+
+@main.command()
+@click.option("--source", multiple=True, default=("0",), show_default=True, metavar="[NAME=]SOURCE", help="A camera's index, an rtsp://, rtmp:// or http:// address, a video, a folder or glob of pictures, - for JPEGs on standard input. Repeatable.")  # fmt: skip
+@click.option("--roi", multiple=True, metavar="[NAME=]X,Y,W,H", help="Look at this part of the frames only. Repeatable.")  # fmt: skip
+@click.option("--model", metavar="MODEL", help="An ONNX file, or the name of a shipped model.  [default: the shipped one]")  # fmt: skip
+@click.option("--provider", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="Where the model runs.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the model.  [default: what the process may use]")  # fmt: skip
+@click.option("--reject", type=click.FloatRange(0, 1), help="Answer `neither` below this score.  [default: the model's own]")  # fmt: skip
+@click.option("--smoothing", type=click.FloatRange(min=0), default=0.3, show_default=True, metavar="SECONDS", help="Time constant of the average over time.")  # fmt: skip
+@click.option("--enter", type=click.FloatRange(0, 1, min_open=True), default=0.6, show_default=True, help="Smoothed evidence from which a pet is there.")  # fmt: skip
+@click.option("--leave", type=click.FloatRange(0, 1, min_open=True), default=0.4, show_default=True, help="Smoothed evidence below which it may be gone.")  # fmt: skip
+@click.option("--minimum", type=click.FloatRange(min=0), default=0.3, show_default=True, metavar="SECONDS", help="In sight for less does not count.")  # fmt: skip
+@click.option("--absence", type=click.FloatRange(min=0), default=0.5, show_default=True, metavar="SECONDS", help="Out of sight for less does not count.")  # fmt: skip
+@click.option("--motion/--no-motion", default=True, show_default=True, help="Ask the model only where something moved.")  # fmt: skip
+@click.option("--realtime", is_flag=True, help="Play recordings at their own speed.")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Frames per second of pictures, which carry no times.")  # fmt: skip
+@click.option("--start", metavar="TIME", help="When recordings began, like 2026-11-22T15:04:05Z.  [default: now]")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, metavar="SECONDS", help="Give a silent connection up after this.")  # fmt: skip
+@click.option("--retries", type=click.IntRange(min=0), help="Give a camera up after this many failures in a row.  [default: never]")  # fmt: skip
+@click.option("--keep-damaged", is_flag=True, help="Use frames that the decoder complains about, too.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after this long.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document a line.")
+@click.option("--events", callback=_path, metavar="FILE", help="Append the events to this file as JSON lines.")  # fmt: skip
+@click.option("--rotate", callback=_size, default="10MB", show_default=True, metavar="SIZE", help="Begin a new --events file at this size; five old ones are kept.")  # fmt: skip
+@click.option("--snapshots", callback=_path, metavar="DIR", help="Keep the best frame of each visit here.")  # fmt: skip
+@click.option("--keep", callback=_size, default="500MB", show_default=True, metavar="SIZE", help="Delete the oldest --snapshots beyond this.")  # fmt: skip
+@click.option("--record", callback=_path, metavar="FILE", help="Record the annotated video (.mkv, .mp4, .avi).")  # fmt: skip
+@click.option("--show", is_flag=True, help="Show it in a window; q ends.")
+def stream(**options: Any) -> None:
+    """Watch cameras and tell when a cat or a dog came and left.
+
+    Events go to standard output, what happens to the cameras to standard error. Ctrl-C ends
+    it. `docs/stream.md` has the form of the events and how they are found.
+    """
+    from catdog_edge.streaming import StreamOptions
+    from catdog_edge.streaming import stream as run
+
+    run(StreamOptions(**options), sys.stdout)
 
 
 @main.command()

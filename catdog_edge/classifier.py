@@ -1,0 +1,300 @@
+"""The piece that people embed: camera frames in, `Prediction` out.
+
+One ONNX Runtime session and its spec. Knows nothing of cameras, files of pictures or torch.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge import providers
+from catdog_edge.binding import BoundRunner
+from catdog_edge.errors import ModelError
+from catdog_edge.modelfile import KNOWN, PROBABILITIES, find_model, spec_of
+from catdog_edge.preprocess import Frame, preprocess
+from catdog_edge.spec import NEITHER, ModelSpec, Prediction, Rejection
+from catdog_edge.threads import choose_threads
+
+Probabilities = npt.NDArray[np.float32]
+
+SPIN = True
+"""Whether idle threads of a session spin, unless the caller says otherwise; measured in
+`docs/runtime.md`."""
+
+CHUNK = 32
+"""Frames per call of the session, so that a batch of any length needs bounded memory."""
+
+
+class Classifier:
+    """A model that answers camera frames; safe to call from several threads.
+
+    Args:
+        model: A path, the bytes of an ONNX file, the name of a shipped model, or `None` for
+            the default one.
+        provider: `auto` (the best that really starts here), `cpu`, `cuda`, `tensorrt`,
+            `openvino`, `coreml`, or a list of names and `(name, options)` pairs.
+        threads: Threads of the session; `None`: `$CATDOG_EDGE_THREADS`, or what the process
+            may really use.
+        reject: When to answer `neither`. `None`: as the spec says. A threshold above 0, up
+            to 1: where the spec's score (without one: the largest probability) is below it.
+            `False` or 0: never.
+        spin: Whether idle threads spin for a moment before they sleep; see
+            `docs/runtime.md`.
+
+    Attributes:
+        spec: What the model is.
+        path: The file, absolute; `None` for a model given as bytes.
+        provider: Short name of the provider that runs.
+        reason: Why it is this one.
+        threads: Number of threads.
+        reject: The rejection in force, or `None`.
+
+    Raises:
+        ModelError: The model is missing, damaged, too new, or has no spec.
+        ProviderError: A provider asked for by name does not run here.
+        ValueError: An argument is of another kind or out of range.
+
+    Example:
+        >>> pets = Classifier()
+        >>> print(pets(frame))
+        cat 0.97
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes | None = None,
+        provider: providers.Asked = "auto",
+        threads: int | None = None,
+        reject: float | bool | None = None,
+        *,
+        spin: bool = SPIN,
+    ) -> None:
+        self._file = find_model(model)
+        self._asked = provider
+        self._threads = choose_threads(threads)
+        self._asked_reject = reject
+        self._spin = bool(spin)
+        self._lock = threading.Lock()
+        self._open()
+        self.reject = _rejection(reject, self.spec)
+
+    def _open(self) -> None:
+        settings = providers.Settings(self._threads.count, self._spin)
+        opened = providers.open_session(self._file, self._asked, settings)
+        self.spec: ModelSpec = spec_of(opened.session, self._file)
+        self.path = self._file.path
+        self.provider: str = opened.provider
+        self.reason: str = opened.reason
+        self._session = opened.session
+        one = opened.session.get_inputs()[0]
+        self._input = one.name
+        self._fixed: int | None = one.shape[0] if isinstance(one.shape[0], int) else None
+        known = any(output.name == KNOWN for output in opened.session.get_outputs())
+        self._outputs = [PROBABILITIES, KNOWN] if known else [PROBABILITIES]
+        self._bound: BoundRunner | None = None
+        if opened.provider in ("cuda", "tensorrt"):
+            options = opened.session.get_provider_options()
+            device_id = options[providers.NAMES[opened.provider]].get("device_id", "0")
+            self._bound = BoundRunner(opened.session, self._outputs, "cuda", int(device_id))
+        self._process = os.getpid()
+        self._closed = False
+
+    @property
+    def threads(self) -> int:
+        """Threads of the session."""
+        return self._threads.count
+
+    def __call__(self, frame: Any) -> Prediction:
+        """Answer one frame.
+
+        Args:
+            frame: `uint8`, `[H,W,3]` BGR, `[H,W]` grey or `[H,W,4]` BGRA, contiguous or not,
+                any size from 1x1.
+
+        Raises:
+            ValueError: It is something else; the message says what came.
+        """
+        picture = preprocess(frame, self.spec.resize)
+        return self._predictions(*self._run(self._batch_of([picture])))[0]
+
+    def batch(self, frames: Iterable[Any]) -> list[Prediction]:
+        """Answer several frames; sizes and kinds may differ from frame to frame.
+
+        Raises:
+            ValueError: One of them is not a frame; the message says which.
+        """
+        answers: list[Prediction] = []
+        for chunk in self._chunks(frames):
+            answers += self._predictions(*self._run(chunk))
+        return answers
+
+    def probabilities(self, frames: Iterable[Any]) -> Probabilities:
+        """Calibrated probabilities of several frames, before any rejection.
+
+        Args:
+            frames: Frames as `__call__` takes them, or one array `uint8 [N,H,W,3]`.
+
+        Returns:
+            `float32 [N,K]`, 0..1, columns in the order of `spec.labels`.
+
+        Raises:
+            ValueError: One of them is not a frame; the message says which.
+        """
+        parts = [self._run(chunk)[0] for chunk in self._chunks(frames)]
+        if not parts:
+            return np.zeros((0, len(self.spec.labels)), np.float32)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def warmup(self, calls: int = 3, batch: int = 1) -> None:
+        """Run a few empty frames, so that the first real one is not slower than the rest.
+
+        On CUDA this is when cuDNN searches for its fastest kernels, once per batch size.
+        """
+        blank = np.zeros((*self.spec.size, 3), np.uint8)
+        for _ in range(calls):
+            self.probabilities([blank] * batch)
+
+    def close(self) -> None:
+        """Give the session back. A later call raises `ModelError`."""
+        self._closed = True
+        self._bound = None
+        self._session = None
+
+    def __enter__(self) -> Classifier:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        model = str(self.path) if self.path is not None else "bytes"
+        state = ", closed" if self._closed else ""
+        return (
+            f"Classifier({model!r}, {self.spec.architecture} {self.spec.precision} "
+            f"{self.spec.height}x{self.spec.width}, labels={list(self.spec.labels)}, "
+            f"provider={self.provider!r} ({self.reason}), threads={self.threads} "
+            f"(from {self._threads.source}){state})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A session cannot travel; its ingredients can. The copy opens the same file again
+        # and chooses provider and threads anew, for the machine that it wakes up on.
+        model = self._file.path if self._file.path is not None else self._file.data
+        threads = self._threads.count if self._threads.source == "the argument" else None
+        return _restored, (model, self._asked, threads, self._asked_reject, self._spin)
+
+    def _chunks(self, frames: Iterable[Any]) -> Iterator[npt.NDArray[Any]]:
+        """Batches that the session takes, `CHUNK` frames or the fixed batch at a time."""
+        if isinstance(frames, np.ndarray) and frames.ndim != 4:
+            raise ValueError(
+                f"wanted several frames, a list of them or uint8 [N,H,W,3], got one array of "
+                f"shape {list(frames.shape)}; for one frame call the classifier itself"
+            )
+        pictures: list[Frame] = []
+        for index, frame in enumerate(frames):
+            try:
+                pictures.append(preprocess(frame, self.spec.resize))
+            except ValueError as error:
+                raise ValueError(f"frame {index}: {error}") from error
+            if len(pictures) == CHUNK:
+                yield self._batch_of(pictures)
+                pictures = []
+        if pictures:
+            yield self._batch_of(pictures)
+
+    def _batch_of(self, pictures: Sequence[Frame]) -> npt.NDArray[Any]:
+        """`[N,H,W,3]` of the pictures; a single one is not copied."""
+        batch: npt.NDArray[Any] = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
+        if self.spec.layout == "nchw-float":
+            rgb = batch[..., ::-1].transpose(0, 3, 1, 2)
+            batch = np.ascontiguousarray(rgb, dtype=np.float32) / np.float32(255)
+        return batch
+
+    def _run(self, batch: npt.NDArray[Any]) -> list[Probabilities]:
+        """Run the session on `[N,...]`: probabilities `[N,K]` and, if there, `known` `[N]`."""
+        session = self._ready()
+        if self._fixed is not None and len(batch) != self._fixed:
+            return self._run_fixed(batch, self._fixed)
+        if self._bound is not None:
+            return self._bound(batch)
+        results: list[Probabilities] = session.run(self._outputs, {self._input: batch})
+        return results
+
+    def _run_fixed(self, batch: npt.NDArray[Any], size: int) -> list[Probabilities]:
+        """Run a graph whose batch is fixed: in pieces, the last one filled up with itself."""
+        parts = []
+        for start in range(0, len(batch), size):
+            piece = batch[start : start + size]
+            missing = size - len(piece)
+            full = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
+            parts.append([result[: len(piece)] for result in self._run(full)])
+        return [np.concatenate(results) for results in zip(*parts, strict=True)]
+
+    def _ready(self) -> Any:
+        """The session; opened again in a forked child, whose copy has lost its threads."""
+        if self._closed:
+            raise ModelError("this classifier is closed; make a new one")
+        if self._process != os.getpid():
+            with self._lock:
+                if self._process != os.getpid():
+                    # The parent's session is kept: to end it would wait for its threads.
+                    self._orphan = self._session
+                    self._open()
+        return self._session
+
+    def _predictions(
+        self, probabilities: Probabilities, known: Probabilities | None = None
+    ) -> list[Prediction]:
+        labels = self.spec.labels
+        answers = []
+        for index, row in enumerate(probabilities.tolist()):
+            confidence = max(row)
+            label = labels[row.index(confidence)]
+            if self.reject is not None:
+                score = confidence
+                if self.reject.score == "known" and known is not None:
+                    score = float(known.reshape(-1)[index])
+                if score < self.reject.threshold:
+                    label = NEITHER
+            answers.append(Prediction(label, confidence, tuple(row), labels))
+        return answers
+
+
+def _restored(
+    model: str | os.PathLike[str] | bytes | None,
+    provider: providers.Asked,
+    threads: int | None,
+    reject: float | bool | None,
+    spin: bool,
+) -> Classifier:
+    return Classifier(model, provider, threads, reject, spin=spin)
+
+
+def _rejection(asked: float | bool | None, spec: ModelSpec) -> Rejection | None:
+    """The rejection in force.
+
+    Raises:
+        ValueError: `asked` is neither `None`, `False` nor a number in 0..1.
+    """
+    if asked is None:
+        return spec.rejection
+    if asked is True or not isinstance(asked, (bool, int, float)) or not 0 <= asked <= 1:
+        raise ValueError(
+            f"reject must be a threshold in 0..1, None (as the model says) or False, got {asked!r}"
+        )
+    if not asked:
+        return None
+    score = spec.rejection.score if spec.rejection is not None else "max_probability"
+    return Rejection(score, float(asked))

@@ -1,0 +1,290 @@
+"""What will bite on this machine, found before it does: versions, providers, threads, disk.
+
+Looks and reports, changes nothing. Imports what it examines inside each check, so that it
+also runs, and says so, where half of it is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from catdog_edge import __version__, flavour
+from catdog_edge.errors import CatdogError, MissingPackageError
+from catdog_edge.files import cache_folder
+from catdog_edge.processor import processor_features, processor_name
+from catdog_edge.threads import choose_threads, usable_processors
+
+State = Literal["ok", "note", "bad"]
+
+SELFTEST = Path(__file__).parent / "selftest.onnx"
+"""A model of a few hundred bytes: one convolution, a mean, a softmax."""
+
+LEAST_DISK = 200 * 2**20
+"""Free bytes below which exports and caches soon fail."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        state: `ok`; `note`: worth knowing; `bad`: it will bite.
+        text: What was found.
+        remedy: What to do about it, where something is to be done.
+        facts: The same for machines.
+    """
+
+    name: str
+    state: State
+    text: str
+    remedy: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        mark = {"ok": "ok  ", "note": "note", "bad": "BAD "}[self.state]
+        remedy = f"\n{'':20}-> {self.remedy}" if self.remedy else ""
+        return f"{mark}  {self.name:<12}  {self.text}{remedy}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing will bite."""
+        return all(check.state != "bad" for check in self.checks)
+
+    def to_json(self) -> str:
+        """One JSON document, for bug reports."""
+        checks = [asdict(check) for check in self.checks]
+        return json.dumps({"healthy": self.healthy, "checks": checks}, indent=2)
+
+    def __str__(self) -> str:
+        return "\n".join(str(check) for check in self.checks)
+
+
+def examine() -> Report:
+    """Look at everything."""
+    return Report(tuple(_all()))
+
+
+def _all() -> Iterator[Check]:
+    yield _system()
+    yield _processor()
+    yield _threads()
+    yield _module("numpy", ("numpy",))
+    yield _module("cv2", flavour.OPENCVS, "imdecode")
+    onnxruntime = _module("onnxruntime", flavour.RUNTIMES, "InferenceSession")
+    yield onnxruntime
+    if onnxruntime.facts.get("loads"):
+        yield from _providers()
+        yield from _models()
+    yield _cameras()
+    yield from _disk()
+
+
+def _system() -> Check:
+    versions = {
+        "catdog-edge": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "machine": platform.machine(),
+    }
+    text = (
+        f"catdog-edge {__version__}, Python {versions['python']}, "
+        f"{versions['system']} ({versions['machine']})"
+    )
+    return Check("system", "ok", text, facts=versions)
+
+
+def _processor() -> Check:
+    name, features = processor_name(), processor_features()
+    facts = {"name": name, "features": list(features)}
+    if not features:
+        return Check("processor", "note", f"{name}; its instructions are not told here", "", facts)
+    fast = {"AVX-512 VNNI", "AVX VNNI", "AMX int8", "ARM dot product", "ARM int8 matrix"}
+    if not fast & set(features):
+        return Check(
+            "processor",
+            "note",
+            f"{name}: {', '.join(features)}; no instructions for int8",
+            "an int8 model may be no faster than float32 here; measure with: catdog-edge bench",
+            facts,
+        )
+    return Check("processor", "ok", f"{name}: {', '.join(features)}", "", facts)
+
+
+def _threads() -> Check:
+    usable = len(usable_processors())
+    try:
+        threads = choose_threads()
+    except CatdogError as error:
+        return Check("threads", "bad", str(error), facts={"usable": usable})
+    facts = {"threads": threads.count, "source": threads.source, "usable": usable}
+    text = f"{threads.count}, from {threads.source}"
+    if threads.count > usable:
+        return Check(
+            "threads",
+            "bad",
+            f"{text}; the process may use {usable} processors only",
+            "threads beyond that wait for each other: lower or unset CATDOG_EDGE_THREADS",
+            facts,
+        )
+    return Check("threads", "ok", text, "", facts)
+
+
+def _module(name: str, packages: tuple[str, ...], wanted: str = "") -> Check:
+    """A module of the runtime: there, whole, and from one package alone."""
+    found = flavour.builds(packages)
+    listed = ", ".join(f"{package} {version}" for package, version in found.items())
+    facts: dict[str, Any] = {"packages": found, "loads": False}
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        known = flavour.explain(error) or MissingPackageError(str(error))
+        text, _, remedy = str(known).partition("; ")
+        return Check(name, "bad", text, remedy, facts)
+    facts |= {"loads": not wanted or hasattr(module, wanted), "file": module.__file__}
+    if len(found) > 1:
+        return Check(
+            name,
+            "bad",
+            f"{len(found)} packages install the same module and overwrite each other: {listed}",
+            flavour.mending(found),
+            facts,
+        )
+    if not facts["loads"]:
+        remedy = flavour.mending(found or {packages[0]: ""})
+        return Check(name, "bad", f"the module {name} is only partly there", remedy, facts)
+    version = getattr(module, "__version__", "of unknown version")
+    facts["version"] = version
+    return Check(name, "ok", listed or f"{name} {version}, not from a package", "", facts)
+
+
+def _providers() -> Iterator[Check]:
+    """Start every provider that is offered on the built-in model and check its answer."""
+    import numpy as np
+    import onnxruntime
+
+    from catdog_edge import automatic, providers
+    from catdog_edge.modelfile import ModelFile
+
+    file = ModelFile(SELFTEST)
+    settings = providers.Settings(1, spin=False)
+    frames = np.zeros((1, 4, 4, 3), np.uint8)
+    frames[..., 2] = 1
+    expected = np.exp([0.0, 0.0, 2.0]) / np.exp([0.0, 0.0, 2.0]).sum()
+    available = onnxruntime.get_available_providers()
+    names = [*automatic.offered(), "cpu"]
+    if providers.NAMES["tensorrt"] in available:
+        names.append("tensorrt")
+    for name in names:
+        facts: dict[str, Any] = {"provider": name, "runs": False}
+        # Every build for CUDA lists TensorRT, and hardly anybody installs it.
+        state: State = "note" if name == "tensorrt" else "bad"
+        try:
+            session = providers.start(file, [(providers.NAMES[name], {})], settings)
+            answer = np.asarray(session.run(None, {"frames": frames})[0], np.float64)[0]
+        except CatdogError as error:
+            text, _, remedy = str(error).removesuffix(providers.INSTEAD).partition("; ")
+            yield Check("provider", state, text, remedy, facts)
+            continue
+        except Exception as error:  # each provider has its own kinds
+            text = f"{name} starts but does not run: {' '.join(str(error).split())[:200]}"
+            yield Check("provider", state, text, "take the provider cpu", facts)
+            continue
+        difference = float(np.abs(answer - expected).max())
+        facts |= {"runs": difference < 0.02, "difference": difference}
+        if not facts["runs"]:
+            text = f"{name} answers wrongly, off by {difference:.2g}"
+            yield Check("provider", "bad", text, "take the provider cpu and report it", facts)
+            continue
+        yield Check("provider", "ok", f"{name} runs the built-in model", "", facts)
+
+
+def _models() -> Iterator[Check]:
+    from catdog_edge.modelfile import ZOO, read_spec, shipped_models
+
+    names = shipped_models()
+    if not names:
+        yield Check("models", "note", "no model is shipped; name one with --model")
+    for name in names:
+        try:
+            spec = read_spec(str(ZOO / f"{name}.onnx"))
+        except CatdogError as error:
+            yield Check("models", "bad", str(error), "install catdog-edge again")
+            continue
+        size = (ZOO / f"{name}.onnx").stat().st_size
+        text = f"{name}: {spec.architecture} {spec.precision}, {size / 1e6:.1f} MB"
+        yield Check("models", "ok", text, "", {"name": name, "bytes": size})
+
+
+def _cameras() -> Check:
+    """Video devices, looked at without opening one: a lamp would light up."""
+    if sys.platform != "linux":
+        return Check("cameras", "note", "not listed on this system; try: catdog-edge stream")
+    devices = sorted(Path("/dev").glob("video*"))
+    names = {}
+    for device in devices:
+        title = Path("/sys/class/video4linux") / device.name / "name"
+        names[str(device)] = title.read_text().strip() if title.is_file() else ""
+    facts: dict[str, Any] = {"devices": names}
+    if not devices:
+        return Check("cameras", "note", "none found (/dev/video*); files and URLs work", "", facts)
+    text = ", ".join(f"{device} {name}".strip() for device, name in names.items())
+    if not any(os.access(device, os.R_OK | os.W_OK) for device in devices):
+        return Check(
+            "cameras",
+            "bad",
+            f"{text}; this user may not open them",
+            "sudo usermod -aG video $USER, then log in again",
+            facts,
+        )
+    return Check("cameras", "ok", text, "", facts)
+
+
+def _disk() -> Iterator[Check]:
+    """Free space, and whether it may be written to, where caches, runs and settings go."""
+    places = {
+        "cache": cache_folder(),
+        "folder": Path.cwd(),
+        "temporary": Path(tempfile.gettempdir()),
+    }
+    for purpose, place in places.items():
+        existing = place
+        while not existing.exists():
+            existing = existing.parent
+        free = shutil.disk_usage(existing).free
+        facts = {"purpose": purpose, "path": str(place), "free_bytes": free}
+        text = f"{free / 1e9:,.1f} GB free for {place} ({purpose})"
+        if free < LEAST_DISK:
+            yield Check("disk", "bad", text, "make room: an export or a cache soon fails", facts)
+        elif not _writable(existing):
+            state: State = "note" if purpose == "cache" else "bad"
+            remedy = "set $CATDOG_CACHE to a folder that you may write to"
+            if purpose != "cache":
+                remedy = "change to a folder that you may write to"
+            yield Check("disk", state, f"{place} ({purpose}) cannot be written to", remedy, facts)
+        else:
+            yield Check("disk", "ok", text, "", facts)
+
+
+def _writable(folder: Path) -> bool:
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder):
+        return True
+    return False

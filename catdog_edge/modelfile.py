@@ -1,0 +1,222 @@
+"""Model files: finding one, opening it with ONNX Runtime, reading its spec, naming what is wrong.
+
+Knows nothing of frames or of execution providers. Only onnxruntime reads the file; the
+`onnx` package is not needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catdog_edge import flavour
+from catdog_edge.errors import ModelError
+from catdog_edge.spec import METADATA_KEY, ModelSpec
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+DEFAULT = "fast"
+"""The shipped model that is taken when none is named."""
+
+ZOO = Path(__file__).parent / "zoo"
+
+INPUT = "frames"
+PROBABILITIES = "probabilities"
+KNOWN = "known"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model to open, in one of two forms.
+
+    Attributes:
+        path: The file, absolute; `None` where bytes were given.
+        data: The bytes of a model; `None` where there is a file.
+    """
+
+    path: Path | None
+    data: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return str(self.path) if self.path is not None else "the model given as bytes"
+
+    @property
+    def content(self) -> str | bytes:
+        """What ONNX Runtime opens."""
+        return str(self.path) if self.path is not None else self.data or b""
+
+    def digest(self) -> str:
+        """SHA-256 of the bytes of the model, in hex."""
+        import hashlib
+
+        data = self.path.read_bytes() if self.path is not None else self.data or b""
+        return hashlib.sha256(data).hexdigest()
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(file.stem for file in ZOO.glob("*.onnx"))
+
+
+def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
+    """Turn what a caller names into a file or bytes.
+
+    Args:
+        model: A path, the bytes of a model, the name of a shipped model, or `None` for the
+            default one.
+
+    Raises:
+        ModelError: There is no such file or shipped model, or it cannot be an ONNX model.
+    """
+    if model is None:
+        model = DEFAULT
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        if not len(model):
+            raise ModelError("the model given as bytes is empty; read the whole file first")
+        return ModelFile(None, bytes(model))
+    shipped = shipped_models()
+    if isinstance(model, str) and model in shipped:
+        return ModelFile(ZOO / f"{model}.onnx")
+    path = Path(model)
+    if not path.exists():
+        listed = ", ".join(shipped) or "none"
+        raise ModelError(
+            f"there is no model {model}: neither a file nor a shipped model ({listed}); "
+            "make one with: catdog-edge export"
+        )
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; name the .onnx file in it")
+    if path.suffix in (".pt", ".pth", ".ckpt"):
+        raise ModelError(
+            f"{path} is a checkpoint, not an ONNX file; make one with: "
+            f"catdog-edge export --weights {path}"
+        )
+    try:
+        empty = path.stat().st_size == 0
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    if empty:
+        raise ModelError(f"{path} is empty; copy it again or export the model again")
+    return ModelFile(path.absolute())
+
+
+def read_spec(model: str | os.PathLike[str] | bytes | None) -> ModelSpec:
+    """Read the spec of an ONNX file, without preparing it to run.
+
+    Args:
+        model: See `find_model`.
+
+    Raises:
+        ModelError: The file is missing, damaged, too new, or has no spec.
+        MissingPackageError: onnxruntime is not installed.
+    """
+    onnxruntime = flavour.runtime()
+    file = find_model(model)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    session = opening(
+        file,
+        lambda: onnxruntime.InferenceSession(
+            file.content, options, providers=["CPUExecutionProvider"]
+        ),
+    )
+    return spec_of(session, file)
+
+
+def opening(file: ModelFile, make: Callable[[], Any]) -> Any:
+    """Make a session of a file; ONNX Runtime's complaint becomes one line with a remedy.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the file.
+    """
+    try:
+        return make()
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise ModelError(f"{file.name}: {_why(str(error))}") from error
+
+
+def spec_of(session: onnxruntime.InferenceSession, file: ModelFile) -> ModelSpec:
+    """Read the spec from an open session and check that the graph is what it says.
+
+    Raises:
+        ModelError: There is no spec, it is damaged or newer, or the graph differs from it.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelError(
+            f"{file.name}: no spec of catdog-edge in it (metadata {METADATA_KEY!r}); labels, size "
+            "and resize rule are not guessed: export it with `catdog-edge export`, or copy it "
+            "again if it is one of ours"
+        )
+    spec = ModelSpec.from_json(text, source=file.name)
+    inputs = session.get_inputs()
+    if spec.layout == "nhwc-uint8":
+        kind, shape = "tensor(uint8)", [spec.height, spec.width, 3]
+    else:
+        kind, shape = "tensor(float)", [3, spec.height, spec.width]
+    found = "; ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+    if (
+        len(inputs) != 1
+        or inputs[0].name != INPUT
+        or inputs[0].type != kind
+        or len(inputs[0].shape) != 4
+        or list(inputs[0].shape[1:]) != shape
+    ):
+        raise _differs(file, f"the input {INPUT} {kind} ['N', {str(shape)[1:]}", found)
+    outputs = {one.name: one for one in session.get_outputs()}
+    found = "; ".join(f"{one.name} {one.shape}" for one in outputs.values())
+    wanted = [PROBABILITIES]
+    if spec.rejection is not None and spec.rejection.score == "known":
+        wanted.append(KNOWN)
+    for name in wanted:
+        if name not in outputs:
+            raise _differs(file, f"an output {name}", found)
+    shape = outputs[PROBABILITIES].shape
+    if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != len(spec.labels)):
+        raise _differs(file, f"the output {PROBABILITIES} ['N', {len(spec.labels)}]", found)
+    return spec
+
+
+def _differs(file: ModelFile, wanted: str, found: str) -> ModelError:
+    return ModelError(
+        f"{file.name}: its graph is not what its spec says: wanted {wanted}, found {found}; "
+        "export the model again"
+    )
+
+
+def _why(message: str) -> str:
+    """ONNX Runtime's message about a file, in one line with the remedy."""
+    import onnxruntime
+
+    version = onnxruntime.__version__
+    newer = f"upgrade onnxruntime (here: {version}), or export the model again with an older opset"
+    opset = re.search(r"Opset (\d+) is under development.*?till opset (\d+)", message, re.DOTALL)
+    if opset:
+        return f"it needs opset {opset[1]}, onnxruntime {version} runs up to {opset[2]}; {newer}"
+    ir = re.search(r"IR version: (\d+), max supported IR version: (\d+)", message)
+    if ir:
+        return f"it has IR version {ir[1]}, onnxruntime {version} reads up to {ir[2]}; {newer}"
+    if "protobuf parsing failed" in message.lower() or "No graph was found" in message:
+        return "it is damaged, cut short, or not an ONNX file; copy it again or export it again"
+    implemented = re.search(r"Could not find an implementation for (\S+) node", message)
+    if implemented:
+        return f"onnxruntime {version} has no {implemented[1]} for what it asks; {newer}"
+    # What is left starts with the place in ONNX Runtime's source, which helps nobody.
+    plain = re.sub(r"\S*onnxruntime_src\S*.*?\) (?=[A-Z])", "", message, flags=re.DOTALL)
+    plain = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(plain.split()))
+    return f"onnxruntime {version} cannot load it ({plain[:200]}); export the model again"

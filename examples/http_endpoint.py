@@ -1,0 +1,34 @@
+"""POST a picture, get JSON: a small endpoint for a network that you trust.
+
+python http_endpoint.py [PORT [MODEL]]      then: curl --data-binary @cat.jpg localhost:8000
+"""
+
+from __future__ import annotations
+
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from catdog_edge import Classifier, PictureError
+from catdog_edge.pictures import decode_picture
+
+pets = Classifier(*sys.argv[2:3])
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Answers one picture per request."""
+
+    def do_POST(self) -> None:
+        """Read the picture, answer with one line of JSON."""
+        length = min(int(self.headers.get("Content-Length", 0)), 20_000_000)
+        try:
+            status, text = 200, pets(decode_picture(self.rfile.read(length))).to_json()
+        except PictureError as error:
+            status, text = 400, f"the picture cannot be read: {error}"
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode() + b"\n")
+
+
+server = ThreadingHTTPServer(("127.0.0.1", int((sys.argv[1:] or ["8000"])[0])), Endpoint)
+print(f"listening on port {server.server_port}", flush=True)
+server.serve_forever()

@@ -1,0 +1,21 @@
+"""Say what every frame of a camera or a video file shows.
+
+python loop.py SOURCE [MODEL]      SOURCE is a file, a URL or the number of a camera
+"""
+
+from __future__ import annotations
+
+import sys
+
+import cv2
+
+from catdog_edge import Classifier
+
+source = sys.argv[1] if len(sys.argv) > 1 else "0"
+pets = Classifier(*sys.argv[2:3])
+camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+while True:
+    ok, frame = camera.read()
+    if not ok:
+        break
+    print(pets(frame))  # cat 0.97

@@ -1,0 +1,128 @@
+"""`catdog-edge doctor`: finds what will bite, says what to do, exits 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("onnxruntime")
+
+from catdog_edge.cli import main
+from catdog_edge.doctor import Report, examine
+
+
+def by_name(report: Report) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for check in report.checks:
+        found.setdefault(check.name, []).append(check.state)
+    return found
+
+
+def test_it_looks_at_everything_and_runs_the_cpu() -> None:
+    report = examine()
+    names = set(by_name(report))
+    assert {"system", "processor", "threads", "numpy", "cv2", "onnxruntime"} <= names
+    assert {"provider", "models", "cameras", "disk"} <= names
+    runs = {
+        check.facts["provider"]: check.facts["runs"]
+        for check in report.checks
+        if check.name == "provider"
+    }
+    assert runs["cpu"] is True
+
+
+def test_the_exit_code_says_what_the_lines_say() -> None:
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == (1 if "BAD" in done.stdout else 0), done.output
+    for line in done.stdout.splitlines():
+        assert line.startswith(("ok    ", "note  ", "BAD   ", "      "))
+
+
+def test_json_is_one_document_with_all_facts() -> None:
+    done = CliRunner().invoke(main, ["doctor", "--json"])
+    document = json.loads(done.stdout)
+    assert document["healthy"] == (done.exit_code == 0)
+    threads = next(check for check in document["checks"] if check["name"] == "threads")
+    assert threads["facts"]["threads"] >= 1
+    runtime = next(check for check in document["checks"] if check["name"] == "onnxruntime")
+    assert runtime["facts"]["version"] in str(runtime["facts"]["packages"])
+
+
+@pytest.mark.parametrize("value", ["none", "4096"])
+def test_threads_that_will_bite_are_found(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("CATDOG_EDGE_THREADS", value)
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 1
+    line = next(line for line in done.stdout.splitlines() if "threads" in line)
+    assert line.startswith("BAD")
+    assert "CATDOG_EDGE_THREADS" in done.stdout
+
+
+def doctor_with(path: Path) -> subprocess.CompletedProcess[str]:
+    """`doctor` in a fresh interpreter that finds packages in `path` first."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), *sys.path])}
+    return subprocess.run(
+        [sys.executable, "-m", "catdog_edge", "doctor"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
+    )
+
+
+def record(folder: Path, name: str) -> None:
+    """The record that pip leaves of an installed package."""
+    place = folder / f"{name.replace('-', '_')}-9.9.9.dist-info"
+    place.mkdir(parents=True)
+    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9.9\n")
+
+
+@pytest.mark.parametrize(
+    ("rival", "module"),
+    [("onnxruntime-directml", "onnxruntime"), ("opencv-contrib-python", "cv2")],
+)
+def test_two_builds_side_by_side_are_named_with_the_command(
+    tmp_path: Path, rival: str, module: str
+) -> None:
+    record(tmp_path, rival)
+    done = doctor_with(tmp_path)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    index = next(i for i, line in enumerate(lines) if line.startswith("BAD") and module in line)
+    assert f"{rival} 9.9.9" in lines[index]
+    assert "pip uninstall -y " in lines[index + 1]
+    assert rival in lines[index + 1]
+
+
+def test_a_module_that_is_only_partly_there_is_found(tmp_path: Path) -> None:
+    """What pip leaves when one of two builds is uninstalled: a folder without the module."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").touch()
+    done = doctor_with(tmp_path)
+    assert done.returncode == 1
+    assert "the module onnxruntime is only partly there" in done.stdout
+    assert "pip install" in done.stdout
+
+
+def test_a_missing_library_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text(
+        "raise ImportError('libGL.so.1: cannot open shared object file: No such file')\n"
+    )
+    done = doctor_with(tmp_path)
+    assert done.returncode == 1
+    assert "libGL.so.1" in done.stdout
+    assert "catdog-edge[headless]" in done.stdout
+
+
+def test_little_room_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("catdog_edge.doctor.LEAST_DISK", 10**18)
+    report = examine()
+    assert set(by_name(report)["disk"]) == {"bad"}
+    assert not report.healthy

@@ -1,0 +1,116 @@
+"""The examples run as a person would run them, and stay short."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+cv2 = pytest.importorskip("cv2")
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+TINY = Path(__file__).parent / "data" / "tiny.onnx"
+RED, BLUE = (0, 0, 200), (200, 0, 0)
+
+
+def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+def video(file: Path, colours: list[tuple[int, int, int]]) -> Path:
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
+    assert writer.isOpened()
+    for colour in colours:
+        writer.write(np.full((48, 64, 3), colour, np.uint8))
+    writer.release()
+    return file
+
+
+def jpeg(colour: tuple[int, int, int]) -> bytes:
+    coded, data = cv2.imencode(".jpg", np.full((48, 64, 3), colour, np.uint8))
+    assert coded
+    return data.tobytes()
+
+
+def test_every_example_is_tested_and_under_40_lines() -> None:
+    names = {file.name for file in EXAMPLES.glob("*.py")}
+    assert names == {"loop.py", "two_cameras.py", "folder_to_csv.py", "http_endpoint.py"}
+    for name in names:
+        assert len((EXAMPLES / name).read_text().splitlines()) < 40, name
+
+
+def test_the_loop(tmp_path: Path) -> None:
+    done = run("loop.py", video(tmp_path / "pets.avi", [RED, RED, BLUE]), TINY)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["cat", "cat", "dog"]
+
+
+def test_two_cameras_share_one_classifier(tmp_path: Path) -> None:
+    cats = video(tmp_path / "cats.avi", [RED] * 20)
+    dogs = video(tmp_path / "dogs.avi", [BLUE] * 15)
+    done = run("two_cameras.py", cats, dogs, TINY)
+    answers = [line.rsplit(": ", 1) for line in done.stdout.splitlines()]
+    assert [answer.split()[0] for name, answer in answers if name == str(cats)] == ["cat"] * 20
+    assert [answer.split()[0] for name, answer in answers if name == str(dogs)] == ["dog"] * 15
+    assert "35 frames" in done.stderr
+
+
+def test_a_folder_to_csv(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    (folder / "below").mkdir(parents=True)
+    for index in range(20):
+        (folder / f"{index:02}.jpg").write_bytes(jpeg(RED))
+    (folder / "below" / "dog.jpg").write_bytes(jpeg(BLUE))
+    (folder / "broken.jpg").write_bytes(b"nothing")
+    done = run("folder_to_csv.py", folder, tmp_path / "out.csv", TINY)
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        rows = {row["file"]: row for row in csv.DictReader(stream)}
+    assert len(rows) == 21
+    assert rows["00.jpg"]["label"] == "cat"
+    dog = rows[str(Path("below") / "dog.jpg")]
+    assert dog["label"] == "dog"
+    assert float(dog["dog"]) > 0.9 > float(dog["cat"])
+    assert "broken.jpg" in done.stderr
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """The address of the running example."""
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "http_endpoint.py"), "0", str(TINY)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        port = process.stdout.readline().split()[-1]
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+def test_the_endpoint(endpoint: str) -> None:
+    with urllib.request.urlopen(endpoint, jpeg(BLUE), timeout=30) as reply:
+        assert json.load(reply)["label"] == "dog"
+    with pytest.raises(urllib.error.HTTPError, match="400") as caught:
+        urllib.request.urlopen(endpoint, b"no picture", timeout=30)
+    caught.value.close()
+    with urllib.request.urlopen(endpoint, jpeg(RED), timeout=30) as reply:
+        assert json.load(reply)["label"] == "cat"

@@ -1,0 +1,129 @@
+"""Opening model files: what is wrong, which file, what to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from catdog_edge.errors import ModelError
+from catdog_edge.modelfile import ZOO, find_model, read_spec, shipped_models
+
+DATA = Path(__file__).parent / "data"
+TINY = DATA / "tiny.onnx"
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_known", "tiny_float"])
+def test_the_spec_is_read_without_the_onnx_package(name: str) -> None:
+    spec = read_spec(DATA / f"{name}.onnx")
+    assert spec.labels == ("cat", "dog")
+    assert spec.size == (32, 32)
+    assert read_spec((DATA / f"{name}.onnx").read_bytes()) == spec
+
+
+@pytest.mark.parametrize(
+    ("file", "said", "remedy"),
+    [
+        ("bad_no_spec.onnx", "no spec of catdog-edge", "catdog-edge export"),
+        ("bad_opset999.onnx", "opset 999", "upgrade onnxruntime"),
+        ("bad_ir99.onnx", "IR version 99", "upgrade onnxruntime"),
+        ("make_tiny.py", "not an ONNX file", "export it again"),
+    ],
+)
+def test_a_bad_file_is_one_line_with_file_and_remedy(file: str, said: str, remedy: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        read_spec(DATA / file)
+    message = str(caught.value)
+    assert str(DATA / file) in message
+    assert said in message
+    assert remedy in message
+    assert "\n" not in message
+    assert "onnxruntime_src" not in message
+
+
+def test_a_file_that_is_not_there_names_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nowhere\.onnx.*shipped model"):
+        find_model(tmp_path / "nowhere.onnx")
+    with pytest.raises(ModelError, match="folder"):
+        find_model(tmp_path)
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(ModelError, match=r"empty\.onnx is empty"):
+        find_model(tmp_path / "empty.onnx")
+    with pytest.raises(ModelError, match="bytes is empty"):
+        find_model(b"")
+    (tmp_path / "best.pt").write_bytes(b"PK")
+    with pytest.raises(ModelError, match=r"checkpoint.*catdog-edge export --weights"):
+        find_model(tmp_path / "best.pt")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "secret.onnx"
+    file.write_bytes(TINY.read_bytes())
+    file.chmod(0)
+    with pytest.raises(ModelError, match="permissions"):
+        find_model(file)
+
+
+def test_a_file_cut_anywhere_is_one_line_or_answers_right(tmp_path: Path) -> None:
+    """A cut may hit the end of a field; then the spec is missing, never a default."""
+    data = TINY.read_bytes()
+    for length in range(1, len(data) - 1, 17):
+        file = tmp_path / "cut.onnx"
+        file.write_bytes(data[:length])
+        said = ""
+        try:
+            spec = read_spec(file)
+        except ModelError as error:
+            said = str(error)
+        if said:
+            assert said.startswith(f"{file}: ")
+            assert "\n" not in said
+        else:
+            # Only what comes after the spec (the list of opsets) was cut.
+            assert spec == read_spec(TINY)
+
+
+def _with_spec(text: bytes) -> bytes:
+    """`tiny.onnx` with other metadata of the same length."""
+    data = TINY.read_bytes()
+    start = data.index(b'{"architecture"')
+    end = data.index(b"}", data.rindex(b'"schema"')) + 1
+    assert len(text) <= end - start
+    return data[:start] + text.ljust(end - start) + data[end:]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"{half of", "damaged"),
+        (b"[]", "damaged"),
+        (b'{"schema": 99}', "schema 99.*pip install --upgrade"),
+        (b'{"schema": 1, "labels": ["cat"]}', "lacks 'resize'"),
+    ],
+)
+def test_a_damaged_or_newer_spec_is_an_error_that_names_the_file(
+    tmp_path: Path, text: bytes, said: str
+) -> None:
+    file = tmp_path / "odd.onnx"
+    file.write_bytes(_with_spec(text))
+    with pytest.raises(ModelError, match=f"odd.onnx: .*{said}"):
+        read_spec(file)
+
+
+def test_a_graph_that_differs_from_its_spec_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "other.onnx"
+    data = TINY.read_bytes()
+    file.write_bytes(data.replace(b'"labels": ["cat", "dog"]', b'"labels": ["a","b","c"] '))
+    with pytest.raises(ModelError, match=r"other.onnx: its graph is not what its spec says"):
+        read_spec(file)
+
+
+def test_every_shipped_model_has_a_spec_and_a_card() -> None:
+    for name in shipped_models():
+        spec = read_spec(name)
+        assert spec.layout == "nhwc-uint8"
+        assert (ZOO / f"{name}.md").is_file()

@@ -1,0 +1,49 @@
+"""The pseudocode of docs/preprocessing.md is what the implementation does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2")
+
+from catdog_edge.preprocess import preprocess
+from catdog_edge.spec import squash
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "preprocessing.md"
+
+
+@pytest.fixture(scope="module")
+def documented() -> dict[str, Any]:
+    if not DOCS.is_file():
+        pytest.skip("the docs are not beside these tests")
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (480, 640), (1080, 1920), (100, 100), (64, 64), (32, 32), (33, 40), (20, 300), (300, 20),
+        (1, 1), (1, 500), (65, 63), (50, 31),
+    ],
+)  # fmt: skip
+def test_the_pseudocode_gives_the_same_picture(
+    documented: dict[str, Any], shape: tuple[int, int]
+) -> None:
+    size = 32
+    random = np.random.default_rng(shape[0] * 10_000 + shape[1])
+    frame = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    mine = preprocess(frame, squash(size, size))
+    theirs = documented["model_picture"](frame, size)
+    assert theirs.dtype == np.uint8
+    assert theirs.shape == mine.shape == (size, size, 3)
+    difference = np.abs(mine.astype(int) - theirs.astype(int))
+    # OpenCV's linear step counts in fixed point, so a value near a half may round otherwise.
+    assert difference.max() <= 1
