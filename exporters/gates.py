@@ -1,0 +1,118 @@
+"""Whether a candidate file is kept: it loads, answers alike, and is not slower than fp32.
+
+Knows files, limits and clocks; how a candidate was made is for the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catdog_edge.spec import ModelSpec
+from catdog_edge.threads import choose_threads
+from exporters.sample import Sample
+from exporters.session import Answers, as_input, ask, open_session, spec_in
+from exporters.timing import Ratio, Timing, compare
+from exporters.verify import Verification, check_graph, check_interface, compare_answers
+
+SLOWER = 1.05
+"""A quantized file whose time ratio to fp32 has its whole 95 % interval above this is refused."""
+
+FP32_BATCH = 16
+"""Pictures per call of an fp32 check: with the rest at the end, two sizes of batch are tried."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file that loads and has answered.
+
+    Attributes:
+        spec: In the file.
+        answers: `float32 [N,K]`, one row per picture of the sample.
+        verification: How they compare with the reference's.
+    """
+
+    spec: ModelSpec
+    answers: Answers
+    verification: Verification
+
+
+def check(
+    path: Path,
+    name: str,
+    reference: Answers,
+    reference_spec: ModelSpec,
+    sample: Sample,
+    *,
+    logits: bool = False,
+    max_drop: float | None = None,
+    given: ModelSpec | None = None,
+) -> Checked:
+    """Load a file, look at its ends, ask it about every picture and compare.
+
+    A dynamically quantized file is asked one picture at a time: its answer depends slightly
+    on what else is in the batch. All int8 files are, to be checked as a camera loop runs them.
+
+    Args:
+        path: The file.
+        name: What messages call it.
+        reference: `float32 [N,K]`, what it is to answer.
+        reference_spec: Of the reference.
+        sample: The pictures.
+        logits: Whether the file is to have a second output `logits`.
+        max_drop: See `compare_answers`.
+        given: The spec of a file that has none.
+
+    Raises:
+        ModelError: It does not load, or its spec is missing, damaged or too new.
+        GateError: Its names, types or shapes are other ones, or its answers no probabilities.
+    """
+    session = open_session(path, choose_threads().count)
+    spec = spec_in(session, path, given)
+    check_interface(reference_spec, spec, name)
+    check_graph(session.get_inputs(), session.get_outputs(), spec, name, logits)
+    batch = 1 if spec.precision.startswith("int8") else FP32_BATCH
+    answers = ask(session, spec, sample.pictures, batch)
+    verification = compare_answers(
+        reference, answers, sample.truth, spec.precision, name=name, max_drop=max_drop
+    )
+    return Checked(spec, answers, verification)
+
+
+def race(files: Mapping[str, Path], sample: Sample, seconds: float) -> Timing:
+    """Time files against each other in one run, a picture at a time.
+
+    Args:
+        files: By name; the first is the yardstick.
+        sample: Its first picture is the one that is asked about.
+        seconds: How long to measure.
+    """
+    candidates = {}
+    for name, path in files.items():
+        session = open_session(path, choose_threads().count)
+        spec = spec_in(session, path)
+        shape = session.get_inputs()[0].shape
+        count = shape[0] if isinstance(shape[0], int) else 1
+        feed = as_input(sample.pictures[:1].repeat(count, axis=0), spec)
+        candidates[name] = _call(session, {session.get_inputs()[0].name: feed})
+    return compare(candidates, seconds)
+
+
+def too_slow(ratio: Ratio) -> str | None:
+    """What is wrong with a candidate's time, in words with figures, if anything is."""
+    if ratio.low <= SLOWER:
+        return None
+    return (
+        f"it takes {ratio} times as long as fp32, all of the 95 % interval above {SLOWER}; "
+        "--keep-slower keeps it"
+    )
+
+
+def _call(session: Any, feed: dict[str, Any]) -> Any:
+    def call() -> object:
+        result: object = session.run(None, feed)
+        return result
+
+    return call

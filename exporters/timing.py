@@ -1,0 +1,213 @@
+"""How long rival calls take, compared fairly on a machine that is never quite quiet.
+
+Knows nothing of models, sessions or files: a candidate is a name and a function to call.
+Candidates take turns in blocks of calls with a pause before each block. ONNX Runtime's
+threads keep spinning for a while after a call, so two sessions that alternate call by call
+in one process slow each other down two to four times; a block lets the rival's threads fall
+asleep first. What drifts (clock rate, neighbours) drifts over whole rounds and cancels in
+the ratio of blocks of one round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+RESAMPLES = 4000
+"""Bootstrap resamples behind an interval."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long a candidate takes as the first one; below 1 it is faster.
+
+    Attributes:
+        value: The median over rounds of (median call of its block / median call of the
+            first candidate's block in the same round).
+        low: Lower end of the 95 % bootstrap interval (percentile method, over rounds).
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as the first candidate."""
+        return 1.0 / self.value
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """The calls of one candidate.
+
+    Attributes:
+        seconds: `float64 [calls]`, every counted call in the order it was made.
+        block_medians: `float64 [rounds]`, the median call of each block, in seconds.
+    """
+
+    seconds: npt.NDArray[np.float64]
+    block_medians: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.seconds.ndim != 1 or not self.seconds.size or not self.block_medians.size:
+            raise ValueError("a candidate needs at least one counted call")
+
+    @property
+    def calls(self) -> int:
+        """Counted calls."""
+        return int(self.seconds.size)
+
+    @property
+    def p50(self) -> float:
+        """The median call, in seconds."""
+        return float(np.median(self.seconds))
+
+    @property
+    def p95(self) -> float:
+        """The call that 95 % are not slower than, in seconds."""
+        return float(np.percentile(self.seconds, 95))
+
+    @property
+    def mean(self) -> float:
+        """The mean call, in seconds."""
+        return float(self.seconds.mean())
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What `compare` measured.
+
+    Attributes:
+        rows: Latencies by candidate, in the order given; the first is the yardstick.
+        rounds: How often every candidate had its turn.
+        pause: Seconds of sleep before each block.
+    """
+
+    rows: Mapping[str, Latencies]
+    rounds: int
+    pause: float
+
+    @property
+    def first(self) -> str:
+        """The candidate that the ratios are to."""
+        return next(iter(self.rows))
+
+    def ratio(self, name: str, to: str | None = None, seed: int = 0) -> Ratio:
+        """How many times as long `name` takes as `to`.
+
+        Args:
+            name: A candidate.
+            to: The yardstick; `None` is the first candidate.
+            seed: Of the bootstrap; the same figures give the same interval.
+
+        Raises:
+            KeyError: There is no such candidate.
+        """
+        blocks = self.rows[name].block_medians / self.rows[to or self.first].block_medians
+        generator = np.random.default_rng(seed)
+        picked = generator.integers(0, blocks.size, (RESAMPLES, blocks.size))
+        medians = np.median(blocks[picked], axis=1)
+        low, high = np.percentile(medians, (2.5, 97.5))
+        return Ratio(float(np.median(blocks)), float(low), float(high))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: milliseconds and ratios by candidate."""
+        document: dict[str, Any] = {"rounds": self.rounds, "pause_ms": self.pause * 1e3}
+        for name, row in self.rows.items():
+            ratio = self.ratio(name)
+            document[name] = {
+                "calls": row.calls,
+                "p50_ms": row.p50 * 1e3,
+                "p95_ms": row.p95 * 1e3,
+                "mean_ms": row.mean * 1e3,
+                "ratio": ratio.value,
+                "ratio_low": ratio.low,
+                "ratio_high": ratio.high,
+            }
+        return document
+
+
+def compare(
+    candidates: Mapping[str, Callable[[], object]],
+    seconds: float = 5.0,
+    *,
+    pause: float = 0.05,
+    block_seconds: float = 0.15,
+    min_calls: int = 3,
+    min_rounds: int = 10,
+    warmup_calls: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Timing:
+    """Time rival calls in blocks that take turns.
+
+    Every round gives each candidate one block: a pause, one call that is not counted (it
+    wakes the threads and refills the caches that the rival's block took), then calls until
+    `block_seconds` have gone and `min_calls` are made. The order within a round turns by
+    one each time, so that no candidate always follows the same one. Rounds go on until
+    `seconds` have gone, but there are at least `min_rounds`.
+
+    Args:
+        candidates: A call by name; the first is the yardstick.
+        seconds: The whole time to spend, pauses included.
+        pause: Sleep before each block, in seconds.
+        block_seconds: How long a block lasts.
+        min_calls: The least number of counted calls in a block.
+        min_rounds: The least number of rounds, whatever time they take.
+        warmup_calls: Calls of each candidate before the first round.
+        clock: Gives seconds; replaced in tests alone.
+        sleep: Takes seconds; replaced in tests alone.
+
+    Raises:
+        ValueError: There are no candidates, or a count is not positive.
+    """
+    if not candidates:
+        raise ValueError("there is nothing to time")
+    if min(min_calls, min_rounds) < 1:
+        raise ValueError("min_calls and min_rounds must be at least 1")
+    names = list(candidates)
+    for call in candidates.values():
+        for _ in range(warmup_calls):
+            call()
+    calls: dict[str, list[float]] = {name: [] for name in names}
+    medians: dict[str, list[float]] = {name: [] for name in names}
+    end = clock() + seconds
+    rounds = 0
+    while rounds < min_rounds or clock() < end:
+        turn = rounds % len(names)
+        for name in names[turn:] + names[:turn]:
+            sleep(pause)
+            block = _block(candidates[name], block_seconds, min_calls, clock)
+            calls[name].extend(block)
+            medians[name].append(float(np.median(block)))
+        rounds += 1
+    return Timing(
+        rows={name: Latencies(np.array(calls[name]), np.array(medians[name])) for name in names},
+        rounds=rounds,
+        pause=pause,
+    )
+
+
+def _block(
+    call: Callable[[], object], block_seconds: float, min_calls: int, clock: Callable[[], float]
+) -> list[float]:
+    call()
+    taken: list[float] = []
+    start = clock()
+    while True:
+        before = clock()
+        call()
+        after = clock()
+        taken.append(after - before)
+        if len(taken) >= min_calls and after - start >= block_seconds:
+            return taken

@@ -1,0 +1,343 @@
+"""`catdog-edge bench` from end to end: what a person types and what they get."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
+pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
+cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+
+from benchdoc import document
+from benchrun import make_run, scramble
+from click.testing import CliRunner
+
+from benchmarks import latency, subjects
+from catdog_edge import classifier
+from catdog_edge.cli import main
+from catdog_edge.preprocess import preprocess
+from catdog_edge.training.runs import Run
+
+pytestmark = pytest.mark.train
+
+QUICK = ["--seconds", "1", "--cold-starts", "0", "--corruptions", "0", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, easy_set):
+    """A folder with one run; the tests copy what they change."""
+    folder = tmp_path_factory.mktemp("home")
+    make_run(folder / "runs" / "lamps-1", easy_set)
+    return folder
+
+
+@pytest.fixture
+def run(home, tmp_path, monkeypatch):
+    """A copy of the run, in the current folder."""
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    return Run(tmp_path / "runs" / "lamps-1")
+
+
+def _bench(*arguments):
+    return CliRunner().invoke(main, ["bench", *map(str, arguments)])
+
+
+def _error(result, code=1) -> str:
+    """The one line that a person sees last on stderr."""
+    assert result.exit_code == code, result.output
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("catdog-edge: ")
+    assert "Traceback" not in result.output
+    return line
+
+
+@pytest.fixture(scope="module")
+def whole(home, tmp_path_factory):
+    """One bench with everything on: the result of the command and the folder of the run."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copytree(home / "runs", folder / "runs")
+    originals = tmp_path_factory.mktemp("originals") / "big"
+    rng = np.random.default_rng(5)
+    for label, level in (("bright", 190), ("dark", 60)):
+        (originals / label).mkdir(parents=True)
+        for number in range(3):
+            picture = rng.normal(level, 40, (375, 500, 3)).clip(0, 255).astype(np.uint8)
+            cv2.imwrite(str(originals / label / f"{number}.png"), picture)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = _bench(
+            "--seconds", 2, "--cold-starts", 1, "--corruptions", 4, "--originals", originals,
+            "--max-drop", 50, "--min-agreement", 50, "--threads", 1,
+        )  # fmt: skip
+    return result, folder / "runs" / "lamps-1"
+
+
+def test_the_whole_bench_writes_every_file_and_fits_the_terminal(whole):
+    result, folder = whole
+    assert result.exit_code == 0, result.output
+    for name in ("bench.json", "bench.csv", "bench.md", "bench.html", "bench-flips.csv"):
+        assert (folder / name).stat().st_size > 0
+    assert max(len(line) for line in result.stdout.splitlines()) <= 100
+    for row in ("pytorch", "pytorch-channels-last", "model", "model.dynamic"):
+        assert f"\n{row} " in result.stdout
+    assert "lamps-1" in result.stderr
+    assert "12 test pictures" in result.stderr or "test pictures" in result.stderr
+
+
+def test_the_document_holds_what_was_measured(whole):
+    _, folder = whole
+    doc = json.loads((folder / "bench.json").read_text())
+    rows = {row["name"]: row for row in doc["rows"]}
+    assert list(rows) == ["pytorch", "pytorch-channels-last", "model", "model.dynamic"]
+    model = rows["model"]
+    assert model["file"] == "model.onnx"
+    assert model["size_bytes"] == (folder / "model.onnx").stat().st_size
+    assert model["ratio"]["to"] == "pytorch"
+    assert rows["pytorch"]["ratio"]["value"] == 1.0
+    assert len(model["latency"]["quantiles_ms"]) == 101
+    assert len(model["latency"]["rounds_ms"]) == doc["settings"]["rounds"]
+    assert model["stages_ms"]["session"] > model["stages_ms"]["resize"] > 0
+    assert model["answers"]["agreement"] == 1.0
+    assert model["answers"]["max_difference"] < 1e-4
+    assert model["answers"]["accuracy"] > 0.8  # bright and dark are easy
+    assert rows["model.dynamic"]["precision"] == "int8-dynamic"
+    assert doc["data"]["pictures"] == sum(doc["data"]["counts"].values())
+    assert doc["environment"]["providers_obtained"] == ["cpu"]
+    assert doc["corruptions"]["pictures"] == 4
+    assert set(doc["corruptions"]["results"]) >= {"clean", "dark", "jpeg", "rotation"}
+    assert doc["originals"]["pictures"] == 6
+    assert (doc["originals"]["median_height"], doc["originals"]["median_width"]) == (375, 500)
+    assert [gate["met"] for gate in doc["gates"]] == [True] * 6
+
+
+def test_a_fresh_process_of_an_exported_file_has_no_torch_in_it(whole):
+    _, folder = whole
+    doc = json.loads((folder / "bench.json").read_text())
+    cold = {row["name"]: row["cold"] for row in doc["rows"]}
+    assert cold["pytorch"]["torch_loaded"]
+    assert not cold["model"]["torch_loaded"]
+    assert not cold["model.dynamic"]["torch_loaded"]
+    assert cold["model"]["peak_rss_bytes"] < cold["pytorch"]["peak_rss_bytes"] / 2
+    for one in cold.values():
+        assert one["first_answer_s"] > one["load_s"] > 0
+        assert one["cpu_ms"] > 0
+        assert one["peak_rss_bytes"] >= one["rss_bytes"] > 10_000_000
+
+
+def test_the_invented_document_of_the_other_tests_has_the_keys_of_a_real_one(whole):
+    def keys(value, path=""):
+        if isinstance(value, dict):
+            inner = set()
+            for key, entry in value.items():
+                inner |= keys(entry, f"{path}.{key}")
+            return inner or {path}
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return keys(value[0], f"{path}[]")
+        return {path}
+
+    def comparable(doc):
+        free = (".environment.packages", ".environment.variables", ".model.trained_on",
+                ".data.counts", ".originals", ".gates", ".corruptions.results")  # fmt: skip
+        return {key for key in keys(doc) if not key.startswith(free)}
+
+    _, folder = whole
+    real = json.loads((folder / "bench.json").read_text())
+    invented = json.loads(json.dumps(document()))
+    assert comparable(invented) == comparable(real)
+
+
+def test_the_page_and_the_csv_tell_of_every_row(whole):
+    _, folder = whole
+    page = (folder / "bench.html").read_text()
+    rows = list(csv.DictReader((folder / "bench.csv").open()))
+    assert len(rows) == 4
+    assert all(row["name"] in page for row in rows)
+
+
+def test_json_on_stdout_is_the_document(run):
+    result = _bench(*QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads((run.folder / "bench.json").read_text())
+
+
+def test_batches_have_rows_of_their_own_and_their_own_reference(run, tmp_path):
+    (run.folder / "model.dynamic.onnx").unlink()
+    out = tmp_path / "elsewhere"
+    result = _bench(*QUICK, "--batch", "1,4", "--out", out)
+    assert result.exit_code == 0, result.output
+    doc = json.loads((out / "bench.json").read_text())
+    rows = {row["name"]: row for row in doc["rows"]}
+    assert list(rows)[:3] == ["pytorch", "pytorch-channels-last", "model"]
+    assert list(rows)[3:] == ["pytorch:b4", "pytorch-channels-last:b4", "model:b4"]
+    assert rows["model:b4"]["ratio"]["to"] == "pytorch:b4"
+    assert (rows["model:b4"]["threads"], rows["model:b4"]["batch"]) == (1, 4)
+    assert rows["model:b4"]["stages_ms"] is None
+    one, four = rows["model"]["latency"], rows["model:b4"]["latency"]
+    assert four["p50_ms"] > one["p50_ms"]  # four pictures are more work than one
+    assert not (run.folder / "bench.json").exists()
+
+
+def test_names_tell_threads_batches_and_providers_apart(tmp_path):
+    files = [tmp_path / "a" / "model.onnx", tmp_path / "b" / "model.onnx", tmp_path / "model.ort"]
+    rows = subjects.plan_rows(
+        tmp_path / "best.pt", files, providers=("cpu", "openvino"), threads=(1, 2), batches=(1, 8),
+        compiled=True,
+    )  # fmt: skip
+    names = [row.name for row in rows]
+    assert len(names) == len(set(names)) == 4 * (3 + 3 * 2)
+    assert {"pytorch:t1", "pytorch-compile:t2:b8", "a/model:t1", "b/model@openvino:t2:b8",
+            "model.ort:t1"} <= set(names)  # fmt: skip
+    assert all(row.reference in names for row in rows)
+    assert not any(" " in name or "=" in name for name in names)
+    plain = subjects.plan_rows(tmp_path / "best.pt", files[:1], threads=(2,))
+    assert [row.name for row in plain] == ["pytorch", "pytorch-channels-last", "model"]
+    assert subjects.Row(**rows[5].to_dict()) == rows[5]
+
+
+def test_scrambled_weights_are_caught_by_name_and_the_reports_stay(run):
+    scramble(run)
+    result = _bench(*QUICK, "--max-drop", 5, "--min-agreement", 90)
+    line = _error(result, code=3)
+    assert "model.scrambled loses" in line
+    assert "model.scrambled agrees" in line
+    assert "model.dynamic" not in line
+    doc = json.loads((run.folder / "bench.json").read_text())
+    assert {gate["row"] for gate in doc["gates"] if not gate["met"]} == {"model.scrambled"}
+    with (run.folder / "bench-flips.csv").open() as stream:
+        flips = [row for row in csv.DictReader(stream) if row["row"] == "model.scrambled"]
+    answers = next(row for row in doc["rows"] if row["name"] == "model.scrambled")["answers"]
+    assert len(flips) == answers["flips"] > 0
+    page = (run.folder / "bench.html").read_text()
+    assert page.count("data:image/jpeg") == len({flip["file"] for flip in flips})
+    assert "gates not met" in page
+
+
+def test_a_busy_loop_in_the_preprocessing_is_caught(run, monkeypatch):
+    (run.folder / "model.dynamic.onnx").unlink()
+    good = _bench(*QUICK[2:], "--seconds", 2)
+    assert good.exit_code == 0, good.output
+    baseline = shutil.copy(run.folder / "bench.json", run.folder / "good.json")
+
+    def busy(frame, steps):
+        end = time.perf_counter() + 0.04
+        while time.perf_counter() < end:
+            pass
+        return preprocess(frame, steps)
+
+    monkeypatch.setattr(classifier, "preprocess", busy)
+    monkeypatch.setattr(subjects, "preprocess", busy)
+    monkeypatch.setattr(latency, "preprocess", busy)
+    result = _bench(*QUICK[2:], "--seconds", 2, "--baseline", baseline)
+    line = _error(result, code=3)
+    assert "model takes" in line
+    assert "in the baseline" in line
+    assert "(--baseline)" in line
+
+
+def test_a_baseline_of_another_machine_is_refused_before_anything_is_measured(run):
+    assert _bench(*QUICK).exit_code == 0
+    path = run.folder / "old.json"
+    doc = json.loads((run.folder / "bench.json").read_text())
+    doc["environment"]["processor"] = "Another 3000"
+    path.write_text(json.dumps(doc))
+    (run.folder / "bench.json").unlink()
+    line = _error(_bench(*QUICK, "--baseline", path))
+    assert "another machine: Another 3000" in line
+    assert not (run.folder / "bench.json").exists()
+    forced = _bench(*QUICK, "--baseline", path, "--force", "--tolerance", 100_000)
+    assert forced.exit_code == 0, forced.output
+
+
+def test_a_run_without_an_export(run):
+    for file in run.folder.glob("*.onnx"):
+        file.unlink()
+    line = _error(_bench(*QUICK))
+    assert "no exported file" in line
+    assert "catdog-edge export" in line
+
+
+def test_no_run_at_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "catdog-edge train" in _error(_bench())
+
+
+def test_data_with_other_labels(run, tmp_path):
+    for label in ("left", "right"):
+        (tmp_path / "other" / label).mkdir(parents=True)
+        for number in range(60):
+            picture = np.full((8, 8, 3), number * 2 + (label == "left"), np.uint8)
+            cv2.imwrite(str(tmp_path / "other" / label / f"{number}.png"), picture)
+    line = _error(_bench(*QUICK, "--data", tmp_path / "other"))
+    assert "bright, dark" in line
+    assert "left, right" in line
+
+
+def test_an_exported_file_with_other_labels_names_that_file(run):
+    import onnx
+
+    model = onnx.load(run.folder / "model.onnx")
+    for entry in model.metadata_props:
+        if entry.key == "catdog_edge":
+            entry.value = entry.value.replace('"bright", "dark"', '"dark", "bright"')
+    onnx.save(model, run.folder / "model.swapped.onnx")
+    line = _error(_bench(*QUICK))
+    assert "model.swapped.onnx" in line
+    assert "dark, bright" in line
+
+
+def test_an_empty_test_split(run):
+    lines = [line for line in run.split_csv.read_text().splitlines() if not line.endswith(",test")]
+    run.split_csv.write_text("\n".join(lines) + "\n")
+    assert "test" in _error(_bench(*QUICK))
+
+
+def test_a_truncated_export(run):
+    whole = (run.folder / "model.onnx").read_bytes()
+    (run.folder / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    assert "model.onnx" in _error(_bench(*QUICK))
+
+
+def test_a_row_that_does_not_exist(run):
+    line = _error(_bench(*QUICK, "--max-ratio", "model.statik=0.5"))
+    assert "model.statik" in line
+    assert "model.dynamic" in line  # what there is instead
+
+
+def test_a_provider_that_does_not_run_here(run):
+    line = _error(_bench(*QUICK, "--provider", "coreml"))
+    assert "coreml" in line
+
+
+def test_weights_that_are_an_exported_file(run):
+    assert "--also" in _error(_bench("--weights", run.folder / "model.onnx"))
+
+
+def test_one_more_file_gets_a_row(run, tmp_path):
+    extra = shutil.copy(run.folder / "model.onnx", tmp_path / "other.onnx")
+    result = _bench(*QUICK, "--also", extra, "--max-ratio", "other=1000")
+    assert result.exit_code == 0, result.output
+    assert "\nother " in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--max-ratio", "model"),
+        ("--batch", "0"),
+        ("--batch", "1,1"),
+        ("--threads", "two"),
+        ("--seconds", "0"),
+        ("--min-agreement", "101"),
+    ],
+)
+def test_wrong_usage(arguments):
+    result = _bench(*arguments)
+    assert result.exit_code == 2
+    assert arguments[0] in result.output

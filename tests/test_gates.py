@@ -1,0 +1,201 @@
+"""Gates: what passes, what does not, and what is said about it."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+
+from benchdoc import document
+
+from benchmarks.gates import (
+    Limits,
+    check,
+    check_comparable,
+    enforce,
+    parse_max_ratio,
+    read_baseline,
+)
+from catdog_edge.errors import CatdogError, GateError
+
+
+@pytest.fixture(scope="module")
+def good():
+    return document()
+
+
+def _row(doc, name):
+    return next(row for row in doc["rows"] if row["name"] == name)
+
+
+def _broken(gates):
+    return [(gate.gate, gate.row) for gate in gates if not gate.met]
+
+
+def test_without_limits_there_are_no_gates(good):
+    assert check(good, Limits()) == []
+    enforce([])
+
+
+def test_accuracy_and_agreement_are_held_against_pytorch_for_every_other_row(good):
+    gates = check(good, Limits(max_drop=1.0, min_agreement=99.0))
+    assert len(gates) == 2 * (len(good["rows"]) - 1)  # PyTorch is not held against itself
+    assert _broken(gates) == [("max-drop", "model.static"), ("min-agreement", "model.static")]
+    with pytest.raises(GateError) as caught:
+        enforce(gates)
+    assert caught.value.exit_code == 3
+    assert "model.static" in str(caught.value)
+    assert "model.dynamic" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_limit_that_is_just_kept_is_kept(good):
+    drop = -100 * _row(good, "model.static")["answers"]["difference"]
+    agreement = 100 * _row(good, "model.static")["answers"]["agreement"]
+    assert _broken(check(good, Limits(max_drop=drop, min_agreement=agreement))) == []
+    assert _broken(check(good, Limits(max_drop=drop - 0.01))) == [("max-drop", "model.static")]
+
+
+def test_a_row_that_gains_accuracy_keeps_a_limit_of_zero(good):
+    better = copy.deepcopy(good)
+    for row in better["rows"]:
+        row["answers"]["difference"] = 0.0 if row["is_reference"] else 0.01
+    assert _broken(check(better, Limits(max_drop=0.0))) == []
+
+
+def test_the_time_of_a_named_row(good):
+    ratio = _row(good, "model.static")["ratio"]["value"]
+    assert _broken(check(good, Limits(max_ratio={"model.static": ratio * 1.01}))) == []
+    found = check(good, Limits(max_ratio={"model.static": ratio * 0.9, "model": 1.0}))
+    assert _broken(found) == [("max-ratio", "model.static")]
+    with pytest.raises(GateError, match=r"1 of 2 gates not met: model\.static takes 0\.1"):
+        enforce(found)
+
+
+def test_a_named_row_that_was_left_out_is_not_met(good):
+    left = {**good, "left_out": [{"row": "model@cuda", "reason": "no driver"}]}
+    found = check(left, Limits(max_ratio={"model@cuda": 1.0}))
+    assert _broken(found) == [("max-ratio", "model@cuda")]
+    assert "no driver" in found[0].says
+
+
+def test_a_run_is_as_good_as_itself(good):
+    gates = check(good, Limits(), baseline=good)
+    assert len(gates) == 3 * len(good["rows"])
+    assert _broken(gates) == []
+
+
+def test_a_slower_row_is_caught_only_beyond_tolerance_and_uncertainty(good):
+    slower = copy.deepcopy(good)
+    ratio = _row(slower, "model.static")["ratio"]
+    for end in ("value", "low", "high"):
+        ratio[end] *= 1.3
+    assert _broken(check(slower, Limits(), good)) == [("baseline-ratio", "model.static")]
+    assert _broken(check(slower, Limits(tolerance=40.0), good)) == []
+    unsure = copy.deepcopy(slower)  # as slow, but so noisy that it may be chance
+    _row(unsure, "model.static")["ratio"]["low"] = (
+        _row(good, "model.static")["ratio"]["high"] * 0.99
+    )
+    assert _broken(check(unsure, Limits(), good)) == []
+
+
+def test_size_accuracy_and_missing_rows_are_held_against_the_baseline(good):
+    worse = copy.deepcopy(good)
+    _row(worse, "model")["size_bytes"] = int(_row(good, "model")["size_bytes"] * 1.2)
+    _row(worse, "model.half")["answers"]["accuracy"] -= 0.006
+    worse["rows"] = [row for row in worse["rows"] if row["name"] not in ("model.dynamic",)]
+    assert _broken(check(worse, Limits(), good)) == [
+        ("baseline-size", "model"),
+        ("baseline-row", "model.dynamic"),
+        ("baseline-accuracy", "model.half"),
+    ]
+    found = check(worse, Limits(max_drop=1.0), good)  # a limit of one's own wins
+    assert ("baseline-accuracy", "model.half") not in _broken(found)
+
+
+def test_rows_of_pytorch_may_come_and_go(good):
+    fewer = copy.deepcopy(good)
+    fewer["rows"] = [row for row in fewer["rows"] if row["name"] != "pytorch-channels-last"]
+    assert _broken(check(fewer, Limits(), good)) == []
+
+
+def _comparable(baseline, doc, tmp_path):
+    check_comparable(
+        baseline,
+        tmp_path / "bench.json",
+        environment=doc["environment"],
+        model=doc["model"],
+        data=doc["data"],
+    )
+
+
+def test_a_baseline_of_the_same_machine_model_and_data_is_taken(good, tmp_path):
+    other_weights = copy.deepcopy(good)
+    other_weights["model"]["temperature"] = 3.0
+    _comparable(good, other_weights, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "words"),
+    [
+        ("environment", "processor", "Example 1", "another machine"),
+        ("environment", "processors_usable", 64, "another machine"),
+        ("environment", "architecture", "aarch64", "another machine"),
+        ("model", "architecture", "resnet18", "another model: its architecture is resnet18"),
+        ("model", "labels", ["dog", "cat"], "its labels is dog, cat"),
+        ("data", "digest", "f" * 32, "other test pictures"),
+    ],
+)
+def test_any_other_baseline_is_refused_with_the_reason(part, name, value, words, good, tmp_path):
+    other = copy.deepcopy(good)
+    other[part][name] = value
+    with pytest.raises(CatdogError, match=words) as caught:
+        _comparable(other, good, tmp_path)
+    assert "--force" in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+def test_a_baseline_that_lacks_something_is_damaged(good, tmp_path):
+    other = copy.deepcopy(good)
+    del other["data"]["digest"]
+    with pytest.raises(CatdogError, match="damaged"):
+        _comparable(other, good, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        ("{", "damaged"),
+        ("[]", "not a bench.json"),
+        ('{"kind": "something else"}', "not a bench.json"),
+        ('{"kind": "catdog-edge bench", "schema": 99}', "schema 99"),
+    ],
+)
+def test_files_that_are_no_baseline(content, words, tmp_path):
+    path = tmp_path / "bench.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(CatdogError, match=words) as caught:
+        read_baseline(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_baseline_is_read_back(good, tmp_path):
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(good))
+    assert read_baseline(path)["rows"][0]["name"] == "pytorch"
+
+
+def test_pairs_of_row_and_ratio():
+    assert parse_max_ratio(["model.static=0.4", "model:t1=2"]) == {
+        "model.static": 0.4,
+        "model:t1": 2,
+    }
+    for wrong in ("model", "=0.5", "model=", "model=fast", "model=0", "model=-1", "model=nan"):
+        with pytest.raises(ValueError, match="ROW=X"):
+            parse_max_ratio([wrong])

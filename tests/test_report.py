@@ -1,0 +1,122 @@
+"""The report in each of its forms."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+
+from benchdoc import ROWS, document
+
+from benchmarks import report
+
+
+@pytest.fixture(scope="module")
+def doc():
+    return document()
+
+
+def test_the_terminal_gets_at_most_100_columns_whatever_the_names(doc):
+    text = report.terminal(doc, Path("runs/cat_dog-simple_cnn-1"))
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert "model.static" in text
+    assert "0.14 (0.14-0.14)" in text
+    long = [
+        (f"{base}-with-a-name-that-goes-on@openvino:t16:b32", *rest) for base, *rest in ROWS[1:]
+    ]
+    slow = [(base, *rest[:-3], 4321.0, *rest[-2:]) for base, *rest in long]
+    text = report.terminal(document((ROWS[0], *slow)), Path("runs/x"))
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert ":t16:b32" in text  # what tells rows apart is not what is cut
+
+
+def test_a_noisy_run_says_so_first(doc):
+    noisy = {**doc, "noise": ["other processes took 1.5 of 2 processors while measuring"]}
+    text = report.terminal(noisy, Path("runs/x"))
+    assert text.startswith("NOISY RUN: other processes took 1.5 of 2 processors")
+    assert "NOISY" not in report.terminal(doc, Path("runs/x"))
+    assert "**Noisy run:**" in report.markdown(noisy)
+
+
+def test_gates_are_told_with_their_rows(doc):
+    gate = {"gate": "max-ratio", "row": "model", "limit": 0.2, "value": 0.4, "met": False}
+    gated = {**doc, "gates": [{**gate, "says": "takes 0.4 times PyTorch's time, allowed 0.2"}]}
+    assert "gate NOT MET model takes 0.4" in report.terminal(gated, Path("runs/x"))
+    assert "**not met**" in report.markdown(gated)
+
+
+def test_the_csv_has_a_line_per_row_and_no_empty_figures(doc):
+    rows = list(csv.DictReader(io.StringIO(report.sheet(doc))))
+    assert [row["name"] for row in rows] == [base for base, *_ in ROWS]
+    static = rows[-1]
+    given = doc["rows"][-1]
+    assert float(static["ratio"]) == given["ratio"]["value"]
+    assert float(static["p95_ms"]) == given["latency"]["p95_ms"]
+    assert float(static["session_ms"]) == given["stages_ms"]["session"]
+    assert float(static["agreement"]) == given["answers"]["agreement"]
+    assert all(static[name] for name in report.COLUMNS if name != "variant")
+
+
+def test_what_was_not_measured_is_a_dash_and_an_empty_cell(doc):
+    bare = document()
+    for row in bare["rows"]:
+        row["cold"] = row["stages_ms"] = None
+    bare["corruptions"] = None
+    text = report.terminal(bare, Path("runs/x"))
+    assert "fresh process" not in text
+    assert "Spoiled" not in text
+    rows = list(csv.DictReader(io.StringIO(report.sheet(bare))))
+    assert rows[0]["first_answer_s"] == ""
+    bare["rows"][2]["cold"] = doc["rows"][2]["cold"]
+    lines = report.terminal(bare, Path("runs/x")).splitlines()
+    assert any(line.startswith("model ") and line.rstrip().endswith("-") for line in lines)
+
+
+def test_markdown_tables_are_well_formed(doc):
+    text = report.markdown({**doc, "left_out": [{"row": "model@cuda", "reason": "no | driver"}]})
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    widths = []
+    for line in tables:
+        if line.startswith("|---"):
+            widths.append(line.count("|"))
+    assert len(widths) == 4
+    assert all(line.count("|") in widths for line in tables)
+    assert "Left out: model@cuda" in text
+    assert "Example 9000" in text
+    assert "`catdog-edge bench --seconds 60`" in text
+
+
+def test_originals_have_their_own_table(doc):
+    figures = doc["corruptions"]["results"]["clean"]
+    made = {"name": "originals.zip", "pictures": 100, "median_height": 375, "median_width": 499}
+    text = report.terminal({**doc, "originals": {**made, "rows": figures}}, Path("runs/x"))
+    assert "100 pictures of originals.zip, about 499x375" in text
+
+
+def test_files_are_written_and_read_back(doc, tmp_path):
+    report.write(doc, tmp_path)
+    assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(doc))
+    assert (tmp_path / "bench.csv").read_text().startswith("name,base,engine")
+    assert (tmp_path / "bench.md").read_text().startswith("# Bench of cat_dog-simple_cnn-1")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0.0523, "0.052"), (0.523, "0.52"), (1.25, "1.25"), (12.34, "12.3")],
+)
+def test_figures_have_the_digits_that_count(value, words):
+    assert report.figure(value) == words
+
+
+def test_words():
+    assert report.shorten("pytorch-channels-last", 12) == "pytor~s-last"
+    assert report.p_value(0.0004) == "<0.001"
+    assert report.p_value(1.0) == "1"
+    assert report.milliseconds(-0.08) == "-0.08"
+    assert report.milliseconds(123.4) == "123"
+    assert report.wrap("a " * 60 + "b")[0] == "a " * 49 + "a"
