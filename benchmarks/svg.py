@@ -1,0 +1,149 @@
+"""Small pieces of SVG: scales with ticks, shapes with tooltips. Draws for any page.
+
+Knows coordinates and text, nothing of what is drawn. Colours are classes of the page's style
+sheet, so that one drawing serves a light and a dark page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+Points = Sequence[tuple[float, float]]
+
+
+class Scale:
+    """Values to pixels.
+
+    Args:
+        low: The value at `start`.
+        high: The value at `end`.
+        start: Pixels.
+        end: Pixels; may be less than `start`, as on an axis that points upwards.
+        log: Whether equal ratios, instead of equal differences, are equally long.
+    """
+
+    def __init__(
+        self, low: float, high: float, start: float, end: float, *, log: bool = False
+    ) -> None:
+        if not low < high or (log and low <= 0):
+            raise ValueError(f"wanted low < high (above 0 for a log scale), got {low} and {high}")
+        self.low, self.high, self.log = low, high, log
+        self._start, self._end = start, end
+
+    def __call__(self, value: float) -> float:
+        """The pixel of a value; values outside land at the nearer end."""
+        value = min(max(value, self.low), self.high)
+        if self.log:
+            share = math.log(value / self.low) / math.log(self.high / self.low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return self._start + share * (self._end - self._start)
+
+    def ticks(self, most: int = 7) -> list[float]:
+        """Round values inside the scale, at most `most` of them where that can be."""
+        if not self.log:
+            rough = (self.high - self.low) / max(1, most - 1)
+            magnitude = 10.0 ** math.floor(math.log10(rough))
+            step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * 0.999)
+            first = math.ceil(self.low / step - 1e-9)
+            last = math.floor(self.high / step + 1e-9)
+            return [round(number * step, 10) for number in range(first, last + 1)]
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        found: list[float] = []
+        for steps in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+            values = (float(f"{step}e{decade}") for decade in decades for step in steps)
+            found = [value for value in values if self.low <= value <= self.high]
+            if len(found) <= most:
+                break
+        return found
+
+
+def padded(
+    values: Sequence[float], share: float = 0.06, *, log: bool = False
+) -> tuple[float, float]:
+    """Ends of a scale that holds all values with some room at both sides."""
+    low, high = min(values), max(values)
+    if log:
+        room = max((high / low) ** share, 1.05)
+        return low / room, high * room
+    room = max((high - low) * share, abs(high) * 1e-3, 1e-6)
+    return low - room, high + room
+
+
+def plain(value: float) -> str:
+    """A tick's text, without needless zeros."""
+    return f"{value:,.4f}".rstrip("0").rstrip(".")
+
+
+def number(value: float) -> str:
+    """A coordinate."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def element(name: str, content: str = "", **attributes: object) -> str:
+    """One element; `class_` is `class`, other underscores are hyphens; text is escaped."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="'
+        f'{number(value) if isinstance(value, float) else escape(str(value), quote=True)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
+
+
+def text(x: float, y: float, words: str, *, kind: str = "", anchor: str = "start") -> str:
+    """A line of text; `kind` is a class."""
+    return element(
+        "text", escape(words), x=float(x), y=float(y), text_anchor=anchor, class_=kind or None
+    )
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    """A straight line."""
+    return element("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=kind)
+
+
+def rectangle(x: float, y: float, width: float, height: float, kind: str, tip: str = "") -> str:
+    """A rectangle, with a tooltip if there is one."""
+    return element(
+        "rect", tooltip(tip), x=float(x), y=float(y), width=float(max(width, 0.0)),
+        height=float(max(height, 0.0)), class_=kind,
+    )  # fmt: skip
+
+
+def circle(x: float, y: float, radius: float, kind: str, tip: str = "") -> str:
+    """A disc, with a tooltip if there is one."""
+    return element("circle", tooltip(tip), cx=float(x), cy=float(y), r=float(radius), class_=kind)
+
+
+def path(points: Points, kind: str, *, closed: bool = False, tip: str = "") -> str:
+    """A line through points, or an area."""
+    steps = " L".join(f"{number(x)} {number(y)}" for x, y in points)
+    return element("path", tooltip(tip), d=f"M{steps}{'Z' if closed else ''}", class_=kind)
+
+
+def group(content: str, tip: str = "", kind: str = "") -> str:
+    """Several elements with one tooltip."""
+    return element("g", tooltip(tip) + content, class_=kind or None)
+
+
+def tooltip(tip: str) -> str:
+    """What a pointer that rests on an element shows."""
+    return f"<title>{escape(tip)}</title>" if tip else ""
+
+
+def drawing(width: float, height: float, content: str, label: str, kind: str = "") -> str:
+    """The whole drawing, as wide as its container and no wider than itself."""
+    return element(
+        "svg",
+        content,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {number(width)} {number(height)}",
+        width=float(width),
+        height=float(height),
+        role="img",
+        aria_label=label,
+        class_=kind or None,
+    )
