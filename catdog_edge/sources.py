@@ -1,0 +1,262 @@
+"""What a source is, from its text: a device, an address, a video, pictures, standard input.
+
+Recordings (videos, pictures, a file of JPEGs) are read here, each frame, in order. Knows
+nothing of threads, states or events.
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from catdog_edge.credentials import is_url, masked, split_user
+from catdog_edge.errors import CameraError, PictureError
+from catdog_edge.live import Counts, Image
+
+Kind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
+
+_NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was recognised.
+
+    Attributes:
+        kind: `device`, `url` and `pipe` are live, the others are recordings.
+        target: Device index or device file, address, path of a video; empty otherwise.
+        pictures: The files of `pictures`.
+        name: What it is called where the user gave it no name; holds no credentials.
+        shown: How it may be written in a message.
+    """
+
+    kind: Kind
+    target: int | str
+    name: str
+    shown: str
+    pictures: tuple[Path, ...] = field(default=(), repr=False)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it shows what is now."""
+        return self.kind in ("device", "url", "pipe")
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """Cut `[NAME=]SOURCE` as the command line takes it.
+
+    Raises:
+        CameraError: There is nothing after `NAME=`.
+    """
+    match = _NAMED.fullmatch(text)
+    if match is None or Path(text).exists():
+        return None, text
+    return match.group(1), match.group(2)
+
+
+def check_name(name: str) -> str:
+    """The name, if it can stand in a file name and in an event.
+
+    Raises:
+        CameraError: It cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise CameraError(
+            f"a source cannot be called {masked(name)!r}; "
+            "use letters, digits, dots, dashes and underscores"
+        )
+    return name
+
+
+def recognise(source: str | int | os.PathLike[str]) -> Source:
+    """Say what a source is. Nothing is opened, but what must exist is looked for.
+
+    Args:
+        source: A device index (`0`), a device file, an address (`rtsp://`, `rtmp://`,
+            `http://`), a video file, a folder or a glob of pictures, or `-`.
+
+    Raises:
+        CameraError: There is no such device or file, or a folder holds no pictures.
+    """
+    text = os.fspath(source) if not isinstance(source, int) else str(source)
+    if re.fullmatch(r"\d{1,4}", text):
+        return Source("device", _existing_device(int(text)), f"camera{int(text)}", f"camera {text}")
+    if text == "-":
+        kind: Kind = "jpegs" if _is_file(sys.stdin.fileno()) else "pipe"
+        return Source(kind, "", "stdin", "standard input")
+    if is_url(text):
+        return Source("url", text, _host(text), masked(text))
+    path = Path(text)
+    if text.startswith("/dev/") and path.exists() and stat.S_ISCHR(path.stat().st_mode):
+        return Source("device", text, path.name, text)
+    if path.is_dir():
+        return _pictures(sorted(path.iterdir()), path.resolve().name, text)
+    if not path.exists() and glob.has_magic(text):
+        return _pictures([Path(name) for name in sorted(glob.glob(text))], "pictures", text)  # noqa: PTH207 - absolute ones too
+    if not path.exists():
+        # It may be an address with a slip in it, and so hold a password.
+        shown = re.sub(r"^.*@", "***@", text, flags=re.DOTALL)
+        raise CameraError(
+            f"{shown}: there is no such file; a source is a device index, an address "
+            "(rtsp://...), a video, a folder or glob of pictures, or - for JPEGs on standard input"
+        )
+    from catdog_edge.pictures import is_picture
+
+    if is_picture(path):
+        return _pictures([path], path.stem, text)
+    return Source("video", text, _plain(path.stem), text)
+
+
+def _is_file(descriptor: int) -> bool:
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+
+def _existing_device(index: int) -> int:
+    if sys.platform == "linux" and not Path(f"/dev/video{index}").exists():
+        there = sorted(path.name for path in Path("/dev").glob("video*"))
+        listed = ", ".join(there) if there else "none is connected"
+        raise CameraError(
+            f"there is no camera {index} (/dev/video{index}); cameras here: {listed}; "
+            "name another source with --source"
+        )
+    return index
+
+
+def _host(address: str) -> str:
+    """A name from an address: its host."""
+    scheme, _user, rest = split_user(address)
+    try:
+        host = urlsplit(scheme + rest).hostname or ""
+    except ValueError:
+        host = ""
+    return _plain(host) or "camera"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-") or "camera"
+
+
+def _pictures(files: Sequence[Path], name: str, shown: str) -> Source:
+    from catdog_edge.pictures import is_picture
+
+    found = tuple(path for path in files if is_picture(path) and path.is_file())
+    if not found:
+        raise CameraError(f"{shown}: there are no pictures there; name a folder or glob with some")
+    return Source("pictures", "", _plain(name), shown, found)
+
+
+class Recording:
+    """A source that is read frame by frame, in order, as fast as the consumer asks.
+
+    Attributes:
+        counts: See `catdog_edge.live.Counts`.
+        note: What was found wrong with it, for people; empty: nothing.
+    """
+
+    def __init__(self, source: Source, *, fps: float) -> None:
+        self.counts = Counts()
+        self.note = ""
+        self._source = source
+        self._fps = fps
+        self._frames: Iterator[tuple[Image, float]] | None = None
+
+    def next(self) -> tuple[Image, float] | None:
+        """The next frame and its place in seconds from the start; none at the end.
+
+        Raises:
+            CameraError: It cannot be opened.
+        """
+        if self._frames is None:
+            self._frames = self._open()
+        found = next(self._frames, None)
+        if found is not None:
+            self.counts.delivered += 1
+            self.counts.connects = 1
+        self.counts.received = self.counts.delivered + self.counts.damaged
+        return found
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._frames is not None:
+            self._frames.close()  # type: ignore[attr-defined]
+            self._frames = iter(())
+
+    def _open(self) -> Iterator[tuple[Image, float]]:
+        if self._source.kind == "video":
+            return self._video(str(self._source.target))
+        if self._source.kind == "pictures":
+            return self._pictures()
+        return self._jpegs()
+
+    def _video(self, path: str) -> Iterator[tuple[Image, float]]:
+        import cv2
+
+        from catdog_edge.preprocess import to_bgr
+
+        # FFmpeg alone: another backend would take 'clip-01.txt' for a numbered row of pictures.
+        # 'file:' keeps it from seeing a protocol in a name with a colon.
+        capture = cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG)
+        try:
+            if not capture.isOpened():
+                raise CameraError(
+                    f"{path}: cannot be read as a video; it may be cut off, damaged or no video"
+                )
+            fps = capture.get(cv2.CAP_PROP_FPS)
+            interval = 1 / fps if math.isfinite(fps) and 0.01 < fps <= 1000 else 0.04
+            expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            number, failed, position = 0, 0, -interval
+            while failed < 20:
+                good, image = capture.read()
+                if not good:
+                    failed += 1
+                    continue
+                self.counts.damaged += failed
+                number, failed = number + 1, 0
+                told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                plausible = position < told < position + 100 * interval or number == 1
+                position = told if plausible else position + interval
+                yield to_bgr(image), position
+            if not number:
+                raise CameraError(f"{path}: there is no frame in it that can be decoded")
+            if expected > 0 and number < 0.98 * expected - 2:
+                self.note = f"{path}: ends after {number} of {expected} frames, it is cut off"
+        finally:
+            capture.release()
+
+    def _pictures(self) -> Iterator[tuple[Image, float]]:
+        from catdog_edge.pictures import read_picture
+
+        for number, path in enumerate(self._source.pictures):
+            try:
+                image = read_picture(path)
+            except PictureError as error:
+                self._broken(f"{path}: {error}")
+                continue
+            yield image, number / self._fps
+
+    def _jpegs(self) -> Iterator[tuple[Image, float]]:
+        from catdog_edge.jpegstream import split
+        from catdog_edge.pictures import decode_picture
+
+        for number, data in enumerate(split(sys.stdin.fileno())):
+            try:
+                image = decode_picture(data)
+            except PictureError as error:
+                self._broken(f"picture {number} on standard input: {error}")
+                continue
+            yield image, number / self._fps
+
+    def _broken(self, what: str) -> None:
+        self.counts.damaged += 1
+        more = "" if self.counts.damaged == 1 else f" (and {self.counts.damaged - 1} before it)"
+        self.note = f"passed over {what}{more}"

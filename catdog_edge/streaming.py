@@ -1,0 +1,343 @@
+"""The work of `catdog-edge stream`: cameras, events and outputs put together.
+
+Knows options and text for people; what a camera, an event or an output is, others know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+from catdog_edge.errors import CameraError, CatdogError
+
+if TYPE_CHECKING:
+    from catdog_edge.camera import Camera, Frame, Region, State
+    from catdog_edge.events import Event, Events, View
+    from catdog_edge.outputs import JsonLines, Snapshots, Trouble
+    from catdog_edge.recording import Recorder, Window
+
+ROTATED_KEPT = 5
+"""Old files of events that are kept beside the current one."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """What the command line was told; see `catdog-edge stream --help`."""
+
+    source: tuple[str, ...] = ("0",)
+    roi: tuple[str, ...] = ()
+    model: str | None = None
+    provider: str = "auto"
+    threads: int | None = None
+    reject: float | None = None
+    smoothing: float = 0.3
+    enter: float = 0.6
+    leave: float = 0.4
+    minimum: float = 0.3
+    absence: float = 0.5
+    motion: bool = True
+    realtime: bool = False
+    fps: float = 1.0
+    start: str | None = None
+    timeout: float = 5.0
+    retries: int | None = None
+    keep_damaged: bool = False
+    seconds: float | None = None
+    as_json: bool = False
+    events: Path | None = None
+    rotate: int = 10_000_000
+    snapshots: Path | None = None
+    keep: int = 500_000_000
+    record: Path | None = None
+    show: bool = False
+
+
+def stream(options: StreamOptions, out: TextIO) -> None:
+    """Run until every source has ended, a signal comes, or the time is up.
+
+    Args:
+        options: What to do.
+        out: Gets the events: lines for people, or JSON.
+
+    Raises:
+        CatdogError: Something cannot be opened, or a source has failed for good.
+    """
+    # FFmpeg's complaints about a damaged video are told in our words, by `Camera.note`.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    stop = threading.Event()
+    with _signals(stop) as begin, contextlib.ExitStack() as parts:
+        work = _Stream(options, out, stop, parts)
+        begin()
+        work.run()
+
+
+@contextlib.contextmanager
+def _signals(stop: threading.Event) -> Iterator[Callable[[], None]]:
+    """Have Ctrl-C and SIGTERM end the stream in order.
+
+    Until the function that it gives is called there is nothing to put in order and the
+    process just ends; afterwards the first signal sets `stop`, a second one ends it at once.
+    """
+    began = False
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if not began or stop.is_set():
+            os._exit(128 + number if began else 0)
+        stop.set()
+
+    def begin() -> None:
+        nonlocal began
+        began = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield begin
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield begin
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"catdog-edge: {text}", file=sys.stderr, flush=True)
+
+
+class _Lines:
+    """Events and states, to the terminal and to the file of events; from any thread."""
+
+    def __init__(self, options: StreamOptions, out: TextIO, stop: threading.Event) -> None:
+        self._json = options.as_json
+        self._out = out
+        self._stop = stop
+        self._lock = threading.Lock()
+        self.file: JsonLines | None = None
+        if options.events is not None:
+            from catdog_edge.outputs import JsonLines
+
+            self.file = JsonLines(options.events, options.rotate, ROTATED_KEPT, _say)
+
+    def event(self, event: Event) -> None:
+        """Tell of a visit."""
+        self._write(str(event), event.to_json())
+
+    def state(self, source: str, state: State, reason: str) -> None:
+        """Tell of a source; a program needs to know when nothing can be seen."""
+        from catdog_edge.events import state_to_json
+
+        _say(f"{source}: {state}" + (f": {reason}" if reason else ""))
+        self._write(None, state_to_json(source, state, reason, time.time()))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+
+    def _write(self, text: str | None, line: str) -> None:
+        with self._lock:
+            shown = line if self._json else text
+            if shown is not None:
+                try:
+                    print(shown, file=self._out, flush=True)
+                except BrokenPipeError:  # whoever read it has seen enough
+                    self._stop.set()
+            if self.file is not None:
+                self.file.write(line)
+
+
+class _Stream:
+    """One run of the command."""
+
+    def __init__(
+        self,
+        options: StreamOptions,
+        out: TextIO,
+        stop: threading.Event,
+        parts: contextlib.ExitStack,
+    ) -> None:
+        self._options = options
+        self._stop = stop
+        self._parts = parts
+        self._snapshots: Snapshots | None = None
+        self._window: Window | None = None
+        self._recorders: dict[str, Recorder] = {}
+        self._lines = _Lines(options, out, stop)
+        parts.callback(self._lines.close)
+        self._cameras = self._open_cameras()
+        self._events = self._open_model()
+        self._open_pictures()
+
+    def run(self) -> None:
+        """Read until the end; says at last what was done."""
+        options = self._options
+        if options.seconds is not None:
+            timer = threading.Timer(options.seconds, self._stop.set)
+            timer.daemon = True
+            timer.start()
+            self._parts.callback(timer.cancel)
+        drawing = bool(self._recorders) or self._window is not None
+        each = self._draw if drawing else None
+        try:
+            for event in self._events.over(self._cameras, each=each, stop=self._stop):
+                if self._snapshots is not None:
+                    event = dataclasses.replace(event, snapshot=self._snapshots.write(event))
+                self._lines.event(event)
+        finally:
+            for camera in self._cameras:
+                camera.close()
+            self._sum_up()
+
+    def _open_cameras(self) -> list[Camera]:
+        from catdog_edge.camera import Camera
+        from catdog_edge.sources import recognise, split_name
+
+        options = self._options
+        named = [split_name(text) for text in options.source]
+        names = [name or recognise(source).name for name, source in named]
+        regions = _regions(options.roi, names)
+        cameras = []
+        for name, (_given, source) in zip(names, named, strict=True):
+            camera = Camera(
+                source,
+                name,
+                regions.get(name),
+                realtime=options.realtime,
+                fps=options.fps,
+                start=_moment(options.start),
+                timeout=options.timeout,
+                retries=options.retries,
+                keep_damaged=options.keep_damaged,
+                on_state=self._state_changed,
+            )
+            self._parts.callback(camera.close)
+            cameras.append(camera)
+        return cameras
+
+    def _state_changed(self, camera: Camera, state: State, reason: str) -> None:
+        if camera.is_live:
+            self._lines.state(camera.name, state, reason)
+        elif reason:
+            _say(reason)
+
+    def _open_model(self) -> Events:
+        from catdog_edge.classifier import Classifier
+        from catdog_edge.events import Events, Rules
+
+        options = self._options
+        try:
+            rules = Rules(
+                options.smoothing, options.enter, options.leave, options.minimum, options.absence
+            )
+        except ValueError as error:
+            raise CatdogError(str(error)) from None
+        model = Classifier(options.model, options.provider, options.threads, options.reject)
+        taken = ", ".join(camera.described for camera in self._cameras)
+        _say(f"{taken}; model {model.path} on {model.provider}, {model.threads} threads")
+        if model.reject is None:
+            _say(
+                "this model never answers 'neither', so that every frame shows a pet to it; "
+                "give --reject 0.9 or a model with a rejection"
+            )
+        return Events(model, rules, motion=options.motion, pictures=options.snapshots is not None)
+
+    def _open_pictures(self) -> None:
+        options = self._options
+        if options.snapshots is not None:
+            from catdog_edge.outputs import Snapshots
+
+            self._snapshots = Snapshots(options.snapshots, options.keep, _say)
+        if options.record is not None:
+            from catdog_edge.recording import Recorder
+
+            for camera in self._cameras:
+                path = options.record
+                if len(self._cameras) > 1:
+                    path = path.with_name(f"{path.stem}-{camera.name}{path.suffix}")
+                recorder = self._recorders[camera.name] = Recorder(path, _say)
+                self._parts.callback(recorder.close)
+        if options.show:
+            from catdog_edge.recording import Window
+
+            self._window = Window()
+            self._parts.callback(self._window.close)
+
+    def _draw(self, frame: Frame, view: View) -> None:
+        from catdog_edge.recording import annotate
+
+        image = annotate(frame, view)
+        if frame.source in self._recorders:
+            self._recorders[frame.source].write(frame, image)
+        if self._window is not None and not self._window.show(frame, image):
+            self._stop.set()
+
+    def _sum_up(self) -> None:
+        for camera in self._cameras:
+            counts, tally = camera.counts, self._events.tally(camera.name)
+            lost = [
+                f"{number:,} {what}"
+                for number, what in (
+                    (counts.replaced, "replaced by newer ones"),
+                    (counts.stale, "too old"),
+                    (counts.damaged, "damaged"),
+                )
+                if number
+            ]
+            passed = f" ({', '.join(lost)} passed over)" if lost else ""
+            _say(
+                f"{camera.name}: {tally.frames:,} frames{passed}, model asked {tally.asked:,} "
+                f"times, {tally.events:,} events"
+            )
+        _say(f"processor time {_processor_seconds():.1f} s")
+        for trouble in self._troubles():
+            if trouble.lost:
+                _say(f"{trouble.lost:,} {trouble.what} could not be written")
+
+    def _troubles(self) -> list[Trouble]:
+        parts = [self._lines.file, self._snapshots, *self._recorders.values()]
+        return [part.trouble for part in parts if part is not None]
+
+
+def _processor_seconds() -> float:
+    """Processor time of this process and of the cameras' processes that have ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def _regions(texts: tuple[str, ...], names: list[str]) -> dict[str, Region]:
+    """Read `--roi [NAME=]x,y,w,h`; without a name it holds for every source."""
+    found: dict[str, Region] = {}
+    for text in texts:
+        name, mark, numbers = text.rpartition("=")
+        if mark and name not in names:
+            there = ", ".join(names)
+            raise CameraError(f"--roi {text}: no source is called {name}; there is {there}")
+        try:
+            x, y, width, height = (int(number) for number in numbers.split(","))
+        except ValueError:
+            raise CameraError(f"--roi {text}: give [NAME=]x,y,w,h in whole pixels") from None
+        for target in [name] if mark else names:
+            found[target] = (x, y, width, height)
+    return found
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CatdogError(f"--start {text}: write it like 2026-11-22T15:04:05Z") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

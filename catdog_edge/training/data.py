@@ -1,0 +1,229 @@
+"""A data set: which pictures, which label, which split; and their pixels, decoded once.
+
+Puts together where pictures are (`sources`), how labels are told (`layouts`), which picture is
+for what (`splits`) and what is already decoded (`cache`); knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.errors import DataError
+from catdog_edge.spec import NEITHER, ResizeStep
+from catdog_edge.training.cache import Cache, PixelWriter
+from catdog_edge.training.dataset import Dataset, Item, changed
+from catdog_edge.training.layouts import find_layout
+from catdog_edge.training.listing import SPLITS, Skipped, Split
+from catdog_edge.training.reading import Progress, Reading, decoded
+from catdog_edge.training.sources import Source, open_source
+from catdog_edge.training.splits import assignment, expected_shares, from_split_csv, shares_of
+
+__all__ = ["SPLITS", "Dataset", "Item", "Skipped", "Split", "open_dataset", "pixels"]
+
+MAX_SKIPPED = 0.05
+"""A set of which more than this share cannot be read is not the set that was meant."""
+
+
+def open_dataset(
+    source: str | os.PathLike[str] | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    split: Sequence[float] = (80, 10, 10),
+    limit: int | None = None,
+    seed: int = 0,
+    split_csv: str | os.PathLike[str] | None = None,
+    steps: Sequence[ResizeStep] | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Open a data set and decide which picture is for what.
+
+    The first time, every picture is decoded for its digest; later only files that are new or
+    changed.
+
+    Args:
+        source: A folder, a `.zip`, or `sample`; `None` takes `$CATDOG_DATA` or else `sample`.
+        labels: Class names in index order; see `layouts.find_layout`.
+        split: Shares of train, val and test. A share of 0 means that there is none.
+        limit: Take at most this many pictures, stratified by class and split (one of each at
+            least); the same ones every time, and mostly the same when files are added.
+        seed: Which ones `limit` takes; nothing else.
+        split_csv: A file with the columns file, label and split. It wins over everything:
+            only the pictures in it are taken.
+        steps: The resize rule of the model. With it, the first decoding also fills the cache
+            that `pixels` opens, so that nothing is decoded twice.
+        progress: Called now and then with how many pictures are decoded, and of how many.
+
+    Raises:
+        DataError: There is no such source, no layout fits, fewer than two classes, more than
+            5 % of the files cannot be read, or a split lacks a class.
+    """
+    shares = shares_of(split)
+    opened = open_source(source)
+    layout = find_layout(opened, labels)
+    if NEITHER in layout.labels:
+        raise DataError(
+            f"{opened.name}: a class cannot be called {NEITHER!r}, that is the answer when no "
+            "class is seen; rename it"
+        )
+    if split_csv is not None:
+        layout = from_split_csv(Path(split_csv), opened, layout, labels)
+    fixed = {candidate.split for candidate in layout.candidates} - {None}
+    assign = assignment(shares, fixed if split_csv is None else SPLITS)
+    cache = Cache(opened)
+    reading = Reading(opened, cache, assign, progress)
+    names = [candidate.file for candidate in layout.candidates]
+    with contextlib.nullcontext() if cache.knows_all(names) else cache.turn():
+        if limit is None or split_csv is not None:
+            reading.read(layout.candidates, steps)
+        else:
+            reading.read_some(layout, limit, seed, expected_shares(layout.candidates, shares))
+        cache.save()
+    skipped = (*layout.skipped, *reading.skipped)
+    _check_skipped(opened.name, skipped, len(reading.found))
+    index = {label: number for number, label in enumerate(layout.labels)}
+    items = [
+        Item(candidate.file, index[candidate.label], assign(candidate, digest), digest)
+        for candidate, digest in sorted(reading.found, key=lambda pair: pair[0].file)
+    ]
+    items, leaks = _without_leaks(items) if fixed else (items, [])
+    dataset = Dataset(
+        source=opened.name,
+        labels=layout.labels,
+        items=tuple(items),
+        skipped=(*skipped, *leaks),
+        layout=layout.kind,
+        notes=(*layout.notes, *_contradictions(items, layout.labels)),
+        _source=opened,
+        _cache=cache,
+    )
+    _check_classes(dataset, [name for name, share in zip(SPLITS, shares) if share > 0])
+    return dataset
+
+
+def pixels(
+    dataset: Dataset,
+    split: Split,
+    steps: Sequence[ResizeStep],
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[Item]]:
+    """The pictures of a split at the model's size, decoded once and memory-mapped.
+
+    Args:
+        dataset: From `open_dataset`.
+        split: Which one.
+        steps: The resize rule of the model.
+        progress: Called where pictures have to be decoded.
+
+    Returns:
+        `uint8 [n,S,S,3]` BGR, read-only; `int64 [n]`, the labels; the pictures themselves.
+
+    Raises:
+        DataError: A picture has changed since the set was opened, or the disk is full.
+    """
+    assert dataset._source is not None
+    assert dataset._cache is not None
+    source, cache = dataset._source, dataset._cache
+    items = dataset.items_of(split)
+    files = [item.file for item in items]
+    targets = np.array([item.label for item in items], np.int64)
+    if not items:
+        return np.zeros((0, steps[-1].height, steps[-1].width, 3), np.uint8), targets, items
+    found = cache.open_pixels(files, steps)
+    if found is None:
+        with cache.turn():
+            found = cache.open_pixels(files, steps)  # another process may have written them
+            if found is None:
+                _write_pixels(dataset, cache, source, items, steps, progress)
+                found = cache.open_pixels(files, steps)
+    if found is None:
+        raise DataError(f"the cache {cache.folder} was removed while it was written; run it again")
+    return found, targets, items
+
+
+def _write_pixels(
+    dataset: Dataset,
+    cache: Cache,
+    source: Source,
+    items: Sequence[Item],
+    steps: Sequence[ResizeStep],
+    progress: Progress | None,
+) -> None:
+    files = [item.file for item in items]
+    cache.check_room(len(items), steps)
+    cache.forget_unused()
+    writer = PixelWriter(cache)
+    try:
+        frames = decoded(source, files, steps, progress)
+        for item, (digest, reason, picture) in zip(items, frames, strict=True):
+            if picture is None or digest != item.digest:
+                raise changed(dataset.source, item.file, reason or "other pixels than before")
+            writer.add(picture)
+        writer.keep(files, steps)
+    finally:
+        writer.discard()
+
+
+# ---- checks ----------------------------------------------------------------------------
+
+
+def _without_leaks(items: Sequence[Item]) -> tuple[list[Item], list[Skipped]]:
+    """Where people laid the splits down: leave out of train what is in val or test as well."""
+    first: dict[str, Item] = {}
+    for split in ("test", "val", "train"):
+        for item in items:
+            if item.split == split:
+                first.setdefault(item.digest, item)
+    kept = []
+    leaks = []
+    for item in items:
+        other = first[item.digest]
+        if other.split == item.split:
+            kept.append(item)
+        else:
+            reason = f"the same picture is {other.file} in {other.split}"
+            leaks.append(Skipped(item.file, reason))
+    return kept, leaks
+
+
+def _check_skipped(name: str, skipped: Sequence[Skipped], kept: int) -> None:
+    total = len(skipped) + kept
+    if total and len(skipped) > MAX_SKIPPED * total:
+        listed = "; ".join(f"{entry.file}: {entry.reason}" for entry in skipped[:3])
+        more = f"; and {len(skipped) - 3:,} more" if len(skipped) > 3 else ""
+        raise DataError(
+            f"{name}: {len(skipped):,} of {total:,} files cannot be used, more than "
+            f"{MAX_SKIPPED:.0%} ({listed}{more}); mend or remove them"
+        )
+
+
+def _check_classes(dataset: Dataset, wanted: Sequence[str]) -> None:
+    counts = dataset.counts()
+    for label in dataset.labels:
+        if not any(counts[split][label] for split in SPLITS):
+            raise DataError(f"{dataset.source}: the class {label!r} has no readable picture")
+    for split in wanted:
+        for label, count in counts[split].items():
+            if not count:
+                of = sum(counts[name][label] for name in SPLITS)
+                raise DataError(
+                    f"{dataset.source}: the {split} split has no {label!r} (there are {of:,} in "
+                    "all); add pictures, or give that split a larger share with --split"
+                )
+
+
+def _contradictions(items: Sequence[Item], labels: Sequence[str]) -> list[str]:
+    by_digest: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_digest[item.digest].append(item)
+    pairs = [same for same in by_digest.values() if len({item.label for item in same}) > 1]
+    if not pairs:
+        return []
+    listed = " = ".join(f"{item.file} ({labels[item.label]})" for item in pairs[0])
+    return [f"{len(pairs):,} pictures have two labels, each under another name: {listed}"]

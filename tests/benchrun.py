@@ -1,0 +1,67 @@
+"""A run folder that is made in seconds: random convolutions, a head solved in closed form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from catdog_edge.spec import ModelSpec, squash
+from catdog_edge.training.checkpoint import load_checkpoint, save_checkpoint
+from catdog_edge.training.data import open_dataset, pixels
+from catdog_edge.training.inference import logits
+from catdog_edge.training.models import architecture
+from catdog_edge.training.runs import Run
+from exporters.quantize import quantize_dynamic
+from exporters.to_onnx import export_onnx
+
+
+def make_run(folder: Path, data: Path) -> Run:
+    """A run of `edge_cnn` on `data`, exported in float32 and with a dynamic int8 head."""
+    torch.manual_seed(0)
+    dataset = open_dataset(data)
+    arch = architecture("edge_cnn")
+    steps = squash(arch.size, arch.size)
+    spec = ModelSpec(
+        architecture=arch.name,
+        labels=dataset.labels,
+        height=arch.size,
+        width=arch.size,
+        resize=steps,
+        normalization=arch.normalization,
+    )
+    network = arch.build(len(dataset.labels)).eval()
+    pictures, truth, _ = pixels(dataset, "train", steps)
+    head = network.classifier[-1]
+    network.classifier[-1] = torch.nn.Identity()
+    features = logits(network, spec.normalization, pictures)
+    network.classifier[-1] = head
+    scale = features.std(axis=0) + 1e-6
+    design = np.hstack([features / scale, np.ones((len(features), 1))])
+    wanted = np.eye(len(dataset.labels))[truth] * 6 - 3
+    ridge = design.T @ design + 1e-2 * np.eye(design.shape[1])
+    solved = np.linalg.solve(ridge, design.T @ wanted)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy((solved[:-1] / scale[:, None]).T.astype(np.float32)))
+        head.bias.copy_(torch.from_numpy(solved[-1].astype(np.float32)))
+    run = Run(folder)
+    folder.mkdir(parents=True)
+    save_checkpoint(run.weights, network.state_dict(), spec)
+    run.write_args({"data": dataset.source, "labels": list(dataset.labels)})
+    dataset.write_split_csv(run.split_csv)
+    export_onnx(network, spec, folder / "model.onnx")
+    quantize_dynamic(folder / "model.onnx", folder / "model.dynamic.onnx")
+    return run
+
+
+def scramble(run: Run, name: str = "model.scrambled.onnx") -> Path:
+    """An exported file beside the others whose weights are shuffled: the planted regression."""
+    network, spec = load_checkpoint(run.weights)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weights in network.parameters():
+            flat = weights.view(-1)
+            flat.copy_(flat[torch.randperm(flat.numel(), generator=generator)])
+    export_onnx(network, spec, run.folder / name)
+    return run.folder / name
