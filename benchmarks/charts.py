@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import bases, figure, milliseconds
 from benchmarks.svg import (
     Scale,
     circle,
@@ -26,6 +25,8 @@ from benchmarks.svg import (
     rectangle,
     text,
 )
+from benchmarks.tables import bases
+from benchmarks.words import figure, milliseconds
 
 Row = Mapping[str, Any]
 
@@ -202,7 +203,7 @@ def _labels(
         def free(y: float, start: float = start, wide: float = wide) -> bool:
             inside = top + 16 <= y <= bottom - 6
             return inside and all(
-                abs(y - other) >= 16 or start > end or start + wide < begin
+                abs(y - other) >= 16 or start > end + 6 or start + wide + 6 < begin
                 for begin, end, other in taken
             )
 

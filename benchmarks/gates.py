@@ -175,13 +175,15 @@ def check(
     """
     gates: list[Gate] = []
     rows = {row["name"]: row for row in document["rows"]}
-    first_of_base = {row["base"]: row for row in reversed(list(rows.values()))}
+    first_of_base: dict[str, Mapping[str, Any]] = {}
+    for row in rows.values():
+        first_of_base.setdefault(row["base"], row)
     for base, row in first_of_base.items():
         answers = row["answers"]
         if answers is None or row["is_reference"]:
             continue
         if limits.max_drop is not None:
-            drop = -100 * answers["difference"]
+            drop = 0.0 - 100 * answers["difference"]  # 0.0 -: no drop is 0, not -0
             gates.append(
                 Gate(
                     "max-drop",

@@ -16,7 +16,7 @@ from typing import Any
 
 import cv2
 
-from benchmarks import charts, report
+from benchmarks import charts, report, tables
 from benchmarks.parity import Flip
 from catdog_edge.preprocess import Frame
 
@@ -139,9 +139,9 @@ def _tiles(document: Document) -> str:
     low, high = (100 * answers[f"difference_{end}"] for end in ("low", "high"))
     tiles = [
         _tile(
-            "Speed",
+            "Speed against PyTorch",
             f"{1 / ratio['value']:.1f}",
-            "\u00d7 PyTorch",
+            "\u00d7",
             f"95 % interval {1 / ratio['high']:.2f} to {1 / ratio['low']:.2f}",
         ),
         _tile(
@@ -218,7 +218,7 @@ def _ratios(document: Document) -> str:
 def _reliability(document: Document) -> str:
     panels = "".join(
         f"<div><h3>{escape(str(row['base']))}</h3>{drawn}</div>"
-        for row, drawn in zip(report.bases(document), charts.reliability(document), strict=True)
+        for row, drawn in zip(tables.bases(document), charts.reliability(document), strict=True)
     )
     return (
         '<section><h2>Reliability</h2><p class="hint">How often an answer is right (upwards, %) '
@@ -229,11 +229,11 @@ def _reliability(document: Document) -> str:
     )
 
 
-def _plain_tables(document: Document) -> list[report.Table]:
-    return [table for table in report.tables(document) if not table[0].startswith("Spoiled")]
+def _plain_tables(document: Document) -> list[tables.Table]:
+    return [table for table in tables.tables(document) if not table[0].startswith("Spoiled")]
 
 
-def _table(document: Document, table: report.Table) -> str:
+def _table(document: Document, table: tables.Table) -> str:
     del document
     title, heads, rows = table
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
@@ -340,7 +340,7 @@ def _gates(document: Document) -> str:
 
 def _machine(document: Document) -> str:
     pairs = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.card(document)
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in tables.card(document)
     )
     left = "".join(
         f'<p class="hint">Left out: {escape(one["row"])}: {escape(one["reason"])}</p>'

@@ -2,17 +2,16 @@
 
     python -m benchmarks.peers [--weights runs/NAME/best.pt] [--model FILE] [--threads N]
 
-Knows how each peer is fed; the watch is `harness`. A peer takes a frame as a camera gives it
-(`uint8 [H,W,3]` BGR) to probabilities, with the resize of the spec and the same number of
-threads as all others. Every peer on our files answers one picture first and is compared with
-`Classifier`, so that speed is never bought with another answer unseen. What is not installed
-is left out by name; the extra `[peers]` brings all of it.
+How each peer is fed is in `peer_runtimes`, the watch is `harness`. A peer takes a frame as a
+camera gives it (`uint8 [H,W,3]` BGR) to probabilities, with the resize of the spec and the same
+number of threads as all others. Every peer on our files answers one picture first and is
+compared with `Classifier`, so that speed is never bought with another answer unseen. What is
+not installed is left out by name; the extra `[peers]` brings all of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import sys
@@ -27,228 +26,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import environment, harness, report
-from benchmarks.subjects import Row, TorchSubject
+from benchmarks import environment, harness, words
+from benchmarks.peer_runtimes import PEERS, ULTRALYTICS, Ask, Setting, Ultralytics
 from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
-from catdog_edge.modelfile import PROBABILITIES, read_spec
+from catdog_edge.modelfile import read_spec
 from catdog_edge.preprocess import Frame, preprocess
-from catdog_edge.spec import ModelSpec
 from catdog_edge.threads import Threads, choose_threads
-
-Ask = Callable[[Frame], npt.NDArray[np.float32]]
 
 LARGE = (1080, 1920)
 """Height and width of the large frame."""
-
-ULTRALYTICS = "yolo11n-cls"
-"""Their architecture that is exported for the cost of their wrapper; with fresh weights."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What every peer is made from.
-
-    Attributes:
-        weights: Our checkpoint.
-        model: Our exported file.
-        spec: Of the exported file.
-        threads: For every peer.
-        scratch: A folder for files that a peer converts.
-    """
-
-    weights: Path
-    model: Path
-    spec: ModelSpec
-    threads: int
-    scratch: Path
-
-
-def classifier(setting: Setting, provider: str = "cpu") -> Ask:
-    """Ours: `Classifier`, called with the frame."""
-    from catdog_edge.classifier import Classifier
-
-    pets = Classifier(setting.model, provider=provider, threads=setting.threads, reject=False)
-    return lambda frame: np.array([pets(frame).probabilities], np.float32)
-
-
-def classifier_openvino(setting: Setting) -> Ask:
-    """Ours with the provider of the plugin `onnxruntime-ep-openvino`."""
-    return classifier(setting, "openvino")
-
-
-def bare_onnxruntime(setting: Setting) -> Ask:
-    """The least code that runs the file with ONNX Runtime's CPU provider."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = setting.threads
-    session = onnxruntime.InferenceSession(
-        str(setting.model), options, providers=["CPUExecutionProvider"]
-    )
-    name, steps = session.get_inputs()[0].name, setting.spec.resize
-
-    def ask(frame: Frame) -> npt.NDArray[np.float32]:
-        batch = _batch(preprocess(frame, steps), setting.spec)
-        result: npt.NDArray[np.float32] = session.run([PROBABILITIES], {name: batch})[0]
-        return result
-
-    return ask
-
-
-def openvino(setting: Setting, precision: str | None = None) -> Ask:
-    """OpenVINO's own API on the file, tuned for latency."""
-    import openvino as ov
-
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": setting.threads}
-    if precision is not None:
-        config["INFERENCE_PRECISION_HINT"] = precision
-    compiled = ov.Core().compile_model(str(setting.model), "CPU", config)
-    request, port = compiled.create_infer_request(), compiled.output(PROBABILITIES)
-    steps = setting.spec.resize
-
-    def ask(frame: Frame) -> npt.NDArray[np.float32]:
-        request.infer([_batch(preprocess(frame, steps), setting.spec)])
-        return np.array(request.get_tensor(port).data, np.float32)
-
-    return ask
-
-
-def openvino_f32(setting: Setting) -> Ask:
-    """The same, held to float32 (by default it computes in bfloat16 where that is fast)."""
-    return openvino(setting, "f32")
-
-
-def opencv_dnn(setting: Setting) -> Ask:
-    """`cv2.dnn` on the float32 checkpoint, exported with the classical float input."""
-    from catdog_edge.training.checkpoint import load_checkpoint
-    from exporters.to_onnx import export_onnx
-
-    network, spec = load_checkpoint(setting.weights)
-    file = setting.scratch / "opencv.onnx"
-    export_onnx(network, spec, file, layout="nchw-float", batch=1)
-    net = cv2.dnn.readNetFromONNX(str(file))
-    spec = spec.replace(layout="nchw-float")
-
-    def ask(frame: Frame) -> npt.NDArray[np.float32]:
-        if cv2.getNumThreads() != setting.threads:
-            cv2.setNumThreads(setting.threads)
-        net.setInput(_batch(preprocess(frame, spec.resize), spec))
-        return np.asarray(net.forward(PROBABILITIES), np.float32)
-
-    return ask
-
-
-def ncnn(setting: Setting) -> Ask:
-    """ncnn, on the float32 checkpoint as its converter pnnx makes it."""
-    import ncnn as runtime
-    import pnnx
-    import torch
-
-    from catdog_edge.training.checkpoint import load_checkpoint
-
-    network, spec = load_checkpoint(setting.weights)
-    with _quiet(), contextlib.chdir(setting.scratch):
-        pnnx.export(network, "peer.pt", (torch.zeros(1, 3, *spec.size),), fp16=False)
-    net = runtime.Net()
-    net.opt.num_threads = setting.threads
-    if net.load_param(str(setting.scratch / "peer.ncnn.param")) or net.load_model(
-        str(setting.scratch / "peer.ncnn.bin")
-    ):
-        raise CatdogError("ncnn cannot load what pnnx converted")
-    mean = list(spec.normalization.mean)
-    factor = [1 / value for value in spec.normalization.std]
-
-    def ask(frame: Frame) -> npt.NDArray[np.float32]:
-        picture = preprocess(frame, spec.resize)
-        height, width = spec.size
-        mat = runtime.Mat.from_pixels(picture, runtime.Mat.PixelType.PIXEL_BGR2RGB, width, height)
-        mat.substract_mean_normalize(mean, factor)
-        extractor = net.create_extractor()
-        extractor.input("in0", mat)
-        _, out = extractor.extract("out0")
-        return _softmax(np.array(out, np.float32)[None] / spec.temperature)
-
-    return ask
-
-
-def pytorch(setting: Setting, variant: Any = "eager") -> Ask:
-    """PyTorch on the checkpoint, as `bench` runs it."""
-    row = Row("pytorch", "pytorch", str(setting.weights), setting.threads, variant=variant)
-    subject = TorchSubject(row)
-    return lambda frame: subject.probabilities([frame])
-
-
-def pytorch_compiled(setting: Setting) -> Ask:
-    """The same through `torch.compile`."""
-    return pytorch(setting, "compile")
-
-
-class Ultralytics:
-    """Their own architecture at our input size: their `predict`, and the bare file beneath.
-
-    Args:
-        setting: Threads and size; our weights have no part in it.
-    """
-
-    def __init__(self, setting: Setting) -> None:
-        os.environ.setdefault("YOLO_OFFLINE", "true")
-        os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-        os.environ.setdefault("YOLO_VERBOSE", "false")
-        from ultralytics import YOLO
-
-        self._setting = setting
-        self._size = setting.spec.height
-        with _quiet(), contextlib.chdir(setting.scratch):
-            fresh = YOLO(f"{ULTRALYTICS}.yaml", task="classify")
-            exported = fresh.export(format="onnx", imgsz=self._size, device="cpu", opset=17)
-            self._file = Path(exported).absolute()
-
-    def predict(self) -> Ask:
-        """`YOLO(file).predict(frame)`, with their own preprocessing and results."""
-        from ultralytics import YOLO
-
-        with _quiet():
-            model = YOLO(str(self._file), task="classify")
-
-        def ask(frame: Frame) -> npt.NDArray[np.float32]:
-            result = model.predict(frame, imgsz=self._size, device="cpu", verbose=False)[0]
-            return np.asarray(result.probs.data.numpy(), np.float32)[None]
-
-        return ask
-
-    def bare(self) -> Ask:
-        """Their file in a bare session, after our resize."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._setting.threads
-        session = onnxruntime.InferenceSession(
-            str(self._file), options, providers=["CPUExecutionProvider"]
-        )
-        name = session.get_inputs()[0].name
-
-        def ask(frame: Frame) -> npt.NDArray[np.float32]:
-            picture = preprocess(frame, self._setting.spec.resize)
-            rgb = picture[..., ::-1].transpose(2, 0, 1)[None]
-            batch = np.ascontiguousarray(rgb, np.float32) / np.float32(255)
-            return np.asarray(session.run(None, {name: batch})[0], np.float32)
-
-        return ask
-
-
-PEERS: dict[str, Callable[[Setting], Ask]] = {
-    "Classifier": classifier,
-    "Classifier, openvino": classifier_openvino,
-    "onnxruntime": bare_onnxruntime,
-    "openvino": openvino,
-    "openvino, f32": openvino_f32,
-    "cv2.dnn": opencv_dnn,
-    "ncnn": ncnn,
-    "pytorch": pytorch,
-    "pytorch, compiled": pytorch_compiled,
-}
-"""The peers on our files; the first is what the others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -340,9 +127,9 @@ def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     return heads, [
         [
             row["name"],
-            "1" if row["ratio"]["to"] == row["name"] else report.ratio(row["ratio"]),
-            *(report.milliseconds(row["latency"][f"{name}_ms"]) for name in ("p50", "p95", "p99")),
-            report.milliseconds(row["latency"]["mean_ms"]),
+            "1" if row["ratio"]["to"] == row["name"] else words.ratio(row["ratio"]),
+            *(words.milliseconds(row["latency"][f"{name}_ms"]) for name in ("p50", "p95", "p99")),
+            words.milliseconds(row["latency"]["mean_ms"]),
             "-" if row["difference"] is None else f"{row['difference']:.1e}",
         ]
         for row in rows
@@ -389,34 +176,22 @@ def text(document: dict[str, Any]) -> str:
     """The tables for a terminal of 100 columns."""
     lines: list[str] = []
     if document["noise"]:
-        lines += [*report.wrap("NOISY RUN: " + "; ".join(document["noise"]) + "."), ""]
+        lines += [*words.wrap("NOISY RUN: " + "; ".join(document["noise"]) + "."), ""]
     model = document["model"]
     for frame in document["frames"]:
-        lines += report.wrap(
+        lines += words.wrap(
             f"{model['file']} ({model['architecture']}, {model['precision']}), a frame of "
             f"{frame['width']}x{frame['height']}, {document['threads']} threads, "
             f"{frame['rounds']} interleaved rounds"
         )
-        lines += [*report.plain_table(*table(frame["rows"])), ""]
+        lines += [*words.plain_table(*table(frame["rows"])), ""]
     for name, reason in document["left_out"].items():
-        lines += report.wrap(f"left out: {name}: {reason}")
-    lines += report.wrap(
+        lines += words.wrap(f"left out: {name}: {reason}")
+    lines += words.wrap(
         "max dp is the largest difference of a probability from Classifier on the same picture; "
         f"{ULTRALYTICS} is a network of its own, and compared with its own bare session."
     )
     return "\n".join(lines)
-
-
-def _batch(picture: Frame, spec: ModelSpec) -> npt.NDArray[Any]:
-    if spec.layout == "nhwc-uint8":
-        return picture[None]
-    rgb = picture[..., ::-1].transpose(2, 0, 1)[None]
-    return np.ascontiguousarray(rgb, np.float32) / np.float32(255)
-
-
-def _softmax(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    exponentials = np.exp(values - values.max(axis=-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), np.float32)
 
 
 def _reason(error: BaseException) -> str:
@@ -427,21 +202,20 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep converters from talking, also those that write past Python."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = {number: os.dup(number) for number in (1, 2)}
-    with Path(os.devnull).open("wb") as nowhere:
-        for number in kept:
-            os.dup2(nowhere.fileno(), number)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                yield
-        finally:
-            for number, copy in kept.items():
-                os.dup2(copy, number)
-                os.close(copy)
+def _only(processors: int) -> Iterator[None]:
+    """Keep the process to some processors, where the system can do that.
+
+    Not every peer can be told how many threads to start; all look at what they may use.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:processors])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @click.command()
@@ -501,8 +275,8 @@ def main(
                 raise CatdogError(f"{weights} lies in no run folder; name a picture with --picture")
             dataset = folder.dataset()
             frame = dataset.decode(dataset.items_of("test")[0])
-        with tempfile.TemporaryDirectory() as scratch:
-            count = choose_threads(threads).count
+        count = choose_threads(threads).count
+        with tempfile.TemporaryDirectory() as scratch, _only(count):
             setting = Setting(weights, model, spec, count, Path(scratch))
             document = run(setting, frame, seconds)
         target = (out or weights.parent) / "peers.json"

@@ -89,23 +89,26 @@ def main(arguments: list[str] | None = None) -> int:
     )
     print(
         "| rule | 1080p frame, ms | levels at 1080p | levels on the photographs | accuracy "
-        "| answers that change |"
+        "| answers that change | mean shift of a probability |"
     )
-    print("|---|---|---|---|---|---|")
-    plain = None
+    print("|---|---|---|---|---|---|---|")
+    plain: np.ndarray | None = None
     for name, steps in candidates.items():
         at_large, own = levels([large], steps, size)[0], levels(frames, steps, size)[0]
-        accuracy = changed = "-"
+        accuracy = changed = shift = "-"
         if pets is not None:
             pixels = np.stack([resize(frame, steps) for frame in frames])
-            answers = pets.probabilities(pixels).argmax(axis=1)
+            values = pets.probabilities(pixels)
+            plain = values if plain is None else plain
+            answers = values.argmax(axis=1)
             right = int((answers == [item.label for item in dataset.items]).sum())
-            plain = answers if plain is None else plain
-            changed = str(int((answers != plain).sum()))
+            changed = str(int((answers != plain.argmax(axis=1)).sum()))
+            shift = f"{float(np.abs(values - plain).mean()):.4f}"
             low, high = wilson(right, len(frames))
             accuracy = f"{right / len(frames):.1%} ({low:.1%} to {high:.1%})"
         p50 = 1e3 * timing.rows[name].p50
-        print(f"| {name} | {p50:.3f} | {at_large:.2f} | {own:.2f} | {accuracy} | {changed} |")
+        cells = [name, f"{p50:.3f}", f"{at_large:.2f}", f"{own:.2f}", accuracy, changed, shift]
+        print(f"| {' | '.join(cells)} |")
     return 0
 
 

@@ -25,6 +25,7 @@ import onnxruntime
 
 from benchmarks import environment, starting
 from catdog_edge import Classifier
+from catdog_edge.classifier import SPIN
 from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
 from catdog_edge.preprocess import Frame
@@ -39,6 +40,9 @@ LIMITS = {
     "growth_mb": 1.0,
 }
 """What is asked for: times of the bare rival, and the growth from 1,000 calls to the end."""
+
+WAITS = {"spinning, as ONNX Runtime": True, f"spinning {SPIN} us": SPIN, "sleeping": False}
+"""What the threads of a session do between two calls; the first is the yardstick."""
 
 
 def bare_session(pets: Classifier) -> onnxruntime.InferenceSession:
@@ -82,14 +86,14 @@ def overhead(model: str, threads: int | None, seconds: float) -> dict[str, Timin
 
 
 def spinning(model: str, threads: int | None, seconds: float) -> dict[str, Any]:
-    """Threads that spin against threads that sleep: alone, beside a session, beside a camera."""
+    """Ways for idle threads to wait: alone, beside a second session, beside a busy camera."""
     frame = picture(480, 640)
     pairs = {
         name: (
             Classifier(model, provider="cpu", threads=threads, spin=spin),
             Classifier(model, provider="cpu", threads=threads, spin=spin),
         )
-        for name, spin in (("sleeping", False), ("spinning", True))
+        for name, spin in WAITS.items()
     }
     alone: dict[str, Callable[[], object]] = {}
     turns: dict[str, Callable[[], object]] = {}

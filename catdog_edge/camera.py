@@ -279,7 +279,7 @@ class Camera:
         self._ahead = found
         if self._realtime:
             wait = self.due()
-            if deadline is not None and time.monotonic() + wait > deadline:
+            if wait and deadline is not None and time.monotonic() + wait > deadline:
                 time.sleep(max(0.0, deadline - time.monotonic()))
                 return None
             time.sleep(wait)

@@ -32,7 +32,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.credentials import Mask, openable, split_user
+from catdog_edge.credentials import Mask, is_url, openable, split_user
 from catdog_edge.freshness import STALE, Freshness, Wholeness
 
 SLOTS = 4
@@ -174,14 +174,16 @@ class Capture:
                 index, self._index = self._index, self._index + 1
                 lag = fresh.lag(now, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
                 trusted = whole.is_whole(complaints, int(capture.get(cv2.CAP_PROP_FRAME_TYPE)))
-                if lag > STALE:
+                late = lag > STALE
+                if late:
                     self._stale += 1
                 elif not (trusted or options["keep_damaged"]):
                     self._damaged += 1
                 else:
-                    self._hand_on(capture, options["roi"], index, now, wall - lag, now - lag)
+                    self._hand_on(capture, options["roi"], index, now, wall, now - lag)
                     continue
             else:
+                late = False
                 whole.is_whole(complaints, 0)
                 quick = quick + 1 if now - start < _QUICK else 0
                 if quick >= _QUICK_FAILURES:
@@ -189,7 +191,8 @@ class Capture:
                 time.sleep(_QUICK)
             if grabbed or now - reported > _REPORT_EVERY:
                 reported = now
-                why = whole.complaint and f"the pictures arrive damaged ({whole.complaint})"
+                why = f"the pictures arrive damaged ({whole.complaint})" if whole.complaint else ""
+                why = f"the frames come more than {STALE:g} s late" if late else why
                 self._tell("lost", [self._index, self._stale, self._damaged, why])
 
     def _heed(self, name: str, value: Any) -> None:
@@ -202,6 +205,16 @@ class Capture:
     def _hand_on(
         self, capture: Any, roi: list[int] | None, index: int, now: float, wall: float, made: float
     ) -> None:
+        """Put the grabbed frame where the other side finds it.
+
+        Args:
+            capture: The `cv2.VideoCapture`.
+            roi: The part to cut out, or `None`.
+            index: Of the frame, among all that this process has decoded.
+            now: Monotonic time of the grab.
+            wall: Wall time of the grab.
+            made: Monotonic time at which it would have come without the delay of this moment.
+        """
         from catdog_edge.preprocess import to_bgr
 
         buffer = self._buffer
@@ -246,6 +259,8 @@ def _open(options: dict[str, Any]) -> tuple[Any, str]:
         ]
         if isinstance(source, int):
             capture = cv2.VideoCapture(source, cv2.CAP_ANY)
+        elif not is_url(source):
+            capture = cv2.VideoCapture(source, cv2.CAP_V4L2)
         else:
             # One thread: each further one of FFmpeg's decoder threads holds back one frame.
             threads = [cv2.CAP_PROP_N_THREADS, 1] if options["one_thread"] else []

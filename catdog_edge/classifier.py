@@ -24,9 +24,9 @@ from catdog_edge.threads import choose_threads
 
 Probabilities = npt.NDArray[np.float32]
 
-SPIN = True
-"""Whether idle threads of a session spin, unless the caller says otherwise; measured in
-`docs/runtime.md`."""
+SPIN = 1000
+"""Microseconds that idle threads of a session spin before they sleep, unless the caller says
+otherwise; measured in `docs/runtime.md`."""
 
 CHUNK = 32
 """Frames per call of the session, so that a batch of any length needs bounded memory."""
@@ -45,7 +45,8 @@ class Classifier:
         reject: When to answer `neither`. `None`: as the spec says. A threshold above 0, up
             to 1: where the spec's score (without one: the largest probability) is below it.
             `False` or 0: never.
-        spin: Whether idle threads spin for a moment before they sleep; see
+        spin: Microseconds that idle threads spin before they sleep; `False` or 0: they
+            sleep at once; `True`: as long as ONNX Runtime does of itself, 5 ms and more. See
             `docs/runtime.md`.
 
     Attributes:
@@ -74,13 +75,13 @@ class Classifier:
         threads: int | None = None,
         reject: float | bool | None = None,
         *,
-        spin: bool = SPIN,
+        spin: bool | int = SPIN,
     ) -> None:
         self._file = find_model(model)
         self._asked = provider
         self._threads = choose_threads(threads)
         self._asked_reject = reject
-        self._spin = bool(spin)
+        self._spin = spin
         self._lock = threading.Lock()
         self._open()
         self.reject = _rejection(reject, self.spec)
@@ -277,7 +278,7 @@ def _restored(
     provider: providers.Asked,
     threads: int | None,
     reject: float | bool | None,
-    spin: bool,
+    spin: bool | int,
 ) -> Classifier:
     return Classifier(model, provider, threads, reject, spin=spin)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--split", callback=_split, default="80/10/10", show_default=True, help="Percent of the pictures to train on, to choose by, to test on.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most this many pictures.")
 @click.option("--arch", type=click.Choice(ARCHITECTURES), default=ARCHITECTURES[0], show_default=True, help="The network.")  # fmt: skip
-@click.option("--recipe", type=click.Choice(RECIPES), default="default", show_default=True, help="How it is trained; `classic` is the known system's way.")  # fmt: skip
+@click.option("--recipe", type=click.Choice(RECIPES), help="How it is trained; `classic` is the known system's way.  [default: default; classic for simple_cnn]")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the pictures.  [default: the recipe's]")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=2), help="Pictures per step.  [default: the recipe's]")  # fmt: skip
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Highest learning rate.  [default: the recipe's]")  # fmt: skip
@@ -312,7 +313,12 @@ def predict(
     files = gather(pictures or (".",), (os.fsdecode(line) for line in sys.stdin.buffer))
     if not files:
         raise CatdogError("no pictures were listed on standard input; give one path a line")
-    with Classifier(model, provider, threads, reject) as classifier:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", RuntimeWarning)
+        opened = Classifier(model, provider, threads, reject)
+    for warning in told:
+        click.echo(f"catdog-edge: {warning.message}", err=True)
+    with opened as classifier:
         shown = model or f"the shipped model {classifier.path and classifier.path.stem}"
         where = "" if pictures else " below the current folder"
         click.echo(

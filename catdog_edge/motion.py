@@ -75,11 +75,14 @@ class MotionGate:
         return False
 
     def _differs(self, blocks: _Blocks, asked: _Blocks) -> bool:
+        least = max(LEAST, NOISES * self._noise)
+        if int(np.count_nonzero(np.abs(blocks - asked) > least)) < BLOCKS:
+            return False  # neither movement nor light
         gain, offset = _light(asked, blocks)
         if abs(gain - 1) > GAIN or abs(offset) > OFFSET:
             return True
         off = np.abs(blocks - (gain * asked + offset))
-        return int(np.count_nonzero(off > max(LEAST, NOISES * self._noise))) >= BLOCKS
+        return int(np.count_nonzero(off > least)) >= BLOCKS
 
 
 def _blocks(picture: npt.NDArray[np.uint8]) -> _Blocks:

@@ -202,14 +202,14 @@ def _on_white(pixels: npt.NDArray[Any], header: Header) -> Frame:
 
 
 def _ran_dry(data: bytes, pixels: npt.NDArray[Any], flags: int, header: Header) -> bool:
-    """Whether a JPEG ran out of data before its last block, although it has an end marker.
+    """Whether a JPEG ran out of data before its last rows, although it has an end marker.
 
     The decoder then fills what is missing with mid-grey (of four CMYK channels in mid-tone it
     makes 65) and says nothing. A picture may be grey there by right, so the question is put to
     the decoder: with a few bytes more before the end marker, a complete picture stays as it is
     and one that ran dry changes.
     """
-    if (pixels[-8:, -8:] != (65 if header.cmyk else 128)).any():
+    if (pixels[-16:, -16:] != (65 if header.cmyk else 128)).any():
         return False
     more = data[: header.ends_at] + bytes(range(1, 65)) * 4 + data[header.ends_at :]
     return not np.array_equal(_imdecode(more, flags, header), pixels)

@@ -41,11 +41,22 @@ class Settings:
 
     Attributes:
         threads: Intra-op threads, 1 or more.
-        spin: Whether idle threads spin for a while before they sleep.
+        spin: Microseconds that idle threads spin before they sleep. `False` or 0: not at
+            all. `True`: as long as ONNX Runtime does of itself; so do versions before 1.26,
+            which cannot be told a number.
+
+    Raises:
+        ValueError: `spin` is negative or no whole number.
     """
 
     threads: int
-    spin: bool
+    spin: bool | int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.spin, int) or self.spin < 0:
+            raise ValueError(
+                f"spin must be True, False or a whole number of microseconds, got {self.spin!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -259,6 +270,8 @@ def session_options(settings: Settings) -> onnxruntime.SessionOptions:
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", "1" if settings.spin else "0"
     )
+    if settings.spin and settings.spin is not True:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(settings.spin))
     return options
 
 

@@ -6,27 +6,17 @@ end, after which the process is killed and a new one takes its place.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import mmap
 import os
 import random
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from catdog_edge.capture import FFMPEG_OPTIONS, SLOTS
+from catdog_edge.capture_process import CaptureProcess, SharedFrames
 from catdog_edge.credentials import is_url
 from catdog_edge.errors import CameraError
-from catdog_edge.freshness import STALE
-from catdog_edge.live import FAREWELL, Arrived, Image, LiveSource, State, Tell, misfit
+from catdog_edge.live import FAREWELL, Arrived, LiveSource, State, Tell, misfit
 
 STALLED_AFTER = 1.0
 """Seconds without a frame after which a camera counts as stalled, or three frame intervals."""
@@ -63,96 +53,12 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class _Frames:
-    number: int
-    images: Image
-
-
-@dataclass(frozen=True, slots=True)
 class _Offer:
-    frames: _Frames
+    frames: SharedFrames
     slot: int
     index: int
     monotonic: float
     wall: float
-
-
-class _Process:
-    """One process of `catdog_edge.capture` and the line to it."""
-
-    def __init__(self) -> None:
-        self.line, theirs = socket.socketpair()
-        environment = dict(os.environ)
-        # What goes to the log is read there; another level or format would hide complaints.
-        for name in ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG", "OPENCV_VIDEOIO_DEBUG"):
-            environment.pop(name, None)
-        environment.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_OPTIONS)
-        environment["OPENCV_LOG_LEVEL"] = "ERROR"
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "catdog_edge.capture", str(theirs.fileno())],
-                stdin=subprocess.PIPE,  # its end tells the process that we are gone
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                process_group=0,  # Ctrl-C in a terminal is for us to act upon
-            )
-        self._received = b""
-        self._files: deque[int] = deque()
-        self._sending = threading.Lock()
-
-    def tell(self, name: str, value: object = None) -> None:
-        """Send a command; a process that is gone is noticed when it is read from."""
-        with self._sending, contextlib.suppress(OSError):
-            self.line.sendall(json.dumps({name: value}).encode() + b"\n")
-
-    def messages(self, seconds: float) -> list[tuple[str, Any]] | None:
-        """What it tells within some seconds; `None` when it is gone."""
-        try:
-            self.line.settimeout(max(0.001, seconds))
-            data, files, _flags, _address = socket.recv_fds(self.line, 1 << 16, 4)
-        except TimeoutError:
-            return []
-        except OSError:
-            return None
-        self._files.extend(files)
-        if not data:
-            return None
-        *lines, self._received = (self._received + data).split(b"\n")
-        return [item for line in lines for item in json.loads(line).items()]
-
-    def memory(self, number: int, *shape: int) -> _Frames:
-        """Map the memory whose file descriptor came last."""
-        file = self._files.popleft()
-        try:
-            memory = mmap.mmap(file, SLOTS * int(np.prod(shape)), access=mmap.ACCESS_READ)
-        finally:
-            os.close(file)
-        return _Frames(number, np.frombuffer(memory, np.uint8).reshape(SLOTS, *shape))
-
-    def kill(self) -> None:
-        """Kill it; `end` must still follow."""
-        self._process.kill()
-
-    def end(self, patience: float = 0.0) -> int:
-        """Wait for its end, kill it if that takes too long; its exit code."""
-        try:
-            code = self._process.wait(patience) if patience else None
-        except subprocess.TimeoutExpired:
-            code = None
-        if code is None:
-            self._process.kill()
-            code = self._process.wait()
-        with self._sending:
-            self.line.close()
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-        while self._files:
-            os.close(self._files.popleft())
-        return code
 
 
 class Reader(LiveSource):
@@ -171,12 +77,11 @@ class Reader(LiveSource):
             )
         self._link = link
         self._name = name
-        self._process: _Process | None = None
-        self._frames: _Frames | None = None
+        self._process: CaptureProcess | None = None
+        self._frames: SharedFrames | None = None
         self._one_thread = True
         self._interval = 0.0
-        self._last_index = -1
-        self._began: float | None = None
+        self._began = 0.0
         self._last_frame: float | None = None
         self._why = ""
         # What this process told so far, and what those before it told.
@@ -191,11 +96,12 @@ class Reader(LiveSource):
             self._enter(State.CONNECTING)
             try:
                 reason = self._session()
-            except OSError as error:
-                reason = f"the capture process cannot be started ({error.strerror or error})"
+            except OSError as error:  # no process, no memory, no handles: it may get better
+                self._kill()
+                reason = f"no process can hold the camera ({error.strerror or error})"
             if self._closing:
                 return
-            if self._began is not None and time.monotonic() - self._began > STEADY:
+            if self._last_frame is not None and self._last_frame - self._began > STEADY:
                 failures = 0
             self._last_frame = None
             failures += 1
@@ -208,7 +114,7 @@ class Reader(LiveSource):
 
     def _session(self) -> str:
         """Connect and hand on frames; returns why it is over."""
-        link, self._began, self._why = self._link, None, ""
+        link, self._why = self._link, ""
         process = self._running()
         process.tell(
             "open",
@@ -232,11 +138,9 @@ class Reader(LiveSource):
                 limit = max(link.timeout, 2 * usual)
             if silence > limit:
                 self._kill()
-                late = self.counts.stale - stale
-                if late > 10 + self.counts.damaged - damaged:
+                if self.counts.stale - stale > 10 + self.counts.damaged - damaged:
                     # Perhaps it decodes slower than the camera sends: every core may help.
                     self._one_thread = False
-                    return f"its frames come more than {STALE:g} s late"
                 return self._why or f"no frame within {limit or link.open_timeout:g} s"
             if limit and silence > usual:
                 self._enter(State.STALLED, self._why or f"no frame for {usual:.1f} s")
@@ -254,7 +158,7 @@ class Reader(LiveSource):
                     self._heed(process, name, value)
         return ""
 
-    def _heed(self, process: _Process, name: str, value: Any) -> None:
+    def _heed(self, process: CaptureProcess, name: str, value: Any) -> None:
         if name == "buffer":
             self._frames = process.memory(*value)
         elif name == "frame":
@@ -289,10 +193,10 @@ class Reader(LiveSource):
             self.counts.received = self._before[0] + received
         self._told = [received, stale, damaged]
 
-    def _running(self) -> _Process:
+    def _running(self) -> CaptureProcess:
         process = self._process
         if process is None:
-            process = _Process()
+            process = CaptureProcess()
             with self._bell:
                 self._process = process
             if self._closing:
@@ -316,20 +220,29 @@ class Reader(LiveSource):
         knock_at = time.monotonic()
         was_silent = False
         while not self._closing and (now := time.monotonic()) < until:
-            process = self._running()
+            try:
+                process = self._running()
+            except OSError:
+                self._rest(until - now)
+                return
             if address is not None and now >= knock_at:
                 process.tell("knock", address)
                 knock_at = float("inf")
             messages = process.messages(min(until, knock_at) - now + 0.001)
             if messages is None:
                 self._kill()
-                continue
+                self._rest(until - now)
+                return
             for name, value in messages:
                 if name == "knock":
                     if value and was_silent:
                         return
                     was_silent = was_silent or not value
                     knock_at = time.monotonic() + _KNOCK_EVERY
+
+    def _rest(self, seconds: float) -> None:
+        with self._bell:
+            self._bell.wait_for(lambda: self._closing, seconds)
 
     def _release(self) -> None:
         self._hurry()

@@ -55,7 +55,7 @@ def annotate(frame: Frame, view: View) -> Image:
     thick = max(1, round(1.5 * scale))
     line = round(28 * scale)
     colour = _ABSENT if view.present == NEITHER else _PRESENT
-    cv2.rectangle(image, (0, 0), (width - 1, height - 1), colour, max(2, round(4 * scale)))
+    cv2.rectangle(image, (0, 0), (width - 1, height - 1), colour, max(4, round(8 * scale)))
     cv2.rectangle(image, (0, 0), (width, line + round(6 * scale)), (0, 0, 0), -1)
     moment = datetime.fromtimestamp(frame.wall, UTC).strftime("%Y-%m-%d %H:%M:%S")
     _write(image, f"{frame.source}  {moment}Z", (round(8 * scale), line), scale, thick, _INK)

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -155,6 +155,9 @@ def _pictures(files: Sequence[Path], name: str, shown: str) -> Source:
     return Source("pictures", "", _plain(name), shown, found)
 
 
+_Frames = Generator[tuple[Image, float], None, None]
+
+
 class Recording:
     """A source that is read frame by frame, in order, as fast as the consumer asks.
 
@@ -168,7 +171,7 @@ class Recording:
         self.note = ""
         self._source = source
         self._fps = fps
-        self._frames: Iterator[tuple[Image, float]] | None = None
+        self._frames: _Frames | None = None
 
     def next(self) -> tuple[Image, float] | None:
         """The next frame and its place in seconds from the start; none at the end.
@@ -188,17 +191,16 @@ class Recording:
     def close(self) -> None:
         """Let go of the file."""
         if self._frames is not None:
-            self._frames.close()  # type: ignore[attr-defined]
-            self._frames = iter(())
+            self._frames.close()
 
-    def _open(self) -> Iterator[tuple[Image, float]]:
+    def _open(self) -> _Frames:
         if self._source.kind == "video":
             return self._video(str(self._source.target))
         if self._source.kind == "pictures":
             return self._pictures()
         return self._jpegs()
 
-    def _video(self, path: str) -> Iterator[tuple[Image, float]]:
+    def _video(self, path: str) -> _Frames:
         import cv2
 
         from catdog_edge.preprocess import to_bgr
@@ -233,7 +235,7 @@ class Recording:
         finally:
             capture.release()
 
-    def _pictures(self) -> Iterator[tuple[Image, float]]:
+    def _pictures(self) -> _Frames:
         from catdog_edge.pictures import read_picture
 
         for number, path in enumerate(self._source.pictures):
@@ -244,7 +246,7 @@ class Recording:
                 continue
             yield image, number / self._fps
 
-    def _jpegs(self) -> Iterator[tuple[Image, float]]:
+    def _jpegs(self) -> _Frames:
         from catdog_edge.jpegstream import split
         from catdog_edge.pictures import decode_picture
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import signal
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from catdog_edge.errors import CameraError, CatdogError
+from catdog_edge.interrupts import interrupts
 
 if TYPE_CHECKING:
     from catdog_edge.camera import Camera, Frame, Region, State
@@ -76,39 +75,10 @@ def stream(options: StreamOptions, out: TextIO) -> None:
     # FFmpeg's complaints about a damaged video are told in our words, by `Camera.note`.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     stop = threading.Event()
-    with _signals(stop) as begin, contextlib.ExitStack() as parts:
+    with interrupts(stop) as begin, contextlib.ExitStack() as parts:
         work = _Stream(options, out, stop, parts)
         begin()
         work.run()
-
-
-@contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[Callable[[], None]]:
-    """Have Ctrl-C and SIGTERM end the stream in order.
-
-    Until the function that it gives is called there is nothing to put in order and the
-    process just ends; afterwards the first signal sets `stop`, a second one ends it at once.
-    """
-    began = False
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if not began or stop.is_set():
-            os._exit(128 + number if began else 0)
-        stop.set()
-
-    def begin() -> None:
-        nonlocal began
-        began = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield begin
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield begin
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:
@@ -205,7 +175,7 @@ class _Stream:
         from catdog_edge.sources import recognise, split_name
 
         options = self._options
-        named = [split_name(text) for text in options.source]
+        named = [(name, _looked_up(source)) for name, source in map(split_name, options.source)]
         names = [name or recognise(source).name for name, source in named]
         regions = _regions(options.roi, names)
         cameras = []
@@ -249,7 +219,7 @@ class _Stream:
         if model.reject is None:
             _say(
                 "this model never answers 'neither', so that every frame shows a pet to it; "
-                "give --reject 0.9 or a model with a rejection"
+                "give --reject 0.95 or a model with a rejection"
             )
         return Events(model, rules, motion=options.motion, pictures=options.snapshots is not None)
 
@@ -314,6 +284,16 @@ def _processor_seconds() -> float:
     """Processor time of this process and of the cameras' processes that have ended."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def _looked_up(source: str) -> str:
+    """A source of the form `$NAME` is in the environment, out of sight of the process list."""
+    if not re.fullmatch(r"\$\w+", source):
+        return source
+    value = os.environ.get(source[1:])
+    if not value:
+        raise CameraError(f"--source {source}: there is no variable {source[1:]}; export it")
+    return value
 
 
 def _regions(texts: tuple[str, ...], names: list[str]) -> dict[str, Region]:

@@ -157,6 +157,12 @@ def _entropy_range(
         return low, high
     width = (high - low) / (BINS - 1)
     zero = -low / width
+    # Zeros (half of what a ReLU gives) are exact in every range; counted, they would outvote
+    # all other values.
+    histogram = histogram.copy()
+    place = int(zero)
+    beside = [histogram[i] for i in (place - 1, place + 1) if 0 <= i < BINS]
+    histogram[place] = sum(beside) // len(beside)
     best, best_divergence = 1.0, np.inf
     for fraction in np.linspace(LEVELS / BINS, 1.0, 121):
         first = round(zero * (1 - fraction))

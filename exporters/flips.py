@@ -95,12 +95,8 @@ def save_flip_sheet(
         )
         for name, flip in ranked
     ]
-    save_sheet(
-        path,
-        cells,
-        f"{len(ranked)} of {len(flips)} answers that differ, the most certain first",
-        nothing="no answer differs",
-    )
+    title = f"{len(ranked)} of {len(flips)} answers that differ, the most certain first"
+    save_sheet(path, cells, title if flips else "verify", nothing="every answer is the same")
 
 
 def _label(labels: Sequence[str], index: int) -> str:

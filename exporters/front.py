@@ -80,6 +80,7 @@ def add_input(
     ends = _Chain(FRAMES)
     if as_bytes:
         ends.add("Transpose", "nchw", perm=[0, 3, 1, 2])
+        ends.add("Cast", "float", to=TensorProto.FLOAT)
 
     convolution = _sole_convolution(model, old)
     fold = Fold(False if as_bytes else None, False, False)
@@ -89,21 +90,21 @@ def add_input(
         by_pad = as_bytes and grey is not None and any(pads) and any(mean)
         mean_folds = by_pad or not any(pads) or not any(mean)
         if by_pad:
-            # The convolution pads with zero, which is the mean: the frame's grey level.
-            widths = put(
-                model, "frames.pad_widths", np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
-            )
+            # The convolution pads with zero, which is the mean: a grey level of the frame. The
+            # pad follows the cast because OpenCV 4's dnn pads bytes with zero, whatever is asked.
+            widths = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
             ends.add(
-                "Pad", "padded", widths, put(model, "frames.pad_grey", np.array(grey, np.uint8))
+                "Pad",
+                "padded",
+                put(model, "frames.pad_widths", widths),
+                put(model, "frames.pad_grey", np.array(grey, np.float32)),
             )
             set_attribute(convolution, "pads", [0, 0, 0, 0])
         _fold(model, convolution, mean if mean_folds else np.zeros(3), deviation, as_bytes)
         fold = Fold(True if as_bytes else None, True, mean_folds)
 
-    if as_bytes:
-        ends.add("Cast", "float", to=TensorProto.FLOAT)
-        if not fold.colour_order:
-            ends.add("Gather", "rgb", put(model, "frames.bgr_to_rgb", np.array([2, 1, 0])), axis=1)
+    if as_bytes and not fold.colour_order:
+        ends.add("Gather", "rgb", put(model, "frames.bgr_to_rgb", np.array([2, 1, 0])), axis=1)
     if not fold.mean and any(mean):
         order = mean[::-1] if fold.colour_order else mean
         ends.add("Sub", "centred", put(model, "frames.mean", _per_channel(order)))

@@ -157,19 +157,31 @@ def pool_reductions(model: onnx.ModelProto) -> int:
     """
     constants = Constants(model)
     ranks = _ranks(model)
-    count = 0
+    found = []
     for node in model.graph.node:
         if node.op_type != "ReduceMean" or ranks.get(node.input[0]) != 4:
             continue
         axes = constants.get(node.input[1]) if len(node.input) > 1 else attribute(node, "axes")
-        if axes is None or attribute(node, "keepdims", 1) != 1:
+        if axes is None:
             continue
         if sorted(int(axis) % 4 for axis in np.asarray(axes).ravel()) == [2, 3]:
-            del node.input[1:]
-            del node.attribute[:]
-            node.op_type = "GlobalAveragePool"
-            count += 1
-    return count
+            found.append(node)
+    for node in found:
+        keeps = attribute(node, "keepdims", 1) == 1
+        del node.input[1:]
+        del node.attribute[:]
+        node.op_type = "GlobalAveragePool"
+        if not keeps:
+            output = node.output[0]
+            node.output[0] = f"{output}.pooled"
+            model.graph.node.append(
+                onnx.helper.make_node(
+                    "Flatten", [node.output[0]], [output], f"{node.name}.flatten", axis=1
+                )
+            )
+    if found:
+        tidy(model)
+    return len(found)
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:

@@ -77,34 +77,25 @@ def machine() -> dict[str, Any]:
 
 
 def with_metrics(
-    spec: ModelSpec,
-    verification: Verification,
-    checked_on: str,
-    reference: str,
-    p50_ms: float,
-    ratio: Ratio | None,
-    quantization: Mapping[str, Any] | None = None,
+    spec: ModelSpec, row: Row, checked_on: str, quantization: Mapping[str, Any] | None = None
 ) -> ModelSpec:
     """A spec that says what its file was measured to do.
 
     Args:
         spec: Of the file.
-        verification: How its answers compare with the reference's.
+        row: The figures.
         checked_on: The pictures, in words.
-        reference: What it was compared with.
-        p50_ms: Median call of one picture, in milliseconds.
-        ratio: To fp32 in one run.
         quantization: How it was quantized.
     """
     figures: dict[str, Any] = {
         "checked_on": checked_on,
-        "compared_with": reference,
-        "largest_difference": verification.difference,
-        "agreement": verification.agreement,
-        "p50_ms": p50_ms,
+        "compared_with": row.reference,
+        "largest_difference": row.verification.difference,
+        "agreement": row.verification.agreement,
+        "p50_ms": row.p50_ms,
         "machine": machine(),
     }
-    accuracy = verification.accuracy
+    accuracy = row.verification.accuracy
     if accuracy is not None:
         figures |= {
             "accuracy": accuracy.candidate,
@@ -112,8 +103,8 @@ def with_metrics(
                 100 * value for value in (accuracy.change, accuracy.low, accuracy.high)
             ],
         }
-    if ratio is not None:
-        figures["ratio_to_fp32"] = ratio_dict(ratio)
+    if row.ratio is not None:
+        figures["ratio_to_fp32"] = ratio_dict(row.ratio)
     metrics = {**spec.metrics, "export": figures}
     if quantization is not None:
         metrics["quantization"] = dict(quantization)

@@ -43,7 +43,7 @@ class Parts:
 def split(model: onnx.ModelProto) -> Parts:
     """Take an fp32 file of ours apart.
 
-    A pad with the mean followed by a cast becomes one `DequantizeLinear` whose zero point is the
+    A cast followed by a pad with the mean becomes one `DequantizeLinear` whose zero point is the
     mean, and the first convolution pads again by itself: the same numbers, in a form in which a
     quantized convolution reads the frame directly.
 
@@ -113,27 +113,33 @@ def _frame_as_integers(model: onnx.ModelProto) -> int | None:
     cast = maker(model, f"{FRAMES}.float")
     if cast is None or cast.op_type != "Cast":
         return None
+    constants = Constants(model)
+    end, grey, pads = cast, 0, None
     users = readers(model, cast.output[0])
+    if len(users) == 1 and users[0].op_type == "Pad":
+        end = users[0]
+        widths = constants[end.input[1]].tolist()
+        grey, pads = int(constants[end.input[2]]), [*widths[2:4], *widths[6:8]]
+        users = readers(model, end.output[0])
     if len(users) != 1 or users[0].op_type != "Conv":
         return None
-    constants = Constants(model)
-    convolution, grey, source = users[0], 0, cast.input[0]
-    pad = maker(model, source)
-    if pad is not None and pad.op_type == "Pad":
-        widths = constants[pad.input[1]].tolist()
-        grey, source = int(constants[pad.input[2]]), pad.input[0]
-        set_attribute(convolution, "pads", [*widths[2:4], *widths[6:8]])
+    if pads is not None:
+        convolution = users[0]
+        set_attribute(convolution, "pads", pads)
         # The bias holds -mean * weights for a frame in 0..255; about the mean it holds nothing.
         weight, bias = (constants[name].astype(np.float64) for name in convolution.input[1:3])
         about = bias + grey * weight.sum(axis=(1, 2, 3))
         convolution.input[2] = put(model, "frames.centred_bias", about.astype(np.float32))
-        model.graph.node.remove(pad)
+        model.graph.node.remove(end)
     model.graph.node.remove(cast)
     put(model, SCALE, np.array(1, np.float32))
     put(model, ZERO_POINT, np.array(grey, np.uint8))
     model.graph.node.append(
         helper.make_node(
-            "DequantizeLinear", [source, SCALE, ZERO_POINT], [cast.output[0]], "frames.as_float"
+            "DequantizeLinear",
+            [cast.input[0], SCALE, ZERO_POINT],
+            [end.output[0]],
+            "frames.as_float",
         )
     )
     tidy(model)

@@ -12,8 +12,8 @@ from typing import Any
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import ModelSpec
-from catdog_edge.training.command import say
 from catdog_edge.training.runs import run_of
+from catdog_edge.training.words import say
 from exporters.flips import save_flip_sheet, write_flips
 from exporters.gates import FP32_BATCH, check
 from exporters.info import read_spec_file
@@ -55,8 +55,8 @@ class Verified:
         verdict = "met" if self.verification.passed else "NOT met"
         return (
             f"{self.verification}\n"
-            f"limits of {self.verification.precision:<10}{verdict}; "
-            f"the pictures that differ: {self.folder / 'verify-flips.csv'}, .png"
+            f"{'limits':<20}of {self.verification.precision}: {verdict}\n"
+            f"{'differing pictures':<20}{self.folder / 'verify-flips.csv'} and .png"
         )
 
 

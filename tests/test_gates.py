@@ -63,7 +63,10 @@ def test_a_row_that_gains_accuracy_keeps_a_limit_of_zero(good):
     better = copy.deepcopy(good)
     for row in better["rows"]:
         row["answers"]["difference"] = 0.0 if row["is_reference"] else 0.01
-    assert _broken(check(better, Limits(max_drop=0.0))) == []
+    gates = check(better, Limits(max_drop=0.0))
+    assert _broken(gates) == []
+    assert [gate.row for gate in gates] == [row["name"] for row in good["rows"][1:]]
+    assert not any("-0.00" in gate.says for gate in check(good, Limits(max_drop=0.5)))
 
 
 def test_the_time_of_a_named_row(good):

@@ -67,6 +67,23 @@ def test_without_arguments_it_takes_the_current_folder_and_says_so(album: Path) 
     assert "3 pictures below the current folder" in done.stderr
 
 
+def test_a_provider_that_does_not_start_is_one_plain_line(album: Path) -> None:
+    from catdog_edge import ProviderError, automatic, providers
+    from catdog_edge.modelfile import find_model
+
+    refused = 0
+    for name in automatic.offered():
+        try:
+            providers.open_session(find_model(TINY), name, providers.Settings(1, spin=False))
+        except ProviderError:
+            refused += 1
+    automatic._warned.clear()
+    done = predict("a.png", "--json")
+    assert done.stderr.count("going on without it") == refused
+    assert "RuntimeWarning" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1 + refused
+
+
 def test_a_list_on_standard_input(album: Path) -> None:
     done = predict("-", "--json", input="a.png\n\nbelow/c.png\r\n")
     assert list(answers(done).values()) == ["cat", "dog"]

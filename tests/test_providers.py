@@ -209,13 +209,28 @@ def test_the_trials_input_is_what_the_session_takes(name: str) -> None:
     assert frames.std() > 0.1 * frames.max()
 
 
-def test_settings_reach_the_session() -> None:
-    session = providers.start(
-        find_model(TINY), [("CPUExecutionProvider", {})], providers.Settings(3, spin=False)
-    )
+@pytest.mark.parametrize(
+    ("spin", "allowed", "duration"),
+    [(False, "0", None), (0, "0", None), (True, "1", None), (200, "1", "200")],
+)
+def test_settings_reach_the_session(spin: int, allowed: str, duration: str | None) -> None:
+    settings = providers.Settings(3, spin)
+    session = providers.start(find_model(TINY), [("CPUExecutionProvider", {})], settings)
     options = session.get_session_options()
     assert options.intra_op_num_threads == 3
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == allowed
+    key = "session.intra_op.spin_duration_us"
+    if duration is None:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry(key)
+    else:
+        assert options.get_session_config_entry(key) == duration
+
+
+@pytest.mark.parametrize("spin", [-1, 0.5, "1", None])
+def test_a_wrong_spin_is_a_value_error(spin: object) -> None:
+    with pytest.raises(ValueError, match="spin must be"):
+        Classifier(TINY, spin=spin)  # type: ignore[arg-type]
 
 
 def test_bound_buffers_answer_like_plain_calls() -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
 from benchdoc import ROWS, document
 
-from benchmarks import report
+from benchmarks import report, words
 
 
 @pytest.fixture(scope="module")
@@ -106,17 +106,39 @@ def test_files_are_written_and_read_back(doc, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "text"),
     [(0.0523, "0.052"), (0.523, "0.52"), (1.25, "1.25"), (12.34, "12.3")],
 )
-def test_figures_have_the_digits_that_count(value, words):
-    assert report.figure(value) == words
+def test_figures_have_the_digits_that_count(value, text):
+    assert words.figure(value) == text
 
 
 def test_words():
-    assert report.shorten("pytorch-channels-last", 12) == "pytor~s-last"
-    assert report.p_value(0.0004) == "<0.001"
-    assert report.p_value(1.0) == "1"
-    assert report.milliseconds(-0.08) == "-0.08"
-    assert report.milliseconds(123.4) == "123"
-    assert report.wrap("a " * 60 + "b")[0] == "a " * 49 + "a"
+    assert words.shorten("pytorch-channels-last", 12) == "pytor~s-last"
+    assert words.p_value(0.0004) == "<0.001"
+    assert words.p_value(1.0) == "1"
+    assert words.milliseconds(-0.08) == "-0.08"
+    assert words.milliseconds(123.4) == "123"
+    assert words.wrap("a " * 60 + "b")[0] == "a " * 49 + "a"
+
+
+def test_the_documentation_names_every_key_and_only_options_that_exist(doc):
+    import re
+
+    from catdog_edge.cli import main
+
+    text = (Path(__file__).parent.parent / "docs" / "bench.md").read_text()
+    told = set(re.findall(r"`([a-z0-9_]+)`", text))
+    row = doc["rows"][0]
+    parts = [doc, row, row["latency"]["warm_up"], row["answers"]["calibration"][0]]
+    parts += [doc[name] for name in ("model", "data", "settings", "environment", "quiet")]
+    parts += [row[name] for name in ("ratio", "latency", "stages_ms", "cold", "answers")]
+    for part in (*parts, doc["corruptions"]):
+        assert set(part) <= told
+    shown = text.replace("\n          --", " --")  # the workflow's folded command in one line
+    for command, expected in (("bench", "--max-ratio"), ("export", "--quantize")):
+        known = {option for param in main.commands[command].params for option in param.opts}
+        lines = re.findall(rf"catdog-edge {command}( [^#\n]*)", shown)
+        used = {option for line in lines for option in re.findall(r"--[a-z-]+", line)}
+        assert expected in used
+        assert used <= known

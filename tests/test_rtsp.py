@@ -268,22 +268,40 @@ sys.stdin.read()
 """
 
 
-@needs_rtsp
-def test_a_reader_that_is_killed_leaves_no_process(server: servers.RtspServer) -> None:
-    reader = subprocess.Popen(
-        [sys.executable, "-c", _READER, server.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert reader.stdout.readline() == b"True\n"
-    stat = [p.read_text().split() for p in Path("/proc").glob("[0-9]*/stat")]
-    (held,) = [int(fields[0]) for fields in stat if fields[3] == str(reader.pid)]
-    reader.kill()
-    reader.wait()
-    reader.stdin.close()
-    reader.stdout.close()
-    end = time.monotonic() + 5
-    while Path(f"/proc/{held}/cmdline").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not Path(f"/proc/{held}/cmdline").exists()
+def marked(mark: str) -> list[int]:
+    """The processes with a mark in their environment, whoever is their parent."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"CATDOG_TEST_MARK={mark}".encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "forgets to close"])
+def test_a_reader_that_ends_without_closing_leaves_no_process(folder: Path, killed: bool) -> None:
+    mark = f"{os.getpid()}-{time.monotonic_ns()}"
+    with servers.MjpegServer(folder, FPS) as server:
+        reader = subprocess.Popen(
+            [sys.executable, "-c", _READER, server.url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "CATDOG_TEST_MARK": mark},
+        )
+        assert reader.stdout.readline() == b"True\n"
+        assert len(marked(mark)) == 2, "the reader and the process that holds its camera"
+        if killed:
+            reader.kill()
+        _out, said = reader.communicate(timeout=30)
+        assert reader.returncode == (-signal.SIGKILL if killed else 0)
+        assert said == b""
+        end = time.monotonic() + 5
+        while marked(mark) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert marked(mark) == []
 
 
 SECRET = "pa ss/w@rd#1"

@@ -24,8 +24,8 @@ from catdog_edge.training.checkpoint import load_checkpoint, read_checkpoint
 from catdog_edge.training.models import ARCHITECTURES
 
 RUN_FILES = {
-    "args.yaml", "best.pt", "confusion.png", "curves.png", "last.pt", "mistakes.png",
-    "results.csv", "skipped.csv", "split.csv", "summary.json",
+    "args.yaml", "best.pt", "confusion.png", "curves.png", "data.png", "last.pt", "mistakes.png",
+    "results.csv", "review.csv", "skipped.csv", "split.csv", "summary.json",
 }  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_a_run_leaves_the_files_of_the_design(trained: Path) -> None:
     summary = json.loads((trained / "summary.json").read_text())
     best = max(float(row["val_accuracy"]) for row in rows)
     assert summary["best"]["val_accuracy"] == pytest.approx(best, abs=1e-5)
-    for picture in ("curves.png", "confusion.png", "mistakes.png"):
+    for picture in ("data.png", "curves.png", "confusion.png", "mistakes.png"):
         assert (trained / picture).read_bytes().startswith(b"\x89PNG")
 
 

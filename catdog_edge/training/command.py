@@ -5,7 +5,6 @@ Joins the rooms of training; knows nothing of click's options. Words go to stder
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 import signal
@@ -14,34 +13,28 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import click
-import numpy as np
 import torch
 
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
-from catdog_edge.files import write_text
 from catdog_edge.spec import ModelSpec, squash
 from catdog_edge.training import loop
-from catdog_edge.training.calibration import fit_temperature
-from catdog_edge.training.checkpoint import load_checkpoint, save_checkpoint
+from catdog_edge.training.checkpoint import load_checkpoint
 from catdog_edge.training.data import Dataset, open_dataset, pixels
 from catdog_edge.training.evaluate import Evaluation, Weights, check_labels, evaluate
-from catdog_edge.training.inference import logits, softmax
 from catdog_edge.training.models import architecture
-from catdog_edge.training.plots import Mistake, save_confusion, save_curves, save_mistakes
-from catdog_edge.training.progress import Progress, Reading, duration
+from catdog_edge.training.overview import save_overview
+from catdog_edge.training.progress import Progress, Reading
 from catdog_edge.training.recipes import recipe
+from catdog_edge.training.results import finish
 from catdog_edge.training.runs import Run, new_run, newest_run, run_of
-
-SHOWN_MISTAKES = 30
-"""Errors on the contact sheet; more does not fit a page that people look at."""
+from catdog_edge.training.words import say, source_name
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class TrainOptions:
     split: tuple[int, int, int]
     limit: int | None
     arch: str
-    recipe: str
+    recipe: str | None
     epochs: int | None
     batch_size: int | None
     lr: float | None
@@ -72,7 +65,8 @@ def train(options: TrainOptions) -> Run:
             diverged, or the run was interrupted (it says how to go on).
     """
     device = choose_device(options.device)
-    arch, chosen = architecture(options.arch), recipe(options.recipe)
+    arch = architecture(options.arch)
+    chosen = recipe(options.recipe or arch.recipe)
     steps = squash(arch.size, arch.size)
     dataset = open_dataset(
         options.data,
@@ -116,6 +110,7 @@ def train(options: TrainOptions) -> Run:
     )
     run = new_run(options.name, f"{Path(dataset.source).stem}-{arch.name}")
     spec = spec.replace(trained_on=_trained_on(dataset, plan))
+    save_overview(run.folder / "data.png", dataset)
     dataset.write_split_csv(run.split_csv)
     dataset.write_skipped_csv(run.folder / "skipped.csv")
     run.write_args(_args(dataset, options, plan))
@@ -200,20 +195,10 @@ def choose_device(name: str) -> str:
     return name
 
 
-def say(text: str) -> None:
-    """A line for people."""
-    click.echo(text, err=True)
-
-
 def describe(dataset: Dataset) -> None:
     """Say what the data is."""
     for line in dataset.describe():
         say(line)
-
-
-def source_name(dataset: Dataset) -> str:
-    """How the data is called in words for people."""
-    return "the drawn sample set" if dataset.is_sample else str(dataset.source)
 
 
 def git_commit() -> str:
@@ -278,91 +263,8 @@ def _fit(
             f"stopped in epoch {trainer.epoch + 1} of {plan.epochs}; all is saved, go on with: "
             f"catdog-edge train --resume --name {run.name}"
         )
-    best = trainer.best_epoch()
-    if best is None:
-        raise CatdogError(f"{run.folder}: no epoch was trained; give --epochs 1 or more")
-
-    network, spec = load_checkpoint(run.weights)
-    values = logits(network, spec.normalization, val_pixels)
-    spec = spec.replace(temperature=fit_temperature(values, val_labels))
-    answers = softmax(values, spec.temperature)
-    result = evaluate(answers, val_labels, spec.labels)
-    validation = result.to_dict()
-    spec = spec.replace(
-        trained_on={**spec.trained_on, "best_epoch": best.epoch},
-        metrics={
-            "validation": {
-                name: validation[name]
-                for name in (
-                    "pictures", "accuracy", "accuracy_low", "accuracy_high", "log_loss",
-                    "expected_calibration_error",
-                )
-            }
-        },
-    )  # fmt: skip
-    save_checkpoint(run.weights, network.state_dict(), spec)
-
-    where = f"{source_name(dataset) if dataset.is_sample else Path(dataset.source).name}"
-    save_curves(run.folder / "curves.png", trainer.rows, best, f"{spec.architecture} on {where}")
-    save_confusion(
-        run.folder / "confusion.png",
-        np.array(result.confusion),
-        spec.labels,
-        f"validation: {result.accuracy:.2%} of {result.pictures:,}",
-    )
-    mistakes = _mistakes(answers, val_pixels, val_labels, [item.file for item in val_items], spec)
-    save_mistakes(
-        run.folder / "mistakes.png",
-        mistakes[:SHOWN_MISTAKES],
-        f"{min(len(mistakes), SHOWN_MISTAKES)} of {len(mistakes)} errors on validation, "
-        "the most confident first",
-    )
-    seconds = sum(row.seconds for row in trainer.rows)
-    write_text(
-        run.folder / "summary.json",
-        json.dumps(
-            {
-                "run": run.name,
-                "architecture": spec.architecture,
-                "labels": spec.labels,
-                "epochs": len(trainer.rows),
-                "best": asdict(best),
-                "seconds_of_training": round(seconds, 1),
-                "precision": plan.precision,
-                "temperature": spec.temperature,
-                "validation": validation,
-                "tool_version": __version__,
-            },
-            indent=2,
-        ),
-    )
-    say(
-        f"\ntrained in {duration(seconds)}; validation accuracy {result.accuracy:.2%} "
-        f"(95 % interval {result.accuracy_low:.2%} to {result.accuracy_high:.2%}), "
-        f"best of epoch {best.epoch}\n"
-        f"weights   {run.weights}\n"
-        f"pictures  {run.folder}/curves.png, confusion.png, mistakes.png\n"
-        f"next      catdog-edge eval; catdog-edge export --quantize; catdog-edge bench"
-    )
+    finish(run, dataset, trainer, (val_pixels, val_labels), [item.file for item in val_items])
     return run
-
-
-def _mistakes(
-    answers: np.ndarray, pictures: np.ndarray, truth: np.ndarray, files: list[str], spec: ModelSpec
-) -> list[Mistake]:
-    answered = answers.argmax(axis=1)
-    wrong = np.flatnonzero(answered != truth)
-    ranked = wrong[np.argsort(-answers[wrong, answered[wrong]], kind="stable")]
-    return [
-        Mistake(
-            picture=np.array(pictures[index]),
-            file=files[index],
-            truth=spec.labels[truth[index]],
-            answer=spec.labels[answered[index]],
-            confidence=float(answers[index, answered[index]]),
-        )
-        for index in ranked
-    ]
 
 
 def _trained_on(dataset: Dataset, plan: loop.Plan) -> dict[str, Any]:

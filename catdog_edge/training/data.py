@@ -48,7 +48,8 @@ def open_dataset(
     changed.
 
     Args:
-        source: A folder, a `.zip`, or `sample`; `None` takes `$CATDOG_DATA` or else `sample`.
+        source: A folder, a `.zip`, `sample`, or `oxford-pets` (fetched); `None` takes
+            `$CATDOG_DATA` or else `sample`.
         labels: Class names in index order; see `layouts.find_layout`.
         split: Shares of train, val and test. A share of 0 means that there is none.
         limit: Take at most this many pictures, stratified by class and split (one of each at
@@ -213,8 +214,8 @@ def _check_classes(dataset: Dataset, wanted: Sequence[str]) -> None:
             if not count:
                 of = sum(counts[name][label] for name in SPLITS)
                 raise DataError(
-                    f"{dataset.source}: the {split} split has no {label!r} (there are {of:,} in "
-                    "all); add pictures, or give that split a larger share with --split"
+                    f"{dataset.source}: the {split} split has no {label!r} ({of:,} in all); "
+                    "add pictures, or give that split a larger share with --split"
                 )
 
 

@@ -290,20 +290,24 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def make_optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
     """The recipe's optimiser; biases and normalisation layers get no weight decay.
 
-    Under Muon the convolutions take orthogonal steps and all else takes AdamW's.
+    Under Muon the convolutions and hidden layers take orthogonal steps; the last layer, what
+    has one dimension, and depthwise convolutions (nothing to orthogonalise) take AdamW's.
     """
     parameters = list(network.parameters())
+    last = [parameter for parameter in parameters if parameter.ndim >= 2][-1:]
+    hidden, plain, small = [], [], []
+    for parameter in parameters:
+        depthwise = parameter.ndim == 4 and parameter.shape[1] == 1
+        if parameter.ndim < 2:
+            small.append(parameter)
+        elif depthwise or any(parameter is one for one in last):
+            plain.append(parameter)
+        else:
+            hidden.append(parameter)
     groups: list[dict[str, Any]] = [
-        {
-            "params": [parameter for parameter in parameters if chosen(parameter.ndim)],
-            "weight_decay": decay,
-            "orthogonal": orthogonal,
-        }
-        for chosen, decay, orthogonal in (
-            (lambda dimensions: dimensions == 4, recipe.weight_decay, True),
-            (lambda dimensions: dimensions in (2, 3), recipe.weight_decay, False),
-            (lambda dimensions: dimensions < 2, 0.0, False),
-        )
+        {"params": hidden, "weight_decay": recipe.weight_decay, "orthogonal": True},
+        {"params": plain, "weight_decay": recipe.weight_decay, "orthogonal": False},
+        {"params": small, "weight_decay": 0.0, "orthogonal": False},
     ]
     if recipe.optimizer == "muon":
         return Muon(groups, lr=lr, momentum=recipe.momentum)

@@ -23,6 +23,9 @@ from catdog_edge.training import drawings
 SAMPLE = "sample"
 """The name of the drawn set where a folder or a zip could stand."""
 
+PETS = "oxford-pets"
+"""The name of a data set that is fetched; see `pets`."""
+
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"}
 
 
@@ -65,7 +68,8 @@ def open_source(source: str | os.PathLike[str] | None) -> Source:
     """Open a folder, a zip, or the sample.
 
     Args:
-        source: A path, or `sample`; `None` takes `$CATDOG_DATA`, or else `sample`.
+        source: A path, `sample`, or `oxford-pets`; `None` takes `$CATDOG_DATA`, or else
+            `sample`.
 
     Raises:
         DataError: There is no such folder or zip, or it cannot be read.
@@ -74,6 +78,10 @@ def open_source(source: str | os.PathLike[str] | None) -> Source:
         source = os.environ.get("CATDOG_DATA") or SAMPLE
     if str(source) == SAMPLE:
         return SampleSource()
+    if str(source) == PETS:
+        from catdog_edge.training import pets
+
+        return FolderSource(pets.pets_folder())
     path = Path(source).expanduser().absolute()
     try:
         if path.is_dir():

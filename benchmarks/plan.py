@@ -1,0 +1,273 @@
+"""What a bench will measure: which run, files, rows and pictures, or why it cannot.
+
+Everything that can be wrong with what was asked for is found here, before anything is timed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import environment, gates, loadgen
+from benchmarks.subjects import Row, Subject, base_names, open_subject, plan_rows
+from catdog_edge import automatic
+from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
+from catdog_edge.files import cannot_write
+from catdog_edge.modelfile import find_model
+from catdog_edge.threads import Threads, choose_threads
+from catdog_edge.training.data import Dataset, Item, open_dataset
+from catdog_edge.training.evaluate import check_labels
+from catdog_edge.training.progress import Reading
+from catdog_edge.training.runs import Run, newest_run, run_of
+from catdog_edge.training.words import source_name
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """The options of `catdog-edge bench`.
+
+    Attributes:
+        weights: A checkpoint; `None`: `best.pt` of the newest run.
+        data: A folder, a `.zip` or `sample`; `None`: the run's data and split.
+        also: More exported files, or names of shipped models.
+        seconds: The budget of the interleaved rounds.
+        threads: Thread counts; empty: what the runtime chooses.
+        batches: Batch sizes.
+        providers: Execution providers; empty: the CPU's and all others that start.
+        compiled: Whether `torch.compile` gets a row.
+        cold_starts: Fresh processes per row; 0: none.
+        corruptions: Test pictures per corruption; 0: none.
+        originals: More labelled pictures, for instance at their original size.
+        scenario: Run the rows under MLCommons' LoadGen as well, in this scenario.
+        out: The folder for the files; `None`: the run's.
+        limits: The gates.
+        baseline: A `bench.json` to be held against.
+        force: Compare with a baseline of another machine, model or data all the same.
+    """
+
+    weights: Path | None = None
+    data: str | None = None
+    also: tuple[str, ...] = ()
+    seconds: float = 60.0
+    threads: tuple[int, ...] = ()
+    batches: tuple[int, ...] = (1,)
+    providers: tuple[str, ...] = ()
+    compiled: bool = False
+    cold_starts: int = 3
+    corruptions: int = 100
+    originals: str | None = None
+    scenario: loadgen.Scenario | None = None
+    out: Path | None = None
+    limits: gates.Limits = field(default_factory=gates.Limits)
+    baseline: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be measured; made by `plan`.
+
+    Attributes:
+        weights: The checkpoint.
+        folder: Where the reports go.
+        files: The exported files.
+        rows: All rows that were meant.
+        subjects: Those that opened, PyTorch's first.
+        left_out: `row` and `reason` of the others.
+        dataset: Where the pictures are.
+        items: The test pictures.
+        truth: `int64 [N]`, their labels.
+        card: The environment, as it was before.
+        model: What the document says of the model.
+        data: What the document says of the pictures.
+        baseline: The document to be held against, or `None`.
+    """
+
+    weights: Path
+    folder: Path
+    files: Sequence[Path]
+    rows: Sequence[Row]
+    subjects: Sequence[Subject]
+    left_out: Sequence[dict[str, str]]
+    dataset: Dataset
+    items: Sequence[Item]
+    truth: npt.NDArray[np.int64]
+    card: environment.Environment
+    model: dict[str, Any]
+    data: dict[str, Any]
+    baseline: dict[str, Any] | None
+
+    @property
+    def single(self) -> list[Subject]:
+        """One subject for each file and provider, whatever threads and batch."""
+        found: dict[str, Subject] = {}
+        for subject in self.subjects:
+            found.setdefault(subject.row.base, subject)
+        return list(found.values())
+
+
+def plan(options: BenchOptions) -> Plan:
+    """Find, open and check everything that a bench needs.
+
+    Raises:
+        CatdogError: Weights, exported files, data or baseline are missing, damaged, or do
+            not fit each other; a row that a gate names does not exist; or the folder for the
+            reports cannot be written.
+    """
+    run, weights = _weights(options)
+    folder = options.out or weights.parent
+    files = _files(weights.parent, options.also)
+    chosen = Threads(options.threads[0], "--threads") if options.threads else choose_threads()
+    rows = plan_rows(
+        weights,
+        files,
+        providers=options.providers or ("cpu", *automatic.offered()),
+        threads=options.threads or (chosen.count,),
+        batches=options.batches,
+        compiled=options.compiled,
+    )
+    _known_rows(options.limits.max_ratio, rows)
+    baseline = gates.read_baseline(options.baseline) if options.baseline else None
+    if options.scenario is not None:
+        loadgen.load()
+    _writable(folder)
+    subjects, left_out = _open(rows, named=bool(options.providers))
+    dataset = _dataset(options, run)
+    spec = subjects[0].spec
+    items = dataset.items_of("test")
+    found = Plan(
+        weights=weights,
+        folder=folder,
+        files=files,
+        rows=rows,
+        subjects=subjects,
+        left_out=left_out,
+        dataset=dataset,
+        items=items,
+        truth=np.array([item.label for item in items], dtype=np.int64),
+        card=environment.look(chosen),
+        model={
+            "architecture": spec.architecture,
+            "labels": list(spec.labels),
+            "height": spec.height,
+            "width": spec.width,
+            "temperature": spec.temperature,
+            "trained_on": dict(spec.trained_on),
+        },
+        data={
+            "name": "sample" if dataset.is_sample else Path(dataset.source).name,
+            "drawings": dataset.is_sample,
+            "split": "test",
+            "pictures": len(items),
+            "counts": dict(dataset.counts()["test"]),
+            "digest": _digest(items),
+        },
+        baseline=baseline,
+    )
+    for subject in found.single:
+        check_labels(subject.spec, dataset.labels, Path(subject.row.file), dataset.source)
+    if not items:
+        raise DataError(
+            f"{source_name(dataset)} has no test pictures; bench measures on those alone: "
+            "name other data with --data"
+        )
+    if baseline is not None and options.baseline is not None and not options.force:
+        gates.check_comparable(
+            baseline,
+            options.baseline,
+            environment=found.card.to_dict(),
+            model=found.model,
+            data=found.data,
+        )
+    return found
+
+
+def _dataset(options: BenchOptions, run: Run | None) -> Dataset:
+    if options.data is not None or run is None:
+        return open_dataset(options.data, progress=Reading())
+    return run.dataset(progress=Reading())
+
+
+def _writable(folder: Path) -> None:
+    """Find out before minutes of measuring that the reports cannot be kept.
+
+    Raises:
+        CatdogError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _weights(options: BenchOptions) -> tuple[Run | None, Path]:
+    if options.weights is None:
+        run = newest_run()
+        return run, run.weights
+    if options.weights.suffix in (".onnx", ".ort"):
+        raise ModelError(
+            f"{options.weights} is an exported file; --weights names the checkpoint beside it "
+            "that it is compared with, --also names more exported files"
+        )
+    return run_of(options.weights), options.weights
+
+
+def _files(folder: Path, also: Sequence[str]) -> list[Path]:
+    """The exported files of a run, the plain one first, and the others that were named."""
+    found = sorted([*folder.glob("*.onnx"), *folder.glob("*.ort")], key=lambda one: one.name)
+    found.sort(key=lambda one: one.name != "model.onnx")
+    for name in also:
+        path = find_model(name).path
+        assert path is not None
+        found.append(path)
+    if not found:
+        raise ModelError(
+            f"{folder} has no exported file to compare with PyTorch; make one with: "
+            f"catdog-edge export --quantize --weights {folder / 'best.pt'}"
+        )
+    if len(set(base_names(found))) < len(found):
+        raise ModelError("two of the files have the same name and folder; name each only once")
+    return found
+
+
+def _known_rows(names: Mapping[str, float], rows: Sequence[Row]) -> None:
+    known = [row.name for row in rows]
+    for name in names:
+        if name not in known:
+            raise CatdogError(
+                f"--max-ratio names {name}, which is no row of this run; "
+                f"the rows are: {', '.join(known)}"
+            )
+
+
+def _open(rows: Sequence[Row], named: bool) -> tuple[list[Subject], list[dict[str, str]]]:
+    """Open the rows; a provider that was not asked for by name may fail to start."""
+    subjects: list[Subject] = []
+    left_out = []
+    for row in rows:
+        try:
+            subjects.append(open_subject(row))
+        except ProviderError as error:
+            if named:
+                raise
+            left_out.append({"row": row.name, "reason": str(error)})
+        except CatdogError as error:
+            if row.variant != "compile":
+                raise
+            left_out.append({"row": row.name, "reason": str(error)})
+    return subjects, left_out
+
+
+def _digest(items: Sequence[Item]) -> str:
+    """Tells one set of labelled test pictures from another, whatever their names and order."""
+    text = "\n".join(sorted(f"{item.digest} {item.label}" for item in items))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

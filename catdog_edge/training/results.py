@@ -1,0 +1,157 @@
+"""What a finished run leaves behind: calibrated weights, figures, pictures, and a list to review.
+
+Knows validation and training pictures; the test split is for `eval` and `bench` alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge import __version__
+from catdog_edge.errors import CatdogError
+from catdog_edge.files import write_text
+from catdog_edge.spec import ModelSpec
+from catdog_edge.training.calibration import fit_temperature
+from catdog_edge.training.checkpoint import load_checkpoint, save_checkpoint
+from catdog_edge.training.data import Dataset
+from catdog_edge.training.evaluate import Evaluation, evaluate
+from catdog_edge.training.inference import logits, softmax
+from catdog_edge.training.loop import EpochRow, Labels, Pixels, Trainer
+from catdog_edge.training.plots import Mistake, save_confusion, save_curves, save_mistakes
+from catdog_edge.training.progress import duration
+from catdog_edge.training.review import review, write_review_csv
+from catdog_edge.training.runs import Run
+from catdog_edge.training.words import say, source_name
+
+SHOWN_MISTAKES = 30
+"""Errors on the contact sheet; more does not fit a page that people look at."""
+
+KEPT_METRICS = (
+    "pictures",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "log_loss",
+    "expected_calibration_error",
+)
+"""What of the evaluation travels with the weights."""
+
+
+def finish(
+    run: Run,
+    dataset: Dataset,
+    trainer: Trainer,
+    val: tuple[Pixels, Labels],
+    val_files: Sequence[str],
+) -> None:
+    """Calibrate the best weights and write all that a person wants to see of the run.
+
+    Args:
+        run: Where it goes.
+        dataset: What was trained on.
+        trainer: After its last epoch.
+        val: Validation pictures `uint8 [N,H,W,3]` BGR and labels `int64 [N]`.
+        val_files: Their names.
+
+    Raises:
+        CatdogError: A file cannot be read or written.
+    """
+    best = trainer.best_epoch()
+    if best is None:
+        raise CatdogError(f"{run.folder}: no epoch was trained; give --epochs 1 or more")
+    network, spec = load_checkpoint(run.weights)
+    values = logits(network, spec.normalization, val[0])
+    spec = spec.replace(temperature=fit_temperature(values, val[1]))
+    answers = softmax(values, spec.temperature)
+    result = evaluate(answers, val[1], spec.labels)
+    validation = result.to_dict()
+    spec = spec.replace(
+        trained_on={**spec.trained_on, "best_epoch": best.epoch},
+        metrics={"validation": {name: validation[name] for name in KEPT_METRICS}},
+    )
+    save_checkpoint(run.weights, network.state_dict(), spec)
+
+    _save_pictures(run.folder, dataset, trainer.rows, best, result, answers, val, val_files, spec)
+    on_train = softmax(logits(network, spec.normalization, trainer.train[0]), spec.temperature)
+    suspects = review(dataset, {"train": on_train, "val": answers}, spec.resize)
+    write_review_csv(run.folder / "review.csv", suspects)
+
+    seconds = sum(row.seconds for row in trainer.rows)
+    summary = {
+        "run": run.name,
+        "architecture": spec.architecture,
+        "labels": spec.labels,
+        "epochs": len(trainer.rows),
+        "best": asdict(best),
+        "seconds_of_training": round(seconds, 1),
+        "precision": trainer.plan.precision,
+        "temperature": spec.temperature,
+        "validation": validation,
+        "tool_version": __version__,
+    }
+    write_text(run.folder / "summary.json", json.dumps(summary, indent=2))
+    say(
+        f"\ntrained in {duration(seconds)}; validation accuracy {result.accuracy:.2%} "
+        f"(95 % interval {result.accuracy_low:.2%} to {result.accuracy_high:.2%}), "
+        f"best of epoch {best.epoch}\n"
+        f"weights   {run.weights}\n"
+        f"pictures  {run.folder}: data.png, curves.png, confusion.png, mistakes.png\n"
+        f"review    {run.folder}/review.csv: {len(suspects):,} doubtful labels and copies\n"
+        f"next      catdog-edge eval; catdog-edge export --quantize; catdog-edge bench"
+    )
+
+
+def _save_pictures(
+    folder: Path,
+    dataset: Dataset,
+    rows: Sequence[EpochRow],
+    best: EpochRow,
+    result: Evaluation,
+    answers: npt.NDArray[np.float32],
+    val: tuple[Pixels, Labels],
+    val_files: Sequence[str],
+    spec: ModelSpec,
+) -> None:
+    where = source_name(dataset) if dataset.is_sample else Path(dataset.source).name
+    save_curves(folder / "curves.png", rows, best, f"{spec.architecture} on {where}")
+    save_confusion(
+        folder / "confusion.png",
+        np.array(result.confusion),
+        spec.labels,
+        f"validation: {result.accuracy:.2%} of {result.pictures:,}",
+    )
+    mistakes = _mistakes(answers, *val, val_files, spec)
+    save_mistakes(
+        folder / "mistakes.png",
+        mistakes[:SHOWN_MISTAKES],
+        f"{min(len(mistakes), SHOWN_MISTAKES)} of {len(mistakes)} errors on validation, "
+        "the most confident first",
+    )
+
+
+def _mistakes(
+    answers: npt.NDArray[np.float32],
+    pictures: Pixels,
+    truth: Labels,
+    files: Sequence[str],
+    spec: ModelSpec,
+) -> list[Mistake]:
+    answered = answers.argmax(axis=1)
+    wrong = np.flatnonzero(answered != truth)
+    ranked = wrong[np.argsort(-answers[wrong, answered[wrong]], kind="stable")]
+    return [
+        Mistake(
+            picture=np.array(pictures[index]),
+            file=files[index],
+            truth=spec.labels[truth[index]],
+            answer=spec.labels[answered[index]],
+            confidence=float(answers[index, answered[index]]),
+        )
+        for index in ranked
+    ]

@@ -1,0 +1,374 @@
+"""One export: every file is made in a temporary folder, judged, and kept or refused.
+
+Knows the order of the steps and what to write down; where weights and pictures come from is
+for `command`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+from torch import nn
+
+from catdog_edge import __version__
+from catdog_edge.errors import ModelError
+from catdog_edge.files import write_text, written_whole
+from catdog_edge.spec import Layout, ModelSpec
+from catdog_edge.training.inference import probabilities
+from catdog_edge.training.words import say
+from exporters import graph
+from exporters.calibrate import Calibration
+from exporters.flips import save_flip_sheet, write_flips
+from exporters.gates import Checked, check, race, too_slow
+from exporters.half import halve
+from exporters.optimized import integer_layers, optimized_graph
+from exporters.ort_format import write_ort
+from exporters.quantize import quantize_dynamic
+from exporters.report import Row, machine, with_metrics
+from exporters.sample import Sample
+from exporters.sensitivity import PICTURES, Found, LayerError, give_back, rank_layers
+from exporters.session import Pictures
+from exporters.static import SCHEMES, Calibrated, Scheme, calibrate
+from exporters.text import megabytes
+from exporters.timing import Ratio
+from exporters.to_onnx import export_onnx
+from exporters.verify import Verification
+
+FP32 = "model.onnx"
+DYNAMIC = "model.dynamic.onnx"
+STATIC = "model.static.onnx"
+HALF = "model.half.onnx"
+
+RACE_SECONDS = 5.0
+"""How long a candidate and fp32 take turns."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of `catdog-edge export`."""
+
+    weights: Path | None
+    data: str | None
+    out: Path | None
+    quantize: Literal["dynamic", "static", "all"] | None
+    half: bool
+    format: Literal["onnx", "ort"]
+    layout: Layout
+    batch: int | None
+    opset: int
+    logits: bool
+    calibration: Calibration
+    calibration_pictures: int
+    max_drop: float
+    keep_slower: bool
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that was made, not yet judged.
+
+    Attributes:
+        path: Where it is for now; its name is the one that it would keep.
+        how: How it was quantized; goes into its spec.
+        report: More on that, for `export.json` alone.
+        fault: What is wrong with it beyond its answers and its speed.
+    """
+
+    path: Path
+    how: Mapping[str, Any] | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
+
+
+class Job:
+    """One export.
+
+    Args:
+        options: What was asked for.
+        sample: The pictures that every file is checked on.
+        folder: Where files go that are kept.
+        scratch: An empty folder for those that are not, yet.
+    """
+
+    def __init__(self, options: ExportOptions, sample: Sample, folder: Path, scratch: Path) -> None:
+        self._options = options
+        self._sample = sample
+        self._folder = folder
+        self._scratch = scratch
+        self._source = scratch / FP32
+        self._rows: list[Row] = []
+
+    def fp32(self, network: nn.Module, spec: ModelSpec, weights: str) -> None:
+        """Make `model.onnx`, the reference of all other files.
+
+        Raises:
+            GateError: It does not answer as PyTorch does; nothing is kept.
+        """
+        options, path = self._options, self._source
+        report = export_onnx(
+            network,
+            spec,
+            path,
+            layout=options.layout,
+            batch=options.batch,
+            opset=options.opset,
+            logits=options.logits,
+        )
+        say(
+            f"{FP32}: opset {report.opset}, IR {report.ir_version}, {megabytes(report.bytes)}, "
+            f"{report.nodes_before} nodes simplified to {report.nodes_after}; {report.folded}"
+        )
+        pictures = self._sample.pictures
+        say(f"asking PyTorch about {len(pictures):,} pictures")
+        reference = probabilities(network, spec, pictures)
+        checked = check(path, FP32, reference, spec, self._sample, logits=options.logits)
+        checked.verification.require(FP32)
+        self._reference, self._spec = checked.answers, checked.spec
+        details = {
+            "opset": report.opset,
+            "ir_version": report.ir_version,
+            "layout": report.layout,
+            "nodes_before": report.nodes_before,
+            "nodes": report.nodes_after,
+            "operators": report.operators,
+            "folded": report.folded,
+        }
+        timing = race({FP32: path}, self._sample, RACE_SECONDS / 2)
+        row = self._row(path, checked, weights, timing.rows[FP32].p50 * 1e3, None, details)
+        self._keep(row, checked.spec)
+
+    def dynamic(self) -> None:
+        """Make `model.dynamic.onnx`."""
+        path = self._scratch / DYNAMIC
+        report = quantize_dynamic(self._source, path)
+        count = len(report.quantized)
+        say(
+            f"{DYNAMIC}: {count} linear layer{'s' if count > 1 else ''} with {report.share:.1%} of "
+            f"the parameters, {megabytes(report.bytes_before)} to {megabytes(report.bytes)}"
+        )
+        how = {"kind": "dynamic", "layers": list(report.quantized), "share": report.share}
+        self._judge(Candidate(path, how))
+
+    def static(self, pictures: Pictures, source: str) -> None:
+        """Make `model.static.onnx`.
+
+        Args:
+            pictures: `uint8 [N,S,S,3]`, BGR, of the training split.
+            source: What they are called.
+
+        Raises:
+            ModelError: No kind of int8 loads in this onnxruntime.
+        """
+        method = self._options.calibration
+        say(f"{STATIC}: measuring activations on {len(pictures)} {source} ({method})")
+        calibrated = calibrate(self._source, pictures, method)
+        attempts: list[dict[str, Any]] = []
+        tried: list[tuple[Scheme, Found]] = []
+        for scheme in SCHEMES:
+            found = self._search(calibrated, pictures, scheme, attempts)
+            if found is not None:
+                tried.append((scheme, found))
+                if found.passed:
+                    break
+            if scheme != SCHEMES[-1]:
+                say(f"  {scheme} is not good enough; trying the next kind")
+        if not tried:
+            raise ModelError(f"{STATIC}: no kind of int8 loads in this onnxruntime; see above")
+        scheme, found = max(tried, key=lambda pair: _merit(pair[1]))
+        path = self._write_static(found.model, calibrated)
+        runtime = optimized_graph(path)
+        integer = integer_layers(runtime, calibrated.layers)
+        how = {
+            "kind": "static",
+            "scheme": scheme,
+            "calibration": calibrated.method,
+            "calibration_pictures": calibrated.pictures,
+            "float_layers": list(found.in_float),
+            "layers": len(calibrated.layers),
+            "integer_layers_at_run_time": len(integer),
+        }
+        report = {
+            "attempts": attempts,
+            "sensitivity": [asdict(entry) for entry in found.ranking],
+            "first_operator_at_run_time": runtime.graph.node[0].op_type,
+        }
+        broken = sorted(integer.intersection(found.in_float))
+        fault = f"onnxruntime runs {', '.join(broken)} in integers all the same" if broken else ""
+        self._judge(Candidate(path, how, report, fault))
+
+    def half(self) -> None:
+        """Make `model.half.onnx`."""
+        path = self._scratch / HALF
+        model, spec = halve(self._source)
+        graph.stamp(model, spec)
+        graph.write_model(model, path)
+        say(f"{HALF}: {megabytes(path.stat().st_size)}")
+        self._judge(Candidate(path))
+
+    def ort(self) -> None:
+        """Make `model.ort` and, where the static file was kept, `model.static.ort`."""
+        kept = [row.file for row in self._rows if not row.refused]
+        for source in (name for name in (FP32, STATIC) if name in kept):
+            path = (self._scratch / source).with_suffix(".ort")
+            write_ort(self._scratch / source, path)
+            say(f"{path.name}: {megabytes(path.stat().st_size)}")
+            self._judge(Candidate(path))
+
+    def finish(self, weights: str, source: str) -> tuple[tuple[Row, ...], dict[str, Any]]:
+        """Write `export.json` and the pictures on which files differ.
+
+        Args:
+            weights: What the checkpoint is called.
+            source: What the data is called.
+
+        Returns:
+            The rows, and what stands in `export.json`.
+        """
+        document = {
+            "tool_version": __version__,
+            "weights": weights,
+            "data": source,
+            "checked_on": self._sample.source,
+            "machine": machine(),
+            "files": [row.to_dict() for row in self._rows],
+        }
+        write_text(self._folder / "export.json", json.dumps(document, indent=2) + "\n")
+        flips = [(row.file, flip) for row in self._rows for flip in row.verification.flips]
+        labels, files = self._spec.labels, self._sample.files
+        write_flips(self._folder / "verify-flips.csv", flips, labels, files)
+        sheet = self._folder / "verify-flips.png"
+        save_flip_sheet(sheet, flips, labels, files, self._sample.pictures)
+        return tuple(self._rows), document
+
+    def _search(
+        self,
+        calibrated: Calibrated,
+        pictures: Pictures,
+        scheme: Scheme,
+        attempts: list[dict[str, Any]],
+    ) -> Found | None:
+        """Find which layers to leave in float; a fallback scheme is tried without any."""
+
+        def judge(model: onnx.ModelProto) -> Verification:
+            return self._check(self._write_static(model, calibrated)).verification
+
+        def rank() -> tuple[LayerError, ...]:
+            say(f"  ranking {len(calibrated.layers)} layers by what int8 does to the logits")
+            few = pictures[:: max(1, len(pictures) // PICTURES)]
+            return rank_layers(calibrated, self._source, few, scheme, say)
+
+        most = None if scheme == SCHEMES[0] else 0
+        try:
+            found = give_back(calibrated, judge, rank, scheme, most, say)
+        except ModelError as error:
+            say(f"  {scheme}: {error}")
+            attempts.append({"scheme": scheme, "error": str(error)})
+            return None
+        attempts.extend(
+            {
+                "scheme": scheme,
+                "float_layers": list(step.in_float),
+                "failures": list(step.verification.failures),
+                **step.verification.to_dict(),
+            }
+            for step in found.steps
+        )
+        return found
+
+    def _write_static(self, model: onnx.ModelProto, calibrated: Calibrated) -> Path:
+        path = self._scratch / STATIC
+        graph.stamp(model, calibrated.spec.replace(precision="int8-static"))
+        graph.write_model(model, path)
+        return path
+
+    def _check(self, path: Path) -> Checked:
+        return check(
+            path,
+            path.name,
+            self._reference,
+            self._spec,
+            self._sample,
+            logits=self._options.logits,
+            max_drop=self._options.max_drop,
+        )
+
+    def _judge(self, candidate: Candidate) -> None:
+        """Check and time a candidate against fp32; keep it if nothing speaks against it."""
+        path = candidate.path
+        checked = self._check(path)
+        timing = race({FP32: self._source, path.name: path}, self._sample, RACE_SECONDS)
+        ratio = timing.ratio(path.name)
+        slow = too_slow(ratio)
+        reasons = [candidate.fault, *checked.verification.failures]
+        details: dict[str, Any] = {}
+        if candidate.how is not None:
+            details["quantization"] = {**candidate.how, **candidate.report}
+            if slow and not self._options.keep_slower:
+                reasons.append(f"{slow}; --keep-slower keeps it")
+        reason = "; ".join(reason for reason in reasons if reason)
+        p50 = timing.rows[path.name].p50 * 1e3
+        row = self._row(path, checked, FP32, p50, ratio, details, reason)
+        if slow and not reason:
+            say(f"note: {path.name}: {slow}")
+        if not reason:
+            self._keep(row, checked.spec, candidate.how)
+            return
+        say(f"{path.name}: not kept: {reason}")
+        if (self._folder / path.name).exists():
+            say(f"note: the {path.name} in {self._folder} is of an earlier export")
+        self._rows.append(row)
+
+    def _keep(
+        self, row: Row, spec: ModelSpec, quantization: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the figures into the file, and the file into its place."""
+        path = self._scratch / row.file
+        spec = with_metrics(spec, row, self._sample.source, quantization)
+        if path.suffix == ".ort":
+            model = graph.read_model(path.with_suffix(".onnx"))
+            graph.stamp(model, spec)
+            stamped = self._scratch / "stamped.onnx"
+            graph.write_model(model, stamped)
+            write_ort(stamped, path)
+        else:
+            model = graph.read_model(path)
+            graph.stamp(model, spec)
+            graph.write_model(model, path)
+        with written_whole(self._folder / row.file) as temporary:
+            shutil.copyfile(path, temporary)
+        self._rows.append(replace(row, bytes=path.stat().st_size))
+
+    def _row(
+        self,
+        path: Path,
+        checked: Checked,
+        reference: str,
+        p50_ms: float,
+        ratio: Ratio | None,
+        details: Mapping[str, Any],
+        refused: str = "",
+    ) -> Row:
+        return Row(
+            file=path.name,
+            precision=checked.spec.precision,
+            bytes=path.stat().st_size,
+            verification=checked.verification,
+            reference=reference,
+            p50_ms=p50_ms,
+            ratio=ratio,
+            details=details,
+            refused=refused,
+        )
+
+
+def _merit(found: Found) -> tuple[bool, float, float]:
+    last = found.steps[-1].verification
+    change = 0.0 if last.accuracy is None else last.accuracy.change
+    return found.passed, change, last.clear_agreement

@@ -1,0 +1,143 @@
+"""Timed rows: real sessions, the stages of a call, fresh processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
+pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
+cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+
+from benchrun import make_run
+
+from benchmarks import latency
+from benchmarks.fresh import run_fresh, summarise
+from benchmarks.subjects import OnnxSubject, Row, TorchSubject, open_subject, plan_rows
+from catdog_edge.errors import CatdogError
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, easy_set):
+    return make_run(tmp_path_factory.mktemp("latency") / "lamps", easy_set)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 255, (200, 200, 3), dtype=np.uint8) for _ in range(8)]
+
+
+def _row(run, name="model", threads=1, batch=1):
+    return Row(name, "onnxruntime", str(run.folder / f"{name}.onnx"), threads, batch)
+
+
+def test_every_kind_of_row_answers_alike(run, frames):
+    rows = plan_rows(run.weights, [run.folder / "model.onnx"], threads=(1,))
+    answers = [open_subject(row).probabilities(frames) for row in rows]
+    assert [type(open_subject(row)) for row in rows] == [TorchSubject, TorchSubject, OnnxSubject]
+    for answer in answers:
+        assert answer.shape == (8, 2)
+        assert np.abs(answer - answers[0]).max() < 1e-4
+
+
+def test_a_stage_is_a_part_of_its_call(run, frames):
+    found = latency.stages(open_subject(_row(run)), frames, seconds=0.5)
+    assert list(found) == ["decode", "resize", "session", "rest", "answer"]
+    assert 0 < found["resize"] < found["session"] < found["answer"] * 2
+    assert abs(found["rest"]) < found["answer"]
+    assert found["decode"] > 0
+
+
+def test_a_batch_goes_through_all_frames(run, frames):
+    subject = open_subject(_row(run, batch=3))
+    seen = []
+    asked = subject.probabilities
+
+    class Spy:
+        row, spec = subject.row, subject.spec
+
+        def probabilities(self, batch):
+            seen.append([next(i for i, f in enumerate(frames) if f is one) for one in batch])
+            return asked(batch)
+
+    call = latency._call(Spy(), frames)
+    for _ in range(4):
+        call()
+    assert seen[:3] == [[0, 1, 2], [3, 4, 5], [6, 7, 0]]
+    assert seen[3] == seen[0]
+
+
+def test_fresh_processes_are_measured_and_summarised(run, frames, tmp_path):
+    picture = latency.save_picture(frames[0], tmp_path / "picture.jpg")
+    rows = [_row(run), Row("broken", "onnxruntime", str(tmp_path / "none.onnx"), 1)]
+    found, failed = latency.cold_starts(rows, picture, runs=2)
+    assert found["model"].runs == 2
+    assert len(found["model"].first_answers_s) == 2
+    assert not found["model"].torch_loaded
+    assert found["model"].first_answer_s > found["model"].load_s
+    assert list(failed) == ["broken"]
+    assert "none.onnx" in failed["broken"]
+
+
+def test_memory_of_the_bench_is_not_charged_to_a_row(run, frames, tmp_path):
+    picture = latency.save_picture(frames[0], tmp_path / "picture.jpg")
+    before = run_fresh(_row(run).to_dict(), picture, seconds=0.1)
+    ballast = np.ones(400_000_000, np.uint8)  # 400 MB, touched
+    after = run_fresh(_row(run).to_dict(), picture, seconds=0.1)
+    assert ballast.sum() == 400_000_000
+    assert abs(after["peak_rss_bytes"] - before["peak_rss_bytes"]) < 60_000_000
+
+
+def test_a_child_that_fails_is_one_line(run, tmp_path):
+    with pytest.raises(CatdogError, match="does not run in a fresh process") as caught:
+        run_fresh(_row(run).to_dict(), tmp_path / "no-picture.jpg")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_child_says_its_answer_first(run, frames, tmp_path):
+    picture = latency.save_picture(frames[0], tmp_path / "picture.jpg")
+    row = json.dumps(_row(run).to_dict())
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.fresh", row, str(picture), "0"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, last = (json.loads(line) for line in done.stdout.splitlines())
+    expected = open_subject(_row(run)).probabilities([latency.decode_picture(picture.read_bytes())])
+    assert np.allclose(first["answer"], expected, atol=1e-6)
+    assert last["peak_rss_bytes"] >= last["rss_bytes"]
+
+
+def test_summary_of_runs_takes_the_middle_one():
+    one = {"load_s": 0.1, "rss_bytes": 1, "peak_rss_bytes": 2, "cpu_ms": 1.0, "wall_ms": 1.0,
+           "torch_loaded": False}  # fmt: skip
+    runs = [{**one, "first_answer_s": value} for value in (0.3, 9.0, 0.4)]
+    assert summarise(runs).first_answer_s == 0.4
+
+
+@pytest.mark.slow
+def test_a_row_measures_the_same_alone_and_beside_others(run, frames):
+    # Without blocks and pauses, sessions that take turns slow one another two to four times:
+    # ONNX Runtime's threads spin after a call. The quickest blocks are compared, since a
+    # neighbour on the machine can make any other block slower; three tries against chance.
+    rows = [_row(run, threads=2), _row(run, "model.dynamic", threads=2)]
+    torch_row = Row("pytorch", "pytorch", str(run.weights), 2)
+    subjects = [open_subject(row) for row in (torch_row, *rows)]
+
+    def quickest(measured):
+        return np.percentile(measured.summaries["model"].rounds_ms, 10)
+
+    ratios = []
+    for _ in range(3):
+        alone = latency.harness.measure({"model": latency._call(subjects[1], frames)}, 2.0)
+        beside = latency.time_rows(subjects, frames, 6.0)
+        ratios.append(quickest(beside) / quickest(alone))
+        if 1 / 1.3 < ratios[-1] < 1.3:
+            return
+    pytest.fail(f"beside others a row takes {ratios} times what it takes alone")
