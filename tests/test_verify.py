@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="verifying needs torch; install [train]")
+onnx = pytest.importorskip("onnx", reason="verifying needs onnx; install [train]")
+pytestmark = pytest.mark.train
+
+from click.testing import CliRunner
+from tinynets import LABELS, pictures, settle, spec_for, trained
+
+from catdog_edge.cli import main
+from catdog_edge.errors import GateError
+from catdog_edge.spec import ModelSpec
+from catdog_edge.training.checkpoint import save_checkpoint
+from catdog_edge.training.models import architecture
+from exporters import graph
+from exporters.flips import save_flip_sheet, write_flips
+from exporters.session import ask, open_session
+from exporters.to_onnx import export_onnx
+from exporters.verify import check_answers, check_graph, check_interface, compare_answers
+
+
+def two(*first: float) -> np.ndarray:
+    """Answers of two classes from the first one's probability."""
+    return np.array([[p, 1 - p] for p in first], np.float32)
+
+
+TRUTH = np.zeros(200, np.int64)
+
+
+def shifted(by: float, flips: int = 0, unclear: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Reference and candidate on 200 pictures, of which some flip clearly or unclearly."""
+    reference = np.full(200, 0.9)
+    candidate = reference - by
+    candidate[:flips] = 0.4
+    reference[flips : flips + unclear] = 0.51
+    candidate[flips : flips + unclear] = 0.49
+    return two(*reference), two(*candidate)
+
+
+@pytest.mark.parametrize(
+    ("precision", "by", "flips", "unclear", "fails"),
+    [
+        ("fp32", 0.9e-4, 0, 0, ""),
+        ("fp32", 1.2e-4, 0, 0, "differ by up to 1.20e-04, allowed is 1e-04"),
+        ("fp32", 0.0, 0, 1, "same answer on 99.50%"),
+        ("fp16", 0.9e-2, 0, 0, ""),
+        ("fp16", 1.2e-2, 0, 0, "differ by up to 1.20e-02"),
+        ("fp16", 0.0, 0, 2, "same answer on 99.00%"),
+        ("int8-static", 0.2, 0, 0, ""),
+        ("int8-static", 0.0, 0, 1, ""),  # where the two best are near each other, flips pass
+        ("int8-static", 0.0, 3, 0, "same answer on 98.50% of pictures where"),
+        ("int8-dynamic", 0.0, 3, 0, "accuracy changes by -1.50 points"),
+    ],
+)
+def test_every_precision_has_its_limits(
+    precision: str, by: float, flips: int, unclear: int, fails: str
+) -> None:
+    result = compare_answers(*shifted(by, flips, unclear), TRUTH, precision, name="model.onnx")
+    assert len(result.flips) == flips + unclear
+    if fails:
+        assert fails in "; ".join(result.failures)
+        with pytest.raises(GateError, match=r"^model\.onnx: "):
+            result.require("model.onnx")
+        assert GateError("").exit_code == 3
+    else:
+        assert result.failures == ()
+        result.require("model.onnx")
+
+
+def test_the_allowed_drop_is_the_callers(truth: np.ndarray = TRUTH) -> None:
+    reference, candidate = shifted(0.0, 0, 2)  # a point of accuracy, on unclear pictures
+    for allowed, passes in ((0.99, False), (1.0, True)):
+        result = compare_answers(
+            reference, candidate, truth, "int8-static", name="x", max_drop=allowed
+        )
+        assert result.passed is passes
+    assert result.accuracy is not None
+    assert result.accuracy.change == pytest.approx(-0.01)
+    assert result.accuracy.low < -0.01 < result.accuracy.high
+    gain = compare_answers(candidate, reference, truth, "int8-static", name="x", max_drop=0.0)
+    assert gain.passed
+
+
+def test_without_true_classes_accuracy_is_not_judged() -> None:
+    result = compare_answers(*shifted(0.0, 0, 2), None, "int8-static", name="x")
+    assert result.passed
+    assert result.accuracy is None
+    assert "accuracy" not in str(result)
+
+
+def test_flips_are_listed_the_surest_first(tmp_path: Path) -> None:
+    result = compare_answers(*shifted(0.0, 2, 3), TRUTH, "int8-static", name="x")
+    margins = [flip.margin for flip in result.flips]
+    assert margins == sorted(margins, reverse=True)
+    assert {flip.index for flip in result.flips} == {0, 1, 2, 3, 4}
+    flips = [("model.static.onnx", flip) for flip in result.flips]
+    files = [f"folder/{number}.jpg" for number in range(200)]
+    write_flips(tmp_path / "flips.csv", flips, ("cat", "dog"), files)
+    rows = list(csv.DictReader((tmp_path / "flips.csv").open()))
+    assert rows[0] == {
+        "candidate": "model.static.onnx",
+        "file": "folder/0.jpg",
+        "truth": "cat",
+        "reference_answer": "cat",
+        "reference_probability": "0.900000",
+        "candidate_answer": "dog",
+        "candidate_probability": "0.600000",
+        "reference_margin": "0.800000",
+    }
+    save_flip_sheet(tmp_path / "flips.png", flips, ("cat", "dog"), files, pictures(200))
+    assert (tmp_path / "flips.png").read_bytes().startswith(b"\x89PNG")
+    write_flips(tmp_path / "flips.csv", [], ("cat", "dog"), files)
+    assert len((tmp_path / "flips.csv").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (np.full((3, 2), 0.5, np.float64), r"wanted float32 \[3, 2\], got float64 \[3, 2\]"),
+        (np.full((2, 2), 0.5, np.float32), r"got float32 \[2, 2\]"),
+        (np.array([[np.nan, 1], [0, 1], [0, 1]], np.float32), "1 answers are not finite"),
+        (np.full((3, 2), 0.498, np.float32), r"do not sum to one \(off by 4\.0e-03"),
+        (np.array([[-0.1, 1.1]] * 3, np.float32), "least -1.0e-01"),
+    ],
+)
+def test_answers_that_are_no_probabilities_are_refused(answers: np.ndarray, message: str) -> None:
+    with pytest.raises(GateError, match=message):
+        check_answers(answers, 3, 2, "model.onnx")
+
+
+def test_names_types_and_shapes_come_before_values() -> None:
+    spec = spec_for()
+
+    def value(name: str, kind: str, *shape: object) -> SimpleNamespace:
+        return SimpleNamespace(name=name, type=f"tensor({kind})", shape=list(shape))
+
+    frames = value("frames", "uint8", "N", 32, 32, 3)
+    answer = value("probabilities", "float", "N", 3)
+    check_graph([frames], [answer], spec, "x")
+    check_graph([frames], [answer, value("logits", "float", 1, 3)], spec, "x", logits=True)
+    for inputs, outputs, message in (
+        ([value("input", "uint8", "N", 32, 32, 3)], [answer], r"input names.*'input'"),
+        ([value("frames", "float", "N", 32, 32, 3)], [answer], r"input types.*float"),
+        ([value("frames", "uint8", "N", 64, 64, 3)], [answer], r"input shapes.*64"),
+        ([frames], [value("output", "float", "N", 3)], "output names"),
+        ([frames], [value("probabilities", "double", "N", 3)], "output types"),
+        ([frames], [value("probabilities", "float", "N", 2)], "output shapes"),
+        ([frames, frames], [answer], "input names"),
+        ([frames], [answer, value("logits", "float", "N", 3)], "output names"),
+    ):
+        with pytest.raises(GateError, match=message):
+            check_graph(inputs, outputs, spec, "x")
+
+
+def test_models_of_other_questions_are_not_compared() -> None:
+    spec = spec_for()
+    check_interface(spec, spec.replace(precision="fp16", layout="nchw-float"), "x")
+    for other, message in (
+        (spec.replace(labels=("dark", "bright", "striped")), "labels differ"),
+        (spec_for(size=64), "input size differ"),
+        (spec.replace(resize=spec.resize[1:]), "resize rule differ"),
+    ):
+        with pytest.raises(GateError, match=message):
+            check_interface(spec, other, "x")
+
+
+# ---- the same file in other runtimes ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, np.ndarray]]:
+    """`simple_cnn` and the default architecture, with pictures of their size."""
+    folder = tmp_path_factory.mktemp("files")
+    made = {}
+    for name in ("simple_cnn", "edge_cnn"):
+        arch = architecture(name)
+        torch.manual_seed(0)
+        frames = pictures(4, arch.size)
+        spec = spec_for(arch.normalization, LABELS, arch.size, name)
+        network = settle(arch.build(3), spec, frames)
+        head = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
+        head.weight.data *= 20
+        made[name] = export_onnx(network, spec, folder / f"{name}.onnx").path, frames
+    return made
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "edge_cnn"])
+def test_the_file_answers_the_same_in_openvino(name: str, real_files: dict) -> None:
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is a test dependency")
+    path, frames = real_files[name]
+    expected = ask(open_session(path), spec_of(path), frames)
+    assert expected.std(0).max() > 1e-3
+    core = openvino.Core()
+    # Without the hint it computes in bfloat16 where the processor can.
+    compiled = core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert np.abs(compiled([frames])["probabilities"] - expected).max() < 1e-5
+    assert np.abs(compiled([frames[:1]])["probabilities"] - expected[:1]).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "edge_cnn"])
+def test_the_file_answers_the_same_in_opencv(name: str, real_files: dict) -> None:
+    import cv2
+
+    path, frames = real_files[name]
+    expected = ask(open_session(path), spec_of(path), frames)
+    net = cv2.dnn.readNetFromONNX(str(path))
+    for frame, wanted in zip(frames, expected, strict=True):
+        net.setInput(frame[None])
+        assert np.abs(net.forward("probabilities")[0] - wanted).max() < 1e-5
+
+
+def spec_of(path: Path) -> ModelSpec:
+    return graph.spec_of(graph.read_model(path), path)
+
+
+# ---- the command -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the default architecture, its export, and files that are not well."""
+    folder = tmp_path_factory.mktemp("verify")
+    arch = architecture("edge_cnn")
+    torch.manual_seed(0)
+    spec = spec_for(arch.normalization, ("bright", "dark"), arch.size, "edge_cnn")
+    network = settle(arch.build(2), spec, pictures(8, arch.size))
+    save_checkpoint(folder / "best.pt", network.state_dict(), spec)
+    export_onnx(network, spec, folder / "model.onnx")
+    network.classifier[2].bias.data += torch.tensor([0.02, 0.0])
+    export_onnx(network, spec, folder / "off.onnx")
+    network.classifier[2].bias.data += torch.tensor([-9.0, 9.0])
+    export_onnx(network, spec, folder / "wrong.onnx")
+    bare = graph.read_model(folder / "model.onnx")
+    del bare.metadata_props[:]
+    onnx.save(bare, folder / "bare.onnx")
+    (folder / "spec.json").write_text(spec.to_json())
+    newer = json.loads(spec.to_json()) | {"schema": 99}
+    onnx.helper.set_model_props(bare, {"catdog_edge": json.dumps(newer)})
+    onnx.save(bare, folder / "newer.onnx")
+    (folder / "cut.onnx").write_bytes((folder / "model.onnx").read_bytes()[:100_000])
+    tiny, other = trained()
+    export_onnx(tiny, other, folder / "other.onnx")
+    return folder
+
+
+def verify(folder: Path, data: Path, *arguments: str):
+    command = ["verify", *(str(folder / a) if "." in a else a for a in arguments)]
+    return CliRunner().invoke(main, [*command, "--data", str(data)])
+
+
+def test_a_good_file_is_met_and_its_flips_are_beside_it(folder: Path, easy_set: Path) -> None:
+    done = verify(folder, easy_set, "best.pt", "model.onnx")
+    assert done.exit_code == 0, done.output
+    assert "100.00%" in done.stdout
+    assert "limits              of fp32: met" in done.stdout
+    assert "validation pictures of lamps" in done.stderr
+    assert (folder / "verify-flips.csv").read_text().startswith("candidate,file,truth")
+    assert (folder / "verify-flips.png").is_file()
+
+
+def test_json_is_one_document(folder: Path, easy_set: Path) -> None:
+    done = verify(folder, easy_set, "best.pt", "off.onnx", "--json")
+    assert done.exit_code == 3
+    document = json.loads(done.stdout)
+    assert document["verification"]["passed"] is False
+    assert document["verification"]["difference"] > 1e-4
+    assert "allowed is 1e-04" in document["failures"][0]
+
+
+def test_wrong_answers_are_listed_with_exit_code_3(folder: Path, easy_set: Path) -> None:
+    done = verify(folder, easy_set, "model.onnx", "wrong.onnx")
+    assert done.exit_code == 3
+    assert "the same answer on" in done.stderr
+    rows = list(csv.DictReader((folder / "verify-flips.csv").open()))
+    assert rows
+    assert {row["candidate_answer"] for row in rows} == {"dark"}
+
+
+def test_a_file_without_a_spec_takes_one_by_hand(folder: Path, easy_set: Path) -> None:
+    done = verify(folder, easy_set, "best.pt", "bare.onnx")
+    assert done.exit_code == 1
+    assert "--spec FILE.json" in done.stderr
+    done = verify(folder, easy_set, "best.pt", "bare.onnx", "--spec", "spec.json")
+    assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code", "said"),
+    [
+        ("best.pt", "cut.onnx", 1, "damaged, cut short, or not an ONNX file"),
+        ("best.pt", "none.onnx", 1, "there is no model"),
+        ("none.pt", "model.onnx", 1, "there is no checkpoint"),
+        ("cut.onnx", "model.onnx", 1, "damaged, cut short"),
+        ("best.pt", "newer.onnx", 1, "schema 99"),
+        ("model.onnx", "best.pt", 1, "is a checkpoint; name it first"),
+        ("best.pt", "other.onnx", 3, "labels differ"),
+    ],
+)
+def test_bad_files_are_one_line(
+    first: str, second: str, code: int, said: str, folder: Path, easy_set: Path
+) -> None:
+    done = verify(folder, easy_set, first, second)
+    assert done.exit_code == code
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("catdog-edge: ")
+    assert said in last
+    assert not done.stdout
+
+
+def test_data_of_other_classes_is_refused(folder: Path, tmp_path: Path) -> None:
+    import cv2
+
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for number, frame in enumerate(pictures(40, seed=len(label) + ord(label[0]))):
+            cv2.imwrite(str(tmp_path / label / f"{number}.png"), frame)
+    done = verify(folder, tmp_path, "best.pt", "model.onnx")
+    assert done.exit_code == 1
+    assert "bright, dark" in done.stderr
+    assert "cat, dog" in done.stderr
