@@ -19,13 +19,15 @@ from exporters import graph
 SPEC = ModelSpec("toy", ("a", "b"), 8, 8, squash(8, 8), Normalization((0,) * 3, (1,) * 3))
 
 
-def toy(*nodes: onnx.NodeProto, opset: int = 18, **constants: np.ndarray) -> onnx.ModelProto:
-    """A model from `x` `float32 [N,2,4,4]` to `y`."""
+def toy(
+    *nodes: onnx.NodeProto, opset: int = 18, shape: list | None = None, **constants: np.ndarray
+) -> onnx.ModelProto:
+    """A model from `x` `float32 [N,2,4,4]` to `y` of a shape, or of any."""
     made = helper.make_graph(
         list(nodes),
         "toy",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 4, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)])
@@ -78,7 +80,7 @@ def test_an_operator_that_an_opset_lacks_is_one_line() -> None:
 
 
 def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
-    model = toy(helper.make_node("Relu", ["x"], ["y"]))
+    model = toy(helper.make_node("Relu", ["x"], ["y"]), shape=["N", 2, 4, 4])
     path = tmp_path / "model.onnx"
     graph.write_model(model, path)
     data = path.read_bytes()
@@ -97,7 +99,7 @@ def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_broken_graph_is_not_written(tmp_path: Path) -> None:
-    model = toy(helper.make_node("Relu", ["nowhere"], ["y"]))
+    model = toy(helper.make_node("Relu", ["nowhere"], ["y"]), shape=["N", 2, 4, 4])
     with pytest.raises(ModelError, match="not valid ONNX"):
         graph.write_model(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
@@ -105,7 +107,7 @@ def test_a_broken_graph_is_not_written(tmp_path: Path) -> None:
 
 def test_what_was_written_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exporter that writes another opset than it says must not go unnoticed."""
-    model = toy(helper.make_node("Relu", ["x"], ["y"]))
+    model = toy(helper.make_node("Relu", ["x"], ["y"]), shape=["N", 2, 4, 4])
     honest = onnx.save_model
 
     def another_opset(proto, path, **options):

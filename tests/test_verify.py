@@ -19,6 +19,7 @@ from catdog_edge.cli import main
 from catdog_edge.errors import GateError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.checkpoint import save_checkpoint
+from catdog_edge.training.inference import logits
 from catdog_edge.training.models import architecture
 from exporters import graph
 from exporters.flips import save_flip_sheet, write_flips
@@ -187,7 +188,9 @@ def real_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path
         spec = spec_for(arch.normalization, LABELS, arch.size, name)
         network = settle(arch.build(3), spec, frames)
         head = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
-        head.weight.data *= 20
+        # A fresh network answers alike to all pictures, and equality would say nothing.
+        head.weight.data *= 2 / float(logits(network, arch.normalization, frames).std(0).mean())
+        head.bias.data -= torch.from_numpy(logits(network, arch.normalization, frames).mean(0))
         made[name] = export_onnx(network, spec, folder / f"{name}.onnx").path, frames
     return made
 
@@ -197,7 +200,7 @@ def test_the_file_answers_the_same_in_openvino(name: str, real_files: dict) -> N
     openvino = pytest.importorskip("openvino", reason="OpenVINO is a test dependency")
     path, frames = real_files[name]
     expected = ask(open_session(path), spec_of(path), frames)
-    assert expected.std(0).max() > 1e-3
+    assert expected.std(0).max() > 0.1
     core = openvino.Core()
     # Without the hint it computes in bfloat16 where the processor can.
     compiled = core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
