@@ -224,12 +224,23 @@ def check(
             )
         )
     if baseline is not None:
-        gates += _against(baseline, rows, limits)
+        noisy = [
+            words
+            for words, run in (
+                ("this run is noisy", document),
+                ("the baseline was noisy", baseline),
+            )
+            if run.get("noise")
+        ]
+        gates += _against(baseline, rows, limits, "".join(f"; {words}" for words in noisy))
     return gates
 
 
 def _against(
-    baseline: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], limits: Limits
+    baseline: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, Any]],
+    limits: Limits,
+    doubt: str,
 ) -> list[Gate]:
     gates = []
     more = 1 + limits.tolerance / 100
@@ -253,7 +264,7 @@ def _against(
                 new["value"],
                 not worse,
                 f"takes {_interval(new)} times PyTorch's time, in the baseline {_interval(old)}, "
-                f"allowed {limits.tolerance:g} % more",
+                f"allowed {limits.tolerance:g} % more{doubt}",
             )
         )
         if before["size_bytes"] and now["size_bytes"]:

@@ -110,8 +110,7 @@ def _head(document: Document) -> str:
     if document["noise"]:
         parts.append(
             '<div class="banner noisy"><p><strong>Noisy run.</strong> '
-            f"{escape(_sentence('; '.join(document['noise'])))} Trust the ratios and their "
-            "intervals, not the milliseconds.</p></div>"
+            f"{escape(_sentence('; '.join(document['noise'])))} {escape(report.DOUBT)}</p></div>"
         )
     broken = [gate for gate in document["gates"] if not gate["met"]]
     if broken:

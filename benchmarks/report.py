@@ -25,13 +25,19 @@ TEXT = "bench.md"
 PAGE = "bench.html"
 FLIPS = "bench-flips.csv"
 
+DOUBT = (
+    "Repeat it on a quiet machine before you quote it: neighbours slow rows with several threads "
+    "more than others, so not only the milliseconds but the ratios can be off."
+)
+"""What a noisy run says about itself."""
+
 
 def terminal(document: Document, folder: Path) -> str:
     """The report for a terminal of `words.WIDTH` columns."""
     lines: list[str] = []
     if document["noise"]:
         lines += wrap("NOISY RUN: " + "; ".join(document["noise"]) + ".")
-        lines += [*wrap("Trust the ratios and their intervals, not the milliseconds."), ""]
+        lines += [*wrap(DOUBT), ""]
     for title, heads, rows in tables(document, brief=True):
         lines += [title, *plain_table(heads, rows), ""]
     lines += wrap(_machine_line(document))
@@ -59,8 +65,7 @@ def markdown(document: Document) -> str:
     ]
     if document["noise"]:
         lines += [
-            f"> **Noisy run:** {'; '.join(document['noise'])}. Trust the ratios and their "
-            "intervals, not the milliseconds.",
+            f"> **Noisy run:** {'; '.join(document['noise'])}. {DOUBT}",
             "",
         ]
     for title, heads, rows in tables(document):

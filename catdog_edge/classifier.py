@@ -291,7 +291,8 @@ def _rejection(asked: float | bool | None, spec: ModelSpec) -> Rejection | None:
     """
     if asked is None:
         return spec.rejection
-    if asked is True or not isinstance(asked, (bool, int, float)) or not 0 <= asked <= 1:
+    number = isinstance(asked, (bool, int, float, np.integer, np.floating))
+    if asked is True or not number or not 0 <= asked <= 1:
         raise ValueError(
             f"reject must be a threshold in 0..1, None (as the model says) or False, got {asked!r}"
         )

@@ -7,6 +7,7 @@ A callback turns options into a call and the answer into text. Choices are liter
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import warnings
@@ -77,6 +78,13 @@ def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     return train, val, test
 
 
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    del ctx, param
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter("give a finite number")
+    return value
+
+
 def _path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     del ctx, param
     return None if value is None else Path(value)
@@ -104,7 +112,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--recipe", type=click.Choice(RECIPES), help="How it is trained; `classic` is the known system's way.  [default: default; classic for simple_cnn]")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the pictures.  [default: the recipe's]")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=2), help="Pictures per step.  [default: the recipe's]")  # fmt: skip
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Highest learning rate.  [default: the recipe's]")  # fmt: skip
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), callback=_finite, help="Highest learning rate.  [default: the recipe's]")  # fmt: skip
 @click.option("--name", help="Name of the folder below runs/.  [default: DATA-ARCH-NUMBER]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides weights, order and augmentation.")  # fmt: skip
 @click.option("--patience", type=click.IntRange(min=0), default=0, show_default=True, help="Stop after this many epochs without a better one; 0: never.")  # fmt: skip
@@ -161,7 +169,7 @@ def evaluate(weights: Path | None, data: str | None, as_json: bool) -> None:
 @click.option("--logits", is_flag=True, help="Give the logits as a second output.")
 @click.option("--calibration", type=click.Choice(["minmax", "entropy", "percentile"]), default="minmax", show_default=True, help="How static quantization finds the range of activations.")  # fmt: skip
 @click.option("--calibration-pictures", type=click.IntRange(min=32), default=300, show_default=True, metavar="N", help="Training pictures to calibrate on.")  # fmt: skip
-@click.option("--max-drop", type=click.FloatRange(min=0), default=0.5, show_default=True, metavar="POINTS", help="Percentage points of accuracy that int8 may lose.")  # fmt: skip
+@click.option("--max-drop", type=click.FloatRange(min=0), callback=_finite, default=0.5, show_default=True, metavar="POINTS", help="Percentage points of accuracy that int8 may lose.")  # fmt: skip
 @click.option("--keep-slower", is_flag=True, help="Keep an int8 file that is slower than fp32.")
 @click.option("--limit", type=click.IntRange(min=32), metavar="N", help="Check on at most this many validation pictures.  [default: all]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -183,7 +191,7 @@ def export(as_json: bool, **options: Any) -> None:
 @click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample`.  [default: the run's data]")  # fmt: skip
 @click.option("--spec", "spec_file", callback=_path, metavar="FILE.json", help="The spec of a file that has none.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=32), metavar="N", help="At most this many validation pictures.  [default: all]")  # fmt: skip
-@click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Percentage points of accuracy that int8 may lose.  [default: 0.5]")  # fmt: skip
+@click.option("--max-drop", type=click.FloatRange(min=0), callback=_finite, metavar="POINTS", help="Percentage points of accuracy that int8 may lose.  [default: 0.5]")  # fmt: skip
 @click.option("--out", callback=_path, metavar="DIR", help="Where verify-flips.csv and .png go.  [default: beside CANDIDATE]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(reference: Path, candidate: Path, as_json: bool, **options: Any) -> None:
@@ -236,7 +244,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.option("--weights", callback=_path, metavar="PATH", help="A checkpoint; the exported files beside it are measured.  [default: the newest run's best.pt]")  # fmt: skip
 @click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample`.  [default: the run's data]")  # fmt: skip
 @click.option("--also", multiple=True, metavar="FILE", help="One more exported file, or the name of a shipped model.")  # fmt: skip
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Time for the interleaved rounds.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), callback=_finite, default=60.0, show_default=True, help="Time for the interleaved rounds.")  # fmt: skip
 @click.option("--threads", callback=_counts, metavar="N,...", help="Thread counts.  [default: what the runtime takes]")  # fmt: skip
 @click.option("--batch", "batches", callback=_counts, default="1", metavar="N,...", show_default=True, help="Pictures per call.")  # fmt: skip
 @click.option("--provider", "asked", multiple=True, type=click.Choice(PROVIDERS[1:]), help="Measure on this provider.  [default: the CPU and all others that start]")  # fmt: skip
@@ -246,11 +254,11 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.option("--originals", metavar="PATH", help="More labelled pictures, like those at original size.")  # fmt: skip
 @click.option("--scenario", type=click.Choice(["single-stream", "offline"]), help="Run the rows under MLCommons' LoadGen as well.")  # fmt: skip
 @click.option("--out", callback=_path, metavar="DIR", help="Where the reports go.  [default: the run's folder]")  # fmt: skip
-@click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Gate: accuracy that a row may lose against PyTorch.")  # fmt: skip
-@click.option("--min-agreement", type=click.FloatRange(0, 100), metavar="PERCENT", help="Gate: how often a row must answer as PyTorch.")  # fmt: skip
+@click.option("--max-drop", type=click.FloatRange(min=0), callback=_finite, metavar="POINTS", help="Gate: accuracy that a row may lose against PyTorch.")  # fmt: skip
+@click.option("--min-agreement", type=click.FloatRange(0, 100), callback=_finite, metavar="PERCENT", help="Gate: how often a row must answer as PyTorch.")  # fmt: skip
 @click.option("--max-ratio", multiple=True, metavar="ROW=X", help="Gate: a row may take at most X times PyTorch's time.")  # fmt: skip
 @click.option("--baseline", callback=_path, metavar="FILE", help="Gate: no worse than this earlier bench.json.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="PERCENT", help="What --baseline allows in time and size.")  # fmt: skip
+@click.option("--tolerance", type=click.FloatRange(min=0), callback=_finite, default=10.0, show_default=True, metavar="PERCENT", help="What --baseline allows in time and size.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Take a --baseline of another machine, model or data.")
 @click.option("--json", "as_json", is_flag=True, help="Print bench.json instead of the tables.")
 def bench(
@@ -287,7 +295,7 @@ def bench(
 @click.option("--model", metavar="M", help="A .onnx file or the name of a shipped model.  [default: fast]")  # fmt: skip
 @click.option("--provider", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="`auto`: the best that really starts here.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: $CATDOG_EDGE_THREADS, else what may be used]")  # fmt: skip
-@click.option("--reject", type=click.FloatRange(0, 1), help="Answer `neither` below this score; 0: never.  [default: as the model says]")  # fmt: skip
+@click.option("--reject", type=click.FloatRange(0, 1), callback=_finite, help="Answer `neither` below this score; 0: never.  [default: as the model says]")  # fmt: skip
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Write the pictures there with label and bar drawn on.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per picture.")
 @click.pass_context
@@ -310,9 +318,13 @@ def predict(
     from catdog_edge.classifier import Classifier
     from catdog_edge.predict import HEADER, answers, gather
 
-    files = gather(pictures or (".",), (os.fsdecode(line) for line in sys.stdin.buffer))
-    if not files:
-        raise CatdogError("no pictures were listed on standard input; give one path a line")
+    listed: list[str] = []
+    if "-" in pictures and sys.stdin is not None:
+        listed = [os.fsdecode(line) for line in sys.stdin.buffer]
+    files = gather(pictures or (".",), listed, leave_out=save)
+    if not files or files == [Path()]:
+        where = "listed on standard input" if files == [] else "below the current folder"
+        raise CatdogError(f"there are no pictures {where}; name files, folders or patterns")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", RuntimeWarning)
         opened = Classifier(model, provider, threads, reject)
@@ -322,7 +334,7 @@ def predict(
         shown = model or f"the shipped model {classifier.path and classifier.path.stem}"
         where = "" if pictures else " below the current folder"
         click.echo(
-            f"{len(files):,} pictures{where}, {shown}, provider {classifier.provider}, "
+            f"{len(files):,} picture{'s' * (len(files) != 1)}{where}, {shown}, provider {classifier.provider}, "
             f"{classifier.threads} threads",
             err=True,
         )
@@ -347,20 +359,20 @@ def predict(
 @click.option("--model", metavar="MODEL", help="An ONNX file, or the name of a shipped model.  [default: the shipped one]")  # fmt: skip
 @click.option("--provider", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="Where the model runs.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the model.  [default: what the process may use]")  # fmt: skip
-@click.option("--reject", type=click.FloatRange(0, 1), help="Answer `neither` below this score.  [default: the model's own]")  # fmt: skip
-@click.option("--smoothing", type=click.FloatRange(min=0), default=0.3, show_default=True, metavar="SECONDS", help="Time constant of the average over time.")  # fmt: skip
-@click.option("--enter", type=click.FloatRange(0, 1, min_open=True), default=0.6, show_default=True, help="Smoothed evidence from which a pet is there.")  # fmt: skip
-@click.option("--leave", type=click.FloatRange(0, 1, min_open=True), default=0.4, show_default=True, help="Smoothed evidence below which it may be gone.")  # fmt: skip
-@click.option("--minimum", type=click.FloatRange(min=0), default=0.3, show_default=True, metavar="SECONDS", help="In sight for less does not count.")  # fmt: skip
-@click.option("--absence", type=click.FloatRange(min=0), default=0.5, show_default=True, metavar="SECONDS", help="Out of sight for less does not count.")  # fmt: skip
+@click.option("--reject", type=click.FloatRange(0, 1), callback=_finite, help="Answer `neither` below this score.  [default: the model's own]")  # fmt: skip
+@click.option("--smoothing", type=click.FloatRange(min=0), callback=_finite, default=0.3, show_default=True, metavar="SECONDS", help="Time constant of the average over time.")  # fmt: skip
+@click.option("--enter", type=click.FloatRange(0, 1, min_open=True), callback=_finite, default=0.6, show_default=True, help="Smoothed evidence from which a pet is there.")  # fmt: skip
+@click.option("--leave", type=click.FloatRange(0, 1, min_open=True), callback=_finite, default=0.4, show_default=True, help="Smoothed evidence below which it may be gone.")  # fmt: skip
+@click.option("--minimum", type=click.FloatRange(min=0), callback=_finite, default=0.3, show_default=True, metavar="SECONDS", help="In sight for less does not count.")  # fmt: skip
+@click.option("--absence", type=click.FloatRange(min=0), callback=_finite, default=0.5, show_default=True, metavar="SECONDS", help="Out of sight for less does not count.")  # fmt: skip
 @click.option("--motion/--no-motion", default=True, show_default=True, help="Ask the model only where something moved.")  # fmt: skip
 @click.option("--realtime", is_flag=True, help="Play recordings at their own speed.")
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Frames per second of pictures, which carry no times.")  # fmt: skip
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), callback=_finite, default=1.0, show_default=True, help="Frames per second of pictures, which carry no times.")  # fmt: skip
 @click.option("--start", metavar="TIME", help="When recordings began, like 2026-11-22T15:04:05Z.  [default: now]")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, metavar="SECONDS", help="Give a silent connection up after this.")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), callback=_finite, default=5.0, show_default=True, metavar="SECONDS", help="Give a silent connection up after this.")  # fmt: skip
 @click.option("--retries", type=click.IntRange(min=0), help="Give a camera up after this many failures in a row.  [default: never]")  # fmt: skip
 @click.option("--keep-damaged", is_flag=True, help="Use frames that the decoder complains about, too.")  # fmt: skip
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after this long.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), callback=_finite, help="Stop after this long.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document a line.")
 @click.option("--events", callback=_path, metavar="FILE", help="Append the events to this file as JSON lines.")  # fmt: skip
 @click.option("--rotate", callback=_size, default="10MB", show_default=True, metavar="SIZE", help="Begin a new --events file at this size; five old ones are kept.")  # fmt: skip

@@ -69,38 +69,45 @@ class Answer:
 HEADER = f"{'answer':<10} {'sure':4}  {'':{BAR}}  picture"
 
 
-def gather(names: Sequence[str], listed: Iterable[str] = ()) -> list[Path]:
+def gather(
+    names: Sequence[str], listed: Iterable[str] = (), leave_out: Path | None = None
+) -> list[Path]:
     """Turn what was typed into picture files, each once, in the order in which they came.
 
     Args:
         names: Files, folders (searched below as well), patterns like `shots/*.jpg`, or `-`.
         listed: The lines that `-` stands for.
 
-    Returns:
-        Files. One that does not exist is kept: it is reported with the others.
+        leave_out: A folder whose pictures do not count when folders are searched: that of
+            the drawn copies.
 
-    Raises:
-        CatdogError: A folder holds no picture, or a pattern fits nothing.
+    Returns:
+        Files. What does not exist, a folder without pictures and a pattern that fits
+        nothing are kept: they are reported with the others.
     """
     found: dict[Path, None] = {}
     for name in names:
         if name == "-":
-            files = [Path(line) for line in (raw.rstrip("\r\n") for raw in listed) if line]
-        elif Path(name).is_dir():
+            lines = (raw.rstrip("\r\n") for raw in listed)
+            found |= dict.fromkeys(Path(line) for line in lines if line)
+            continue
+        if os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises where a name is too long
             files = sorted(
-                file for file in Path(name).rglob("*") if is_picture(file) and file.is_file()
+                file
+                for file in Path(name).rglob("*")
+                if is_picture(file) and file.is_file() and not _below(file, leave_out)
             )
-            if not files:
-                raise CatdogError(f"there are no pictures in {name}; name another folder or files")
-        elif glob.has_magic(name) and not Path(name).exists():
+        elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110
             files = [Path(file) for file in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
             files = [file for file in files if file.is_file()]
-            if not files:
-                raise CatdogError(f"no file fits the pattern {name}; check it, or name a folder")
         else:
             files = [Path(name)]
-        found |= dict.fromkeys(files)
+        found |= dict.fromkeys(files or [Path(name)])
     return list(found)
+
+
+def _below(file: Path, folder: Path | None) -> bool:
+    return folder is not None and folder.absolute() in file.absolute().parents
 
 
 def answers(
@@ -114,33 +121,39 @@ def answers(
         save: A folder for copies with the answer drawn on.
 
     Raises:
-        CatdogError: A copy cannot be written, or would take the place of a picture itself.
+        CatdogError: A copy cannot be written.
     """
-    taken: set[Path] = set()
+    files = list(files)
+    # No copy takes the place of a picture that was named, nor of another copy.
+    taken = {Path(os.path.realpath(file)) for file in files} if save is not None else set()
     for file in files:
         try:
             frame = read_picture(file)
         except PictureError as error:
-            yield Answer(file, None, str(error))
+            yield Answer(file, None, _why(file, error))
             continue
         prediction = classifier(frame)
         saved = None if save is None else _save(file, frame, prediction, save, taken)
         yield Answer(file, prediction, saved=saved)
 
 
+def _why(file: Path, error: PictureError) -> str:
+    if os.path.isdir(file):  # noqa: PTH112
+        return "there are no pictures in this folder"
+    if glob.has_magic(str(file)) and not os.path.exists(file):  # noqa: PTH110
+        return "no file fits this pattern"
+    return str(error)
+
+
 def _save(file: Path, frame: Frame, prediction: Prediction, folder: Path, taken: set[Path]) -> Path:
-    """Write the drawn copy under the picture's name, numbered where two have the same."""
+    """Write the drawn copy under the picture's name, numbered where that is taken."""
     ending = file.suffix.lower()
     ending = ending if ending in (".jpg", ".jpeg", ".png") else ".png"
     target, number = folder / f"{file.stem}{ending}", 1
-    while target in taken:
+    while Path(os.path.realpath(target)) in taken:
         number += 1
         target = folder / f"{file.stem}-{number}{ending}"
-    taken.add(target)
-    if target.exists() and target.samefile(file):
-        raise CatdogError(
-            f"--save {folder} would overwrite the picture {file} itself; name another folder"
-        )
+    taken.add(Path(os.path.realpath(target)))
     coded, data = cv2.imencode(ending, annotate.draw(frame, prediction))
     if not coded:
         raise CatdogError(f"cannot write {target}: OpenCV has no writer for {ending}")

@@ -199,6 +199,11 @@ class ModelSpec:
                 f"{source}: its spec has schema {schema}, this catdog-edge reads up to {SCHEMA}; "
                 "upgrade with: pip install --upgrade catdog-edge"
             )
+        missing = [one.name for one in dataclasses.fields(cls) if one.name not in document]
+        if missing:
+            raise ModelError(
+                f"{source}: the spec in it lacks {missing[0]!r}; export the model again"
+            )
         try:
             document["labels"] = tuple(document["labels"])
             document["resize"] = tuple(ResizeStep(**step) for step in document["resize"])

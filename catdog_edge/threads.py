@@ -12,9 +12,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from catdog_edge.errors import CatdogError
 
 VARIABLE = "CATDOG_EDGE_THREADS"
+
+MOST = 256
+"""A larger number is a slip: thousands of threads that wait for each other stop a machine."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,15 @@ def choose_threads(asked: int | None = None, root: Path = Path("/")) -> Threads:
         CatdogError: The variable is not a positive integer.
     """
     if asked is not None:
-        if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
-            raise ValueError(f"threads must be a whole number from 1 up or None, got {asked!r}")
-        return Threads(asked, "the argument")
+        whole = isinstance(asked, (int, np.integer)) and not isinstance(asked, bool)
+        if not whole or not 1 <= asked <= MOST:
+            raise ValueError(f"threads must be a whole number in 1..{MOST} or None, got {asked!r}")
+        return Threads(int(asked), "the argument")
     named = os.environ.get(VARIABLE, "").strip()
     if named:
-        if not named.isdecimal() or int(named) < 1:
+        if not named.isdecimal() or not 1 <= int(named) <= MOST:
             raise CatdogError(
-                f"{VARIABLE} is {named!r}; set it to a whole number from 1 up, or unset it"
+                f"{VARIABLE} is {named!r}; set it to a whole number in 1..{MOST}, or unset it"
             )
         return Threads(int(named), f"${VARIABLE}")
     usable = usable_processors()

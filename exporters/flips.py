@@ -85,7 +85,9 @@ def save_flip_sheet(
     """
     from catdog_edge.training.plots import save_sheet, short_name
 
-    ranked = sorted(flips, key=lambda pair: -pair[1].margin)[:SHOWN]
+    # A picture that two candidates answer alike (a file and its ORT form) is shown once.
+    first = {(flip.index, flip.candidate): (name, flip) for name, flip in reversed(flips)}
+    ranked = sorted(first.values(), key=lambda pair: -pair[1].margin)[:SHOWN]
     cells = [
         (
             np.array(pictures[flip.index]),
@@ -95,7 +97,7 @@ def save_flip_sheet(
         )
         for name, flip in ranked
     ]
-    title = f"{len(ranked)} of {len(flips)} answers that differ, the most certain first"
+    title = f"{len(ranked)} of {len(first)} answers that differ, the most certain first"
     save_sheet(path, cells, title if flips else "verify", nothing="every answer is the same")
 
 

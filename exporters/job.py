@@ -45,6 +45,9 @@ DYNAMIC = "model.dynamic.onnx"
 STATIC = "model.static.onnx"
 HALF = "model.half.onnx"
 
+LITTLE = 0.05
+"""Share of the parameters below which dynamic quantization is not worth a person's time."""
+
 RACE_SECONDS = 5.0
 """How long a candidate and fp32 take turns."""
 
@@ -153,6 +156,11 @@ class Job:
             f"{DYNAMIC}: {count} linear layer{'s' if count > 1 else ''} with {report.share:.1%} of "
             f"the parameters, {megabytes(report.bytes_before)} to {megabytes(report.bytes)}"
         )
+        if report.share < LITTLE:
+            say(
+                f"{DYNAMIC}: dynamic quantization has next to nothing to work on in "
+                f"{self._spec.architecture}; --quantize static is the one that pays here"
+            )
         how = {"kind": "dynamic", "layers": list(report.quantized), "share": report.share}
         self._judge(Candidate(path, how))
 

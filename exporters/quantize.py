@@ -22,8 +22,8 @@ from exporters import graph
 from exporters.text import quiet
 
 DYNAMIC_OPERATORS = ("Gemm", "MatMul")
-"""Linear layers. A convolution becomes `ConvInteger`, which was measured 2.1 times slower than
-fp32 and which some builds of ONNX Runtime lack."""
+"""Linear layers. A convolution becomes `ConvInteger`, which was measured slower than fp32 on every
+architecture here (`docs/export.md`) and which some builds of ONNX Runtime lack."""
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,14 @@ def test_a_slower_row_is_caught_only_beyond_tolerance_and_uncertainty(good):
     assert _broken(check(unsure, Limits(), good)) == []
 
 
+def test_a_comparison_with_a_noisy_run_says_so(good):
+    noisy = {**good, "noise": ["other processes took 1.5 of 2 processors while measuring"]}
+    quiet_says = [gate.says for gate in check(good, Limits(), good)]
+    assert not any("noisy" in says for says in quiet_says)
+    assert "the baseline was noisy" in check(good, Limits(), noisy)[0].says
+    assert "this run is noisy" in check(noisy, Limits(), good)[0].says
+
+
 def test_size_accuracy_and_missing_rows_are_held_against_the_baseline(good):
     worse = copy.deepcopy(good)
     _row(worse, "model")["size_bytes"] = int(_row(good, "model")["size_bytes"] * 1.2)

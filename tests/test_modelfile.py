@@ -102,7 +102,7 @@ def _with_spec(text: bytes) -> bytes:
         (b"{half of", "damaged"),
         (b"[]", "damaged"),
         (b'{"schema": 99}', "schema 99.*pip install --upgrade"),
-        (b'{"schema": 1, "labels": ["cat"]}', "lacks 'resize'"),
+        (b'{"schema": 1, "labels": ["cat"]}', "lacks 'architecture'"),
     ],
 )
 def test_a_damaged_or_newer_spec_is_an_error_that_names_the_file(

@@ -39,6 +39,7 @@ def test_a_noisy_run_says_so_first(doc):
     noisy = {**doc, "noise": ["other processes took 1.5 of 2 processors while measuring"]}
     text = report.terminal(noisy, Path("runs/x"))
     assert text.startswith("NOISY RUN: other processes took 1.5 of 2 processors")
+    assert "Repeat it on a quiet machine" in text
     assert "NOISY" not in report.terminal(doc, Path("runs/x"))
     assert "**Noisy run:**" in report.markdown(noisy)
 

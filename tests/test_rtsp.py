@@ -243,6 +243,7 @@ def test_closing_is_quick_in_every_state(server: servers.RtspServer, video: Path
     close_when(lambda camera: camera.state is State.RETRYING, nobody)
 
 
+@pytest.mark.slow
 @needs_rtsp
 def test_a_capture_process_that_dies_is_replaced(server: servers.RtspServer) -> None:
     with Camera(server.url) as camera:

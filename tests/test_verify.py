@@ -76,17 +76,17 @@ def test_every_precision_has_its_limits(
         result.require("model.onnx")
 
 
-def test_the_allowed_drop_is_the_callers(truth: np.ndarray = TRUTH) -> None:
+def test_the_allowed_drop_is_the_callers() -> None:
     reference, candidate = shifted(0.0, 0, 2)  # a point of accuracy, on unclear pictures
     for allowed, passes in ((0.99, False), (1.0, True)):
         result = compare_answers(
-            reference, candidate, truth, "int8-static", name="x", max_drop=allowed
+            reference, candidate, TRUTH, "int8-static", name="x", max_drop=allowed
         )
         assert result.passed is passes
     assert result.accuracy is not None
     assert result.accuracy.change == pytest.approx(-0.01)
     assert result.accuracy.low < -0.01 < result.accuracy.high
-    gain = compare_answers(candidate, reference, truth, "int8-static", name="x", max_drop=0.0)
+    gain = compare_answers(candidate, reference, TRUTH, "int8-static", name="x", max_drop=0.0)
     assert gain.passed
 
 
@@ -204,8 +204,8 @@ def test_the_file_answers_the_same_in_openvino(name: str, real_files: dict) -> N
     core = openvino.Core()
     # Without the hint it computes in bfloat16 where the processor can.
     compiled = core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    assert np.abs(compiled([frames])["probabilities"] - expected).max() < 1e-5
-    assert np.abs(compiled([frames[:1]])["probabilities"] - expected[:1]).max() < 1e-5
+    assert np.abs(compiled([frames])["probabilities"] - expected).max() < 1e-4
+    assert np.abs(compiled([frames[:1]])["probabilities"] - expected[:1]).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", ["simple_cnn", "edge_cnn"])
@@ -217,7 +217,7 @@ def test_the_file_answers_the_same_in_opencv(name: str, real_files: dict) -> Non
     net = cv2.dnn.readNetFromONNX(str(path))
     for frame, wanted in zip(frames, expected, strict=True):
         net.setInput(frame[None])
-        assert np.abs(net.forward("probabilities")[0] - wanted).max() < 1e-5
+        assert np.abs(net.forward("probabilities")[0] - wanted).max() < 1e-4
 
 
 def spec_of(path: Path) -> ModelSpec:

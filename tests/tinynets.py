@@ -123,9 +123,7 @@ def fit_head(
     return network.eval()
 
 
-def trained(
-    seed: int = 0, normalization: Normalization = CENTRED
-) -> tuple[TinyNet, ModelSpec]:
+def trained(seed: int = 0, normalization: Normalization = CENTRED) -> tuple[TinyNet, ModelSpec]:
     """A tiny network that tells the three kinds of `pictures` apart."""
     torch.manual_seed(seed)
     network, spec = TinyNet(), spec_for(normalization)

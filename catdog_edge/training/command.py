@@ -114,8 +114,9 @@ def train(options: TrainOptions) -> Run:
     dataset.write_split_csv(run.split_csv)
     dataset.write_skipped_csv(run.folder / "skipped.csv")
     run.write_args(_args(dataset, options, plan))
+    passes = f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"
     say(
-        f"train: {arch.name}, recipe {chosen.name}, {plan.epochs} epochs, batch {batch_size}, "
+        f"train: {arch.name}, recipe {chosen.name}, {passes}, batch {batch_size}, "
         f"learning rate {plan.lr:g}, {precision} on {device}, into {run.folder}"
     )
     return _fit(run, dataset, spec, plan, network, resume=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from catdog_edge.files import written_whole
 from catdog_edge.training.loop import EpochRow
@@ -54,10 +55,13 @@ def save_curves(path: Path, rows: Sequence[EpochRow], best: EpochRow, title: str
         axes.set_xlabel("epoch", color=MUTED)
         _plain(axes)
     loss.set_ylabel("cross entropy", color=MUTED)
-    loss.set_ylim(bottom=0)
+    loss.set_ylim(0, 1.1 * max(max(row.train_loss, row.val_loss) for row in rows))
+    for axes in (loss, accuracy):
+        axes.set_xlim(min(0.5, epochs[0]), epochs[-1] + 0.5)
     accuracy.set_ylabel("accuracy, %", color=MUTED)
     accuracy.plot(
-        best.epoch, 100 * best.val_accuracy, "o", color=GOOD, markersize=8, zorder=3,
+        best.epoch, 100 * best.val_accuracy, "o", color=GOOD, markersize=10, zorder=3,
+        markerfacecolor="none", markeredgewidth=2,
         label=f"kept: epoch {best.epoch}, {best.val_accuracy:.2%}",
     )  # fmt: skip
     loss.legend(frameon=False, labelcolor=INK)
@@ -143,7 +147,7 @@ def _plain(axes) -> None:  # type: ignore[no-untyped-def]
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
     axes.tick_params(colors=MUTED, length=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _save(figure: Figure, path: Path) -> None:

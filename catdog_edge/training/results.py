@@ -32,6 +32,9 @@ from catdog_edge.training.words import say, source_name
 SHOWN_MISTAKES = 30
 """Errors on the contact sheet; more does not fit a page that people look at."""
 
+SURE = 0.9
+"""How sure the network must be of another label to call one doubtful in `review.csv`."""
+
 KEPT_METRICS = (
     "pictures",
     "accuracy",
@@ -80,6 +83,8 @@ def finish(
     _save_pictures(run.folder, dataset, trainer.rows, best, result, answers, val, val_files, spec)
     on_train = softmax(logits(network, spec.normalization, trainer.train[0]), spec.temperature)
     suspects = review(dataset, {"train": on_train, "val": answers}, spec.resize)
+    # A network that hardly knows better than the labels has no right to doubt them.
+    suspects = [one for one in suspects if one.why != "label" or one.confidence >= SURE]
     write_review_csv(run.folder / "review.csv", suspects)
 
     seconds = sum(row.seconds for row in trainer.rows)
