@@ -22,7 +22,7 @@ from torch import nn
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import Layout, ModelSpec
-from exporters import front, graph
+from exporters import front, graph, rewrite
 from exporters.text import first_line
 
 DEFAULT_OPSET = 17
@@ -97,9 +97,9 @@ def export_onnx(
     """
     model = _trace(network, spec, opset, batch)
     nodes_before = len(model.graph.node)
-    model = graph.simplify(model)
+    model = rewrite.simplify(model)
     graph.name_layers(model)
-    model = graph.set_opset(model, opset)
+    model = rewrite.set_opset(model, opset)
     fold = front.add_input(model, spec, layout, batch)
     front.add_outputs(model, spec, logits, batch)
     graph.prune(model)

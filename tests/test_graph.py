@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import METADATA_KEY, ModelSpec, Normalization, squash
-from exporters import graph
+from exporters import graph, rewrite
 
 SPEC = ModelSpec("toy", ("a", "b"), 8, 8, squash(8, 8), Normalization((0,) * 3, (1,) * 3))
 
@@ -31,7 +31,7 @@ def toy(
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)])
-    model.ir_version = graph.ir_version_for(opset)
+    model.ir_version = rewrite.ir_version_for(opset)
     return model
 
 
@@ -53,7 +53,7 @@ def test_a_mean_over_the_plane_becomes_a_pool(keepdims: int) -> None:
         helper.make_node("ReduceMean", ["x", "axes"], ["y"], "mean", keepdims=keepdims),
         axes=np.array([-1, 2]),
     )
-    assert graph.pool_reductions(model) == 1
+    assert rewrite.pool_reductions(model) == 1
     assert "ReduceMean" not in graph.operators(model)
     expected = X.mean((2, 3), keepdims=bool(keepdims))
     assert run(model, X) == pytest.approx(expected, abs=1e-6)
@@ -64,8 +64,8 @@ def test_other_means_stay_and_move_to_an_older_opset() -> None:
         helper.make_node("ReduceMean", ["x", "axes"], ["y"], "mean", keepdims=0),
         axes=np.array([1]),
     )
-    assert graph.pool_reductions(model) == 0
-    older = graph.set_opset(model, 17)
+    assert rewrite.pool_reductions(model) == 0
+    older = rewrite.set_opset(model, 17)
     assert graph.opset_of(older) == 17
     assert older.ir_version == 8
     assert run(older, X) == pytest.approx(X.mean(1), abs=1e-6)
@@ -74,7 +74,7 @@ def test_other_means_stay_and_move_to_an_older_opset() -> None:
 def test_an_operator_that_an_opset_lacks_is_one_line() -> None:
     model = toy(helper.make_node("Mish", ["x"], ["y"]), opset=18)
     with pytest.raises(ModelError, match="cannot be made with opset 15") as caught:
-        graph.set_opset(model, 15)
+        rewrite.set_opset(model, 15)
     assert "\n" not in str(caught.value)
     assert "/" not in str(caught.value)
 

@@ -199,6 +199,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(here: Path, easy_set: Path) 
     cases = {
         ("train", "--data", "absent.zip"): "absent.zip",
         ("train", "--data", "empty"): "empty",
+        ("train", "--data", ""): "--data is empty",
         ("train", "--data", "notes.txt"): "notes.txt",
         ("train", "--data", easy_set, "--device", "cuda"): "cuda",
         ("train", "--resume", "--name", "absent"): "absent",

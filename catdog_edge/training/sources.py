@@ -82,6 +82,9 @@ def open_source(source: str | os.PathLike[str] | None) -> Source:
         from catdog_edge.training import pets
 
         return FolderSource(pets.pets_folder())
+    if not str(source):
+        # An empty variable in somebody's script; Path would take it for the current folder.
+        raise DataError("--data is empty; give it a folder of pictures, a .zip, or 'sample'")
     path = Path(source).expanduser().absolute()
     try:
         if path.is_dir():
