@@ -24,6 +24,7 @@ from catdog_edge import __version__
 from catdog_edge.files import write_text
 from catdog_edge.training.command import describe, git_commit
 from catdog_edge.training.data import Dataset, Item
+from catdog_edge.training.processors import torch_threads
 from catdog_edge.training.words import say
 
 __all__ = ["Bench", "BenchOptions", "bench"]
@@ -82,6 +83,11 @@ def bench(options: BenchOptions) -> Bench:
         CatdogError: See `benchmarks.plan.plan`; or a row failed, or a report cannot be
             written.
     """
+    with torch_threads():  # the rows of PyTorch set their own
+        return _bench(options)
+
+
+def _bench(options: BenchOptions) -> Bench:
     planned = plan(options)
     describe(planned.dataset)
     say(

@@ -170,8 +170,10 @@ def test_json_on_stdout_is_the_document(run):
 def test_batches_have_rows_of_their_own_and_their_own_reference(run, tmp_path):
     (run.folder / "model.dynamic.onnx").unlink()
     out = tmp_path / "elsewhere"
+    torch.set_num_threads(2)
     result = _bench(*QUICK, "--batch", "1,4", "--out", out)
     assert result.exit_code == 0, result.output
+    assert torch.get_num_threads() == 2  # the rows ran with one; what comes after them does not
     doc = json.loads((out / "bench.json").read_text())
     rows = {row["name"]: row for row in doc["rows"]}
     assert list(rows)[:3] == ["pytorch", "pytorch-channels-last", "model"]

@@ -30,6 +30,7 @@ from catdog_edge.training.data import Dataset, open_dataset, pixels
 from catdog_edge.training.evaluate import Evaluation, Weights, check_labels, evaluate
 from catdog_edge.training.models import architecture
 from catdog_edge.training.overview import save_overview
+from catdog_edge.training.processors import torch_threads
 from catdog_edge.training.progress import Progress, Reading
 from catdog_edge.training.recipes import recipe
 from catdog_edge.training.results import finish
@@ -64,6 +65,11 @@ def train(options: TrainOptions) -> Run:
         CatdogError: The data, the device or a folder is not what it must be, the loss
             diverged, or the run was interrupted (it says how to go on).
     """
+    with torch_threads() as threads:
+        return _train(options, threads)
+
+
+def _train(options: TrainOptions, threads: int) -> Run:
     device = choose_device(options.device)
     arch = architecture(options.arch)
     chosen = recipe(options.recipe or arch.recipe)
@@ -113,7 +119,7 @@ def train(options: TrainOptions) -> Run:
     save_overview(run.folder / "data.png", dataset)
     dataset.write_split_csv(run.split_csv)
     dataset.write_skipped_csv(run.folder / "skipped.csv")
-    run.write_args(_args(dataset, options, plan))
+    run.write_args(_args(dataset, options, plan, threads))
     passes = f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"
     say(
         f"train: {arch.name}, recipe {chosen.name}, {passes}, batch {batch_size}, "
@@ -152,7 +158,8 @@ def resume(name: str | None, device: str) -> Run:
     )
     say(f"train: going on with {run.folder}")
     describe(dataset)
-    return _fit(run, dataset, spec, plan, network, resume=True)
+    with torch_threads(args.get("threads")):
+        return _fit(run, dataset, spec, plan, network, resume=True)
 
 
 def evaluate_weights(weights: Path | None, data: str | None) -> tuple[Evaluation, Path]:
@@ -283,7 +290,7 @@ def _trained_on(dataset: Dataset, plan: loop.Plan) -> dict[str, Any]:
     }
 
 
-def _args(dataset: Dataset, options: TrainOptions, plan: loop.Plan) -> dict[str, Any]:
+def _args(dataset: Dataset, options: TrainOptions, plan: loop.Plan, threads: int) -> dict[str, Any]:
     return {
         "data": dataset.source,
         "labels": list(dataset.labels),
@@ -298,6 +305,7 @@ def _args(dataset: Dataset, options: TrainOptions, plan: loop.Plan) -> dict[str,
         "patience": plan.patience,
         "precision": plan.precision,
         "device": plan.device,
+        "threads": threads,
         "command": shlex.join(["catdog-edge", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "catdog_edge": __version__,
