@@ -10,7 +10,6 @@ import json
 import math
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,15 @@ from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
 from catdog_edge.flavour import explain
 
-ARCHITECTURES = ("edge_cnn", "simple_cnn", "mobilenet_v3_small", "resnet18", "efficientnet_b0")
-RECIPES = ("default", "classic")
+ARCHITECTURES = (
+    "edge_cnn",
+    "simple_cnn",
+    "mobilenet_v3_small",
+    "resnet18",
+    "efficientnet_b0",
+    "efficientnet_lite0",
+)
+RECIPES = ("default", "classic", "finetune", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
 
 
@@ -85,6 +91,13 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     return value
 
 
+def _recipe(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    del ctx, param
+    if value is None or value in RECIPES or value.lower().endswith((".yaml", ".yml")):
+        return value
+    raise click.BadParameter(f"{value!r} is not one of {', '.join(RECIPES)}, nor a .yaml file")
+
+
 def _path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     del ctx, param
     return None if value is None else Path(value)
@@ -109,10 +122,15 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--split", callback=_split, default="80/10/10", show_default=True, help="Percent of the pictures to train on, to choose by, to test on.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most this many pictures.")
 @click.option("--arch", type=click.Choice(ARCHITECTURES), default=ARCHITECTURES[0], show_default=True, help="The network.")  # fmt: skip
-@click.option("--recipe", type=click.Choice(RECIPES), help="How it is trained; `classic` is the known system's way.  [default: default; classic for simple_cnn]")  # fmt: skip
+@click.option("--recipe", callback=_recipe, metavar="NAME|FILE.yaml", help=f"How it is trained: {', '.join(RECIPES)} (`classic` is the known system's way), or a file in the form of --show-recipe.  [default: default; finetune with --pretrained; classic for simple_cnn]")  # fmt: skip
+@click.option("--show-recipe", is_flag=True, help="Print the recipe, with the options given, and stop.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the pictures.  [default: the recipe's]")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=2), help="Pictures per step.  [default: the recipe's]")  # fmt: skip
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), callback=_finite, help="Highest learning rate.  [default: the recipe's]")  # fmt: skip
+@click.option("--size", type=click.IntRange(32, 1024), metavar="PIXELS", help="Height and width of the input.  [default: the network's]")  # fmt: skip
+@click.option("--pretrained/--no-pretrained", default=None, help="Start from ImageNet weights.  [default: the recipe's]")  # fmt: skip
+@click.option("--freeze/--no-freeze", default=None, help="Train the last layer alone.  [default: the recipe's]")  # fmt: skip
+@click.option("--teacher", callback=_path, metavar="PATH", help="A trained .pt whose answers the network learns from as well (distillation).")  # fmt: skip
 @click.option("--name", help="Name of the folder below runs/.  [default: DATA-ARCH-NUMBER]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides weights, order and augmentation.")  # fmt: skip
 @click.option("--patience", type=click.IntRange(min=0), default=0, show_default=True, help="Stop after this many epochs without a better one; 0: never.")  # fmt: skip
@@ -120,7 +138,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run (the newest, or --name), with its own settings.")  # fmt: skip
 @click.pass_context
-def train(ctx: click.Context, /, resume: bool, **options: Any) -> None:
+def train(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: Any) -> None:
     """Train a classifier; weights, figures and pictures go to runs/NAME/."""
     if resume:
         free = ("name", "device", "resume")
@@ -135,7 +153,9 @@ def train(ctx: click.Context, /, resume: bool, **options: Any) -> None:
         raise click.BadParameter("a plain folder name, without slashes", param_hint="--name")
     from catdog_edge.training import command
 
-    if resume:
+    if show_recipe:
+        click.echo(command.settled_recipe(command.TrainOptions(**options)).to_yaml(), nl=False)
+    elif resume:
         command.resume(name, options["device"])
     else:
         command.train(command.TrainOptions(**options))
@@ -315,6 +335,7 @@ def predict(
     the pictures below the current folder. A picture that cannot be read is reported, the
     rest go on, and the exit code is 1 in the end.
     """
+    from catdog_edge.automatic import told_plainly
     from catdog_edge.classifier import Classifier
     from catdog_edge.predict import HEADER, answers, gather
 
@@ -325,11 +346,8 @@ def predict(
     if not files or files == [Path()]:
         where = "listed on standard input" if files == [] else "below the current folder"
         raise CatdogError(f"there are no pictures {where}; name files, folders or patterns")
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", RuntimeWarning)
+    with told_plainly(lambda line: click.echo(f"catdog-edge: {line}", err=True)):
         opened = Classifier(model, provider, threads, reject)
-    for warning in told:
-        click.echo(f"catdog-edge: {warning.message}", err=True)
     with opened as classifier:
         shown = model or f"the shipped model {classifier.path and classifier.path.stem}"
         where = "" if pictures else " below the current folder"

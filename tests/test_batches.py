@@ -56,6 +56,41 @@ def test_no_batch_holds_a_single_picture() -> None:
     assert batch_bounds(1, 5) == [0, 1]
 
 
+@pytest.mark.parametrize("policy", ["default", "classic", "none"])
+def test_processes_share_a_batch_and_change_each_picture_alike(policy: str) -> None:
+    settings = {"batch_size": 6, "policy": policy, "seed": 5, "epoch": 1}
+    for processes in (2, 3):
+        parts = [
+            list(batches(PIXELS, LABELS, rank=rank, processes=processes, **settings))
+            for rank in range(processes)
+        ]
+        bounds = batch_bounds(23, 6, processes)
+        assert all(len(part) == len(bounds) - 1 for part in parts)
+        whole = [*batches(PIXELS, LABELS, **settings)]
+        if bounds != batch_bounds(23, 6):
+            continue
+        for step, (pixels, labels) in enumerate(whole):
+            for rank, part in enumerate(parts):
+                assert torch.equal(part[step][0], pixels[rank::processes])
+                assert torch.equal(part[step][1], labels[rank::processes])
+
+
+def test_no_process_is_left_with_less_than_two_pictures() -> None:
+    assert batch_bounds(23, 10, 2) == [0, 10, 23]
+    assert batch_bounds(24, 10, 2) == [0, 10, 20, 24]
+
+
+def test_scales_are_drawn_per_batch_and_resize_the_pictures() -> None:
+    settings = {"batch_size": 5, "policy": "none", "seed": 5, "epoch": 0}
+    made = list(batches(PIXELS, LABELS, scales=(0.5, 1.0), **settings))
+    again = list(batches(PIXELS, LABELS, scales=(0.5, 1.0), **settings))
+    sizes = [tuple(pixels.shape[1:3]) for pixels, _ in made]
+    assert set(sizes) == {(4, 4), (8, 8)}
+    for (pixels, labels), (other, _) in zip(made, again, strict=True):
+        assert torch.equal(pixels, other)
+        assert (pixels[:, 0, 0, 0] == labels).all(), "flat pictures keep their level"
+
+
 def test_the_worker_ends_when_the_epoch_is_left_early() -> None:
     import threading
 

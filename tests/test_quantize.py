@@ -128,7 +128,10 @@ def test_a_quantized_file_is_not_quantized_again(fp32: Path, tmp_path: Path) -> 
 # ---- static ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["simple_cnn", "edge_cnn"])
+@pytest.mark.parametrize(
+    "name",
+    ["simple_cnn", "edge_cnn", pytest.param("efficientnet_lite0", marks=pytest.mark.slow)],
+)
 def test_the_frame_itself_feeds_the_first_integer_convolution(name: str, tmp_path: Path) -> None:
     source = named_export(name, tmp_path)
     calibrated = static.calibrate(source, pictures(4, architecture(name).size))

@@ -40,6 +40,8 @@ def answers(path: Path, frames: np.ndarray, batch: int = 4, output: str = "proba
         pytest.param("mobilenet_v3_small", "nchw-float", marks=pytest.mark.slow),
         pytest.param("resnet18", "nhwc-uint8", marks=pytest.mark.slow),
         pytest.param("efficientnet_b0", "nhwc-uint8", marks=pytest.mark.slow),
+        pytest.param("efficientnet_lite0", "nhwc-uint8", marks=pytest.mark.slow),
+        pytest.param("efficientnet_lite0", "nchw-float", marks=pytest.mark.slow),
     ],
 )
 def test_every_architecture_answers_as_in_pytorch(name: str, layout: str, tmp_path: Path) -> None:

@@ -266,3 +266,72 @@ def test_a_diverging_run_says_what_to_do(here: Path, easy_set: Path) -> None:
     result = quick(easy_set, "wild", "--lr", "1e30", "--recipe", "classic")
     assert result.exit_code == 1
     assert "lower --lr" in result.stderr
+
+
+def test_a_taught_run_at_another_size_goes_on_with_its_teacher(
+    here: Path, easy_set: Path, trained: Path
+) -> None:
+    teacher = here / "teacher.pt"
+    teacher.write_bytes((trained / "best.pt").read_bytes())
+    settings = ("--size", 64, "--teacher", teacher, "--epochs", 3)
+    answer = quick(easy_set, "pupil", *settings)
+    assert answer.exit_code == 0, answer.output
+    assert "teacher.pt (edge_cnn) teaches" in answer.output
+    _, spec = load_checkpoint(here / "runs/pupil/best.pt")
+    assert spec.size == (64, 64)
+    assert spec.trained_on["teacher"] == "edge_cnn"
+    without = quick(easy_set, "alone", "--size", 64, "--epochs", 3)
+    assert without.exit_code == 0, without.output
+    first = [table(here / "runs" / run / "results.csv")[0] for run in ("pupil", "alone")]
+    assert first[0]["train_loss"] != first[1]["train_loss"]
+
+    again = call("train", "--resume", "--name", "pupil")
+    assert again.exit_code == 0, again.output
+    assert "nothing left to train" in again.output
+    teacher.write_bytes((here / "runs/alone/best.pt").read_bytes())
+    changed = call("train", "--resume", "--name", "pupil")
+    assert changed.exit_code == 1
+    assert "teacher.pt is another file than when the run began" in changed.output
+
+
+def test_freeze_leaves_the_features_as_they_were(here: Path, easy_set: Path) -> None:
+    assert quick(easy_set, "still", "--freeze", "--size", 64).exit_code == 0
+    torch.manual_seed(0)
+    fresh = ARCHITECTURES["edge_cnn"].build(2).state_dict()
+    kept = load_checkpoint(here / "runs/still/best.pt")[0].state_dict()
+    for name, value in fresh.items():
+        same = torch.allclose(value.float(), kept[name].float(), atol=1e-6)
+        assert same == name.startswith("features"), name
+
+
+def test_stages_and_folded_norms_leave_the_known_network(
+    here: Path, easy_set: Path, tmp_path: Path
+) -> None:
+    small = call("train", "--recipe", "yardstick", "--show-recipe", "--epochs", 2)
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(small.stdout.replace("until: 0.8", "until: 0.5"))
+    answer = quick(
+        easy_set, "known", "--arch", "simple_cnn", "--recipe", recipe, "--limit", 48
+    )  # fmt: skip
+    assert answer.exit_code == 0, answer.output
+    network, _ = load_checkpoint(here / "runs/known/best.pt")
+    parameters = sum(value.numel() for value in network.parameters())
+    assert parameters == 785_376 + 512 * 2 + 2
+    refused = quick(easy_set, "other", "--arch", "simple_cnn", "--size", 128)
+    assert refused.exit_code == 1
+    assert "simple_cnn takes pictures of 224 x 224 alone" in refused.output
+
+
+def test_pretrained_weights_of_a_network_that_has_none(here: Path, easy_set: Path) -> None:
+    answer = quick(easy_set, "none", "--pretrained")
+    assert answer.exit_code == 1
+    assert "efficientnet_lite0" in answer.output
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize("option", ["--teacher", "--show-recipe", "--size"])
+def test_resume_takes_no_other_settings(here: Path, option: str) -> None:
+    value = {"--teacher": ["x.pt"], "--size": [64]}.get(option, [])
+    answer = call("train", "--resume", option, *value)
+    assert answer.exit_code == 2
+    assert f"leave out {option}" in answer.output

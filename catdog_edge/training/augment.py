@@ -7,6 +7,7 @@ decide a batch wherever it is made.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import cv2
@@ -21,7 +22,25 @@ LUMA = np.array([0.114, 0.587, 0.299])
 """What blue, green and red weigh in a grey value (ITU-R BT.601, as in OpenCV)."""
 
 
-def augment(pictures: Pixels, policy: str, generator: np.random.Generator) -> Pixels:
+@dataclass(frozen=True)
+class Share:
+    """Some pictures of a batch.
+
+    Attributes:
+        batch: Pictures in the whole batch.
+        rows: Which of them.
+    """
+
+    batch: int
+    rows: slice
+
+
+def augment(
+    pictures: Pixels,
+    policy: str,
+    generator: np.random.Generator,
+    share: Share | None = None,
+) -> Pixels:
     """Return changed copies of a batch of pictures, each changed in its own way.
 
     Args:
@@ -29,6 +48,8 @@ def augment(pictures: Pixels, policy: str, generator: np.random.Generator) -> Pi
         policy: `default`, see `augment_default`; `classic`, see `augment_classic`; `none`
             returns the very array that came in.
         generator: Where all that is random comes from.
+        share: Which pictures of a larger batch these are; what happens to one is the same
+            wherever the rest of the batch is. `None`: they are the whole batch.
 
     Returns:
         `uint8 [N,H,W,3]`, BGR.
@@ -40,16 +61,17 @@ def augment(pictures: Pixels, policy: str, generator: np.random.Generator) -> Pi
         raise ValueError(
             f"wanted pictures uint8 [N,H,W,3], got {pictures.dtype} {list(pictures.shape)}"
         )
+    whole = share or Share(len(pictures), slice(None))
     if policy == "default":
-        return augment_default(pictures, generator)
+        return augment_default(pictures, generator, whole)
     if policy == "classic":
-        return augment_classic(pictures, generator)
+        return augment_classic(pictures, generator, whole)
     if policy == "none":
         return pictures
     raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {policy!r}")
 
 
-def augment_classic(pictures: Pixels, generator: np.random.Generator) -> Pixels:
+def augment_classic(pictures: Pixels, generator: np.random.Generator, share: Share) -> Pixels:
     """The known system's augmentation.
 
     Rotation about the centre by up to 45 degrees either way, uncovered corners black;
@@ -58,25 +80,27 @@ def augment_classic(pictures: Pixels, generator: np.random.Generator) -> Pixels:
     Args:
         pictures: `uint8 [N,H,W,3]`, BGR.
         generator: Where all that is random comes from.
+        share: Which pictures of the batch these are.
 
     Returns:
         `uint8 [N,H,W,3]`, BGR.
     """
-    count = len(pictures)
+    count, rows = share.batch, share.rows
     angle = np.deg2rad(generator.uniform(-45, 45, count))
     flips = generator.random((count, 2)) < (0.3, 0.05)
     grey = generator.random(count) < 0.1
     scale = np.where(flips, -1.0, 1.0)
-    maps = _affine(angle, scale, np.zeros((count, 2)), pictures.shape)
+    maps = _affine(angle, scale, np.zeros((count, 2)), pictures.shape)[rows]
+    grey = grey[rows]
     changed = np.empty(pictures.shape, np.uint8)
-    for index in range(count):
+    for index in range(len(pictures)):
         _warp(pictures[index], maps[index], cv2.BORDER_CONSTANT, changed[index])
         if grey[index]:
             changed[index] = _grey(changed[index])
     return changed
 
 
-def augment_default(pictures: Pixels, generator: np.random.Generator) -> Pixels:
+def augment_default(pictures: Pixels, generator: np.random.Generator, share: Share) -> Pixels:
     """The augmentation of the `default` recipe: another framing, another light, small faults.
 
     One affine warp: a frame of 40 to 110 % of the picture's area and of aspect 3:4 to 4:3,
@@ -89,24 +113,25 @@ def augment_default(pictures: Pixels, generator: np.random.Generator) -> Pixels:
     Args:
         pictures: `uint8 [N,H,W,3]`, BGR.
         generator: Where all that is random comes from.
+        share: Which pictures of the batch these are.
 
     Returns:
         `uint8 [N,H,W,3]`, BGR.
     """
-    count = len(pictures)
+    count, rows = share.batch, share.rows
     area = generator.uniform(0.4, 1.1, count)
     aspect = np.exp(generator.uniform(-1, 1, count) * np.log(4 / 3))
     scale = np.sqrt(np.stack([area * aspect, area / aspect], axis=1))
     shift = generator.uniform(-0.5, 0.5, (count, 2)) * np.maximum(0.0, 1.0 - scale)
     scale[:, 0] *= np.where(generator.random(count) < 0.5, -1.0, 1.0)
     angle = np.deg2rad(generator.uniform(-12, 12, count))
-    maps = _affine(angle, scale, shift, pictures.shape)
-    colours = _colour_matrices(generator, count)
-    fault = generator.random(count)
-    seeds = generator.integers(0, 2**31, count)
-    amounts = generator.random((count, 4))
+    maps = _affine(angle, scale, shift, pictures.shape)[rows]
+    colours = _colour_matrices(generator, count)[rows]
+    fault = generator.random(count)[rows]
+    seeds = generator.integers(0, 2**31, count)[rows]
+    amounts = generator.random((count, 4))[rows]
     changed = np.empty(pictures.shape, np.uint8)
-    for index in range(count):
+    for index in range(len(pictures)):
         picture = changed[index]
         _warp(pictures[index], maps[index], cv2.BORDER_REFLECT_101, picture)
         cv2.transform(picture, colours[index], dst=picture)

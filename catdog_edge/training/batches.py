@@ -9,31 +9,32 @@ from __future__ import annotations
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from catdog_edge.training.augment import augment
+from catdog_edge.training.augment import Share, augment
 
 AHEAD = 2
 """Batches in preparation: enough to hide augmentation behind a step, little memory."""
 
 
-def batch_bounds(pictures: int, batch_size: int) -> list[int]:
+def batch_bounds(pictures: int, batch_size: int, processes: int = 1) -> list[int]:
     """Where the batches of an epoch begin, and where the last one ends.
 
-    The last batch holds what is left; where that is a single picture it joins the batch
-    before it, since batch norm cannot train on one.
+    The last batch holds what is left; where that is less than two pictures for each process
+    it joins the batch before it, since batch norm cannot train on one.
     """
     bounds = [*range(0, pictures, batch_size), pictures]
-    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] < 2 * processes:
         del bounds[-2]
     return bounds
 
 
-def steps_per_epoch(pictures: int, batch_size: int) -> int:
+def steps_per_epoch(pictures: int, batch_size: int, processes: int = 1) -> int:
     """Steps of one epoch."""
-    return len(batch_bounds(pictures, batch_size)) - 1
+    return len(batch_bounds(pictures, batch_size, processes)) - 1
 
 
 def batches(
@@ -45,6 +46,9 @@ def batches(
     seed: int,
     epoch: int,
     first_step: int = 0,
+    scales: tuple[float, ...] = (1.0,),
+    rank: int = 0,
+    processes: int = 1,
 ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
     """Yield the batches of one epoch from `first_step` on.
 
@@ -56,20 +60,27 @@ def batches(
         seed: Of the run.
         epoch: Counted from 0.
         first_step: Where an interrupted epoch goes on.
+        scales: Each batch draws one of them: its height and width in shares of H and W.
+        rank: Which of the processes this is, from 0 on.
+        processes: How many share each batch; what is done to a picture does not depend on it.
 
     Yields:
-        Pictures `uint8 [B,H,W,3]`, BGR, and labels `int64 [B]`.
+        This process's pictures of the batch, `uint8 [B,h,w,3]`, BGR, and labels `int64 [B]`.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(labels))
-    starts = batch_bounds(len(order), batch_size)
+    starts = batch_bounds(len(order), batch_size, processes)
+    rows = slice(rank, None, processes)
 
     def prepare(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         # Sorted, so that a memory-mapped file is read forwards; the order inside a batch
         # does not matter.
         chosen = np.sort(order[starts[step] : starts[step + 1]])
+        share = Share(len(chosen), rows)
+        chosen = chosen[rows]
         generator = np.random.default_rng([seed, epoch, step])
-        changed = augment(np.array(pixels[chosen]), policy, generator)
-        return torch.from_numpy(changed), torch.from_numpy(labels[chosen])
+        changed = augment(np.array(pixels[chosen]), policy, generator, share)
+        scale = scales[np.random.default_rng([seed, epoch, step, 1]).integers(len(scales))]
+        return torch.from_numpy(_scaled(changed, scale)), torch.from_numpy(labels[chosen])
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as worker:
         waiting: list[Future[tuple[torch.Tensor, torch.Tensor]]] = []
@@ -83,3 +94,15 @@ def batches(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _scaled(pictures: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]:
+    """`uint8 [N,H,W,3]` to `uint8 [N,scale*H,scale*W,3]`."""
+    if scale == 1:
+        return pictures
+    height, width = (max(1, round(side * scale)) for side in pictures.shape[1:3])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = np.empty((len(pictures), height, width, 3), np.uint8)
+    for index, picture in enumerate(pictures):
+        cv2.resize(picture, (width, height), dst=resized[index], interpolation=method)
+    return resized

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -24,17 +24,23 @@ import torch
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec, squash
+from catdog_edge.threads import choose_threads
 from catdog_edge.training import loop
 from catdog_edge.training.checkpoint import load_checkpoint
 from catdog_edge.training.data import Dataset, open_dataset, pixels
 from catdog_edge.training.evaluate import Evaluation, Weights, check_labels, evaluate
 from catdog_edge.training.models import architecture
+from catdog_edge.training.norms import with_norms
 from catdog_edge.training.overview import save_overview
+from catdog_edge.training.precision import choose_precision, trial_batch
+from catdog_edge.training.pretrained import load_pretrained
 from catdog_edge.training.processors import torch_threads
 from catdog_edge.training.progress import Progress, Reading
-from catdog_edge.training.recipes import recipe
+from catdog_edge.training.ranks import Ranks, ranks
+from catdog_edge.training.recipes import Recipe, recipe
 from catdog_edge.training.results import finish
 from catdog_edge.training.runs import Run, new_run, newest_run, run_of
+from catdog_edge.training.teacher import Teacher
 from catdog_edge.training.words import say, source_name
 
 
@@ -51,6 +57,10 @@ class TrainOptions:
     epochs: int | None
     batch_size: int | None
     lr: float | None
+    size: int | None
+    pretrained: bool | None
+    freeze: bool | None
+    teacher: Path | None
     name: str | None
     seed: int
     patience: int
@@ -59,38 +69,73 @@ class TrainOptions:
 
 
 def train(options: TrainOptions) -> Run:
-    """Train from fresh weights, into a new run folder.
+    """Train from fresh or pretrained weights, into a new run folder.
 
     Raises:
         CatdogError: The data, the device or a folder is not what it must be, the loss
             diverged, or the run was interrupted (it says how to go on).
     """
-    with torch_threads() as threads:
-        return _train(options, threads)
-
-
-def _train(options: TrainOptions, threads: int) -> Run:
     device = choose_device(options.device)
-    arch = architecture(options.arch)
-    chosen = recipe(options.recipe or arch.recipe)
-    steps = squash(arch.size, arch.size)
-    dataset = open_dataset(
-        options.data,
-        labels=options.labels,
-        split=options.split,
-        limit=options.limit,
-        seed=options.seed,
-        steps=steps,
-        progress=Reading(),
+    with ranks(device) as me, torch_threads(_share(me)) as threads:
+        return _train(options, device, threads, me)
+
+
+def settled_recipe(options: TrainOptions) -> Recipe:
+    """The recipe with what the options change of it.
+
+    Raises:
+        CatdogError: See `recipe`.
+    """
+    # The default recipe's rate would wash out what pretrained weights know.
+    usual = "finetune" if options.pretrained else architecture(options.arch).recipe
+    chosen = recipe(options.recipe or usual)
+    changes: dict[str, Any] = {
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "pretrained": options.pretrained,
+        "freeze": options.freeze,
+        # A smaller batch than the recipe's bears a lower rate, in proportion.
+        "lr": options.lr
+        or chosen.lr * min(1.0, (options.batch_size or chosen.batch_size) / chosen.batch_size),
+    }
+    chosen = replace(
+        chosen, **{name: value for name, value in changes.items() if value is not None}
     )
-    describe(dataset)
-    train_set = pixels(dataset, "train", steps)
-    batch_size = options.batch_size or chosen.batch_size
+    # Epochs that were asked for are not stretched for a small set.
+    return replace(chosen, least_steps=0) if options.epochs else chosen
+
+
+def _train(options: TrainOptions, device: str, threads: int, me: Ranks) -> Run:
+    arch = architecture(options.arch)
+    chosen = settled_recipe(options)
+    size = options.size or arch.size
+    if arch.fixed_size and size != arch.size:
+        raise CatdogError(
+            f"{arch.name} takes pictures of {arch.size} x {arch.size} alone; leave out --size"
+        )
+    steps = squash(size, size)
+    with me.one_first():  # the others find what it has cached
+        dataset = open_dataset(
+            options.data,
+            labels=options.labels,
+            split=options.split,
+            limit=options.limit,
+            seed=options.seed,
+            steps=steps,
+            progress=Reading() if me.first else None,
+        )
+        describe(dataset)
+        train_set = pixels(dataset, "train", steps)
+    if len(train_set[1]) < 2 * me.processes:
+        raise CatdogError(
+            f"{len(train_set[1])} training pictures are too few for {me.processes} processes; "
+            "start fewer, or add pictures"
+        )
     spec = ModelSpec(
         architecture=arch.name,
         labels=dataset.labels,
-        height=arch.size,
-        width=arch.size,
+        height=size,
+        width=size,
         resize=steps,
         normalization=arch.normalization,
         tool_version=__version__,
@@ -98,34 +143,69 @@ def _train(options: TrainOptions, threads: int) -> Run:
     )
     torch.manual_seed(options.seed)
     network = arch.build(len(dataset.labels))
+    if chosen.pretrained:
+        with me.one_first():
+            say(f"train: starting from {load_pretrained(network, arch.name)}")
     precision = options.precision
     if precision == "auto":
-        precision, gain = loop.choose_precision(
-            network, spec, train_set[0][: min(loop.trial_batch(arch.size), batch_size)], device
-        )
-        say(f"train: {precision} (a bfloat16 step was timed {gain:.2f} times as fast as float32)")
+        precision = me.agreed(_faster_precision(network, spec, chosen, train_set[0], device, me))
+    teacher = None
+    if options.teacher is not None:
+        teacher = Teacher(options.teacher, spec.labels, torch.device(device), precision)
+        say(f"train: {options.teacher} ({teacher.spec.architecture}) teaches")
     plan = loop.Plan(
         recipe=chosen,
-        epochs=options.epochs or chosen.epochs_for(len(train_set[1]), batch_size),
-        batch_size=batch_size,
-        lr=options.lr or chosen.lr * min(1.0, batch_size / chosen.batch_size),
+        epochs=chosen.epochs_for(len(train_set[1]), chosen.batch_size),
+        batch_size=chosen.batch_size,
+        lr=chosen.lr,
         seed=options.seed,
         patience=options.patience,
         precision=precision,
         device=device,
     )
-    run = new_run(options.name, f"{Path(dataset.source).stem}-{arch.name}")
-    spec = spec.replace(trained_on=_trained_on(dataset, plan))
-    save_overview(run.folder / "data.png", dataset)
-    dataset.write_split_csv(run.split_csv)
-    dataset.write_skipped_csv(run.folder / "skipped.csv")
-    run.write_args(_args(dataset, options, plan, threads))
+    # The others write nothing, but name the folder in what they say.
+    folder = Path()
+    if me.first:
+        run = new_run(options.name, f"{Path(dataset.source).stem}-{arch.name}")
+        folder = run.folder
+        save_overview(folder / "data.png", dataset)
+        dataset.write_split_csv(run.split_csv)
+        dataset.write_skipped_csv(folder / "skipped.csv")
+        run.write_args(_args(dataset, options, plan, threads, teacher, me))
+    run = Run(me.agreed(folder))
+    spec = spec.replace(trained_on=_trained_on(dataset, plan, teacher))
     passes = f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"
     say(
-        f"train: {arch.name}, recipe {chosen.name}, {passes}, batch {batch_size}, "
-        f"learning rate {plan.lr:g}, {precision} on {device}, into {run.folder}"
+        f"train: {arch.name} at {size} x {size}, recipe {chosen.name}, {passes}, "
+        f"batch {plan.batch_size}, learning rate {plan.lr:g}, {precision} on {device}"
+        f"{f' in {me.processes} processes' * (not me.alone)}, into {run.folder}"
     )
-    return _fit(run, dataset, spec, plan, network, resume=False)
+    trainer = _trainer(run, dataset, spec, plan, network, teacher, me)
+    return _fit(run, dataset, trainer, me)
+
+
+def _share(me: Ranks) -> int | None:
+    """Threads of each process where several share a machine."""
+    return None if me.per_machine == 1 else max(1, choose_threads().count // me.per_machine)
+
+
+def _faster_precision(
+    network: torch.nn.Module,
+    spec: ModelSpec,
+    chosen: Recipe,
+    pictures: loop.Pixels,
+    device: str,
+    me: Ranks,
+) -> str:
+    """Timed in the first process alone: others that compute beside it would disturb it."""
+    if not me.first:
+        return ""
+    few = pictures[: min(trial_batch(spec.height), chosen.batch_size)]
+    if chosen.norms == "folded":
+        network = with_norms(network)
+    precision, gain = choose_precision(network, spec, few, device)
+    say(f"train: {precision} (a bfloat16 step was timed {gain:.2f} times as fast as float32)")
+    return precision
 
 
 def resume(name: str | None, device: str) -> Run:
@@ -144,22 +224,45 @@ def resume(name: str | None, device: str) -> Run:
         raise CatdogError(
             f"{run.folder} has no last.pt to go on from; start again with: catdog-edge train"
         )
-    dataset = run.dataset(progress=Reading())
+    device = choose_device(args["device"] if device == "auto" else device)
+    with ranks(device) as me, torch_threads(args.get("threads") if me.alone else _share(me)):
+        return _resume(run, args, device, me)
+
+
+def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks) -> Run:
+    with me.one_first():
+        dataset = run.dataset(progress=Reading() if me.first else None)
     network, spec = load_checkpoint(run.last)
+    known = args["recipe"]
     plan = loop.Plan(
-        recipe=recipe(args["recipe"]),
+        # A run of an older version names its recipe only.
+        recipe=recipe(known) if isinstance(known, str) else Recipe.from_dict(known, "args.yaml"),
         epochs=args["epochs"],
         batch_size=args["batch_size"],
         lr=args["lr"],
         seed=args["seed"],
         patience=args["patience"],
         precision=args["precision"],
-        device=choose_device(args["device"] if device == "auto" else device),
+        device=device,
     )
+    teacher = None
+    if args.get("teacher"):
+        teacher = Teacher(
+            Path(args["teacher"]["file"]),
+            spec.labels,
+            torch.device(device),
+            plan.precision,
+            args["teacher"]["sha256"],
+        )
     say(f"train: going on with {run.folder}")
     describe(dataset)
-    with torch_threads(args.get("threads")):
-        return _fit(run, dataset, spec, plan, network, resume=True)
+    trainer = _trainer(run, dataset, spec, plan, network, teacher, me)
+    trainer.restore(run.last)
+    if trainer.finished:
+        say(f"train: {run.folder} has done its {trainer.epoch} epochs; nothing left to train")
+    else:
+        say(f"train: at epoch {trainer.epoch + 1}, step {trainer.step + 1}")
+    return _fit(run, dataset, trainer, me)
 
 
 def evaluate_weights(weights: Path | None, data: str | None) -> tuple[Evaluation, Path]:
@@ -243,39 +346,36 @@ def stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _fit(
+def _trainer(
     run: Run,
     dataset: Dataset,
     spec: ModelSpec,
     plan: loop.Plan,
     network: torch.nn.Module,
-    *,
-    resume: bool,
-) -> Run:
-    train_pixels, train_labels, _ = pixels(dataset, "train", spec.resize)
-    val_pixels, val_labels, val_items = pixels(dataset, "val", spec.resize)
-    trainer = loop.Trainer(
-        network, spec, plan, (train_pixels, train_labels), (val_pixels, val_labels), run.folder
-    )
-    if resume:
-        trainer.restore(run.last)
-        if trainer.finished:
-            say(f"train: {run.folder} has done its {trainer.epoch} epochs; nothing left to train")
-        else:
-            say(f"train: at epoch {trainer.epoch + 1}, step {trainer.step + 1}")
-    progress = Progress(plan.epochs)
+    teacher: Teacher | None,
+    me: Ranks,
+) -> loop.Trainer:
+    with me.one_first():
+        train_set = pixels(dataset, "train", spec.resize)[:2]
+        val_set = pixels(dataset, "val", spec.resize)[:2]
+    return loop.Trainer(network, spec, plan, train_set, val_set, run.folder, teacher, me)
+
+
+def _fit(run: Run, dataset: Dataset, trainer: loop.Trainer, me: Ranks) -> Run:
+    progress = Progress(trainer.plan.epochs, shown=me.first)
     with stop_requests() as asked:
         finished = trainer.run(asked.is_set, progress.step, progress.epoch)
     if not finished:
         raise CatdogError(
-            f"stopped in epoch {trainer.epoch + 1} of {plan.epochs}; all is saved, go on with: "
-            f"catdog-edge train --resume --name {run.name}"
+            f"stopped in epoch {trainer.epoch + 1} of {trainer.plan.epochs}; all is saved, go on "
+            f"with: catdog-edge train --resume --name {run.name}"
         )
-    finish(run, dataset, trainer, (val_pixels, val_labels), [item.file for item in val_items])
+    if me.first:
+        finish(run, dataset, trainer, [item.file for item in dataset.items_of("val")])
     return run
 
 
-def _trained_on(dataset: Dataset, plan: loop.Plan) -> dict[str, Any]:
+def _trained_on(dataset: Dataset, plan: loop.Plan, teacher: Teacher | None) -> dict[str, Any]:
     # The name alone: the path of this machine is nobody's business on the device.
     return {
         "data": "sample" if dataset.is_sample else Path(dataset.source).name,
@@ -287,17 +387,28 @@ def _trained_on(dataset: Dataset, plan: loop.Plan) -> dict[str, Any]:
         "lr": plan.lr,
         "seed": plan.seed,
         "precision": plan.precision,
+        **({"pretrained": True} if plan.recipe.pretrained else {}),
+        **({"teacher": teacher.spec.architecture} if teacher else {}),
     }
 
 
-def _args(dataset: Dataset, options: TrainOptions, plan: loop.Plan, threads: int) -> dict[str, Any]:
+def _args(
+    dataset: Dataset,
+    options: TrainOptions,
+    plan: loop.Plan,
+    threads: int,
+    teacher: Teacher | None,
+    me: Ranks,
+) -> dict[str, Any]:
+    known = None
+    if options.teacher and teacher:
+        known = {"file": str(options.teacher.resolve()), "sha256": teacher.digest}
     return {
         "data": dataset.source,
         "labels": list(dataset.labels),
         "split": list(options.split),
         "limit": options.limit,
         "arch": options.arch,
-        "recipe": plan.recipe.name,
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,
         "lr": plan.lr,
@@ -306,9 +417,12 @@ def _args(dataset: Dataset, options: TrainOptions, plan: loop.Plan, threads: int
         "precision": plan.precision,
         "device": plan.device,
         "threads": threads,
+        "processes": me.processes,
+        "teacher": known,
         "command": shlex.join(["catdog-edge", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "catdog_edge": __version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
+        "recipe": plan.recipe.to_dict(),
     }

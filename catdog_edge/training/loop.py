@@ -16,25 +16,31 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
 from catdog_edge.spec import ModelSpec
-from catdog_edge.training.batches import batches, steps_per_epoch
+from catdog_edge.training.batches import batch_bounds, batches
 from catdog_edge.training.checkpoint import read_checkpoint, save_checkpoint
 from catdog_edge.training.inference import logits, softmax, to_input
 from catdog_edge.training.metrics import log_loss
-from catdog_edge.training.muon import Muon
+from catdog_edge.training.norms import folded, freeze_features, freeze_norms, with_norms
+from catdog_edge.training.optimizers import make_optimizer, update_average
+from catdog_edge.training.precision import autocast
+from catdog_edge.training.ranks import Ranks
 from catdog_edge.training.recipes import Recipe
+from catdog_edge.training.teacher import Teacher, distillation_loss
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,9 @@ class Trainer:
         plan: The settled recipe.
         train: Pictures `uint8 [N,H,W,3]` BGR and labels `int64 [N]`.
         val: The same, for choosing the best epoch.
-        folder: The run folder.
+        folder: The run folder; of several processes the first alone writes into it.
+        teacher: Whose answers the network learns from as well.
+        me: This process among those that train together.
     """
 
     def __init__(
@@ -98,15 +106,27 @@ class Trainer:
         train: tuple[Pixels, Labels],
         val: tuple[Pixels, Labels],
         folder: Path,
+        teacher: Teacher | None = None,
+        me: Ranks = ALONE,
     ) -> None:
         self.device = torch.device(plan.device)
+        if plan.recipe.norms == "folded":
+            network = with_norms(network)
+        if plan.recipe.freeze:
+            freeze_features(network)
+        if self.device.type == "cuda" and not me.alone:
+            # Each process sees a part of the batch; the statistics are those of the whole.
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.network).eval() if plan.recipe.ema else None
+        self._answer = self.network if me.alone else DistributedDataParallel(self.network)
+        self._teacher, self._me = teacher, me
         self.spec, self.plan, self.folder = spec, plan, folder
         self.train, self.val = train, val
         self.optimizer = make_optimizer(self.network, plan.recipe, plan.lr)
         self.loss = nn.CrossEntropyLoss(label_smoothing=plan.recipe.label_smoothing)
-        self.steps = steps_per_epoch(len(train[1]), plan.batch_size)
+        self._bounds = batch_bounds(len(train[1]), plan.batch_size, me.processes)
+        self.steps = len(self._bounds) - 1
         self.epoch = self.step = self.seen = self.correct = 0
         self.loss_sum = self.seconds = 0.0
         self.rows: list[EpochRow] = []
@@ -127,15 +147,16 @@ class Trainer:
         self,
         stop: Callable[[], bool],
         on_step: Callable[[StepReport], None],
-        on_epoch: Callable[[EpochRow, bool], None],
+        on_epoch: Callable[[EpochRow, bool, float], None],
     ) -> bool:
         """Train until finished or stopped.
 
         Args:
-            stop: Asked after every step; where it says yes, the state is saved and the run
-                can be resumed from that very step.
+            stop: Asked after every step; where it says yes in any process, the state is saved
+                and the run can be resumed from that very step.
             on_step: Called after every step.
-            on_epoch: Called after every epoch with its row and whether it is the best so far.
+            on_epoch: Called after every epoch with its row, whether it is the best so far,
+                and the seconds that are left.
 
         Returns:
             Whether the run is finished.
@@ -148,15 +169,18 @@ class Trainer:
                 self.save()
                 return False
             row = self._close_epoch()
-            on_epoch(row, row is self.best_epoch())
-            if stop() and not self.finished:
+            on_epoch(row, row is self.best_epoch(), self._later(row.seconds, self.epoch - 1))
+            if self._anybody(stop()) and not self.finished:
                 return False
         return True
 
     def save(self) -> None:
         """Write `last.pt`: weights that can be used, and all that a resume needs."""
+        if not self._me.first:
+            return
         training = {
             "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "rows": [dataclasses.asdict(row) for row in self.rows],
             **{name: getattr(self, name) for name in _COUNTERS},
@@ -170,13 +194,15 @@ class Trainer:
             ModelError: The file is damaged.
             CatdogError: It holds no state to go on from.
         """
-        document, _ = read_checkpoint(path)
+        # The other processes may be on machines that do not have the file.
+        document = self._me.agreed(read_checkpoint(path)[0] if self._me.first else {})
         training = document.get("training")
         if training is None:
             raise CatdogError(f"{path} holds no training state; only last.pt can be resumed")
         self.network.load_state_dict(training["network"])
         if self.averaged is not None:
-            self.averaged.load_state_dict(document["state_dict"])
+            # A file of an older version has the averaged weights in one place only.
+            self.averaged.load_state_dict(training.get("averaged") or document["state_dict"])
         self.optimizer.load_state_dict(training["optimizer"])
         self.rows = [EpochRow(**row) for row in training["rows"]]
         for name in _COUNTERS:
@@ -184,6 +210,8 @@ class Trainer:
 
     def _run_epoch(self, stop: Callable[[], bool], on_step: Callable[[StepReport], None]) -> bool:
         self.network.train()
+        if self.plan.recipe.freeze or self.plan.recipe.norms == "frozen":
+            freeze_norms(self.network)
         source = batches(
             *self.train,
             batch_size=self.plan.batch_size,
@@ -191,51 +219,87 @@ class Trainer:
             seed=self.plan.seed,
             epoch=self.epoch,
             first_step=self.step,
+            scales=self.plan.recipe.scales(self.epoch, self.plan.epochs),
+            rank=self._me.rank,
+            processes=self._me.processes,
         )
         started = time.perf_counter()
         for pixels, labels in source:
-            self._train_step(pixels, labels)
+            asked = self._train_step(pixels, labels, stop())
             now = time.perf_counter()
             self.seconds += now - started  # waiting for the batch is part of it
             started = now
             on_step(self._report())
-            if self.step < self.steps and stop():
+            if self.step < self.steps and asked:
                 source.close()
                 return False
         return True
 
-    def _train_step(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-        total = self.plan.epochs * self.steps
+    def _train_step(self, pixels: torch.Tensor, labels: torch.Tensor, stop: bool) -> bool:
+        """Learn from this process's part of a batch; whether any process wants to stop."""
+        recipe = self.plan.recipe
         position = self.epoch * self.steps + self.step
         # Dropout draws from torch's own generator.
-        torch.manual_seed(self.plan.seed * 1_000_003 + position)
+        seed = (self.plan.seed * 1_000_003 + position) * 1009 + self._me.rank
+        torch.manual_seed(seed % 2**63)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.lr * self.plan.recipe.rate(position, total)
+            group["lr"] = self.plan.lr * recipe.rate(position, self.plan.epochs * self.steps)
         labels = labels.to(self.device)
-        inputs = to_input(pixels.to(self.device), self.spec.normalization)
+        pixels = pixels.to(self.device, non_blocking=True)
         with autocast(self.device, self.plan.precision):
-            outputs = self.network(inputs)
-        loss = self.loss(outputs.float(), labels)
-        if not math.isfinite(loss.item()):
+            outputs = self._answer(to_input(pixels, self.spec.normalization))
+        outputs = outputs.float()
+        loss = self.loss(outputs, labels)
+        if self._teacher is not None:
+            taught = distillation_loss(
+                outputs, self._teacher.logits(pixels), recipe.distillation_temperature
+            )
+            loss = (1 - recipe.distillation) * loss + recipe.distillation * taught
+        right = int((outputs.argmax(1) == labels).sum())
+        sums = torch.tensor(
+            [loss.item() * len(labels), right, len(labels), stop], dtype=torch.float64
+        )
+        loss_sum, correct, seen, asked = self._summed(sums)
+        if not math.isfinite(loss_sum):
             raise CatdogError(
                 f"the loss is not finite in epoch {self.epoch + 1}, step {self.step + 1}; the "
                 f"weights so far are in {self.folder}; train again with a lower --lr"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # The processes' gradients are averaged; their parts of the batch differ in size.
+        (loss * (len(labels) * self._me.processes / seen)).backward()
         self.optimizer.step()
         if self.averaged is not None:
             # While few steps are done the average would hold on to the random start.
-            decay = min(self.plan.recipe.ema, (1 + position) / (10 + position))
+            decay = min(recipe.ema, (1 + position) / (10 + position))
             update_average(self.averaged, self.network, decay)
         self.step += 1
-        self.seen += len(labels)
-        self.loss_sum += loss.item() * len(labels)
-        self.correct += int((outputs.argmax(1) == labels).sum())
+        self.seen += int(seen)
+        self.loss_sum += loss_sum
+        self.correct += int(correct)
+        return asked > 0
+
+    def _summed(self, values: torch.Tensor) -> list[float]:
+        summed: list[float] = self._me.summed(values.to(self.device)).tolist()
+        return summed
+
+    def _anybody(self, answer: bool) -> bool:
+        return self._summed(torch.tensor([float(answer)]))[0] > 0
+
+    def _later(self, seconds: float, epoch: int) -> float:
+        """Seconds that the epochs after this one take, if this one takes `seconds`."""
+
+        def work(number: int) -> float:
+            scales = self.plan.recipe.scales(number, self.plan.epochs)
+            return sum(scale**2 for scale in scales) / len(scales)
+
+        rest = sum(work(number) for number in range(epoch + 1, self.plan.epochs))
+        return seconds * rest / work(epoch)
 
     def _report(self) -> StepReport:
         speed = self.seen / max(self.seconds, 1e-9)
-        left = (self.plan.epochs - self.epoch) * len(self.train[1]) - self.seen
+        whole = len(self.train[1]) / speed
+        later = self._later(whole, self.epoch)
         return StepReport(
             epoch=self.epoch + 1,
             step=self.step,
@@ -243,16 +307,11 @@ class Trainer:
             loss=self.loss_sum / self.seen,
             accuracy=self.correct / self.seen,
             pictures_per_second=speed,
-            seconds_left=left / speed,
+            seconds_left=whole - self.seconds + later,
         )
 
     def _close_epoch(self) -> EpochRow:
-        values = logits(
-            self.averaged if self.averaged is not None else self.network,
-            self.spec.normalization,
-            self.val[0],
-            device=self.device,
-        )
+        values = self._validated()
         row = EpochRow(
             epoch=self.epoch + 1,
             lr=self.optimizer.param_groups[0]["lr"],
@@ -267,110 +326,36 @@ class Trainer:
         self.epoch += 1
         self.step = self.seen = self.correct = 0
         self.loss_sum = self.seconds = 0.0
-        # best.pt first: a run killed between the two repeats this epoch and writes it again.
-        if row is self.best_epoch():
-            save_checkpoint(self.folder / "best.pt", self._kept_weights(), self.spec)
-        self.save()
-        write_results(self.folder / "results.csv", self.rows)
+        if self._me.first:
+            # best.pt first: a run killed between the two repeats this epoch and writes it again.
+            if row is self.best_epoch():
+                save_checkpoint(self.folder / "best.pt", self._kept_weights(), self.spec)
+            self.save()
+            write_results(self.folder / "results.csv", self.rows)
         return row
+
+    def _validated(self) -> npt.NDArray[np.float32]:
+        """Logits of the validation pictures, `float32 [N,K]`; each process takes its share."""
+        mine = slice(self._me.rank, None, self._me.processes)
+        values = logits(
+            self.averaged if self.averaged is not None else self.network,
+            self.spec.normalization,
+            self.val[0][mine],
+            device=self.device,
+        )
+        whole = np.empty((len(self.val[1]), values.shape[1]), np.float32)
+        for rank, part in enumerate(self._me.gathered(values)):
+            whole[rank :: self._me.processes] = part
+        return whole
 
     def _kept_weights(self) -> dict[str, torch.Tensor]:
         kept = self.averaged if self.averaged is not None else self.network
+        if self.plan.recipe.norms == "folded":
+            kept = folded(kept)
         return dict(kept.state_dict())
 
 
 _COUNTERS = ("epoch", "step", "seen", "correct", "loss_sum", "seconds")
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which a forward pass runs at `float32` or `bfloat16`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def make_optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
-    """The recipe's optimiser; biases and normalisation layers get no weight decay.
-
-    Under Muon the convolutions and hidden layers take orthogonal steps; the last layer, what
-    has one dimension, and depthwise convolutions (nothing to orthogonalise) take AdamW's.
-    """
-    parameters = list(network.parameters())
-    last = [parameter for parameter in parameters if parameter.ndim >= 2][-1:]
-    hidden, plain, small = [], [], []
-    for parameter in parameters:
-        depthwise = parameter.ndim == 4 and parameter.shape[1] == 1
-        if parameter.ndim < 2:
-            small.append(parameter)
-        elif depthwise or any(parameter is one for one in last):
-            plain.append(parameter)
-        else:
-            hidden.append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": hidden, "weight_decay": recipe.weight_decay, "orthogonal": True},
-        {"params": plain, "weight_decay": recipe.weight_decay, "orthogonal": False},
-        {"params": small, "weight_decay": 0.0, "orthogonal": False},
-    ]
-    if recipe.optimizer == "muon":
-        return Muon(groups, lr=lr, momentum=recipe.momentum)
-    for group in groups:
-        del group["orthogonal"]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=True)
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
-    return torch.optim.Adam(groups, lr=lr)
-
-
-@torch.no_grad()
-def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move an exponential moving average of the weights one step, batch-norm figures included."""
-    current = network.state_dict()
-    for name, value in averaged.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(current[name], 1 - decay)
-        else:
-            value.copy_(current[name])
-
-
-def trial_batch(size: int) -> int:
-    """Pictures of `size` x `size` for `choose_precision`: enough to be typical, done in seconds."""
-    return max(8, 64 * 128 * 128 // (size * size))
-
-
-def choose_precision(
-    network: nn.Module, spec: ModelSpec, pixels: Pixels, device: str
-) -> tuple[str, float]:
-    """Time a few training steps in float32 and in bfloat16, in turns, and name the faster.
-
-    bfloat16 pays on processors with matrix units and costs time elsewhere, also from one
-    network to the next; nothing short of trying tells.
-
-    Args:
-        network: Left as it is: a copy is trained.
-        spec: Describes the network.
-        pixels: `uint8 [N,H,W,3]`: a small batch to try with.
-        device: Where to train.
-
-    Returns:
-        `float32` or `bfloat16` (only where it is at least 10 % faster), and how many times
-        faster bfloat16 was.
-    """
-    place = torch.device(device)
-    trial = copy.deepcopy(network).to(place).to(memory_format=torch.channels_last).train()
-    inputs = to_input(torch.from_numpy(np.array(pixels)).to(place), spec.normalization)
-    spent: dict[str, list[float]] = {"float32": [], "bfloat16": []}
-    for attempt in range(5):
-        for precision, times in spent.items():
-            started = time.perf_counter()
-            with autocast(place, precision):
-                outputs = trial(inputs)
-            outputs.float().square().mean().backward()
-            if place.type == "cuda":
-                torch.cuda.synchronize(place)
-            if attempt:  # the first is warm-up
-                times.append(time.perf_counter() - started)
-            trial.zero_grad(set_to_none=True)
-    gain = float(np.median(spent["float32"]) / np.median(spent["bfloat16"]))
-    return ("bfloat16" if gain > 1.1 else "float32"), gain
 
 
 def write_results(path: Path, rows: list[EpochRow]) -> None:

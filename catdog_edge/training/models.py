@@ -14,6 +14,7 @@ from torch import nn
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import Normalization
+from catdog_edge.training.efficientnet_lite import EfficientNetLite0
 
 UNIT_RANGE = Normalization(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
 """RGB in 0..1."""
@@ -37,6 +38,7 @@ class Architecture:
         normalization: What the network expects.
         summary: One line for people.
         recipe: How it is trained where nobody says otherwise.
+        fixed_size: Whether its linear layers fit `size` alone.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Architecture:
     normalization: Normalization
     summary: str
     recipe: str = "default"
+    fixed_size: bool = False
 
 
 class SimpleCNN(nn.Module):
@@ -85,7 +88,11 @@ class SimpleCNN(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """`float32 [N,3,224,224]`, RGB 0..1 -> logits `float32 [N,K]`."""
-        logits: torch.Tensor = self.classifier(self.features(pictures))
+        maps = self.features(pictures)
+        if maps.shape[-2:] != (5, 5):
+            # A recipe may train on smaller pictures first.
+            maps = nn.functional.interpolate(maps, (5, 5), mode="bilinear", align_corners=False)
+        logits: torch.Tensor = self.classifier(maps)
         return logits
 
 
@@ -152,6 +159,9 @@ def _torchvision(name: str) -> Callable[[int], nn.Module]:
     return build
 
 
+TORCHVISION = ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
+"""The architectures that are torchvision's own, under its names."""
+
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
@@ -166,10 +176,18 @@ ARCHITECTURES: dict[str, Architecture] = {
             UNIT_RANGE,
             "the known network, kept as the yardstick",
             recipe="classic",
+            fixed_size=True,
         ),
         *(
             Architecture(name, _torchvision(name), 224, IMAGENET, f"torchvision's {name}")
-            for name in ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
+            for name in TORCHVISION
+        ),
+        Architecture(
+            "efficientnet_lite0",
+            EfficientNetLite0,
+            224,
+            CENTRED,
+            "EfficientNet-Lite0, made for small devices and int8; ImageNet weights in [pretrained]",
         ),
     )
 }

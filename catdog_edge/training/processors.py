@@ -7,6 +7,7 @@ number does not give the same figures.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,8 +21,9 @@ def torch_threads(count: int | None = None) -> Iterator[int]:
     """Compute with so many threads, and leave the setting as it was found.
 
     Args:
-        count: `None` takes what `choose_threads` finds: PyTorch itself counts the cores of
-            the machine, not those that a container grants.
+        count: `None` takes what `choose_threads` finds (PyTorch itself counts the cores of
+            the machine, not those that a container grants), unless `$OMP_NUM_THREADS` says
+            otherwise.
 
     Yields:
         The number of threads.
@@ -30,7 +32,9 @@ def torch_threads(count: int | None = None) -> Iterator[int]:
         CatdogError: `$CATDOG_EDGE_THREADS` is not a number of threads.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(count or choose_threads().count)
+    if count is None and "OMP_NUM_THREADS" not in os.environ:
+        count = choose_threads().count
+    torch.set_num_threads(count or before)
     try:
         yield torch.get_num_threads()
     finally:

@@ -24,9 +24,11 @@ class Progress:
 
     Args:
         epochs: Of the whole run.
+        shown: Whether to show anything at all.
     """
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, shown: bool = True) -> None:
+        self._shown = shown
         self._epochs = epochs
         self._terminal = sys.stderr.isatty()
         self._last = time.monotonic()
@@ -35,7 +37,7 @@ class Progress:
     def step(self, report: StepReport) -> None:
         """Show a step, at most as often as a person can read it."""
         now = time.monotonic()
-        if now - self._last < (REFRESH if self._terminal else QUIET):
+        if not self._shown or now - self._last < (REFRESH if self._terminal else QUIET):
             return
         self._last = now
         line = (
@@ -48,8 +50,10 @@ class Progress:
         else:
             click.echo(line, err=True)
 
-    def epoch(self, row: EpochRow, best: bool) -> None:
+    def epoch(self, row: EpochRow, best: bool, seconds_left: float) -> None:
         """Show a finished epoch."""
+        if not self._shown:
+            return
         if self._terminal:
             click.echo("\r\x1b[2K", err=True, nl=False)
         if self._header_due:
@@ -59,11 +63,10 @@ class Progress:
                 f"{'pictures/s':>10}  {'left':>7}",
                 err=True,
             )
-        left = (self._epochs - row.epoch) * row.seconds
         click.echo(
             f"{row.epoch:>3}/{self._epochs:<3}  {row.train_loss:7.4f}  {row.train_accuracy:8.2%}  "
             f"{row.val_loss:8.4f}  {row.val_accuracy:8.2%}  {row.pictures_per_second:10,.0f}  "
-            f"{duration(left):>7}{'  best so far' if best else ''}",
+            f"{duration(seconds_left):>7}{'  best so far' if best else ''}",
             err=True,
         )
 

@@ -1,15 +1,42 @@
-"""How a network is trained, in one readable place: two recipes, each a table of values.
+"""How a network is trained, in one readable place: named recipes, and recipes from YAML files.
 
 Knows nothing of networks or data. Why these values: `docs/experiments.md`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
 
 from catdog_edge.errors import CatdogError
+
+Norms = Literal["built", "frozen", "folded"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run and the sizes of its pictures.
+
+    Attributes:
+        until: The share of the run's epochs at which the stage ends, above 0, at most 1.
+        scales: Each step draws one: height and width in shares of the network's input.
+    """
+
+    until: float
+    scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1:
+            raise CatdogError(f"a stage's until is {self.until}; give a share above 0, at most 1")
+        if not self.scales or not all(0.1 <= scale <= 2 for scale in self.scales):
+            raise CatdogError(f"a stage's scales are {list(self.scales)}; give numbers of 0.1 to 2")
 
 
 @dataclass(frozen=True)
@@ -17,20 +44,29 @@ class Recipe:
     """What decides a training run besides data and architecture.
 
     Attributes:
-        name: What `--recipe` takes.
+        name: What `--recipe` takes; of a file, its stem.
         optimizer: `adam`, `adamw`, `sgd` (with Nesterov momentum), or `muon` (see there).
         lr: The highest learning rate, for the recipe's own batch size.
         batch_size: Pictures per step.
         epochs: Passes over the training pictures.
-        least_steps: Small sets get more epochs, until this many steps are reached.
-        most_epochs: But never more epochs than this.
-        weight_decay: For weights of two or more dimensions; biases and batch norms have none.
-        momentum: Of SGD and Muon.
+        augment: A policy of `catdog_edge.training.augment`.
         schedule: `constant`, or `cosine` down to zero.
         warmup: The share of all steps in which the rate rises from zero.
+        weight_decay: For weights of two or more dimensions; biases and batch norms have none.
+        momentum: Of SGD and Muon.
         label_smoothing: 0..1.
-        augment: A policy of `catdog_edge.training.augment`.
         ema: Decay per step of the averaged weights that are validated and kept; 0: none.
+        least_steps: Small sets get more epochs, until this many steps are reached.
+        most_epochs: But never more epochs than this.
+        pretrained: Start from ImageNet weights, see `catdog_edge.training.pretrained`.
+        freeze: Train the last linear layer alone.
+        norms: `built`: batch norms as the architecture has them. `frozen`: they keep the
+            statistics that they came with, which small sets and low rates spoil. `folded`:
+            convolutions without a batch norm train with one, which is folded into them when
+            weights are kept.
+        stages: Sizes of the pictures over the run; empty: always the network's own.
+        distillation: The teacher's share of the loss, 0..1, where there is a teacher.
+        distillation_temperature: Divides both logits before the teacher's loss.
     """
 
     name: str
@@ -47,6 +83,26 @@ class Recipe:
     ema: float = 0.0
     least_steps: int = 0
     most_epochs: int = 0
+    pretrained: bool = False
+    freeze: bool = False
+    norms: Norms = "built"
+    stages: tuple[Stage, ...] = ()
+    distillation: float = 0.5
+    distillation_temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _BOUNDS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise CatdogError(
+                    f"recipe {self.name}: {name} is {value}; give {low:g} to {high:g}"
+                )
+        ends = [stage.until for stage in self.stages]
+        if ends and (ends != sorted(set(ends)) or ends[-1] != 1):
+            raise CatdogError(
+                f"recipe {self.name}: the stages end at {ends}; each must end after the one "
+                "before it, and the last at 1"
+            )
 
     def epochs_for(self, pictures: int, batch_size: int) -> int:
         """Passes over a set of this many training pictures."""
@@ -66,6 +122,72 @@ class Recipe:
         if self.schedule == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    def scales(self, epoch: int, epochs: int) -> tuple[float, ...]:
+        """The scales that the steps of an epoch, counted from 0, draw from."""
+        for stage in self.stages:
+            if epoch < round(stage.until * epochs):
+                return stage.scales
+        return self.stages[-1].scales if self.stages else (1.0,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For YAML; `from_dict` reads it back."""
+        document = dataclasses.asdict(self)
+        document["stages"] = [
+            {"until": stage.until, "scales": list(stage.scales)} for stage in self.stages
+        ]
+        return document
+
+    def to_yaml(self) -> str:
+        """The form that `--recipe FILE.yaml` takes."""
+        return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], source: str) -> Recipe:
+        """A recipe from plain values.
+
+        Args:
+            document: Names of attributes and their values; those that have a default may
+                be absent.
+            source: Where it comes from, for messages.
+
+        Raises:
+            CatdogError: A name is unknown, a value is of another kind or out of bounds, or
+                something is missing.
+        """
+        known = typing.get_type_hints(cls)
+        unknown = [str(name) for name in document if name not in known]
+        if unknown:
+            raise CatdogError(
+                f"{source}: a recipe has no {unknown[0]!r}; it has: {', '.join(known)}"
+            )
+        required = [
+            field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING
+        ]
+        missing = [name for name in required if name not in document]
+        if missing:
+            raise CatdogError(f"{source}: the recipe lacks {', '.join(missing)}")
+        values = {
+            name: _value(known[name], value, f"{source}: {name}")
+            for name, value in document.items()
+        }
+        return cls(**values)
+
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "lr": (1e-9, 1e3),
+    "batch_size": (2, 1_000_000),
+    "epochs": (1, 1_000_000),
+    "warmup": (0, 1),
+    "weight_decay": (0, 100),
+    "momentum": (0, 0.99999),
+    "label_smoothing": (0, 0.99),
+    "ema": (0, 0.999999),
+    "least_steps": (0, 1_000_000_000),
+    "most_epochs": (0, 1_000_000),
+    "distillation": (0, 1),
+    "distillation_temperature": (0.01, 100),
+}
 
 
 RECIPES: dict[str, Recipe] = {
@@ -95,16 +217,113 @@ RECIPES: dict[str, Recipe] = {
             epochs=40,
             augment="classic",
         ),
+        # Weights that know ImageNet: a low rate, and the statistics that they came with.
+        Recipe(
+            name="finetune",
+            optimizer="sgd",
+            lr=0.004,
+            batch_size=32,
+            epochs=4,
+            least_steps=120,
+            most_epochs=20,
+            schedule="cosine",
+            warmup=0.1,
+            weight_decay=1e-4,
+            label_smoothing=0.05,
+            augment="default",
+            ema=0.998,
+            pretrained=True,
+            norms="frozen",
+        ),
+        # `simple_cnn` within 100 minutes on two cores: small pictures first.
+        Recipe(
+            name="yardstick",
+            optimizer="muon",
+            lr=0.012,
+            batch_size=64,
+            epochs=14,
+            least_steps=240,
+            most_epochs=40,
+            schedule="cosine",
+            warmup=0.1,
+            weight_decay=0.05,
+            label_smoothing=0.1,
+            augment="default",
+            ema=0.998,
+            norms="folded",
+            stages=(Stage(0.8, (0.5, 0.572)), Stage(1.0, (1.0,))),
+        ),
     )
 }
 
 
 def recipe(name: str) -> Recipe:
-    """Look a recipe up.
+    """Look a recipe up, or read it from a file.
+
+    Args:
+        name: One of `RECIPES`, or the path of a `.yaml` file.
 
     Raises:
-        CatdogError: There is none of that name.
+        CatdogError: There is none of that name; the file cannot be read, or see `from_dict`.
     """
-    if name not in RECIPES:
-        raise CatdogError(f"there is no recipe {name!r}; choose one of: {', '.join(RECIPES)}")
-    return RECIPES[name]
+    if name in RECIPES:
+        return RECIPES[name]
+    path = Path(name)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise CatdogError(
+            f"there is no recipe {name!r}; choose one of: {', '.join(RECIPES)}; or name a "
+            ".yaml file (one to start from: catdog-edge train --show-recipe)"
+        )
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CatdogError(
+            f"cannot read the recipe {path}: {error.strerror}; make one to start from with: "
+            f"catdog-edge train --show-recipe > {path.name}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise CatdogError(f"{path} is not YAML ({reason}); mend it") from error
+    if not isinstance(document, dict):
+        raise CatdogError(f"{path} is not a recipe; lines like `lr: 0.01` are wanted")
+    return Recipe.from_dict({**document, "name": path.stem}, str(path))
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """A plain value, checked against the annotation of its attribute."""
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise CatdogError(f"{where} is {value!r}; choose one of: {', '.join(choices)}")
+        return value
+    if kind is float and isinstance(value, str):
+        # YAML 1.1 reads 1e-3 as text; people write it.
+        try:
+            value = float(value)
+        except ValueError:
+            raise CatdogError(f"{where} is {value!r}; a number is wanted") from None
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise CatdogError(f"{where} is {value}; a finite number is wanted")
+        return float(value)
+    if kind in (bool, int, str) and type(value) is kind:
+        return value
+    if kind == tuple[Stage, ...] and isinstance(value, list):
+        return tuple(_stage(one, where) for one in value)
+    wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+    raise CatdogError(f"{where} is {value!r}; {wanted.get(kind, 'a list of stages')} is wanted")
+
+
+def _stage(document: Any, where: str) -> Stage:
+    form = "a stage is written as {until: 0.8, scales: [0.5, 1]}"
+    if not isinstance(document, dict) or set(document) != {"until", "scales"}:
+        raise CatdogError(f"{where}: {form}, not as {document!r}")
+    scales = document["scales"]
+    if not isinstance(scales, list):
+        raise CatdogError(f"{where}: {form}, not as {document!r}")
+    until = _value(float, document["until"], f"{where}: until")
+    drawn = tuple(_value(float, scale, f"{where}: scales") for scale in scales)
+    try:
+        return Stage(until, drawn)
+    except CatdogError as error:
+        raise CatdogError(f"{where}: {error}") from error

@@ -50,7 +50,6 @@ def finish(
     run: Run,
     dataset: Dataset,
     trainer: Trainer,
-    val: tuple[Pixels, Labels],
     val_files: Sequence[str],
 ) -> None:
     """Calibrate the best weights and write all that a person wants to see of the run.
@@ -59,13 +58,12 @@ def finish(
         run: Where it goes.
         dataset: What was trained on.
         trainer: After its last epoch.
-        val: Validation pictures `uint8 [N,H,W,3]` BGR and labels `int64 [N]`.
-        val_files: Their names.
+        val_files: Names of the validation pictures.
 
     Raises:
         CatdogError: A file cannot be read or written.
     """
-    best = trainer.best_epoch()
+    best, val = trainer.best_epoch(), trainer.val
     if best is None:
         raise CatdogError(f"{run.folder}: no epoch was trained; give --epochs 1 or more")
     network, spec = load_checkpoint(run.weights)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from catdog_edge.training.data import Dataset
 
 
 def say(text: str) -> None:
-    """A line for people."""
-    click.echo(text, err=True)
+    """A line for people; of the processes that `torchrun` started only the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(text, err=True)
 
 
 def source_name(dataset: Dataset) -> str:

@@ -1,0 +1,156 @@
+"""EfficientNet-Lite0: inverted bottlenecks with ReLU6 and without squeeze-and-excite.
+
+Knows the architecture as it was published and how the tensors of its published weights are
+called there; where those weights come from is for `pretrained`. Written from the description
+in the TensorFlow TPU repository (`models/official/efficientnet/lite`: block table, batch norm
+epsilon 1e-3, dropout 0.2, inputs (value - 127) / 128) and Tan, Le: EfficientNet, ICML 2019.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+STAGES = (
+    # kernel, stride, expansion, channels, blocks
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+"""The stride is that of a stage's first block; the others keep size and channels."""
+
+STEM = 32
+TOP = 1280
+DROPOUT = 0.2
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution that pads as TensorFlow's `SAME`: ceil(size / stride) numbers come out.
+
+    With stride 2 an even size gets its odd pixel of padding below and to the right, which
+    PyTorch's own padding cannot do. The weights were trained so: padded alike on both sides
+    every map would be shifted.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        # Spread per filter, so that what comes out is as loud as what went in; of a depthwise
+        # filter one plane counts, which is what fan_in says.
+        nn.init.kaiming_normal_(
+            self.weight, mode="fan_in" if groups > 1 else "fan_out", nonlinearity="relu"
+        )
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
+        height, width = (
+            max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            for side, stride, kernel in zip(maps.shape[2:], self.stride, self.kernel_size)
+        )
+        padding = (height // 2, width // 2)
+        if height % 2 or width % 2:
+            around = (width // 2, width - width // 2, height // 2, height - height // 2)
+            maps, padding = nn.functional.pad(maps, around), (0, 0)
+        return nn.functional.conv2d(
+            maps, self.weight, self.bias, self.stride, padding, groups=self.groups
+        )
+
+
+def _layer(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True
+) -> nn.Sequential:
+    """Convolution, batch norm and, but where the result is projected, ReLU6.
+
+    The running figures follow with PyTorch's momentum of 0.1, not the published 0.01: that is
+    for runs of many thousand steps.
+    """
+    layers = [
+        SameConv2d(inputs, outputs, kernel, stride, groups),
+        nn.BatchNorm2d(outputs, eps=1e-3),
+    ]
+    return nn.Sequential(*layers, nn.ReLU6()) if relu else nn.Sequential(*layers)
+
+
+class InvertedBottleneck(nn.Module):
+    """Widen, filter each channel by itself, project; beside the identity where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        self.expand = _layer(inputs, inner, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = _layer(inner, inner, kernel, stride, groups=inner)
+        self.project = _layer(inner, outputs, 1, relu=False)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
+        found: torch.Tensor = self.project(self.depthwise(self.expand(maps)))
+        return maps + found if self.residual else found
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0: 3.37 M parameters before the head, 0.38 G multiply-adds at 224x224.
+
+    Any input size from 64 up works; average pooling takes what is left. The stochastic depth
+    of the published training is not here: it is a matter of hundreds of epochs, and the answers
+    are the same without it.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = _layer(3, STEM, 3, stride=2)
+        channels = STEM
+        blocks = []
+        for kernel, stride, expansion, width, count in STAGES:
+            for number in range(count):
+                first = number == 0
+                blocks.append(
+                    InvertedBottleneck(channels, width, kernel, stride if first else 1, expansion)
+                )
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.top = _layer(channels, TOP, 1)
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(DROPOUT), nn.Linear(TOP, classes)
+        )
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """`float32 [N,3,H,W]`, RGB, (value - 127) / 128 -> logits `float32 [N,K]`."""
+        logits: torch.Tensor = self.classifier(self.top(self.blocks(self.stem(pictures))))
+        return logits
+
+
+_NAMES = (
+    (r"_conv_stem\.", "stem.0."),
+    (r"_bn0\.", "stem.1."),
+    (r"_blocks\.(\d+)\._expand_conv\.", r"blocks.\1.expand.0."),
+    (r"_blocks\.(\d+)\._bn0\.", r"blocks.\1.expand.1."),
+    (r"_blocks\.(\d+)\._depthwise_conv\.", r"blocks.\1.depthwise.0."),
+    (r"_blocks\.(\d+)\._bn1\.", r"blocks.\1.depthwise.1."),
+    (r"_blocks\.(\d+)\._project_conv\.", r"blocks.\1.project.0."),
+    (r"_blocks\.(\d+)\._bn2\.", r"blocks.\1.project.1."),
+    (r"_conv_head\.", "top.0."),
+    (r"_bn1\.", "top.1."),
+    (r"_fc\.", "classifier.3."),
+)
+"""Names in the published weights, as a prefix, and here."""
+
+
+def renamed(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The published weights under the names of `EfficientNetLite0`; unknown names stay."""
+    return {_rename(name): tensor for name, tensor in published.items()}
+
+
+def _rename(name: str) -> str:
+    for pattern, ours in _NAMES:
+        if match := re.match(pattern, name):
+            return match.expand(ours) + name[match.end() :]
+    return name

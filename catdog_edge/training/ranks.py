@@ -1,0 +1,142 @@
+"""Several processes that train one network: who this one is, and what they agree on.
+
+Knows `torch.distributed` and the variables that `torchrun` sets; knows nothing of networks
+or data. Alone, every function is the obvious one for a single process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from catdog_edge.errors import CatdogError
+
+PATIENCE = timedelta(hours=2)
+"""How long the others wait while the first process reads the pictures of a large set."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together.
+
+    Attributes:
+        rank: From 0 on, over all machines.
+        processes: How many there are.
+        local: From 0 on, on this machine.
+        per_machine: How many there are on this machine.
+    """
+
+    rank: int = 0
+    processes: int = 1
+    local: int = 0
+    per_machine: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether there are no others."""
+        return self.processes == 1
+
+    def agreed(self, value: T) -> T:
+        """What the first process has, in all of them.
+
+        Args:
+            value: Anything that pickles; counts in the first process alone.
+        """
+        if self.alone:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gathered(self, value: T) -> list[T]:
+        """What each process has, in the order of their ranks, in all of them."""
+        if self.alone:
+            return [value]
+        values: list[T | None] = [None] * self.processes
+        dist.all_gather_object(values, value)
+        return [one for one in values if one is not None]
+
+    def summed(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in place and in all of them."""
+        if not self.alone:
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Go on once all have come here."""
+        if not self.alone:
+            dist.barrier()
+
+    @contextmanager
+    def one_first(self) -> Iterator[None]:
+        """Let the first process of each machine go through a block before the others.
+
+        Whether it came through or failed: a process that waits for one that has failed
+        would wait for ever.
+        """
+        if self.local:
+            self.wait()
+        try:
+            yield
+        finally:
+            if not self.local:
+                self.wait()
+
+
+@contextmanager
+def ranks(device: str) -> Iterator[Ranks]:
+    """Join the others that `torchrun` started, if it did, for the length of a block.
+
+    Args:
+        device: `cpu` talks through gloo, `cuda` through nccl.
+
+    Raises:
+        CatdogError: The variables of `torchrun` are incomplete, or the others do not answer.
+    """
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+        yield Ranks()
+        return
+    try:
+        me = Ranks(
+            rank=int(os.environ["RANK"]),
+            processes=int(os.environ["WORLD_SIZE"]),
+            local=int(os.environ.get("LOCAL_RANK", "0")),
+            per_machine=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        )
+    except ValueError as error:
+        raise CatdogError(
+            f"RANK, WORLD_SIZE or LOCAL_RANK is no number ({error}); start with torchrun, "
+            "or unset them"
+        ) from error
+    if me.alone:
+        yield me
+        return
+    try:
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise CatdogError(
+            f"process {me.rank} of {me.processes} cannot join the others ({reason}); start all "
+            "of them with torchrun, with the same --master-addr and --master-port"
+        ) from error
+    try:
+        yield me
+        # The first writes its pictures last. A process that leaves earlier than the others
+        # was seen to abort in gloo's threads.
+        me.wait()
+    finally:
+        dist.destroy_process_group()

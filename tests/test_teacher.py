@@ -1,0 +1,82 @@
+"""Distillation: whose answers, at which size, in which order of classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
+pytestmark = pytest.mark.train
+
+from catdog_edge.errors import ModelError
+from catdog_edge.spec import ModelSpec, squash
+from catdog_edge.training.checkpoint import save_checkpoint
+from catdog_edge.training.inference import logits
+from catdog_edge.training.models import architecture
+from catdog_edge.training.teacher import Teacher, distillation_loss
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    arch = architecture("edge_cnn")
+    spec = ModelSpec(
+        architecture=arch.name, labels=("cat", "dog"), height=64, width=64,
+        resize=squash(64, 64), normalization=arch.normalization,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    save_checkpoint(tmp_path / "teacher.pt", arch.build(2).state_dict(), spec)
+    return tmp_path / "teacher.pt"
+
+
+def taught(checkpoint: Path, labels: tuple[str, ...] = ("cat", "dog"), digest: str = "") -> Teacher:
+    return Teacher(checkpoint, labels, torch.device("cpu"), "float32", digest)
+
+
+def test_the_answer_is_that_of_the_network_averaged_over_the_mirrored_pair(
+    checkpoint: Path,
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    teacher = taught(checkpoint)
+    network, normalization = teacher._network, teacher.spec.normalization
+    straight, mirrored = (
+        logits(network, normalization, one) for one in (pixels, pixels[:, :, ::-1].copy())
+    )
+    answer = teacher.logits(torch.from_numpy(pixels)).numpy()
+    assert np.allclose(answer, (straight + mirrored) / 2, atol=1e-5)
+    assert not np.allclose(answer, straight, atol=1e-5)
+
+
+def test_pictures_of_another_size_are_resized_to_the_teachers(checkpoint: Path) -> None:
+    flat = np.full((1, 96, 96, 3), 90, np.uint8)
+    same = np.full((1, 64, 64, 3), 90, np.uint8)
+    teacher = taught(checkpoint)
+    assert torch.allclose(
+        teacher.logits(torch.from_numpy(flat)), teacher.logits(torch.from_numpy(same)), atol=1e-5
+    )
+
+
+def test_the_students_order_of_classes_counts(checkpoint: Path) -> None:
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    as_trained = taught(checkpoint).logits(pixels)
+    turned = taught(checkpoint, ("dog", "cat")).logits(pixels)
+    assert torch.equal(as_trained.flip(1), turned)
+
+
+def test_other_classes_or_another_file_than_before_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(ModelError, match="cat, dog apart, the data has cat, fox"):
+        taught(checkpoint, ("cat", "fox"))
+    digest = taught(checkpoint).digest
+    taught(checkpoint, digest=digest)
+    with pytest.raises(ModelError, match="another file than when the run began"):
+        taught(checkpoint, digest="0" * 64)
+
+
+def test_the_loss_is_zero_where_both_agree_and_grows_apart() -> None:
+    one = torch.tensor([[1.0, -1.0], [0.5, 2.0]])
+    assert distillation_loss(one, one, 2.0).item() == pytest.approx(0, abs=1e-7)
+    other = torch.tensor([[2.0, -2.0], [0.5, 2.0]])
+    p, q = torch.softmax(other / 2, 1), torch.softmax(one / 2, 1)
+    expected = 4 * (p * (p / q).log()).sum(1).mean()
+    assert distillation_loss(one, other, 2.0).item() == pytest.approx(expected.item(), rel=1e-5)
