@@ -22,10 +22,10 @@ from benchmarks.plan import BenchOptions, Plan, plan
 from benchmarks.subjects import REFERENCE, Subject
 from catdog_edge import __version__
 from catdog_edge.files import write_text
-from catdog_edge.training.command import describe, git_commit
 from catdog_edge.training.data import Dataset, Item
 from catdog_edge.training.processors import torch_threads
-from catdog_edge.training.words import say
+from catdog_edge.training.provenance import git_commit
+from catdog_edge.training.words import describe, say
 
 __all__ = ["Bench", "BenchOptions", "bench"]
 

@@ -6,9 +6,12 @@ Knows which providers to try, nothing of how one is started (`providers`) or tim
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from catdog_edge.errors import ProviderError
 from catdog_edge.modelfile import ModelFile
@@ -77,6 +80,27 @@ def open_best(file: ModelFile, settings: Settings) -> Opened:
     autotune.remember(key, chosen)
     session = plain if chosen.provider == "cpu" else started[chosen.provider]
     return Opened(session, chosen.provider, chosen.reason)
+
+
+@contextlib.contextmanager
+def told_plainly(say: Callable[[str], object]) -> Iterator[None]:
+    """Within the block, hand what `open_best` warns of to `say`, for a command's own words.
+
+    Warnings of other kinds go their way. For commands alone: Python's way of showing warnings
+    belongs to the process, so what other threads warn of meanwhile is handed over, too.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RuntimeWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, RuntimeWarning):
+                say(" ".join(str(message).split()))
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _warn_once(error: ProviderError) -> None:

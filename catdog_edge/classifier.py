@@ -17,7 +17,8 @@ import numpy.typing as npt
 from catdog_edge import providers
 from catdog_edge.binding import BoundRunner
 from catdog_edge.errors import ModelError
-from catdog_edge.modelfile import KNOWN, PROBABILITIES, find_model, spec_of
+from catdog_edge.forks import Inherited, keep_for_ever
+from catdog_edge.modelfile import KNOWN, PROBABILITIES, Travelled, arrived, find_model, spec_of
 from catdog_edge.preprocess import Frame, preprocess
 from catdog_edge.spec import NEITHER, ModelSpec, Prediction, Rejection
 from catdog_edge.threads import choose_threads
@@ -32,7 +33,7 @@ CHUNK = 32
 """Frames per call of the session, so that a batch of any length needs bounded memory."""
 
 
-class Classifier:
+class Classifier(Inherited):
     """A model that answers camera frames; safe to call from several threads.
 
     Args:
@@ -60,7 +61,8 @@ class Classifier:
     Raises:
         ModelError: The model is missing, damaged, too new, or has no spec.
         ProviderError: A provider asked for by name does not run here.
-        ValueError: An argument is of another kind or out of range.
+        TypeError: `model` is none of these.
+        ValueError: Another argument is of another kind or out of range.
 
     Example:
         >>> pets = Classifier()
@@ -82,18 +84,22 @@ class Classifier:
         self._threads = choose_threads(threads)
         self._asked_reject = reject
         self._spin = spin
-        self._lock = threading.Lock()
+        self._closed = False
+        # Held while the session is exchanged, never during a call. A signal handler may close
+        # what its own thread is about to open, hence the R.
+        self._lock = threading.RLock()
         self._open()
         self.reject = _rejection(reject, self.spec)
+        super().__init__()
 
-    def _open(self) -> None:
+    def _open(self) -> Any:
+        """Make the session; gives it back."""
         settings = providers.Settings(self._threads.count, self._spin)
         opened = providers.open_session(self._file, self._asked, settings)
         self.spec: ModelSpec = spec_of(opened.session, self._file)
         self.path = self._file.path
         self.provider: str = opened.provider
         self.reason: str = opened.reason
-        self._session = opened.session
         one = opened.session.get_inputs()[0]
         self._input = one.name
         self._fixed: int | None = one.shape[0] if isinstance(one.shape[0], int) else None
@@ -104,8 +110,9 @@ class Classifier:
             options = opened.session.get_provider_options()
             device_id = options[providers.NAMES[opened.provider]].get("device_id", "0")
             self._bound = BoundRunner(opened.session, self._outputs, "cuda", int(device_id))
-        self._process = os.getpid()
-        self._closed = False
+        # Last: another thread that sees a session finds the rest complete.
+        self._session: Any = opened.session
+        return opened.session
 
     @property
     def threads(self) -> int:
@@ -128,8 +135,15 @@ class Classifier:
     def batch(self, frames: Iterable[Any]) -> list[Prediction]:
         """Answer several frames; sizes and kinds may differ from frame to frame.
 
+        Args:
+            frames: A list or another iterable of frames, or one array `uint8 [N,H,W,3]`.
+
+        Returns:
+            As many answers as frames, in their order; none for none.
+
         Raises:
-            ValueError: One of them is not a frame; the message says which.
+            ValueError: One of them is not a frame; the message says which. Or it is not
+                several frames.
         """
         answers: list[Prediction] = []
         for chunk in self._chunks(frames):
@@ -143,10 +157,12 @@ class Classifier:
             frames: Frames as `__call__` takes them, or one array `uint8 [N,H,W,3]`.
 
         Returns:
-            `float32 [N,K]`, 0..1, columns in the order of `spec.labels`.
+            `float32 [N,K]`, 0..1, columns in the order of `spec.labels`; `[0,K]` for no
+            frames.
 
         Raises:
-            ValueError: One of them is not a frame; the message says which.
+            ValueError: One of them is not a frame; the message says which. Or it is not
+                several frames.
         """
         parts = [self._run(chunk)[0] for chunk in self._chunks(frames)]
         if not parts:
@@ -163,10 +179,16 @@ class Classifier:
             self.probabilities([blank] * batch)
 
     def close(self) -> None:
-        """Give the session back. A later call raises `ModelError`."""
-        self._closed = True
-        self._bound = None
-        self._session = None
+        """Give the session back. A later call raises `ModelError`.
+
+        A call that is under way in another thread ends as usual, and the session with it; of a
+        batch it is the chunk under way that ends, and the next one that raises.
+        """
+        with self._lock:
+            session = self._session, self._bound
+            self._closed = True
+            self._session = self._bound = None
+        del session  # its threads end here or, where it is in use, with the last call
 
     def __enter__(self) -> Classifier:
         return self
@@ -191,18 +213,23 @@ class Classifier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A session cannot travel; its ingredients can. The copy opens the same file again
-        # and chooses provider and threads anew, for the machine that it wakes up on.
-        model = self._file.path if self._file.path is not None else self._file.data
+        # and chooses provider and threads anew, for the machine that it wakes up on. A shipped
+        # model goes by its name: over there the package lies elsewhere.
         threads = self._threads.count if self._threads.source == "the argument" else None
-        return _restored, (model, self._asked, threads, self._asked_reject, self._spin)
+        rest = (self._asked, threads, self._asked_reject, self._spin)
+        return _restored, (self._file.travels(), *rest)
 
     def _chunks(self, frames: Iterable[Any]) -> Iterator[npt.NDArray[Any]]:
         """Batches that the session takes, `CHUNK` frames or the fixed batch at a time."""
+        self._ready()  # no frames are an error, too, where it is closed
+        wanted = "wanted several frames, a list of them or uint8 [N,H,W,3]"
         if isinstance(frames, np.ndarray) and frames.ndim != 4:
             raise ValueError(
-                f"wanted several frames, a list of them or uint8 [N,H,W,3], got one array of "
-                f"shape {list(frames.shape)}; for one frame call the classifier itself"
+                f"{wanted}, got one array of shape {list(frames.shape)}; for one frame call the "
+                "classifier itself"
             )
+        if isinstance(frames, (str, bytes)) or not isinstance(frames, Iterable):
+            raise ValueError(f"{wanted}, got {type(frames).__name__}")
         pictures: list[Frame] = []
         for index, frame in enumerate(frames):
             try:
@@ -225,11 +252,12 @@ class Classifier:
 
     def _run(self, batch: npt.NDArray[Any]) -> list[Probabilities]:
         """Run the session on `[N,...]`: probabilities `[N,K]` and, if there, `known` `[N]`."""
-        session = self._ready()
+        # Taken once each: another thread may close the classifier from here on.
+        session, bound = self._ready(), self._bound
         if self._fixed is not None and len(batch) != self._fixed:
             return self._run_fixed(batch, self._fixed)
-        if self._bound is not None:
-            return self._bound(batch)
+        if bound is not None:
+            return bound(batch)
         results: list[Probabilities] = session.run(self._outputs, {self._input: batch})
         return results
 
@@ -244,16 +272,30 @@ class Classifier:
         return [np.concatenate(results) for results in zip(*parts, strict=True)]
 
     def _ready(self) -> Any:
-        """The session; opened again in a forked child, whose copy has lost its threads."""
-        if self._closed:
-            raise ModelError("this classifier is closed; make a new one")
-        if self._process != os.getpid():
-            with self._lock:
-                if self._process != os.getpid():
-                    # The parent's session is kept: to end it would wait for its threads.
-                    self._orphan = self._session
-                    self._open()
-        return self._session
+        """The session; opened again at the first call in a forked child.
+
+        Raises:
+            ModelError: The classifier is closed.
+        """
+        session = self._session
+        if session is not None:
+            return session
+        with self._lock:
+            if self._closed:
+                raise ModelError("this classifier is closed; make a new one")
+            session = self._session
+            return session if session is not None else self._open()
+
+    def _forked(self) -> None:
+        """Let go of the parent's session, in a child that was just forked.
+
+        Its threads did not come along, so it can neither run nor be ended: to end it waits for
+        them, for ever. It is kept beyond the end of the interpreter instead.
+        """
+        for lost in (self._session, self._bound):
+            keep_for_ever(lost)
+        self._session = self._bound = None
+        self._lock = threading.RLock()  # whoever held the old one did not come along either
 
     def _predictions(
         self, probabilities: Probabilities, known: Probabilities | None = None
@@ -274,12 +316,13 @@ class Classifier:
 
 
 def _restored(
-    model: str | os.PathLike[str] | bytes | None,
+    travelled: Travelled,
     provider: providers.Asked,
     threads: int | None,
     reject: float | bool | None,
     spin: bool | int,
 ) -> Classifier:
+    model = arrived(travelled)
     return Classifier(model, provider, threads, reject, spin=spin)
 
 

@@ -152,13 +152,14 @@ def train(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: Any
     if name is not None and (not name or Path(name).name != name or name in (".", "..")):
         raise click.BadParameter("a plain folder name, without slashes", param_hint="--name")
     from catdog_edge.training import command
+    from catdog_edge.training.options import TrainOptions, settled_recipe
 
     if show_recipe:
-        click.echo(command.settled_recipe(command.TrainOptions(**options)).to_yaml(), nl=False)
+        click.echo(settled_recipe(TrainOptions(**options)).to_yaml(), nl=False)
     elif resume:
         command.resume(name, options["device"])
     else:
-        command.train(command.TrainOptions(**options))
+        command.train(TrainOptions(**options))
 
 
 @main.command("eval")
@@ -167,9 +168,9 @@ def train(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: Any
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(weights: Path | None, data: str | None, as_json: bool) -> None:
     """Measure accuracy and calibration on the test split."""
-    from catdog_edge.training import command
+    from catdog_edge.training import eval_command
 
-    result, path = command.evaluate_weights(weights, data)
+    result, path = eval_command.evaluate_weights(weights, data)
     if as_json:
         click.echo(json.dumps({"weights": str(path), **result.to_dict()}, indent=2))
     else:

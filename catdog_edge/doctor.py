@@ -260,16 +260,15 @@ def _cameras() -> Check:
 
 def _disk() -> Iterator[Check]:
     """Free space, and whether it may be written to, where caches, runs and settings go."""
-    places = {
-        "cache": cache_folder(),
-        "folder": Path.cwd(),
-        "temporary": Path(tempfile.gettempdir()),
-    }
-    for purpose, place in places.items():
-        existing = place
-        while not existing.exists():
-            existing = existing.parent
-        free = shutil.disk_usage(existing).free
+    places = {"cache": cache_folder, "folder": Path.cwd, "temporary": _temporary}
+    for purpose, find in places.items():
+        try:
+            place = find()
+            existing = next(one for one in (place, *place.parents) if one.exists())
+            free = shutil.disk_usage(existing).free
+        except (OSError, RuntimeError, StopIteration) as error:
+            yield _no_place(purpose, error)
+            continue
         facts = {"purpose": purpose, "path": str(place), "free_bytes": free}
         text = f"{free / 1e9:,.1f} GB free for {place} ({purpose})"
         if free < LEAST_DISK:
@@ -282,6 +281,26 @@ def _disk() -> Iterator[Check]:
             yield Check("disk", state, f"{place} ({purpose}) cannot be written to", remedy, facts)
         else:
             yield Check("disk", "ok", text, "", facts)
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir())
+
+
+def _no_place(purpose: str, error: Exception) -> Check:
+    """A place that is not there at all, like a current folder that was deleted."""
+    facts = {"purpose": purpose, "path": None, "free_bytes": None}
+    if purpose == "folder" and isinstance(error, FileNotFoundError):
+        text = "the current folder is not there any more: it was deleted or unmounted"
+        return Check("disk", "bad", text, "change to another one: cd", facts)
+    remedy = {
+        "cache": "set $CATDOG_CACHE to a folder that you may write to",
+        "folder": "change to a folder that you may write to",
+        "temporary": "set $TMPDIR to a folder that you may write to",
+    }[purpose]
+    reason = " ".join(str(error).split()) or type(error).__name__
+    text = f"there is no folder to use ({purpose}: {reason})"
+    return Check("disk", "note" if purpose == "cache" else "bad", text, remedy, facts)
 
 
 def _writable(folder: Path) -> bool:

@@ -7,11 +7,17 @@ speaks where nothing is installed.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catdog_edge.errors import MissingPackageError
+
+# From 1.29 on, ONNX Runtime reports to its maker from the import on: threads of its own, an
+# identifier in the user's cache, and a forked child that waits for those threads at its exit.
+# What looks through a camera does none of this; a program that wants it sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 """Packages that all install the one module `onnxruntime`."""

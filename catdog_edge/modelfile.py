@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import reprlib
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catdog_edge import flavour
+from catdog_edge import __version__, flavour
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 
@@ -30,6 +32,10 @@ PROBABILITIES = "probabilities"
 KNOWN = "known"
 
 
+Travelled = tuple[str | None, str | None, bytes | None]
+"""A model on its way to another process: name of a shipped one, or path, or bytes."""
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """A model to open, in one of two forms.
@@ -37,10 +43,13 @@ class ModelFile:
     Attributes:
         path: The file, absolute; `None` where bytes were given.
         data: The bytes of a model; `None` where there is a file.
+        shipped: Its name, where it is one of the models that ship with the package and was
+            asked for by it.
     """
 
     path: Path | None
     data: bytes | None = None
+    shipped: str | None = None
 
     @property
     def name(self) -> str:
@@ -51,6 +60,12 @@ class ModelFile:
     def content(self) -> str | bytes:
         """What ONNX Runtime opens."""
         return str(self.path) if self.path is not None else self.data or b""
+
+    def travels(self) -> Travelled:
+        """What names this model on another machine; see `arrived`."""
+        if self.shipped is not None:
+            return self.shipped, None, None
+        return None, None if self.path is None else str(self.path), self.data
 
     def digest(self) -> str:
         """SHA-256 of the bytes of the model, in hex."""
@@ -74,6 +89,7 @@ def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
 
     Raises:
         ModelError: There is no such file or shipped model, or it cannot be an ONNX model.
+        TypeError: `model` is of another kind.
     """
     if model is None:
         model = DEFAULT
@@ -83,32 +99,79 @@ def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
         return ModelFile(None, bytes(model))
     shipped = shipped_models()
     if isinstance(model, str) and model in shipped:
-        return ModelFile(ZOO / f"{model}.onnx")
-    path = Path(model)
-    if not path.exists():
-        listed = ", ".join(shipped) or "none"
-        raise ModelError(
-            f"there is no model {model}: neither a file nor a shipped model ({listed}); "
-            "make one with: catdog-edge export"
+        return ModelFile(ZOO / f"{model}.onnx", shipped=model)
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(
+            "a model is the path of an .onnx file, the bytes of one, the name of a shipped model "
+            f"or None, got {type(model).__name__} {reprlib.repr(model)}".replace("\n", " ")
         )
-    if path.is_dir():
+    path = Path(os.fsdecode(model))
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        # A path is a path: an object of that kind never means a shipped model.
+        raise ModelError(_nowhere(path, shipped, named=isinstance(model, str))) from None
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror}); check its name and permissions"
+        ) from error
+    if stat.S_ISDIR(status.st_mode):
         raise ModelError(f"{path} is a folder; name the .onnx file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelError(f"{path} is a pipe or a device; read it and give the bytes")
     if path.suffix in (".pt", ".pth", ".ckpt"):
         raise ModelError(
             f"{path} is a checkpoint, not an ONNX file; make one with: "
             f"catdog-edge export --weights {path}"
         )
     try:
-        empty = path.stat().st_size == 0
         with path.open("rb"):
             pass
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read ({error.strerror}); check its permissions"
         ) from error
-    if empty:
+    if not status.st_size:
         raise ModelError(f"{path} is empty; copy it again or export the model again")
     return ModelFile(path.absolute())
+
+
+def _nowhere(path: Path, shipped: Sequence[str], *, named: bool) -> str:
+    listed = ", ".join(shipped) or "none"
+    if named:
+        return (
+            f"there is no model {path}: neither a file nor a shipped model ({listed}); "
+            "make one with: catdog-edge export"
+        )
+    if str(path) in shipped:
+        return (
+            f"there is no file {path}; the shipped model is named by the string {str(path)!r}, "
+            "not by a path"
+        )
+    return (
+        f"there is no file {path}; make one with: catdog-edge export, or name a shipped model "
+        f"({listed}) by a string"
+    )
+
+
+def arrived(travelled: Travelled) -> str | bytes | None:
+    """The argument for `find_model` that opens a model which came from another process.
+
+    Raises:
+        ModelError: It is not here.
+    """
+    shipped, path, data = travelled
+    if shipped is not None and shipped not in shipped_models():
+        raise ModelError(
+            f"this classifier travelled by the name of its shipped model, {shipped}, which "
+            f"catdog-edge {__version__} does not have here; install the version that it came from"
+        )
+    if path is not None and not os.path.exists(path):  # noqa: PTH110 - False for any bad path
+        raise ModelError(
+            f"this classifier travelled by the path of its model, {path}, and no such file is "
+            "here; copy it there, or make the classifier from its bytes, which travel along"
+        )
+    return shipped or path or data
 
 
 def read_spec(model: str | os.PathLike[str] | bytes | None) -> ModelSpec:
@@ -158,10 +221,15 @@ def spec_of(session: onnxruntime.InferenceSession, file: ModelFile) -> ModelSpec
     """
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
+        import shlex  # an end that goes well does without
+
+        typed = shlex.quote(str(file.path)) if file.path is not None else "FILE.onnx"
         raise ModelError(
             f"{file.name}: no spec of catdog-edge in it (metadata {METADATA_KEY!r}); labels, size "
             "and resize rule are not guessed: export it with `catdog-edge export`, or copy it "
-            "again if it is one of ours"
+            "again if it is one of ours; a spec written by hand is taken by `catdog-edge info "
+            f"{typed} --spec FILE.json` and `catdog-edge verify REFERENCE {typed} --spec "
+            "FILE.json`, and put into the file as docs/runtime.md shows"
         )
     spec = ModelSpec.from_json(text, source=file.name)
     inputs = session.get_inputs()

@@ -203,7 +203,8 @@ class _Stream:
             _say(reason)
 
     def _open_model(self) -> Events:
-        from catdog_edge.classifier import Classifier
+        from catdog_edge.automatic import told_plainly
+        from catdog_edge.classifier import SPIN, Classifier
         from catdog_edge.events import Events, Rules
 
         options = self._options
@@ -213,7 +214,12 @@ class _Stream:
             )
         except ValueError as error:
             raise CatdogError(str(error)) from None
-        model = Classifier(options.model, options.provider, options.threads, options.reject)
+        # Between the frames of a camera, spinning burns the processor for nothing; a recording
+        # that plays as fast as it can asks again at once. Measured in docs/runtime.md.
+        paced = options.realtime or any(camera.is_live for camera in self._cameras)
+        asked = options.model, options.provider, options.threads, options.reject
+        with told_plainly(_say):
+            model = Classifier(*asked, spin=False if paced else SPIN)
         taken = ", ".join(camera.described for camera in self._cameras)
         _say(f"{taken}; model {model.path} on {model.provider}, {model.threads} threads")
         if model.reject is None:

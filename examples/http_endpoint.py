@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from catdog_edge import Classifier, PictureError
 from catdog_edge.pictures import decode_picture
 
+port = sys.argv[1] if len(sys.argv) > 1 else "8000"
 pets = Classifier(*sys.argv[2:3])
 
 
@@ -19,7 +20,8 @@ class Endpoint(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Read the picture, answer with one line of JSON."""
-        length = min(int(self.headers.get("Content-Length", 0)), 20_000_000)
+        said = self.headers.get("Content-Length", "")
+        length = min(int(said) if said.isdecimal() else 0, 20_000_000)
         try:
             status, text = 200, pets(decode_picture(self.rfile.read(length))).to_json()
         except PictureError as error:
@@ -29,6 +31,9 @@ class Endpoint(BaseHTTPRequestHandler):
         self.wfile.write(text.encode() + b"\n")
 
 
-server = ThreadingHTTPServer(("127.0.0.1", int((sys.argv[1:] or ["8000"])[0])), Endpoint)
+try:
+    server = ThreadingHTTPServer(("127.0.0.1", int(port)), Endpoint)
+except (OSError, OverflowError, ValueError) as error:
+    sys.exit(f"http_endpoint.py: {port} cannot be the port ({error}); give a free number")
 print(f"listening on port {server.server_port}", flush=True)
 server.serve_forever()

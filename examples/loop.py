@@ -1,6 +1,6 @@
 """Say what every frame of a camera or a video file shows.
 
-python loop.py SOURCE [MODEL]      SOURCE is a file, a URL or the number of a camera
+python loop.py [SOURCE [MODEL]]      SOURCE is a file, a URL or the number of a camera
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from catdog_edge import Classifier
 source = sys.argv[1] if len(sys.argv) > 1 else "0"
 pets = Classifier(*sys.argv[2:3])
 camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+if not camera.isOpened():
+    sys.exit(f"loop.py: {source} does not open; give a video file, a URL or a camera's number")
 while True:
     ok, frame = camera.read()
     if not ok:

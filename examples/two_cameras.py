@@ -16,6 +16,8 @@ from catdog_edge import Classifier
 def watch(source: str, pets: Classifier) -> int:
     """Print an answer per frame until the source ends; the number of frames."""
     camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+    if not camera.isOpened():
+        print(f"two_cameras.py: {source} does not open", file=sys.stderr)
     count = 0
     while True:
         ok, frame = camera.read()
@@ -26,6 +28,9 @@ def watch(source: str, pets: Classifier) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: python two_cameras.py SOURCE SOURCE [MODEL]")
     with Classifier(*sys.argv[3:4]) as classifier, ThreadPoolExecutor(2) as pool:
         counts = list(pool.map(lambda source: watch(source, classifier), sys.argv[1:3]))
     print(f"{sum(counts)} frames", file=sys.stderr)
+    sys.exit(0 if all(counts) else 1)

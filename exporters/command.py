@@ -14,7 +14,7 @@ from catdog_edge import __version__
 from catdog_edge.errors import GateError, ModelError
 from catdog_edge.files import cannot_write
 from catdog_edge.training.checkpoint import load_checkpoint
-from catdog_edge.training.command import git_commit
+from catdog_edge.training.provenance import git_commit
 from catdog_edge.training.runs import newest_run, run_of
 from catdog_edge.training.words import say
 from exporters.job import ExportOptions, Job

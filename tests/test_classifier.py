@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +20,10 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
+import catdog_edge
 from catdog_edge import Classifier, ModelError, Prediction
-from catdog_edge.modelfile import shipped_models
+from catdog_edge.binding import BoundRunner
+from catdog_edge.modelfile import ZOO, shipped_models
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "tiny.onnx"
@@ -145,6 +152,28 @@ def test_one_frame_given_as_a_batch_is_an_error(pets: Classifier) -> None:
         pets.batch(RED)
     with pytest.raises(ValueError, match=r"frame 1: .*float64"):
         pets.batch([RED, RED.astype(float)])
+    # Several frames in one array are none of this.
+    assert [answer.label for answer in pets.batch(np.stack([RED, BLUE]))] == ["cat", "dog"]
+    assert pets.probabilities(np.zeros((0, 9, 9, 3), np.uint8)).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [(None, "NoneType"), (7, "int"), ("cat.jpg", "str"), (b"cat", "bytes"), (object(), "object")],
+)
+def test_what_is_not_several_frames_is_a_value_error(
+    pets: Classifier, frames: object, said: str
+) -> None:
+    for ask in (pets.batch, pets.probabilities):
+        with pytest.raises(ValueError, match=f"wanted several frames, .* got {said}$"):
+            ask(frames)  # type: ignore[operator]
+
+
+def test_what_is_no_model_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match=r"a model is the path .*, got int 123$"):
+        Classifier(123)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="named by the string 'fast'"):
+        Classifier(Path("fast"))
 
 
 def test_a_fixed_batch_is_filled_up() -> None:
@@ -242,7 +271,160 @@ def test_it_travels_by_pickle() -> None:
         assert repr(after) == repr(before)
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+@pytest.mark.parametrize("model", [None, "fast"])
+def test_a_shipped_model_travels_by_its_name(model: str | None, tmp_path: Path) -> None:
+    before = Classifier(model, provider="cpu", threads=1)
+    assert before.path is not None
+    parcel = pickle.dumps(before)
+    assert os.fsencode(before.path.parent) not in parcel
+    assert len(parcel) < 1000
+    # The package of the machine where it arrives lies elsewhere.
+    package = Path(catdog_edge.__file__).parent
+    leave_out = shutil.ignore_patterns("training", "__pycache__")
+    shutil.copytree(package, tmp_path / "catdog_edge", ignore=leave_out)
+    (tmp_path / "parcel").write_bytes(parcel)
+    program = textwrap.dedent("""
+        import pickle
+        import numpy as np
+        pets = pickle.load(open("parcel", "rb"))
+        print(pets.path, pets(np.full((48, 64, 3), (0, 0, 200), np.uint8)).probabilities)
+    """)
+    done = fresh(program, tmp_path)
+    assert done.returncode == 0, done.stderr
+    over_there = tmp_path / "catdog_edge" / "zoo" / before.path.name
+    assert done.stdout.strip() == f"{over_there} {before(RED).probabilities}"
+    # A package that lacks the model says so.
+    over_there.rename(over_there.with_stem("other"))
+    done = fresh(program, tmp_path)
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("catdog_edge.errors.ModelError: this classifier travelled by the name")
+    assert "fast" in said
+
+
+def test_a_model_of_ones_own_travels_by_path_or_by_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(TINY.read_bytes())
+    by_path = pickle.dumps(Classifier(file, "cpu"))
+    by_bytes = pickle.dumps(Classifier(file.read_bytes(), "cpu"))
+    assert len(by_path) < 1000 < len(by_bytes)
+    # A path stays a path, also that of a shipped model.
+    shipped = Classifier(ZOO / "fast.onnx", "cpu")
+    assert os.fsencode(ZOO / "fast.onnx") in pickle.dumps(shipped)
+    file.unlink()
+    assert pickle.loads(by_bytes)(RED).label == "cat"
+    with pytest.raises(ModelError) as caught:
+        pickle.loads(by_path)
+    assert f"by the path of its model, {file}, and no such file is here" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def fresh(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a fresh interpreter that finds packages in `folder` first."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    environment = {name: value for name, value in environment.items() if name != "CI"}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=folder,
+        env=environment,
+    )
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    "body",
+    [
+        "sys.exit(0)",
+        "ask(); sys.exit(0)",
+        "pets.close(); sys.exit(0)",
+        "ask(); pets.close(); sys.exit(0)",
+        "del pets; sys.exit(0)",
+        "other = pickle.loads(pickle.dumps(pets)); assert other(frame) == here; sys.exit(0)",
+    ],
+)
+def test_a_forked_child_ends_as_it_likes(body: str, tmp_path: Path) -> None:
+    """It neither waits for threads that did not come along nor prints a word."""
+    program = textwrap.dedent(f"""
+        import os, pickle, signal, sys, warnings
+        import numpy as np
+        from catdog_edge import Classifier
+        warnings.simplefilter("ignore", DeprecationWarning)  # of os.fork itself, Python 3.12
+        pets = Classifier({str(TINY)!r}, threads=2)
+        frame = np.full((1080, 1920, 3), (0, 0, 200), np.uint8)
+        here = pets(frame)
+        def ask():
+            assert pets(frame) == here
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # a child that hangs is ended, and seen
+            {body}
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), pets(frame) == here)
+    """)
+    done = fresh(program, tmp_path)
+    assert done.stdout.split() == ["0", "True"], done.stderr
+    assert not done.stderr
+
+
+@needs_fork
+@pytest.mark.parametrize("asked", [True, False], ids=["the child asked", "the child did not ask"])
+def test_a_child_of_a_forked_child_answers(asked: bool, tmp_path: Path) -> None:
+    program = textwrap.dedent(f"""
+        import multiprocessing, threading
+        import numpy as np
+        from catdog_edge import Classifier
+        forking = multiprocessing.get_context("fork")
+        pets = Classifier({str(TINY)!r}, threads=2)
+        frame = np.full((1080, 1920, 3), (0, 0, 200), np.uint8)
+        here = pets(frame)
+        def grandchild(told):
+            told.put(("grandchild", pets(frame) == here))
+        def child(told):
+            # A lock that is held while forking must not stop the grandchild.
+            with pets._lock:
+                if {asked}:
+                    told.put(("child", pets(frame) == here))
+                process = forking.Process(target=grandchild, args=(told,))
+                process.start()
+            process.join(30)
+            told.put(("exit", process.exitcode))
+        told = forking.Queue()
+        process = forking.Process(target=child, args=(told,))
+        process.start()
+        process.join(40)
+        print(process.exitcode, [told.get(timeout=5) for _ in range({2 + asked})])
+    """)
+    done = fresh(program, tmp_path)
+    answers = [("child", True)] * asked + [("grandchild", True), ("exit", 0)]
+    assert done.stdout.strip() == f"0 {answers}", done.stderr
+    assert not done.stderr
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
+    """From 1.29 on, ONNX Runtime starts threads and keeps an identifier for its reports."""
+    program = textwrap.dedent(f"""
+        import os, sys
+        os.environ["HOME"] = os.getcwd()
+        os.environ.pop("XDG_CACHE_HOME", None)
+        import numpy as np
+        from catdog_edge import Classifier
+        pets = Classifier({str(TINY)!r}, "cpu", threads=1, spin=False)
+        pets(np.zeros((8, 8, 3), np.uint8))
+        tasks = "/proc/self/task"
+        print(len(os.listdir(tasks)) if os.path.isdir(tasks) else 1)
+        print([file for _, _, files in os.walk(".") for file in files])
+    """)
+    done = fresh(program, tmp_path)
+    assert done.stdout.split() == ["1", "[]"], done.stderr
+
+
+@needs_fork
 def test_a_forked_child_answers_too_with_all_threads() -> None:
     program = textwrap.dedent(f"""
         import os, signal
@@ -272,6 +454,86 @@ def test_a_closed_one_says_so() -> None:
     with pytest.raises(ModelError, match="closed"):
         pets(RED)
     assert "closed" in repr(pets)
+    for frames in ([RED], []):
+        with pytest.raises(ModelError, match="closed"):
+            pets.batch(frames)
+        with pytest.raises(ModelError, match="closed"):
+            pets.probabilities(frames)
+    pets.close()
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["plain", "with an IO binding"])
+def test_closing_at_any_line_of_a_call(bound: bool) -> None:
+    """What another thread may do between any two lines, done between each two lines."""
+    lines, outcomes = 0, []
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        nonlocal passed
+        if Path(frame.f_code.co_filename).name not in ("classifier.py", "binding.py"):
+            return None
+        if event == "line":
+            passed += 1
+            if passed == lines:
+                pets.close()
+        return trace
+
+    passed = 0
+    while passed >= lines:
+        lines, passed = lines + 1, 0
+        pets = Classifier(TINY, "cpu", threads=1)
+        if bound:
+            pets._bound = BoundRunner(pets._session, pets._outputs, "cpu")
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            outcomes.append(pets.batch([RED, BLUE])[1].label)
+        except ModelError as error:
+            outcomes.append(str(error))
+        finally:
+            sys.settrace(before)
+    assert set(outcomes) == {"dog", "this classifier is closed; make a new one"}
+    assert len(outcomes) > 20
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["plain", "with an IO binding"])
+def test_closing_during_calls_of_other_threads(bound: bool) -> None:
+    """A call answers rightly or says that it is closed; nothing hangs, nothing else is raised."""
+    frames = [RED, BLUE] * 40  # three chunks
+    labels = ["cat", "dog"] * 40
+    rounds, ended, odd = 60, [], []
+
+    def work(pets: Classifier, begin: threading.Barrier) -> None:
+        begin.wait(30)
+        try:
+            while True:
+                if pets(RED).label != "cat" or [a.label for a in pets.batch(frames)] != labels:
+                    odd.append("a wrong answer")
+        except ModelError as error:
+            ended.append(str(error))
+        except BaseException as error:
+            odd.append(repr(error))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns as often as they can
+    try:
+        for number in range(rounds):
+            pets = Classifier(TINY, "cpu", threads=2)
+            if bound:
+                pets._bound = BoundRunner(pets._session, pets._outputs, "cpu")
+            begin = threading.Barrier(4)
+            threads = [threading.Thread(target=work, args=(pets, begin)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            begin.wait(30)
+            time.sleep(number % 10 * 2e-4)
+            pets.close()
+            for thread in threads:
+                thread.join(60)
+                assert not thread.is_alive()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not odd
+    assert ended == ["this classifier is closed; make a new one"] * 3 * rounds
 
 
 def test_warmup_runs_the_session() -> None:

@@ -121,6 +121,49 @@ def test_a_missing_library_is_named(tmp_path: Path) -> None:
     assert "catdog-edge[headless]" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_a_current_folder_that_was_deleted_is_found(tmp_path: Path, arguments: list[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    # The command begins in the folder and finds it deleted when it looks.
+    program = (
+        "import os, sys; os.rmdir(os.getcwd()); from catdog_edge.cli import main; "
+        f"main(['doctor', *{arguments!r}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=gone,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "the current folder is not there any more" in done.stdout
+    assert "(temporary)" in done.stdout
+    if arguments:
+        assert json.loads(done.stdout)["healthy"] is False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system without a home folder")
+def test_a_user_without_a_home_folder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "CATDOG_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    import pwd
+
+    def nobody(number: int) -> object:
+        raise KeyError(f"uid {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    line = next(line for line in done.stdout.splitlines() if "(cache" in line)
+    assert line.startswith("note  disk")
+    assert "set $CATDOG_CACHE" in done.stdout
+
+
 def test_little_room_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("catdog_edge.doctor.LEAST_DISK", 10**18)
     report = examine()

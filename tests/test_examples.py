@@ -22,14 +22,51 @@ TINY = Path(__file__).parent / "data" / "tiny.onnx"
 RED, BLUE = (0, 0, 200), (200, 0, 0)
 
 
-def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(name: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
-        check=True,
+        check=check,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("loop.py", ["nowhere.avi", TINY], "nowhere.avi does not open"),
+        ("two_cameras.py", [], "usage: python two_cameras.py SOURCE SOURCE"),
+        ("two_cameras.py", ["one.avi"], "usage: python two_cameras.py SOURCE SOURCE"),
+        ("folder_to_csv.py", [], "usage: python folder_to_csv.py FOLDER FILE.csv"),
+        ("folder_to_csv.py", ["folder"], "usage: python folder_to_csv.py FOLDER FILE.csv"),
+        ("folder_to_csv.py", ["nowhere", "out.csv", TINY], "no pictures in nowhere"),
+        ("http_endpoint.py", ["port", TINY], "port cannot be the port"),
+        ("http_endpoint.py", ["99999", TINY], "99999 cannot be the port"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_the_exit_code_tells(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    arguments: list[object],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(name, *arguments, check=False)
+    assert done.returncode not in (0, -9), done.stdout
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_two_cameras_the_one_that_opens_is_watched(tmp_path: Path) -> None:
+    cats = video(tmp_path / "cats.avi", [RED] * 3)
+    done = run("two_cameras.py", cats, tmp_path / "nowhere.avi", TINY, check=False)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 3
+    assert "nowhere.avi does not open" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def video(file: Path, colours: list[tuple[int, int, int]]) -> Path:
@@ -111,6 +148,10 @@ def test_the_endpoint(endpoint: str) -> None:
         assert json.load(reply)["label"] == "dog"
     with pytest.raises(urllib.error.HTTPError, match="400") as caught:
         urllib.request.urlopen(endpoint, b"no picture", timeout=30)
+    caught.value.close()
+    odd = urllib.request.Request(endpoint, headers={"Content-Length": "-1"}, method="POST")
+    with pytest.raises(urllib.error.HTTPError, match="400") as caught:
+        urllib.request.urlopen(odd, timeout=30)
     caught.value.close()
     with urllib.request.urlopen(endpoint, jpeg(RED), timeout=30) as reply:
         assert json.load(reply)["label"] == "cat"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("onnxruntime")
 
+from catdog_edge.cli import main
 from catdog_edge.errors import ModelError
 from catdog_edge.modelfile import ZOO, find_model, read_spec, shipped_models
 
@@ -57,6 +61,85 @@ def test_a_file_that_is_not_there_names_what_there_is(tmp_path: Path) -> None:
     (tmp_path / "best.pt").write_bytes(b"PK")
     with pytest.raises(ModelError, match=r"checkpoint.*catdog-edge export --weights"):
         find_model(tmp_path / "best.pt")
+
+
+def test_a_path_is_a_path_and_a_name_is_a_string(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"no file fast; .* named by the string 'fast'"):
+        find_model(Path("fast"))
+    (tmp_path / "fast").write_bytes(TINY.read_bytes())
+    assert find_model(Path("fast")).path == tmp_path / "fast"
+    assert find_model("fast").path == ZOO / "fast.onnx"
+    assert find_model("fast").shipped == "fast"
+    assert find_model(None).shipped == "fast"
+    assert find_model(ZOO / "fast.onnx").shipped is None
+
+
+@pytest.mark.parametrize("model", [123, 1.5, ["fast"], {"a": "\n" * 500}, object(), True])
+def test_what_is_no_model_is_a_type_error_that_says_what_came(model: object) -> None:
+    with pytest.raises(TypeError) as caught:
+        find_model(model)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert f"got {type(model).__name__} " in message
+    assert "path" in message
+    assert "bytes" in message
+    assert "shipped model" in message
+    assert "\n" not in message
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "notes.txt/model.onnx"])
+def test_a_name_that_cannot_be_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").touch()
+    for model in (name, Path(name)):
+        with pytest.raises(ModelError, match=r"there is no|cannot be read"):
+            find_model(model)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes in the file system")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="is a pipe or a device"):
+        find_model(tmp_path / "model.onnx")
+
+
+def test_without_a_spec_the_commands_that_take_one_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "of a friend.onnx"
+    file.write_bytes((DATA / "bad_no_spec.onnx").read_bytes())
+    with pytest.raises(ModelError) as caught:
+        read_spec(file)
+    commands = re.findall(r"`catdog-edge ([^`]* --spec [^`]*)`", str(caught.value))
+    assert [command.split()[0] for command in commands] == ["info", "verify"]
+    # As it stands there, with a spec, the first one works.
+    spec = tmp_path / "spec.json"
+    spec.write_text(read_spec(TINY).to_json())
+    typed = [part.replace("FILE.json", str(spec)) for part in shlex.split(commands[0])]
+    assert typed[1] == str(file)
+    done = CliRunner().invoke(main, typed)
+    assert done.exit_code == 0, done.output
+    assert "0 cat, 1 dog" in done.stdout
+    for command, arguments in (("info", typed), ("verify", shlex.split(commands[1]))):
+        known = {option for one in main.commands[command].params for option in one.opts}
+        assert {arg for arg in arguments if arg.startswith("--")} <= known
+    with pytest.raises(ModelError, match=r"info FILE\.onnx --spec"):
+        read_spec(file.read_bytes())
+
+
+@pytest.mark.train
+def test_the_docs_put_a_spec_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    Path("theirs.onnx").write_bytes((DATA / "bad_no_spec.onnx").read_bytes())
+    Path("spec.json").write_text(read_spec(TINY).to_json())
+    docs = (Path(__file__).resolve().parents[1] / "docs" / "runtime.md").read_text("utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", docs, re.DOTALL)
+    exec(program, {})
+    assert read_spec("ours.onnx").labels == ("cat", "dog")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from catdog_edge.cli import RECIPES as OFFERED
 from catdog_edge.cli import main
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.recipes import RECIPES, recipe
+from catdog_edge.training.recipe_files import recipe
+from catdog_edge.training.recipes import RECIPES
 
 
 def test_the_command_line_offers_the_recipes_that_there_are() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +22,11 @@ pytest.importorskip("onnxruntime")
 import clips
 import servers
 
+from catdog_edge import CameraError
+from catdog_edge.classifier import SPIN, Classifier
 from catdog_edge.events import Event
 from catdog_edge.outputs import JsonLines, Snapshots
+from catdog_edge.streaming import StreamOptions, stream
 
 TINY = Path(__file__).parent / "data" / "tiny.onnx"
 MODEL = ["--model", str(TINY), "--reject", "0.9", "--provider", "cpu"]
@@ -47,7 +52,55 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clips.write(frames, tmp_path_factory.mktemp("stream") / "porch.avi", 10)
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Classifier]:
+    """The classifiers that are made from here on, in this process."""
+    made: list[Classifier] = []
+
+    class Noted(Classifier):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr("catdog_edge.classifier.Classifier", Noted)
+    return made
+
+
 # What is printed.
+
+
+def test_a_provider_that_does_not_start_is_one_plain_line(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from catdog_edge import ProviderError, automatic, providers
+    from catdog_edge.modelfile import find_model
+
+    # CUDA is offered by its own build only; where there is none, starting it fails as well.
+    monkeypatch.setattr(automatic, "offered", lambda: ["cuda"])
+    monkeypatch.setattr(automatic, "_warned", set())
+    try:
+        providers.open_session(find_model(TINY), "cuda", providers.Settings(1, spin=False))
+    except ProviderError as error:
+        reason = str(error).removesuffix(providers.INSTEAD)
+    else:
+        pytest.skip("CUDA runs here")
+    stream(StreamOptions(source=(str(clip),), model=str(TINY), reject=0.9), sys.stdout)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"catdog-edge: {reason}; going on without it"
+    assert "tiny.onnx on cpu" in said[1]
+    assert not [line for line in said if "Warning" in line or "warnings.warn" in line]
+
+
+def test_threads_spin_where_the_next_frame_comes_at_once(
+    clip: Path, opened: list[Classifier], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = StreamOptions(source=(str(clip),), model=str(TINY), provider="cpu", reject=0.9)
+    stream(plain, sys.stdout)
+    stream(dataclasses.replace(plain, realtime=True, seconds=0.2), sys.stdout)
+    camera = dataclasses.replace(plain, source=("http://127.0.0.1:9/",), retries=0)
+    with pytest.raises(CameraError):
+        stream(camera, sys.stdout)
+    assert [model._spin for model in opened] == [SPIN, False, False]
 
 
 def test_lines_for_people(clip: Path) -> None:

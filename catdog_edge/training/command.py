@@ -1,22 +1,11 @@
-"""What `catdog-edge train` and `catdog-edge eval` do, from options to files and words.
+"""What `catdog-edge train` does, from options to files and words.
 
 Joins the rooms of training; knows nothing of click's options. Words go to stderr.
 """
 
 from __future__ import annotations
 
-import platform
-import shlex
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -28,44 +17,23 @@ from catdog_edge.threads import choose_threads
 from catdog_edge.training import loop
 from catdog_edge.training.checkpoint import load_checkpoint
 from catdog_edge.training.data import Dataset, open_dataset, pixels
-from catdog_edge.training.evaluate import Evaluation, Weights, check_labels, evaluate
 from catdog_edge.training.models import architecture
 from catdog_edge.training.norms import with_norms
+from catdog_edge.training.options import TrainOptions, settled_recipe
 from catdog_edge.training.overview import save_overview
 from catdog_edge.training.precision import choose_precision, trial_batch
 from catdog_edge.training.pretrained import load_pretrained
-from catdog_edge.training.processors import torch_threads
+from catdog_edge.training.processors import choose_device, torch_threads
 from catdog_edge.training.progress import Progress, Reading
+from catdog_edge.training.provenance import arguments, git_commit, trained_on
 from catdog_edge.training.ranks import Ranks, ranks
-from catdog_edge.training.recipes import Recipe, recipe
+from catdog_edge.training.recipe_files import from_dict, recipe
+from catdog_edge.training.recipes import Recipe
 from catdog_edge.training.results import finish
-from catdog_edge.training.runs import Run, new_run, newest_run, run_of
+from catdog_edge.training.runs import Run, new_run, newest_run
+from catdog_edge.training.stopping import stop_requests
 from catdog_edge.training.teacher import Teacher
-from catdog_edge.training.words import say, source_name
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """The options of `catdog-edge train`; `None` leaves the choice to the recipe."""
-
-    data: str | None
-    labels: tuple[str, ...] | None
-    split: tuple[int, int, int]
-    limit: int | None
-    arch: str
-    recipe: str | None
-    epochs: int | None
-    batch_size: int | None
-    lr: float | None
-    size: int | None
-    pretrained: bool | None
-    freeze: bool | None
-    teacher: Path | None
-    name: str | None
-    seed: int
-    patience: int
-    device: str
-    precision: str
+from catdog_edge.training.words import describe, say
 
 
 def train(options: TrainOptions) -> Run:
@@ -78,31 +46,6 @@ def train(options: TrainOptions) -> Run:
     device = choose_device(options.device)
     with ranks(device) as me, torch_threads(_share(me)) as threads:
         return _train(options, device, threads, me)
-
-
-def settled_recipe(options: TrainOptions) -> Recipe:
-    """The recipe with what the options change of it.
-
-    Raises:
-        CatdogError: See `recipe`.
-    """
-    # The default recipe's rate would wash out what pretrained weights know.
-    usual = "finetune" if options.pretrained else architecture(options.arch).recipe
-    chosen = recipe(options.recipe or usual)
-    changes: dict[str, Any] = {
-        "epochs": options.epochs,
-        "batch_size": options.batch_size,
-        "pretrained": options.pretrained,
-        "freeze": options.freeze,
-        # A smaller batch than the recipe's bears a lower rate, in proportion.
-        "lr": options.lr
-        or chosen.lr * min(1.0, (options.batch_size or chosen.batch_size) / chosen.batch_size),
-    }
-    chosen = replace(
-        chosen, **{name: value for name, value in changes.items() if value is not None}
-    )
-    # Epochs that were asked for are not stretched for a small set.
-    return replace(chosen, least_steps=0) if options.epochs else chosen
 
 
 def _train(options: TrainOptions, device: str, threads: int, me: Ranks) -> Run:
@@ -171,9 +114,9 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks) -> Run:
         save_overview(folder / "data.png", dataset)
         dataset.write_split_csv(run.split_csv)
         dataset.write_skipped_csv(folder / "skipped.csv")
-        run.write_args(_args(dataset, options, plan, threads, teacher, me))
+        run.write_args(arguments(dataset, options, plan, threads, teacher, me))
     run = Run(me.agreed(folder))
-    spec = spec.replace(trained_on=_trained_on(dataset, plan, teacher))
+    spec = spec.replace(trained_on=trained_on(dataset, plan, teacher))
     passes = f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"
     say(
         f"train: {arch.name} at {size} x {size}, recipe {chosen.name}, {passes}, "
@@ -236,7 +179,7 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks) -> Run:
     known = args["recipe"]
     plan = loop.Plan(
         # A run of an older version names its recipe only.
-        recipe=recipe(known) if isinstance(known, str) else Recipe.from_dict(known, "args.yaml"),
+        recipe=recipe(known) if isinstance(known, str) else from_dict(known, "args.yaml"),
         epochs=args["epochs"],
         batch_size=args["batch_size"],
         lr=args["lr"],
@@ -263,87 +206,6 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks) -> Run:
     else:
         say(f"train: at epoch {trainer.epoch + 1}, step {trainer.step + 1}")
     return _fit(run, dataset, trainer, me)
-
-
-def evaluate_weights(weights: Path | None, data: str | None) -> tuple[Evaluation, Path]:
-    """Measure a checkpoint or an ONNX file on a test split.
-
-    Args:
-        weights: A `.pt` or `.onnx` file; `None` takes `best.pt` of the newest run.
-        data: A folder, a `.zip` or `sample`; `None` takes the data and the split of the run
-            that the weights lie in.
-
-    Raises:
-        CatdogError: Weights or data are missing, damaged, or do not fit each other.
-    """
-    run = run_of(weights) if weights else newest_run()
-    path = weights or newest_run().weights
-    model = Weights(path)
-    if data is not None or run is None:
-        dataset = open_dataset(data, progress=Reading())
-    else:
-        dataset = run.dataset(progress=Reading())
-    check_labels(model.spec, dataset.labels, path, dataset.source)
-    pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
-    say(f"eval: {path} on the {len(truth):,} test pictures of {source_name(dataset)}")
-    return evaluate(model.probabilities(pictures), truth, model.spec.labels), path
-
-
-def choose_device(name: str) -> str:
-    """`auto` is CUDA where it works, else the CPU.
-
-    Raises:
-        CatdogError: CUDA was asked for by name and is not there.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        build = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
-        raise CatdogError(
-            f"--device {name}: PyTorch {torch.__version__} {build}; "
-            "train with --device cpu, or mend the driver (nvidia-smi tells whether it works)"
-        )
-    return name
-
-
-def describe(dataset: Dataset) -> None:
-    """Say what the data is."""
-    for line in dataset.describe():
-        say(line)
-
-
-def git_commit() -> str:
-    """The commit of the checkout that this package runs from; empty where it is installed."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
-
-
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into a request; a second one acts at once."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        del frame
-        asked.set()
-        signal.signal(number, before[signal.Signals(number)])
-        say("\nstopping after this step (again: at once)")
-
-    before: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, ask)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _trainer(
@@ -373,56 +235,3 @@ def _fit(run: Run, dataset: Dataset, trainer: loop.Trainer, me: Ranks) -> Run:
     if me.first:
         finish(run, dataset, trainer, [item.file for item in dataset.items_of("val")])
     return run
-
-
-def _trained_on(dataset: Dataset, plan: loop.Plan, teacher: Teacher | None) -> dict[str, Any]:
-    # The name alone: the path of this machine is nobody's business on the device.
-    return {
-        "data": "sample" if dataset.is_sample else Path(dataset.source).name,
-        "drawings": dataset.is_sample,
-        "pictures": {side: sum(n.values()) for side, n in dataset.counts().items()},
-        "recipe": plan.recipe.name,
-        "epochs": plan.epochs,
-        "batch_size": plan.batch_size,
-        "lr": plan.lr,
-        "seed": plan.seed,
-        "precision": plan.precision,
-        **({"pretrained": True} if plan.recipe.pretrained else {}),
-        **({"teacher": teacher.spec.architecture} if teacher else {}),
-    }
-
-
-def _args(
-    dataset: Dataset,
-    options: TrainOptions,
-    plan: loop.Plan,
-    threads: int,
-    teacher: Teacher | None,
-    me: Ranks,
-) -> dict[str, Any]:
-    known = None
-    if options.teacher and teacher:
-        known = {"file": str(options.teacher.resolve()), "sha256": teacher.digest}
-    return {
-        "data": dataset.source,
-        "labels": list(dataset.labels),
-        "split": list(options.split),
-        "limit": options.limit,
-        "arch": options.arch,
-        "epochs": plan.epochs,
-        "batch_size": plan.batch_size,
-        "lr": plan.lr,
-        "seed": plan.seed,
-        "patience": plan.patience,
-        "precision": plan.precision,
-        "device": plan.device,
-        "threads": threads,
-        "processes": me.processes,
-        "teacher": known,
-        "command": shlex.join(["catdog-edge", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "catdog_edge": __version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "recipe": plan.recipe.to_dict(),
-    }

@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
 from catdog_edge.spec import ModelSpec
+from catdog_edge.training.allocator import keep_freed_memory
 from catdog_edge.training.batches import batch_bounds, batches
 from catdog_edge.training.checkpoint import read_checkpoint, save_checkpoint
 from catdog_edge.training.inference import logits, softmax, to_input
@@ -110,6 +111,8 @@ class Trainer:
         me: Ranks = ALONE,
     ) -> None:
         self.device = torch.device(plan.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if plan.recipe.norms == "folded":
             network = with_norms(network)
         if plan.recipe.freeze:

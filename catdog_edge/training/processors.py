@@ -1,6 +1,6 @@
-"""How many threads PyTorch computes with, for as long as a job lasts.
+"""What PyTorch computes on: the device, and how many threads for as long as a job lasts.
 
-Knows PyTorch's setting and `catdog_edge.threads`; knows nothing of training. The sums of
+Knows PyTorch's settings and `catdog_edge.threads`; knows nothing of training. The sums of
 a convolution depend on how many threads share it: a run that is resumed with another
 number does not give the same figures.
 """
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
+from catdog_edge.errors import CatdogError
 from catdog_edge.threads import choose_threads
 
 
@@ -39,3 +40,20 @@ def torch_threads(count: int | None = None) -> Iterator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
+
+
+def choose_device(name: str) -> str:
+    """`auto` is CUDA where it works, else the CPU.
+
+    Raises:
+        CatdogError: CUDA was asked for by name and is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        build = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
+        raise CatdogError(
+            f"--device {name}: PyTorch {torch.__version__} {build}; "
+            "train with --device cpu, or mend the driver (nvidia-smi tells whether it works)"
+        )
+    return name

@@ -18,3 +18,9 @@ def say(text: str) -> None:
 def source_name(dataset: Dataset) -> str:
     """How the data is called in words for people."""
     return "the drawn sample set" if dataset.is_sample else str(dataset.source)
+
+
+def describe(dataset: Dataset) -> None:
+    """Say what the data is."""
+    for line in dataset.describe():
+        say(line)
