@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -86,6 +87,11 @@ def test_batch_statistics_of_each_process_learn_as_well(tmp_path: Path, easy_set
     done = run(tmp_path, "two", "--data", str(easy_set), "--epochs", "3", *QUICK)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path, "two")[-1]["val_accuracy"] > 0.9
+    # What all processes measured together is what the one file answers.
+    summary = json.loads((tmp_path / "runs" / "two" / "summary.json").read_text())
+    best = summary["best"]["epoch"] - 1
+    measured = rows(tmp_path, "two")[best]["val_accuracy"]
+    assert summary["validation"]["accuracy"] == pytest.approx(measured, abs=1e-6)
 
 
 def test_an_interrupted_pair_goes_on(tmp_path: Path, easy_set: Path, recipe: Path) -> None:

@@ -340,8 +340,10 @@ class Trainer:
     def _validated(self) -> npt.NDArray[np.float32]:
         """Logits of the validation pictures, `float32 [N,K]`; each process takes its share."""
         mine = slice(self._me.rank, None, self._me.processes)
+        kept = self.averaged if self.averaged is not None else self.network
+        self._me.share_buffers(kept)
         values = logits(
-            self.averaged if self.averaged is not None else self.network,
+            kept,
             self.spec.normalization,
             self.val[0][mine],
             device=self.device,

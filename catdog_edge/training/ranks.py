@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from catdog_edge.errors import CatdogError
 
@@ -75,6 +76,15 @@ class Ranks:
         if not self.alone:
             dist.all_reduce(values)
         return values
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Take over the first process's batch-norm statistics, in place.
+
+        Weights are alike in all processes, statistics are not: each saw its own pictures.
+        """
+        if not self.alone:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, src=0)
 
     def wait(self) -> None:
         """Go on once all have come here."""
