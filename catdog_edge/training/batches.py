@@ -49,6 +49,7 @@ def batches(
     scales: tuple[float, ...] = (1.0,),
     rank: int = 0,
     processes: int = 1,
+    pinned: bool = False,
 ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
     """Yield the batches of one epoch from `first_step` on.
 
@@ -63,6 +64,7 @@ def batches(
         scales: Each batch draws one of them: its height and width in shares of H and W.
         rank: Which of the processes this is, from 0 on.
         processes: How many share each batch; what is done to a picture does not depend on it.
+        pinned: Put the batch where a CUDA device can fetch it while the processor goes on.
 
     Yields:
         This process's pictures of the batch, `uint8 [B,h,w,3]`, BGR, and labels `int64 [B]`.
@@ -80,7 +82,8 @@ def batches(
         generator = np.random.default_rng([seed, epoch, step])
         changed = augment(np.array(pixels[chosen]), policy, generator, share)
         scale = scales[np.random.default_rng([seed, epoch, step, 1]).integers(len(scales))]
-        return torch.from_numpy(_scaled(changed, scale)), torch.from_numpy(labels[chosen])
+        ready = torch.from_numpy(_scaled(changed, scale))
+        return ready.pin_memory() if pinned else ready, torch.from_numpy(labels[chosen])
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as worker:
         waiting: list[Future[tuple[torch.Tensor, torch.Tensor]]] = []

@@ -225,6 +225,7 @@ class Trainer:
             scales=self.plan.recipe.scales(self.epoch, self.plan.epochs),
             rank=self._me.rank,
             processes=self._me.processes,
+            pinned=self.device.type == "cuda",
         )
         started = time.perf_counter()
         for pixels, labels in source:
