@@ -169,6 +169,29 @@ class Classifier(Inherited):
             return np.zeros((0, len(self.spec.labels)), np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def scores(self, frames: Iterable[Any]) -> Probabilities:
+        """How sure the model is that it sees one of its classes at all.
+
+        Rejection compares this with its threshold. A model whose spec has the score `known`
+        has an output of its own for it; any other gives its largest probability.
+
+        Args:
+            frames: See `probabilities`.
+
+        Returns:
+            `float32 [N]`, 0..1.
+
+        Raises:
+            ValueError: See `probabilities`.
+        """
+        rejection = self.spec.rejection
+        knows = rejection is not None and rejection.score == "known"
+        parts = [
+            results[1].reshape(-1) if knows else results[0].max(axis=1)
+            for results in map(self._run, self._chunks(frames))
+        ]
+        return np.concatenate([np.zeros(0, np.float32), *parts])
+
     def warmup(self, calls: int = 3, batch: int = 1) -> None:
         """Run a few empty frames, so that the first real one is not slower than the rest.
 

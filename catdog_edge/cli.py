@@ -131,6 +131,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--pretrained/--no-pretrained", default=None, help="Start from ImageNet weights.  [default: the recipe's]")  # fmt: skip
 @click.option("--freeze/--no-freeze", default=None, help="Train the last layer alone.  [default: the recipe's]")  # fmt: skip
 @click.option("--teacher", callback=_path, metavar="PATH", help="A trained .pt whose answers the network learns from as well (distillation).")  # fmt: skip
+@click.option("--other", metavar="PATH", help="Pictures that show none of the classes: a folder or .zip, or `drawn`; the model learns to answer `neither`.")  # fmt: skip
 @click.option("--name", help="Name of the folder below runs/.  [default: DATA-ARCH-NUMBER]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides weights, order and augmentation.")  # fmt: skip
 @click.option("--patience", type=click.IntRange(min=0), default=0, show_default=True, help="Stop after this many epochs without a better one; 0: never.")  # fmt: skip
@@ -165,20 +166,18 @@ def train(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: Any
 @main.command("eval")
 @click.option("--weights", callback=_path, metavar="PATH", help="A .pt or .onnx file.  [default: the newest run's best.pt]")  # fmt: skip
 @click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample`.  [default: the run's data]")  # fmt: skip
+@click.option("--other", metavar="PATH", help="Pictures that show none of the classes, or `drawn`.  [default: the run's]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(weights: Path | None, data: str | None, as_json: bool) -> None:
+def evaluate(weights: Path | None, data: str | None, other: str | None, as_json: bool) -> None:
     """Measure accuracy and calibration on the test split."""
     from catdog_edge.training import eval_command
 
-    result, path = eval_command.evaluate_weights(weights, data)
-    if as_json:
-        click.echo(json.dumps({"weights": str(path), **result.to_dict()}, indent=2))
-    else:
-        click.echo(str(result))
+    found = eval_command.evaluate_weights(weights, data, other)
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
 
 
 @main.command()
-@click.option("--weights", callback=_path, metavar="PATH", help="A checkpoint.  [default: the newest run's best.pt]")  # fmt: skip
+@click.option("--weights", callback=_path, metavar="PATH", help="A checkpoint or a run folder.  [default: the newest run's best.pt]")  # fmt: skip
 @click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample`, to check and calibrate on.  [default: the run's data]")  # fmt: skip
 @click.option("--out", callback=_path, metavar="DIR", help="Where the files go.  [default: beside the weights]")  # fmt: skip
 @click.option("--quantize", type=click.Choice(["dynamic", "static", "all"]), is_flag=False, flag_value="dynamic", help="Make int8 files too; alone it means dynamic, static calibrates on training pictures.")  # fmt: skip
@@ -186,7 +185,7 @@ def evaluate(weights: Path | None, data: str | None, as_json: bool) -> None:
 @click.option("--format", type=click.Choice(["onnx", "ort"]), default="onnx", show_default=True, help="`ort`: a file in ONNX Runtime's own format too.")  # fmt: skip
 @click.option("--layout", type=click.Choice(["nhwc-uint8", "nchw-float"]), default="nhwc-uint8", show_default=True, help="The input: frames as OpenCV holds them, or float RGB planes 0..1.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), help="A fixed batch.  [default: any]")
-@click.option("--opset", type=click.IntRange(min=1), default=17, show_default=True, help="Version of ONNX's operators.")  # fmt: skip
+@click.option("--opset", type=click.IntRange(min=1), default=17, show_default=True, help="Version of ONNX's operators; every form loads with 14 to 27.")  # fmt: skip
 @click.option("--logits", is_flag=True, help="Give the logits as a second output.")
 @click.option("--calibration", type=click.Choice(["minmax", "entropy", "percentile"]), default="minmax", show_default=True, help="How static quantization finds the range of activations.")  # fmt: skip
 @click.option("--calibration-pictures", type=click.IntRange(min=32), default=300, show_default=True, metavar="N", help="Training pictures to calibrate on.")  # fmt: skip
@@ -210,7 +209,7 @@ def export(as_json: bool, **options: Any) -> None:
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample`.  [default: the run's data]")  # fmt: skip
-@click.option("--spec", "spec_file", callback=_path, metavar="FILE.json", help="The spec of a file that has none.")  # fmt: skip
+@click.option("--spec", "spec_file", callback=_path, metavar="FILE.json", help="The spec of a file that has none; input and output then go by place.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=32), metavar="N", help="At most this many validation pictures.  [default: all]")  # fmt: skip
 @click.option("--max-drop", type=click.FloatRange(min=0), callback=_finite, metavar="POINTS", help="Percentage points of accuracy that int8 may lose.  [default: 0.5]")  # fmt: skip
 @click.option("--out", callback=_path, metavar="DIR", help="Where verify-flips.csv and .png go.  [default: beside CANDIDATE]")  # fmt: skip
@@ -231,7 +230,7 @@ def verify(reference: Path, candidate: Path, as_json: bool, **options: Any) -> N
 @main.command()
 @click.argument("file", required=False)
 @click.option("--arch", type=click.Choice(ARCHITECTURES), help="Print the layers of an architecture instead.")  # fmt: skip
-@click.option("--spec", "spec_file", callback=_path, metavar="FILE.json", help="The spec of a file that has none.")  # fmt: skip
+@click.option("--spec", "spec_file", callback=_path, metavar="FILE.json", help="The spec of a file that has none; input and output then go by place.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(file: str | None, arch: str | None, spec_file: Path | None, as_json: bool) -> None:
     """Print what is in a FILE (.onnx, .ort, .pt).  [default: the shipped model]."""

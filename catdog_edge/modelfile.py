@@ -36,6 +36,20 @@ Travelled = tuple[str | None, str | None, bytes | None]
 """A model on its way to another process: name of a shipped one, or path, or bytes."""
 
 
+class LoadError(ModelError):
+    """ONNX Runtime cannot load a file.
+
+    Attributes:
+        reason: What is wrong, without the file's name.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, name: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{name}: {reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """A model to open, in one of two forms.
@@ -45,15 +59,19 @@ class ModelFile:
         data: The bytes of a model; `None` where there is a file.
         shipped: Its name, where it is one of the models that ship with the package and was
             asked for by it.
+        called: What errors call it, in place of its path.
     """
 
     path: Path | None
     data: bytes | None = None
     shipped: str | None = None
+    called: str | None = None
 
     @property
     def name(self) -> str:
         """What errors call it."""
+        if self.called is not None:
+            return self.called
         return str(self.path) if self.path is not None else "the model given as bytes"
 
     @property
@@ -203,14 +221,14 @@ def opening(file: ModelFile, make: Callable[[], Any]) -> Any:
     """Make a session of a file; ONNX Runtime's complaint becomes one line with a remedy.
 
     Raises:
-        ModelError: ONNX Runtime cannot load the file.
+        LoadError: ONNX Runtime cannot load the file.
     """
     try:
         return make()
     except Exception as error:
         if not type(error).__module__.startswith("onnxruntime"):
             raise
-        raise ModelError(f"{file.name}: {_why(str(error))}") from error
+        raise LoadError(file.name, *_why(str(error))) from error
 
 
 def spec_of(session: onnxruntime.InferenceSession, file: ModelFile) -> ModelSpec:
@@ -267,24 +285,44 @@ def _differs(file: ModelFile, wanted: str, found: str) -> ModelError:
     )
 
 
-def _why(message: str) -> str:
-    """ONNX Runtime's message about a file, in one line with the remedy."""
+def _why(message: str) -> tuple[str, str]:
+    """ONNX Runtime's message about a file as a reason and a remedy, without its source's places."""
     import onnxruntime
 
     version = onnxruntime.__version__
     newer = f"upgrade onnxruntime (here: {version}), or export the model again with an older opset"
     opset = re.search(r"Opset (\d+) is under development.*?till opset (\d+)", message, re.DOTALL)
     if opset:
-        return f"it needs opset {opset[1]}, onnxruntime {version} runs up to {opset[2]}; {newer}"
+        return f"it needs opset {opset[1]}, onnxruntime {version} runs up to {opset[2]}", newer
     ir = re.search(r"IR version: (\d+), max supported IR version: (\d+)", message)
     if ir:
-        return f"it has IR version {ir[1]}, onnxruntime {version} reads up to {ir[2]}; {newer}"
+        return f"it has IR version {ir[1]}, onnxruntime {version} reads up to {ir[2]}", newer
     if "protobuf parsing failed" in message.lower() or "No graph was found" in message:
-        return "it is damaged, cut short, or not an ONNX file; copy it again or export it again"
+        return (
+            "it is damaged, cut short, or not an ONNX file",
+            "copy it again or export it again",
+        )
+    if "ORT model verification failed" in message:
+        return (
+            "it is damaged, cut short, or not in ORT format",
+            "copy it again or export it again",
+        )
+    outside = re.search(r'External data path does not exist: "(.*?)"', message)
+    if outside:
+        return (
+            f"its weights are in a second file, {outside[1]}, which is not there",
+            "copy it beside, under that name",
+        )
+    if "External initializer" in message or "External data" in message:
+        return (
+            "its weights are in a second file, which is cut short or another model's",
+            "copy both files again",
+        )
     implemented = re.search(r"Could not find an implementation for (\S+) node", message)
     if implemented:
-        return f"onnxruntime {version} has no {implemented[1]} for what it asks; {newer}"
-    # What is left starts with the place in ONNX Runtime's source, which helps nobody.
+        return f"onnxruntime {version} has no {implemented[1]} for what it asks", newer
+    # Places in ONNX Runtime's source, and its own numbers of errors, help nobody.
     plain = re.sub(r"\S*onnxruntime_src\S*.*?\) (?=[A-Z])", "", message, flags=re.DOTALL)
-    plain = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(plain.split()))
-    return f"onnxruntime {version} cannot load it ({plain[:200]}); export the model again"
+    plain = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(plain.split()))
+    plain = re.sub(r"\S+\.(cc|h):\d+ (\S+ )?", "", plain)
+    return f"onnxruntime {version} cannot load it ({plain[:200]})", "export the model again"

@@ -161,6 +161,12 @@ class ModelSpec:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
 
     @property
+    def logits(self) -> int:
+        """How many logits the network gives: one a class, and one more where it knows others."""
+        knows_others = self.rejection is not None and self.rejection.score == "known"
+        return len(self.labels) + knows_others
+
+    @property
     def size(self) -> tuple[int, int]:
         """Input height and width in pixels."""
         return self.height, self.width

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 from catdog_edge.errors import DataError
 from exporters import graph
+from exporters.session import open_part
 
 Calibration = Literal["minmax", "entropy", "percentile"]
 Ranges = dict[str, tuple[float, float]]
@@ -94,6 +94,9 @@ def measure_ranges(
         operators: Kinds of nodes whose inputs and outputs matter.
         method: `minmax`: all values; `percentile`: see `PERCENTILE`; `entropy`: the range
             that keeps the distribution best (least Kullback-Leibler divergence).
+
+    Raises:
+        ModelError: This onnxruntime cannot load the network.
     """
     constants = graph.Constants(core)
     tensors = sorted(
@@ -109,9 +112,7 @@ def measure_ranges(
     observed.CopyFrom(core)
     del observed.graph.output[:]
     observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    session = onnxruntime.InferenceSession(
-        observed.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = open_part(observed, "the network to calibrate")
 
     def activations() -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
         name = session.get_inputs()[0].name

@@ -5,19 +5,19 @@ Knows nothing of click's options, nor of how a file is made. Words go to stderr.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from catdog_edge import __version__
 from catdog_edge.errors import GateError, ModelError
-from catdog_edge.files import cannot_write
 from catdog_edge.training.checkpoint import load_checkpoint
 from catdog_edge.training.provenance import git_commit
-from catdog_edge.training.runs import newest_run, run_of
+from catdog_edge.training.runs import Run, newest_run, run_of
 from catdog_edge.training.words import say
-from exporters.job import ExportOptions, Job
+from exporters.job import Job
+from exporters.options import ExportOptions
+from exporters.publish import destination, scratch_folder
 from exporters.report import Row, table
 from exporters.sample import calibration_pictures, checking_sample, find_data
 
@@ -55,13 +55,16 @@ class Exported:
 def export(options: ExportOptions) -> Exported:
     """Export, check, and quantize as asked.
 
+    Files go into their places together at the end; a step that fails leaves the folder as it
+    was.
+
     Raises:
         CatdogError: Weights or data are missing, damaged or do not fit; a file cannot be
             made or written.
         GateError: The fp32 file does not answer as PyTorch does; nothing was kept.
     """
-    run = newest_run() if options.weights is None else run_of(options.weights)
-    weights = options.weights if options.weights is not None else newest_run().weights
+    weights = _checkpoint(options.weights)
+    run = run_of(weights)
     if weights.suffix in (".onnx", ".ort"):
         raise ModelError(f"{weights} is exported already; name the checkpoint it was made from")
     network, spec = load_checkpoint(weights)
@@ -74,13 +77,8 @@ def export(options: ExportOptions) -> Exported:
     sample = checking_sample(data, spec, options.limit)
     folder = options.out if options.out is not None else weights.parent
     say(f"export: {weights} ({spec.architecture}), checked on {sample.source}, into {folder}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-
-    with tempfile.TemporaryDirectory(prefix="catdog-export-") as scratch:
-        job = Job(options, sample, folder, Path(scratch))
+    with destination(folder), scratch_folder() as scratch:
+        job = Job(options, sample, folder, scratch)
         job.fp32(network, spec, weights.name)
         if options.quantize in ("dynamic", "all"):
             job.dynamic()
@@ -92,3 +90,18 @@ def export(options: ExportOptions) -> Exported:
             job.ort()
         rows, document = job.finish(weights.name, data.name)
     return Exported(folder, rows, document)
+
+
+def _checkpoint(named: Path | None) -> Path:
+    """The weights that are meant: the newest run's, those of a run folder, or a file.
+
+    Raises:
+        ModelError: There is no run, or the folder holds no `best.pt`.
+    """
+    if named is None:
+        return newest_run().weights
+    if not named.is_dir():
+        return named
+    if not Run(named).weights.is_file():
+        raise ModelError(f"{named} is a folder without a best.pt; name the checkpoint itself")
+    return Run(named).weights

@@ -22,6 +22,9 @@ from exporters.graph import Constants, attribute, put, readers, rename, set_attr
 FRAMES = "frames"
 PROBABILITIES = "probabilities"
 LOGITS = "logits"
+EVERY_LOGIT = "logits.every"
+"""The classes' logits and, last, that of everything else: of a network that knows others."""
+KNOWN = "known"
 
 _ELEMENT = {"nhwc-uint8": TensorProto.UINT8, "nchw-float": TensorProto.FLOAT}
 
@@ -122,13 +125,18 @@ def add_outputs(
     """Turn a graph that ends in logits into one that ends in calibrated probabilities.
 
     Args:
-        model: One output, logits `float32 [N,K]`.
+        model: One output, logits `float32 [N,K]`, or `[N,K+1]` where the spec rejects by
+            `known`: that becomes an output of its own, `known` `float32 [N]`.
         spec: Labels and temperature.
         logits: Keep the logits (before the temperature) as a second output.
         batch: See `add_input`.
     """
     graph = model.graph
-    rename(graph.node, graph.output[0].name, LOGITS)
+    classes = len(spec.labels)
+    knows_others = spec.logits > classes
+    rename(graph.node, graph.output[0].name, EVERY_LOGIT if knows_others else LOGITS)
+    if knows_others:
+        _add_known(model, classes)
     value = LOGITS
     if spec.temperature != 1.0:
         put(model, "logits.temperature", np.array(spec.temperature, np.float32))
@@ -137,10 +145,30 @@ def add_outputs(
         )
         value = "logits.tempered"
     graph.node.append(helper.make_node("Softmax", [value], [PROBABILITIES], "softmax", axis=1))
-    shape = [batch or "N", len(spec.labels)]
+    number = batch or "N"
     del graph.output[:]
-    for name in (PROBABILITIES, LOGITS) if logits else (PROBABILITIES,):
+    names = [PROBABILITIES, *([KNOWN] if knows_others else []), *([LOGITS] if logits else [])]
+    for name in names:
+        shape = [number] if name == KNOWN else [number, classes]
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+
+def _add_known(model: onnx.ModelProto, classes: int) -> None:
+    """From every logit to those of the classes, and to the share of the classes together."""
+    put(model, "known.first", np.array([0], np.int64))
+    put(model, "known.classes", np.array([classes], np.int64))
+    put(model, "known.axis", np.array([1], np.int64))
+    cut = ["known.first", "known.classes", "known.axis"]
+    model.graph.node.extend(
+        [
+            helper.make_node("Slice", [EVERY_LOGIT, *cut], [LOGITS], "classes"),
+            helper.make_node("Softmax", [EVERY_LOGIT], ["known.shares"], "known.softmax", axis=1),
+            helper.make_node("Slice", ["known.shares", *cut], ["known.share"], "known.slice"),
+            helper.make_node(
+                "ReduceSum", ["known.share", "known.axis"], [KNOWN], "known.sum", keepdims=0
+            ),
+        ]
+    )
 
 
 class _Chain:

@@ -12,10 +12,19 @@ from typing import Any
 
 from catdog_edge.spec import ModelSpec
 from catdog_edge.threads import choose_threads
+from exporters.interface import (
+    KNOWN,
+    LOGITS,
+    answer_name,
+    check_graph,
+    check_interface,
+    has_logits,
+    knows_others,
+)
 from exporters.sample import Sample
-from exporters.session import Answers, as_input, ask, open_session, spec_in
+from exporters.session import Answers, as_input, ask_all, has_spec, open_session, spec_in
 from exporters.timing import Ratio, Timing, compare
-from exporters.verify import Verification, check_graph, check_interface, compare_answers
+from exporters.verify import Verification, compare_answers, with_known, with_logits
 
 SLOWER = 1.05
 """A quantized file whose time ratio to fp32 has its whole 95 % interval above this is refused."""
@@ -32,11 +41,15 @@ class Checked:
         spec: In the file.
         answers: `float32 [N,K]`, one row per picture of the sample.
         verification: How they compare with the reference's.
+        logits: `float32 [N,K]` of its second output; `None` where it has none.
+        known: `float32 [N]`, how sure it is to see a class; `None` where it does not say.
     """
 
     spec: ModelSpec
     answers: Answers
     verification: Verification
+    logits: Answers | None
+    known: Answers | None = None
 
 
 def check(
@@ -49,6 +62,8 @@ def check(
     logits: bool = False,
     max_drop: float | None = None,
     given: ModelSpec | None = None,
+    reference_logits: Answers | None = None,
+    reference_known: Answers | None = None,
 ) -> Checked:
     """Load a file, look at its ends, ask it about every picture and compare.
 
@@ -63,22 +78,34 @@ def check(
         sample: The pictures.
         logits: Whether the file is to have a second output `logits`.
         max_drop: See `compare_answers`.
-        given: The spec of a file that has none.
+        given: The spec of a file that has none; its ends then go by place, not by name.
+        reference_logits: `float32 [N,K]`; `None` where the reference gives none.
+        reference_known: `float32 [N]`; likewise.
 
     Raises:
         ModelError: It does not load, or its spec is missing, damaged or too new.
         GateError: Its names, types or shapes are other ones, or its answers no probabilities.
     """
-    session = open_session(path, choose_threads().count)
+    session = open_session(path, choose_threads().count, name=name)
     spec = spec_in(session, path, given)
     check_interface(reference_spec, spec, name)
-    check_graph(session.get_inputs(), session.get_outputs(), spec, name, logits)
+    if has_spec(session):
+        check_graph(session.get_inputs(), session.get_outputs(), spec, name, logits)
     batch = 1 if spec.precision.startswith("int8") else FP32_BATCH
-    answers = ask(session, spec, sample.pictures, batch)
+    outputs = session.get_outputs()
+    more = [LOGITS] if has_logits(outputs) else []
+    more += [KNOWN] if knows_others(outputs) else []
+    answers, *rest = ask_all(session, spec, sample.pictures, batch, [answer_name(outputs), *more])
+    second = dict(zip(more, rest, strict=True))
+    values, scores = second.get(LOGITS), second.get(KNOWN)
     verification = compare_answers(
         reference, answers, sample.truth, spec.precision, name=name, max_drop=max_drop
     )
-    return Checked(spec, answers, verification)
+    if values is not None:
+        verification = with_logits(verification, answers, values, reference_logits, spec)
+    if scores is not None and reference_known is not None:
+        verification = with_known(verification, scores, reference_known, spec)
+    return Checked(spec, answers, verification, values, scores)
 
 
 def race(files: Mapping[str, Path], sample: Sample, seconds: float) -> Timing:

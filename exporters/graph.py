@@ -28,12 +28,53 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """Read an ONNX file.
+    """Read an ONNX file, with the weights that it keeps in other files.
 
     Raises:
-        ModelError: There is none, or it is truncated, damaged or of another kind.
+        ModelError: There is none, or it is truncated, damaged or of another kind, or a file
+            with its weights is missing.
     """
     file = Path(path)
+    model = _parsed(file)
+    for name in _outside(model):
+        if not (file.parent / name).is_file():
+            raise ModelError(
+                f"{file}: its weights are in a second file, {file.parent / name}, which is not "
+                "there; copy it beside, under that name"
+            )
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(file.parent))
+    except Exception as error:  # a path that leads elsewhere, a file that is too short
+        raise ModelError(
+            f"{file}: its weights are in a second file, which does not fit "
+            f"({first_line(error)}); copy both files again"
+        ) from error
+    return model
+
+
+def files_beside(path: str | os.PathLike[str]) -> list[Path]:
+    """The other files in which an ONNX file keeps weights, there or not.
+
+    Raises:
+        ModelError: See `read_model`.
+    """
+    file = Path(path)
+    return [file.parent / name for name in _outside(_parsed(file))]
+
+
+def _outside(model: onnx.ModelProto) -> list[str]:
+    return sorted(
+        {
+            entry.value
+            for tensor in model.graph.initializer
+            if tensor.data_location == onnx.TensorProto.EXTERNAL
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+    )
+
+
+def _parsed(file: Path) -> onnx.ModelProto:
     try:
         data = file.read_bytes()
     except OSError as error:

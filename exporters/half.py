@@ -14,7 +14,6 @@ from onnx import TensorProto, helper
 
 from catdog_edge.spec import ModelSpec
 from exporters import graph
-from exporters.front import LOGITS
 from exporters.quantize import finish, fp32_spec
 from exporters.split import join, split
 
@@ -51,7 +50,7 @@ def halve(source: str | os.PathLike[str]) -> tuple[onnx.ModelProto, ModelSpec]:
             values = np.clip(constants[tensor.name], *_limits())
             graph.put(core, tensor.name, values.astype(np.float16))
     graph.rename(core.graph.node, parts.joint, f"{parts.joint}.half")
-    graph.rename(core.graph.node, LOGITS, f"{LOGITS}.half")
+    graph.rename(core.graph.node, parts.end, f"{parts.end}.half")
     core.graph.node.extend(
         (
             helper.make_node(
@@ -62,7 +61,11 @@ def halve(source: str | os.PathLike[str]) -> tuple[onnx.ModelProto, ModelSpec]:
                 to=TensorProto.FLOAT16,
             ),
             helper.make_node(
-                "Cast", [f"{LOGITS}.half"], [LOGITS], f"{LOGITS}.to_float", to=TensorProto.FLOAT
+                "Cast",
+                [f"{parts.end}.half"],
+                [parts.end],
+                f"{parts.end}.to_float",
+                to=TensorProto.FLOAT,
             ),
         )
     )

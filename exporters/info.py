@@ -1,7 +1,7 @@
 """What is in a file: everything `catdog-edge info FILE` prints.
 
 Knows how to read a checkpoint, an ONNX file and an ORT-format file without running them on
-pictures. Operators and multiply-adds need the onnx package; the rest does not.
+photographs. Operators and multiply-adds need the onnx package; the rest does not.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from catdog_edge.errors import ModelError
 from catdog_edge.modelfile import find_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
-from exporters.session import open_session, spec_in
+from exporters.interface import answer_name, described
+from exporters.session import has_spec, open_session, spec_in
 from exporters.text import megabytes
-
-if TYPE_CHECKING:
-    import onnx
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Info:
 
     Attributes:
         path: The file.
-        bytes: Its size.
+        bytes: Its size, with that of the files beside it that hold its weights.
         spec: What it says of itself.
         inputs: Name, type and shape of every input, in words.
         outputs: The same of the outputs.
@@ -36,6 +34,9 @@ class Info:
         graph: Opset, IR version, parameters, multiply-adds, operators; empty where it cannot be
             read (an ORT-format file, or no onnx package).
         note: Why `graph` is empty, if it is.
+        beside: Names of other files that hold its weights.
+        by_hand: What was taken by place, where the spec was given by hand; else empty.
+        checkpoint: Whether it is PyTorch's weights, without normalisation and temperature.
     """
 
     path: Path
@@ -46,6 +47,9 @@ class Info:
     metadata: Mapping[str, str]
     graph: Mapping[str, Any]
     note: str
+    beside: tuple[str, ...] = ()
+    by_hand: str = ""
+    checkpoint: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -56,14 +60,19 @@ class Info:
             "inputs": list(self.inputs),
             "outputs": list(self.outputs),
             "metadata": dict(self.metadata),
+            "files_beside": list(self.beside),
+            "spec_by_hand": self.by_hand or None,
             **self.graph,
         }
 
     def __str__(self) -> str:
         spec = self.spec
         reject = spec.rejection
+        where = "not in the file; export puts it in" if self.checkpoint else "inside the file"
         rows = [
             ("file", f"{self.path}, {megabytes(self.bytes)} ({self.bytes:,} bytes)"),
+            *(("", f"with its weights in {name}, beside it") for name in self.beside),
+            *([("spec", f"given by hand; {self.by_hand}")] if self.by_hand else []),
             ("architecture", f"{spec.architecture}, {spec.precision}"),
             ("labels", ", ".join(f"{index} {name}" for index, name in enumerate(spec.labels))),
             *(("input", text) for text in self.inputs),
@@ -72,9 +81,9 @@ class Info:
             (
                 "normalisation",
                 f"(value - {list(spec.normalization.mean)}) / {list(spec.normalization.std)} "
-                "on 0..255 in R, G, B, inside the file",
+                f"on 0..255 in R, G, B, {where}",
             ),
-            ("temperature", f"{spec.temperature:.4g}, inside the file"),
+            ("temperature", f"{spec.temperature:.4g}, {where}"),
             (
                 "rejection",
                 "never"
@@ -83,15 +92,18 @@ class Info:
             ),
         ]
         if self.graph:
-            operators = ", ".join(f"{n} {kind}" for kind, n in self.graph["operators"].items())
             rows += [
                 ("parameters", f"{self.graph['parameters']:,}"),
                 ("multiply-adds", _count(self.graph["multiply_adds"])),
+            ]
+        if "operators" in self.graph:
+            operators = ", ".join(f"{n} {kind}" for kind, n in self.graph["operators"].items())
+            rows += [
                 ("opset", f"{self.graph['opset']}, IR version {self.graph['ir_version']}"),
                 ("operators", f"{operators} ({self.graph['nodes']} nodes)"),
             ]
         if self.note:
-            rows.append(("operators", self.note))
+            rows.append(("layers" if self.checkpoint else "operators", self.note))
         rows.append(("made by", f"catdog-edge {spec.tool_version} {spec.git_commit[:12]}".strip()))
         rows += [(f"metadata {key}", value) for key, value in sorted(self.metadata.items())]
         rows += [("trained on", text) for text in _flat(spec.trained_on)]
@@ -110,7 +122,7 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
     Args:
         file: A `.pt`, `.onnx` or `.ort` file, the name of a shipped model, or `None` for the
             default one.
-        given: The spec of an ONNX file that has none.
+        given: The spec of an ONNX file that has none. It is held against the graph.
 
     Raises:
         ModelError: It is missing, damaged, of another kind, or its spec is.
@@ -123,26 +135,37 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
     session = open_session(path, threads=1)
     spec = spec_in(session, path, given)
     custom = session.get_modelmeta().custom_metadata_map
+    by_hand = ""
+    if not has_spec(session):
+        by_hand = (
+            f"input {session.get_inputs()[0].name!r} and output "
+            f"{answer_name(session.get_outputs())!r} by place"
+        )
     graph: dict[str, Any] = {}
     note = ""
+    beside: list[Path] = []
     if path.suffix == ".ort":
         note = "not readable in ORT format; look at the .onnx file it was made from"
     else:
         try:
-            from exporters.graph import read_model
+            from exporters.counts import graph_info
+            from exporters.graph import files_beside, read_model
         except ImportError:
             note = "need the onnx package: pip install 'catdog-edge[train]'"
         else:
             graph = graph_info(read_model(path))
+            beside = files_beside(path)
     return Info(
         path=path,
-        bytes=path.stat().st_size,
+        bytes=sum(file.stat().st_size for file in (path, *beside)),
         spec=spec,
-        inputs=tuple(_value(value) for value in session.get_inputs()),
-        outputs=tuple(_value(value) for value in session.get_outputs()),
+        inputs=tuple(described(value) for value in session.get_inputs()),
+        outputs=tuple(described(value) for value in session.get_outputs()),
         metadata={key: value for key, value in custom.items() if key != METADATA_KEY},
         graph=graph,
         note=note,
+        beside=tuple(file.name for file in beside),
+        by_hand=by_hand,
     )
 
 
@@ -159,49 +182,14 @@ def read_spec_file(path: Path) -> ModelSpec:
     return ModelSpec.from_json(text, source=str(path))
 
 
-def graph_info(model: onnx.ModelProto) -> dict[str, Any]:
-    """Count what a graph holds: `parameters`, `multiply_adds` (of one picture), `operators`."""
-    from exporters import graph
-
-    shapes = _shapes(model)
-    # What quantization and the ends of the graph add are no parameters of the network.
-    helpers = {
-        name
-        for node in model.graph.node
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
-        for name in node.input[1:]
-    }
-    helpers |= {
-        name
-        for node in model.graph.node
-        if node.op_type == "MatMulInteger"
-        for name in node.input[2:]
-    }
-    constants = graph.Constants(model)
-    ends = ("frames.mean", "frames.deviation", "frames.pad_grey")
-    parameters = sum(
-        constants[tensor.name].size
-        for tensor in model.graph.initializer
-        if tensor.name not in helpers
-        and tensor.name not in ends
-        and tensor.dims
-        and tensor.data_type not in (7, 9)  # int64 and bool: shapes, axes and places
-        and not tensor.name.endswith(("_scale", "_zero_point"))
-    )
-    return {
-        "opset": graph.opset_of(model),
-        "ir_version": int(model.ir_version),
-        "parameters": int(parameters),
-        "multiply_adds": sum(_multiply_adds(node, shapes) for node in model.graph.node),
-        "nodes": len(model.graph.node),
-        "operators": graph.operators(model),
-    }
-
-
 def _checkpoint(path: Path) -> Info:
     from catdog_edge.training.checkpoint import load_checkpoint
+    from catdog_edge.training.summary import layers
 
     network, spec = load_checkpoint(path)
+    work = None  # the count passes one square picture through
+    if spec.height == spec.width:
+        work = sum(layer.multiply_adds for layer in layers(network, spec.height))
     return Info(
         path=path,
         bytes=path.stat().st_size,
@@ -209,46 +197,13 @@ def _checkpoint(path: Path) -> Info:
         inputs=(f"float32 [N, 3, {spec.height}, {spec.width}], RGB, normalised (a checkpoint)",),
         outputs=(f"logits float32 [N, {len(spec.labels)}]",),
         metadata={},
-        graph={},
-        note=f"{sum(p.numel() for p in network.parameters()):,} parameters; the layers: "
-        f"catdog-edge info --arch {spec.architecture}",
+        graph={
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "multiply_adds": work,
+        },
+        note=f"catdog-edge info --arch {spec.architecture}",
+        checkpoint=True,
     )
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Shapes of all tensors for a batch of one."""
-    import onnx
-
-    single = onnx.ModelProto()
-    single.CopyFrom(model)
-    axis = single.graph.input[0].type.tensor_type.shape.dim[0]
-    axis.dim_value = 1
-    del single.graph.value_info[:]
-    for value in single.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
-    shapes = {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in (*inferred.value_info, *inferred.input, *inferred.output)
-    }
-    return shapes | {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-
-
-def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> int:
-    import math
-
-    if node.op_type not in ("Conv", "Gemm", "MatMul", "MatMulInteger"):
-        return 0
-    weight, output = shapes.get(node.input[1], []), shapes.get(node.output[0], [])
-    if node.op_type == "Conv":
-        return math.prod(output) * math.prod(weight[1:])
-    # Each output is a sum over the weight's other axis.
-    return math.prod(weight)
-
-
-def _value(value: Any) -> str:
-    shape = ", ".join(str(axis) for axis in value.shape)
-    return f"{value.name} {value.type.removeprefix('tensor(').rstrip(')')} [{shape}]"
 
 
 def _step(step: Any) -> str:
@@ -256,7 +211,9 @@ def _step(step: Any) -> str:
     return f"{step.interpolation} to {step.height}x{step.width}{where}"
 
 
-def _count(number: int) -> str:
+def _count(number: int | None) -> str:
+    if number is None:
+        return "unknown (the size of a layer's output is not fixed in the file)"
     for unit, size in (("G", 1e9), ("M", 1e6)):
         if number >= size:
             return f"{number / size:.2f} {unit} ({number:,})"

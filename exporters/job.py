@@ -6,29 +6,31 @@ for `command`.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 from torch import nn
 
 from catdog_edge import __version__
-from catdog_edge.errors import ModelError
-from catdog_edge.files import write_text, written_whole
-from catdog_edge.spec import Layout, ModelSpec
-from catdog_edge.training.inference import probabilities
+from catdog_edge.errors import CatdogError, GateError, ModelError
+from catdog_edge.files import write_text
+from catdog_edge.modelfile import LoadError
+from catdog_edge.spec import ModelSpec
+from catdog_edge.training.inference import known, logits, softmax
 from catdog_edge.training.words import say
 from exporters import graph
-from exporters.calibrate import Calibration
 from exporters.flips import save_flip_sheet, write_flips
 from exporters.gates import Checked, check, race, too_slow
 from exporters.half import halve
 from exporters.optimized import integer_layers, optimized_graph
+from exporters.options import DYNAMIC, FORMS, FP32, HALF, STATIC, ExportOptions
 from exporters.ort_format import write_ort
+from exporters.publish import no_room, publish
 from exporters.quantize import quantize_dynamic
 from exporters.report import Row, machine, with_metrics
 from exporters.sample import Sample
@@ -37,40 +39,14 @@ from exporters.session import Pictures
 from exporters.static import SCHEMES, Calibrated, Scheme, calibrate
 from exporters.text import megabytes
 from exporters.timing import Ratio
-from exporters.to_onnx import export_onnx
+from exporters.to_onnx import ALL_FORMS, DEFAULT_OPSET, export_onnx
 from exporters.verify import Verification
-
-FP32 = "model.onnx"
-DYNAMIC = "model.dynamic.onnx"
-STATIC = "model.static.onnx"
-HALF = "model.half.onnx"
 
 LITTLE = 0.05
 """Share of the parameters below which dynamic quantization is not worth a person's time."""
 
 RACE_SECONDS = 5.0
 """How long a candidate and fp32 take turns."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """The options of `catdog-edge export`."""
-
-    weights: Path | None
-    data: str | None
-    out: Path | None
-    quantize: Literal["dynamic", "static", "all"] | None
-    half: bool
-    format: Literal["onnx", "ort"]
-    layout: Layout
-    batch: int | None
-    opset: int
-    logits: bool
-    calibration: Calibration
-    calibration_pictures: int
-    max_drop: float
-    keep_slower: bool
-    limit: int | None
 
 
 @dataclass(frozen=True)
@@ -107,6 +83,7 @@ class Job:
         self._scratch = scratch
         self._source = scratch / FP32
         self._rows: list[Row] = []
+        self._kept: list[Path] = []
 
     def fp32(self, network: nn.Module, spec: ModelSpec, weights: str) -> None:
         """Make `model.onnx`, the reference of all other files.
@@ -115,25 +92,38 @@ class Job:
             GateError: It does not answer as PyTorch does; nothing is kept.
         """
         options, path = self._options, self._source
-        report = export_onnx(
-            network,
-            spec,
-            path,
-            layout=options.layout,
-            batch=options.batch,
-            opset=options.opset,
-            logits=options.logits,
-        )
+        with self._making(FP32):
+            report = export_onnx(
+                network,
+                spec,
+                path,
+                layout=options.layout,
+                batch=options.batch,
+                opset=options.opset,
+                logits=options.logits,
+            )
         say(
             f"{FP32}: opset {report.opset}, IR {report.ir_version}, {megabytes(report.bytes)}, "
             f"{report.nodes_before} nodes simplified to {report.nodes_after}; {report.folded}"
         )
         pictures = self._sample.pictures
         say(f"asking PyTorch about {len(pictures):,} pictures")
-        reference = probabilities(network, spec, pictures)
-        checked = check(path, FP32, reference, spec, self._sample, logits=options.logits)
+        every = logits(network, spec.normalization, pictures)
+        values = every[:, : len(spec.labels)]
+        scores = known(every) if spec.logits > len(spec.labels) else None
+        with self._making(FP32):
+            checked = check(
+                path,
+                FP32,
+                softmax(values, spec.temperature),
+                spec,
+                self._sample,
+                logits=options.logits,
+                reference_logits=values if options.logits else None,
+                reference_known=scores,
+            )
         checked.verification.require(FP32)
-        self._reference, self._spec = checked.answers, checked.spec
+        self._reference, self._spec = checked, checked.spec
         details = {
             "opset": report.opset,
             "ir_version": report.ir_version,
@@ -145,12 +135,14 @@ class Job:
         }
         timing = race({FP32: path}, self._sample, RACE_SECONDS / 2)
         row = self._row(path, checked, weights, timing.rows[FP32].p50 * 1e3, None, details)
-        self._keep(row, checked.spec)
+        with self._making(FP32):
+            self._keep(row, checked.spec)
 
     def dynamic(self) -> None:
         """Make `model.dynamic.onnx`."""
         path = self._scratch / DYNAMIC
-        report = quantize_dynamic(self._source, path)
+        with self._making(DYNAMIC):
+            report = quantize_dynamic(self._source, path)
         count = len(report.quantized)
         say(
             f"{DYNAMIC}: {count} linear layer{'s' if count > 1 else ''} with {report.share:.1%} of "
@@ -172,11 +164,12 @@ class Job:
             source: What they are called.
 
         Raises:
-            ModelError: No kind of int8 loads in this onnxruntime.
+            ModelError: No kind of int8 loads in this onnxruntime and gives probabilities.
         """
         method = self._options.calibration
         say(f"{STATIC}: measuring activations on {len(pictures)} {source} ({method})")
-        calibrated = calibrate(self._source, pictures, method)
+        with self._making(STATIC):
+            calibrated = calibrate(self._source, pictures, method)
         attempts: list[dict[str, Any]] = []
         tried: list[tuple[Scheme, Found]] = []
         for scheme in SCHEMES:
@@ -188,10 +181,11 @@ class Job:
             if scheme != SCHEMES[-1]:
                 say(f"  {scheme} is not good enough; trying the next kind")
         if not tried:
-            raise ModelError(f"{STATIC}: no kind of int8 loads in this onnxruntime; see above")
+            raise ModelError(f"{STATIC}: no kind of int8 loads and answers; see above")
         scheme, found = max(tried, key=lambda pair: _merit(pair[1]))
-        path = self._write_static(found.model, calibrated)
-        runtime = optimized_graph(path)
+        with self._making(STATIC):
+            path = self._write_static(found.model, calibrated)
+            runtime = optimized_graph(path)
         integer = integer_layers(runtime, calibrated.layers)
         how = {
             "kind": "static",
@@ -214,9 +208,10 @@ class Job:
     def half(self) -> None:
         """Make `model.half.onnx`."""
         path = self._scratch / HALF
-        model, spec = halve(self._source)
-        graph.stamp(model, spec)
-        graph.write_model(model, path)
+        with self._making(HALF):
+            model, spec = halve(self._source)
+            graph.stamp(model, spec)
+            graph.write_model(model, path)
         say(f"{HALF}: {megabytes(path.stat().st_size)}")
         self._judge(Candidate(path))
 
@@ -225,12 +220,13 @@ class Job:
         kept = [row.file for row in self._rows if not row.refused]
         for source in (name for name in (FP32, STATIC) if name in kept):
             path = (self._scratch / source).with_suffix(".ort")
-            write_ort(self._scratch / source, path)
+            with self._making(path.name):
+                write_ort(self._scratch / source, path)
             say(f"{path.name}: {megabytes(path.stat().st_size)}")
             self._judge(Candidate(path))
 
     def finish(self, weights: str, source: str) -> tuple[tuple[Row, ...], dict[str, Any]]:
-        """Write `export.json` and the pictures on which files differ.
+        """Put all that is kept into its place, with `export.json` and the differing pictures.
 
         Args:
             weights: What the checkpoint is called.
@@ -238,22 +234,72 @@ class Job:
 
         Returns:
             The rows, and what stands in `export.json`.
+
+        Raises:
+            CatdogError: Something cannot be written; the folder is as it was.
         """
+        made = {path.name for path in self._kept}
+        older = [form for form in FORMS if form not in made and (self._folder / form).exists()]
         document = {
             "tool_version": __version__,
             "weights": weights,
             "data": source,
             "checked_on": self._sample.source,
             "machine": machine(),
+            "options": self._options.to_dict(),
             "files": [row.to_dict() for row in self._rows],
+            "of_an_earlier_export": older,
         }
-        write_text(self._folder / "export.json", json.dumps(document, indent=2) + "\n")
-        flips = [(row.file, flip) for row in self._rows for flip in row.verification.flips]
+        flips = [
+            (row.file, flip)
+            for row in self._rows
+            if row.verification is not None
+            for flip in row.verification.flips
+        ]
         labels, files = self._spec.labels, self._sample.files
-        write_flips(self._folder / "verify-flips.csv", flips, labels, files)
-        sheet = self._folder / "verify-flips.png"
-        save_flip_sheet(sheet, flips, labels, files, self._sample.pictures)
+        listed, sheet, figures = (
+            self._scratch / name for name in ("verify-flips.csv", "verify-flips.png", "export.json")
+        )
+        with self._making("export.json"):
+            write_flips(listed, flips, labels, files)
+            save_flip_sheet(sheet, flips, labels, files, self._sample.pictures)
+            write_text(figures, json.dumps(document, indent=2) + "\n")
+        publish([*self._kept, listed, sheet, figures], self._folder)
+        if older:
+            say(
+                f"note: {', '.join(older)} in {self._folder}: of an earlier export, perhaps of "
+                "other weights; make anew or remove"
+            )
         return tuple(self._rows), document
+
+    @contextlib.contextmanager
+    def _making(self, form: str) -> Iterator[None]:
+        """Errors that name the form and a remedy, instead of a scratch file."""
+        opset = self._options.opset
+        try:
+            yield
+        except GateError:
+            raise
+        except LoadError as error:
+            if "No space left" in error.reason:
+                full = OSError(None, "No space left on device")
+                raise no_room(self._scratch.parent, full) from error
+            remedy = error.remedy
+            if opset not in ALL_FORMS:
+                remedy = (
+                    f"choose a lower --opset: every form loads with {ALL_FORMS.start} to "
+                    f"{ALL_FORMS[-1]}, {DEFAULT_OPSET} is the default"
+                )
+            raise ModelError(
+                f"{form} cannot be made with opset {opset}: {error.reason}; {remedy}"
+            ) from error
+        except OSError as error:
+            raise no_room(self._scratch.parent, error) from error
+        except CatdogError as error:
+            if isinstance(error.__cause__, OSError):
+                raise no_room(self._scratch.parent, error.__cause__) from error
+            text = str(error).replace(f"{self._scratch}/", "")
+            raise type(error)(text if text.startswith(form) else f"{form}: {text}") from error
 
     def _search(
         self,
@@ -274,8 +320,9 @@ class Job:
 
         most = None if scheme == SCHEMES[0] else 0
         try:
-            found = give_back(calibrated, judge, rank, scheme, most, say)
-        except ModelError as error:
+            with self._making(STATIC):
+                found = give_back(calibrated, judge, rank, scheme, most, say)
+        except (ModelError, GateError) as error:
             say(f"  {scheme}: {error}")
             attempts.append({"scheme": scheme, "error": str(error)})
             return None
@@ -300,17 +347,24 @@ class Job:
         return check(
             path,
             path.name,
-            self._reference,
+            self._reference.answers,
             self._spec,
             self._sample,
             logits=self._options.logits,
+            reference_logits=self._reference.logits,
+            reference_known=self._reference.known,
             max_drop=self._options.max_drop,
         )
 
     def _judge(self, candidate: Candidate) -> None:
         """Check and time a candidate against fp32; keep it if nothing speaks against it."""
         path = candidate.path
-        checked = self._check(path)
+        try:
+            with self._making(path.name):
+                checked = self._check(path)
+        except GateError as error:
+            self._refuse(self._row(path, None, FP32, None, None, {}, str(error)))
+            return
         timing = race({FP32: self._source, path.name: path}, self._sample, RACE_SECONDS)
         ratio = timing.ratio(path.name)
         slow = too_slow(ratio)
@@ -326,17 +380,19 @@ class Job:
         if slow and not reason:
             say(f"note: {path.name}: {slow}")
         if not reason:
-            self._keep(row, checked.spec, candidate.how)
+            with self._making(path.name):
+                self._keep(row, checked.spec, candidate.how)
             return
-        say(f"{path.name}: not kept: {reason}")
-        if (self._folder / path.name).exists():
-            say(f"note: the {path.name} in {self._folder} is of an earlier export")
+        self._refuse(row)
+
+    def _refuse(self, row: Row) -> None:
+        say(f"{row.file}: not kept: {row.refused}")
         self._rows.append(row)
 
     def _keep(
         self, row: Row, spec: ModelSpec, quantization: Mapping[str, Any] | None = None
     ) -> None:
-        """Write the figures into the file, and the file into its place."""
+        """Write the figures into the file, and put it with those that are kept."""
         path = self._scratch / row.file
         spec = with_metrics(spec, row, self._sample.source, quantization)
         if path.suffix == ".ort":
@@ -349,27 +405,27 @@ class Job:
             model = graph.read_model(path)
             graph.stamp(model, spec)
             graph.write_model(model, path)
-        with written_whole(self._folder / row.file) as temporary:
-            shutil.copyfile(path, temporary)
+        self._kept.append(path)
         self._rows.append(replace(row, bytes=path.stat().st_size))
 
     def _row(
         self,
         path: Path,
-        checked: Checked,
+        checked: Checked | None,
         reference: str,
-        p50_ms: float,
+        p50_ms: float | None,
         ratio: Ratio | None,
         details: Mapping[str, Any],
         refused: str = "",
     ) -> Row:
         return Row(
             file=path.name,
-            precision=checked.spec.precision,
+            precision=FORMS[path.name],
             bytes=path.stat().st_size,
-            verification=checked.verification,
+            verification=None if checked is None else checked.verification,
             reference=reference,
             p50_ms=p50_ms,
+            batch=self._options.batch or 1,
             ratio=ratio,
             details=details,
             refused=refused,

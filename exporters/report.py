@@ -12,7 +12,6 @@ from typing import Any
 from catdog_edge.processor import processor_features, processor_name
 from catdog_edge.spec import ModelSpec, Precision
 from catdog_edge.threads import choose_threads
-from exporters.text import megabytes
 from exporters.timing import Ratio
 from exporters.verify import Verification
 
@@ -25,9 +24,11 @@ class Row:
         file: Its name.
         precision: Of its weights.
         bytes: Its size.
-        verification: How its answers compare with those of `reference`.
+        verification: How its answers compare with those of `reference`; `None` where they are
+            no answers at all.
         reference: `pytorch`, or the file it was compared with.
-        p50_ms: Its median call of one picture, in milliseconds.
+        p50_ms: Its median call, in milliseconds; `None` where it was not timed.
+        batch: How many pictures such a call holds: the fixed batch, or one.
         ratio: How many times as long as fp32 it takes, in one run; `None` for fp32 itself.
         details: How it was made.
         refused: Why it is not kept; empty where it is.
@@ -36,10 +37,11 @@ class Row:
     file: str
     precision: Precision
     bytes: int
-    verification: Verification
+    verification: Verification | None
     reference: str
-    p50_ms: float
+    p50_ms: float | None
     ratio: Ratio | None
+    batch: int = 1
     details: Mapping[str, Any] = field(default_factory=dict)
     refused: str = ""
 
@@ -52,8 +54,9 @@ class Row:
             "precision": self.precision,
             "bytes": self.bytes,
             "compared_with": self.reference,
-            "verification": self.verification.to_dict(),
+            "verification": None if self.verification is None else self.verification.to_dict(),
             "p50_ms": self.p50_ms,
+            "pictures_a_call": self.batch,
             "ratio_to_fp32": None if self.ratio is None else ratio_dict(self.ratio),
             **self.details,
         }
@@ -87,15 +90,18 @@ def with_metrics(
         checked_on: The pictures, in words.
         quantization: How it was quantized.
     """
+    verification = row.verification
+    assert verification is not None  # a file without answers is not kept
     figures: dict[str, Any] = {
         "checked_on": checked_on,
         "compared_with": row.reference,
-        "largest_difference": row.verification.difference,
-        "agreement": row.verification.agreement,
+        "largest_difference": verification.difference,
+        "agreement": verification.agreement,
         "p50_ms": row.p50_ms,
+        "pictures_a_call": row.batch,
         "machine": machine(),
     }
-    accuracy = row.verification.accuracy
+    accuracy = verification.accuracy
     if accuracy is not None:
         figures |= {
             "accuracy": accuracy.candidate,
@@ -111,35 +117,49 @@ def with_metrics(
     return spec.replace(metrics=metrics)
 
 
-HEADER = ("file", "size", "p50", "time to fp32", "accuracy", "change, points", "same answer", "")
+HEADER = ("file", "MB", "p50 ms", "to fp32", "accuracy", "change", "same")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text, columns aligned."""
-    lines = [HEADER, *(_cells(row) for row in rows)]
+    """The rows as text, columns aligned; 95 % intervals are below their figures."""
+    lines = [HEADER, *(line for row in rows for line in _cells(row))]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+    batch = rows[0].batch if rows else 1
+    pictures = "one picture" if batch == 1 else f"{batch} pictures"
+    caption = f"p50: a call of {pictures}; change: percentage points; below: 95 % intervals"
     return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column in (0, 7) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
+        [
+            caption,
+            *(
+                "  ".join(
+                    cell.rjust(width) if column else cell.ljust(width)
+                    for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+                ).rstrip()
+                for line in lines
+            ),
+        ]
     )
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    accuracy = row.verification.accuracy
-    change = "-"
-    if accuracy is not None:
-        low, high = 100 * accuracy.low, 100 * accuracy.high
-        change = f"{100 * accuracy.change:+.2f} ({low:+.2f} to {high:+.2f})"
-    return (
+def _cells(row: Row) -> list[tuple[str, ...]]:
+    verification, ratio = row.verification, row.ratio
+    accuracy = None if verification is None else verification.accuracy
+    figures = (
         row.file,
-        megabytes(row.bytes),
-        f"{row.p50_ms:.2f} ms",
-        "1" if row.ratio is None else str(row.ratio),
+        f"{row.bytes / 1e6:.2f}",
+        "-" if row.p50_ms is None else f"{row.p50_ms:.2f}",
+        "-" if row.p50_ms is None else "1" if ratio is None else f"{ratio.value:.2f}",
         "-" if accuracy is None else f"{accuracy.candidate:.2%}",
-        change,
-        f"{row.verification.agreement:.2%}",
-        "refused" if row.refused else "kept",
+        "-" if accuracy is None else f"{100 * accuracy.change:+.2f}",
+        "-" if verification is None else f"{verification.agreement:.2%}",
     )
+    below = (
+        "  refused" if row.refused else "",
+        "",
+        "",
+        "" if ratio is None else f"{ratio.low:.2f}..{ratio.high:.2f}",
+        "",
+        "" if accuracy is None else f"{100 * accuracy.low:+.2f}..{100 * accuracy.high:+.2f}",
+        "",
+    )
+    return [figures, below] if any(below) else [figures]

@@ -79,14 +79,17 @@ def find_data(
         DataError: What was asked for is not there or damaged, or has other classes.
     """
     if data is not None:
-        return Data(_checked(open_dataset(data, progress=Reading()), spec, weights))
+        # Neither the test split nor, but for a calibration, the training split is needed here.
+        named = open_dataset(data, progress=Reading(), required=("val",))
+        return Data(_checked(named, spec, weights))
     if run is not None:
         try:
             return Data(_checked(run.dataset(progress=Reading()), spec, weights))
         except DataError as error:
             missing = str(error)
     elif os.environ.get("CATDOG_DATA"):
-        return Data(_checked(open_dataset(None, progress=Reading()), spec, weights))
+        named = open_dataset(None, progress=Reading(), required=("val",))
+        return Data(_checked(named, spec, weights))
     else:
         missing = f"{weights} lies in no run folder, and no data was named"
     say(f"note: {missing}; checking on drawings instead, which says nothing of accuracy")

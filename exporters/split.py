@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from catdog_edge.errors import ModelError
-from exporters.front import FRAMES, LOGITS
+from exporters.front import EVERY_LOGIT, FRAMES, LOGITS
 from exporters.graph import Constants, maker, put, readers, rename, set_attribute, tidy
 
 ZERO_POINT, SCALE = "frames.zero_point", "frames.scale"
@@ -29,6 +29,7 @@ class Parts:
         core: From `joint` (`float32 [N,3,H,W]`) to the logits.
         tail: From the logits to the file's outputs.
         joint: The tensor that front and core share.
+        end: The tensor that core and tail share: the network's logits.
         grey: Where the front is nothing but integers: the value of a frame that is zero to the
             core. `None` where the front computes in float.
     """
@@ -37,6 +38,7 @@ class Parts:
     core: onnx.ModelProto
     tail: onnx.ModelProto
     joint: str
+    end: str
     grey: int | None
 
 
@@ -56,11 +58,12 @@ def split(model: onnx.ModelProto) -> Parts:
     model = _copy(model)
     grey = _frame_as_integers(model)
     front = [node for node in model.graph.node if node.output[0].startswith(f"{FRAMES}.")]
-    after = _downstream(model, LOGITS)
+    end = EVERY_LOGIT if maker(model, EVERY_LOGIT) is not None else LOGITS
+    after = _downstream(model, end)
     core = [node for node in model.graph.node if node not in front and node not in after]
     made = {name for node in front for name in node.output} | {FRAMES}
     crossing = {name for node in core for name in node.input if name in made}
-    if len(crossing) != 1 or maker(model, LOGITS) is None:
+    if len(crossing) != 1 or maker(model, end) is None:
         raise ModelError(
             "the graph is not one that this version of catdog-edge wrote; export it again"
         )
@@ -70,13 +73,16 @@ def split(model: onnx.ModelProto) -> Parts:
     number = batch.dim_value or "N"
     at_joint = helper.make_tensor_value_info(joint, TensorProto.FLOAT, [number, 3, height, width])
     classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    at_logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [number, classes])
+    at_logits = helper.make_tensor_value_info(
+        end, TensorProto.FLOAT, [number, classes + (end == EVERY_LOGIT)]
+    )
     inputs, outputs = list(model.graph.input), list(model.graph.output)
     return Parts(
         front=_part(model, front, inputs, [at_joint if front else inputs[0]]),
         core=_part(model, core, [at_joint], [at_logits]),
         tail=_part(model, after, [at_logits], outputs),
         joint=joint,
+        end=end,
         grey=grey,
     )
 

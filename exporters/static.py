@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnxruntime.quantization import (
     CalibrationMethod,
     QDQQuantizer,
@@ -26,9 +25,9 @@ from onnxruntime.quantization import (
 from catdog_edge.spec import ModelSpec
 from exporters import graph
 from exporters.calibrate import Calibration, Ranges, measure_ranges
-from exporters.front import FRAMES, LOGITS
+from exporters.front import FRAMES
 from exporters.quantize import finish, fp32_spec
-from exporters.session import Pictures, as_input
+from exporters.session import Pictures, as_input, open_part
 from exporters.split import Parts, join, split
 from exporters.text import quiet
 
@@ -96,7 +95,8 @@ def calibrate(
         method: See `calibrate.measure_ranges`.
 
     Raises:
-        ModelError: `source` is damaged, foreign or not fp32.
+        ModelError: `source` is damaged, foreign or not fp32, or this onnxruntime lacks an
+            operator for it.
     """
     model = graph.read_model(source)
     spec = fp32_spec(model, source)
@@ -104,9 +104,7 @@ def calibrate(
     fixed = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     front = None
     if parts.front.graph.node:
-        front = onnxruntime.InferenceSession(
-            parts.front.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
+        front = open_part(parts.front, f"the first part of {os.fspath(source)}")
 
     def inputs() -> Iterator[npt.NDArray[np.float32]]:
         for picture in pictures:
@@ -169,7 +167,7 @@ def quantize(
         )
         quantizer.quantize_model()
         core = quantizer.model.model
-    _float_logits(core)
+    _float_logits(core, parts.end)
     model = join(parts, core)
     for name in in_float:
         _hold_in_float(model, name)
@@ -185,9 +183,9 @@ def _as_tensors_data(ranges: Ranges) -> TensorsData:
     return TensorsData(CalibrationMethod.MinMax, pairs)
 
 
-def _float_logits(core: onnx.ModelProto) -> None:
+def _float_logits(core: onnx.ModelProto, end: str) -> None:
     """Drop the quantization of the logits: the last layer adds up in integers, answers in float."""
-    dequantize = graph.maker(core, LOGITS)
+    dequantize = graph.maker(core, end)
     if dequantize is None or dequantize.op_type != "DequantizeLinear":
         return
     quantize = graph.maker(core, dequantize.input[0])
@@ -195,7 +193,7 @@ def _float_logits(core: onnx.ModelProto) -> None:
         return
     core.graph.node.remove(dequantize)
     core.graph.node.remove(quantize)
-    graph.rename(core.graph.node, quantize.input[0], LOGITS)
+    graph.rename(core.graph.node, quantize.input[0], end)
 
 
 def _hold_in_float(model: onnx.ModelProto, name: str) -> None:

@@ -28,6 +28,9 @@ from exporters.text import first_line
 DEFAULT_OPSET = 17
 """With IR version 8 it loads from onnxruntime 1.15 on; the table is in `docs/export.md`."""
 
+ALL_FORMS = range(14, 28)
+"""The opsets with which every form loads in the newest onnxruntime that was tried, 1.32."""
+
 TORCH_OPSET = 18
 """The oldest opset that torch's exporter writes itself. Older ones are made from it here:
 torch's own way down leaves the file at 18 with no more than a log line when it fails."""

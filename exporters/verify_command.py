@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import ModelError
+from catdog_edge.modelfile import find_model
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.runs import run_of
 from catdog_edge.training.words import say
 from exporters.flips import save_flip_sheet, write_flips
 from exporters.gates import FP32_BATCH, check
 from exporters.info import read_spec_file
+from exporters.interface import KNOWN, LOGITS, answer_name, has_logits, knows_others
 from exporters.sample import Sample, checking_sample, find_data
-from exporters.session import Answers, ask, open_session, spec_in
+from exporters.session import Answers, ask_all, has_spec, open_session, spec_in
 from exporters.verify import Verification
+
+Asked = tuple[Answers, Answers | None, Answers | None]
+"""Probabilities and, where there are any, logits, `float32 [N,K]`, and scores, `float32 [N]`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Verified:
         source: The pictures, in words.
         verification: How they compare.
         folder: Where `verify-flips.csv` and `verify-flips.png` are.
+        by_hand: What was taken by place, of files whose spec was given by hand.
     """
 
     reference: Path
@@ -39,6 +45,7 @@ class Verified:
     source: str
     verification: Verification
     folder: Path
+    by_hand: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One JSON document."""
@@ -48,13 +55,15 @@ class Verified:
             "pictures": self.source,
             "verification": self.verification.to_dict(),
             "failures": list(self.verification.failures),
+            "spec_by_hand": list(self.by_hand),
         }
         return json.dumps(document, indent=2)
 
     def __str__(self) -> str:
         verdict = "met" if self.verification.passed else "NOT met"
+        by_hand = "".join(f"{'spec by hand':<20}{text}\n" for text in self.by_hand)
         return (
-            f"{self.verification}\n"
+            f"{by_hand}{self.verification}\n"
             f"{'limits':<20}of {self.verification.precision}: {verdict}\n"
             f"{'differing pictures':<20}{self.folder / 'verify-flips.csv'} and .png"
         )
@@ -73,14 +82,17 @@ def verify(
     """Compare two files on validation pictures.
 
     Args:
-        reference: A `.pt`, `.onnx` or `.ort` file: what is right.
-        candidate: An `.onnx` or `.ort` file.
+        reference: A `.pt`, `.onnx` or `.ort` file or the name of a shipped model: what is
+            right.
+        candidate: An `.onnx` or `.ort` file, or the name of a shipped model.
         data: A folder, a `.zip` or `sample`; `None` takes the data of the run that a file lies
             in, else drawings.
-        spec_file: A spec as JSON, for a file that has none.
+        spec_file: A spec as JSON, for a file that has none. It is held against the graph; then
+            the file's input and output are taken by place, whatever they are called.
         limit: At most this many pictures, stratified.
         max_drop: Percentage points of accuracy that may be lost, in place of the limits'.
-        out: Where `verify-flips.csv` and its contact sheet go; `None` is the candidate's folder.
+        out: Where `verify-flips.csv` and its contact sheet go; `None` is the candidate's folder,
+            for a shipped model the current one.
 
     Raises:
         CatdogError: A file or the data is missing or damaged, or they do not fit each other.
@@ -89,49 +101,94 @@ def verify(
     given = None if spec_file is None else read_spec_file(spec_file)
     if candidate.suffix in (".pt", ".pth"):
         raise ModelError(f"{candidate} is a checkpoint; name it first, and the exported file after")
-    answer, spec = _open(reference, given)
+    folder = out if out is not None else candidate.parent
+    reference, candidate = _found(reference), _found(candidate)
+    session = open_session(candidate, threads=1)
+    second = has_logits(session.get_outputs())
+    answer, spec = _open(reference, given, second)
+    by_hand = tuple(
+        text for text in (_by_hand(reference), _by_hand(candidate, session)) if text is not None
+    )
+    if given is not None and not by_hand:
+        say(f"note: both files have specs of their own; {spec_file} is not used")
     run = run_of(reference) or run_of(candidate)
     found = find_data(spec, reference, run, data, say)
     sample = checking_sample(found, spec, limit)
     say(f"verify: {candidate} against {reference} on {sample.source}")
+    answers, values, scores = answer(sample)
     checked = check(
         candidate,
         str(candidate),
-        answer(sample),
+        answers,
         spec,
         sample,
-        logits=_has_logits(candidate),
+        logits=second,
         max_drop=max_drop,
         given=given,
+        reference_logits=values,
+        reference_known=scores,
     )
-    folder = out if out is not None else candidate.parent
     flips = [(candidate.name, flip) for flip in checked.verification.flips]
     write_flips(folder / "verify-flips.csv", flips, spec.labels, sample.files)
     save_flip_sheet(folder / "verify-flips.png", flips, spec.labels, sample.files, sample.pictures)
-    return Verified(reference, candidate, sample.source, checked.verification, folder)
+    return Verified(reference, candidate, sample.source, checked.verification, folder, by_hand)
 
 
-def _open(path: Path, given: ModelSpec | None) -> tuple[Any, ModelSpec]:
-    """A function from a sample to answers, and the spec."""
+def _found(path: Path) -> Path:
+    """A file as it is, or the file of a shipped model that is named.
+
+    Raises:
+        ModelError: There is neither.
+    """
+    if path.suffix in (".pt", ".pth"):
+        return path
+    # A file of that name in the current folder comes first: a path was asked for.
+    found = find_model(path if path.exists() else str(path))
+    assert found.path is not None
+    return found.path if found.shipped else path
+
+
+def _by_hand(path: Path, session: Any = None) -> str | None:
+    """What is taken by place in a file without a spec of its own, in words."""
+    if path.suffix in (".pt", ".pth"):
+        return None
+    session = session or open_session(path, threads=1)
+    if has_spec(session) or not session.get_inputs() or not session.get_outputs():
+        return None
+    return (
+        f"{path.name}: input {session.get_inputs()[0].name!r}, "
+        f"probabilities {answer_name(session.get_outputs())!r}"
+    )
+
+
+def _open(path: Path, given: ModelSpec | None, with_logits: bool) -> tuple[Any, ModelSpec]:
+    """A function from a sample to answers, logits, scores (`None` without any), and the spec."""
     if path.suffix in (".pt", ".pth"):
         from catdog_edge.training.checkpoint import load_checkpoint
-        from catdog_edge.training.inference import probabilities
+        from catdog_edge.training.inference import known, logits, softmax
 
         network, spec = load_checkpoint(path)
 
-        def by_torch(sample: Sample) -> Answers:
-            return probabilities(network, spec, sample.pictures)
+        def by_torch(sample: Sample) -> Asked:
+            every = logits(network, spec.normalization, sample.pictures)
+            values = every[:, : len(spec.labels)]
+            scores = known(every) if spec.logits > len(spec.labels) else None
+            answers = softmax(values, spec.temperature)
+            return answers, values if with_logits else None, scores
 
         return by_torch, spec
     session = open_session(path)
     spec = spec_in(session, path, given)
     batch = 1 if spec.precision.startswith("int8") else FP32_BATCH
 
-    def by_onnxruntime(sample: Sample) -> Answers:
-        return ask(session, spec, sample.pictures, batch)
+    outputs = session.get_outputs()
+    more = [LOGITS] if has_logits(outputs) else []
+    more += [KNOWN] if knows_others(outputs) else []
+
+    def by_onnxruntime(sample: Sample) -> Asked:
+        wanted = [answer_name(outputs), *more]
+        answers, *rest = ask_all(session, spec, sample.pictures, batch, wanted)
+        second = dict(zip(more, rest, strict=True))
+        return answers, second.get(LOGITS), second.get(KNOWN)
 
     return by_onnxruntime, spec
-
-
-def _has_logits(path: Path) -> bool:
-    return len(open_session(path, threads=1).get_outputs()) > 1

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,7 @@ onnx = pytest.importorskip("onnx", reason="exporting needs onnx; install [train]
 pytestmark = pytest.mark.train
 
 from click.testing import CliRunner, Result
+from smalldisk import small_disk
 from tinynets import fit_head, settle, spec_for
 
 from catdog_edge.cli import main
@@ -114,7 +120,7 @@ def test_without_options_only_the_fp32_file_is_made(copy: Path) -> None:
         "args.yaml", "best.pt", "split.csv", "model.onnx", "export.json", "verify-flips.csv",
         "verify-flips.png",
     }  # fmt: skip
-    assert done.stdout.splitlines()[1].startswith("model.onnx")
+    assert done.stdout.splitlines()[2].startswith("model.onnx")
 
 
 def test_quantize_alone_is_dynamic(copy: Path) -> None:
@@ -241,6 +247,7 @@ def test_data_must_have_the_models_classes_and_enough_of_them(copy: Path, easy_s
     done = export("--data", "sample")
     assert done.exit_code == 1
     assert "bright, dark" in last_line(done)
+    assert not Path("elsewhere").exists()
     # Fewer training pictures than a calibration needs: twelve of each class in all.
     few = Path("few")
     for label in ("bright", "dark"):
@@ -269,9 +276,186 @@ def test_the_table_says_what_is_kept_and_how_it_compares() -> None:
             Ratio(0.3, 0.29, 0.31), refused="too bad",
         ),
     ]  # fmt: skip
-    head, first, second = report.table(rows).splitlines()
-    assert head.index("size") + len("size") == first.index("4.42 MB") + len("4.42 MB")
-    assert first.endswith("kept")
-    assert second.split("  ")[0] == "model.static.onnx"
-    for cell in ("1.13 MB", "0.40 ms", "0.30 (0.29 to 0.31)", "50.00%", "-50.00 (", "refused"):
+    caption, head, *lines = report.table(rows).splitlines()
+    assert "a call of one picture" in caption
+    first = next(line for line in lines if line.startswith("model.onnx"))
+    second = next(line for line in lines if line.startswith("model.static.onnx"))
+    below = lines[lines.index(second) + 1]
+    assert head.index("MB") + len("MB") == first.index("4.42") + len("4.42")
+    for cell in ("1.13", "0.40", "0.30", "50.00%", "-50.00"):
         assert cell in second
+    assert below.startswith("  refused")
+    assert "0.29..0.31" in below
+    assert below.index("0.29..0.31") + len("0.29..0.31") == second.index("0.30") + len("0.30")
+    assert max(map(len, (caption, head, *lines))) <= 80
+    assert "refused" not in lines[lines.index(first) + 1]
+
+
+def test_the_table_says_how_many_pictures_a_call_holds() -> None:
+    verification = compare_answers(
+        np.array([[0.9, 0.1]], np.float32),
+        np.array([[0.9, 0.1]], np.float32),
+        None,
+        "fp32",
+        name="m",
+    )
+    row = report.Row("model.onnx", "fp32", 1, verification, "best.pt", 3.0, None, batch=3)
+    assert "a call of 3 pictures" in report.table([row]).splitlines()[0]
+    assert row.to_dict()["pictures_a_call"] == 3
+
+
+# ---- what goes wrong half-way ------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize(
+    ("option", "form"), [("--quantize=static", "model.static.onnx"), ("--half", "model.half.onnx")]
+)
+def test_an_opset_that_a_form_cannot_have_is_one_line_and_changes_nothing(
+    option: str, form: str, copy: Path
+) -> None:
+    """Opset 28 has no DequantizeLinear in onnxruntime 1.32; fp32 loads and is not published."""
+    for old in ("model.onnx", "export.json"):
+        (copy / old).write_bytes(b"of an earlier export")
+    before = contents(copy)
+    done = export(option, "--opset", "28", "--limit", "32")
+    assert done.exit_code == 1
+    line = last_line(done)
+    assert f"{form} cannot be made with opset 28" in line
+    assert "choose a lower --opset: every form loads with 14 to 27" in line
+    assert "catdog-export-" not in done.stderr
+    assert contents(copy) == before
+
+
+def test_a_folder_that_was_made_for_nothing_is_removed(copy: Path) -> None:
+    done = export("--half", "--opset", "28", "--limit", "32", "--out", "new/deep")
+    assert done.exit_code == 1
+    assert not Path("new").exists()
+    assert (copy / "best.pt").is_file()
+
+
+def test_what_cannot_be_put_into_place_leaves_the_folder_as_it_was(copy: Path) -> None:
+    (copy / "model.onnx").write_bytes(b"of an earlier export")
+    (copy / "export.json").mkdir()
+    done = export("--limit", "32")
+    assert done.exit_code == 1
+    assert "export.json" in last_line(done)
+    assert (copy / "model.onnx").read_bytes() == b"of an earlier export"
+    assert not list(copy.glob(".*"))
+    assert not (copy / "verify-flips.csv").exists()
+
+
+def test_files_of_an_earlier_export_are_named(copy: Path) -> None:
+    (copy / "model.half.onnx").write_bytes(b"of other weights")
+    done = export("--limit", "32", "--max-drop", "0.7", "--batch", "3")
+    assert done.exit_code == 0, done.output
+    assert "note: model.half.onnx in " in done.stderr
+    assert "of an earlier export" in done.stderr
+    assert (copy / "model.half.onnx").read_bytes() == b"of other weights"
+    document = json.loads((copy / "export.json").read_text())
+    assert document["of_an_earlier_export"] == ["model.half.onnx"]
+    assert [file["file"] for file in document["files"]] == ["model.onnx"]
+    assert document["files"][0]["pictures_a_call"] == 3
+    options = document["options"]
+    assert (options["max_drop"], options["batch"], options["limit"]) == (0.7, 3, 32)
+    assert options["keep_slower"] is False
+    assert read_spec(copy / "model.onnx").metrics["export"]["pictures_a_call"] == 3
+    assert "a call of 3 pictures" in done.stdout
+
+
+def test_a_file_without_answers_is_refused_and_the_others_stay(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = job.halve
+
+    def overflown(source: Path):
+        model, spec = honest(source)
+        for tensor in model.graph.initializer:
+            if tensor.name == "classifier.2.bias":
+                infinite = np.full(2, np.inf, np.float16)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(infinite, tensor.name))
+        return model, spec
+
+    monkeypatch.setattr(job, "halve", overflown)
+    done = export("--half", "--limit", "32")
+    assert done.exit_code == 3
+    assert "model.half.onnx: 64 answers are not finite" in last_line(done)
+    assert not (copy / "model.half.onnx").exists()
+    assert (copy / "model.onnx").is_file()
+    rows = json.loads((copy / "export.json").read_text())["files"]
+    assert [(row["file"], row["kept"]) for row in rows] == [
+        ("model.onnx", True),
+        ("model.half.onnx", False),
+    ]
+    assert rows[1]["verification"] is None
+
+
+def test_a_run_folder_is_taken_for_its_best_weights(copy: Path, tmp_path: Path) -> None:
+    done = export("--weights", str(tmp_path))
+    assert done.exit_code == 1
+    assert "is a folder without a best.pt" in last_line(done)
+    done = export("--weights", str(copy), "--limit", "32")
+    assert done.exit_code == 0, done.output
+    assert (copy / "model.onnx").is_file()
+
+
+def test_named_data_needs_no_test_split(copy: Path, easy_set: Path) -> None:
+    """Two of the sixty pictures of each class are for validation, none for the test."""
+    named = Path("named")
+    items = open_dataset(easy_set).items
+    for label in (0, 1):
+        of_class = [item for item in items if item.label == label]
+        wanted = [item for item in of_class if item.split == "val"][:2]
+        wanted += [item for item in of_class if item.split == "train"][:20]
+        for item in wanted:
+            target = named / item.file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(easy_set / item.file, target)
+    done = export("--data", str(named))
+    assert done.exit_code == 0, done.output
+    for item in items:
+        if item.split == "val" and item.label == 1:
+            (named / item.file).unlink(missing_ok=True)
+    done = export("--data", str(named))
+    assert done.exit_code == 1
+    assert "the val split has no 'dark'" in last_line(done)
+    assert "--split" not in last_line(done)
+
+
+def test_a_full_temporary_folder_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with small_disk(Path("tmp"), "1m") as small:
+        monkeypatch.setenv("TMPDIR", str(small))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        done = export("--limit", "32")
+    assert done.exit_code == 1
+    assert f"cannot write temporary files to {small}" in last_line(done)
+    assert "TMPDIR" in last_line(done)
+    assert not (copy / "model.onnx").exists()
+
+
+def test_sigterm_leaves_no_temporary_files(copy: Path) -> None:
+    scratch = copy.parent / "scratch"
+    scratch.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "catdog_edge", "export", "--weights", str(copy / "best.pt")],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        end = time.monotonic() + 90
+        while not list(scratch.glob("catdog-export-*")):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"Traceback" not in said
+    assert not list(scratch.glob("catdog-export-*"))
+    assert not (copy / "model.onnx").exists()

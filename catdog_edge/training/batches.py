@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from catdog_edge.training.augment import Share, augment
+from catdog_edge.training.others import Others
 
 AHEAD = 2
 """Batches in preparation: enough to hide augmentation behind a step, little memory."""
@@ -50,6 +51,7 @@ def batches(
     rank: int = 0,
     processes: int = 1,
     pinned: bool = False,
+    others: Others | None = None,
 ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
     """Yield the batches of one epoch from `first_step` on.
 
@@ -65,6 +67,7 @@ def batches(
         rank: Which of the processes this is, from 0 on.
         processes: How many share each batch; what is done to a picture does not depend on it.
         pinned: Put the batch where a CUDA device can fetch it while the processor goes on.
+        others: Pictures of none of the classes that join each batch, after its own.
 
     Yields:
         This process's pictures of the batch, `uint8 [B,h,w,3]`, BGR, and labels `int64 [B]`.
@@ -81,9 +84,14 @@ def batches(
         chosen = chosen[rows]
         generator = np.random.default_rng([seed, epoch, step])
         changed = augment(np.array(pixels[chosen]), policy, generator, share)
+        targets = labels[chosen]
+        if others is not None:
+            more = _others(others, share.batch, rows, policy, (seed, epoch, step))
+            changed = np.concatenate([changed, more])
+            targets = np.concatenate([targets, np.full(len(more), others.label, np.int64)])
         scale = scales[np.random.default_rng([seed, epoch, step, 1]).integers(len(scales))]
         ready = torch.from_numpy(_scaled(changed, scale))
-        return ready.pin_memory() if pinned else ready, torch.from_numpy(labels[chosen])
+        return ready.pin_memory() if pinned else ready, torch.from_numpy(targets)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as worker:
         waiting: list[Future[tuple[torch.Tensor, torch.Tensor]]] = []
@@ -97,6 +105,16 @@ def batches(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _others(
+    others: Others, batch: int, rows: slice, policy: str, place: tuple[int, int, int]
+) -> npt.NDArray[np.uint8]:
+    """This process's share of the others that join a batch, augmented like the rest."""
+    count = max(1, round(others.share * batch))
+    drawn = [others.draw(np.random.default_rng([*place, 2, number])) for number in range(count)]
+    mine = np.stack(drawn)[rows]
+    return augment(mine, policy, np.random.default_rng([*place, 3]), Share(count, rows))
 
 
 def _scaled(pictures: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]:

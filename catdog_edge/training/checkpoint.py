@@ -8,6 +8,8 @@ read with `weights_only=True`: a checkpoint from a stranger cannot run code.
 from __future__ import annotations
 
 import os
+import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,8 +66,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Model
     try:
         document = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        whole = zipfile.is_zipfile(file)
+        if whole and isinstance(error, pickle.UnpicklingError):
+            # More in it than tensors and plain values: code, which is not run. torch's own
+            # message advises to run it all the same.
+            raise ModelError(
+                f"{file} is a PyTorch file, but not a checkpoint of catdog-edge (it holds Python "
+                "objects, which are not loaded); use the best.pt that `catdog-edge train` wrote"
+            ) from error
+        reason = _first_line(error) if whole or _begins_as_zip(file) else "not PyTorch's zip format"
         raise ModelError(
-            f"{file} is damaged or not a checkpoint ({_first_line(error)}); "
+            f"{file} is damaged or not a checkpoint ({reason}); "
             "copy it again, or take last.pt of the same run"
         ) from error
     if (
@@ -84,10 +95,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelSpec]
     """Rebuild the network of a checkpoint, on the CPU, in evaluation mode.
 
     Raises:
-        ModelError: See `read_checkpoint`; or the weights do not fit the architecture.
+        ModelError: See `read_checkpoint`; or the architecture is not known here, or the weights
+            do not fit it.
     """
     document, spec = read_checkpoint(path)
-    network = architecture(spec.architecture).build(len(spec.labels))
+    try:
+        network = architecture(spec.architecture).build(spec.logits)
+    except ModelError as error:
+        raise ModelError(
+            f"{path}: {error}, or upgrade catdog-edge if a newer one trained it"
+        ) from error
     try:
         network.load_state_dict(document["state_dict"])
     except RuntimeError as error:
@@ -98,6 +115,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelSpec]
     return network.eval(), spec
 
 
+def _begins_as_zip(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(2) == b"PK"
+    except OSError:
+        return True  # torch's reason is the system's: it cannot be read
+
+
 def _first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:120]
+    return text.splitlines()[0].split(". ")[0][:120]

@@ -12,7 +12,7 @@ import torch
 
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
-from catdog_edge.spec import ModelSpec, squash
+from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.threads import choose_threads
 from catdog_edge.training import loop
 from catdog_edge.training.checkpoint import load_checkpoint
@@ -20,6 +20,7 @@ from catdog_edge.training.data import Dataset, open_dataset, pixels
 from catdog_edge.training.models import architecture
 from catdog_edge.training.norms import with_norms
 from catdog_edge.training.options import TrainOptions, settled_recipe
+from catdog_edge.training.other_set import OtherSet, open_other_set
 from catdog_edge.training.overview import save_overview
 from catdog_edge.training.precision import choose_precision, trial_batch
 from catdog_edge.training.pretrained import load_pretrained
@@ -69,6 +70,7 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks) -> Run:
         )
         describe(dataset)
         train_set = pixels(dataset, "train", steps)
+        others = open_other_set(options.other, steps, Reading() if me.first else None)
     if len(train_set[1]) < 2 * me.processes:
         raise CatdogError(
             f"{len(train_set[1])} training pictures are too few for {me.processes} processes; "
@@ -81,11 +83,13 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks) -> Run:
         width=size,
         resize=steps,
         normalization=arch.normalization,
+        # The threshold is chosen after training.
+        rejection=Rejection("known", 0.5) if others else None,
         tool_version=__version__,
         git_commit=git_commit(),
     )
     torch.manual_seed(options.seed)
-    network = arch.build(len(dataset.labels))
+    network = arch.build(spec.logits)
     if chosen.pretrained:
         with me.one_first():
             say(f"train: starting from {load_pretrained(network, arch.name)}")
@@ -116,15 +120,15 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks) -> Run:
         dataset.write_skipped_csv(folder / "skipped.csv")
         run.write_args(arguments(dataset, options, plan, threads, teacher, me))
     run = Run(me.agreed(folder))
-    spec = spec.replace(trained_on=trained_on(dataset, plan, teacher))
+    spec = spec.replace(trained_on=trained_on(dataset, plan, teacher, others))
     passes = f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"
     say(
         f"train: {arch.name} at {size} x {size}, recipe {chosen.name}, {passes}, "
         f"batch {plan.batch_size}, learning rate {plan.lr:g}, {precision} on {device}"
         f"{f' in {me.processes} processes' * (not me.alone)}, into {run.folder}"
     )
-    trainer = _trainer(run, dataset, spec, plan, network, teacher, me)
-    return _fit(run, dataset, trainer, me)
+    trainer = _trainer(run, dataset, spec, plan, network, teacher, others, me)
+    return _fit(run, dataset, trainer, others, me)
 
 
 def _share(me: Ranks) -> int | None:
@@ -175,6 +179,8 @@ def resume(name: str | None, device: str) -> Run:
 def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks) -> Run:
     with me.one_first():
         dataset = run.dataset(progress=Reading() if me.first else None)
+        steps = load_checkpoint(run.last)[1].resize
+        others = open_other_set(args.get("other"), steps, Reading() if me.first else None)
     network, spec = load_checkpoint(run.last)
     known = args["recipe"]
     plan = loop.Plan(
@@ -199,13 +205,13 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks) -> Run:
         )
     say(f"train: going on with {run.folder}")
     describe(dataset)
-    trainer = _trainer(run, dataset, spec, plan, network, teacher, me)
+    trainer = _trainer(run, dataset, spec, plan, network, teacher, others, me)
     trainer.restore(run.last)
     if trainer.finished:
         say(f"train: {run.folder} has done its {trainer.epoch} epochs; nothing left to train")
     else:
         say(f"train: at epoch {trainer.epoch + 1}, step {trainer.step + 1}")
-    return _fit(run, dataset, trainer, me)
+    return _fit(run, dataset, trainer, others, me)
 
 
 def _trainer(
@@ -215,15 +221,21 @@ def _trainer(
     plan: loop.Plan,
     network: torch.nn.Module,
     teacher: Teacher | None,
+    others: OtherSet | None,
     me: Ranks,
 ) -> loop.Trainer:
     with me.one_first():
         train_set = pixels(dataset, "train", spec.resize)[:2]
         val_set = pixels(dataset, "val", spec.resize)[:2]
-    return loop.Trainer(network, spec, plan, train_set, val_set, run.folder, teacher, me)
+        mixed_in = None
+        if others is not None:
+            mixed_in = others.for_training(len(spec.labels), plan.recipe.others)
+    return loop.Trainer(network, spec, plan, train_set, val_set, run.folder, teacher, me, mixed_in)
 
 
-def _fit(run: Run, dataset: Dataset, trainer: loop.Trainer, me: Ranks) -> Run:
+def _fit(
+    run: Run, dataset: Dataset, trainer: loop.Trainer, others: OtherSet | None, me: Ranks
+) -> Run:
     progress = Progress(trainer.plan.epochs, shown=me.first)
     with stop_requests() as asked:
         finished = trainer.run(asked.is_set, progress.step, progress.epoch)
@@ -233,5 +245,5 @@ def _fit(run: Run, dataset: Dataset, trainer: loop.Trainer, me: Ranks) -> Run:
             f"with: catdog-edge train --resume --name {run.name}"
         )
     if me.first:
-        finish(run, dataset, trainer, [item.file for item in dataset.items_of("val")])
+        finish(run, dataset, trainer, [item.file for item in dataset.items_of("val")], others)
     return run

@@ -16,16 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import DataError
+from catdog_edge.pictures import is_picture
 from catdog_edge.spec import NEITHER, ResizeStep
 from catdog_edge.training.cache import Cache, PixelWriter
 from catdog_edge.training.dataset import Dataset, Item, changed
 from catdog_edge.training.layouts import find_layout
-from catdog_edge.training.listing import SPLITS, Skipped, Split
+from catdog_edge.training.listing import SPLITS, Candidate, Layout, Skipped, Split, ordered
 from catdog_edge.training.reading import Progress, Reading, decoded
 from catdog_edge.training.sources import Source, open_source
 from catdog_edge.training.splits import assignment, expected_shares, from_split_csv, shares_of
 
-__all__ = ["SPLITS", "Dataset", "Item", "Skipped", "Split", "open_dataset", "pixels"]
+__all__ = ["SPLITS", "Dataset", "Item", "Skipped", "Split", "open_dataset", "open_others", "pixels"]
+
+OTHERS_SHARES = (0.4, 0.1, 0.5)
+"""Of pictures that show none of the classes: to train on, to choose by, to report on."""
 
 MAX_SKIPPED = 0.05
 """A set of which more than this share cannot be read is not the set that was meant."""
@@ -41,6 +45,7 @@ def open_dataset(
     split_csv: str | os.PathLike[str] | None = None,
     steps: Sequence[ResizeStep] | None = None,
     progress: Progress | None = None,
+    required: Sequence[Split] | None = None,
 ) -> Dataset:
     """Open a data set and decide which picture is for what.
 
@@ -60,6 +65,7 @@ def open_dataset(
         steps: The resize rule of the model. With it, the first decoding also fills the cache
             that `pixels` opens, so that nothing is decoded twice.
         progress: Called now and then with how many pictures are decoded, and of how many.
+        required: The splits that must have every class; `None`: all that have a share.
 
     Raises:
         DataError: There is no such source, no layout fits, fewer than two classes, more than
@@ -75,13 +81,63 @@ def open_dataset(
         )
     if split_csv is not None:
         layout = from_split_csv(Path(split_csv), opened, layout, labels)
+    dataset = _read(opened, layout, shares, limit, seed, split_csv is not None, steps, progress)
+    if required is None:
+        wanted = [name for name, share in zip(SPLITS, shares) if share > 0]
+        _check_classes(dataset, wanted, ", or give that split a larger share with --split")
+    else:
+        _check_classes(dataset, required)
+    return dataset
+
+
+def open_others(
+    source: str | os.PathLike[str],
+    *,
+    steps: Sequence[ResizeStep] | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Open pictures that show none of the classes, as a data set whose one class is `neither`.
+
+    Four tenths are for training, one for choosing the threshold, half for the test, by the
+    digest of the picture: what is reported is measured on pictures that nothing was chosen by.
+
+    Args:
+        source: A folder or a `.zip`; every picture in it counts, whatever its name.
+        steps: See `open_dataset`.
+        progress: See `open_dataset`.
+
+    Raises:
+        DataError: There is no such source, it has no pictures, more than 5 % of the files
+            cannot be read, or a split is left without a picture.
+    """
+    opened = open_source(source)
+    pictures = ordered(name for name in opened.entries if is_picture(name))
+    if not pictures:
+        raise DataError(f"{opened.name} has no pictures in it (.jpg, .png, ...)")
+    candidates = tuple(Candidate(name, NEITHER) for name in pictures)
+    layout = Layout("pictures of none of the classes", candidates, (NEITHER,))
+    dataset = _read(opened, layout, OTHERS_SHARES, None, 0, False, steps, progress)
+    _check_classes(dataset, SPLITS)
+    return dataset
+
+
+def _read(
+    opened: Source,
+    layout: Layout,
+    shares: tuple[float, ...],
+    limit: int | None,
+    seed: int,
+    laid_down: bool,
+    steps: Sequence[ResizeStep] | None,
+    progress: Progress | None,
+) -> Dataset:
     fixed = {candidate.split for candidate in layout.candidates} - {None}
-    assign = assignment(shares, fixed if split_csv is None else SPLITS)
+    assign = assignment(shares, SPLITS if laid_down else fixed)
     cache = Cache(opened)
     reading = Reading(opened, cache, assign, progress)
     names = [candidate.file for candidate in layout.candidates]
     with contextlib.nullcontext() if cache.knows_all(names) else cache.turn():
-        if limit is None or split_csv is not None:
+        if limit is None or laid_down:
             reading.read(layout.candidates, steps)
         else:
             reading.read_some(layout, limit, seed, expected_shares(layout.candidates, shares))
@@ -94,7 +150,7 @@ def open_dataset(
         for candidate, digest in sorted(reading.found, key=lambda pair: pair[0].file)
     ]
     items, leaks = _without_leaks(items) if fixed else (items, [])
-    dataset = Dataset(
+    return Dataset(
         source=opened.name,
         labels=layout.labels,
         items=tuple(items),
@@ -104,8 +160,6 @@ def open_dataset(
         _source=opened,
         _cache=cache,
     )
-    _check_classes(dataset, [name for name, share in zip(SPLITS, shares) if share > 0])
-    return dataset
 
 
 def pixels(
@@ -204,7 +258,7 @@ def _check_skipped(name: str, skipped: Sequence[Skipped], kept: int) -> None:
         )
 
 
-def _check_classes(dataset: Dataset, wanted: Sequence[str]) -> None:
+def _check_classes(dataset: Dataset, wanted: Sequence[str], otherwise: str = "") -> None:
     counts = dataset.counts()
     for label in dataset.labels:
         if not any(counts[split][label] for split in SPLITS):
@@ -215,7 +269,7 @@ def _check_classes(dataset: Dataset, wanted: Sequence[str]) -> None:
                 of = sum(counts[name][label] for name in SPLITS)
                 raise DataError(
                     f"{dataset.source}: the {split} split has no {label!r} ({of:,} in all); "
-                    "add pictures, or give that split a larger share with --split"
+                    f"add pictures{otherwise}"
                 )
 
 

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from catdog_edge.errors import CatdogError
 from catdog_edge.training.data import open_dataset, pixels
 from catdog_edge.training.evaluate import Evaluation, Weights, check_labels, evaluate
+from catdog_edge.training.other_set import drawings, open_other_set
 from catdog_edge.training.progress import Reading
+from catdog_edge.training.rejection import RejectionReport, report
 from catdog_edge.training.runs import newest_run, run_of
 from catdog_edge.training.words import say, source_name
 
 
-def evaluate_weights(weights: Path | None, data: str | None) -> tuple[Evaluation, Path]:
+@dataclass(frozen=True)
+class Evaluated:
+    """What `catdog-edge eval` found.
+
+    Attributes:
+        path: The file.
+        result: Accuracy and calibration.
+        rejection: How well it tells its classes from other things, by set.
+    """
+
+    path: Path
+    result: Evaluation
+    rejection: dict[str, RejectionReport]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rejection = {name: one.to_dict() for name, one in self.rejection.items()}
+        return {"weights": str(self.path), **self.result.to_dict(), "rejection": rejection}
+
+    def __str__(self) -> str:
+        lines = [str(self.result), *(f"neither     {n}: {r}" for n, r in self.rejection.items())]
+        return "\n".join(lines)
+
+
+def evaluate_weights(weights: Path | None, data: str | None, other: str | None) -> Evaluated:
     """Measure a checkpoint or an ONNX file on a test split.
 
     Args:
         weights: A `.pt` or `.onnx` file; `None` takes `best.pt` of the newest run.
         data: A folder, a `.zip` or `sample`; `None` takes the data and the split of the run
             that the weights lie in.
+        other: Pictures that show none of the classes, see `open_other_set`; `None` takes
+            those of the run. Only their test half is looked at.
 
     Raises:
         CatdogError: Weights or data are missing, damaged, or do not fit each other.
@@ -32,4 +63,20 @@ def evaluate_weights(weights: Path | None, data: str | None) -> tuple[Evaluation
     check_labels(model.spec, dataset.labels, path, dataset.source)
     pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
     say(f"eval: {path} on the {len(truth):,} test pictures of {source_name(dataset)}")
-    return evaluate(model.probabilities(pictures), truth, model.spec.labels), path
+    result = evaluate(model.probabilities(pictures), truth, model.spec.labels)
+    if other is None and data is None and run is not None:
+        other = run.args().get("other")
+    others = open_other_set(other, model.spec.resize, Reading())
+    if others is None:
+        return Evaluated(path, result, {})
+    if model.spec.rejection is None:
+        raise CatdogError(
+            f"{path} was trained without --other: it has no threshold to measure; train again "
+            "with --other, or leave it out here"
+        )
+    threshold, scores = model.spec.rejection.threshold, model.scores(pictures)
+    sets = {"drawn": drawings(others.steps)}
+    if others.dataset is not None:
+        sets["others"] = others.photographs("test")
+    reports = {name: report(scores, model.scores(one), threshold) for name, one in sets.items()}
+    return Evaluated(path, result, reports)

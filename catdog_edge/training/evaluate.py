@@ -149,6 +149,21 @@ class Weights:
         ask = self._classifier.probabilities
         return np.concatenate([ask([picture]) for picture in pixels])
 
+    def scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """How sure the model is that one of its classes is seen: `float32 [N]`.
+
+        Args:
+            pixels: See `probabilities`.
+        """
+        if self._classifier is not None:
+            return np.concatenate([self._classifier.scores([picture]) for picture in pixels])
+        from catdog_edge.training.inference import known, logits
+
+        rejection = self.spec.rejection
+        if rejection is None or rejection.score == "max_probability":
+            return np.asarray(self.probabilities(pixels).max(axis=1))
+        return known(logits(self._network, self.spec.normalization, pixels))
+
 
 def check_labels(spec: ModelSpec, labels: tuple[str, ...], weights: Path, source: str) -> None:
     """Data must have the very classes of the model, in the same order.

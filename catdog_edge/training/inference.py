@@ -48,7 +48,7 @@ def logits(
         device: Where the network is.
 
     Returns:
-        `float32 [N,K]`.
+        `float32 [N,K]`; `[N,K+1]` where the network knows others, theirs last.
     """
     was_training = network.training
     network.eval()
@@ -76,4 +76,16 @@ def probabilities(
 ) -> npt.NDArray[np.float32]:
     """Calibrated probabilities by PyTorch: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR pictures."""
     values = logits(network, spec.normalization, pixels, batch, device)
-    return softmax(values, spec.temperature)
+    return softmax(values[:, : len(spec.labels)], spec.temperature)
+
+
+def known(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """How sure a network that knows others is that one of its classes is seen.
+
+    Args:
+        values: Logits `float32 [N,K+1]`, that of the others last.
+
+    Returns:
+        `float32 [N]`, 0..1: one minus the others' share, without temperature.
+    """
+    return np.asarray(1 - softmax(values)[:, -1], dtype=np.float32)

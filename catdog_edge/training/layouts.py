@@ -76,6 +76,11 @@ def _without_table(source: Source, base: tuple[str, ...], pictures: Sequence[str
     if folders is not None and len(folders.labels) > 1:
         return folders
     prefixes = _prefixes(source, base)
+    a_class = bool(base) and base[-1].lower() not in SPLIT_NAMES
+    if folders is None and len(prefixes.labels) < 2 and a_class:
+        # One folder with everything in it is one class, whatever numbers its files carry.
+        alone = tuple(Candidate(name, base[-1]) for name in pictures)
+        return Layout("a folder per class", alone, (base[-1],))
     return prefixes if folders is None or len(prefixes.labels) > 1 else folders
 
 

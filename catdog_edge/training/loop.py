@@ -33,6 +33,7 @@ from catdog_edge.training.inference import logits, softmax, to_input
 from catdog_edge.training.metrics import log_loss
 from catdog_edge.training.norms import folded, freeze_features, freeze_norms, with_norms
 from catdog_edge.training.optimizers import make_optimizer, update_average
+from catdog_edge.training.others import Others
 from catdog_edge.training.precision import autocast
 from catdog_edge.training.ranks import Ranks
 from catdog_edge.training.recipes import Recipe
@@ -97,6 +98,7 @@ class Trainer:
         folder: The run folder; of several processes the first alone writes into it.
         teacher: Whose answers the network learns from as well.
         me: This process among those that train together.
+        others: Pictures of none of the classes; the network has a logit for them, the last.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Trainer:
         folder: Path,
         teacher: Teacher | None = None,
         me: Ranks = ALONE,
+        others: Others | None = None,
     ) -> None:
         self.device = torch.device(plan.device)
         if self.device.type == "cpu":
@@ -123,7 +126,8 @@ class Trainer:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.network).eval() if plan.recipe.ema else None
         self._answer = self.network if me.alone else DistributedDataParallel(self.network)
-        self._teacher, self._me = teacher, me
+        self._teacher, self._me, self._others = teacher, me, others
+        self._classes = len(spec.labels)
         self.spec, self.plan, self.folder = spec, plan, folder
         self.train, self.val = train, val
         self.optimizer = make_optimizer(self.network, plan.recipe, plan.lr)
@@ -226,6 +230,7 @@ class Trainer:
             rank=self._me.rank,
             processes=self._me.processes,
             pinned=self.device.type == "cuda",
+            others=self._others,
         )
         started = time.perf_counter()
         for pixels, labels in source:
@@ -255,8 +260,12 @@ class Trainer:
         outputs = outputs.float()
         loss = self.loss(outputs, labels)
         if self._teacher is not None:
+            # What a teacher says of pictures that show none of its classes means nothing.
+            own = labels < self._classes
             taught = distillation_loss(
-                outputs, self._teacher.logits(pixels), recipe.distillation_temperature
+                outputs[own, : self._classes],
+                self._teacher.logits(pixels[own]),
+                recipe.distillation_temperature,
             )
             loss = (1 - recipe.distillation) * loss + recipe.distillation * taught
         right = int((outputs.argmax(1) == labels).sum())
@@ -302,7 +311,7 @@ class Trainer:
 
     def _report(self) -> StepReport:
         speed = self.seen / max(self.seconds, 1e-9)
-        whole = len(self.train[1]) / speed
+        whole = self.seconds * self.steps / self.step
         later = self._later(whole, self.epoch)
         return StepReport(
             epoch=self.epoch + 1,
@@ -339,7 +348,10 @@ class Trainer:
         return row
 
     def _validated(self) -> npt.NDArray[np.float32]:
-        """Logits of the validation pictures, `float32 [N,K]`; each process takes its share."""
+        """Logits of the classes, `float32 [N,K]`, for the validation pictures.
+
+        Each process takes its share of them.
+        """
         mine = slice(self._me.rank, None, self._me.processes)
         kept = self.averaged if self.averaged is not None else self.network
         self._me.share_buffers(kept)
@@ -352,7 +364,7 @@ class Trainer:
         whole = np.empty((len(self.val[1]), values.shape[1]), np.float32)
         for rank, part in enumerate(self._me.gathered(values)):
             whole[rank :: self._me.processes] = part
-        return whole
+        return whole[:, : self._classes]
 
     def _kept_weights(self) -> dict[str, torch.Tensor]:
         kept = self.averaged if self.averaged is not None else self.network

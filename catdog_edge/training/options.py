@@ -28,6 +28,7 @@ class TrainOptions:
     pretrained: bool | None
     freeze: bool | None
     teacher: Path | None
+    other: str | None
     name: str | None
     seed: int
     patience: int

@@ -5,6 +5,7 @@ Knows matplotlib; draws without a screen. Every figure is written whole or not a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,5 +152,7 @@ def _plain(axes) -> None:  # type: ignore[no-untyped-def]
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with written_whole(path) as temporary:
+    with written_whole(path) as temporary, warnings.catch_warnings():
+        # A class may be named in a script that the font lacks: it is drawn as boxes, no more.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(temporary, dpi=120, facecolor="white")

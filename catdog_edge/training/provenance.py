@@ -16,6 +16,7 @@ from catdog_edge import __version__
 from catdog_edge.training.data import Dataset
 from catdog_edge.training.loop import Plan
 from catdog_edge.training.options import TrainOptions
+from catdog_edge.training.other_set import DRAWN, OtherSet
 from catdog_edge.training.ranks import Ranks
 from catdog_edge.training.teacher import Teacher
 
@@ -32,7 +33,9 @@ def git_commit() -> str:
     return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
-def trained_on(dataset: Dataset, plan: Plan, teacher: Teacher | None) -> dict[str, Any]:
+def trained_on(
+    dataset: Dataset, plan: Plan, teacher: Teacher | None, others: OtherSet | None
+) -> dict[str, Any]:
     """What the spec says of the training; it travels with the weights."""
     # The name alone: the path of this machine is nobody's business on the device.
     return {
@@ -47,6 +50,7 @@ def trained_on(dataset: Dataset, plan: Plan, teacher: Teacher | None) -> dict[st
         "precision": plan.precision,
         **({"pretrained": True} if plan.recipe.pretrained else {}),
         **({"teacher": teacher.spec.architecture} if teacher else {}),
+        **({"other": others.name} if others else {}),
     }
 
 
@@ -68,6 +72,9 @@ def arguments(
         teacher: The one of `options.teacher`.
         me: This process among those that train together.
     """
+    other = options.other
+    if other is not None and other != DRAWN:
+        other = str(Path(other).resolve())
     known = None
     if options.teacher and teacher:
         known = {"file": str(options.teacher.resolve()), "sha256": teacher.digest}
@@ -76,6 +83,7 @@ def arguments(
         "labels": list(dataset.labels),
         "split": list(options.split),
         "limit": options.limit,
+        "other": other,
         "arch": options.arch,
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,

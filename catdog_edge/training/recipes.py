@@ -62,6 +62,8 @@ class Recipe:
             convolutions without a batch norm train with one, which is folded into them when
             weights are kept.
         stages: Sizes of the pictures over the run; empty: always the network's own.
+        others: How many pictures of none of the classes join a batch, as a share of its own,
+            where there are any (`--other`).
         distillation: The teacher's share of the loss, 0..1, where there is a teacher.
         distillation_temperature: Divides both logits before the teacher's loss.
     """
@@ -84,6 +86,7 @@ class Recipe:
     freeze: bool = False
     norms: Norms = "built"
     stages: tuple[Stage, ...] = ()
+    others: float = 0.15
     distillation: float = 0.5
     distillation_temperature: float = 2.0
 
@@ -151,6 +154,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "ema": (0, 0.999999),
     "least_steps": (0, 1_000_000_000),
     "most_epochs": (0, 1_000_000),
+    "others": (0.001, 10),
     "distillation": (0, 1),
     "distillation_temperature": (0.01, 100),
 }

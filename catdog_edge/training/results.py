@@ -12,19 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
-from catdog_edge.spec import ModelSpec
+from catdog_edge.spec import ModelSpec, Rejection
 from catdog_edge.training.calibration import fit_temperature
 from catdog_edge.training.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.data import Dataset
 from catdog_edge.training.evaluate import Evaluation, evaluate
-from catdog_edge.training.inference import logits, softmax
+from catdog_edge.training.inference import known, logits, probabilities, softmax
 from catdog_edge.training.loop import EpochRow, Labels, Pixels, Trainer
+from catdog_edge.training.other_set import OtherSet, drawings
 from catdog_edge.training.plots import Mistake, save_confusion, save_curves, save_mistakes
 from catdog_edge.training.progress import duration
+from catdog_edge.training.rejection import RejectionReport, Scores, choose_threshold, report
 from catdog_edge.training.review import review, write_review_csv
 from catdog_edge.training.runs import Run
 from catdog_edge.training.words import say, source_name
@@ -51,6 +54,7 @@ def finish(
     dataset: Dataset,
     trainer: Trainer,
     val_files: Sequence[str],
+    others: OtherSet | None = None,
 ) -> None:
     """Calibrate the best weights and write all that a person wants to see of the run.
 
@@ -59,6 +63,7 @@ def finish(
         dataset: What was trained on.
         trainer: After its last epoch.
         val_files: Names of the validation pictures.
+        others: Pictures of none of the classes, where the network was trained with some.
 
     Raises:
         CatdogError: A file cannot be read or written.
@@ -67,11 +72,17 @@ def finish(
     if best is None:
         raise CatdogError(f"{run.folder}: no epoch was trained; give --epochs 1 or more")
     network, spec = load_checkpoint(run.weights)
-    values = logits(network, spec.normalization, val[0])
+    every = logits(network, spec.normalization, val[0])
+    values = every[:, : len(spec.labels)]
     spec = spec.replace(temperature=fit_temperature(values, val[1]))
     answers = softmax(values, spec.temperature)
     result = evaluate(answers, val[1], spec.labels)
     validation = result.to_dict()
+    rejection: dict[str, RejectionReport] = {}
+    if others is not None:
+        scores = known(every)
+        spec = spec.replace(rejection=Rejection("known", choose_threshold(scores)))
+        rejection = _rejection(network, spec, scores, others)
     spec = spec.replace(
         trained_on={**spec.trained_on, "best_epoch": best.epoch},
         metrics={"validation": {name: validation[name] for name in KEPT_METRICS}},
@@ -79,7 +90,7 @@ def finish(
     save_checkpoint(run.weights, network.state_dict(), spec)
 
     _save_pictures(run.folder, dataset, trainer.rows, best, result, answers, val, val_files, spec)
-    on_train = softmax(logits(network, spec.normalization, trainer.train[0]), spec.temperature)
+    on_train = probabilities(network, spec, trainer.train[0])
     suspects = review(dataset, {"train": on_train, "val": answers}, spec.resize)
     # A network that hardly knows better than the labels has no right to doubt them.
     suspects = [one for one in suspects if one.why != "label" or one.confidence >= SURE]
@@ -96,6 +107,7 @@ def finish(
         "precision": trainer.plan.precision,
         "temperature": spec.temperature,
         "validation": validation,
+        "rejection": {name: one.to_dict() for name, one in rejection.items()},
         "tool_version": __version__,
     }
     write_text(run.folder / "summary.json", json.dumps(summary, indent=2))
@@ -103,11 +115,28 @@ def finish(
         f"\ntrained in {duration(seconds)}; validation accuracy {result.accuracy:.2%} "
         f"(95 % interval {result.accuracy_low:.2%} to {result.accuracy_high:.2%}), "
         f"best of epoch {best.epoch}\n"
-        f"weights   {run.weights}\n"
+        + "".join(f"neither   {name}: {one}\n" for name, one in rejection.items())
+        + f"weights   {run.weights}\n"
         f"pictures  {run.folder}: data.png, curves.png, confusion.png, mistakes.png\n"
         f"review    {run.folder}/review.csv: {len(suspects):,} doubtful labels and copies\n"
         f"next      catdog-edge eval; catdog-edge export --quantize; catdog-edge bench"
     )
+
+
+def _rejection(
+    network: nn.Module, spec: ModelSpec, scores: Scores, others: OtherSet
+) -> dict[str, RejectionReport]:
+    """What the threshold does to other things of validation, and to drawings of nothing."""
+    assert spec.rejection is not None
+    sets = {"drawn": drawings(others.steps)}
+    if others.dataset is not None:
+        sets["others"] = others.photographs("val")
+    return {
+        name: report(
+            scores, known(logits(network, spec.normalization, one)), spec.rejection.threshold
+        )
+        for name, one in sets.items()
+    }
 
 
 def _save_pictures(

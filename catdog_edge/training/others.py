@@ -1,0 +1,142 @@
+"""What a camera sees when no class is there: photographs of other things, and drawn emptiness.
+
+Photographs come from `--other`; the rest is drawn here, each picture anew: plain and shaded
+walls, noise of every grain, stripes and tiles, rooms of flat shapes. Knows nothing of
+networks. Every picture depends on its generator alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+Generator = np.random.Generator
+
+DRAWN = 0.4
+"""The share of the others that are drawn, where there are photographs as well."""
+
+
+@dataclass(frozen=True)
+class Others:
+    """Pictures of none of the classes, to be mixed into the batches.
+
+    Attributes:
+        photographs: `uint8 [M,H,W,3]`, BGR; may be memory-mapped.
+        label: The index that stands for none of the classes.
+        share: How many join a batch, as a share of its pictures.
+    """
+
+    photographs: Pixels
+    label: int
+    share: float
+
+    def draw(self, generator: Generator) -> Pixels:
+        """One of them, `uint8 [H,W,3]`, BGR."""
+        height, width = self.photographs.shape[1:3]
+        if len(self.photographs) == 0 or generator.random() < DRAWN:
+            return draw_nothing(height, width, generator)
+        return np.array(self.photographs[generator.integers(len(self.photographs))])
+
+
+def draw_nothing(height: int, width: int, generator: Generator) -> Pixels:
+    """A picture with nothing in it, `uint8 [H,W,3]`, BGR."""
+    kind = _KINDS[generator.integers(len(_KINDS))]
+    picture = kind(height, width, generator)
+    if generator.random() < 0.5:
+        deviation = generator.uniform(1, 12)
+        picture = picture + generator.normal(0, deviation, picture.shape)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+Values = npt.NDArray[np.float64]
+
+
+def _colour(generator: Generator) -> Values:
+    """A colour; most walls, floors and skies are nearly grey."""
+    level = generator.uniform(0, 255)
+    return np.clip(level + generator.normal(0, generator.choice([4, 20, 70]), 3), 0, 255)
+
+
+def _plain(height: int, width: int, generator: Generator) -> Values:
+    return np.broadcast_to(_colour(generator), (height, width, 3)).copy()
+
+
+def _shaded(height: int, width: int, generator: Generator) -> Values:
+    """Light that falls off across a surface."""
+    angle = generator.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    along = x * np.cos(angle) + y * np.sin(angle)
+    along = (along - along.min()) / max(np.ptp(along), 1e-9)
+    weight = (along ** generator.uniform(0.5, 2))[..., None]
+    shaded: Values = _colour(generator) * (1 - weight) + _colour(generator) * weight
+    return shaded
+
+
+def _noise(height: int, width: int, generator: Generator) -> Values:
+    """Noise of one or more grains, grey or coloured: lawn, gravel, plaster, a lost signal."""
+    picture = np.zeros((height, width, 3))
+    channels = int(generator.choice([1, 3]))
+    for _ in range(int(generator.integers(1, 4))):
+        grain = int(2 ** generator.uniform(0, 5))
+        small = (max(2, width // grain), max(2, height // grain))
+        values = generator.normal(0, 1, (small[1], small[0], channels))
+        grown = cv2.resize(values, (width, height), interpolation=cv2.INTER_CUBIC)
+        picture += grown.reshape(height, width, channels)
+    return _colour(generator) + picture * generator.uniform(5, 60)
+
+
+def _stripes(height: int, width: int, generator: Generator) -> Values:
+    """Boards, tiles, fences, blinds, in perspective."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    tilt = generator.uniform(-0.5, 0.5) / height
+    angle = generator.uniform(0, np.pi)
+    period = generator.uniform(0.04, 0.5) * width
+    along = (x * np.cos(angle) + y * np.sin(angle)) * (1 + tilt * y)
+    across = (y * np.cos(angle) - x * np.sin(angle)) * (1 + tilt * y)
+    pattern = (along % period) < period * generator.uniform(0.05, 0.6)
+    if generator.random() < 0.5:
+        pattern = pattern ^ ((across % period) < period * generator.uniform(0.05, 0.6))
+    weight = pattern[..., None].astype(np.float64)
+    striped: Values = _shaded(height, width, generator) * (1 - weight) + (
+        _colour(generator) * weight
+    )
+    return striped
+
+
+def _room(height: int, width: int, generator: Generator) -> Values:
+    """A wall, a floor, and flat things in front of them."""
+    picture = _shaded(height, width, generator)
+    horizon = int(height * generator.uniform(0.3, 0.9))
+    picture[horizon:] = _shaded(height, width, generator)[horizon:]
+    for _ in range(int(generator.integers(0, 9))):
+        colour = tuple(_colour(generator).tolist())
+        centre = generator.uniform(0, 1, 2) * (width, height)
+        size = generator.uniform(0.05, 0.5, 2) * (width, height)
+        if generator.random() < 0.7:
+            box = (
+                tuple(centre),
+                tuple(size),
+                float(generator.choice([0, 0, generator.uniform(0, 90)])),
+            )
+            cv2.fillConvexPoly(picture, cv2.boxPoints(box).astype(np.int32), colour)
+        else:
+            cv2.ellipse(
+                picture, (tuple(centre), tuple(size), generator.uniform(0, 180)), colour, -1
+            )
+    return cv2.GaussianBlur(picture, (0, 0), generator.uniform(0.3, 2)).astype(np.float64)
+
+
+_KINDS: tuple[Callable[[int, int, Generator], Values], ...] = (
+    _plain,
+    _shaded,
+    _noise,
+    _noise,
+    _stripes,
+    _room,
+    _room,
+)

@@ -1,0 +1,133 @@
+"""Finished files into a folder: all of them, or the folder stays as it was.
+
+Knows nothing of what is in the files. They are copied beside their places first, so that a full
+disk is found before anything is replaced, and then renamed one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from catdog_edge.errors import CatdogError
+from catdog_edge.files import cannot_write
+
+
+@contextlib.contextmanager
+def destination(folder: Path) -> Iterator[None]:
+    """Make a folder for results; when the block raises, what was made is removed again.
+
+    Raises:
+        CatdogError: It cannot be made, or not be written to.
+    """
+    made: list[Path] = []
+    try:
+        missing = [one for one in (folder, *folder.parents) if not one.exists()]
+        for one in reversed(missing):
+            one.mkdir()
+            made.insert(0, one)
+        if not folder.is_dir():
+            raise NotADirectoryError(None, "it is not a folder")
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(None, "it is read-only")
+    except OSError as error:
+        _remove(made)
+        raise cannot_write(folder, error) from error
+    try:
+        yield
+    except BaseException:
+        _remove(made)
+        raise
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder that is gone at the end, also at Ctrl-C and at SIGTERM.
+
+    Raises:
+        CatdogError: There is no room for it; the message names `TMPDIR`.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="catdog-export-")
+    except OSError as error:
+        raise no_room(Path(os.environ.get("TMPDIR", "the temporary folder")), error) from error
+    with folder as name, _terminated():
+        yield Path(name)
+
+
+def no_room(folder: Path, error: OSError) -> CatdogError:
+    """The one line for temporary files that cannot be written."""
+    return CatdogError(
+        f"cannot write temporary files to {folder}: {error.strerror or error}; make room there, "
+        "or set TMPDIR to a folder with room. Nothing was exported."
+    )
+
+
+def publish(files: Sequence[Path], folder: Path) -> None:
+    """Copy files into a folder under their names, all or none.
+
+    Args:
+        files: What to copy; the last one is put into its place last.
+        folder: Where to; it exists.
+
+    Raises:
+        CatdogError: One cannot be written. Nothing was replaced.
+    """
+    # mkstemp makes files that nobody else may read; a result is an ordinary file.
+    umask = os.umask(0)
+    os.umask(umask)
+    waiting: list[tuple[Path, Path]] = []
+    target = folder
+    try:
+        for file in files:
+            target = folder / file.name
+            if target.is_dir():
+                raise IsADirectoryError(None, "a folder is in its place")
+            descriptor, name = tempfile.mkstemp(
+                prefix=f".{target.stem}-", suffix=target.suffix, dir=folder
+            )
+            waiting.append((Path(name), target))
+            with os.fdopen(descriptor, "wb") as stream, file.open("rb") as source:
+                shutil.copyfileobj(source, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).chmod(0o666 & ~umask)
+        for temporary, target in waiting:
+            temporary.replace(target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        for temporary, _ in waiting:
+            temporary.unlink(missing_ok=True)
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):  # not empty: what is in it is somebody else's
+        for folder in folders:
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that what it began is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

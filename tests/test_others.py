@@ -1,0 +1,227 @@
+"""Pictures of none of the classes, from `--other` to `neither` on the device."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
+pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
+pytestmark = pytest.mark.train
+
+import onnxruntime
+from click.testing import CliRunner, Result
+
+from catdog_edge import Classifier
+from catdog_edge.cli import main
+from catdog_edge.errors import DataError
+from catdog_edge.spec import NEITHER, squash
+from catdog_edge.training.batches import batches
+from catdog_edge.training.checkpoint import load_checkpoint
+from catdog_edge.training.data import open_others
+from catdog_edge.training.evaluate import Weights
+from catdog_edge.training.other_set import DRAWN_PICTURES, drawings, open_other_set
+from catdog_edge.training.others import Others, draw_nothing
+from catdog_edge.training.rejection import auroc, choose_threshold, report
+
+STEPS = squash(48, 48)
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty pictures of neither lamp: grey noise of middling light, in a nested folder."""
+    folder = tmp_path_factory.mktemp("others") / "streets"
+    rng = np.random.default_rng(2)
+    (folder / "deep").mkdir(parents=True)
+    for number in range(60):
+        stripes = np.indices((40, 48)).sum(0)[..., None] // 6 % 2 * 120 + 60
+        picture = np.clip(stripes + rng.normal(0, 20, (40, 48, 3)), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / "deep" / f"{number}.png"), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(easy_set: Path, streets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that knows the lamps and the stripes, exported in float32 and static int8."""
+    root = tmp_path_factory.mktemp("known")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("CATDOG_CACHE", str(root / "cache"))
+        trained = call(
+            "train", "--data", easy_set, "--other", streets, "--name", "lamps", "--size", 48,
+            "--epochs", 14, "--batch-size", 16, "--precision", "float32",
+        )  # fmt: skip
+        assert trained.exit_code == 0, trained.output
+        assert "neither   others:" in trained.output
+        exported = call(
+            "export", "--quantize", "static", "--calibration-pictures", 32, "--keep-slower",
+            "--max-drop", 100,
+        )  # fmt: skip
+        assert exported.exit_code in (0, 3), exported.output
+    return root / "runs" / "lamps"
+
+
+def test_every_picture_of_a_folder_counts_and_half_of_them_is_for_the_report(streets: Path) -> None:
+    dataset = open_others(streets)
+    counts = {split: n[NEITHER] for split, n in dataset.counts().items()}
+    assert sum(counts.values()) == 60
+    assert counts["test"] > counts["train"] > counts["val"] > 0
+
+
+def test_an_empty_folder_and_too_few_pictures_are_one_line(tmp_path: Path, streets: Path) -> None:
+    with pytest.raises(DataError, match="has no pictures"):
+        open_others(tmp_path)
+    (tmp_path / "one.png").write_bytes((streets / "deep/1.png").read_bytes())
+    with pytest.raises(DataError, match="has no 'neither'"):
+        open_others(tmp_path)
+    with pytest.raises(DataError, match="there is no folder or zip"):
+        open_others(tmp_path / "absent")
+
+
+def test_drawings_of_nothing_are_many_kinds_and_repeat_with_their_seed() -> None:
+    first, again = drawings(STEPS), drawings(STEPS)
+    assert first.shape == (DRAWN_PICTURES, 48, 48, 3)
+    assert np.array_equal(first, again)
+    assert len(np.unique(first.reshape(DRAWN_PICTURES, -1), axis=0)) == DRAWN_PICTURES
+    assert first.mean(axis=(1, 2, 3)).std() > 30, "all of one light"
+    wide = draw_nothing(30, 90, np.random.default_rng(1))
+    assert wide.shape == (30, 90, 3)
+    assert wide.dtype == np.uint8
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_others_join_each_batch_with_a_label_of_their_own(processes: int) -> None:
+    pixels = np.zeros((20, 8, 8, 3), np.uint8)
+    others = Others(np.full((4, 8, 8, 3), 200, np.uint8), label=2, share=0.4)
+    seen = []
+    for rank in range(processes):
+        made = batches(
+            pixels, np.arange(20) % 2, batch_size=10, policy="none", seed=3, epoch=0,
+            rank=rank, processes=processes, others=others,
+        )  # fmt: skip
+        seen += [labels for _, labels in made]
+    labels = torch.cat(seen)
+    assert int((labels == 2).sum()) == 2 * 4, "four others for ten pictures, in two batches"
+    assert int((labels < 2).sum()) == 20
+
+
+def test_the_threshold_keeps_what_it_says_and_the_report_counts() -> None:
+    scores = np.linspace(0.01, 1, 100, dtype=np.float32)
+    threshold = choose_threshold(scores)
+    assert (scores >= threshold).mean() == pytest.approx(0.95)
+    found = report(scores, np.array([0.001, 0.02, 0.5], np.float32), threshold)
+    assert found.rejected == pytest.approx(2 / 3)
+    assert (found.kept, found.others) == (pytest.approx(0.95), 3)
+    assert auroc(np.array([0.9, 0.8]), np.array([0.1, 0.85])) == pytest.approx(0.75)
+    assert auroc(np.array([0.5, 0.5]), np.array([0.5])) == 0.5
+
+
+def test_a_run_with_others_carries_its_threshold(run: Path) -> None:
+    network, spec = load_checkpoint(run / "best.pt")
+    assert spec.rejection is not None
+    assert spec.rejection.score == "known"
+    assert spec.rejection.threshold != 0.5
+    assert spec.trained_on["other"] == "streets"
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 48, 48)).shape == (1, 3)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["rejection"]["others"]["rejected"] > 0.9
+    assert summary["rejection"]["others"]["kept"] >= 0.9
+
+
+def test_eval_reports_on_the_half_that_nothing_was_chosen_by(
+    run: Path, streets: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parents[1])
+    answer = call("eval", "--json")
+    assert answer.exit_code == 0, answer.output
+    document = json.loads(answer.stdout)
+    expected = open_others(streets).counts()["test"][NEITHER]
+    assert document["rejection"]["others"]["others"] == expected
+    assert document["rejection"]["others"]["rejected"] > 0.9
+    assert document["rejection"]["drawn"]["others"] == DRAWN_PICTURES
+    of_the_file = call(
+        "eval", "--weights", run / "model.onnx", "--data", easy_set, "--other", streets, "--json"
+    )
+    assert of_the_file.exit_code == 0, of_the_file.output
+    again = json.loads(of_the_file.stdout)["rejection"]["others"]
+    assert again["rejected"] == document["rejection"]["others"]["rejected"]
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.static.onnx"])
+def test_the_exported_file_says_neither(run: Path, streets: Path, file: str) -> None:
+    session = onnxruntime.InferenceSession(str(run / file))
+    assert [value.name for value in session.get_outputs()] == ["probabilities", "known"]
+    pets = Classifier(run / file)
+    assert pets.spec.rejection is not None
+    other_set = open_other_set(str(streets), pets.spec.resize, None)
+    assert other_set is not None
+    stripes = other_set.photographs("test")
+    labels = [answer.label for answer in pets.batch(stripes)]
+    assert labels.count(NEITHER) > 0.9 * len(labels)
+    assert all(answer.label != NEITHER for answer in pets.batch(stripes[:3])) is False
+    with Classifier(run / file, reject=False) as never:
+        assert NEITHER not in [answer.label for answer in never.batch(stripes)]
+    scores = pets.scores(stripes)
+    reference = Weights(run / "best.pt").scores(stripes)
+    assert scores.shape == (len(stripes),)
+    assert np.abs(scores - reference).max() < (1e-4 if file == "model.onnx" else 0.2)
+
+
+def test_a_file_whose_scores_are_wrong_is_refused(run: Path, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(run / "model.onnx")
+    [total] = [node for node in model.graph.node if "known" in node.output]
+    total.output[0] = "known.right"
+    model.graph.node.append(onnx.helper.make_node("Sqrt", ["known.right"], ["known"]))
+    onnx.save(model, tmp_path / "wrong.onnx")
+    answer = call("verify", run / "best.pt", tmp_path / "wrong.onnx")
+    assert answer.exit_code == 3, answer.output
+    assert "the scores of the output known differ" in answer.output
+
+
+def test_a_model_without_a_threshold_is_not_measured_by_one(
+    easy_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained = call(
+        "train", "--data", easy_set, "--size", 32, "--epochs", 1, "--batch-size", 16,
+        "--precision", "float32",
+    )  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    answer = call("eval", "--other", "drawn")
+    assert answer.exit_code == 1
+    assert "trained without --other" in answer.output
+
+
+def test_an_interrupted_run_goes_on_with_its_others(
+    easy_set: Path, streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ("--data", easy_set, "--other", streets, "--size", 32, "--batch-size", 16,
+                "--precision", "float32", "--epochs", 2)  # fmt: skip
+    assert call("train", "--name", "whole", *settings).exit_code == 0
+    # A state after the first epoch, as a kill would leave it.
+    assert call("train", "--name", "cut", *settings).exit_code == 0
+    with (tmp_path / "runs/whole/results.csv").open(newline="") as stream:
+        whole = list(csv.DictReader(stream))
+    args = (tmp_path / "runs/cut/args.yaml").read_text()
+    (tmp_path / "runs/cut/args.yaml").write_text(args.replace("\nepochs: 2\n", "\nepochs: 3\n"))
+    again = call("train", "--resume", "--name", "cut")
+    assert again.exit_code == 0, again.output
+    with (tmp_path / "runs/cut/results.csv").open(newline="") as stream:
+        cut = list(csv.DictReader(stream))
+    assert len(cut) == 3
+    assert cut[0]["train_loss"] == whole[0]["train_loss"]
+    _, spec = load_checkpoint(tmp_path / "runs/cut/best.pt")
+    assert spec.rejection is not None
