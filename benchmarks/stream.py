@@ -29,6 +29,7 @@ from benchmarks import environment
 from benchmarks.runtime import bare_session
 from catdog_edge import Camera, Classifier, Events
 from catdog_edge.camera import Frame
+from catdog_edge.classifier import SPIN
 from catdog_edge.errors import CatdogError
 from catdog_edge.events import View
 from catdog_edge.files import write_text
@@ -63,9 +64,14 @@ class Bench:
         self.folder = folder
         self.missed: list[str] = []
 
-    def model(self) -> Classifier:
-        """The model under measurement."""
-        return Classifier(self.options.model, "cpu", self.options.threads, self.options.reject)
+    def model(self, live: bool) -> Classifier:
+        """The model under measurement, with threads that spin where `catdog-edge stream` lets them.
+
+        Args:
+            live: Whether frames come at their own pace.
+        """
+        asked = self.options.model, "cpu", self.options.threads, self.options.reject
+        return Classifier(*asked, spin=False if live else SPIN)
 
     def judge(self, what: str, value: float, limit: str, *, least: bool = False) -> None:
         """Say whether a figure is what is asked for."""
@@ -102,7 +108,7 @@ class Bench:
             part = wide[:, number * 8 : number * 8 + 640]
             writer.write(cv2.resize(part, (1920, 1080), interpolation=cv2.INTER_CUBIC))
         writer.release()
-        model = self.model()
+        model = self.model(live=False)
         session = bare_session(model)
         height, width = model.spec.size
 
@@ -178,7 +184,7 @@ class Bench:
             with Camera(server.url, "live") as camera:
                 timer = threading.Timer(self.options.seconds, stop.set)
                 timer.start()
-                for event in Events(self.model()).over(camera, each=each, stop=stop):
+                for event in Events(self.model(live=True)).over(camera, each=each, stop=stop):
                     delays.append(time.time() - event.decided)
                 timer.cancel()
         if event_count := len(delays):
@@ -212,7 +218,7 @@ class Bench:
         # Below the row of the frame's number, which changes with every frame.
         region = (0, self.servers.BLOCK, 640, 360 - self.servers.BLOCK)
         cameras = [Camera(s.url, name, region) for s, name in zip(running, names, strict=True)]
-        events = Events(self.model(), motion=motion)
+        events = Events(self.model(live=True), motion=motion)
         stop = threading.Event()
         first: dict[str, Frame] = {}
         last: dict[str, Frame] = {}
@@ -274,7 +280,7 @@ class Bench:
         samples: list[dict[str, Any]] = []
         oldest, back, faults = 0.0, [], 0
         counted = 0
-        events = Events(self.model())
+        events = Events(self.model(live=True))
         with self.servers.RtspServer(video, fps, frames) as server:
             with Camera(server.url, "soaked") as camera:
                 returned: list[float] = []
@@ -452,7 +458,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(options, Path(folder))
-            print(f"model   {bench.model()!r}")
+            print(f"model   {bench.model(live=True)!r}")
             for part in options.parts:
                 document[part] = getattr(bench, part)()
     except CatdogError as error:
