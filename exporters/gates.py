@@ -21,10 +21,11 @@ from exporters.interface import (
     has_logits,
     knows_others,
 )
+from exporters.outputs import with_known, with_logits
 from exporters.sample import Sample
 from exporters.session import Answers, as_input, ask_all, has_spec, open_session, spec_in
 from exporters.timing import Ratio, Timing, compare
-from exporters.verify import Verification, compare_answers, with_known, with_logits
+from exporters.verify import Verification, compare_answers
 
 SLOWER = 1.05
 """A quantized file whose time ratio to fp32 has its whole 95 % interval above this is refused."""

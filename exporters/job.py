@@ -6,9 +6,9 @@ for `command`.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ import onnx
 from torch import nn
 
 from catdog_edge import __version__
-from catdog_edge.errors import CatdogError, GateError, ModelError
+from catdog_edge.errors import GateError
 from catdog_edge.files import write_text
-from catdog_edge.modelfile import LoadError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.inference import known, logits, softmax
 from catdog_edge.training.words import say
@@ -27,19 +26,20 @@ from exporters import graph
 from exporters.flips import save_flip_sheet, write_flips
 from exporters.gates import Checked, check, race, too_slow
 from exporters.half import halve
+from exporters.making import making
 from exporters.optimized import integer_layers, optimized_graph
 from exporters.options import DYNAMIC, FORMS, FP32, HALF, STATIC, ExportOptions
 from exporters.ort_format import write_ort
-from exporters.publish import no_room, publish
+from exporters.publish import publish
 from exporters.quantize import quantize_dynamic
 from exporters.report import Row, machine, with_metrics
 from exporters.sample import Sample
-from exporters.sensitivity import PICTURES, Found, LayerError, give_back, rank_layers
 from exporters.session import Pictures
-from exporters.static import SCHEMES, Calibrated, Scheme, calibrate
+from exporters.static import Calibrated, calibrate
+from exporters.static_search import search
 from exporters.text import megabytes
 from exporters.timing import Ratio
-from exporters.to_onnx import ALL_FORMS, DEFAULT_OPSET, export_onnx
+from exporters.to_onnx import export_onnx
 from exporters.verify import Verification
 
 LITTLE = 0.05
@@ -170,20 +170,13 @@ class Job:
         say(f"{STATIC}: measuring activations on {len(pictures)} {source} ({method})")
         with self._making(STATIC):
             calibrated = calibrate(self._source, pictures, method)
-        attempts: list[dict[str, Any]] = []
-        tried: list[tuple[Scheme, Found]] = []
-        for scheme in SCHEMES:
-            found = self._search(calibrated, pictures, scheme, attempts)
-            if found is not None:
-                tried.append((scheme, found))
-                if found.passed:
-                    break
-            if scheme != SCHEMES[-1]:
-                say(f"  {scheme} is not good enough; trying the next kind")
-        if not tried:
-            raise ModelError(f"{STATIC}: no kind of int8 loads and answers; see above")
-        scheme, found = max(tried, key=lambda pair: _merit(pair[1]))
+
+        def judge(model: onnx.ModelProto) -> Verification:
+            with self._making(STATIC):
+                return self._check(self._write_static(model, calibrated)).verification
+
         with self._making(STATIC):
+            scheme, found, attempts = search(calibrated, self._source, pictures, judge, say)
             path = self._write_static(found.model, calibrated)
             runtime = optimized_graph(path)
         integer = integer_layers(runtime, calibrated.layers)
@@ -272,70 +265,8 @@ class Job:
             )
         return tuple(self._rows), document
 
-    @contextlib.contextmanager
-    def _making(self, form: str) -> Iterator[None]:
-        """Errors that name the form and a remedy, instead of a scratch file."""
-        opset = self._options.opset
-        try:
-            yield
-        except GateError:
-            raise
-        except LoadError as error:
-            if "No space left" in error.reason:
-                full = OSError(None, "No space left on device")
-                raise no_room(self._scratch.parent, full) from error
-            remedy = error.remedy
-            if opset not in ALL_FORMS:
-                remedy = (
-                    f"choose a lower --opset: every form loads with {ALL_FORMS.start} to "
-                    f"{ALL_FORMS[-1]}, {DEFAULT_OPSET} is the default"
-                )
-            raise ModelError(
-                f"{form} cannot be made with opset {opset}: {error.reason}; {remedy}"
-            ) from error
-        except OSError as error:
-            raise no_room(self._scratch.parent, error) from error
-        except CatdogError as error:
-            if isinstance(error.__cause__, OSError):
-                raise no_room(self._scratch.parent, error.__cause__) from error
-            text = str(error).replace(f"{self._scratch}/", "")
-            raise type(error)(text if text.startswith(form) else f"{form}: {text}") from error
-
-    def _search(
-        self,
-        calibrated: Calibrated,
-        pictures: Pictures,
-        scheme: Scheme,
-        attempts: list[dict[str, Any]],
-    ) -> Found | None:
-        """Find which layers to leave in float; a fallback scheme is tried without any."""
-
-        def judge(model: onnx.ModelProto) -> Verification:
-            return self._check(self._write_static(model, calibrated)).verification
-
-        def rank() -> tuple[LayerError, ...]:
-            say(f"  ranking {len(calibrated.layers)} layers by what int8 does to the logits")
-            few = pictures[:: max(1, len(pictures) // PICTURES)]
-            return rank_layers(calibrated, self._source, few, scheme, say)
-
-        most = None if scheme == SCHEMES[0] else 0
-        try:
-            with self._making(STATIC):
-                found = give_back(calibrated, judge, rank, scheme, most, say)
-        except (ModelError, GateError) as error:
-            say(f"  {scheme}: {error}")
-            attempts.append({"scheme": scheme, "error": str(error)})
-            return None
-        attempts.extend(
-            {
-                "scheme": scheme,
-                "float_layers": list(step.in_float),
-                "failures": list(step.verification.failures),
-                **step.verification.to_dict(),
-            }
-            for step in found.steps
-        )
-        return found
+    def _making(self, form: str) -> AbstractContextManager[None]:
+        return making(form, self._options.opset, self._scratch)
 
     def _write_static(self, model: onnx.ModelProto, calibrated: Calibrated) -> Path:
         path = self._scratch / STATIC
@@ -363,7 +294,8 @@ class Job:
             with self._making(path.name):
                 checked = self._check(path)
         except GateError as error:
-            self._refuse(self._row(path, None, FP32, None, None, {}, str(error)))
+            reason = str(error).removeprefix(f"{path.name}: ")
+            self._refuse(self._row(path, None, FP32, None, None, {}, reason))
             return
         timing = race({FP32: self._source, path.name: path}, self._sample, RACE_SECONDS)
         ratio = timing.ratio(path.name)
@@ -430,9 +362,3 @@ class Job:
             details=details,
             refused=refused,
         )
-
-
-def _merit(found: Found) -> tuple[bool, float, float]:
-    last = found.steps[-1].verification
-    change = 0.0 if last.accuracy is None else last.accuracy.change
-    return found.passed, change, last.clear_agreement

@@ -7,7 +7,6 @@ are for `interface`; where pictures come from is for the caller.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,44 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import GateError
-from catdog_edge.spec import ModelSpec, Precision
+from catdog_edge.spec import Precision
 from catdog_edge.training.metrics import paired_difference
+from exporters.limits import CLEAR, LIMITS
 from exporters.session import Answers
-
-CLEAR = 0.05
-"""A picture is clear where the reference's two best probabilities differ by at least this."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a precision must keep.
-
-    Attributes:
-        difference: Largest difference of any probability; `None`: not limited.
-        logits: Largest difference of any logit, as a share of the reference's largest logit
-            (which counts as at least 1). Judged where both sides give logits.
-        agreement: Least share of pictures with the same likeliest class, 0..1.
-        clear_only: Whether agreement counts on clear pictures alone (see `CLEAR`).
-        max_drop: Most accuracy that may be lost, in percentage points; `None`: not limited.
-    """
-
-    difference: float | None
-    logits: float
-    agreement: float
-    clear_only: bool
-    max_drop: float | None
-
-
-MAX_DROP = 0.5
-"""Percentage points of accuracy that int8 may lose, unless `--max-drop` says otherwise."""
-
-LIMITS: dict[Precision, Limits] = {
-    "fp32": Limits(1e-4, 1e-4, 1.0, clear_only=False, max_drop=None),
-    "fp16": Limits(1e-2, 1e-2, 0.995, clear_only=False, max_drop=None),
-    "int8-dynamic": Limits(None, 0.25, 0.99, clear_only=True, max_drop=MAX_DROP),
-    "int8-static": Limits(None, 0.25, 0.99, clear_only=True, max_drop=MAX_DROP),
-}
-"""The one table of what is good enough, by the precision of the candidate."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +83,7 @@ class Verification:
         flips: The pictures on which they differ, the widest margin first.
         failures: What is not met, in words with figures; empty is good.
         logits_difference: As `Limits.logits` says; `None` where not both sides gave logits.
-        rejection_agreement: Share of clear pictures (see `CLEAR_LOG_ODDS`) that both answer,
+        rejection_agreement: Share of clear pictures (`outputs.CLEAR_LOG_ODDS`) that both answer,
             or both reject; `None` where not both sides have a score of their own for it.
     """
 
@@ -170,111 +135,6 @@ class Verification:
                 f"reference {self.accuracy.reference:.2%}; change {self.accuracy.change_text}"
             )
         return "\n".join(lines)
-
-
-OWN_LOGITS = 1e-4
-"""Probabilities are the softmax of the same file's logits over the temperature, within this:
-temperature and softmax are float32 in every precision."""
-
-
-def with_logits(
-    verification: Verification,
-    answers: Answers,
-    values: Answers,
-    reference: Answers | None,
-    spec: ModelSpec,
-) -> Verification:
-    """Judge the values of a second output `logits` as well.
-
-    Args:
-        verification: Of the probabilities.
-        answers: `float32 [N,K]`, the candidate's probabilities.
-        values: `float32 [N,K]`, its logits.
-        reference: `float32 [N,K]`, the reference's logits; `None` where it has none: then the
-            candidate's are held against its own probabilities alone.
-        spec: Of the candidate: its classes and the temperature.
-
-    Returns:
-        The verification, with what is not met added to its failures.
-    """
-    failures = list(verification.failures)
-    wanted = (len(answers), len(spec.labels))
-    if values.shape != wanted or not np.isfinite(values).all():
-        failures.append(
-            f"the logits are not finite numbers of shape {list(wanted)}, found {list(values.shape)}"
-        )
-        return dataclasses.replace(verification, failures=tuple(failures))
-    off = float(np.abs(_softmax(values / spec.temperature) - answers).max())
-    if off > OWN_LOGITS:
-        failures.append(
-            f"its probabilities are not the softmax of its logits over the temperature "
-            f"{spec.temperature:.4g} (off by up to {off:.2e}, allowed is {OWN_LOGITS:.0e})"
-        )
-    share = None
-    if reference is not None:
-        share = float(np.abs(values - reference).max() / max(1.0, np.abs(reference).max()))
-        allowed = LIMITS[verification.precision].logits
-        if share > allowed:
-            failures.append(
-                f"logits differ by up to {share:.2e} of the largest, allowed is {allowed:g}"
-            )
-    return dataclasses.replace(verification, failures=tuple(failures), logits_difference=share)
-
-
-REJECTION_AGREEMENT = 0.99
-"""Least share of clear pictures that an int8 file and its reference both answer, or both reject."""
-
-CLEAR_LOG_ODDS = 0.5
-"""A picture is clear where the reference's score is this far from the threshold in log odds: near
-it int8 may fall on either side, as two PyTorch runs may."""
-
-
-def with_known(
-    verification: Verification, scores: Answers, reference: Answers, spec: ModelSpec
-) -> Verification:
-    """Judge the output `known` as well: how sure a file is that it sees one of its classes.
-
-    Args:
-        verification: Of the probabilities.
-        scores: `float32 [N]` of the candidate.
-        reference: `float32 [N]` of the reference.
-        spec: Of the candidate: the threshold.
-
-    Returns:
-        The verification, with what is not met added to its failures.
-    """
-    assert spec.rejection is not None
-    threshold, limits = spec.rejection.threshold, LIMITS[verification.precision]
-    failures = list(verification.failures)
-    clear = np.abs(_log_odds(reference) - _log_odds(np.array(threshold))) >= CLEAR_LOG_ODDS
-    alike = (scores < threshold) == (reference < threshold)
-    agreement = float(alike[clear].mean()) if clear.any() else 1.0
-    off = float(np.abs(scores - reference).max())
-    if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
-        failures.append("the scores of the output known are not numbers of 0 to 1")
-    elif limits.difference is not None and off > limits.difference:
-        failures.append(
-            f"the scores of the output known differ by up to {off:.2e}, "
-            f"allowed is {limits.difference:g}"
-        )
-    elif limits.difference is None and agreement < REJECTION_AGREEMENT:
-        failures.append(
-            f"it answers or rejects {agreement:.2%} of {int(clear.sum()):,} clear pictures as the "
-            f"reference does, wanted is {REJECTION_AGREEMENT:.0%}"
-        )
-    return dataclasses.replace(
-        verification, failures=tuple(failures), rejection_agreement=agreement
-    )
-
-
-def _log_odds(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    inside = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
-    return np.asarray(np.log(inside / (1 - inside)))
-
-
-def _softmax(values: Answers) -> npt.NDArray[np.float64]:
-    exponentials = np.exp(values.astype(np.float64) - values.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def check_answers(answers: npt.NDArray[Any], pictures: int, classes: int, name: str) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from smalldisk import small_disk
 
 from catdog_edge.errors import CatdogError
