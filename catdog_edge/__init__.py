@@ -56,15 +56,18 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    except ImportError as error:
-        raise _missing(error) from error
+    except Exception as error:  # a broken package raises what it likes
+        known = _missing(error)
+        if known is None or known is error:
+            raise
+        raise known from error
 
 
-def _missing(error: ImportError) -> ImportError:
+def _missing(error: Exception) -> ImportError | None:
     """One line that names the flavour to install, where a package is what is missing."""
     from catdog_edge.flavour import explain
 
-    return explain(error) or error
+    return explain(error)
 
 
 def __dir__() -> list[str]:

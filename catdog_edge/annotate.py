@@ -42,8 +42,7 @@ def draw(frame: Any, prediction: Prediction) -> Frame:
     bar = max(1, round(0.16 * strip))
     length = max(1, round(width * min(1.0, prediction.confidence)))
     # Hershey fonts are 22 pixels high at scale 1, and know ASCII alone.
-    text = f"{prediction.label} {prediction.confidence:.2f}"
-    text = text.encode("ascii", "replace").decode()
+    text = str(prediction).encode("ascii", "replace").decode()
     scale = 0.60 * (strip - bar) / 22
     thick = max(1, round(2 * scale))
     (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, thick)

@@ -6,6 +6,7 @@ differ from the CPU provider's is out, however fast.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -70,8 +71,14 @@ def compare(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Chosen:
         sessions: By short name; `cpu` is among them.
     """
     frames = sample_input(sessions["cpu"])
-    expected = _answer(sessions["cpu"], frames)
-    running, notes = {}, []
+    running: dict[str, onnxruntime.InferenceSession] = {}
+    notes: list[str] = []
+    try:
+        expected = _answer(sessions["cpu"], frames)
+    except Exception as error:  # whatever it is, the first call of the caller raises it
+        return Chosen("cpu", f"no trial, cpu failed ({' '.join(str(error).split())[:100]})")
+    if not np.isfinite(expected).all():
+        return Chosen("cpu", "no trial, the model's answers are not numbers")
     for name, session in sessions.items():
         try:
             # The first calls compile and allocate; they are also what parity is read from.
@@ -175,10 +182,9 @@ def remember(key: str, chosen: Chosen) -> None:
     entries.pop(key, None)
     entries[key] = {"provider": chosen.provider, "reason": chosen.reason}
     kept = dict(list(entries.items())[-ENTRIES:])
-    try:
+    # RuntimeError: a user without a home folder. ValueError: $CATDOG_CACHE is no path at all.
+    with contextlib.suppress(CatdogError, RuntimeError, ValueError):
         write_text(cache_file(), json.dumps(kept, indent=1) + "\n")
-    except CatdogError:
-        return
 
 
 def _entries() -> dict[str, dict[str, str]]:
@@ -186,7 +192,7 @@ def _entries() -> dict[str, dict[str, str]]:
 
     try:
         document = json.loads(cache_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home folder, too deep a nest
         return {}
     if not isinstance(document, dict):
         return {}
@@ -194,6 +200,7 @@ def _entries() -> dict[str, dict[str, str]]:
         key: entry
         for key, entry in document.items()
         if isinstance(entry, dict)
-        and entry.get("provider") in NAMES
+        and isinstance(entry.get("provider"), str)
+        and entry["provider"] in NAMES
         and isinstance(entry.get("reason"), str)
     }

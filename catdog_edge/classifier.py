@@ -5,16 +5,18 @@ One ONNX Runtime session and its spec. Knows nothing of cameras, files of pictur
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge import providers
+from catdog_edge import flavour, providers
 from catdog_edge.binding import BoundRunner
 from catdog_edge.errors import ModelError
 from catdog_edge.forks import Inherited, keep_for_ever
@@ -50,13 +52,8 @@ class Classifier(Inherited):
             sleep at once; `True`: as long as ONNX Runtime does of itself, 5 ms and more. See
             `docs/runtime.md`.
 
-    Attributes:
-        spec: What the model is.
-        path: The file, absolute; `None` for a model given as bytes.
-        provider: Short name of the provider that runs.
-        reason: Why it is this one.
-        threads: Number of threads.
-        reject: The rejection in force, or `None`.
+    What it was made with can be read and not changed: `spec`, `path`, `provider`, `reason`,
+    `threads` and `reject`.
 
     Raises:
         ModelError: The model is missing, damaged, too new, or has no spec.
@@ -79,27 +76,37 @@ class Classifier(Inherited):
         *,
         spin: bool | int = SPIN,
     ) -> None:
+        flavour.opencv()
         self._file = find_model(model)
+        self._stamp = self._file.stamp()
         self._asked = provider
         self._threads = choose_threads(threads)
-        self._asked_reject = reject
-        self._spin = spin
+        self._asked_reject = _python(reject)
+        self._spin = _python(spin)
         self._closed = False
         # Held while the session is exchanged, never during a call. A signal handler may close
         # what its own thread is about to open, hence the R.
         self._lock = threading.RLock()
         self._open()
-        self.reject = _rejection(reject, self.spec)
+        self._reject = _rejection(self._asked_reject, self._spec)
         super().__init__()
 
     def _open(self) -> Any:
-        """Make the session; gives it back."""
+        """Make the session; gives it back.
+
+        Raises:
+            ModelError: The file is another one than at the first time.
+        """
+        if self._file.stamp() != self._stamp:
+            raise ModelError(
+                f"{self._file.name} has changed since it was opened and has to be opened again; "
+                "make a new Classifier"
+            )
         settings = providers.Settings(self._threads.count, self._spin)
         opened = providers.open_session(self._file, self._asked, settings)
-        self.spec: ModelSpec = spec_of(opened.session, self._file)
-        self.path = self._file.path
-        self.provider: str = opened.provider
-        self.reason: str = opened.reason
+        self._spec: ModelSpec = spec_of(opened.session, self._file)
+        self._provider: str = opened.provider
+        self._reason: str = opened.reason
         one = opened.session.get_inputs()[0]
         self._input = one.name
         self._fixed: int | None = one.shape[0] if isinstance(one.shape[0], int) else None
@@ -115,9 +122,34 @@ class Classifier(Inherited):
         return opened.session
 
     @property
+    def spec(self) -> ModelSpec:
+        """What the model is."""
+        return self._spec
+
+    @property
+    def path(self) -> Path | None:
+        """The file, absolute; `None` for a model given as bytes."""
+        return self._file.path
+
+    @property
+    def provider(self) -> str:
+        """Short name of the provider that runs."""
+        return self._provider
+
+    @property
+    def reason(self) -> str:
+        """Why it is this one."""
+        return self._reason
+
+    @property
     def threads(self) -> int:
         """Threads of the session."""
         return self._threads.count
+
+    @property
+    def reject(self) -> Rejection | None:
+        """The rejection in force; `None`: never `neither`."""
+        return self._reject
 
     def __call__(self, frame: Any) -> Prediction:
         """Answer one frame.
@@ -128,8 +160,9 @@ class Classifier(Inherited):
 
         Raises:
             ValueError: It is something else; the message says what came.
+            ModelError: The classifier is closed, or its answer is not a number.
         """
-        picture = preprocess(frame, self.spec.resize)
+        picture = preprocess(frame, self._spec.resize)
         return self._predictions(*self._run(self._batch_of([picture])))[0]
 
     def batch(self, frames: Iterable[Any]) -> list[Prediction]:
@@ -164,7 +197,7 @@ class Classifier(Inherited):
             ValueError: One of them is not a frame; the message says which. Or it is not
                 several frames.
         """
-        parts = [self._run(chunk)[0] for chunk in self._chunks(frames)]
+        parts = [self._finite(self._run(chunk)[0]) for chunk in self._chunks(frames)]
         if not parts:
             return np.zeros((0, len(self.spec.labels)), np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -187,7 +220,7 @@ class Classifier(Inherited):
         rejection = self.spec.rejection
         knows = rejection is not None and rejection.score == "known"
         parts = [
-            results[1].reshape(-1) if knows else results[0].max(axis=1)
+            self._finite(results[1].reshape(-1) if knows else results[0].max(axis=1))
             for results in map(self._run, self._chunks(frames))
         ]
         return np.concatenate([np.zeros(0, np.float32), *parts])
@@ -213,7 +246,8 @@ class Classifier(Inherited):
             self._session = self._bound = None
         del session  # its threads end here or, where it is in use, with the last call
 
-    def __enter__(self) -> Classifier:
+    def __enter__(self) -> Self:
+        self._ready()
         return self
 
     def __exit__(
@@ -229,18 +263,21 @@ class Classifier(Inherited):
         state = ", closed" if self._closed else ""
         return (
             f"Classifier({model!r}, {self.spec.architecture} {self.spec.precision} "
-            f"{self.spec.height}x{self.spec.width}, labels={list(self.spec.labels)}, "
+            f"{self.spec.height}x{self.spec.width}, labels={_few(self.spec.labels)}, "
             f"provider={self.provider!r} ({self.reason}), threads={self.threads} "
             f"(from {self._threads.source}){state})"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._closed:
+            raise ModelError("this classifier is closed and cannot travel; make a new one")
         # A session cannot travel; its ingredients can. The copy opens the same file again
         # and chooses provider and threads anew, for the machine that it wakes up on. A shipped
         # model goes by its name: over there the package lies elsewhere.
         threads = self._threads.count if self._threads.source == "the argument" else None
         rest = (self._asked, threads, self._asked_reject, self._spin)
-        return _restored, (self._file.travels(), *rest)
+        more = {name: value for name, value in vars(self).items() if name not in _OWN}
+        return _restored, (type(self), self._file.travels(), *rest), more or None
 
     def _chunks(self, frames: Iterable[Any]) -> Iterator[npt.NDArray[Any]]:
         """Batches that the session takes, `CHUNK` frames or the fixed batch at a time."""
@@ -256,7 +293,7 @@ class Classifier(Inherited):
         pictures: list[Frame] = []
         for index, frame in enumerate(frames):
             try:
-                pictures.append(preprocess(frame, self.spec.resize))
+                pictures.append(preprocess(frame, self._spec.resize))
             except ValueError as error:
                 raise ValueError(f"frame {index}: {error}") from error
             if len(pictures) == CHUNK:
@@ -268,7 +305,7 @@ class Classifier(Inherited):
     def _batch_of(self, pictures: Sequence[Frame]) -> npt.NDArray[Any]:
         """`[N,H,W,3]` of the pictures; a single one is not copied."""
         batch: npt.NDArray[Any] = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
-        if self.spec.layout == "nchw-float":
+        if self._spec.layout == "nchw-float":
             rgb = batch[..., ::-1].transpose(0, 3, 1, 2)
             batch = np.ascontiguousarray(rgb, dtype=np.float32) / np.float32(255)
         return batch
@@ -323,30 +360,68 @@ class Classifier(Inherited):
     def _predictions(
         self, probabilities: Probabilities, known: Probabilities | None = None
     ) -> list[Prediction]:
-        labels = self.spec.labels
+        labels = self._spec.labels
         answers = []
         for index, row in enumerate(probabilities.tolist()):
+            if not math.isfinite(sum(row)):
+                raise self._no_numbers()
             confidence = max(row)
             label = labels[row.index(confidence)]
-            if self.reject is not None:
+            if self._reject is not None:
                 score = confidence
-                if self.reject.score == "known" and known is not None:
+                if self._reject.score == "known" and known is not None:
                     score = float(known.reshape(-1)[index])
-                if score < self.reject.threshold:
+                if not score >= self._reject.threshold:
+                    if score != score:
+                        raise self._no_numbers()
                     label = NEITHER
             answers.append(Prediction(label, confidence, tuple(row), labels))
         return answers
 
+    def _finite(self, values: Probabilities) -> Probabilities:
+        if not np.isfinite(values).all():
+            raise self._no_numbers()
+        return values
+
+    def _no_numbers(self) -> ModelError:
+        other = "" if self._provider == "cpu" else " or take the provider cpu"
+        return ModelError(
+            f"{self._file.name}: its answers are not numbers; export the model again{other}"
+        )
+
+
+_OWN = frozenset(
+    {"_file", "_stamp", "_asked", "_threads", "_asked_reject", "_spin", "_closed", "_lock"}
+    | {"_spec", "_provider", "_reason", "_input", "_fixed", "_outputs", "_bound", "_session"}
+    | {"_reject"}
+)
+"""Attributes that a copy makes itself; those that a subclass or a caller added travel along."""
+
 
 def _restored(
+    kind: type[Classifier],
     travelled: Travelled,
     provider: providers.Asked,
     threads: int | None,
     reject: float | bool | None,
     spin: bool | int,
 ) -> Classifier:
-    model = arrived(travelled)
-    return Classifier(model, provider, threads, reject, spin=spin)
+    # Not by calling the class: a subclass may want other arguments.
+    made = kind.__new__(kind)
+    Classifier.__init__(made, arrived(travelled), provider, threads, reject, spin=spin)
+    return made
+
+
+def _python(value: Any) -> Any:
+    """A NumPy scalar as Python's own number or truth."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _few(labels: Sequence[str]) -> str:
+    """The first labels, and how many there are where that is not all."""
+    if len(labels) <= 10:
+        return str(list(labels))
+    return f"{str(list(labels[:5]))[:-1]}, ... {len(labels)} in all]"
 
 
 def _rejection(asked: float | bool | None, spec: ModelSpec) -> Rejection | None:
@@ -357,7 +432,7 @@ def _rejection(asked: float | bool | None, spec: ModelSpec) -> Rejection | None:
     """
     if asked is None:
         return spec.rejection
-    number = isinstance(asked, (bool, int, float, np.integer, np.floating))
+    number = isinstance(asked, (bool, int, float))
     if asked is True or not number or not 0 <= asked <= 1:
         raise ValueError(
             f"reject must be a threshold in 0..1, None (as the model says) or False, got {asked!r}"

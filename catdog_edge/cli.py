@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import click
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
 from catdog_edge.flavour import explain
+from catdog_edge.plain import output_error, plain, tolerant_output
 
 ARCHITECTURES = (
     "edge_cnn",
@@ -29,6 +29,7 @@ ARCHITECTURES = (
 )
 RECIPES = ("default", "classic", "finetune", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
+MOST_THREADS = 256
 
 
 class _Commands(click.Group):
@@ -36,12 +37,18 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except (CatdogError, ImportError) as error:
-            known = error if isinstance(error, CatdogError) else explain(error)
+            tolerant_output()
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+            return done
+        except click.ClickException:
+            raise
+        except Exception as error:  # a broken package raises what it likes
+            known = error if isinstance(error, CatdogError) else output_error(error)
+            known = known or explain(error)
             if known is None or ctx.params.get("debug"):
                 raise
-            click.echo(f"catdog-edge: {known}", err=True)
+            click.echo(f"catdog-edge: {plain(str(known))}", err=True)
             ctx.exit(known.exit_code)
 
 
@@ -314,7 +321,7 @@ def bench(
 @click.argument("pictures", nargs=-1, metavar="[PICTURES]...")
 @click.option("--model", metavar="M", help="A .onnx file or the name of a shipped model.  [default: fast]")  # fmt: skip
 @click.option("--provider", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="`auto`: the best that really starts here.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: $CATDOG_EDGE_THREADS, else what may be used]")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Threads.  [default: $CATDOG_EDGE_THREADS, else what may be used]")  # fmt: skip
 @click.option("--reject", type=click.FloatRange(0, 1), callback=_finite, help="Answer `neither` below this score; 0: never.  [default: as the model says]")  # fmt: skip
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Write the pictures there with label and bar drawn on.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per picture.")
@@ -331,17 +338,18 @@ def predict(
 ) -> None:
     """Say what each picture shows.
 
-    PICTURES are files, folders, patterns, or - for a list on standard input; without any,
-    the pictures below the current folder. A picture that cannot be read is reported, the
-    rest go on, and the exit code is 1 in the end.
+    PICTURES are files, folders, patterns, or - for a list of them on standard input, by lines
+    or as `find -print0` gives it; without any, the pictures below the current folder. A picture
+    that cannot be read is reported, the rest go on, and the exit code is 1 in the end. --save
+    overwrites no file: a name that is taken gets a number.
     """
     from catdog_edge.automatic import told_plainly
     from catdog_edge.classifier import Classifier
-    from catdog_edge.predict import HEADER, answers, gather
+    from catdog_edge.predict import HEADER, answers, gather, listed_names
 
     listed: list[str] = []
     if "-" in pictures and sys.stdin is not None:
-        listed = [os.fsdecode(line) for line in sys.stdin.buffer]
+        listed = listed_names(sys.stdin.buffer.read())
     files = gather(pictures or (".",), listed, leave_out=save)
     if not files or files == [Path()]:
         where = "listed on standard input" if files == [] else "below the current folder"
@@ -352,22 +360,29 @@ def predict(
         shown = model or f"the shipped model {classifier.path and classifier.path.stem}"
         where = "" if pictures else " below the current folder"
         click.echo(
-            f"{len(files):,} picture{'s' * (len(files) != 1)}{where}, {shown}, provider {classifier.provider}, "
+            f"{len(files):,} picture{'s' * (len(files) != 1)}{where}, {plain(shown)}, provider {classifier.provider}, "
             f"{classifier.threads} threads",
             err=True,
         )
         if not as_json:
             click.echo(HEADER)
-        bad = 0
+        bad = lost = numbered = saved = 0
         for answer in answers(classifier, files, save):
             click.echo(answer.to_json() if as_json else str(answer))
-            if answer.prediction is None:
-                bad += 1
-                click.echo(f"catdog-edge: {answer.name}: {answer.error}", err=True)
-    if save is not None and bad < len(files):
-        click.echo(f"drawn copies are in {save}", err=True)
+            if answer.error:
+                bad += answer.prediction is None
+                lost += answer.prediction is not None
+                click.echo(f"catdog-edge: {plain(f'{answer.name}: {answer.error}')}", err=True)
+            saved += answer.saved is not None
+            numbered += answer.numbered
+    if saved:
+        taken = f", {numbered:,} of them numbered: their names were taken" if numbered else ""
+        click.echo(f"drawn copies are in {plain(str(save))}{taken}", err=True)
+    if lost:
+        click.echo(f"catdog-edge: {lost:,} of {len(files):,} copies are not written", err=True)
     if bad:
         click.echo(f"catdog-edge: {bad:,} of {len(files):,} could not be read", err=True)
+    if bad or lost:
         ctx.exit(1)
 
 
@@ -376,7 +391,7 @@ def predict(
 @click.option("--roi", multiple=True, metavar="[NAME=]X,Y,W,H", help="Look at this part of the frames only. Repeatable.")  # fmt: skip
 @click.option("--model", metavar="MODEL", help="An ONNX file, or the name of a shipped model.  [default: the shipped one]")  # fmt: skip
 @click.option("--provider", type=click.Choice(PROVIDERS), default="auto", show_default=True, help="Where the model runs.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the model.  [default: what the process may use]")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of the model.  [default: what the process may use]")  # fmt: skip
 @click.option("--reject", type=click.FloatRange(0, 1), callback=_finite, help="Answer `neither` below this score.  [default: the model's own]")  # fmt: skip
 @click.option("--smoothing", type=click.FloatRange(min=0), callback=_finite, default=0.3, show_default=True, metavar="SECONDS", help="Time constant of the average over time.")  # fmt: skip
 @click.option("--enter", type=click.FloatRange(0, 1, min_open=True), callback=_finite, default=0.6, show_default=True, help="Smoothed evidence from which a pet is there.")  # fmt: skip

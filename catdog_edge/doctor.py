@@ -22,6 +22,7 @@ from typing import Any, Literal
 from catdog_edge import __version__, flavour
 from catdog_edge.errors import CatdogError, MissingPackageError
 from catdog_edge.files import cache_folder
+from catdog_edge.plain import plain
 from catdog_edge.processor import processor_features, processor_name
 from catdog_edge.threads import choose_threads, usable_processors
 
@@ -54,8 +55,8 @@ class Check:
 
     def __str__(self) -> str:
         mark = {"ok": "ok  ", "note": "note", "bad": "BAD "}[self.state]
-        remedy = f"\n{'':20}-> {self.remedy}" if self.remedy else ""
-        return f"{mark}  {self.name:<12}  {self.text}{remedy}"
+        remedy = f"\n{'':20}-> {plain(self.remedy)}" if self.remedy else ""
+        return f"{mark}  {self.name:<12}  {plain(self.text)}{remedy}"
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,18 @@ def _all() -> Iterator[Check]:
     yield _system()
     yield _processor()
     yield _threads()
-    yield _module("numpy", ("numpy",))
-    yield _module("cv2", flavour.OPENCVS, "imdecode")
-    onnxruntime = _module("onnxruntime", flavour.RUNTIMES, "InferenceSession")
-    yield onnxruntime
-    if onnxruntime.facts.get("loads"):
-        yield from _providers()
-        yield from _models()
+    numpy = _module("numpy", ("numpy",))
+    yield numpy
+    if numpy.facts["loads"]:
+        yield _module("cv2", flavour.OPENCVS, "imdecode")
+        onnxruntime = _module("onnxruntime", flavour.RUNTIMES, "InferenceSession")
+        yield onnxruntime
+        if onnxruntime.facts["loads"]:
+            yield from _providers()
+            yield from _models()
+    else:  # they would fail and print why, at length, and their remedies would be wrong
+        yield Check("cv2", "note", "not tried: it needs numpy", facts={"loads": False})
+        yield Check("onnxruntime", "note", "not tried: it needs numpy", facts={"loads": False})
     yield _cameras()
     yield from _disk()
 
@@ -155,8 +161,12 @@ def _module(name: str, packages: tuple[str, ...], wanted: str = "") -> Check:
     facts: dict[str, Any] = {"packages": found, "loads": False}
     try:
         module = importlib.import_module(name)
-    except ImportError as error:
-        known = flavour.explain(error) or MissingPackageError(str(error))
+    except Exception as error:  # a broken package raises what it likes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        remedy = flavour.mending(found or {packages[0]: ""})
+        known = flavour.explain(error) or MissingPackageError(
+            f"the module {name} does not load ({reason[:160]}); mend it with: {remedy}"
+        )
         text, _, remedy = str(known).partition("; ")
         return Check(name, "bad", text, remedy, facts)
     facts |= {"loads": not wanted or hasattr(module, wanted), "file": module.__file__}
@@ -242,7 +252,8 @@ def _cameras() -> Check:
     names = {}
     for device in devices:
         title = Path("/sys/class/video4linux") / device.name / "name"
-        names[str(device)] = title.read_text().strip() if title.is_file() else ""
+        raw = title.read_bytes() if title.is_file() else b""  # any bytes: a maker chose them
+        names[str(device)] = raw.decode(errors="replace").strip()
     facts: dict[str, Any] = {"devices": names}
     if not devices:
         return Check("cameras", "note", "none found (/dev/video*); files and URLs work", "", facts)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from catdog_edge.camera import Camera, Frame, State
 from catdog_edge.errors import CameraError
 from catdog_edge.motion import MotionGate
+from catdog_edge.plain import plain
 from catdog_edge.preprocess import preprocess
 from catdog_edge.spec import NEITHER, ModelSpec, Prediction
 from catdog_edge.visits import Change, Reason, Rules, Tracker
@@ -37,7 +38,8 @@ _LOOK = 0.25
 class Model(Protocol):
     """What `Events` asks: a `Classifier`, or anything else that answers a frame."""
 
-    spec: ModelSpec
+    @property
+    def spec(self) -> ModelSpec: ...
 
     def __call__(self, frame: Any) -> Prediction: ...
 
@@ -83,7 +85,8 @@ class Event:
     def __str__(self) -> str:
         stayed = "" if self.duration is None else f" after {self.duration:.1f} s"
         second = datetime.fromtimestamp(self.wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return f"{second} {self.source} {self.label} {self.event} {self.confidence:.2f}{stayed}"
+        who = plain(f"{self.source} {self.label}")
+        return f"{second} {who} {self.event} {self.confidence:.2f}{stayed}"
 
     def to_json(self) -> str:
         """One line of JSON; keys and their meaning are in `docs/stream.md`."""

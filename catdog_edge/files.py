@@ -33,7 +33,10 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(
-            prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
+            # Not all of a long name: with what is added it would be too long.
+            prefix=f".{target.stem[:40]}-",
+            suffix=target.suffix,
+            dir=target.parent,
         )
     except OSError as error:
         raise cannot_write(target, error) from error

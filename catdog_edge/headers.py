@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from catdog_edge import tiff
 from catdog_edge.errors import PictureError
 
 Kind = Literal["JPEG", "PNG", "GIF", "WebP", "BMP", "TIFF", "AVIF", "JPEG 2000", "PNM"]
@@ -44,6 +45,8 @@ class Header:
         transparent_grey: The one grey level (in the file's own bit depth) that a greyscale
             PNG declares transparent, with that bit depth.
         cmyk: A JPEG with four channels.
+        premultiplied: The decoder gives colours that are multiplied by alpha already.
+        undeclared: The fourth channel may be alpha or something else; nothing says which.
         ends_at: Where a JPEG's end marker stands, otherwise 0.
     """
 
@@ -55,6 +58,8 @@ class Header:
     transparent_grey: tuple[int, int] | None = None
     cmyk: bool = False
     ends_at: int = 0
+    premultiplied: bool = False
+    undeclared: bool = False
 
     @property
     def pixels(self) -> int:
@@ -211,10 +216,15 @@ def _bmp(data: bytes) -> Header:
 
 
 def _tiff(data: bytes) -> Header:
-    tags = _ifd(data)
-    # Photometric 2 with a fourth sample is RGB with alpha; CMYK (5) has four samples as well.
-    alpha = tags.get(262) == 2 and tags.get(277, 1) >= 4
-    return Header("TIFF", tags.get(256, 0), tags.get(257, 0), alpha)
+    seen = tiff.layout(data)
+    return Header(
+        "TIFF",
+        seen.width,
+        seen.height,
+        seen.alpha,
+        premultiplied=seen.premultiplied,
+        undeclared=seen.undeclared,
+    )
 
 
 def _pnm(data: bytes) -> Header:
@@ -234,7 +244,33 @@ def _jpeg2000(data: bytes) -> Header:
     if at < 0:
         raise PictureError("truncated: a JPEG 2000 without picture data")
     right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
-    return Header("JPEG 2000", right - left, bottom - top)
+    (channels,) = struct.unpack_from(">H", data, at + 40)
+    width, height = right - left, bottom - top
+    boxes = data[:at]  # none before a bare codestream
+    if channels in (1, 3):
+        # Of a bare grey codestream OpenCV makes no colours, so it is asked for as it is.
+        return Header("JPEG 2000", width, height, alpha=channels == 1 and not boxes)
+    if channels != 4:
+        what = "greyscale and alpha" if channels == 2 else f"{channels} channels"
+        raise _unread_jpeg2000(what)
+    colour = boxes.find(b"colr")
+    if colour >= 0:
+        method, space = boxes[colour + 4], boxes[colour + 7 : colour + 11]
+        profile = boxes[colour + 23 : colour + 27]  # an ICC profile names its colours at 16
+        if (method == 1 and space != b"\0\0\0\x10") or (method != 1 and profile != b"RGB "):
+            raise _unread_jpeg2000("four channels that are not RGB and alpha")
+    definitions = boxes.find(b"cdef")
+    if definitions >= 0:
+        (count,) = struct.unpack_from(">H", boxes, definitions + 4)
+        for number in range(min(count, 4)):
+            index, kind, _ = struct.unpack_from(">HHH", boxes, definitions + 6 + 6 * number)
+            if kind != (1 if index == 3 else 0):
+                raise _unread_jpeg2000("a fourth channel that is not plain alpha")
+    return Header("JPEG 2000", width, height, True, undeclared=bool(boxes) and definitions < 0)
+
+
+def _unread_jpeg2000(what: str) -> PictureError:
+    return PictureError(f"a JPEG 2000 with {what} is not read; save it as PNG")
 
 
 def _avif(data: bytes) -> Header:
@@ -274,27 +310,12 @@ def _positions(data: bytes, name: bytes) -> Iterator[int]:
         at = data.find(name, at + 4, 65536)
 
 
-def _ifd(data: bytes) -> dict[int, int]:
-    """First value of each short or long tag in the first directory of a TIFF or EXIF block."""
-    order = "<" if data[:2] == b"II" else ">"
-    magic, start = struct.unpack_from(order + "HI", data, 2)
-    if magic != 42:
-        raise PictureError("BigTIFF is not supported; save it as PNG")
-    (count,) = struct.unpack_from(order + "H", data, start)
-    tags = {}
-    for at in range(start + 2, start + 2 + 12 * count, 12):
-        tag, kind, _ = struct.unpack_from(order + "HHI", data, at)
-        if kind in (3, 4):
-            tags[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 8)[0]
-    return tags
-
-
 def _exif_orientation(block: bytes) -> int:
     """The orientation in an EXIF block; 1 where there is none or the block is damaged."""
     if block[:2] not in (b"II", b"MM"):
         return 1
     try:
-        orientation = _ifd(block).get(0x112, 1)
+        orientation = tiff.first_directory(block).get(0x112, 1)
     except (struct.error, PictureError):
         return 1
     return orientation if 1 <= orientation <= 8 else 1

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from catdog_edge import __version__, flavour
 from catdog_edge.errors import ModelError
+from catdog_edge.plain import plain
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 
 if TYPE_CHECKING:
@@ -85,6 +86,23 @@ class ModelFile:
             return self.shipped, None, None
         return None, None if self.path is None else str(self.path), self.data
 
+    def stamp(self) -> tuple[int, int, int] | None:
+        """What changes with the file: size, time of change, inode; `None` for bytes.
+
+        Raises:
+            ModelError: The file is not there any more.
+        """
+        if self.path is None:
+            return None
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise ModelError(
+                f"{self.name} cannot be read any more ({error.strerror}); copy it back or make a "
+                "new Classifier"
+            ) from error
+        return status.st_size, status.st_mtime_ns, status.st_ino
+
     def digest(self) -> str:
         """SHA-256 of the bytes of the model, in hex."""
         import hashlib
@@ -124,6 +142,13 @@ def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
             f"or None, got {type(model).__name__} {reprlib.repr(model)}".replace("\n", " ")
         )
     path = Path(os.fsdecode(model))
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ModelError(
+            f"{plain(str(path))}: onnxruntime opens no path that is not UTF-8; rename the file or "
+            "its folder, or give the bytes"
+        ) from None
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -272,6 +297,9 @@ def spec_of(session: onnxruntime.InferenceSession, file: ModelFile) -> ModelSpec
     for name in wanted:
         if name not in outputs:
             raise _differs(file, f"an output {name}", found)
+    for name in (PROBABILITIES, KNOWN):
+        if name in outputs and outputs[name].type != "tensor(float)":
+            raise _differs(file, f"{name} tensor(float)", f"{name} {outputs[name].type}")
     shape = outputs[PROBABILITIES].shape
     if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != len(spec.labels)):
         raise _differs(file, f"the output {PROBABILITIES} ['N', {len(spec.labels)}]", found)

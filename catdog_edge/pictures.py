@@ -9,6 +9,7 @@ everywhere. Knows nothing of data sets, models or the size that a model wants.
 - Animated files give their first frame.
 - What is too large is refused by the size in its header, before a decoder sees it.
 - Truncated files are refused, also where the decoder would fill the rest with grey.
+- TIFF and JPEG 2000 of kinds that the decoder gives wrong colours of are refused by name.
 
 Colour profiles are not applied: a camera's frames have none, and the model is small enough
 not to care.
@@ -17,7 +18,10 @@ not to care.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +31,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from catdog_edge import flavour
 from catdog_edge.errors import PictureError
 from catdog_edge.headers import Header, read_header
+
+flavour.opencv()  # what is only partly there is told now, not at the first picture
 
 MAX_PIXELS = 120_000_000
 """Largest picture that is decoded: 120 megapixels (12000 x 10000), 360 MB as BGR."""
@@ -65,10 +72,23 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
     Raises:
         PictureError: It cannot be read; the message is the reason without the name.
     """
+    return decode_picture(read_bytes(path), max_pixels=max_pixels)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file, of a regular one and of no more than `MAX_BYTES`.
+
+    Raises:
+        PictureError: It cannot be read; the message is the reason without the name.
+    """
     file = Path(path)
     try:
-        if file.is_dir():
+        status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise PictureError("not a picture: it is a folder")
+        if not stat.S_ISREG(status.st_mode):
+            # Whoever opens a pipe waits for its other end, maybe for ever.
+            raise PictureError("not a picture file: it is a pipe, a socket or a device")
         with file.open("rb") as stream:
             # One byte more than allowed is enough to know, whatever the file system says.
             data = stream.read(MAX_BYTES + 1)
@@ -76,7 +96,10 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
         raise PictureError("there is no such file") from error
     except OSError as error:
         raise PictureError(f"cannot be opened: {error.strerror or error}") from error
-    return decode_picture(data, max_pixels=max_pixels)
+    except ValueError as error:  # a zero byte in the name
+        raise PictureError("no file can have such a name") from error
+    check_size(len(data))
+    return data
 
 
 def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Frame:
@@ -125,13 +148,14 @@ def check_size(size: int) -> None:
 def quiet() -> Iterator[None]:
     """Keep OpenCV from writing to stderr about files that are reported by name anyway.
 
-    The level is the process's own, so this is for the outermost caller; it may be nested and
-    entered from several threads.
+    libjpeg knows no levels and writes for itself; it is kept silent too, where the C library
+    allows it. What Python writes to stderr meanwhile comes through. All of this is the process's
+    own, so this is for the outermost caller; it may be nested and entered from several threads.
     """
     global _quiet_depth, _quiet_saved
     with _quiet_lock:
         if _quiet_depth == 0:
-            _quiet_saved = _logging().getLogLevel()
+            _quiet_saved = _logging().getLogLevel(), _swap_c_stderr()
             _logging().setLogLevel(0)
         _quiet_depth += 1
     try:
@@ -140,7 +164,40 @@ def quiet() -> Iterator[None]:
         with _quiet_lock:
             _quiet_depth -= 1
             if _quiet_depth == 0:
-                _logging().setLogLevel(_quiet_saved)
+                level, stderr = _quiet_saved
+                _logging().setLogLevel(level)
+                _swap_c_stderr(stderr)
+
+
+def _swap_c_stderr(stream: int | None = None) -> int | None:
+    """Let C code write its messages to another stream, or to nowhere.
+
+    File descriptor 2 stays as it is, and so does what Python writes to it.
+
+    Returns:
+        The stream before; `None`, and nothing is done, where the C library is not glibc: in
+        others the variable may not be written to.
+    """
+    found = _c_stderr()
+    if found is None:
+        return None
+    variable, nowhere = found
+    before, variable.value = variable.value, nowhere if stream is None else stream
+    return before
+
+
+@functools.cache
+def _c_stderr() -> tuple[ctypes.c_void_p, int] | None:
+    """The variable `stderr` of glibc, and a stream that leads nowhere."""
+    try:
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version  # noqa: B018
+        library.fopen.restype = ctypes.c_void_p
+        nowhere = library.fopen(os.fsencode(os.devnull), b"w")
+        variable = ctypes.c_void_p.in_dll(library, "stderr")
+    except (OSError, TypeError, AttributeError, ValueError):
+        return None
+    return (variable, nowhere) if nowhere and variable.value else None
 
 
 def _logging() -> Any:
@@ -175,7 +232,6 @@ def _decodes(kind: str, animated: bool) -> bool:
 
 def _on_white(pixels: npt.NDArray[Any], header: Header) -> Frame:
     """Lay transparent pixels on white; `uint8` or `uint16`, 1, 3 or 4 channels, to BGR."""
-    premultiplied = header.kind == "TIFF" and pixels.dtype == np.uint8
     transparent = None
     if header.transparent_grey is not None and pixels.ndim == 2:
         # OpenCV leaves out the transparent level of a greyscale PNG.
@@ -193,12 +249,18 @@ def _on_white(pixels: npt.NDArray[Any], header: Header) -> Frame:
     colour, alpha = pixels[..., :3], pixels[..., 3:]
     if (alpha == 255).all():
         return np.asarray(colour, np.uint8)
-    # (255 - alpha) of white shows through; uint16 holds 255 * 255 + 127.
+    if header.undeclared:
+        raise PictureError(
+            f"a {header.kind} that does not say whether its fourth channel is alpha is not read; "
+            "save it as PNG"
+        )
+    # (255 - alpha) of white shows through.
     opaque = alpha.astype(np.uint16)
-    white = 255 * (255 - opaque) + 127
-    weight = np.uint16(255) if premultiplied else opaque
-    seen = (colour.astype(np.uint16) * weight + white) // 255
-    return np.asarray(np.minimum(seen, 255), np.uint8)
+    if header.premultiplied:
+        # Colours above their alpha are not allowed, but occur.
+        return np.asarray(np.minimum(colour + (255 - opaque), 255), np.uint8)
+    # uint16 holds 255 * 255 + 127.
+    return np.asarray((colour * opaque + (255 * (255 - opaque) + 127)) // 255, np.uint8)
 
 
 def _ran_dry(data: bytes, pixels: npt.NDArray[Any], flags: int, header: Header) -> bool:

@@ -6,6 +6,7 @@ Knows files and names; the classifier and the one way of reading pictures do the
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,13 +18,17 @@ import cv2
 from catdog_edge import annotate
 from catdog_edge.classifier import Classifier
 from catdog_edge.errors import CatdogError, PictureError
-from catdog_edge.files import written_whole
+from catdog_edge.files import cannot_write, written_whole
 from catdog_edge.pictures import is_picture, read_picture
+from catdog_edge.plain import plain
 from catdog_edge.preprocess import Frame
 from catdog_edge.spec import Prediction
 
 BAR = 10
 """Characters of a full bar in the table."""
+
+LONGEST = 255
+"""Bytes of the longest name of a file that common file systems take."""
 
 
 @dataclass(frozen=True)
@@ -33,37 +38,40 @@ class Answer:
     Attributes:
         file: As it was named or found.
         prediction: The answer; `None` where the picture could not be read.
-        error: Why not, in one line; empty where there is an answer.
+        error: Why not, in one line, or why there is no drawn copy; empty where all went well.
         saved: Where the drawn copy is, if one was wanted.
+        numbered: Whether the copy has a number, since the picture's name was taken.
     """
 
     file: Path
     prediction: Prediction | None
     error: str = ""
     saved: Path | None = None
+    numbered: bool = False
 
     @property
     def name(self) -> str:
-        """The file's name as it can be printed, whatever bytes it is made of."""
-        return os.fsencode(self.file).decode("utf-8", "replace")
+        """The file's name as text, whatever bytes it is made of."""
+        return _text(self.file)
 
     def to_json(self) -> str:
         """One line of JSON: file, and label, confidence, probabilities or else an error."""
         document: dict[str, object] = {"file": self.name}
-        if self.prediction is None:
-            document["error"] = self.error
-        else:
+        if self.prediction is not None:
             document |= json.loads(self.prediction.to_json())
+        if self.error:
+            document["error"] = self.error
         if self.saved is not None:
-            document["saved"] = str(self.saved)
+            document["saved"] = _text(self.saved)
         return json.dumps(document, ensure_ascii=False)
 
     def __str__(self) -> str:
         if self.prediction is None:
-            return f"{'-':<10} {'':4}  {'':{BAR}}  {self.name} ({self.error})"
+            return f"{'-':<10} {'':4}  {'':{BAR}}  {plain(f'{self.name} ({self.error})')}"
         share = round(BAR * self.prediction.confidence)
         bar = "#" * share + "." * (BAR - share)
-        return f"{self.prediction.label:<10} {self.prediction.confidence:.2f}  {bar}  {self.name}"
+        label = plain(self.prediction.label)
+        return f"{label:<10} {self.prediction.confidence:.2f}  {bar}  {plain(self.name)}"
 
 
 HEADER = f"{'answer':<10} {'sure':4}  {'':{BAR}}  picture"
@@ -76,38 +84,78 @@ def gather(
 
     Args:
         names: Files, folders (searched below as well), patterns like `shots/*.jpg`, or `-`.
-        listed: The lines that `-` stands for.
-
+        listed: What `-` stands for: names as in `names`, `-` apart.
         leave_out: A folder whose pictures do not count when folders are searched: that of
             the drawn copies.
 
     Returns:
-        Files. What does not exist, a folder without pictures and a pattern that fits
-        nothing are kept: they are reported with the others.
+        Files. What does not exist, a folder that cannot be read or has no pictures, and a
+        pattern that fits nothing are kept: they are reported with the others. What a search
+        finds under several names, through links, is there once.
+
+    Raises:
+        CatdogError: A folder is that of the drawn copies, or lies in it.
     """
+    spared = None if leave_out is None else Path(os.path.realpath(leave_out))
     found: dict[Path, None] = {}
-    for name in names:
-        if name == "-":
-            lines = (raw.rstrip("\r\n") for raw in listed)
-            found |= dict.fromkeys(Path(line) for line in lines if line)
-            continue
+    seen: set[str] = set()
+    for name in _all_names(names, listed):
+        searched = True
         if os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises where a name is too long
-            files = sorted(
-                file
-                for file in Path(name).rglob("*")
-                if is_picture(file) and file.is_file() and not _below(file, leave_out)
-            )
+            files = _search(Path(name), spared)
         elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110
             files = [Path(file) for file in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
             files = [file for file in files if file.is_file()]
         else:
-            files = [Path(name)]
-        found |= dict.fromkeys(files or [Path(name)])
+            files, searched = [], False
+        for file in files or [Path(name)]:
+            real = os.path.realpath(file) if "\0" not in str(file) else str(file)
+            if not (searched and real in seen):
+                found[file] = None
+            seen.add(real)
     return list(found)
 
 
-def _below(file: Path, folder: Path | None) -> bool:
-    return folder is not None and folder.absolute() in file.absolute().parents
+def listed_names(data: bytes) -> list[str]:
+    """The names in a list: ended by zero bytes, as of `find -print0`, or one a line."""
+    if b"\0" in data:
+        parts = data.split(b"\0")
+    else:
+        parts = [line.rstrip(b"\r") for line in data.split(b"\n")]
+    return [os.fsdecode(part) for part in parts if part]
+
+
+def _all_names(names: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if name == "-":
+            yield from (line for line in listed if line)
+        else:
+            yield name
+
+
+def _search(folder: Path, spared: Path | None) -> list[Path]:
+    """Pictures below a folder, and what cannot be searched."""
+    if spared is not None and _is_below(folder, spared):
+        raise CatdogError(
+            f"{folder} is where --save puts the drawn copies, which are not answered again; "
+            "choose another folder for --save"
+        )
+    refused: list[Path] = []
+
+    def refuse(error: OSError) -> None:
+        refused.append(Path(error.filename))
+
+    files = []
+    for place, _, names in os.walk(folder, onerror=refuse):
+        inside = [Path(place, name) for name in names if is_picture(name)]
+        files += [file for file in inside if file.is_file()]
+    if spared is not None:
+        files = [file for file in files if not _is_below(file, spared)]
+    return sorted([*files, *refused])
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(folder)
 
 
 def answers(
@@ -121,11 +169,14 @@ def answers(
         save: A folder for copies with the answer drawn on.
 
     Raises:
-        CatdogError: A copy cannot be written.
+        CatdogError: The folder for copies cannot be made. A copy that cannot be written is
+            an answer with an error.
     """
-    files = list(files)
-    # No copy takes the place of a picture that was named, nor of another copy.
-    taken = {Path(os.path.realpath(file)) for file in files} if save is not None else set()
+    if save is not None:
+        try:
+            save.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(save, error) from error
     for file in files:
         try:
             frame = read_picture(file)
@@ -133,30 +184,71 @@ def answers(
             yield Answer(file, None, _why(file, error))
             continue
         prediction = classifier(frame)
-        saved = None if save is None else _save(file, frame, prediction, save, taken)
-        yield Answer(file, prediction, saved=saved)
+        if save is None:
+            yield Answer(file, prediction)
+            continue
+        try:
+            saved, number = _save(file, annotate.draw(frame, prediction), save)
+        except CatdogError as error:
+            yield Answer(file, prediction, str(error))
+        else:
+            yield Answer(file, prediction, saved=saved, numbered=number > 1)
 
 
 def _why(file: Path, error: PictureError) -> str:
     if os.path.isdir(file):  # noqa: PTH112
+        try:
+            os.scandir(file).close()
+        except OSError as reason:
+            return f"this folder cannot be searched: {reason.strerror or reason}"
         return "there are no pictures in this folder"
     if glob.has_magic(str(file)) and not os.path.exists(file):  # noqa: PTH110
         return "no file fits this pattern"
     return str(error)
 
 
-def _save(file: Path, frame: Frame, prediction: Prediction, folder: Path, taken: set[Path]) -> Path:
-    """Write the drawn copy under the picture's name, numbered where that is taken."""
+def _save(file: Path, drawn: Frame, folder: Path) -> tuple[Path, int]:
+    """Write a drawn copy under the picture's name, numbered where that is taken.
+
+    Returns:
+        The copy, and its number: 1 where it has the picture's own name.
+
+    Raises:
+        CatdogError: It cannot be written.
+    """
     ending = file.suffix.lower()
     ending = ending if ending in (".jpg", ".jpeg", ".png") else ".png"
-    target, number = folder / f"{file.stem}{ending}", 1
-    while Path(os.path.realpath(target)) in taken:
-        number += 1
-        target = folder / f"{file.stem}-{number}{ending}"
-    taken.add(Path(os.path.realpath(target)))
-    coded, data = cv2.imencode(ending, annotate.draw(frame, prediction))
+    coded, data = cv2.imencode(ending, drawn)
     if not coded:
-        raise CatdogError(f"cannot write {target}: OpenCV has no writer for {ending}")
-    with written_whole(target) as temporary:
-        temporary.write_bytes(data.tobytes())
-    return target
+        raise CatdogError(f"cannot write a copy: OpenCV has no writer for {ending}")
+    target, number = _free(folder, file.stem, ending)
+    try:
+        with written_whole(target) as temporary:
+            temporary.write_bytes(data.tobytes())
+    except BaseException:
+        target.unlink(missing_ok=True)  # what held the name
+        raise
+    return target, number
+
+
+def _free(folder: Path, stem: str, ending: str) -> tuple[Path, int]:
+    """Take a name that no file has, by making it: nobody's file is overwritten."""
+    for number in itertools.count(1):
+        tail = ending if number == 1 else f"-{number}{ending}"
+        short = stem
+        while len(os.fsencode(short + tail)) > LONGEST:
+            short = short[:-1]
+        target = folder / f"{short}{tail}"
+        try:
+            target.open("xb").close()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise cannot_write(target, error) from error
+        return target, number
+    raise AssertionError("there are endlessly many numbers")
+
+
+def _text(path: Path) -> str:
+    """A path as text that any program reads, whatever bytes it is made of."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -14,8 +14,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from catdog_edge import flavour
+
 if TYPE_CHECKING:
     from catdog_edge.spec import ResizeStep
+
+flavour.opencv()  # what is only partly there is told now, not at the first frame
 
 Frame = npt.NDArray[np.uint8]
 

@@ -205,15 +205,21 @@ def _make(
     options = session_options(settings)
     # Its complaints are wanted here: they are caught and become our message.
     options.log_severity_level = 2
-    name, values = pairs[0]
-    if by_plugin(name):
-        others = [other for other, _ in pairs[1:] if other != NAMES["cpu"]]
+    plugged = next((pair for pair in pairs if by_plugin(pair[0])), None)
+    name, values = plugged or pairs[0]
+    if plugged is not None:
+        chosen = openvino_plugin.choose_devices(values)
+        others = [other for other, _ in pairs if other not in (name, NAMES["cpu"])]
         if others:
             raise ProviderError(
                 f"openvino does not run together with {', '.join(map(short_name, others))}; "
                 "list it alone or before cpu"
             )
-        chosen = openvino_plugin.choose_devices(values)
+        if pairs[0] is not plugged:
+            raise ProviderError(
+                "openvino does not run after cpu, which takes the whole model; list it alone or "
+                "before cpu"
+            )
         rest = {key: value for key, value in values.items() if key != "device_type"}
         rest.setdefault("num_of_threads", str(settings.threads))
         options.add_provider_for_devices(chosen, rest)
@@ -253,9 +259,15 @@ def _not_built(provider: str, available: Sequence[str]) -> str:
         "openvino": "pip install 'catdog-edge[openvino]'",
         "coreml": "it needs macOS",
     }.get(provider, "install the build of onnxruntime that has it")
+    installed = flavour.builds(flavour.RUNTIMES)
+    what = f"{build()} is"
+    if len(installed) > 1 and provider in ("cuda", "tensorrt", "openvino"):
+        what = f"{build()} overwrite each other's files, and what is left is"
+        keep = "onnxruntime-openvino" if provider == "openvino" else "onnxruntime-gpu"
+        if keep in installed:
+            remedy = flavour.mending(installed, keep)
     return (
-        f"{provider} does not run here: {build()} is built without it (it has: {has}); "
-        f"{remedy}{INSTEAD}"
+        f"{provider} does not run here: {what} built without it (it has: {has}); {remedy}{INSTEAD}"
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from catdog_edge.errors import ModelError
+from catdog_edge.plain import plain
 
 SCHEMA = 1
 """Version of the JSON form. Raised when an older reader would misread a newer spec."""
@@ -51,6 +52,8 @@ class ResizeStep:
         _one_of("interpolation", self.interpolation, get_args(Interpolation))
         _positive("resize height", self.height)
         _positive("resize width", self.width)
+        if not isinstance(self.shrink_only, bool):
+            raise ValueError(f"shrink_only must be true or false, got {self.shrink_only!r}")
 
 
 def squash(height: int, width: int) -> tuple[ResizeStep, ...]:
@@ -74,7 +77,7 @@ class Normalization:
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+            if len(values) != 3 or not all(_is_number(value) for value in values):
                 raise ValueError(f"normalisation {name} must be three finite numbers, got {values}")
         if min(self.std) <= 0:
             raise ValueError(f"normalisation std must be positive, got {self.std}")
@@ -139,14 +142,14 @@ class ModelSpec:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        if self.schema != SCHEMA:
+        if self.schema != SCHEMA or isinstance(self.schema, (bool, float)):
             raise ValueError(f"schema must be {SCHEMA}, got {self.schema}")
-        if not self.architecture:
+        if not isinstance(self.architecture, str) or not self.architecture:
             raise ValueError("architecture must be named")
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels must be two or more different names, got {self.labels}")
         if not all(isinstance(label, str) and label for label in self.labels):
             raise ValueError(f"labels must be non-empty strings, got {self.labels}")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels must be two or more different names, got {self.labels}")
         if NEITHER in self.labels:
             raise ValueError(f"{NEITHER!r} cannot be a class: it is the answer of a rejection")
         _positive("height", self.height)
@@ -157,8 +160,14 @@ class ModelSpec:
             raise ValueError("the last resize step cannot be shrink_only")
         _one_of("layout", self.layout, get_args(Layout))
         _one_of("precision", self.precision, get_args(Precision))
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if not (_is_number(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature must be positive, got {self.temperature!r}")
+        for name in ("trained_on", "metrics"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} must be values by name, got {getattr(self, name)!r}")
+        for name in ("tool_version", "git_commit"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be text, got {getattr(self, name)!r}")
 
     @property
     def logits(self) -> int:
@@ -193,14 +202,14 @@ class ModelSpec:
         """
         try:
             document = json.loads(text)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ModelError(
                 f"{source}: the spec in it is damaged ({error}); export the model again"
             ) from error
         if not isinstance(document, dict):
             raise ModelError(f"{source}: the spec in it is damaged; export the model again")
         schema = document.get("schema")
-        if isinstance(schema, int) and schema > SCHEMA:
+        if isinstance(schema, (int, float)) and schema > SCHEMA:
             raise ModelError(
                 f"{source}: its spec has schema {schema}, this catdog-edge reads up to {SCHEMA}; "
                 "upgrade with: pip install --upgrade catdog-edge"
@@ -211,6 +220,9 @@ class ModelSpec:
                 f"{source}: the spec in it lacks {missing[0]!r}; export the model again"
             )
         try:
+            for name in ("labels", "resize"):
+                if not isinstance(document[name], list):
+                    raise ValueError(f"{name} must be a list, got {document[name]!r:.80}")
             document["labels"] = tuple(document["labels"])
             document["resize"] = tuple(ResizeStep(**step) for step in document["resize"])
             normalization = document["normalization"]
@@ -218,6 +230,8 @@ class ModelSpec:
                 mean=tuple(normalization["mean"]), std=tuple(normalization["std"])
             )
             if document.get("rejection") is not None:
+                if not _is_number(document["rejection"]["threshold"]):
+                    raise ValueError("the rejection's threshold is not a number")
                 document["rejection"] = Rejection(**document["rejection"])
             return cls(**document)
         except KeyError as error:
@@ -254,7 +268,7 @@ class Prediction:
             raise ValueError(f"{self.label!r} is none of {self.labels}")
 
     def __str__(self) -> str:
-        return f"{self.label} {self.confidence:.2f}"
+        return f"{plain(self.label)} {self.confidence:.2f}"
 
     def to_json(self) -> str:
         """One line of JSON: label, confidence, probabilities by class."""
@@ -269,6 +283,16 @@ class Prediction:
             },
             ensure_ascii=False,
         )
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a finite number, and a float can hold it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:

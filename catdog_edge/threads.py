@@ -8,11 +8,10 @@ for each other.
 from __future__ import annotations
 
 import math
+import operator
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from catdog_edge.errors import CatdogError
 
@@ -50,10 +49,13 @@ def choose_threads(asked: int | None = None, root: Path = Path("/")) -> Threads:
         CatdogError: The variable is not a positive integer.
     """
     if asked is not None:
-        whole = isinstance(asked, (int, np.integer)) and not isinstance(asked, bool)
-        if not whole or not 1 <= asked <= MOST:
+        try:
+            count = 0 if isinstance(asked, bool) else operator.index(asked)  # NumPy's numbers, too
+        except TypeError:
+            count = 0
+        if not 1 <= count <= MOST:
             raise ValueError(f"threads must be a whole number in 1..{MOST} or None, got {asked!r}")
-        return Threads(int(asked), "the argument")
+        return Threads(count, "the argument")
     named = os.environ.get(VARIABLE, "").strip()
     if named:
         if not named.isdecimal() or not 1 <= int(named) <= MOST:

@@ -17,6 +17,9 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+from catdog_edge import flavour
 
 REMEDIES = {
     "cuda": "install NVIDIA's driver and: pip install 'onnxruntime-gpu[cuda,cudnn]'",
@@ -57,7 +60,10 @@ def caught_stderr() -> Iterator[Caught]:
     """
     caught = Caught()
     printed = io.StringIO()
-    with _redirecting, tempfile.TemporaryFile() as store:
+    with _redirecting, _store() as store:
+        if store is None:
+            yield caught
+            return
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()
         try:
@@ -82,6 +88,17 @@ def caught_stderr() -> Iterator[Caught]:
             caught.text += _ESCAPES.sub("", line)
         else:
             print(line, end="")
+
+
+def _store() -> contextlib.AbstractContextManager[IO[bytes] | None]:
+    """A file without a name; `None` where there is no room for one: then nothing is caught."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        if sys.platform == "linux":  # a read-only device without a temporary folder
+            with contextlib.suppress(OSError):
+                return os.fdopen(os.memfd_create("stderr"), "w+b")
+        return contextlib.nullcontext()
 
 
 def _divide(raw: str) -> tuple[str, str]:
@@ -122,6 +139,14 @@ def explain(provider: str, text: str, build: str) -> str:
     else:
         reason = f"{_gist(text) or 'ONNX Runtime left it out without a word'}{wants}"
     remedy = REMEDIES.get(provider, "read ONNX Runtime's page about it")
+    if provider == "cuda" and "onnxruntime-gpu" in build:
+        offered = flavour.extras("onnxruntime-gpu")
+        if not {"cuda", "cudnn"} <= offered:
+            # An older build has no such extras, and pip would do nothing but warn.
+            remedy = (
+                "install NVIDIA's driver and a newer build: "
+                "pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'"
+            )
     return f"{provider} does not run here: {reason}; {remedy}"
 
 

@@ -9,17 +9,21 @@ import csv
 import sys
 from pathlib import Path
 
-from catdog_edge import Classifier, PictureError
+from catdog_edge import CatdogError, Classifier, PictureError
 from catdog_edge.pictures import is_picture, read_picture
 
 if len(sys.argv) < 3:
     sys.exit("usage: python folder_to_csv.py FOLDER FILE.csv [MODEL]")
 folder, target = Path(sys.argv[1]), Path(sys.argv[2])
-pets = Classifier(*sys.argv[3:4])
 files = sorted(file for file in folder.rglob("*") if is_picture(file))
 if not files:
     sys.exit(f"folder_to_csv.py: there are no pictures in {folder}")
-with target.open("w", newline="", encoding="utf-8") as stream:
+try:
+    pets = Classifier(*sys.argv[3:4])
+    stream = target.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+except (CatdogError, OSError) as error:
+    sys.exit(f"folder_to_csv.py: {error}")
+with stream:
     rows = csv.writer(stream)
     rows.writerow(["file", "label", *pets.spec.labels])
     for start in range(0, len(files), 16):

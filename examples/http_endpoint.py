@@ -8,11 +8,8 @@ from __future__ import annotations
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from catdog_edge import Classifier, PictureError
+from catdog_edge import CatdogError, Classifier, PictureError
 from catdog_edge.pictures import decode_picture
-
-port = sys.argv[1] if len(sys.argv) > 1 else "8000"
-pets = Classifier(*sys.argv[2:3])
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -21,7 +18,7 @@ class Endpoint(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Read the picture, answer with one line of JSON."""
         said = self.headers.get("Content-Length", "")
-        length = min(int(said) if said.isdecimal() else 0, 20_000_000)
+        length = int(said) if said.isdecimal() and len(said) < 9 else 0  # below 100 MB
         try:
             status, text = 200, pets(decode_picture(self.rfile.read(length))).to_json()
         except PictureError as error:
@@ -31,9 +28,11 @@ class Endpoint(BaseHTTPRequestHandler):
         self.wfile.write(text.encode() + b"\n")
 
 
+port = sys.argv[1] if len(sys.argv) > 1 else "8000"
 try:
+    pets = Classifier(*sys.argv[2:3])
     server = ThreadingHTTPServer(("127.0.0.1", int(port)), Endpoint)
-except (OSError, OverflowError, ValueError) as error:
-    sys.exit(f"http_endpoint.py: {port} cannot be the port ({error}); give a free number")
+except (CatdogError, OSError, OverflowError, ValueError) as error:
+    sys.exit(f"http_endpoint.py, on port {port}: {error}")
 print(f"listening on port {server.server_port}", flush=True)
 server.serve_forever()

@@ -9,10 +9,13 @@ import sys
 
 import cv2
 
-from catdog_edge import Classifier
+from catdog_edge import CatdogError, Classifier
 
 source = sys.argv[1] if len(sys.argv) > 1 else "0"
-pets = Classifier(*sys.argv[2:3])
+try:
+    pets = Classifier(*sys.argv[2:3])
+except CatdogError as error:
+    sys.exit(f"loop.py: {error}")
 camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
 if not camera.isOpened():
     sys.exit(f"loop.py: {source} does not open; give a video file, a URL or a camera's number")

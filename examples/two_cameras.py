@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 
-from catdog_edge import Classifier
+from catdog_edge import CatdogError, Classifier
 
 
 def watch(source: str, pets: Classifier) -> int:
@@ -30,7 +30,10 @@ def watch(source: str, pets: Classifier) -> int:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit("usage: python two_cameras.py SOURCE SOURCE [MODEL]")
-    with Classifier(*sys.argv[3:4]) as classifier, ThreadPoolExecutor(2) as pool:
-        counts = list(pool.map(lambda source: watch(source, classifier), sys.argv[1:3]))
+    try:
+        with Classifier(*sys.argv[3:4]) as pets, ThreadPoolExecutor(2) as pool:
+            counts = list(pool.map(lambda source: watch(source, pets), sys.argv[1:3]))
+    except CatdogError as error:
+        sys.exit(f"two_cameras.py: {error}")
     print(f"{sum(counts)} frames", file=sys.stderr)
     sys.exit(0 if all(counts) else 1)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from smalldisk import small_disk
 
 torch = pytest.importorskip("torch", reason="checkpoints need torch; install [train]")
 pytestmark = pytest.mark.train
@@ -115,3 +116,11 @@ def test_saving_into_a_file_instead_of_a_folder_is_one_line(tmp_path: Path) -> N
     (tmp_path / "file").write_text("x")
     with pytest.raises(CatdogError, match="cannot write"):
         save_checkpoint(tmp_path / "file" / "best.pt", {}, SPEC)
+
+
+def test_a_full_disk_is_called_full(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "256k") as disk:
+        with pytest.raises(CatdogError, match="the disk is full") as caught:
+            save_checkpoint(disk / "best.pt", {"weight": torch.zeros(1_000_000)}, SPEC)
+        assert "\n" not in str(caught.value)
+        assert not list(disk.iterdir())

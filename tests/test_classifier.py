@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import shutil
@@ -23,6 +24,7 @@ pytest.importorskip("cv2")
 import catdog_edge
 from catdog_edge import Classifier, ModelError, Prediction
 from catdog_edge.binding import BoundRunner
+from catdog_edge.classifier import _OWN, _few
 from catdog_edge.modelfile import ZOO, shipped_models
 
 DATA = Path(__file__).parent / "data"
@@ -574,3 +576,145 @@ def test_memory_stays_where_it_was(pets: Classifier) -> None:
         pets.probabilities([frame, frame])
     # 10,000 runs; one leaked result of 8 bytes plus its objects each would be over 1 MB.
     assert (pages() - before) * 4096 < 1_000_000
+
+
+@needs_fork
+@pytest.mark.parametrize("change", ["other", "gone", "same"])
+def test_a_forked_child_never_mixes_two_models(change: str, tmp_path: Path) -> None:
+    """It opens the very file of its parent, or says that there is another one now."""
+    file = tmp_path / "live.onnx"
+    shutil.copy(TINY, file)
+    other = {"other": DATA / "tiny_rejecting.onnx", "gone": None, "same": file}[change]
+    program = textwrap.dedent(f"""
+        import os, shutil
+        import numpy as np
+        from catdog_edge import Classifier, ModelError
+        pets = Classifier({str(file)!r}, "cpu")
+        before, spec = repr(pets), pets.spec
+        frame = np.full((40, 40, 3), (0, 0, 200), np.uint8)
+        if {change!r} == "other":
+            shutil.copy({str(other)!r}, "new.onnx")
+            os.replace("new.onnx", {str(file)!r})
+        elif {change!r} == "gone":
+            os.remove({str(file)!r})
+        if os.fork() == 0:
+            for _ in range(2):
+                try:
+                    print(pets(frame).label)
+                except ModelError as error:
+                    print(error)
+            assert (repr(pets), pets.spec) == (before, spec)
+            print("end", flush=True)
+            os._exit(0)
+        os.wait()
+        print(pets(frame).label)
+    """)
+    done = fresh(program, tmp_path)
+    *said, end, parent = done.stdout.splitlines()
+    assert (end, parent, len(said)) == ("end", "cat", 2), done.stderr
+    wanted = {"other": "has changed since it was opened", "gone": "any more", "same": "cat"}
+    for line in said:
+        assert wanted[change] in line
+        assert change == "same" or line.startswith(str(file))
+
+
+def test_numpy_scalars_are_numbers() -> None:
+    pets = Classifier(TINY, "cpu", np.int64(1), np.float32(0.9), spin=np.int32(200))  # type: ignore[arg-type]
+    assert pets(GREY).label == "neither"
+    assert pickle.loads(pickle.dumps(pets))(GREY).label == "neither"
+    rejecting = DATA / "tiny_rejecting.onnx"
+    assert Classifier(rejecting, "cpu", reject=np.False_, spin=np.False_).reject is None  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="reject must be"):
+        Classifier(TINY, reject=np.True_)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="spin must be"):
+        Classifier(TINY, spin=np.float64(0.5))  # type: ignore[arg-type]
+
+
+class Answering:
+    """A session whose answers are spoilt on the way."""
+
+    def __init__(self, session: Any, spoil: Any) -> None:
+        self._session, self._spoil = session, spoil
+
+    def run(self, outputs: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        results = self._session.run(outputs, feeds)
+        self._spoil(results)
+        return results
+
+
+def test_answers_that_are_not_numbers_are_an_error() -> None:
+    for column, value in ((0, np.nan), (1, np.nan), (0, np.inf), (1, -np.inf)):
+
+        def spoil(results: list[np.ndarray], column: int = column, value: float = value) -> None:
+            results[0][-1, column] = value
+
+        pets = Classifier(TINY, "cpu")
+        pets._session = Answering(pets._session, spoil)
+        several = [pets.batch, pets.probabilities]
+        if value != -np.inf:  # then the largest one is a number
+            several.append(pets.scores)
+        with pytest.raises(ModelError, match=r"tiny\.onnx: its answers are not numbers"):
+            pets(RED)
+        for call in several:
+            with pytest.raises(ModelError, match=r"tiny\.onnx: its answers are not numbers"):
+                call([RED, BLUE])
+
+    def spoil_known(results: list[np.ndarray]) -> None:
+        results[1][:] = np.nan
+
+    pets = Classifier(DATA / "tiny_known.onnx", "cpu")
+    pets._session = Answering(pets._session, spoil_known)
+    for call in (pets, lambda frame: pets.scores([frame])):
+        with pytest.raises(ModelError, match="not numbers"):
+            call(RED)
+
+
+class Counting(Classifier):
+    """A subclass with arguments and a state of its own."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        super().__init__(TINY, "cpu", threads=1)
+        self.count = 0
+
+    def __call__(self, frame: Any) -> Prediction:
+        self.count += 1
+        return super().__call__(frame)
+
+
+def through_pickle(one: Any) -> Any:
+    return pickle.loads(pickle.dumps(one))
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, through_pickle])
+def test_a_subclass_travels_as_what_it_is(way: Any) -> None:
+    before = Counting("porch")
+    before(RED)
+    after = way(before)
+    assert type(after) is Counting
+    assert (after.title, after.count) == ("porch", 1)
+    assert after(BLUE).label == "dog"
+    assert (before.count, after.count) == (1, 2)
+    assert vars(Classifier(TINY, "cpu")).keys() == _OWN
+
+
+def test_a_closed_one_neither_begins_nor_travels() -> None:
+    pets = Classifier(TINY, "cpu")
+    pets.close()
+    for way in (pets.__enter__, lambda: pickle.dumps(pets), lambda: copy.copy(pets)):
+        with pytest.raises(ModelError, match="closed"):
+            way()
+
+
+@pytest.mark.parametrize("name", ["spec", "path", "provider", "reason", "threads", "reject"])
+def test_what_it_is_made_with_cannot_be_changed(pets: Classifier, name: str) -> None:
+    before = getattr(pets, name)
+    with pytest.raises(AttributeError):
+        setattr(pets, name, 0.5)
+    assert getattr(pets, name) == before
+
+
+def test_many_labels_are_not_all_in_the_repr() -> None:
+    assert _few(["a", "b"]) == "['a', 'b']"
+    text = _few([f"class {index}" for index in range(1000)])
+    assert text == "['class 0', 'class 1', 'class 2', 'class 3', 'class 4', ... 1000 in all]"

@@ -347,6 +347,57 @@ def test_rows_without_files_count_as_skipped(tmp_path: Path) -> None:
     }
 
 
+def test_the_error_names_a_list_of_all_that_cannot_be_used(
+    tmp_path: Path, cache_folder: Path
+) -> None:
+    files = named(50) | {f"cat.{100 + number}.jpg": b"no picture" for number in range(6)}
+    with pytest.raises(DataError, match=r"take them out of the data, all are listed in") as caught:
+        open_dataset(write(tmp_path / "set", files))
+    (listed,) = cache_folder.glob("*/skipped.csv")
+    assert str(listed) in str(caught.value)
+    assert len(list(csv.DictReader(listed.open(encoding="utf-8")))) == 6
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_pipes_and_devices_with_the_names_of_pictures_are_skipped(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", named())
+    os.mkfifo(folder / "cat.100.jpg")
+    (folder / "dog.100.jpg").symlink_to("/dev/zero")
+    assert len(open_dataset(folder).items) == 80
+    skipped = {entry.file: entry.reason for entry in open_dataset(folder).skipped}
+    assert set(skipped) == {"cat.100.jpg", "dog.100.jpg"}
+    assert all("a pipe, a socket or a device" in reason for reason in skipped.values())
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero here")
+def test_a_table_without_an_end_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", named())
+    (folder / "labels.csv").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"labels\.csv: not a picture file: it is a pipe, a socket"):
+        open_dataset(folder)
+    (folder / "labels.csv").unlink()
+    with pytest.raises(DataError, match="a device"):
+        open_dataset(folder, split_csv="/dev/zero")
+
+
+def test_a_folder_that_cannot_be_opened_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {f"{n[:3]}/{n}": d for n, d in named().items()} | {"dog/old/1.jpg": b"x"})
+    scan = os.scandir
+
+    def refuse(path: str) -> object:  # whoever tests as root can open everything
+        if Path(path).name == "old":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    dataset = open_dataset(tmp_path)
+    assert [(entry.file, entry.reason) for entry in dataset.skipped] == [
+        ("dog/old/", "the folder cannot be opened: Permission denied")
+    ]
+
+
 def test_a_damaged_entry_of_a_zip_is_skipped(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", named())
     data = bytearray(path.read_bytes())
@@ -444,6 +495,33 @@ def test_split_csv_wins_and_round_trips(tmp_path: Path) -> None:
     assert swapped.counts()["test"] == first.counts()["val"]
     assert len(swapped.items) == len(first.items)
     assert any("1 pictures are not in split.csv" in note for note in swapped.notes)
+
+
+@pytest.mark.parametrize("name", ["cat.\r.900.jpg", "cat.\r\n.900.jpg", 'cat.",\n .900.jpg'])
+def test_any_name_survives_split_csv(name: str, tmp_path: Path) -> None:
+    first = open_dataset(write(tmp_path / "set", named() | {name: picture(900)}))
+    assert name in names_and_labels(first)
+    first.write_split_csv(tmp_path / "split.csv")
+    again = open_dataset(tmp_path / "set", split_csv=tmp_path / "split.csv")
+    assert again.items == first.items
+    assert again.skipped == ()
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_a_split_csv_that_another_program_saved(end: str, tmp_path: Path) -> None:
+    first = open_dataset(write(tmp_path / "set", named()))
+    first.write_split_csv(tmp_path / "split.csv")
+    text = (tmp_path / "split.csv").read_bytes().replace(b"\n", end.encode())
+    (tmp_path / "split.csv").write_bytes(text)
+    assert open_dataset(tmp_path / "set", split_csv=tmp_path / "split.csv").items == first.items
+
+
+def test_what_limit_left_out_is_not_told_again(tmp_path: Path) -> None:
+    first = open_dataset(write(tmp_path / "set", named()), limit=20)
+    first.write_split_csv(tmp_path / "split.csv")
+    again = open_dataset(tmp_path / "set", limit=20, split_csv=tmp_path / "split.csv")
+    assert again.items == first.items
+    assert again.notes == ()
 
 
 def test_split_csv_keeps_the_labels_of_the_run(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 pytest.importorskip("onnxruntime")
 
 from catdog_edge.cli import main
-from catdog_edge.doctor import Report, examine
+from catdog_edge.doctor import Report, _cameras, examine
 
 
 def by_name(report: Report) -> dict[str, list[str]]:
@@ -109,6 +109,42 @@ def test_a_module_that_is_only_partly_there_is_found(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "the module onnxruntime is only partly there" in done.stdout
     assert "pip install" in done.stdout
+
+
+@pytest.mark.parametrize("named", [b"Cam\xff\xfe \x1b[31m\n", b"", None])
+def test_a_camera_of_any_name_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bytes | None
+) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "video0").touch()
+    title = tmp_path / "sys/class/video4linux/video0/name"
+    title.parent.mkdir(parents=True)
+    if named is not None:
+        title.write_bytes(named)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(
+        "catdog_edge.doctor.Path",
+        lambda *parts: (
+            tmp_path / str(Path(*parts)).lstrip("/")
+            if str(parts[0]).startswith(("/dev", "/sys"))
+            else Path(*parts)
+        ),
+    )
+    check = _cameras()
+    assert check.state == "ok"
+    assert "video0" in check.text
+    assert ("Cam\ufffd\ufffd \\x1b[31m" in str(check)) == bool(named)
+    assert "\x1b" not in str(check)
+
+
+def test_without_numpy_it_says_so_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError('numpy', name='numpy')\n")
+    done = doctor_with(tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "this needs the package numpy, which is not installed" in done.stdout
+    assert done.stdout.count("not tried: it needs numpy") == 2
+    assert "disk" in done.stdout
 
 
 def test_a_missing_library_is_named(tmp_path: Path) -> None:

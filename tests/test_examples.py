@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import urllib.error
@@ -41,8 +42,11 @@ def run(name: str, *arguments: object, check: bool = True) -> subprocess.Complet
         ("folder_to_csv.py", [], "usage: python folder_to_csv.py FOLDER FILE.csv"),
         ("folder_to_csv.py", ["folder"], "usage: python folder_to_csv.py FOLDER FILE.csv"),
         ("folder_to_csv.py", ["nowhere", "out.csv", TINY], "no pictures in nowhere"),
-        ("http_endpoint.py", ["port", TINY], "port cannot be the port"),
-        ("http_endpoint.py", ["99999", TINY], "99999 cannot be the port"),
+        ("http_endpoint.py", ["port", TINY], "on port port: invalid"),
+        ("http_endpoint.py", ["99999", TINY], "on port 99999: "),
+        ("loop.py", ["0", "nowhere.onnx"], "loop.py: there is no model nowhere.onnx"),
+        ("two_cameras.py", ["a", "b", "nowhere.onnx"], "py: there is no model nowhere.onnx"),
+        ("http_endpoint.py", ["0", "nowhere.onnx"], "on port 0: there is no model nowhere.onnx"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_the_exit_code_tells(
@@ -124,6 +128,24 @@ def test_a_folder_to_csv(tmp_path: Path) -> None:
     assert "broken.jpg" in done.stderr
 
 
+def test_a_folder_to_csv_with_what_there_may_be(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(RED))
+    if sys.platform == "linux":
+        (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(jpeg(BLUE))
+    run("folder_to_csv.py", tmp_path, tmp_path / "out.csv", TINY)
+    rows = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == (3 if sys.platform == "linux" else 2)
+    for target, model, said in (
+        ("no/out.csv", TINY, "No such file"),
+        ("o.csv", "no", "no model no"),
+    ):
+        done = run("folder_to_csv.py", tmp_path, tmp_path / target, model, check=False)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / target).exists()
+
+
 @pytest.fixture
 def endpoint() -> Iterator[str]:
     """The address of the running example."""
@@ -149,9 +171,10 @@ def test_the_endpoint(endpoint: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="400") as caught:
         urllib.request.urlopen(endpoint, b"no picture", timeout=30)
     caught.value.close()
-    odd = urllib.request.Request(endpoint, headers={"Content-Length": "-1"}, method="POST")
-    with pytest.raises(urllib.error.HTTPError, match="400") as caught:
-        urllib.request.urlopen(odd, timeout=30)
-    caught.value.close()
+    for length in ("-1", "9" * 5000, "1e3", "\u00b2"):
+        odd = urllib.request.Request(endpoint, headers={"Content-Length": length}, method="POST")
+        with pytest.raises(urllib.error.HTTPError, match="400") as caught:
+            urllib.request.urlopen(odd, timeout=30)
+        caught.value.close()
     with urllib.request.urlopen(endpoint, jpeg(RED), timeout=30) as reply:
         assert json.load(reply)["label"] == "cat"

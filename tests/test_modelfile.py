@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,35 @@ def test_every_shipped_model_has_a_spec_and_a_card() -> None:
         spec = read_spec(name)
         assert spec.layout == "nhwc-uint8"
         assert (ZOO / f"{name}.md").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+def test_a_path_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    for file in (tmp_path / os.fsdecode(b"\xff.onnx"), tmp_path / os.fsdecode(b"\xff") / "a.onnx"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(TINY.read_bytes())
+        for model in (file, os.fsencode(file).decode("utf-8", "surrogateescape")):
+            with pytest.raises(ModelError, match="not UTF-8; rename") as caught:
+                find_model(model)
+            str(caught.value).encode()
+
+
+ELEMENTS = {1: "float", 7: "int64", 10: "float16", 11: "double"}
+"""Numbers of element types in ONNX, and their names."""
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_answers_of_another_type_are_not_what_the_spec_says(element: int) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(TINY)
+    (output,) = (one for one in model.graph.output if one.name == "probabilities")
+    for node in model.graph.node:
+        node.output[:] = ["inner" if name == output.name else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Cast", ["inner"], [output.name], to=element))
+    output.type.tensor_type.elem_type = element
+    data = model.SerializeToString()
+    if element == 1:
+        assert read_spec(data).labels == ("cat", "dog")
+        return
+    with pytest.raises(ModelError, match=rf"tensor\(float\), found .*{ELEMENTS[element]}"):
+        read_spec(data)

@@ -8,7 +8,7 @@ import http.server
 import io
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -118,3 +118,85 @@ def test_a_damaged_archive_is_refused_and_fetched_again(
         open_dataset("oxford-pets")
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", good)
     assert len(open_dataset("oxford-pets").items) == 120
+
+
+def spoil_table(base: Path) -> None:
+    (base / "images" / "labels.csv").write_bytes(b"")
+
+
+def spoil_half_of_the_pictures(base: Path) -> None:
+    for path in sorted((base / "images").glob("*.jpg"))[::2]:
+        path.unlink()
+
+
+def spoil_images(base: Path) -> None:
+    """As an interrupted unpacking leaves them."""
+    (base / "images" / "labels.csv").unlink()
+    for path in sorted((base / "images").glob("*.jpg"))[60:]:
+        path.unlink()
+    first = min((base / "images").glob("*.jpg"))
+    first.write_bytes(first.read_bytes()[:100])
+
+
+def spoil_annotations(base: Path) -> None:
+    (base / "images" / "labels.csv").unlink()
+    (base / "annotations" / "test.txt").unlink()
+
+
+SPOILT = (spoil_table, spoil_half_of_the_pictures, spoil_images, spoil_annotations)
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+@pytest.mark.parametrize("archives", [True, False])
+def test_an_incomplete_folder_is_mended(
+    spoil: Callable[[Path], None], archives: bool, served: list[str]
+) -> None:
+    dataset = open_dataset("oxford-pets")
+    base = Path(dataset.source).parent
+    spoil(base)
+    if not archives:
+        for path in base.glob("*.tar.gz"):
+            path.unlink()
+    requests = len(served)
+    again = open_dataset("oxford-pets")
+    assert again.items == dataset.items
+    if archives:
+        assert len(served) == requests  # the archives were there, whole
+
+
+@pytest.mark.parametrize("spoil", SPOILT[1:])
+def test_an_incomplete_folder_without_a_network_is_one_line_that_names_it(
+    spoil: Callable[[Path], None], served: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Path(open_dataset("oxford-pets").source).parent
+    for path in base.glob("*.tar.gz"):
+        path.unlink()
+    spoil(base)
+    if spoil is spoil_images:
+        (base / "annotations").rename(base / "other")
+    nowhere = (("http://127.0.0.1:9/images.tar.gz", "0" * 32),) * 2
+    monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", nowhere)
+    with pytest.raises(DataError, match="what is there is incomplete") as caught:
+        open_dataset("oxford-pets")
+    assert f"delete {base}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_archives_that_a_person_has_unpacked_need_no_network(
+    served: list[str], tmp_path: Path
+) -> None:
+    base = tmp_path / "cache" / "oxford-pets" / "oxford-iiit-pet"
+    for data in small_pets().values():
+        with tarfile.open(fileobj=io.BytesIO(data)) as packed:
+            packed.extractall(base, filter="data")
+    assert len(open_dataset("oxford-pets").items) == 120
+    assert served == []
+
+
+def test_a_corrected_table_stays(served: list[str]) -> None:
+    table = Path(open_dataset("oxford-pets").source) / "labels.csv"
+    corrected = table.read_text().replace("beagle_1.jpg,dog", "beagle_1.jpg,cat")
+    table.write_text(corrected)
+    (table.parent / "beagle_2.jpg").unlink()
+    assert len(open_dataset("oxford-pets").items) == 120
+    assert table.read_text() == corrected

@@ -140,6 +140,131 @@ def test_transparent_lies_on_white(kind: str) -> None:
     assert (decode_picture(data)[:20, :30] == 255).all()
 
 
+def tiff(
+    pixels: np.ndarray,
+    photometric: int,
+    extra: tuple[int, ...] = (),
+    planar: bool = False,
+    sample_format: int = 1,
+) -> bytes:
+    """An uncompressed TIFF 6.0 of `[H,W]` or `[H,W,C]`, channels in the order of the file."""
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    height, width, channels = pixels.shape
+    strips = np.split(pixels, channels, axis=2) if planar else [pixels]
+    body = [np.ascontiguousarray(strip).tobytes() for strip in strips]
+    tags: dict[int, tuple[str, list[int]]] = {
+        256: ("I", [width]),
+        257: ("I", [height]),
+        258: ("H", [pixels.itemsize * 8] * channels),
+        259: ("H", [1]),
+        262: ("H", [photometric]),
+        273: ("I", []),
+        277: ("H", [channels]),
+        278: ("I", [height]),
+        279: ("I", [len(strip) for strip in body]),
+        284: ("H", [2 if planar else 1]),
+        **({338: ("H", list(extra))} if extra else {}),
+        339: ("H", [sample_format] * channels),
+    }
+    at = 8 + 2 + 12 * len(tags) + 4 + 64  # room for the values that do not fit into their tag
+    tags[273] = ("I", [at + sum(map(len, body[:index])) for index in range(len(body))])
+    table, values = struct.pack("<2sHIH", b"II", 42, 8, len(tags)), b""
+    for tag, (form, numbers) in tags.items():
+        packed = struct.pack(f"<{len(numbers)}{form}", *numbers)
+        table += struct.pack("<HHI", tag, 3 if form == "H" else 4, len(numbers))
+        if len(packed) > 4:
+            table += struct.pack("<I", 8 + 2 + 12 * len(tags) + 4 + len(values))
+            values += packed
+        else:
+            table += packed.ljust(4, b"\0")
+    assert len(values) <= 64
+    return table + b"\0\0\0\0" + values.ljust(64, b"\0") + b"".join(body)
+
+
+def wide(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.uint16) * 257
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("associated", [False, True])
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_tiff_with_declared_alpha_lies_on_white(
+    deep: bool, associated: bool, planar: bool
+) -> None:
+    four = np.array(see_through())
+    stored = four.copy()
+    if associated:
+        stored[..., :3] = np.round(four[..., :3] * (four[..., 3:] / 255))
+    stored = wide(stored) if deep else stored
+    data = tiff(stored, 2, (1 if associated else 2,), planar)
+    if deep and planar:
+        assert "each channel by itself" in reason(data)
+        return
+    expected = seen(encode(see_through(), "PNG"))
+    assert np.abs(decode_picture(data).astype(int) - expected).max() <= 1
+
+
+def test_premultiplied_colours_above_their_alpha_stay_white() -> None:
+    data = tiff(np.full((8, 8, 4), (255, 255, 255, 100), np.uint8), 2, (1,))
+    assert (decode_picture(data) == 255).all()
+
+
+@pytest.mark.parametrize("extra", [(), (0,)])
+def test_a_fourth_channel_that_is_not_declared(extra: tuple[int, ...]) -> None:
+    four = np.array(see_through())
+    for stored in (four, wide(four)):
+        assert "does not say whether its fourth channel is alpha" in reason(tiff(stored, 2, extra))
+    four[..., 3] = 255  # says the same, whatever it is
+    assert np.array_equal(decode_picture(tiff(four, 2, extra)), four[..., 2::-1])
+
+
+def test_a_tiff_of_planes_without_alpha() -> None:
+    three = np.array(photo())
+    for stored in (three, wide(three)):
+        assert np.array_equal(decode_picture(tiff(stored, 2, (), True)), three[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (tiff(np.zeros((8, 8, 2), np.uint8), 1, (2,)), "greyscale and alpha"),
+        (tiff(np.zeros((8, 8, 2), np.uint16), 1, (1,)), "greyscale and alpha"),
+        (tiff(np.zeros((8, 8, 5), np.uint8), 2, (2, 0)), "RGB in 5 channels"),
+        (tiff(np.zeros((8, 8, 5), np.uint8), 5, (2,)), "CMYK and alpha"),
+        (tiff(np.zeros((8, 8, 4), np.uint16), 5), "CMYK of 16 bits"),
+        (tiff(np.zeros((8, 8, 3), np.uint32), 2), "32 bits a channel"),
+        (tiff(np.zeros((8, 8, 3), np.float32), 2, sample_format=3), "floating-point"),
+        (tiff(np.zeros((8, 8), np.float32), 1, sample_format=3), "floating-point"),
+        (tiff(np.zeros((8, 8), np.int16), 1, sample_format=2), "signed"),
+        (tiff(np.zeros((8, 8, 3), np.uint8), 8), "neither grey, RGB"),
+    ],
+)
+def test_a_tiff_that_is_not_read_says_why(data: bytes, why: str) -> None:
+    assert why in reason(data)
+    assert "save it as PNG" in reason(data)
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+def test_jpeg_2000_with_alpha(boxes: bool) -> None:
+    assert_seen(encode(see_through(), "JPEG2000", no_jp2=not boxes), tolerance=1)
+    assert_seen(encode(scene().convert("L"), "JPEG2000", no_jp2=not boxes), tolerance=1)
+    grey = encode(see_through().convert("LA"), "JPEG2000", no_jp2=not boxes)
+    assert "greyscale and alpha is not read" in reason(grey)
+
+
+def test_jpeg_2000_whose_fourth_channel_is_something_else() -> None:
+    data = encode(see_through(), "JPEG2000")
+    definitions = data.index(b"cdef")
+    premultiplied = bytearray(data)
+    premultiplied[definitions + 6 + 3 * 6 + 3] = 2
+    assert "not plain alpha" in reason(bytes(premultiplied))
+    cmyk = bytearray(data)
+    cmyk[data.index(b"colr") + 10] = 12
+    assert "not RGB and alpha" in reason(bytes(cmyk))
+    nothing = data.replace(b"cdef", b"xdef")
+    assert "does not say whether" in reason(nothing)
+
+
 def test_transparent_colour_of_a_png() -> None:
     grey = scene().convert("L")
     assert_seen(encode(grey, "PNG", transparency=grey.getpixel((5, 5))))
@@ -393,3 +518,19 @@ def test_quiet_gives_the_level_back() -> None:
     with pictures.quiet(), pictures.quiet():
         assert pictures._logging().getLogLevel() == 0
     assert pictures._logging().getLogLevel() == level
+
+
+@pytest.mark.skipif(pictures._c_stderr() is None, reason="libjpeg is silenced with glibc alone")
+def test_what_libjpeg_says_of_damage_is_not_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    data = encode(photo(), "JPEG")
+    middle = len(data) // 2
+    damaged = data[:middle] + b"\0\x12\x9a" * 5 + data[middle:]
+    cv2.imdecode(np.frombuffer(damaged, np.uint8), cv2.IMREAD_COLOR)
+    assert "Corrupt JPEG data" in capfd.readouterr().err  # it does say so
+    decode_picture(damaged)
+    with pictures.quiet():
+        os.write(2, b"what others write\n")
+        decode_picture(damaged)
+    assert capfd.readouterr().err == "what others write\n"
+    cv2.imdecode(np.frombuffer(damaged, np.uint8), cv2.IMREAD_COLOR)
+    assert "Corrupt JPEG data" in capfd.readouterr().err

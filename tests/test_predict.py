@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +20,9 @@ pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
 
 from catdog_edge.annotate import COLOURS, GREY, draw
-from catdog_edge.cli import main
+from catdog_edge.cli import MOST_THREADS, main
 from catdog_edge.spec import Prediction
+from catdog_edge.threads import MOST
 
 TINY = Path(__file__).parent / "data" / "tiny.onnx"
 RED, BLUE = (0, 0, 200), (200, 0, 0)
@@ -174,10 +180,193 @@ def test_what_cannot_be_done_is_one_line(album: Path, arguments: list[str], said
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--provider", "abacus"], ["--threads", "0"], ["--reject", "2"], ["--nothing"]]
+    "arguments",
+    [
+        ["--provider", "abacus"],
+        ["--threads", "0"],
+        ["--threads", str(MOST + 1)],
+        ["--reject", "2"],
+        ["--nothing"],
+    ],
 )
 def test_wrong_usage_exits_2(album: Path, arguments: list[str]) -> None:
     assert predict("a.png", *arguments).exit_code == 2
+
+
+def test_the_most_threads_are_the_most_everywhere(album: Path) -> None:
+    assert MOST_THREADS == MOST
+    assert predict("a.png", "--provider", "cpu", "--threads", str(MOST)).exit_code == 0
+    stream = ["stream", "--source", "a.png", "--threads", str(MOST + 1)]
+    assert CliRunner().invoke(main, stream).exit_code == 2
+
+
+def test_a_list_of_find_and_what_it_may_hold(album: Path) -> None:
+    """Folders and patterns in a list are what they are as arguments; any name goes with zeros."""
+    paint(album / "two\nlines.png", BLUE)
+    done = predict("-", "--json", input=b"a.png\0two\nlines.png\0")
+    assert answers(done) == {"a.png": "cat", "two\nlines.png": "dog"}
+    below = str(Path("below") / "c.png")
+    assert answers(predict("-", "--json", input="below\n*.JPG\n")) == {below: "dog", "b.JPG": "cat"}
+    wrong = predict("-", "--json", input=b"nowhere.png\0a.png\0")
+    assert wrong.exit_code == 1
+    assert answers(wrong) == {"nowhere.png": "error", "a.png": "cat"}
+
+
+def command(*arguments: object, **more: Any) -> subprocess.CompletedProcess[bytes]:
+    """`predict` in a process of its own, by the shell, with the toy model."""
+    typed = shlex.join([sys.executable, "-m", "catdog_edge", "predict", *map(str, arguments)])
+    more.setdefault("env", os.environ)
+    return subprocess.run(
+        f"{typed} --provider cpu --model {shlex.quote(str(TINY))} {more.pop('shell_end', '')}",
+        shell=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        **more,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_names_that_the_output_cannot_say(album: Path, encoding: str) -> None:
+    names = ["\u732b\U0001f63a.png", "\u00e9.png"]
+    for name in names:
+        paint(album / name, RED)
+    odd = paint(album / "x.png", RED).rename(os.fsdecode(b"\xff.png"))
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    table = command(*names, odd, "nowhere\u732b.png", env=environment)
+    assert table.returncode == 1
+    assert b"Traceback" not in table.stderr
+    encoding = encoding.replace("ascii", "utf-8")  # click takes nobody at his word there
+    lines = table.stdout.decode(encoding).splitlines()
+    assert [line.split()[0] for line in lines] == ["answer", "cat", "cat", "cat", "-"]
+    done = command(*names, odd, "--json", env=environment)
+    documents = [json.loads(line) for line in done.stdout.decode(encoding).splitlines()]
+    assert [document["file"] for document in documents] == [*names, "\ufffd.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a shell and /dev/full")
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [(">/dev/full", b"standard output cannot be written"), (">&-", b"standard output is closed")],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_takes_nothing_is_one_line(
+    album: Path, end: str, said: bytes, unbuffered: str
+) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = command("a.png", "--json", shell_end=end, env=environment)
+    assert done.returncode == 1
+    assert said in done.stderr.splitlines()[-1]
+    assert b"Traceback" not in done.stderr
+    assert b"Exception ignored" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names there")
+def test_what_a_terminal_obeys_is_escaped(album: Path) -> None:
+    name = "red\x1b[31m\nline\u202egnp.png"
+    paint(album / name, RED)
+    done = predict(name, "no\x1b[31m.png")
+    assert not {"\x1b", "\u202e"} & set(done.output)
+    assert "red\\x1b[31m\\nline\\u202egnp.png" in done.stdout
+    assert "no\\x1b[31m.png" in done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    assert list(answers(predict(name, "--json"))) == [name]
+    assert "\x1b" not in predict("a.png", "--save", "out\x1b[31m").output
+    assert "\x1b" not in predict("a.png", "--model", "no\x1b[31m.onnx").output
+
+
+def test_the_folder_of_the_copies_is_not_searched_for_pictures(album: Path) -> None:
+    for arguments in (
+        ["below", "--save", "below"],
+        ["below/deep", "--save", "below"],
+        ["--save", "."],
+    ):
+        (album / "below" / "deep").mkdir(exist_ok=True)
+        done = predict(*arguments)
+        assert done.exit_code == 1
+        assert "is where --save puts the drawn copies" in done.stderr.splitlines()[-1]
+    assert [file.name for file in (album / "below").iterdir() if file.is_file()] == ["c.png"]
+
+
+def test_save_overwrites_nobodys_file(album: Path) -> None:
+    (album / "out").mkdir()
+    (album / "out" / "a.png").write_bytes(b"somebody's own")
+    (album / "out" / "b.jpg").symlink_to("nowhere")
+    done = predict("a.png", "b.JPG", "--save", "out")
+    assert done.exit_code == 0
+    assert "2 of them numbered" in done.stderr
+    assert (album / "out" / "a.png").read_bytes() == b"somebody's own"
+    names = sorted(file.name for file in (album / "out").iterdir())
+    assert names == ["a-2.png", "a.png", "b-2.jpg", "b.jpg"]
+    assert not (album / "out" / "nowhere").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of 255 bytes")
+def test_long_names_are_shortened_in_copies(album: Path) -> None:
+    long = [paint(album / "x.png", RED).rename("\u732b" * 83 + ".png").name, "a" * 251 + ".png"]
+    paint(album / "y.png", RED).rename(long[1])
+    for count in (2, 4):
+        assert predict(*long, "--save", "out").exit_code == 0
+        assert len(list((album / "out").iterdir())) == count
+    assert (album / "out" / long[1]).is_file()
+
+
+def test_a_copy_that_cannot_be_written_does_not_stop_the_rest(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (album / "out").mkdir()
+    monkeypatch.setattr("catdog_edge.predict.LONGEST", 10_000)
+    paint(album / "y.png", RED).rename("a" * 251 + ".png")
+    (album / "out" / ("a" * 251 + ".png")).touch()  # with a number the name is too long
+    done = predict("a" * 251 + ".png", "a.png", "--save", "out", "--json")
+    assert done.exit_code == 1
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [document["label"] for document in documents] == ["cat", "cat"]
+    assert "cannot write" in documents[0]["error"]
+    assert "saved" in documents[1]
+    assert "1 of 2 copies are not written" in done.stderr
+    assert "read" not in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_refused_without_waiting(album: Path) -> None:
+    os.mkfifo("pipe.png")
+    done = command("pipe.png", "a.png")
+    assert done.returncode == 1
+    assert b"pipe.png: not a picture file: it is a pipe" in done.stderr
+    assert b"cat" in done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs permissions")
+def test_a_folder_that_may_not_be_read_is_reported() -> None:
+    folder = Path(tempfile.mkdtemp())  # one that another user may enter
+    folder.chmod(0o755)
+    paint(folder / "a.png", RED)
+    paint(folder / "locked" / "b.png", RED).parent.chmod(0)
+    before = os.geteuid()
+    try:
+        if before == 0:
+            os.seteuid(65534)  # who may do everything sees no locks
+        for searched in (folder, folder / "locked"):
+            done = predict(str(searched), "--json")
+            assert done.exit_code == 1
+            assert answers(done)[str(folder / "locked")] == "error"
+            assert "this folder cannot be searched: Permission denied" in done.stderr
+    finally:
+        os.seteuid(before)
+        (folder / "locked").chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_a_search_finds_a_file_once(album: Path) -> None:
+    (album / "below" / "loop").symlink_to(album)
+    (album / "z.png").symlink_to("a.png")
+    below = str(Path("below") / "c.png")
+    assert list(answers(predict("**/*.png", ".", "--json"))) == ["a.png", below, "b.JPG"]
+    # What is named is answered under each of its names.
+    assert list(answers(predict("a.png", "z.png", "--json"))) == ["a.png", "z.png"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")

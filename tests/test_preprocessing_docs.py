@@ -31,7 +31,7 @@ def documented() -> dict[str, Any]:
     "shape",
     [
         (480, 640), (1080, 1920), (100, 100), (64, 64), (32, 32), (33, 40), (20, 300), (300, 20),
-        (1, 1), (1, 500), (65, 63), (50, 31),
+        (1, 1), (1, 500), (65, 63), (50, 31), (262, 26), (377, 11),
     ],
 )  # fmt: skip
 def test_the_pseudocode_gives_the_same_picture(
@@ -45,5 +45,7 @@ def test_the_pseudocode_gives_the_same_picture(
     assert theirs.dtype == np.uint8
     assert theirs.shape == mine.shape == (size, size, 3)
     difference = np.abs(mine.astype(int) - theirs.astype(int))
-    # OpenCV's linear step counts in fixed point, so a value near a half may round otherwise.
-    assert difference.max() <= 1
+    # OpenCV's linear step counts in fixed point, so a value near a half may round otherwise; a
+    # second step can make two levels of it, seldom.
+    assert difference.max() <= 2
+    assert (difference == 2).mean() < 0.002

@@ -174,7 +174,19 @@ def test_the_trial_can_be_switched_off(azure: str, monkeypatch: pytest.MonkeyPat
     assert not autotune.cache_file().exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"x": 3}', '{"x": {"provider": "no"}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"x": 3}',
+        '{"x": {"provider": "no"}}',
+        '{"x": {"provider": ["cpu"], "reason": "x"}}',
+        '{"x": {"provider": "cpu", "reason": 3}}',
+        "[" * 100_000,
+    ],
+)
 def test_a_damaged_cache_is_no_obstacle(azure: str, text: str) -> None:
     autotune.cache_file().write_text(text)
     assert Classifier(TINY).reason.startswith("fastest here")
@@ -187,6 +199,45 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
     (tmp_path / "file").touch()
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "file" / "below"))
     assert Classifier(TINY).reason.startswith("fastest here")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system without a home folder")
+def test_a_user_without_a_home_folder_is_no_obstacle(
+    azure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pwd
+
+    def nobody(number: int) -> object:
+        raise KeyError(f"uid {number}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "CATDOG_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert Classifier(TINY).reason.startswith("fastest here")
+
+
+class Broken:
+    """The toy model's session, with answers of another kind."""
+
+    def __init__(self, answer: float | Exception) -> None:
+        self._session = providers.start(find_model(TINY), [("CPUExecutionProvider", {})], ONE)
+        self._answer = answer
+
+    def get_inputs(self) -> list[object]:
+        return self._session.get_inputs()  # type: ignore[no-any-return]
+
+    def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return [result * self._answer for result in self._session.run(names, feeds)]
+
+
+@pytest.mark.parametrize("answer", [float("nan"), float("inf"), RuntimeError("no such kernel")])
+def test_a_model_that_answers_no_numbers_falls_to_the_cpu(answer: float | Exception) -> None:
+    sessions: dict[str, object] = {"cpu": Broken(answer), "other": Broken(1.0)}
+    chosen = autotune.compare(sessions)  # type: ignore[arg-type]
+    assert chosen.provider == "cpu"
+    assert chosen.reason.startswith("no trial, ")
 
 
 def test_parity_is_part_of_the_trial() -> None:
@@ -310,6 +361,31 @@ def test_a_process_without_stderr_is_no_obstacle() -> None:
     assert "('cat', 'dog')" in in_fresh_python(program).stdout
 
 
+@pytest.mark.parametrize("room", ["memory", "none"])
+def test_a_system_without_a_temporary_folder_is_no_obstacle(room: str) -> None:
+    program = f"""
+        import os, tempfile
+        def nowhere(*arguments, **more):
+            raise FileNotFoundError(2, "No usable temporary directory found")
+        tempfile.TemporaryFile = nowhere
+        if {room!r} == "none":
+            os.memfd_create = nowhere
+        from catdog_edge import ProviderError, Classifier
+        from catdog_edge.whynot import caught_stderr
+        with caught_stderr() as caught:
+            os.write(2, {COLOURED!r}.encode())
+        print("libcublasLt" in caught.text)
+        try:
+            Classifier({str(TINY)!r}, provider="cuda")
+        except ProviderError:
+            pass
+        print(Classifier({str(TINY)!r}).spec.labels)
+    """
+    caught, labels = in_fresh_python(program).stdout.splitlines()
+    assert caught == str(room == "memory" and sys.platform == "linux")
+    assert labels == "('cat', 'dog')"
+
+
 def test_two_builds_of_a_module_are_found(tmp_path: Path) -> None:
     """The packages' own records are what is read, here from a folder of them."""
     for name, version in (("onnxruntime", "1.32.0"), ("onnxruntime_gpu", "1.31.1")):
@@ -327,3 +403,99 @@ def test_two_builds_of_a_module_are_found(tmp_path: Path) -> None:
     assert flavour.mending({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}) == (
         "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
     )
+
+
+@pytest.mark.parametrize("module", ["numpy", "cv2", "onnxruntime"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "raise ImportError('numpy.core.multiarray failed to import')",
+        "raise AttributeError('_ARRAY_API not found')",
+        "raise ImportError('ERROR: recursion is detected during loading of binary extensions.')",
+        "raise OSError('anything else')",
+    ],
+)
+def test_a_broken_module_is_one_line_with_the_remedy(
+    tmp_path: Path, module: str, content: str
+) -> None:
+    """In the library, on the command line, and in `doctor`, which goes on."""
+    if module == "numpy" and not content:
+        pytest.skip("others raise what they like without it")
+    (tmp_path / f"{module}.py").write_text(content + "\n")
+    program = f"""
+        import sys
+        from click.testing import CliRunner
+        from catdog_edge.cli import main
+        try:
+            from catdog_edge import Classifier
+            Classifier({str(TINY)!r})
+        except ImportError as error:
+            print(type(error).__name__, error)
+        sys.modules.pop({module!r}, None)
+        done = CliRunner().invoke(main, ["predict", "--model", {str(TINY)!r}, "x.png"])
+        print(done.exit_code, done.stderr, end="")
+        done = CliRunner().invoke(main, ["doctor"])
+        print(done.exit_code, any("BAD   {module}" in line for line in done.stdout.splitlines()))
+        print("disk" in done.stdout)
+    """
+    done = in_fresh_python(program, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    library, command, doctor, disk = done.stdout.splitlines()
+    assert library.startswith("MissingPackageError ")
+    assert command.startswith("1 catdog-edge: ")
+    for line in (library, command):
+        assert "pip " in line
+    assert (doctor, disk) == ("1 True", "True")
+
+
+def test_of_two_builds_the_remedy_takes_both_away(tmp_path: Path) -> None:
+    if providers.NAMES["cuda"] in onnxruntime.get_available_providers():
+        pytest.skip("this build has CUDA")
+    folder = tmp_path / "onnxruntime_gpu-1.31.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n"
+    )
+    program = f"""
+        from catdog_edge import Classifier, ProviderError, flavour, whynot
+        try:
+            Classifier({str(TINY)!r}, provider="cuda")
+        except ProviderError as error:
+            print(error)
+        print(flavour.mending(flavour.builds(flavour.RUNTIMES)))
+        print(whynot.explain("cuda", "x", "onnxruntime-gpu 1.31.1"))
+    """
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    said, mending, old = in_fresh_python(program, **environment).stdout.splitlines()
+    assert mending in said
+    assert mending.endswith("pip install onnxruntime-gpu")
+    # This record offers no extras: they would install nothing.
+    assert "pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'" in old
+    with (folder / "METADATA").open("a") as record:
+        record.write("Provides-Extra: cuda\nProvides-Extra: cudnn\n")
+    *_, new = in_fresh_python(program, **environment).stdout.splitlines()
+    assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in new
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["cpu", "openvino"], "after cpu"),
+        (["azure", "openvino", "cpu"], "together with azure"),
+        (["openvino", "azure"], "together with azure"),
+    ],
+)
+def test_the_plugin_is_looked_up_wherever_it_stands(
+    asked: list[str], said: str, azure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hardware is not here: what it offers is put in its place, the rest is real."""
+    monkeypatch.setattr(providers, "by_plugin", lambda name: name == providers.NAMES["openvino"])
+    looked: list[dict[str, str]] = []
+    with pytest.raises(ProviderError, match="openvino does not run here"):
+        Classifier(TINY, provider=asked)
+    monkeypatch.setattr(
+        providers.openvino_plugin, "choose_devices", lambda options: looked.append(options) or [0]
+    )
+    with pytest.raises(ProviderError, match=said):
+        Classifier(TINY, provider=asked)
+    assert looked == [{}]

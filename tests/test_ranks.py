@@ -110,7 +110,9 @@ def test_an_interrupted_pair_goes_on(tmp_path: Path, easy_set: Path, recipe: Pat
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     heard += process.stderr.read()
     process.wait(60)
-    assert "--resume --name cut" in heard
+    assert heard.count("stopping after this step") == 1
+    assert heard.count("-m catdog_edge train --resume --name cut") == 1
+    assert "torchrun --nproc-per-node 2" in heard
     before = len(rows(tmp_path, "cut"))
     assert 2 <= before < 40
     # torchrun sends SIGTERM after SIGINT; whichever came, what is there can be used.
@@ -129,3 +131,34 @@ def test_too_few_pictures_for_the_processes_is_one_line(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "too few for 2 processes" in done.stderr
     assert not (tmp_path / "runs" / "few").exists()
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of ours; torchrun adds its own table of processes that failed."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("catdog-edge: ")]
+    assert done.returncode == 1, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert "gloo" not in done.stderr
+    return lines[0]
+
+
+def test_an_error_of_all_processes_is_told_once(tmp_path: Path) -> None:
+    data = ("--data", "sample", "--limit", "40")
+    assert "no folder or zip" in told(run(tmp_path, "bad", *QUICK, "--data", "absent"))
+    small = run(tmp_path, "bad", *data, *QUICK, "--batch-size", "3")
+    assert "--batch-size 4 or more" in told(small)
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    assert "taken exists already" in told(run(tmp_path, "taken", *data, *QUICK))
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE"])
+def test_half_of_torchruns_variables_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "1")
+    answer = CliRunner().invoke(main, ["train", "--data", "sample", "--limit", "40"])
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith(f"catdog-edge: {name} is set")
+    assert "Traceback" not in answer.output

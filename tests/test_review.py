@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import pytest
 from catdog_edge.spec import squash
 from catdog_edge.training.data import open_dataset
 from catdog_edge.training.dataset import Dataset
-from catdog_edge.training.review import near_duplicates, review, write_review_csv
+from catdog_edge.training.review import Suspect, near_duplicates, review, write_review_csv
 
 STEPS = squash(32, 32)
 
@@ -107,3 +108,35 @@ def test_near_duplicates_over_more_than_one_block() -> None:
     assert {(left, right) for left, right, _ in pairs} == {(3, 2400), (1100, 1500)}
     assert all(value > 0.9999 for *_, value in pairs)
     assert near_duplicates(thumbnails[:0]) == []
+
+
+def test_many_alike_pictures_are_told_once_each_in_little_memory() -> None:
+    thumbnails = np.repeat(
+        np.random.default_rng(0).integers(0, 256, (1, 16, 16), np.uint8), 3000, 0
+    )
+    labels = np.zeros(3000, np.int64)
+    labels[1500] = 1
+    tracemalloc.start()
+    try:
+        pairs = near_duplicates(thumbnails, labels=labels)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sorted(right for _, right, _ in pairs) == list(range(1, 3000))
+    # The first of the group, or the first with another label.
+    assert {left for left, right, _ in pairs if right <= 1500} == {0}
+    assert {left for left, right, _ in pairs if right > 1500} == {1500}
+    assert peak < 60e6
+
+
+def test_each_picture_of_a_group_is_one_row(dataset: Dataset) -> None:
+    answers = {split: sure(dataset, split) for split in ("train", "val")}
+    files = [suspect.file for suspect in review(dataset, answers, STEPS)]
+    assert len(files) == len(set(files)) >= 2
+
+
+def test_any_name_survives_the_table(tmp_path: Path) -> None:
+    suspect = Suspect('a\rb\n"c", d.jpg', "train", "cat", "label", "dog", 0.9)
+    write_review_csv(tmp_path / "review.csv", [suspect])
+    with (tmp_path / "review.csv").open(encoding="utf-8", newline="") as stream:
+        assert [row["file"] for row in csv.DictReader(stream)] == [suspect.file]

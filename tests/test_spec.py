@@ -105,6 +105,56 @@ def test_unknown_and_missing_fields_are_errors_not_defaults() -> None:
             ModelSpec.from_json(json.dumps(without))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("labels", "ab"),
+        ("labels", [1, 2]),
+        ("labels", [["a"], ["b"]]),
+        ("architecture", 3),
+        ("architecture", ["x"]),
+        ("trained_on", [1]),
+        ("trained_on", "pets.zip"),
+        ("metrics", 0.5),
+        ("temperature", True),
+        ("temperature", "1"),
+        ("temperature", 10**400),
+        ("height", True),
+        ("width", "96"),
+        ("schema", True),
+        ("schema", 1.5),
+        ("tool_version", None),
+        ("git_commit", 7),
+        ("resize", {"height": 1}),
+        ("resize", ["linear"]),
+        ("resize", [{"interpolation": "area", "height": 128, "width": 96, "shrink_only": 0}]),
+        ("normalization", {"mean": [0, 0, True], "std": [1, 1, 1]}),
+        ("normalization", {"mean": [0, 0, "0"], "std": [1, 1, 1]}),
+        ("normalization", [1]),
+        ("rejection", {"score": "known", "threshold": True}),
+        ("rejection", {"score": "known", "threshold": "0.5"}),
+        ("rejection", {"score": "known"}),
+        ("rejection", 0.5),
+    ],
+)
+def test_a_value_of_another_type_names_the_file(name: str, value: object) -> None:
+    document = {**json.loads(make().to_json()), name: value}
+    with pytest.raises(ModelError, match=r"^pets\.onnx: ") as caught:
+        ModelSpec.from_json(json.dumps(document), source="pets.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_spec_nested_beyond_reading_is_damaged() -> None:
+    with pytest.raises(ModelError, match=r"pets\.onnx.*damaged"):
+        ModelSpec.from_json("[" * 100_000, source="pets.onnx")
+
+
+def test_a_label_is_printed_without_what_a_terminal_obeys() -> None:
+    answer = Prediction("c\x1b[31m\nat", 0.97, (0.97, 0.03), ("c\x1b[31m\nat", "dog"))
+    assert str(answer) == "c\\x1b[31m\\nat 0.97"
+    assert "\n" not in answer.to_json()
+
+
 def test_prediction_prints_well_and_makes_one_json_line() -> None:
     answer = Prediction("cat", 0.9712, (0.9712, 0.0288), ("cat", "dog"))
     assert str(answer) == "cat 0.97"

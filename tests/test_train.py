@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
@@ -20,8 +23,10 @@ pytestmark = pytest.mark.train
 
 from catdog_edge.cli import ARCHITECTURES as OFFERED
 from catdog_edge.cli import main
+from catdog_edge.training import command, loop
 from catdog_edge.training.checkpoint import load_checkpoint, read_checkpoint
 from catdog_edge.training.models import ARCHITECTURES
+from catdog_edge.training.plots import Mistake, save_confusion, save_mistakes
 
 RUN_FILES = {
     "args.yaml", "best.pt", "confusion.png", "curves.png", "data.png", "last.pt", "mistakes.png",
@@ -175,10 +180,7 @@ def test_patience_stops_early_and_says_so(here: Path, easy_set: Path) -> None:
 
 
 def test_more_than_two_classes_of_any_name(here: Path, easy_set: Path) -> None:
-    import shutil
-
     import cv2
-    import numpy as np
 
     data = here / "three"
     shutil.copytree(easy_set, data)
@@ -204,6 +206,13 @@ def test_wrong_input_is_one_line_and_leaves_nothing(here: Path, easy_set: Path) 
         ("train", "--data", ""): "--data is empty",
         ("train", "--data", "notes.txt"): "notes.txt",
         ("train", "--data", easy_set, "--device", "cuda"): "cuda",
+        ("train", "--data", easy_set, "--device", "CUDA"): "--device cuda",
+        ("train", "--data", easy_set, "--device", "cuda:999"): "--device cuda:999",
+        ("train", "--data", easy_set, "--device", "nonsense"): "give cpu, cuda",
+        ("train", "--data", easy_set, "--device", "mps"): "give cpu, cuda",
+        ("train", "--data", easy_set, "--device", "meta"): "give cpu, cuda",
+        ("train", "--data", easy_set, "--device", ""): "give cpu, cuda",
+        ("train", "--data", easy_set, "--teacher", "fast.onnx"): "a .pt is wanted",
         ("train", "--resume", "--name", "absent"): "absent",
         ("train", "--resume"): "train one",
         ("eval",): "train one",
@@ -211,7 +220,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(here: Path, easy_set: Path) 
         ("eval", "--weights", "notes.txt"): "notes.txt",
     }
     for arguments, words in cases.items():
-        if "cuda" in arguments and torch.cuda.is_available():
+        if {"cuda", "CUDA", "cuda:999"} & set(arguments) and torch.cuda.is_available():
             continue
         result = call(*arguments)
         assert result.exit_code == 1, (arguments, result.output)
@@ -263,7 +272,8 @@ def test_weights_and_data_of_other_classes_are_refused(here: Path, trained: Path
 
 
 def test_a_diverging_run_says_what_to_do(here: Path, easy_set: Path) -> None:
-    result = quick(easy_set, "wild", "--lr", "1e30", "--recipe", "classic")
+    wild = ("--size", 32, "--lr", 1000, "--recipe", "finetune", "--no-pretrained")
+    result = quick(easy_set, "wild", *wild)
     assert result.exit_code == 1
     assert "lower --lr" in result.stderr
 
@@ -285,13 +295,22 @@ def test_a_taught_run_at_another_size_goes_on_with_its_teacher(
     first = [table(here / "runs" / run / "results.csv")[0] for run in ("pupil", "alone")]
     assert first[0]["train_loss"] != first[1]["train_loss"]
 
+    # Where nothing is left to train, the teacher is not asked for.
+    taught = teacher.read_bytes()
+    teacher.unlink()
     again = call("train", "--resume", "--name", "pupil")
     assert again.exit_code == 0, again.output
     assert "nothing left to train" in again.output
+    args = here / "runs/pupil/args.yaml"
+    args.write_text(args.read_text().replace("\nepochs: 3", "\nepochs: 4"))
     teacher.write_bytes((here / "runs/alone/best.pt").read_bytes())
     changed = call("train", "--resume", "--name", "pupil")
     assert changed.exit_code == 1
     assert "teacher.pt is another file than when the run began" in changed.output
+    teacher.write_bytes(taught)
+    longer = call("train", "--resume", "--name", "pupil")
+    assert longer.exit_code == 0, longer.output
+    assert len(table(here / "runs/pupil/results.csv")) == 4
 
 
 def test_freeze_leaves_the_features_as_they_were(here: Path, easy_set: Path) -> None:
@@ -335,3 +354,175 @@ def test_resume_takes_no_other_settings(here: Path, option: str) -> None:
     answer = call("train", "--resume", option, *value)
     assert answer.exit_code == 2
     assert f"leave out {option}" in answer.output
+
+
+def interrupted(*arguments: object, **more: object) -> None:
+    """A signal that the program sends itself, wherever this is called in its place."""
+    del arguments, more
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep(5)
+    raise AssertionError("the signal changed nothing")
+
+
+def last_line(result: Result) -> str:
+    assert result.exit_code == 1, result.output
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("catdog-edge: "), result.output
+    assert "Traceback" not in result.output
+    return line
+
+
+def test_a_signal_while_pictures_are_read_is_one_line_and_leaves_nothing(
+    here: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(command, "open_dataset", interrupted)
+    assert "before training began" in last_line(quick(easy_set, "early"))
+    assert not (here / "runs").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_while_the_run_folder_is_made_leaves_no_folder(
+    here: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.Trainer, "save", interrupted)
+    assert "before training began" in last_line(quick(easy_set, "early"))
+    assert not list((here / "runs").iterdir())
+
+
+def test_a_run_that_ended_before_its_first_step_goes_on(
+    here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        # In the loop the first signal asks, the second acts at once.
+        patched.setattr(
+            loop.Trainer, "run", lambda *_: (signal.raise_signal(signal.SIGINT), interrupted())
+        )
+        assert "--resume --name cut" in last_line(quick(easy_set, "cut"))
+    kept = read_checkpoint(here / "runs/cut/last.pt")[0]["training"]
+    assert (kept["epoch"], kept["step"]) == (0, 0)
+    assert call("train", "--resume").exit_code == 0
+    whole = load_checkpoint(trained / "best.pt")[0].state_dict()
+    cut = load_checkpoint(here / "runs/cut/best.pt")[0].state_dict()
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+
+
+def test_a_signal_while_the_run_is_summed_up_says_how_to_finish(
+    here: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert quick(easy_set, "older").exit_code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "finish", interrupted)
+        line = last_line(quick(easy_set, "cut"))
+    assert "is complete" in line
+    assert line.endswith("catdog-edge train --resume --name cut")
+    # A finished run is older than the one to go on with, or newer: it is not taken.
+    os.utime(here / "runs/older/args.yaml")
+    answer = call("train", "--resume")
+    assert answer.exit_code == 0, answer.output
+    assert {file.name for file in (here / "runs/cut").iterdir()} == RUN_FILES
+    every = last_line(call("train", "--resume"))
+    assert "every run" in every
+    assert "finished" in every
+
+
+def test_a_long_epoch_is_saved_on_the_way(
+    here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[tuple[int, int]] = []
+    save = loop.Trainer.save
+
+    def noted(trainer: loop.Trainer) -> None:
+        save(trainer)
+        training = read_checkpoint(trainer.folder / "last.pt")[0]["training"]
+        saved.append((training["epoch"], training["step"]))
+
+    monkeypatch.setattr(loop.Trainer, "save", noted)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    assert quick(easy_set, "long").exit_code == 0
+    assert saved[:3] == [(0, 0), (0, 1), (0, 2)]
+    assert saved[-1] == (2, 0)
+    whole = load_checkpoint(trained / "best.pt")[0].state_dict()
+    long = load_checkpoint(here / "runs/long/best.pt")[0].state_dict()
+    assert all(torch.equal(value, long[name]) for name, value in whole.items())
+
+
+@pytest.fixture
+def copied(here: Path, trained: Path) -> Path:
+    shutil.copytree(trained, here / "runs" / "copy")
+    return here / "runs" / "copy"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("labels", "5"), ("split", "[80, 20]"), ("epochs", "many"), ("batch_size", "1"),
+        ("lr", "fast"), ("seed", "0.5"), ("precision", "float99"), ("threads", "0"),
+        ("threads", "x"), ("teacher", "{file: 3}"), ("recipe", "[]"), ("data", "7"),
+    ],
+)  # fmt: skip
+def test_an_edited_args_yaml_is_one_line_that_names_the_key(
+    copied: Path, key: str, value: str
+) -> None:
+    args = yaml.safe_load((copied / "args.yaml").read_text())
+    args[key] = yaml.safe_load(value)
+    (copied / "args.yaml").write_text(yaml.safe_dump(args))
+    line = last_line(call("train", "--resume", "--name", "copy"))
+    assert f"args.yaml: {key} is" in line
+
+
+def test_a_truncated_args_yaml_is_one_line(copied: Path) -> None:
+    lines = (copied / "args.yaml").read_text().splitlines(keepends=True)
+    for kept in range(0, len(lines), 5):
+        (copied / "args.yaml").write_text("".join(lines[:kept]))
+        line = last_line(call("train", "--resume", "--name", "copy"))
+        assert "args.yaml" in line, kept
+
+
+def test_a_damaged_last_pt_gives_advice_that_can_be_followed(copied: Path) -> None:
+    data = (copied / "last.pt").read_bytes()
+    (copied / "last.pt").write_bytes(data[: len(data) // 2])
+    line = last_line(call("train", "--resume", "--name", "copy"))
+    assert "last.pt is damaged" in line
+    assert "start again with: catdog-edge train" in line
+    (copied / "last.pt").unlink()
+    assert "remove that folder" in last_line(call("train", "--resume", "--name", "copy"))
+    taken = last_line(call("train", "--data", "sample", "--limit", 40, "--name", "copy"))
+    assert "--resume" not in taken
+
+
+def test_frozen_random_features_are_warned_of_and_told(here: Path, easy_set: Path) -> None:
+    answer = quick(easy_set, "still", "--freeze")
+    assert answer.exit_code == 0, answer.output
+    assert "warning: --freeze without --pretrained" in answer.stderr
+    assert load_checkpoint(here / "runs/still/best.pt")[1].trained_on["freeze"] is True
+
+
+def test_a_scale_at_which_nothing_is_left_is_one_line(here: Path, easy_set: Path) -> None:
+    shown = call("train", "--arch", "simple_cnn", "--show-recipe").stdout
+    form = shown.replace("stages: []", "stages: [{until: 1, scales: [0.1, 1]}]")
+    (here / "tiny.yaml").write_text(form)
+    line = last_line(quick(easy_set, "tiny", "--arch", "simple_cnn", "--recipe", "tiny.yaml"))
+    assert "22 x 22" in line
+    assert "scale 0.1" in line
+    assert not (here / "runs").exists()
+
+
+def test_a_name_that_is_no_utf8_is_drawn(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 $\\frac$")
+    save_confusion(tmp_path / "confusion.png", np.eye(2, dtype=np.int64), [name, "b"], name)
+    wrong = Mistake(np.zeros((4, 4, 3), np.uint8), name, name, "b", 0.5)
+    save_mistakes(tmp_path / "mistakes.png", [wrong], name)
+    for picture in tmp_path.iterdir():
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are(here: Path, easy_set: Path) -> None:
+    data = here / r"all $\frac$"
+    shutil.copytree(easy_set / "bright", data / r"$\frac$")
+    shutil.copytree(easy_set / "bright", data / "$_$ dark")
+    for number, file in enumerate(sorted((data / "$_$ dark").iterdir())):
+        file.rename(file.with_name(rf"$\x{number}$.png"))
+    answer = quick(data, "formula", "--size", 32)
+    assert answer.exit_code == 0, answer.output
+    assert (here / "runs/formula/mistakes.png").is_file()

@@ -42,7 +42,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 1
+FORMAT = 2
 """Raised when pictures are read, resized or stored in another way."""
 
 UNUSED_DAYS = 14

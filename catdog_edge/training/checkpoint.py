@@ -7,6 +7,7 @@ read with `weights_only=True`: a checkpoint from a stranger cannot run code.
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import zipfile
@@ -45,10 +46,19 @@ def save_checkpoint(
         document["training"] = dict(training)
     with written_whole(path) as temporary:
         try:
-            torch.save(document, temporary)
-        except RuntimeError as error:
-            # torch reports a full disk as a RuntimeError of its zip writer.
-            raise OSError(None, f"torch could not write it ({_first_line(error)})") from error
+            # Where writing to a stream fails, the reason stands behind torch's own error; of a
+            # path that it opens itself torch tells an `unexpected pos` of its zip writer alone.
+            with temporary.open("wb") as stream:
+                torch.save(document, stream)
+        except (OSError, RuntimeError) as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
+                raise OSError(None, f"torch could not write it ({_first_line(error)})") from error
+            if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(cause.errno, "the disk is full") from error
+            raise cause from None
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ModelSpec]:

@@ -5,13 +5,15 @@ Joins the rooms of training; knows nothing of click's options. Words go to stder
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from catdog_edge import __version__
-from catdog_edge.errors import CatdogError
+from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.threads import choose_threads
 from catdog_edge.training import loop
@@ -19,7 +21,7 @@ from catdog_edge.training.checkpoint import load_checkpoint
 from catdog_edge.training.data import Dataset, open_dataset, pixels
 from catdog_edge.training.models import architecture
 from catdog_edge.training.norms import with_norms
-from catdog_edge.training.options import TrainOptions, settled_recipe
+from catdog_edge.training.options import TrainOptions, check_batch, check_scales, settled_recipe
 from catdog_edge.training.other_set import OtherSet, open_other_set
 from catdog_edge.training.overview import save_overview
 from catdog_edge.training.precision import choose_precision, trial_batch
@@ -27,14 +29,15 @@ from catdog_edge.training.pretrained import load_pretrained
 from catdog_edge.training.processors import choose_device, torch_threads
 from catdog_edge.training.progress import Progress, Reading
 from catdog_edge.training.provenance import arguments, git_commit, trained_on
-from catdog_edge.training.ranks import Ranks, ranks
+from catdog_edge.training.ranks import Ranks, ranks, told_once
 from catdog_edge.training.recipe_files import from_dict, recipe
 from catdog_edge.training.recipes import Recipe
 from catdog_edge.training.results import finish
-from catdog_edge.training.runs import Run, new_run, newest_run
-from catdog_edge.training.stopping import stop_requests
-from catdog_edge.training.teacher import Teacher
-from catdog_edge.training.words import describe, say
+from catdog_edge.training.runs import ROOT, Run, new_run, newest_unfinished
+from catdog_edge.training.stopping import one_line, stop_requests
+from catdog_edge.training.teacher import Teacher, check_teacher_file
+from catdog_edge.training.whereabouts import Whereabouts, again
+from catdog_edge.training.words import describe, say, warn
 
 
 def train(options: TrainOptions) -> Run:
@@ -44,19 +47,26 @@ def train(options: TrainOptions) -> Run:
         CatdogError: The data, the device or a folder is not what it must be, the loss
             diverged, or the run was interrupted (it says how to go on).
     """
-    device = choose_device(options.device)
-    with ranks(device) as me, torch_threads(_share(me)) as threads:
-        return _train(options, device, threads, me)
+    at = Whereabouts()
+    with told_once(), one_line(at.words):
+        device = choose_device(options.device)
+        with ranks(device) as me, torch_threads(_share(me)) as threads:
+            return _train(options, device, threads, me, at)
 
 
-def _train(options: TrainOptions, device: str, threads: int, me: Ranks) -> Run:
-    arch = architecture(options.arch)
-    chosen = settled_recipe(options)
-    size = options.size or arch.size
-    if arch.fixed_size and size != arch.size:
-        raise CatdogError(
-            f"{arch.name} takes pictures of {arch.size} x {arch.size} alone; leave out --size"
-        )
+def _train(options: TrainOptions, device: str, threads: int, me: Ranks, at: Whereabouts) -> Run:
+    with me.together():
+        arch = architecture(options.arch)
+        chosen = settled_recipe(options)
+        size = options.size or arch.size
+        if arch.fixed_size and size != arch.size:
+            raise CatdogError(
+                f"{arch.name} takes pictures of {arch.size} x {arch.size} alone; leave out --size"
+            )
+        check_batch(chosen.batch_size, me)
+        check_teacher_file(options.teacher)
+    if chosen.freeze and not chosen.pretrained:
+        warn("--freeze without --pretrained keeps the features as they are drawn at random")
     steps = squash(size, size)
     with me.one_first():  # the others find what it has cached
         dataset = open_dataset(
@@ -90,6 +100,7 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks) -> Run:
     )
     torch.manual_seed(options.seed)
     network = arch.build(spec.logits)
+    check_scales(network, spec, chosen)
     if chosen.pretrained:
         with me.one_first():
             say(f"train: starting from {load_pretrained(network, arch.name)}")
@@ -98,7 +109,8 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks) -> Run:
         precision = me.agreed(_faster_precision(network, spec, chosen, train_set[0], device, me))
     teacher = None
     if options.teacher is not None:
-        teacher = Teacher(options.teacher, spec.labels, torch.device(device), precision)
+        with me.together():
+            teacher = Teacher(options.teacher, spec.labels, torch.device(device), precision)
         say(f"train: {options.teacher} ({teacher.spec.architecture}) teaches")
     plan = loop.Plan(
         recipe=chosen,
@@ -110,25 +122,44 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks) -> Run:
         precision=precision,
         device=device,
     )
+    spec = spec.replace(trained_on=trained_on(dataset, plan, teacher, others))
+    trainer = _trainer(dataset, spec, plan, network, teacher, others, me)
     # The others write nothing, but name the folder in what they say.
     folder = Path()
-    if me.first:
-        run = new_run(options.name, f"{Path(dataset.source).stem}-{arch.name}")
-        folder = run.folder
-        save_overview(folder / "data.png", dataset)
-        dataset.write_split_csv(run.split_csv)
-        dataset.write_skipped_csv(folder / "skipped.csv")
-        run.write_args(arguments(dataset, options, plan, threads, teacher, me))
-    run = Run(me.agreed(folder))
-    spec = spec.replace(trained_on=trained_on(dataset, plan, teacher, others))
+    with me.together():
+        if me.first:
+            run = new_run(options.name, f"{Path(dataset.source).stem}-{arch.name}")
+            trainer.folder = folder = run.folder
+            try:
+                dataset.write_split_csv(run.split_csv)
+                run.write_args(arguments(dataset, options, plan, threads, teacher, me))
+                trainer.save()
+            except BaseException:
+                # A folder that nothing can go on from would only be in the way.
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            at.reached(run, me)
+    trainer.folder = me.agreed(folder)
+    run = Run(trainer.folder)
+    at.reached(run, me)
+    with me.together():
+        _show_data(run, dataset, me)
     passes = f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"
     say(
         f"train: {arch.name} at {size} x {size}, recipe {chosen.name}, {passes}, "
         f"batch {plan.batch_size}, learning rate {plan.lr:g}, {precision} on {device}"
         f"{f' in {me.processes} processes' * (not me.alone)}, into {run.folder}"
     )
-    trainer = _trainer(run, dataset, spec, plan, network, teacher, others, me)
-    return _fit(run, dataset, trainer, others, me)
+    return _fit(run, dataset, trainer, others, me, at)
+
+
+def _show_data(run: Run, dataset: Dataset, me: Ranks) -> None:
+    """What is worth a look before the first epoch, where it is not there yet."""
+    if me.first:
+        if not (run.folder / "skipped.csv").is_file():
+            dataset.write_skipped_csv(run.folder / "skipped.csv")
+        if not (run.folder / "data.png").is_file():
+            save_overview(run.folder / "data.png", dataset)
 
 
 def _share(me: Ranks) -> int | None:
@@ -159,33 +190,43 @@ def resume(name: str | None, device: str) -> Run:
     """Go on with an interrupted run, with the settings it was started with.
 
     Args:
-        name: The run's name below `runs/`; `None` takes the newest.
+        name: The run's name below `runs/`; `None` takes the newest that is not finished.
         device: Where to train; the result is the same figures only on the same device.
 
     Raises:
         CatdogError: There is no such run, or nothing is left to do, or see `train`.
     """
-    run = Run(Path("runs") / name) if name else newest_run(file="last.pt")
-    args = run.args()
-    if not run.last.is_file():
-        raise CatdogError(
-            f"{run.folder} has no last.pt to go on from; start again with: catdog-edge train"
-        )
-    device = choose_device(args["device"] if device == "auto" else device)
-    with ranks(device) as me, torch_threads(args.get("threads") if me.alone else _share(me)):
-        return _resume(run, args, device, me)
+    at = Whereabouts()
+    with told_once(), one_line(at.words):
+        run = Run(ROOT / name) if name else newest_unfinished()
+        args = run.settings()
+        if not run.last.is_file():
+            raise CatdogError(
+                f"{run.folder} has no last.pt to go on from; remove that folder, and start again "
+                "with: catdog-edge train"
+            )
+        device = choose_device(args["device"] if device.strip().lower() == "auto" else device)
+        with ranks(device) as me, torch_threads(args.get("threads") if me.alone else _share(me)):
+            at.reached(run, me)
+            return _resume(run, args, device, me, at)
 
 
-def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks) -> Run:
+def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks, at: Whereabouts) -> Run:
     with me.one_first():
+        chosen = _recipe_of(run, args)
+        check_batch(args["batch_size"], me)
+        try:
+            network, spec = load_checkpoint(run.last)
+        except ModelError as error:
+            kept = f"; the best weights so far are in {run.weights}" * run.weights.is_file()
+            raise CatdogError(
+                f"{run.last} is damaged, or of another version, and cannot be gone on with; start "
+                f"again with: catdog-edge train{kept}"
+            ) from error
         dataset = run.dataset(progress=Reading() if me.first else None)
-        steps = load_checkpoint(run.last)[1].resize
-        others = open_other_set(args.get("other"), steps, Reading() if me.first else None)
-    network, spec = load_checkpoint(run.last)
-    known = args["recipe"]
+        others = open_other_set(args.get("other"), spec.resize, Reading() if me.first else None)
     plan = loop.Plan(
-        # A run of an older version names its recipe only.
-        recipe=recipe(known) if isinstance(known, str) else from_dict(known, "args.yaml"),
+        recipe=chosen,
         epochs=args["epochs"],
         batch_size=args["batch_size"],
         lr=args["lr"],
@@ -194,28 +235,44 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks) -> Run:
         precision=args["precision"],
         device=device,
     )
-    teacher = None
-    if args.get("teacher"):
-        teacher = Teacher(
-            Path(args["teacher"]["file"]),
-            spec.labels,
-            torch.device(device),
-            plan.precision,
-            args["teacher"]["sha256"],
-        )
     say(f"train: going on with {run.folder}")
     describe(dataset)
-    trainer = _trainer(run, dataset, spec, plan, network, teacher, others, me)
+    trainer = _trainer(dataset, spec, plan, network, None, others, me)
+    trainer.folder = run.folder
     trainer.restore(run.last)
+    if args.get("teacher") and not trainer.finished:
+        with me.together():
+            trainer.teacher = Teacher(
+                Path(args["teacher"]["file"]),
+                spec.labels,
+                torch.device(device),
+                plan.precision,
+                args["teacher"]["sha256"],
+            )
+    with me.together():
+        _show_data(run, dataset, me)
     if trainer.finished:
         say(f"train: {run.folder} has done its {trainer.epoch} epochs; nothing left to train")
     else:
         say(f"train: at epoch {trainer.epoch + 1}, step {trainer.step + 1}")
-    return _fit(run, dataset, trainer, others, me)
+    return _fit(run, dataset, trainer, others, me, at)
+
+
+def _recipe_of(run: Run, args: dict[str, Any]) -> Recipe:
+    """The recipe in `args.yaml`, of which this version leaves nothing to a default."""
+    known = args["recipe"]
+    if isinstance(known, str):  # a run of an older version names its recipe only
+        return recipe(known)
+    file = run.folder / "args.yaml"
+    missing = [field.name for field in fields(Recipe) if field.name not in known]
+    if missing and args.get("catdog_edge") == __version__:
+        raise CatdogError(
+            f"{file}: the recipe lacks {', '.join(missing)}; put it back, or train again"
+        )
+    return from_dict(known, str(file))
 
 
 def _trainer(
-    run: Run,
     dataset: Dataset,
     spec: ModelSpec,
     plan: loop.Plan,
@@ -224,17 +281,23 @@ def _trainer(
     others: OtherSet | None,
     me: Ranks,
 ) -> loop.Trainer:
+    """A trainer whose folder is still to be named."""
     with me.one_first():
         train_set = pixels(dataset, "train", spec.resize)[:2]
         val_set = pixels(dataset, "val", spec.resize)[:2]
         mixed_in = None
         if others is not None:
             mixed_in = others.for_training(len(spec.labels), plan.recipe.others)
-    return loop.Trainer(network, spec, plan, train_set, val_set, run.folder, teacher, me, mixed_in)
+    return loop.Trainer(network, spec, plan, train_set, val_set, Path(), teacher, me, mixed_in)
 
 
 def _fit(
-    run: Run, dataset: Dataset, trainer: loop.Trainer, others: OtherSet | None, me: Ranks
+    run: Run,
+    dataset: Dataset,
+    trainer: loop.Trainer,
+    others: OtherSet | None,
+    me: Ranks,
+    at: Whereabouts,
 ) -> Run:
     progress = Progress(trainer.plan.epochs, shown=me.first)
     with stop_requests() as asked:
@@ -242,8 +305,9 @@ def _fit(
     if not finished:
         raise CatdogError(
             f"stopped in epoch {trainer.epoch + 1} of {trainer.plan.epochs}; all is saved, go on "
-            f"with: catdog-edge train --resume --name {run.name}"
+            f"with: {again(run, me)}"
         )
+    at.reached(run, me, trained=True)
     if me.first:
         finish(run, dataset, trainer, [item.file for item in dataset.items_of("val")], others)
     return run

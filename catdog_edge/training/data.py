@@ -10,16 +10,17 @@ import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.errors import DataError
+from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.pictures import is_picture
 from catdog_edge.spec import NEITHER, ResizeStep
 from catdog_edge.training.cache import Cache, PixelWriter
-from catdog_edge.training.dataset import Dataset, Item, changed
+from catdog_edge.training.dataset import Dataset, Item, changed, write_csv
 from catdog_edge.training.layouts import find_layout
 from catdog_edge.training.listing import SPLITS, Candidate, Layout, Skipped, Split, ordered
 from catdog_edge.training.reading import Progress, Reading, decoded
@@ -80,7 +81,7 @@ def open_dataset(
             "class is seen; rename it"
         )
     if split_csv is not None:
-        layout = from_split_csv(Path(split_csv), opened, layout, labels)
+        layout = from_split_csv(Path(split_csv), opened, layout, labels, limit)
     dataset = _read(opened, layout, shares, limit, seed, split_csv is not None, steps, progress)
     if required is None:
         wanted = [name for name, share in zip(SPLITS, shares) if share > 0]
@@ -142,8 +143,8 @@ def _read(
         else:
             reading.read_some(layout, limit, seed, expected_shares(layout.candidates, shares))
         cache.save()
-    skipped = (*layout.skipped, *reading.skipped)
-    _check_skipped(opened.name, skipped, len(reading.found))
+    skipped = (*opened.closed, *layout.skipped, *reading.skipped)
+    _check_skipped(opened.name, skipped, len(reading.found), cache.folder)
     index = {label: number for number, label in enumerate(layout.labels)}
     items = [
         Item(candidate.file, index[candidate.label], assign(candidate, digest), digest)
@@ -247,14 +248,19 @@ def _without_leaks(items: Sequence[Item]) -> tuple[list[Item], list[Skipped]]:
     return kept, leaks
 
 
-def _check_skipped(name: str, skipped: Sequence[Skipped], kept: int) -> None:
+def _check_skipped(name: str, skipped: Sequence[Skipped], kept: int, folder: Path) -> None:
     total = len(skipped) + kept
     if total and len(skipped) > MAX_SKIPPED * total:
+        where = ""
+        with contextlib.suppress(CatdogError):  # a cache that cannot be written: only no list
+            write_csv(folder / "skipped.csv", ("file", "reason"), map(astuple, skipped))
+            where = f", all are listed in {folder / 'skipped.csv'}"
         listed = "; ".join(f"{entry.file}: {entry.reason}" for entry in skipped[:3])
         more = f"; and {len(skipped) - 3:,} more" if len(skipped) > 3 else ""
         raise DataError(
             f"{name}: {len(skipped):,} of {total:,} files cannot be used, more than "
-            f"{MAX_SKIPPED:.0%} ({listed}{more}); mend or remove them"
+            f"{MAX_SKIPPED:.0%} ({listed}{more}); mend these files or take them out of the data"
+            f"{where}"
         )
 
 

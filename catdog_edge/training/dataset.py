@@ -118,12 +118,12 @@ class Dataset:
     def write_split_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `file,label,split`; `open_dataset(split_csv=...)` takes it back."""
         rows = ((item.file, self.labels[item.label], item.split) for item in self.items)
-        _write_csv(path, ("file", "label", "split"), rows)
+        write_csv(path, ("file", "label", "split"), rows)
 
     def write_skipped_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `file,reason`."""
         rows = ((entry.file, entry.reason) for entry in self.skipped)
-        _write_csv(path, ("file", "reason"), rows)
+        write_csv(path, ("file", "reason"), rows)
 
 
 def changed(source: str, file: str, reason: str) -> DataError:
@@ -131,12 +131,20 @@ def changed(source: str, file: str, reason: str) -> DataError:
     return DataError(f"{source}: {file} has changed while it was in use ({reason}); run it again")
 
 
-def _write_csv(
+def write_csv(
     path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
+    """Write a table that any name of a file survives, also one with a line break in it.
+
+    Raises:
+        CatdogError: The file cannot be written.
+    """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    plain = csv.writer(text, lineterminator="\n")
+    # Python before 3.13 puts no quotes around a lone carriage return, and cannot read it then.
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(header)
+    for row in rows:
+        (quoting if any("\r" in str(cell) for cell in row) else plain).writerow(row)
     # Names that are no valid UTF-8 go out as the bytes they came in as.
     write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))

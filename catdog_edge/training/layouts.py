@@ -38,7 +38,8 @@ def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
     """
     pictures = [name for name in source.entries if is_picture(name)]
     if not pictures:
-        raise DataError(f"{source.name} has no pictures in it (.jpg, .png, ...)")
+        closed = "".join(f"; {entry.file}: {entry.reason}" for entry in source.closed[:1])
+        raise DataError(f"{source.name} has no pictures in it (.jpg, .png, ...){closed}")
     base = _common_folder(pictures)
     layout, other_tables = table_layout(source, base, labels)
     if layout is None:

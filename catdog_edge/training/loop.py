@@ -44,6 +44,9 @@ Labels = npt.NDArray[np.int64]
 
 ALONE = Ranks()
 
+SAVE_EVERY = 120.0
+"""Seconds of a long epoch after which `last.pt` is written: what a kill costs at most."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -126,7 +129,8 @@ class Trainer:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.network).eval() if plan.recipe.ema else None
         self._answer = self.network if me.alone else DistributedDataParallel(self.network)
-        self._teacher, self._me, self._others = teacher, me, others
+        self.teacher, self._me, self._others = teacher, me, others
+        self._saved = time.monotonic()
         self._classes = len(spec.labels)
         self.spec, self.plan, self.folder = spec, plan, folder
         self.train, self.val = train, val
@@ -193,27 +197,34 @@ class Trainer:
             **{name: getattr(self, name) for name in _COUNTERS},
         }
         save_checkpoint(self.folder / "last.pt", self._kept_weights(), self.spec, training)
+        self._saved = time.monotonic()
 
     def restore(self, path: Path) -> None:
         """Go on from a `last.pt`.
 
         Raises:
             ModelError: The file is damaged.
-            CatdogError: It holds no state to go on from.
+            CatdogError: It holds no state to go on from, or that of another recipe.
         """
         # The other processes may be on machines that do not have the file.
         document = self._me.agreed(read_checkpoint(path)[0] if self._me.first else {})
         training = document.get("training")
         if training is None:
             raise CatdogError(f"{path} holds no training state; only last.pt can be resumed")
-        self.network.load_state_dict(training["network"])
-        if self.averaged is not None:
-            # A file of an older version has the averaged weights in one place only.
-            self.averaged.load_state_dict(training.get("averaged") or document["state_dict"])
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.rows = [EpochRow(**row) for row in training["rows"]]
-        for name in _COUNTERS:
-            setattr(self, name, training[name])
+        try:
+            self.network.load_state_dict(training["network"])
+            if self.averaged is not None:
+                # A file of an older version has the averaged weights in one place only.
+                self.averaged.load_state_dict(training.get("averaged") or document["state_dict"])
+            self.optimizer.load_state_dict(training["optimizer"])
+            self.rows = [EpochRow(**row) for row in training["rows"]]
+            for name in _COUNTERS:
+                setattr(self, name, training[name])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CatdogError(
+                f"{path} does not fit the recipe in args.yaml beside it; put back what was "
+                "changed there, or start again with: catdog-edge train"
+            ) from error
 
     def _run_epoch(self, stop: Callable[[], bool], on_step: Callable[[StepReport], None]) -> bool:
         self.network.train()
@@ -237,11 +248,13 @@ class Trainer:
             asked = self._train_step(pixels, labels, stop())
             now = time.perf_counter()
             self.seconds += now - started  # waiting for the batch is part of it
-            started = now
             on_step(self._report())
             if self.step < self.steps and asked:
                 source.close()
                 return False
+            if self.step < self.steps and time.monotonic() - self._saved > SAVE_EVERY:
+                self.save()
+            started = time.perf_counter()
         return True
 
     def _train_step(self, pixels: torch.Tensor, labels: torch.Tensor, stop: bool) -> bool:
@@ -259,12 +272,12 @@ class Trainer:
             outputs = self._answer(to_input(pixels, self.spec.normalization))
         outputs = outputs.float()
         loss = self.loss(outputs, labels)
-        if self._teacher is not None:
+        if self.teacher is not None:
             # What a teacher says of pictures that show none of its classes means nothing.
             own = labels < self._classes
             taught = distillation_loss(
                 outputs[own, : self._classes],
-                self._teacher.logits(pixels[own]),
+                self.teacher.logits(pixels[own]),
                 recipe.distillation_temperature,
             )
             loss = (1 - recipe.distillation) * loss + recipe.distillation * taught

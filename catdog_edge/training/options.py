@@ -1,4 +1,4 @@
-"""The options of `catdog-edge train`, and the recipe that they settle on."""
+"""The options of `catdog-edge train`, the recipe that they settle on, and whether it can be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from catdog_edge.errors import CatdogError
+from catdog_edge.spec import ModelSpec
 from catdog_edge.training.models import architecture
+from catdog_edge.training.ranks import Ranks
 from catdog_edge.training.recipe_files import recipe
 from catdog_edge.training.recipes import Recipe
 
@@ -59,3 +64,39 @@ def settled_recipe(options: TrainOptions) -> Recipe:
     )
     # Epochs that were asked for are not stretched for a small set.
     return replace(chosen, least_steps=0) if options.epochs else chosen
+
+
+def check_batch(batch_size: int, me: Ranks) -> None:
+    """Refuse a batch that leaves a process less than batch norm can train on.
+
+    Raises:
+        CatdogError: It does.
+    """
+    if batch_size < 2 * me.processes:
+        raise CatdogError(
+            f"a batch of {batch_size} is less than two pictures for each of {me.processes} "
+            f"processes; give --batch-size {2 * me.processes} or more, or start fewer"
+        )
+
+
+def check_scales(network: torch.nn.Module, spec: ModelSpec, chosen: Recipe) -> None:
+    """Show the network the smallest picture that the recipe has for it.
+
+    Raises:
+        CatdogError: Its maps vanish on the way.
+    """
+    scales = [scale for stage in chosen.stages for scale in stage.scales]
+    smallest = min(scales, default=1.0)
+    height, width = (max(1, round(side * smallest)) for side in spec.size)
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, height, width))
+    except RuntimeError as error:
+        what = f"scale {smallest:g} of recipe {chosen.name}" if scales else "--size"
+        raise CatdogError(
+            f"{spec.architecture} cannot take pictures of {height} x {width}: nothing is left of "
+            f"them in its last layers; give a larger {what}"
+        ) from error
+    finally:
+        network.train()

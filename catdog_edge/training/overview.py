@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from catdog_edge.files import written_whole
 from catdog_edge.training.dataset import Dataset
 from catdog_edge.training.listing import SPLITS
+from catdog_edge.training.plots import drawable
 
 EACH = 6
 """Pictures shown of each class."""
@@ -40,7 +41,9 @@ def save_overview(path: str | os.PathLike[str], dataset: Dataset) -> None:
     figure = Figure(figsize=(12, 1.55 * len(labels) + 1.2), layout="constrained")
     kind = "drawings" if dataset.is_sample else "pictures"
     source = "the drawn sample" if dataset.is_sample else Path(dataset.source).name
-    figure.suptitle(f"{source}: {len(dataset.items):,} {kind}", color=_INK, fontsize=13)
+    # Names may hold `$`: they are text, no formulas.
+    title = f"{source}: {len(dataset.items):,} {kind}"
+    figure.suptitle(drawable(title), color=_INK, fontsize=13, parse_math=False)
     grid = figure.add_gridspec(len(labels), EACH + 3)
     most = max(max(split.values()) for split in counts.values())
     for row, label in enumerate(labels):
@@ -52,7 +55,10 @@ def save_overview(path: str | os.PathLike[str], dataset: Dataset) -> None:
             axes.imshow(_square(dataset.decode(shown[pick]))[:, :, ::-1])
             axes.set_axis_off()
             if column == 0:
-                axes.set_title(label, color=_INK, fontsize=12, loc="left", fontweight="bold")
+                axes.set_title(
+                    drawable(label), color=_INK, fontsize=12, loc="left", fontweight="bold",
+                    parse_math=False,
+                )  # fmt: skip
         axes = figure.add_subplot(grid[row, EACH:])
         values = [counts[split][label] for split in SPLITS]
         axes.barh(SPLITS, values, color=[_COLOURS[split] for split in SPLITS], height=0.62)

@@ -1,6 +1,7 @@
 """The pictures of a run: `curves.png`, `confusion.png`, `mistakes.png`.
 
 Knows matplotlib; draws without a screen. Every figure is written whole or not at all.
+Names of files and classes may hold `$`: text from outside is never read as a formula.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Mistake:
 def save_curves(path: Path, rows: Sequence[EpochRow], best: EpochRow, title: str) -> None:
     """Loss and accuracy per epoch, for the training and the validation pictures."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    figure.suptitle(title, color=INK, fontsize=12)
+    figure.suptitle(drawable(title), color=INK, fontsize=12, parse_math=False)
     loss, accuracy = figure.subplots(1, 2)
     epochs = [row.epoch for row in rows]
     marker = "o" if len(rows) < 3 else None
@@ -77,7 +78,7 @@ def save_confusion(
     classes = len(labels)
     side = max(4.2, 1.1 * classes + 2)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-    figure.suptitle(title, color=INK, fontsize=12)
+    figure.suptitle(drawable(title), color=INK, fontsize=12, parse_math=False)
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -88,8 +89,10 @@ def save_confusion(
                 ha="center", va="center", fontsize=12 if classes < 8 else 7,
                 color="white" if shares[row, column] > 0.55 else INK,
             )  # fmt: skip
-    axes.set_xticks(range(classes), labels, rotation=0 if classes < 5 else 45, color=INK)
-    axes.set_yticks(range(classes), labels, color=INK)
+    labels = [drawable(label) for label in labels]
+    turned = 0 if classes < 5 else 45
+    axes.set_xticks(range(classes), labels, rotation=turned, color=INK, parse_math=False)
+    axes.set_yticks(range(classes), labels, color=INK, parse_math=False)
     axes.set_xlabel("answered", color=MUTED)
     axes.set_ylabel("true", color=MUTED)
     axes.spines[:].set_visible(False)
@@ -124,16 +127,21 @@ def save_sheet(
     columns = 6 if len(cells) > 8 else max(1, min(4, len(cells)))
     rows = max(1, -(-len(cells) // columns))
     figure = Figure(figsize=(max(5.0, 2.1 * columns), 2.55 * rows + 0.6), layout="constrained")
-    figure.suptitle(title, color=INK, fontsize=12)
+    figure.suptitle(drawable(title), color=INK, fontsize=12, parse_math=False)
     grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axes in grid:
         axes.set_axis_off()
     for axes, (picture, caption) in zip(grid, cells, strict=False):
         axes.imshow(picture[:, :, ::-1])
-        axes.set_title(caption, fontsize=8, color=INK)
+        axes.set_title(drawable(caption), fontsize=8, color=INK, parse_math=False)
     if not cells:
         grid[0].text(0.5, 0.5, nothing, ha="center", color=MUTED)
     _save(figure, path)
+
+
+def drawable(text: str) -> str:
+    """Text without what a font cannot draw at all: bytes of a file's name that are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def short_name(file: str) -> str:

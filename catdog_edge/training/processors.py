@@ -8,6 +8,7 @@ number does not give the same figures.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,15 +46,26 @@ def torch_threads(count: int | None = None) -> Iterator[int]:
 def choose_device(name: str) -> str:
     """`auto` is CUDA where it works, else the CPU.
 
+    Args:
+        name: `auto`, `cpu`, `cuda` or `cuda:N`, in letters of any case.
+
     Raises:
-        CatdogError: CUDA was asked for by name and is not there.
+        CatdogError: It is none of these; or CUDA was asked for by name and is not there.
     """
+    asked, name = name, name.strip().lower()
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
+        raise CatdogError(f"--device {asked!r} is not known; give cpu, cuda, cuda:NUMBER or auto")
     if name.startswith("cuda") and not torch.cuda.is_available():
         build = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
         raise CatdogError(
             f"--device {name}: PyTorch {torch.__version__} {build}; "
             "train with --device cpu, or mend the driver (nvidia-smi tells whether it works)"
+        )
+    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
+        raise CatdogError(
+            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, numbered from "
+            "0 on; give one of them"
         )
     return name

@@ -49,6 +49,7 @@ def trained_on(
         "seed": plan.seed,
         "precision": plan.precision,
         **({"pretrained": True} if plan.recipe.pretrained else {}),
+        **({"freeze": True} if plan.recipe.freeze else {}),
         **({"teacher": teacher.spec.architecture} if teacher else {}),
         **({"other": others.name} if others else {}),
     }

@@ -25,6 +25,26 @@ PATIENCE = timedelta(hours=2)
 T = TypeVar("T")
 
 
+def among_others() -> bool:
+    """Whether `torchrun` started this process beside others."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Let one process of each machine alone tell an error that all of them run into.
+
+    The others end with the same exit code and without a word. Once they have joined, `ranks`
+    lets only the first speak.
+    """
+    try:
+        yield
+    except CatdogError as error:
+        if among_others() and os.environ.get("LOCAL_RANK", "0") != "0":
+            raise SystemExit(error.exit_code) from error
+        raise
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among those that train together.
@@ -92,19 +112,49 @@ class Ranks:
             dist.barrier()
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """Leave a block in all processes with the error of the first that failed in it.
+
+        A process that waits for one that has failed would wait for ever. Nothing in the
+        block may wait for the others.
+
+        Raises:
+            CatdogError: The block raised it, in this process or in another.
+        """
+        failed: CatdogError | None = None
+        try:
+            yield
+        except CatdogError as error:
+            if self.alone:
+                raise
+            failed = error
+        if self.alone:
+            return
+        told = self.gathered((str(failed), failed.exit_code) if failed else ("", 0))
+        self.wait()  # a process that leaves early was seen to disturb those that still gather
+        if failed is not None:
+            raise failed
+        for rank, (words, code) in enumerate(told):
+            if words:
+                theirs = CatdogError(f"process {rank} of {self.processes}: {words}")
+                theirs.exit_code = code
+                raise theirs
+
+    @contextmanager
     def one_first(self) -> Iterator[None]:
         """Let the first process of each machine go through a block before the others.
 
-        Whether it came through or failed: a process that waits for one that has failed
-        would wait for ever.
+        Raises:
+            CatdogError: See `together`.
         """
-        if self.local:
-            self.wait()
-        try:
-            yield
-        finally:
-            if not self.local:
+        with self.together():
+            if self.local:
                 self.wait()
+            try:
+                yield
+            finally:
+                if not self.local:
+                    self.wait()
 
 
 @contextmanager
@@ -115,11 +165,19 @@ def ranks(device: str) -> Iterator[Ranks]:
         device: `cpu` talks through gloo, `cuda` through nccl.
 
     Raises:
-        CatdogError: The variables of `torchrun` are incomplete, or the others do not answer.
+        CatdogError: The variables of `torchrun` are incomplete, or the others do not answer,
+            or have ended.
+        SystemExit: Instead of every `CatdogError` of the block in all processes but the first.
     """
-    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+    named = [name for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)]
+    if not named:
         yield Ranks()
         return
+    if len(named) == 1:
+        lacking = "WORLD_SIZE" if named == ["RANK"] else "RANK"
+        raise CatdogError(
+            f"{named[0]} is set, {lacking} is not; start with torchrun, or unset {named[0]}"
+        )
     try:
         me = Ranks(
             rank=int(os.environ["RANK"]),
@@ -132,6 +190,11 @@ def ranks(device: str) -> Iterator[Ranks]:
             f"RANK, WORLD_SIZE or LOCAL_RANK is no number ({error}); start with torchrun, "
             "or unset them"
         ) from error
+    if not (0 <= me.rank < me.processes and 0 <= me.local < me.per_machine):
+        raise CatdogError(
+            f"RANK {me.rank} of WORLD_SIZE {me.processes}, LOCAL_RANK {me.local} of "
+            f"LOCAL_WORLD_SIZE {me.per_machine} cannot be; start with torchrun, or unset them"
+        )
     if me.alone:
         yield me
         return
@@ -148,5 +211,23 @@ def ranks(device: str) -> Iterator[Ranks]:
         # The first writes its pictures last. A process that leaves earlier than the others
         # was seen to abort in gloo's threads.
         me.wait()
+    except CatdogError as error:
+        if me.first:
+            raise
+        raise SystemExit(error.exit_code) from error
+    except RuntimeError as error:
+        if not _is_of_the_others(error):
+            raise
+        if not me.first:
+            raise SystemExit(1) from error
+        raise CatdogError(
+            "another of the processes has ended, so this one stops; what was saved is whole, go "
+            "on with --resume, started with torchrun in the same way"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _is_of_the_others(error: RuntimeError) -> bool:
+    """Whether a collective failed, as it does when another process has ended."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()

@@ -6,8 +6,6 @@ Knows nothing of the network: it takes the probabilities that somebody else comp
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.files import write_bytes
 from catdog_edge.spec import ResizeStep
 from catdog_edge.training.data import pixels
-from catdog_edge.training.dataset import Dataset, Item
+from catdog_edge.training.dataset import Dataset, Item, write_csv
 from catdog_edge.training.listing import Split
 
 SIMILAR = 0.985
@@ -41,7 +38,7 @@ class Suspect:
         split: `train` or `val`.
         label: Its label in the data.
         why: `label`: the network is sure of another one. `duplicate`: nearly the same as
-            another picture. `contradiction`: nearly the same, with another label.
+            an earlier picture. `contradiction`: nearly the same, with another label.
         answer: What the network says, or the label of the other picture.
         confidence: Of that, 0..1: a probability, or a correlation.
         other: The other picture, for duplicates.
@@ -97,9 +94,10 @@ def review(
         items += found
         thumbnails.append(_thumbnails(frames))
     suspects.sort(key=lambda suspect: (-suspect.confidence, suspect.file))
-    pairs = near_duplicates(np.concatenate(thumbnails)) if thumbnails else []
-    for left, right, similarity in pairs:
-        one, two = items[left], items[right]
+    classes = np.array([item.label for item in items], np.int64)
+    pairs = near_duplicates(np.concatenate(thumbnails), labels=classes) if thumbnails else []
+    for earlier, later, similarity in pairs:
+        one, two = items[later], items[earlier]
         suspects.append(
             Suspect(
                 one.file,
@@ -115,45 +113,64 @@ def review(
 
 
 def near_duplicates(
-    thumbnails: npt.NDArray[np.uint8], similar: float = SIMILAR
+    thumbnails: npt.NDArray[np.uint8],
+    similar: float = SIMILAR,
+    labels: npt.NDArray[np.int64] | None = None,
 ) -> list[tuple[int, int, float]]:
-    """Pairs of pictures that are nearly the same, mirrored or not.
+    """Pictures that are nearly the same as an earlier one, mirrored or not.
+
+    Each picture is told once, however many are like it: a burst of a thousand frames makes a
+    thousand rows and not half a million.
 
     Args:
         thumbnails: `uint8 [n,16,16]`, grey; of more than `MAX_COMPARED` the first ones count.
         similar: Correlation from which on two are nearly the same.
+        labels: `int64 [n]`. With them, the earlier one is the first with another label, where
+            there is one: that is what has to be mended.
 
     Returns:
-        Two indices, the smaller first, and the correlation; the most similar pair first.
+        The earlier one's index, the picture's, and the correlation; the most similar first.
     """
     thumbnails = thumbnails[:MAX_COMPARED]
     plain = _standardised(thumbnails)
     mirrored = _standardised(thumbnails[:, :, ::-1])
-    pairs: dict[tuple[int, int], float] = {}
+    count = len(plain)
+    first = np.full(count, -1, np.int64)
+    value = np.zeros(count, np.float32)
+    settled = np.zeros(count, bool)  # nothing that comes later can be told instead
     block = 1024
-    for start in range(0, len(plain), block):
-        rows = plain[start : start + block]
-        for others in (plain, mirrored):
-            correlation = rows @ others[start:].T
-            left, right = np.nonzero(correlation >= similar)
-            for row, column in zip(left[left < right], right[left < right], strict=True):
-                pair = (start + int(row), start + int(column))
-                value = min(1.0, float(correlation[row, column]))
-                pairs[pair] = max(pairs.get(pair, 0.0), value)
-    return sorted(
-        ((left, right, value) for (left, right), value in pairs.items()),
-        key=lambda pair: (-pair[2], pair[0], pair[1]),
-    )
+    for start in range(0, count, block):
+        rows = np.arange(start, min(start + block, count))
+        for earlier in range(0, start + 1, block):
+            columns = np.arange(earlier, min(earlier + block, count))
+            correlation = plain[rows] @ plain[columns].T
+            np.maximum(correlation, plain[rows] @ mirrored[columns].T, out=correlation)
+            alike = correlation >= similar
+            if not alike.any():
+                continue
+            alike &= columns < rows[:, None]
+            better = [alike & (first[rows] < 0)[:, None]]
+            if labels is not None:
+                other = alike & (labels[columns] != labels[rows][:, None])
+                better.append(other & ~settled[rows][:, None])
+            for number, candidates in enumerate(better):
+                found = np.flatnonzero(candidates.any(axis=1))
+                column = candidates[found].argmax(axis=1)
+                first[rows[found]] = columns[column]
+                value[rows[found]] = correlation[found, column]
+                settled[rows[found]] |= number == 1
+    pairs = [
+        (int(first[index]), int(index), min(1.0, float(value[index])))
+        for index in np.flatnonzero(first >= 0)
+    ]
+    return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 
 def write_review_csv(path: str | os.PathLike[str], suspects: Sequence[Suspect]) -> None:
     """Write `file,split,label,why,answer,confidence,other`, in the order given."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "split", "label", "why", "answer", "confidence", "other"))
-    for s in suspects:
-        writer.writerow((s.file, s.split, s.label, s.why, s.answer, s.confidence, s.other))
-    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    header = ("file", "split", "label", "why", "answer", "confidence", "other")
+    rows = ((s.file, s.split, s.label, s.why, s.answer, s.confidence, s.other) for s in suspects)
+    write_csv(path, header, rows)
 
 
 def _thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

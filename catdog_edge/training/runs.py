@@ -5,6 +5,8 @@ Knows the names of the files and what `args.yaml` says, nothing of training.
 
 from __future__ import annotations
 
+import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.files import write_text
+from catdog_edge.threads import MOST
 from catdog_edge.training.data import Dataset, open_dataset
 
 ROOT = Path("runs")
@@ -50,6 +53,15 @@ class Run:
         return self.folder / "last.pt"
 
     @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do: the summary was written after the last weights."""
+        try:
+            summary = (self.folder / "summary.json").stat().st_mtime_ns
+            return not self.last.is_file() or summary >= self.last.stat().st_mtime_ns
+        except OSError:
+            return False
+
+    @property
     def split_csv(self) -> Path:
         """Which picture is on which side."""
         return self.folder / "split.csv"
@@ -58,7 +70,7 @@ class Run:
         """What the run was started with; `data` is an absolute path or `sample`.
 
         Raises:
-            CatdogError: `args.yaml` is missing or damaged.
+            CatdogError: `args.yaml` is missing or damaged, or a value is not what it must be.
         """
         file = self.folder / "args.yaml"
         try:
@@ -68,11 +80,31 @@ class Run:
                 f"{self.folder} is not a run folder ({file.name}: {error.strerror}); "
                 "make one with: catdog-edge train"
             ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError) as error:  # no UTF-8, or a date that is none
             raise CatdogError(f"{file} is damaged; train again") from error
         if not isinstance(document, dict) or "data" not in document:
             raise CatdogError(f"{file} is damaged (it names no data); train again")
+        for key, (fits, wanted) in _VALUES.items():
+            if key in document and not fits(document[key]):
+                raise CatdogError(
+                    f"{file}: {key} is {str(document[key])[:60]!r}, {wanted} is wanted; put back "
+                    "what was there, or train again"
+                )
         return document
+
+    def settings(self) -> dict[str, Any]:
+        """What `args` gives, with all that a resume needs.
+
+        Raises:
+            CatdogError: See `args`, or something is missing.
+        """
+        args = self.args()
+        missing = [key for key in _NEEDED if key not in args]
+        if missing:
+            raise CatdogError(
+                f"{self.folder / 'args.yaml'}: {missing[0]} is missing; put it back, or train again"
+            )
+        return args
 
     def write_args(self, args: dict[str, Any]) -> None:
         """Write `args.yaml`."""
@@ -102,17 +134,103 @@ class Run:
         )
 
 
-def newest_run(root: Path = ROOT, file: str = "best.pt") -> Run:
-    """The run whose weights were written last.
+def _whole(value: object, least: int, most: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _labels(value: object) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and len(value) >= 2
+        and all(isinstance(one, str) and one for one in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _split(value: object) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(_whole(one, 0, 100) for one in value)
+        and sum(value) == 100
+    )
+
+
+def _rate(value: object) -> bool:
+    # YAML 1.1 reads 1e-3 as text.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _teacher(value: object) -> bool:
+    return value is None or (
+        isinstance(value, dict) and all(isinstance(value.get(k), str) for k in ("file", "sha256"))
+    )
+
+
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "data": (lambda value: isinstance(value, str) and value != "", "a path or sample"),
+    "labels": (_labels, "a list of two or more different names"),
+    "split": (_split, "a list of three shares that sum to 100"),
+    "limit": (lambda value: value is None or _whole(value, 1), "a whole number above 0, or null"),
+    "other": (lambda value: value is None or isinstance(value, str), "a path, drawn or null"),
+    "epochs": (lambda value: _whole(value, 1), "a whole number above 0"),
+    "batch_size": (lambda value: _whole(value, 2), "a whole number above 1"),
+    "lr": (_rate, "a number above 0 (of the form 1.0e-3)"),
+    "seed": (lambda value: _whole(value, 0), "a whole number"),
+    "patience": (lambda value: _whole(value, 0), "a whole number"),
+    "precision": (lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
+    "device": (lambda value: isinstance(value, str), "cpu, cuda or cuda:NUMBER"),
+    "threads": (lambda value: _whole(value, 1, MOST), f"a whole number in 1..{MOST}"),
+    "teacher": (_teacher, "null, or file and sha256"),
+    "recipe": (lambda value: isinstance(value, str | dict), "a table of values"),
+}
+"""What each value of `args.yaml` that a command reads must be, and how to say it."""
+
+_NEEDED = (
+    "labels", "epochs", "batch_size", "lr", "seed", "patience", "precision", "device", "recipe",
+)  # fmt: skip
+"""Without these a run cannot be gone on with."""
+
+
+def newest_unfinished(root: Path = ROOT) -> Run:
+    """The run that was begun or saved last of those that something is left to do of.
 
     Args:
         root: The folder that holds the runs.
-        file: `best.pt`, or `last.pt` for a run that can be resumed.
 
     Raises:
         ModelError: There is none.
     """
-    candidates = [found for found in root.glob(f"*/{file}") if Run(found.parent).is_one]
+    known = [Run(found.parent) for found in root.glob("*/args.yaml")]
+    if not known:
+        raise ModelError(
+            f"there is no run under {root.absolute()}; train one with: catdog-edge train"
+        )
+
+    def touched(run: Run) -> int:
+        files = (run.folder / "args.yaml", run.last)
+        return max(file.stat().st_mtime_ns for file in files if file.is_file())
+
+    unfinished = [run for run in known if not run.finished]
+    if not unfinished:
+        newest = max(known, key=touched)
+        raise ModelError(
+            f"every run under {root.absolute()} is finished, the newest is {newest.name}; "
+            "start another with: catdog-edge train"
+        )
+    return max(unfinished, key=touched)
+
+
+def newest_run(root: Path = ROOT) -> Run:
+    """The run whose best weights were written last.
+
+    Args:
+        root: The folder that holds the runs.
+
+    Raises:
+        ModelError: There is none.
+    """
+    candidates = [found for found in root.glob("*/best.pt") if Run(found.parent).is_one]
     if not candidates:
         raise ModelError(
             f"there is no trained model under {root.absolute()}; train one with: "
@@ -145,9 +263,11 @@ def new_run(name: str | None, stem: str, root: Path = ROOT) -> Run:
             folder.mkdir(parents=True)
         except FileExistsError as error:
             if name is not None:
+                go_on = f", or go on with it: catdog-edge train --resume --name {shlex.quote(name)}"
+                if not Run(folder).last.is_file():
+                    go_on = " (nothing in it can be gone on with), or remove it"
                 raise CatdogError(
-                    f"{folder} exists already; choose another --name, or go on with it: "
-                    f"catdog-edge train --resume --name {name}"
+                    f"{folder} exists already; choose another --name{go_on}"
                 ) from error
             number += 1
         except OSError as error:

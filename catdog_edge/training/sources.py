@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from catdog_edge.errors import DataError, PictureError
-from catdog_edge.pictures import Frame, check_size, decode_picture, read_picture
+from catdog_edge.pictures import Frame, check_size, decode_picture, read_bytes, read_picture
 from catdog_edge.training import drawings
+from catdog_edge.training.listing import Skipped
 
 SAMPLE = "sample"
 """The name of the drawn set where a folder or a zip could stand."""
@@ -49,10 +50,12 @@ class Source(Protocol):
         name: Absolute path, or `sample`.
         entries: Every file by its name inside the source (posix), in the order of names;
             hidden files and a desktop's own are left out.
+        closed: Folders whose files are missing among the entries, each with the reason.
     """
 
     name: str
     entries: Mapping[str, Entry]
+    closed: tuple[Skipped, ...]
 
     def read(self, file: str) -> bytes:
         """The bytes of a file. Raises `PictureError` where they cannot be had."""
@@ -113,11 +116,21 @@ class FolderSource(_Photographs):
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
-        self.entries: Mapping[str, Entry] = dict(sorted(self._walk()))
+        closed: list[Skipped] = []
+        self.entries: Mapping[str, Entry] = dict(sorted(self._walk(closed)))
+        self.closed = tuple(closed)
 
-    def _walk(self) -> Iterator[tuple[str, Entry]]:
+    def _walk(self, closed: list[Skipped]) -> Iterator[tuple[str, Entry]]:
+        def note(error: OSError) -> None:
+            folder = Path(os.fsdecode(error.filename))
+            if folder == self._path:
+                raise error
+            name = folder.relative_to(self._path).as_posix()
+            reason = f"the folder cannot be opened: {error.strerror or error}"
+            closed.append(Skipped(f"{name}/", reason))
+
         seen = set()
-        for folder, folders, files in os.walk(self._path, followlinks=True):
+        for folder, folders, files in os.walk(self._path, onerror=note, followlinks=True):
             status = Path(folder).stat()
             if (status.st_dev, status.st_ino) in seen:  # a link that leads back
                 folders.clear()
@@ -136,12 +149,8 @@ class FolderSource(_Photographs):
                 yield (inside / file).as_posix(), entry
 
     def read(self, file: str) -> bytes:
-        """The bytes of a file."""
-        try:
-            check_size(self.entries[file].size)
-            return (self._path / file).read_bytes()
-        except OSError as error:
-            raise PictureError(f"cannot be read: {error.strerror or error}") from error
+        """The bytes of a file; a pipe or a device is refused, it may have no end."""
+        return read_bytes(self._path / file)
 
     def frame(self, file: str) -> Frame:
         """The picture in a file."""
@@ -150,6 +159,8 @@ class FolderSource(_Photographs):
 
 class ZipSource(_Photographs):
     """All files in a zip, read in place; nothing is unpacked to disk."""
+
+    closed: tuple[Skipped, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -200,6 +211,8 @@ class ZipSource(_Photographs):
 
 class SampleSource:
     """Drawings instead of photographs, made in code; the same on every call."""
+
+    closed: tuple[Skipped, ...] = ()
 
     def __init__(self) -> None:
         self.name = SAMPLE

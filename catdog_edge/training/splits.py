@@ -17,7 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from catdog_edge.errors import DataError
+from catdog_edge.errors import DataError, PictureError
+from catdog_edge.pictures import read_bytes
 from catdog_edge.training.listing import (
     SPLIT_NAMES,
     SPLITS,
@@ -88,23 +89,40 @@ def expected_shares(candidates: Sequence[Candidate], shares: Sequence[float]) ->
 
 
 def from_split_csv(
-    path: Path, source: Source, layout: Layout, labels: Sequence[str] | None
+    path: Path,
+    source: Source,
+    layout: Layout,
+    labels: Sequence[str] | None,
+    limit: int | None = None,
 ) -> Layout:
     """The pictures, labels and splits that a `split.csv` names, whatever the layout says.
+
+    Args:
+        path: The file.
+        source: Where the pictures are.
+        layout: What the names say.
+        labels: The classes in index order, where somebody has named them.
+        limit: How many pictures the run was to take: those that it left out are no news.
 
     Raises:
         DataError: The file cannot be read, lacks a column, or contradicts itself.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    reader = csv.DictReader(io.StringIO(text))
-    if not {"file", "label", "split"} <= set(reader.fieldnames or ()):
+        text = read_bytes(path).decode("utf-8-sig", errors="surrogateescape")
+    except PictureError as error:
+        raise DataError(f"{path}: {error}") from error
+    # Line breaks as they are: one inside quotes belongs to the name of a file.
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        columns = set(reader.fieldnames or ())
+        rows = list(reader)
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV that can be read ({error})") from error
+    if not {"file", "label", "split"} <= columns:
         raise DataError(f"{path} must have the columns file, label and split")
     candidates: dict[str, Candidate] = {}
     skipped = []
-    for row in reader:
+    for row in rows:
         split = SPLIT_NAMES.get(str(row["split"]).strip().lower())
         if split is None:
             raise DataError(
@@ -124,7 +142,11 @@ def from_split_csv(
             raise DataError(f"{path} has the class {unknown[0]!r}, --labels does not")
         order = tuple(sorted(named))
     new = len(layout.candidates) - sum(c.file in candidates for c in layout.candidates)
-    notes = (f"{new:,} pictures are not in {path.name} and are left out",) if new > 0 else ()
+    notes = (
+        (f"{new:,} pictures are not in {path.name} and are left out",)
+        if new > 0 and limit is None
+        else ()
+    )
     return Layout(
         f"splits from {path.name}",
         tuple(sorted(candidates.values(), key=lambda candidate: candidate.file)),

@@ -68,11 +68,15 @@ def _read_table(source: Source, name: str) -> tuple[list[str], list[list[str]]]:
     try:
         text = source.read(name).decode("utf-8-sig", errors="surrogateescape")
     except PictureError as error:
-        raise DataError(f"{source.name}: {name} is {error}") from error
+        raise DataError(f"{source.name}: {name}: {error}") from error
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
+        rows = [
+            row
+            for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            if any(row)
+        ]
     except csv.Error as error:
         raise DataError(f"{source.name}: {name} is no CSV that can be read ({error})") from error
     header = [cell.strip() for cell in rows[0]] if rows else []

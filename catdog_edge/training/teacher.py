@@ -19,6 +19,19 @@ from catdog_edge.training.inference import to_input
 from catdog_edge.training.precision import autocast
 
 
+def check_teacher_file(path: Path | None) -> None:
+    """Refuse what `--teacher` cannot be before any picture is read.
+
+    Raises:
+        ModelError: It is an exported file.
+    """
+    if path is not None and path.suffix.lower() in (".onnx", ".ort"):
+        raise ModelError(
+            f"--teacher {path}: an exported file cannot teach, a .pt is wanted; name the best.pt "
+            "that it was exported from"
+        )
+
+
 class Teacher:
     """A checkpoint that answers the student's pictures.
 

@@ -15,6 +15,11 @@ def say(text: str) -> None:
         click.echo(text, err=True)
 
 
+def warn(text: str) -> None:
+    """A line for people about what they may not have meant."""
+    say(f"catdog-edge: warning: {text}")
+
+
 def source_name(dataset: Dataset) -> str:
     """How the data is called in words for people."""
     return "the drawn sample set" if dataset.is_sample else str(dataset.source)

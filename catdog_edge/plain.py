@@ -1,0 +1,100 @@
+"""Text that can be shown anywhere: no control characters, whatever the encoding of the output.
+
+Knows characters and streams, nothing of what is said. A file's name or a label may hold any
+character, also those that a terminal obeys, and the place it is printed to may know few.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import json
+import os
+import sys
+import unicodedata
+
+from catdog_edge.errors import CatdogError
+
+_OBEYED = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories that a terminal or a reader of lines obeys, and halves of characters."""
+
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction of what follows, and so what a name looks like."""
+
+
+def plain(text: str) -> str:
+    r"""The text with every character that is obeyed, not shown, escaped as Python does: `\n`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in _OBEYED or character in _TURNS
+        else character
+        for character in text
+    )
+
+
+def _as_json(error: UnicodeError) -> tuple[str, int]:
+    """Escape what an encoding does not know as JSON does: right in JSON, readable elsewhere."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error("catdog_edge.escaped", _as_json)
+
+
+def tolerant_output() -> None:
+    """Let standard output and error take any text; for commands, at their beginning.
+
+    Raises:
+        CatdogError: Standard output is closed.
+    """
+    if sys.stdout is None:
+        raise CatdogError(
+            "standard output is closed, there is nowhere for the answer to go; send it to a file, "
+            "or to /dev/null"
+        )
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="catdog_edge.escaped")
+
+
+def output_error(error: Exception) -> CatdogError | None:
+    """The one line for a standard output that cannot be written, a full disk for instance.
+
+    Args:
+        error: What was caught around everything that writes.
+
+    Returns:
+        `None` for any other error, where standard output is in order, and where its reader has
+        gone: `head` has then seen enough, and no more is to be said.
+    """
+    if not isinstance(error, OSError) or error.errno == errno.EPIPE or sys.stdout is None:
+        return None
+    try:
+        sys.stdout.flush()  # what could not be written is still there and fails again
+        if not _printing(error):  # unbuffered, nothing is kept
+            return None
+        raise error
+    except OSError as again:
+        # Otherwise the interpreter tries once more at its end, and complains in its own way.
+        if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.__stdout__.fileno())
+            os.close(nowhere)
+        return CatdogError(
+            f"standard output cannot be written: {again.strerror or again}; make room, or send "
+            "it to another place"
+        )
+
+
+def _printing(error: OSError) -> bool:
+    """Whether an error comes out of printing to standard output."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return False
+    frame = place.tb_frame
+    return frame.f_globals.get("__name__") == "click.utils" and not frame.f_locals.get("err")
