@@ -367,15 +367,17 @@ class Classifier(Inherited):
                 raise self._no_numbers()
             confidence = max(row)
             label = labels[row.index(confidence)]
+            nearness = 1.0
             if self._reject is not None:
-                score = confidence
-                if self._reject.score == "known" and known is not None:
+                score, knows = confidence, self._reject.score == "known" and known is not None
+                if knows and known is not None:
                     score = float(known.reshape(-1)[index])
                 if not score >= self._reject.threshold:
                     if score != score:
                         raise self._no_numbers()
                     label = NEITHER
-            answers.append(Prediction(label, confidence, tuple(row), labels))
+                    nearness = score / self._reject.threshold if knows else 0.0
+            answers.append(Prediction(label, confidence, tuple(row), labels, nearness))
         return answers
 
     def _finite(self, values: Probabilities) -> Probabilities:

@@ -250,8 +250,7 @@ class Events:
             watch.tally.asked += 1
             watch.prediction = self._model(picture)
         prediction = watch.prediction
-        unknown = prediction.label == NEITHER
-        evidence = [0.0 if unknown else value for value in prediction.probabilities]
+        evidence = self._evidence(watch, prediction)
         watch.frame = frame
         changes = watch.tracker.update(frame.monotonic, evidence)
         found += [self._event(watch, change) for change in changes if change.kind == "exit"]
@@ -284,6 +283,20 @@ class Events:
         """What was done for a source so far."""
         watch = self._watches.get(source)
         return watch.tally if watch is not None else Tally()
+
+    def _evidence(self, watch: _Watch, prediction: Prediction) -> list[float]:
+        """Per label 0..1: what a frame says for it.
+
+        A frame that shows neither says nothing, but for a pet that is in sight already: then a
+        score just below the threshold, as a turned head or the noise of the night brings it, is
+        weaker evidence, not none. So rejection has two thresholds, as entering and leaving have.
+        """
+        if prediction.label != NEITHER:
+            return list(prediction.probabilities)
+        return [
+            0.0 if watch.tracker.sighted(label) is None else value * prediction.nearness
+            for label, value in enumerate(prediction.probabilities)
+        ]
 
     def _is_lost(self, watch: _Watch, now: float) -> bool:
         return watch.frame is not None and now - watch.frame.monotonic > self.rules.lost

@@ -254,12 +254,15 @@ class Prediction:
             of the class that came nearest).
         probabilities: 0..1, one per class, in the order of `labels`.
         labels: The classes, `ModelSpec.labels`.
+        nearness: 0..1: for `neither`, the share of its threshold that the model's own score
+            `known` reaches, 0 where it has none; 1 for a class.
     """
 
     label: str
     confidence: float
     probabilities: tuple[float, ...]
     labels: tuple[str, ...]
+    nearness: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.probabilities) != len(self.labels):

@@ -77,7 +77,7 @@ def four_scenes(
     With hard cuts, or with pans of a second and a half across the border of two pictures that
     stand side by side; the truth of a pan is when half of the next picture is visible.
     """
-    height, width = pictures[0].shape[:2]
+    width = pictures[0].shape[1]
     wide = np.hstack([*pictures, pictures[-1]])
     random = np.random.default_rng(5)
     for number in range(round(16 * fps)):
@@ -87,9 +87,14 @@ def four_scenes(
             place += max(0.0, (within - 3.25) / 1.5) if scene < 3 else 0.0
             place -= max(0.0, (0.75 - within) / 1.5) if scene > 0 else 0.0
         left = round(place * width)
-        frame = wide[:, left : left + width] * np.float32(0.25 if dark else 1.0)
-        frame = frame + random.normal(0, 3, (height, width, 1)).astype(np.float32)
-        yield frame.clip(0, 255).astype(np.uint8)
+        yield as_seen(wide[:, left : left + width], random, dark)
+
+
+def as_seen(picture: np.ndarray, random: np.random.Generator, dark: bool) -> np.ndarray:
+    """A frame of it by a camera with noise, by day or in a quarter of the light."""
+    frame = picture * np.float32(0.25 if dark else 1.0)
+    frame = frame + random.normal(0, 3, (*picture.shape[:2], 1)).astype(np.float32)
+    return frame.clip(0, 255).astype(np.uint8)
 
 
 def write(frames: Iterator[np.ndarray], path: Path, fps: float) -> Path:

@@ -228,6 +228,34 @@ def test_events_carry_what_the_schema_says(spec: ModelSpec) -> None:
     assert "\n" not in enter.to_json()
 
 
+class Unsure(Painted):
+    """A cat that is surely one in bright frames alone; else `neither`, more or less near."""
+
+    def __init__(self, spec: ModelSpec, nearness: float) -> None:
+        super().__init__(spec)
+        self.nearness = nearness
+
+    def __call__(self, frame: np.ndarray) -> Prediction:
+        cat = float(frame[..., 2].mean()) / 255
+        label, nearness = ("cat", 1.0) if cat > 0.95 else ("neither", self.nearness)
+        return Prediction(label, cat, (cat, 1 - cat), ("cat", "dog"), nearness)
+
+
+@pytest.mark.parametrize(
+    ("nearness", "visits"), [(0.97, [("enter", 2.0), ("exit", 6.0)]), (0.1, [])]
+)
+def test_a_score_just_below_the_threshold_keeps_a_pet_but_brings_none(
+    spec: ModelSpec, nearness: float, visits: list[tuple[str, float]]
+) -> None:
+    events = Events(Unsure(spec, nearness), motion=False)
+    found: list[Event] = []
+    for number in range(100):
+        # Four seconds of which only every fifth frame is sure, after two that never are.
+        cat = (0.99 if number % 5 == 0 else 0.9) if 20 <= number < 60 else 0.9 * (number < 20)
+        found += events.feed(frame(number, 10, cat))
+    assert [(event.event, round(event.position, 1)) for event in found] == visits
+
+
 def test_the_documentation_names_every_key(spec: ModelSpec) -> None:
     events = Events(Painted(spec))
     found = [event for n in range(20) for event in events.feed(frame(n, 10, 1.0))]
@@ -473,8 +501,11 @@ def test_a_video_of_photographs_gives_exactly_its_events(
         good = (
             picture
             for picture in clips.photographs(kind, 30)
-            if model(picture).label == wanted
-            and model((picture * 0.25).astype(np.uint8)).label == wanted
+            if all(
+                model(clips.as_seen(picture, np.random.default_rng(seed), night)).label == wanted
+                for night in (False, True)
+                for seed in range(8)
+            )
         )
         return next(itertools.islice(good, number, None))
 
