@@ -25,7 +25,9 @@ pytestmark = [
 from click.testing import CliRunner
 
 from catdog_edge.cli import main
+from catdog_edge.errors import CatdogError
 from catdog_edge.training.checkpoint import load_checkpoint
+from catdog_edge.training.ranks import Ranks, ranks
 
 QUICK = ("--size", "32", "--batch-size", "16", "--precision", "float32")
 
@@ -123,6 +125,23 @@ def test_an_interrupted_pair_goes_on(tmp_path: Path, easy_set: Path, recipe: Pat
     done = run(tmp_path, "cut", "--resume")
     assert done.returncode == 0, done.stderr
     assert len(rows(tmp_path, "cut")) == before + 2
+
+
+def test_each_process_of_a_machine_has_a_cuda_device_of_its_own() -> None:
+    second = Ranks(rank=3, processes=4, local=1, per_machine=2)
+    assert [second.own_device(name) for name in ("cpu", "cuda", "cuda:0")] == [
+        "cpu", "cuda:1", "cuda:1",
+    ]  # fmt: skip
+    assert Ranks().own_device("cuda:2") == "cuda:2"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there are CUDA devices here")
+def test_more_processes_than_cuda_devices_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", 0), ("WORLD_SIZE", 2), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    told = pytest.raises(CatdogError, match="2 processes on this machine, but 0 CUDA devices")
+    with told, ranks("cuda"):
+        pass
 
 
 def test_too_few_pictures_for_the_processes_is_one_line(tmp_path: Path) -> None:

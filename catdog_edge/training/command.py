@@ -51,7 +51,7 @@ def train(options: TrainOptions) -> Run:
     with told_once(), one_line(at.words):
         device = choose_device(options.device)
         with ranks(device) as me, torch_threads(_share(me)) as threads:
-            return _train(options, device, threads, me, at)
+            return _train(options, me.own_device(device), threads, me, at)
 
 
 def _train(options: TrainOptions, device: str, threads: int, me: Ranks, at: Whereabouts) -> Run:
@@ -208,7 +208,7 @@ def resume(name: str | None, device: str) -> Run:
         device = choose_device(args["device"] if device.strip().lower() == "auto" else device)
         with ranks(device) as me, torch_threads(args.get("threads") if me.alone else _share(me)):
             at.reached(run, me)
-            return _resume(run, args, device, me, at)
+            return _resume(run, args, me.own_device(device), me, at)
 
 
 def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks, at: Whereabouts) -> Run:

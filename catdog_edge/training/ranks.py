@@ -71,6 +71,16 @@ class Ranks:
         """Whether there are no others."""
         return self.processes == 1
 
+    def own_device(self, device: str) -> str:
+        """The device of this process: on CUDA each process of a machine has its own.
+
+        Args:
+            device: `cpu`, `cuda` or `cuda:N`; a number counts only where there are no others.
+        """
+        if self.alone or not device.startswith("cuda"):
+            return device
+        return f"cuda:{self.local}"
+
     def agreed(self, value: T) -> T:
         """What the first process has, in all of them.
 
@@ -198,6 +208,13 @@ def ranks(device: str) -> Iterator[Ranks]:
     if me.alone:
         yield me
         return
+    if device.startswith("cuda"):
+        if me.per_machine > torch.cuda.device_count():
+            raise CatdogError(
+                f"{me.per_machine} processes on this machine, but {torch.cuda.device_count()} CUDA "
+                "devices; start one for each device"
+            )
+        torch.cuda.set_device(me.local)  # what nccl and plain `cuda` mean in this process
     try:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
