@@ -221,7 +221,7 @@ RECIPES: dict[str, Recipe] = {
             augment="default",
             ema=0.998,
             norms="folded",
-            stages=(Stage(0.8, (0.5, 0.572)), Stage(1.0, (1.0,))),
+            stages=(Stage(0.86, (0.572, 0.715)), Stage(1.0, (1.0,))),
         ),
     )
 }
