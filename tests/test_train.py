@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
+
+import yaml
 
 from catdog_edge.cli import ARCHITECTURES as OFFERED
 from catdog_edge.cli import main
