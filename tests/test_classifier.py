@@ -358,7 +358,7 @@ def test_a_forked_child_ends_as_it_likes(body: str, tmp_path: Path) -> None:
         import numpy as np
         from catdog_edge import Classifier
         warnings.simplefilter("ignore", DeprecationWarning)  # of os.fork itself, Python 3.12
-        pets = Classifier({str(TINY)!r}, threads=2)
+        pets = Classifier({str(TINY)!r}, "cpu", threads=2)
         frame = np.full((1080, 1920, 3), (0, 0, 200), np.uint8)
         here = pets(frame)
         def ask():
@@ -382,7 +382,7 @@ def test_a_child_of_a_forked_child_answers(asked: bool, tmp_path: Path) -> None:
         import numpy as np
         from catdog_edge import Classifier
         forking = multiprocessing.get_context("fork")
-        pets = Classifier({str(TINY)!r}, threads=2)
+        pets = Classifier({str(TINY)!r}, "cpu", threads=2)
         frame = np.full((1080, 1920, 3), (0, 0, 200), np.uint8)
         here = pets(frame)
         def grandchild(told):
@@ -435,7 +435,7 @@ def test_a_forked_child_answers_too_with_all_threads() -> None:
         import os, signal
         import numpy as np
         from catdog_edge import Classifier
-        pets = Classifier({str(TINY)!r}, threads=2)
+        pets = Classifier({str(TINY)!r}, "cpu", threads=2)
         frame = np.full((40, 40, 3), (0, 0, 200), np.uint8)
         here = pets(frame)
         child = os.fork()
