@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from catdog_edge.errors import GateError, ModelError
+from catdog_edge.modelfile import KNOWN, PROBABILITIES
 from catdog_edge.spec import ModelSpec
-
-PROBABILITIES = "probabilities"
-LOGITS = "logits"
-KNOWN = "known"
+from exporters.front import LOGITS
 
 
 def answer_name(outputs: Sequence[Any]) -> str:

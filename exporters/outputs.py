@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.spec import ModelSpec
+from catdog_edge.training.inference import softmax
 from exporters.limits import LIMITS
 from exporters.session import Answers
 from exporters.verify import Verification
@@ -48,7 +49,7 @@ def with_logits(
             f"the logits are not finite numbers of shape {list(wanted)}, found {list(values.shape)}"
         )
         return dataclasses.replace(verification, failures=tuple(failures))
-    off = float(np.abs(_softmax(values / spec.temperature) - answers).max())
+    off = float(np.abs(softmax(values, spec.temperature) - answers).max())
     if off > OWN_LOGITS:
         failures.append(
             f"its probabilities are not the softmax of its logits over the temperature "
@@ -114,8 +115,3 @@ def with_known(
 def _log_odds(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     inside = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
     return np.asarray(np.log(inside / (1 - inside)))
-
-
-def _softmax(values: Answers) -> npt.NDArray[np.float64]:
-    exponentials = np.exp(values.astype(np.float64) - values.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.files import cannot_write
+from catdog_edge.files import cannot_write, written_whole
 
 
 @contextlib.contextmanager
@@ -81,32 +81,14 @@ def publish(files: Sequence[Path], folder: Path) -> None:
     Raises:
         CatdogError: One cannot be written. Nothing was replaced.
     """
-    # mkstemp makes files that nobody else may read; a result is an ordinary file.
-    umask = os.umask(0)
-    os.umask(umask)
-    waiting: list[tuple[Path, Path]] = []
-    target = folder
-    try:
-        for file in files:
+    with contextlib.ExitStack() as stack:
+        # The last of the contexts ends first: what is begun first is put into its place last.
+        for file in reversed(files):
             target = folder / file.name
+            temporary = stack.enter_context(written_whole(target))
             if target.is_dir():
                 raise IsADirectoryError(None, "a folder is in its place")
-            descriptor, name = tempfile.mkstemp(
-                prefix=f".{target.stem}-", suffix=target.suffix, dir=folder
-            )
-            waiting.append((Path(name), target))
-            with os.fdopen(descriptor, "wb") as stream, file.open("rb") as source:
-                shutil.copyfileobj(source, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).chmod(0o666 & ~umask)
-        for temporary, target in waiting:
-            temporary.replace(target)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    finally:
-        for temporary, _ in waiting:
-            temporary.unlink(missing_ok=True)
+            shutil.copyfile(file, temporary)
 
 
 def _remove(folders: Sequence[Path]) -> None:

@@ -19,12 +19,13 @@ from click.testing import CliRunner, Result
 
 from catdog_edge import Classifier
 from catdog_edge.cli import main
-from catdog_edge.errors import DataError
+from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import NEITHER, squash
 from catdog_edge.training.batches import batches
 from catdog_edge.training.checkpoint import load_checkpoint
 from catdog_edge.training.data import open_others
 from catdog_edge.training.evaluate import Weights
+from catdog_edge.training.loop import Trainer
 from catdog_edge.training.other_set import DRAWN_PICTURES, drawings, open_other_set
 from catdog_edge.training.others import Others, draw_nothing
 from catdog_edge.training.rejection import auroc, choose_threshold, report
@@ -209,19 +210,24 @@ def test_an_interrupted_run_goes_on_with_its_others(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = ("--data", easy_set, "--other", streets, "--size", 32, "--batch-size", 16,
-                "--precision", "float32", "--epochs", 2)  # fmt: skip
+                "--precision", "float32", "--epochs", 3)  # fmt: skip
     assert call("train", "--name", "whole", *settings).exit_code == 0
-    # A state after the first epoch, as a kill would leave it.
-    assert call("train", "--name", "cut", *settings).exit_code == 0
-    with (tmp_path / "runs/whole/results.csv").open(newline="") as stream:
-        whole = list(csv.DictReader(stream))
-    args = (tmp_path / "runs/cut/args.yaml").read_text()
-    (tmp_path / "runs/cut/args.yaml").write_text(args.replace("\nepochs: 2\n", "\nepochs: 3\n"))
+    close_epoch = Trainer._close_epoch
+
+    def killed(trainer: Trainer) -> None:
+        close_epoch(trainer)
+        raise CatdogError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_close_epoch", killed)
+        assert call("train", "--name", "cut", *settings).exit_code == 1
     again = call("train", "--resume", "--name", "cut")
     assert again.exit_code == 0, again.output
-    with (tmp_path / "runs/cut/results.csv").open(newline="") as stream:
-        cut = list(csv.DictReader(stream))
-    assert len(cut) == 3
-    assert cut[0]["train_loss"] == whole[0]["train_loss"]
-    _, spec = load_checkpoint(tmp_path / "runs/cut/best.pt")
-    assert spec.rejection is not None
+    tables, rejections = [], []
+    for run in ("whole", "cut"):
+        with (tmp_path / "runs" / run / "results.csv").open(newline="") as stream:
+            tables.append([(row["train_loss"], row["val_loss"]) for row in csv.DictReader(stream)])
+        rejections.append(load_checkpoint(tmp_path / "runs" / run / "best.pt")[1].rejection)
+    assert len(tables[0]) == 3
+    assert tables[0] == tables[1]
+    assert rejections[0] == rejections[1] is not None

@@ -73,6 +73,10 @@ def test_two_processes_give_the_figures_of_one(
     one, two = rows(tmp_path, "one"), rows(tmp_path, "two")
     assert len(one) == len(two) == 3
     for alone, shared in zip(one, two, strict=True):
+        # Half of the pictures each: all of them in both would give the same losses.
+        assert shared["pictures_per_second"] * shared["seconds"] == pytest.approx(
+            alone["pictures_per_second"] * alone["seconds"], rel=1e-3
+        )
         for name in ("lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"):
             assert shared[name] == pytest.approx(alone[name], rel=1e-3), name
     assert one[-1]["train_loss"] < one[0]["train_loss"], "nothing was learnt"

@@ -3,7 +3,7 @@
 Knows glibc's `mallopt`; knows nothing of training. A training step on the CPU allocates and
 frees the same large blocks again and again. glibc maps each from the system and gives it
 back, so every step pays for clean pages: a third of the processor time of a step of
-`simple_cnn` was the system's (`python -m benchmarks.train_throughput`).
+`simple_cnn` was the system's (`docs/experiments.md`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEPT = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Tell glibc to serve large blocks from the heap and to keep the heap; process-wide.
 
-    Peak memory rises by what lies fragmented: a quarter was measured for `simple_cnn`.
+    Peak memory rises by what lies fragmented: for `simple_cnn` by a third to a half.
 
     Returns:
         Whether that was possible: not with another C library.

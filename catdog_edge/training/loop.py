@@ -27,7 +27,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.allocator import keep_freed_memory
-from catdog_edge.training.batches import batch_bounds, batches
+from catdog_edge.training.batches import batches, steps_per_epoch
 from catdog_edge.training.checkpoint import read_checkpoint, save_checkpoint
 from catdog_edge.training.inference import logits, softmax, to_input
 from catdog_edge.training.metrics import log_loss
@@ -136,8 +136,7 @@ class Trainer:
         self.train, self.val = train, val
         self.optimizer = make_optimizer(self.network, plan.recipe, plan.lr)
         self.loss = nn.CrossEntropyLoss(label_smoothing=plan.recipe.label_smoothing)
-        self._bounds = batch_bounds(len(train[1]), plan.batch_size, me.processes)
-        self.steps = len(self._bounds) - 1
+        self.steps = steps_per_epoch(len(train[1]), plan.batch_size, me.processes)
         self.epoch = self.step = self.seen = self.correct = 0
         self.loss_sum = self.seconds = 0.0
         self.rows: list[EpochRow] = []
@@ -306,7 +305,9 @@ class Trainer:
         return asked > 0
 
     def _summed(self, values: torch.Tensor) -> list[float]:
-        summed: list[float] = self._me.summed(values.to(self.device)).tolist()
+        if not self._me.alone:  # nccl knows tensors on CUDA alone
+            values = self._me.summed(values.to(self.device))
+        summed: list[float] = values.tolist()
         return summed
 
     def _anybody(self, answer: bool) -> bool:
