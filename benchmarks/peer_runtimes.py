@@ -8,6 +8,7 @@ resize of the spec. Packages are imported when their peer is opened.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -83,14 +84,25 @@ def bare_onnxruntime(setting: Setting) -> Ask:
     return ask
 
 
-def openvino(setting: Setting, precision: str | None = None) -> Ask:
-    """OpenVINO's own API on the file, tuned for latency."""
+@functools.cache
+def _openvino_core() -> Any:
+    """The one `openvino.Core` of the process, never freed.
+
+    Each one takes the thread's stack for signals (`sigaltstack`) and gives back, when it is
+    freed, the stack that it found. Two that are freed in the order of their making leave
+    signals on a stack that is gone: the next Ctrl-C then ends the process without a word.
+    """
     import openvino as ov
 
+    return ov.Core()
+
+
+def openvino(setting: Setting, precision: str | None = None) -> Ask:
+    """OpenVINO's own API on the file, tuned for latency."""
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": setting.threads}
     if precision is not None:
         config["INFERENCE_PRECISION_HINT"] = precision
-    compiled = ov.Core().compile_model(str(setting.model), "CPU", config)
+    compiled = _openvino_core().compile_model(str(setting.model), "CPU", config)
     request, port = compiled.create_infer_request(), compiled.output(PROBABILITIES)
     steps = setting.spec.resize
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,8 @@ from benchmarks import peers
 from catdog_edge.modelfile import read_spec
 
 pytestmark = pytest.mark.train
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +76,30 @@ def test_a_missing_model_is_one_line(run, tmp_path):
     assert result.exit_code == 1
     assert "none.onnx" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_signal_after_openvino_reaches_its_handler(run, few, tmp_path):
+    """In a process of its own: it ended in a crash when every peer had its own core."""
+    pytest.importorskip("openvino", reason="needs openvino (the [peers] extra)")
+    model = run.folder / "model.onnx"
+    program = f"""
+import gc, signal
+from pathlib import Path
+from benchmarks.peer_runtimes import Setting, openvino, openvino_f32
+from catdog_edge.modelfile import read_spec
+model = Path({str(model)!r})
+setting = Setting(Path({str(run.weights)!r}), model, read_spec(model), 1, Path({str(tmp_path)!r}))
+peers = [openvino(setting), openvino_f32(setting)]
+while peers:
+    peers.pop(0)
+    gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("handled")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, "handled"), done.stderr
