@@ -24,27 +24,32 @@ from torch import nn
 
 from catdog_edge.errors import CatdogError, MissingPackageError, ModelError
 from catdog_edge.training import pretrained
-from catdog_edge.training.efficientnet_lite import EfficientNetLite0
+from catdog_edge.training.efficientnet_lite import EfficientNetLite
 from catdog_edge.training.models import ARCHITECTURES, CENTRED, TORCHVISION, architecture
 from catdog_edge.training.pretrained import (
-    PACKAGE,
-    PACKAGE_FILE,
+    PACKAGES,
     imagenet_state,
     load_pretrained,
     pretrained_architectures,
 )
 
 DATA = Path(__file__).parent / "data"
+PACKAGE, PACKAGE_FILE = PACKAGES["efficientnet_lite0"]
 REFERENCE = runpy.run_path(str(DATA / "make_efficientnet_reference.py"))
+
+
+def installed(arch: str) -> importlib.metadata.Distribution:
+    """The package of weights."""
+    try:
+        return importlib.metadata.distribution(PACKAGES[arch][0])
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{PACKAGES[arch][0]} is not installed; install [pretrained]")
 
 
 @pytest.fixture
 def package() -> importlib.metadata.Distribution:
-    """The installed package of weights."""
-    try:
-        return importlib.metadata.distribution(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip(f"{PACKAGE} is not installed; install [pretrained]")
+    """That of EfficientNet-Lite0."""
+    return installed("efficientnet_lite0")
 
 
 def one_line(caught: pytest.ExceptionInfo[CatdogError]) -> str:
@@ -53,44 +58,53 @@ def one_line(caught: pytest.ExceptionInfo[CatdogError]) -> str:
     return text
 
 
-# ---- EfficientNet-Lite0 ----------------------------------------------------------------
+# ---- EfficientNet-Lite -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("arch", PACKAGES)
 @pytest.mark.parametrize("size", REFERENCE["SIZES"])
-def test_imagenet_logits_are_those_of_the_reference_implementation(
-    size: int, package: importlib.metadata.Distribution
-) -> None:
-    """`efficientnet_lite0.npz` is made by `data/make_efficientnet_reference.py`.
+def test_imagenet_logits_are_those_of_the_reference_implementation(size: int, arch: str) -> None:
+    """`efficientnet_lite.npz` is made by `data/make_efficientnet_reference.py`.
 
     With another number of threads, without oneDNN, or channels last, the largest difference
     was 1e-5, of logits up to 18.
     """
-    network = EfficientNetLite0(1000)
-    network.load_state_dict(imagenet_state("efficientnet_lite0")[0])
+    installed(arch)
+    network = architecture(arch).build(1000)
+    network.load_state_dict(imagenet_state(arch)[0])
     with torch.inference_mode():
         found = network.eval()(torch.from_numpy(REFERENCE["picture"](size)))[0].numpy()
-    wanted = np.load(DATA / "efficientnet_lite0.npz")[str(size)]
-    assert np.abs(wanted).max() > 10
+    wanted = np.load(DATA / "efficientnet_lite.npz")[f"{arch}-{size}"]
+    assert np.abs(wanted).max() > 5
     assert np.abs(found - wanted).max() <= 1e-4
 
 
-def test_efficientnet_lite0_is_the_published_network() -> None:
-    entry = architecture("efficientnet_lite0")
-    assert (entry.size, entry.normalization) == (224, CENTRED)
+@pytest.mark.parametrize(
+    ("arch", "size", "parameters", "activations", "dropout"),
+    [
+        ("efficientnet_lite0", 224, 4_652_008, 33, 0.2),
+        ("efficientnet_lite2", 260, 6_092_072, 43, 0.3),
+    ],
+)
+def test_efficientnet_lite_is_the_published_network(
+    arch: str, size: int, parameters: int, activations: int, dropout: float
+) -> None:
+    entry = architecture(arch)
+    assert (entry.size, entry.normalization) == (size, CENTRED)
     network = entry.build(1000)
-    assert sum(parameter.numel() for parameter in network.parameters()) == 4_652_008
-    kinds = [type(module) for module in network.modules()]
-    assert kinds.count(nn.ReLU6) == 33
-    assert [module.p for module in network.modules() if isinstance(module, nn.Dropout)] == [0.2]
-    assert {module.eps for module in network.modules() if isinstance(module, nn.BatchNorm2d)} == {
-        1e-3
-    }
+    assert isinstance(network, EfficientNetLite)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    modules = list(network.modules())
+    assert [type(module) for module in modules].count(nn.ReLU6) == activations
+    assert [module.p for module in modules if isinstance(module, nn.Dropout)] == [dropout]
+    assert {module.eps for module in modules if isinstance(module, nn.BatchNorm2d)} == {1e-3}
 
 
+@pytest.mark.parametrize("arch", PACKAGES)
 @pytest.mark.parametrize("size", [64, 75, 128, 161])
-def test_efficientnet_lite0_takes_any_size_and_learns(size: int) -> None:
+def test_efficientnet_lite_takes_any_size_and_learns(size: int, arch: str) -> None:
     torch.manual_seed(0)
-    network = architecture("efficientnet_lite0").build(2)
+    network = architecture(arch).build(2)
     maps = network.top(network.blocks(network.stem(torch.randn(2, 3, size, size))))
     assert maps.shape[2:] == (-(-size // 32),) * 2
     network(torch.randn(2, 3, size, size)).sum().backward()
@@ -117,12 +131,12 @@ def test_every_weight_but_the_head_comes_from_the_package(
 
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = importlib.metadata.distribution
+    found = importlib.metadata.distribution
 
     def without(name: str) -> importlib.metadata.Distribution:
         if name == PACKAGE:
             raise importlib.metadata.PackageNotFoundError(name)
-        return installed(name)
+        return found(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", without)
     with pytest.raises(MissingPackageError) as caught:

@@ -1,13 +1,15 @@
-"""EfficientNet-Lite0: inverted bottlenecks with ReLU6 and without squeeze-and-excite.
+"""EfficientNet-Lite: inverted bottlenecks with ReLU6 and without squeeze-and-excite.
 
 Knows the architecture as it was published and how the tensors of its published weights are
 called there; where those weights come from is for `pretrained`. Written from the description
-in the TensorFlow TPU repository (`models/official/efficientnet/lite`: block table, batch norm
-epsilon 1e-3, dropout 0.2, inputs (value - 127) / 128) and Tan, Le: EfficientNet, ICML 2019.
+in the TensorFlow TPU repository (`models/official/efficientnet/lite`: block table, how larger
+ones grow, batch norm epsilon 1e-3, dropout, inputs (value - 127) / 128) and Tan, Le:
+EfficientNet, ICML 2019.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -28,7 +30,7 @@ STAGES = (
 
 STEM = 32
 TOP = 1280
-DROPOUT = 0.2
+"""Channels that no size of the family changes."""
 
 
 class SameConv2d(nn.Conv2d):
@@ -96,36 +98,59 @@ class InvertedBottleneck(nn.Module):
         return maps + found if self.residual else found
 
 
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0: 3.37 M parameters before the head, 0.38 G multiply-adds at 224x224.
+def _widened(channels: int, width: float) -> int:
+    """The multiple of 8 nearest to `channels * width`, but never a tenth below it."""
+    wanted = channels * width
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * wanted else rounded + 8
+
+
+class EfficientNetLite(nn.Module):
+    """One of the family, grown from the table of `STAGES`.
 
     Any input size from 64 up works; average pooling takes what is left. The stochastic depth
     of the published training is not here: it is a matter of hundreds of epochs, and the answers
     are the same without it.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, width: float, depth: float, dropout: float) -> None:
         super().__init__()
         self.stem = _layer(3, STEM, 3, stride=2)
         channels = STEM
         blocks = []
-        for kernel, stride, expansion, width, count in STAGES:
-            for number in range(count):
+        for position, (kernel, stride, expansion, base, repeats) in enumerate(STAGES):
+            inner = 0 < position < len(STAGES) - 1
+            wide = _widened(base, width)
+            for number in range(math.ceil(repeats * depth) if inner else repeats):
                 first = number == 0
                 blocks.append(
-                    InvertedBottleneck(channels, width, kernel, stride if first else 1, expansion)
+                    InvertedBottleneck(channels, wide, kernel, stride if first else 1, expansion)
                 )
-                channels = width
+                channels = wide
         self.blocks = nn.Sequential(*blocks)
         self.top = _layer(channels, TOP, 1)
         self.classifier = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(DROPOUT), nn.Linear(TOP, classes)
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(TOP, classes)
         )
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """`float32 [N,3,H,W]`, RGB, (value - 127) / 128 -> logits `float32 [N,K]`."""
         logits: torch.Tensor = self.classifier(self.top(self.blocks(self.stem(pictures))))
         return logits
+
+
+class EfficientNetLite0(EfficientNetLite):
+    """EfficientNet-Lite0: 3.37 M parameters before the head, 0.38 G multiply-adds at 224x224."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, width=1.0, depth=1.0, dropout=0.2)
+
+
+class EfficientNetLite2(EfficientNetLite):
+    """EfficientNet-Lite2: 4.81 M parameters before the head, 0.86 G multiply-adds at 260x260."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, width=1.1, depth=1.2, dropout=0.3)
 
 
 _NAMES = (
@@ -145,7 +170,7 @@ _NAMES = (
 
 
 def renamed(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The published weights under the names of `EfficientNetLite0`; unknown names stay."""
+    """The published weights under the names of `EfficientNetLite`; unknown names stay."""
     return {_rename(name): tensor for name, tensor in published.items()}
 
 

