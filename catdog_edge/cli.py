@@ -28,7 +28,7 @@ ARCHITECTURES = (
     "efficientnet_lite0",
     "efficientnet_lite2",
 )
-RECIPES = ("default", "classic", "finetune", "yardstick")
+RECIPES = ("default", "classic", "finetune", "distil", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
 MOST_THREADS = 256
 

@@ -98,7 +98,7 @@ def child(folder: str, way: str) -> dict[str, int]:
         found["mapped"] = sum(frames.nbytes for frames, _ in sets.values())
         for split, (frames, truth) in sets.items():
             for epoch in range(EPOCHS):
-                for inputs, labels in batching.batches(
+                for inputs, labels, _ in batching.batches(
                     frames, truth, batch_size=BATCH, policy="default", seed=0, epoch=epoch
                 ):
                     if split == "train" and not found["pictures"]:

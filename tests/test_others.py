@@ -109,7 +109,7 @@ def test_others_join_each_batch_with_a_label_of_their_own(processes: int) -> Non
             pixels, np.arange(20) % 2, batch_size=10, policy="none", seed=3, epoch=0,
             rank=rank, processes=processes, others=others,
         )  # fmt: skip
-        seen += [labels for _, labels in made]
+        seen += [batch.labels for batch in made]
     labels = torch.cat(seen)
     assert int((labels == 2).sum()) == 2 * 4, "four others for ten pictures, in two batches"
     assert int((labels < 2).sum()) == 20

@@ -132,4 +132,4 @@ def test_an_absent_file_and_an_unknown_name(tmp_path: Path) -> None:
     assert "--show-recipe > absent.yaml" in absent.stderr
     unknown = CliRunner().invoke(main, ["train", "--recipe", "secret"])
     assert unknown.exit_code == 2
-    assert "not one of default, classic, finetune, yardstick" in unknown.stderr
+    assert "not one of default, classic, finetune, distil, yardstick" in unknown.stderr

@@ -24,10 +24,12 @@ import yaml
 
 from catdog_edge.cli import ARCHITECTURES as OFFERED
 from catdog_edge.cli import main
+from catdog_edge.spec import squash
 from catdog_edge.training import command, loop
 from catdog_edge.training.checkpoint import load_checkpoint, read_checkpoint
 from catdog_edge.training.models import ARCHITECTURES
 from catdog_edge.training.plots import Mistake, save_confusion, save_mistakes
+from catdog_edge.training.teacher import Teacher
 
 RUN_FILES = {
     "args.yaml", "best.pt", "confusion.png", "curves.png", "data.png", "last.pt", "mistakes.png",
@@ -312,6 +314,28 @@ def test_a_taught_run_at_another_size_goes_on_with_its_teacher(
     longer = call("train", "--resume", "--name", "pupil")
     assert longer.exit_code == 0, longer.output
     assert len(table(here / "runs/pupil/results.csv")) == 4
+
+
+def test_a_detailed_recipe_shows_the_teacher_more(
+    here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = call("train", "--show-recipe").stdout
+    (here / "sharp.yaml").write_text(shown.replace("detail: 1.0", "detail: 1.5"))
+    seen = []
+    answer = Teacher.logits
+
+    def noted(self: Teacher, pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(pixels.shape[1:3]))
+        return answer(self, pixels)
+
+    monkeypatch.setattr(Teacher, "logits", noted)
+    settings = ("--size", 64, "--teacher", trained / "best.pt", "--other", "drawn")
+    result = quick(easy_set, "sharp", *settings, "--recipe", "sharp.yaml")
+    assert result.exit_code == 0, result.output
+    assert set(seen) == {(96, 96)}
+    _, spec = load_checkpoint(here / "runs/sharp/best.pt")
+    assert spec.size == (64, 64)
+    assert spec.resize == squash(64, 64)
 
 
 def test_freeze_leaves_the_features_as_they_were(here: Path, easy_set: Path) -> None:

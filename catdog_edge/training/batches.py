@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +20,21 @@ from catdog_edge.training.others import Others
 
 AHEAD = 2
 """Batches in preparation: enough to hide augmentation behind a step, little memory."""
+
+
+class Batch(NamedTuple):
+    """What one step learns from.
+
+    Attributes:
+        pixels: `uint8 [B,h,w,3]`, BGR, at the size that the network sees.
+        labels: `int64 [B]`.
+        detailed: The same pictures before they were made smaller, `uint8 [B,H,W,3]`, for a
+            teacher that sees more.
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    detailed: torch.Tensor
 
 
 def batch_bounds(pictures: int, batch_size: int, processes: int = 1) -> list[int]:
@@ -48,11 +64,12 @@ def batches(
     epoch: int,
     first_step: int = 0,
     scales: tuple[float, ...] = (1.0,),
+    detail: float = 1.0,
     rank: int = 0,
     processes: int = 1,
     pinned: bool = False,
     others: Others | None = None,
-) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+) -> Generator[Batch, None, None]:
     """Yield the batches of one epoch from `first_step` on.
 
     Args:
@@ -63,20 +80,21 @@ def batches(
         seed: Of the run.
         epoch: Counted from 0.
         first_step: Where an interrupted epoch goes on.
-        scales: Each batch draws one of them: its height and width in shares of H and W.
+        scales: Each batch draws one of them: its height and width in shares of the network's.
+        detail: H and W in shares of the network's height and width.
         rank: Which of the processes this is, from 0 on.
         processes: How many share each batch; what is done to a picture does not depend on it.
         pinned: Put the batch where a CUDA device can fetch it while the processor goes on.
         others: Pictures of none of the classes that join each batch, after its own.
 
     Yields:
-        This process's pictures of the batch, `uint8 [B,h,w,3]`, BGR, and labels `int64 [B]`.
+        This process's part of each batch.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(labels))
     starts = batch_bounds(len(order), batch_size, processes)
     rows = slice(rank, None, processes)
 
-    def prepare(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def prepare(step: int) -> Batch:
         # Sorted, so that a memory-mapped file is read forwards; the order inside a batch
         # does not matter.
         chosen = np.sort(order[starts[step] : starts[step + 1]])
@@ -90,11 +108,13 @@ def batches(
             changed = np.concatenate([changed, more])
             targets = np.concatenate([targets, np.full(len(more), others.label, np.int64)])
         scale = scales[np.random.default_rng([seed, epoch, step, 1]).integers(len(scales))]
-        ready = torch.from_numpy(_scaled(changed, scale))
-        return ready.pin_memory() if pinned else ready, torch.from_numpy(targets)
+        detailed = torch.from_numpy(changed)
+        ready = torch.from_numpy(_scaled(changed, scale, detail))
+        made = Batch(ready, torch.from_numpy(targets), detailed)
+        return made._replace(pixels=ready.pin_memory()) if pinned else made
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as worker:
-        waiting: list[Future[tuple[torch.Tensor, torch.Tensor]]] = []
+        waiting: list[Future[Batch]] = []
         try:
             for step in range(first_step, len(starts) - 1):
                 waiting.append(worker.submit(prepare, step))
@@ -117,13 +137,19 @@ def _others(
     return augment(mine, policy, np.random.default_rng([*place, 3]), Share(count, rows))
 
 
-def _scaled(pictures: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]:
-    """`uint8 [N,H,W,3]` to `uint8 [N,scale*H,scale*W,3]`."""
-    if scale == 1:
+def _scaled(pictures: npt.NDArray[np.uint8], scale: float, detail: float) -> npt.NDArray[np.uint8]:
+    """Pictures of `detail` times the network's size to `scale` times that size."""
+    if scale == detail:
         return pictures
-    height, width = (max(1, round(side * scale)) for side in pictures.shape[1:3])
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = np.empty((len(pictures), height, width, 3), np.uint8)
+    return resized(
+        pictures, *(max(1, round(round(side / detail) * scale)) for side in pictures.shape[1:3])
+    )
+
+
+def resized(pictures: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """`uint8 [N,H,W,3]` to `uint8 [N,height,width,3]`, by area where that is smaller."""
+    method = cv2.INTER_AREA if height < pictures.shape[1] else cv2.INTER_LINEAR
+    changed = np.empty((len(pictures), height, width, 3), np.uint8)
     for index, picture in enumerate(pictures):
-        cv2.resize(picture, (width, height), dst=resized[index], interpolation=method)
-    return resized
+        cv2.resize(picture, (width, height), dst=changed[index], interpolation=method)
+    return changed

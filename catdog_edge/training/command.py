@@ -14,9 +14,10 @@ import torch
 
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError, ModelError
-from catdog_edge.spec import ModelSpec, Rejection, squash
+from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, squash
 from catdog_edge.threads import choose_threads
 from catdog_edge.training import loop
+from catdog_edge.training.batches import resized
 from catdog_edge.training.checkpoint import load_checkpoint
 from catdog_edge.training.data import Dataset, open_dataset, pixels
 from catdog_edge.training.models import architecture
@@ -79,7 +80,7 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks, at: Wher
             progress=Reading() if me.first else None,
         )
         describe(dataset)
-        train_set = pixels(dataset, "train", steps)
+        train_set = pixels(dataset, "train", _detailed(steps, chosen))
         others = open_other_set(options.other, steps, Reading() if me.first else None)
     if len(train_set[1]) < 2 * me.processes:
         raise CatdogError(
@@ -162,6 +163,14 @@ def _show_data(run: Run, dataset: Dataset, me: Ranks) -> None:
             save_overview(run.folder / "data.png", dataset)
 
 
+def _detailed(steps: tuple[ResizeStep, ...], chosen: Recipe) -> tuple[ResizeStep, ...]:
+    """The resize rule of the training pictures, which are changed before they get their size."""
+    if chosen.detail == 1:
+        return steps
+    last = steps[-1]
+    return squash(round(last.height * chosen.detail), round(last.width * chosen.detail))
+
+
 def _share(me: Ranks) -> int | None:
     """Threads of each process where several share a machine."""
     return None if me.per_machine == 1 else max(1, choose_threads().count // me.per_machine)
@@ -178,7 +187,7 @@ def _faster_precision(
     """Timed in the first process alone: others that compute beside it would disturb it."""
     if not me.first:
         return ""
-    few = pictures[: min(trial_batch(spec.height), chosen.batch_size)]
+    few = resized(pictures[: min(trial_batch(spec.height), chosen.batch_size)], *spec.size)
     if chosen.norms == "folded":
         network = with_norms(network)
     precision, gain = choose_precision(network, spec, few, device)
@@ -283,11 +292,12 @@ def _trainer(
 ) -> loop.Trainer:
     """A trainer whose folder is still to be named."""
     with me.one_first():
-        train_set = pixels(dataset, "train", spec.resize)[:2]
+        steps = _detailed(spec.resize, plan.recipe)
+        train_set = pixels(dataset, "train", steps)[:2]
         val_set = pixels(dataset, "val", spec.resize)[:2]
         mixed_in = None
         if others is not None:
-            mixed_in = others.for_training(len(spec.labels), plan.recipe.others)
+            mixed_in = others.for_training(len(spec.labels), plan.recipe.others, steps)
     return loop.Trainer(network, spec, plan, train_set, val_set, Path(), teacher, me, mixed_in)
 
 

@@ -27,7 +27,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.allocator import keep_freed_memory
-from catdog_edge.training.batches import batches, steps_per_epoch
+from catdog_edge.training.batches import Batch, batches, steps_per_epoch
 from catdog_edge.training.checkpoint import read_checkpoint, save_checkpoint
 from catdog_edge.training.inference import logits, softmax, to_input
 from catdog_edge.training.metrics import log_loss
@@ -96,8 +96,9 @@ class Trainer:
         network: Fresh weights, or weights to go on from.
         spec: Describes the network; what it was trained on is filled in already.
         plan: The settled recipe.
-        train: Pictures `uint8 [N,H,W,3]` BGR and labels `int64 [N]`.
-        val: The same, for choosing the best epoch.
+        train: Pictures `uint8 [N,H,W,3]` BGR, of the recipe's `detail` times the network's
+            size, and labels `int64 [N]`.
+        val: The same, at the network's size, for choosing the best epoch.
         folder: The run folder; of several processes the first alone writes into it.
         teacher: Whose answers the network learns from as well.
         me: This process among those that train together.
@@ -237,14 +238,15 @@ class Trainer:
             epoch=self.epoch,
             first_step=self.step,
             scales=self.plan.recipe.scales(self.epoch, self.plan.epochs),
+            detail=self.plan.recipe.detail,
             rank=self._me.rank,
             processes=self._me.processes,
             pinned=self.device.type == "cuda",
             others=self._others,
         )
         started = time.perf_counter()
-        for pixels, labels in source:
-            asked = self._train_step(pixels, labels, stop())
+        for batch in source:
+            asked = self._train_step(batch, stop())
             now = time.perf_counter()
             self.seconds += now - started  # waiting for the batch is part of it
             on_step(self._report())
@@ -256,7 +258,7 @@ class Trainer:
             started = time.perf_counter()
         return True
 
-    def _train_step(self, pixels: torch.Tensor, labels: torch.Tensor, stop: bool) -> bool:
+    def _train_step(self, batch: Batch, stop: bool) -> bool:
         """Learn from this process's part of a batch; whether any process wants to stop."""
         recipe = self.plan.recipe
         position = self.epoch * self.steps + self.step
@@ -265,8 +267,8 @@ class Trainer:
         torch.manual_seed(seed % 2**63)
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.lr * recipe.rate(position, self.plan.epochs * self.steps)
-        labels = labels.to(self.device)
-        pixels = pixels.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device)
+        pixels = batch.pixels.to(self.device, non_blocking=True)
         with autocast(self.device, self.plan.precision):
             outputs = self._answer(to_input(pixels, self.spec.normalization))
         outputs = outputs.float()
@@ -276,7 +278,7 @@ class Trainer:
             own = labels < self._classes
             taught = distillation_loss(
                 outputs[own, : self._classes],
-                self.teacher.logits(pixels[own]),
+                self.teacher.logits(batch.detailed.to(self.device)[own]),
                 recipe.distillation_temperature,
             )
             loss = (1 - recipe.distillation) * loss + recipe.distillation * taught

@@ -42,16 +42,21 @@ class OtherSet:
         """For the spec: no path of this machine."""
         return Path(self.dataset.source).name if self.dataset else DRAWN
 
-    def photographs(self, split: Split) -> npt.NDArray[np.uint8]:
-        """`uint8 [M,H,W,3]`, BGR; none where there are drawings alone."""
-        if self.dataset is None:
-            last = self.steps[-1]
-            return np.zeros((0, last.height, last.width, 3), np.uint8)
-        return pixels(self.dataset, split, self.steps)[0]
+    def photographs(
+        self, split: Split, steps: tuple[ResizeStep, ...] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """`uint8 [M,H,W,3]`, BGR, by the model's rule or another one.
 
-    def for_training(self, label: int, share: float) -> Others:
-        """What joins the batches; see `Others`."""
-        return Others(self.photographs("train"), label, share)
+        There are none where there are drawings alone.
+        """
+        steps = steps or self.steps
+        if self.dataset is None:
+            return np.zeros((0, steps[-1].height, steps[-1].width, 3), np.uint8)
+        return pixels(self.dataset, split, steps)[0]
+
+    def for_training(self, label: int, share: float, steps: tuple[ResizeStep, ...]) -> Others:
+        """What joins the batches, by the rule of the training pictures; see `Others`."""
+        return Others(self.photographs("train", steps), label, share)
 
 
 def drawings(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> npt.NDArray[np.uint8]:

@@ -62,6 +62,10 @@ class Recipe:
             convolutions without a batch norm train with one, which is folded into them when
             weights are kept.
         stages: Sizes of the pictures over the run; empty: always the network's own.
+        detail: Training pictures are held at this multiple of the network's size while they
+            are changed, and made smaller afterwards: so a close framing is as sharp as the
+            whole picture, and a teacher sees more than its student. Takes its square in
+            space for the cache.
         others: How many pictures of none of the classes join a batch, as a share of its own,
             where there are any (`--other`).
         distillation: The teacher's share of the loss, 0..1, where there is a teacher.
@@ -86,6 +90,7 @@ class Recipe:
     freeze: bool = False
     norms: Norms = "built"
     stages: tuple[Stage, ...] = ()
+    detail: float = 1.0
     others: float = 0.15
     distillation: float = 0.5
     distillation_temperature: float = 2.0
@@ -154,6 +159,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "ema": (0, 0.999999),
     "least_steps": (0, 1_000_000_000),
     "most_epochs": (0, 1_000_000),
+    "detail": (1, 4),
     "others": (0.001, 10),
     "distillation": (0, 1),
     "distillation_temperature": (0.01, 100),
@@ -204,6 +210,26 @@ RECIPES: dict[str, Recipe] = {
             ema=0.998,
             pretrained=True,
             norms="frozen",
+        ),
+        # A small network learns what a larger one says (`--teacher`), which sees more of each
+        # picture than it does.
+        Recipe(
+            name="distil",
+            optimizer="sgd",
+            lr=0.006,
+            batch_size=32,
+            epochs=12,
+            least_steps=120,
+            most_epochs=20,
+            schedule="cosine",
+            warmup=0.05,
+            weight_decay=1e-4,
+            augment="default",
+            ema=0.998,
+            pretrained=True,
+            norms="frozen",
+            detail=1.625,
+            distillation=0.7,
         ),
         # `simple_cnn` within 100 minutes on two cores: small pictures first.
         Recipe(
