@@ -89,6 +89,20 @@ def _rotation(frame: Frame, generator: np.random.Generator) -> Frame:
     return np.asarray(turned, dtype=np.uint8)
 
 
+def _small(frame: Frame, generator: np.random.Generator) -> Frame:
+    # The surroundings are the picture's own colours, so that the task is to find it, not an edge.
+    height, width = frame.shape[:2]
+    sigma = max(0.1 * min(height, width), 0.3)
+    around = np.asarray(cv2.GaussianBlur(frame, (0, 0), sigma), dtype=np.uint8)
+    part_height, part_width = max(1, round(0.4 * height)), max(1, round(0.4 * width))
+    top = int(generator.integers(0, height - part_height + 1))
+    left = int(generator.integers(0, width - part_width + 1))
+    around[top : top + part_height, left : left + part_width] = cv2.resize(
+        frame, (part_width, part_height), interpolation=cv2.INTER_AREA
+    )
+    return around
+
+
 def _grey_levels(values: npt.NDArray[Any]) -> Frame:
     levels: Frame = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return levels
@@ -101,4 +115,5 @@ CORRUPTIONS = (
     Corruption("jpeg", "JPEG at quality 10", _jpeg),
     Corruption("crop", "60 % of each side, anywhere in the frame", _crop),
     Corruption("rotation", "25 degrees to either side, borders mirrored", _rotation),
+    Corruption("small", "40 % of each side of the frame, anywhere, on its own colours", _small),
 )

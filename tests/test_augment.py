@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from catdog_edge.training.augment import augment
+from catdog_edge.training.augment import _far_away, augment
 
 SIDE = 48
 
@@ -32,7 +32,7 @@ def slopes(pictures: np.ndarray) -> np.ndarray:
     return np.stack([along_columns[:, :2], along_rows[:, :2]], axis=2)
 
 
-@pytest.mark.parametrize("policy", ["default", "classic"])
+@pytest.mark.parametrize("policy", ["default", "camera", "classic"])
 def test_the_generator_alone_decides(policy: str) -> None:
     pictures = photographs(40)
     before = pictures.copy()
@@ -47,13 +47,13 @@ def test_the_generator_alone_decides(policy: str) -> None:
     assert not np.shares_memory(first, pictures)
 
 
-@pytest.mark.parametrize("policy", ["default", "classic"])
+@pytest.mark.parametrize("policy", ["default", "camera", "classic"])
 def test_every_picture_is_changed_in_its_own_way(policy: str) -> None:
     made = augment(ramps(30), policy, np.random.default_rng(0))
     assert len({picture.tobytes() for picture in made}) == 30
 
 
-@pytest.mark.parametrize("policy", ["default", "classic"])
+@pytest.mark.parametrize("policy", ["default", "camera", "classic"])
 def test_as_many_draws_for_a_batch_whatever_comes_of_them(policy: str) -> None:
     one, two = np.random.default_rng(8), np.random.default_rng(8)
     augment(photographs(16), policy, one)
@@ -115,6 +115,24 @@ def test_default_faults_come_as_often_as_it_says() -> None:
     assert (rough > 0.5).mean() == pytest.approx(0.2, abs=0.03)
 
 
+def test_camera_has_dark_pictures_and_far_ones_as_often_as_it_says() -> None:
+    flat = np.full((2000, 24, 24, 3), 128, np.uint8)
+    made = augment(flat, "camera", np.random.default_rng(4))
+    assert (made.mean((1, 2, 3)) < 66).mean() == pytest.approx(0.1, abs=0.02)
+    # A dot in the middle of a wide picture: far away it is small, and often in the corner.
+    dot = np.zeros((2000, 60, 60, 3), np.uint8)
+    dot[:, 15:45, 15:45] = 255
+    near = augment(dot, "default", np.random.default_rng(4)).astype(float).mean((1, 2, 3))
+    far = augment(dot, "camera", np.random.default_rng(4)).astype(float).mean((1, 2, 3))
+    assert far.std() > near.std()
+    for place in np.random.default_rng(0).random((200, 5)):
+        framed = _far_away(dot[0], place)
+        assert framed.shape == dot[0].shape
+        side = round(60 * (0.25 + 0.5 * place[0]))
+        small = cv2.resize(dot[0], (side, side), interpolation=cv2.INTER_AREA)
+        assert cv2.matchTemplate(framed, small, cv2.TM_SQDIFF).min() < 100, "it is there, whole"
+
+
 def test_rectangles_and_sizes_that_are_not_square() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (12, 20, 33, 3), dtype=np.uint8)
     for policy in ("default", "classic"):
@@ -128,7 +146,7 @@ def test_none_returns_what_came_in() -> None:
 
 def test_wrong_input_is_named() -> None:
     generator = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="default, classic, none"):
+    with pytest.raises(ValueError, match="default, camera, classic, none"):
         augment(photographs(1), "strong", generator)
     with pytest.raises(ValueError, match="float64"):
         augment(photographs(1) / 255.0, "default", generator)

@@ -43,6 +43,9 @@ def test_strengths_are_as_stated(frame):
     assert corrupt(BY_NAME["noise"], grey, "x").std() == pytest.approx(25, abs=0.5)
     assert corrupt(BY_NAME["crop"], frame, "x").shape == (90, 120, 3)
     assert corrupt(BY_NAME["rotation"], frame, "x").shape == frame.shape
+    small = corrupt(BY_NAME["small"], np.full((150, 200, 3), 90, np.uint8), "x")
+    assert (small == 90).all(), "a flat picture on its own colours"
+    assert corrupt(BY_NAME["small"], frame, "x").shape == frame.shape
     jpeg = corrupt(BY_NAME["jpeg"], frame, "x")
     _, encoded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 10])
     assert np.array_equal(jpeg, cv2.imdecode(encoded, cv2.IMREAD_COLOR))

@@ -102,7 +102,7 @@ def test_a_file_needs_only_what_has_no_default(tmp_path: Path) -> None:
         ("lr: -1", "lr is -1.0; give 1e-09 to 1000"),
         ("epochs: 2.5", "epochs is 2.5; a whole number is wanted"),
         ("epochs: true", "epochs is True; a whole number is wanted"),
-        ("augment: strong", "augment is 'strong'; choose one of: default, classic, none"),
+        ("augment: strong", "augment is 'strong'; choose one of: default, camera, classic, none"),
         ("freeze: maybe", "freeze is 'maybe'; true or false is wanted"),
         ("stages: [{until: 0.5, scales: [1]}]", "the stages end at [0.5]"),
         ("stages: [{until: 1}]", "a stage is written as"),

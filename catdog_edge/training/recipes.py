@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from catdog_edge.errors import CatdogError
+from catdog_edge.training.augment import Policy
 
 Norms = Literal["built", "frozen", "folded"]
 
@@ -77,7 +78,7 @@ class Recipe:
     lr: float
     batch_size: int
     epochs: int
-    augment: Literal["default", "classic", "none"]
+    augment: Policy
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: float = 0.0
     weight_decay: float = 0.0
@@ -206,7 +207,7 @@ RECIPES: dict[str, Recipe] = {
             warmup=0.1,
             weight_decay=1e-4,
             label_smoothing=0.05,
-            augment="default",
+            augment="camera",
             ema=0.998,
             pretrained=True,
             norms="frozen",
@@ -224,7 +225,7 @@ RECIPES: dict[str, Recipe] = {
             schedule="cosine",
             warmup=0.05,
             weight_decay=1e-4,
-            augment="default",
+            augment="camera",
             ema=0.998,
             pretrained=True,
             norms="frozen",
