@@ -94,12 +94,15 @@ def distributions(document: Mapping[str, Any], width: int) -> str:
         area += line(middle, base - tall, middle, base, "median")
         area += line(late, base - 9, late, base + 3, f"tail stroke-{family(row)}")
         words = f"{milliseconds(latency['p50_ms'])} ms"
-        after = outline[-1][0] + 10
-        fits = after + len(words) * CHARACTER < scale.high_end
-        area += text(
-            after if fits else outline[0][0] - 10, base - 6, words, kind="value",
-            anchor="start" if fits else "end",
-        )  # fmt: skip
+        before, after = outline[0][0] - 10, outline[-1][0] + 10
+        long = len(words) * CHARACTER
+        if after + long < scale.high_end:
+            area += text(after, base - 6, words, kind="value", anchor="start")
+        elif before - long > frame.left_end:
+            area += text(before, base - 6, words, kind="value", anchor="end")
+        else:  # a shape from end to end
+            place = frame.above(y)
+            area += text(scale.high_end, place, words, kind="value", anchor="end")
         parts += [frame.name(row, y), group(area, tip)]
     return frame.drawn("".join(parts), "Distribution of the latency of each row")
 
@@ -297,10 +300,19 @@ class _Strips:
         first = 6 + self._strip - (self._strip - 18 if self._narrow else self._strip) / 2
         return [(row, first + self._strip * index) for index, row in enumerate(self._rows)]
 
+    @property
+    def left_end(self) -> float:
+        """Where the strips begin, and the names beside them end."""
+        return 0.0 if self._narrow else self._left
+
+    def above(self, y: float) -> float:
+        """The line of text over a strip; on narrow screens the names begin it."""
+        return y - (self._strip - 18) / 2 - 6 if self._narrow else y - 18
+
     def name(self, row: Row, y: float) -> str:
         chip = f"chip fill-{family(row)}"
         if self._narrow:
-            top = y - (self._strip - 18) / 2 - 6
+            top = self.above(y)
             return rectangle(2, top - 9, 10, 10, chip) + text(18, top, row["name"], kind="label")
         words = str(row["name"])
         most = int((self._left - 18) / CHARACTER)

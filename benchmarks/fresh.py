@@ -9,8 +9,11 @@ interpreter and every import are in it.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,33 +71,50 @@ def run_fresh(row: dict[str, Any], picture: Path, seconds: float = 0.5) -> dict[
     Raises:
         CatdogError: The child failed; the message has its last line.
     """
+    # -P: what lies in the current folder is not imported; the modules are those of this process.
     command = [
         sys.executable,
+        "-P",
         "-m",
         "benchmarks.fresh",
         json.dumps(row),
         str(picture),
         str(seconds),
     ]
-    start = time.perf_counter()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        line = child.stdout.readline()
-        first = time.perf_counter() - start
-        try:
-            rest, complaint = child.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            raise CatdogError(
-                f"{row['base']}: a fresh process gave no answer for {TIMEOUT:.0f} s; "
-                "leave the row out, or free the machine"
-            ) from None
+    paths = os.pathsep.join(path for path in sys.path if path)
+    # Into a file: a pipe that nobody reads holds the child up once it is full.
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        start = time.perf_counter()
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=said, text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        ) as child:  # fmt: skip
+            assert child.stdout is not None
+            late = threading.Event()
+            watch = threading.Timer(TIMEOUT, _end, (child, late))
+            watch.daemon = True
+            watch.start()
+            line = child.stdout.readline()
+            first = time.perf_counter() - start
+            rest = child.stdout.read()
+            child.wait()
+            watch.cancel()
+        said.seek(0)
+        complaint = said.read()
+    if late.is_set():
+        raise CatdogError(
+            f"{row['base']}: a fresh process gave no answer for {TIMEOUT:g} s; "
+            "leave the row out, or free the machine"
+        )
     if child.returncode != 0 or not line or not rest:
         reason = (complaint.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
         raise CatdogError(f"{row['base']}: it does not run in a fresh process ({reason})")
     return {**json.loads(rest), "first_answer_s": first}
+
+
+def _end(child: subprocess.Popen[str], late: threading.Event) -> None:
+    late.set()
+    child.kill()
 
 
 def summarise(runs: list[dict[str, Any]]) -> ColdStart:

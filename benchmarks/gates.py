@@ -7,6 +7,7 @@ told by the row's name, and the command ends with exit code 3.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,7 +83,7 @@ def parse_max_ratio(texts: Sequence[str]) -> dict[str, float]:
             value = float(number)
         except ValueError:
             value = 0.0
-        if not separator or not row or not value > 0:
+        if not separator or not row or not (math.isfinite(value) and value > 0):
             raise ValueError(f"{text!r} is not ROW=X with a number above 0, like: model.static=0.4")
         result[row] = value
     return result
@@ -112,7 +113,26 @@ def read_baseline(path: Path) -> dict[str, Any]:
             f"the baseline {path} has schema {document.get('schema')}, this catdog-edge compares "
             f"schema {SCHEMA}; make a new one with: catdog-edge bench"
         )
+    try:
+        _check_rows(document["rows"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CatdogError(
+            f"the baseline {path} is damaged (its rows lack {error}); make a new one with: "
+            "catdog-edge bench"
+        ) from error
     return document
+
+
+def _check_rows(rows: Any) -> None:
+    """Look at every figure that a comparison will ask for."""
+    for row in rows:
+        needed = [row["ratio"][end] for end in ("value", "low", "high")]
+        needed += [row["threads"], row["batch"], row["size_bytes"] or 0]
+        needed += [row["answers"]["accuracy"]] if row["answers"] else []
+        if not all(isinstance(one, int | float) and math.isfinite(one) for one in needed):
+            raise ValueError("a number")
+        if not all(isinstance(row[name], str) for name in ("name", "engine")):
+            raise ValueError("a name")
 
 
 def check_comparable(
@@ -122,6 +142,7 @@ def check_comparable(
     environment: Mapping[str, Any],
     model: Mapping[str, Any],
     data: Mapping[str, Any],
+    rows: Mapping[str, tuple[int, int]],
 ) -> None:
     """Refuse a baseline that was measured on something else.
 
@@ -131,9 +152,11 @@ def check_comparable(
         environment: The card of this run.
         model: `architecture`, `labels`, `height` and `width` of this run's model.
         data: `digest` of this run's test pictures.
+        rows: Threads and batch of this run's rows, by name.
 
     Raises:
-        CatdogError: The machine, the model or the test pictures are others.
+        CatdogError: The machine, the model or the test pictures are others, or a row of the
+            same name had another number of threads or another batch.
     """
     remedy = "measure a baseline here, or compare all the same with --force"
     try:
@@ -153,6 +176,14 @@ def check_comparable(
                 f"the baseline {path} was measured on other test pictures "
                 f"({baseline['data']['name']}); {remedy}"
             )
+        for row in baseline["rows"]:
+            then, now = (row["threads"], row["batch"]), rows.get(row["name"])
+            if now is not None and now != then:
+                raise CatdogError(
+                    f"the baseline {path} measured {row['name']} with {then[0]} threads, batch "
+                    f"{then[1]}, here with {now[0]} threads, batch {now[1]}; give the same "
+                    "--threads and --batch, or compare all the same with --force"
+                )
     except (KeyError, TypeError) as error:
         raise CatdogError(
             f"the baseline {path} is damaged (it lacks {error}); make a new one with: "

@@ -65,8 +65,8 @@ def page(document: Document, shown: Sequence[Shown] = ()) -> str:
             _ratios(document),
             _chart(
                 "How the calls are spread",
-                "Each shape holds all calls of a row; the black line is the median, the short "
-                "coloured one p95. Point at a shape for the other percentiles.",
+                "Each shape holds the middle 98 % of a row's calls; the tall line is the median, "
+                "the short coloured one p95. Point at a shape for the other percentiles.",
                 lambda width: charts.distributions(document, width),
             ),
             _chart(
@@ -123,10 +123,24 @@ def _head(document: Document) -> str:
 
 
 def headline(document: Document) -> Mapping[str, Any] | None:
-    """The row of the tiles: the exported file with the lowest ratio, one frame at a time."""
+    """The row of the tiles: the exported file with the shortest call, one frame at a time."""
+    return min(_single(document), key=lambda row: row["latency"]["p50_ms"], default=None)
+
+
+def _single(document: Document) -> list[Mapping[str, Any]]:
     rows = [row for row in document["rows"] if row["engine"] == "onnxruntime"]
-    single = [row for row in rows if row["batch"] == 1] or rows
-    return min(single, key=lambda row: row["ratio"]["value"], default=None)
+    return [row for row in rows if row["batch"] == 1] or rows
+
+
+def _level(document: Document, first: Mapping[str, Any]) -> list[str]:
+    """Rows that the fastest one cannot be told from: their intervals overlap."""
+    return [
+        str(row["name"])
+        for row in _single(document)
+        if row is not first
+        and row["ratio"]["to"] == first["ratio"]["to"]
+        and row["ratio"]["low"] <= first["ratio"]["high"]
+    ]
 
 
 def _tiles(document: Document) -> str:
@@ -174,8 +188,10 @@ def _tiles(document: Document) -> str:
             )
         )
     name = escape(str(row["name"]))
+    same = _level(document, row)
+    level = f", level with {escape(', '.join(same))} (the intervals overlap)" if same else ""
     return (
-        f'<p class="lead">The fastest exported file is <strong>{name}</strong>:</p>'
+        f'<p class="lead">The fastest exported file is <strong>{name}</strong>{level}:</p>'
         f'<div class="tiles">{"".join(tiles)}</div>\n'
     )
 
@@ -344,6 +360,9 @@ def _machine(document: Document) -> str:
     left = "".join(
         f'<p class="hint">Left out: {escape(one["row"])}: {escape(one["reason"])}</p>'
         for one in document["left_out"]
+    ) + "".join(
+        f'<p class="hint">No cold start: {escape(one["reason"])}</p>'
+        for one in document["no_cold_start"]
     )
     return f'<section><h2>Machine</h2><dl class="card">{pairs}</dl>{left}</section>\n'
 

@@ -21,11 +21,13 @@ from catdog_edge import automatic
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
 from catdog_edge.files import cannot_write
 from catdog_edge.modelfile import find_model
+from catdog_edge.spec import ModelSpec
 from catdog_edge.threads import Threads, choose_threads
 from catdog_edge.training.data import Dataset, Item, open_dataset
 from catdog_edge.training.evaluate import check_labels
 from catdog_edge.training.progress import Reading
 from catdog_edge.training.runs import Run, newest_run, run_of
+from catdog_edge.training.splits import split_of
 from catdog_edge.training.words import source_name
 
 
@@ -88,6 +90,7 @@ class Plan:
         model: What the document says of the model.
         data: What the document says of the pictures.
         baseline: The document to be held against, or `None`.
+        originals: More labelled pictures, or `None`.
     """
 
     weights: Path
@@ -103,6 +106,7 @@ class Plan:
     model: dict[str, Any]
     data: dict[str, Any]
     baseline: dict[str, Any] | None
+    originals: Dataset | None
 
     @property
     def single(self) -> list[Subject]:
@@ -133,14 +137,15 @@ def plan(options: BenchOptions) -> Plan:
         batches=options.batches,
         compiled=options.compiled,
     )
+    _told_apart(rows)
     _known_rows(options.limits.max_ratio, rows)
     baseline = gates.read_baseline(options.baseline) if options.baseline else None
     if options.scenario is not None:
         loadgen.load()
     _writable(folder)
     subjects, left_out = _open(rows, named=bool(options.providers))
-    dataset = _dataset(options, run)
     spec = subjects[0].spec
+    dataset = _dataset(options, run, spec)
     items = dataset.items_of("test")
     found = Plan(
         weights=weights,
@@ -170,6 +175,7 @@ def plan(options: BenchOptions) -> Plan:
             "digest": _digest(items),
         },
         baseline=baseline,
+        originals=_originals(options.originals, spec.labels),
     )
     for subject in found.single:
         check_labels(subject.spec, dataset.labels, Path(subject.row.file), dataset.source)
@@ -185,14 +191,32 @@ def plan(options: BenchOptions) -> Plan:
             environment=found.card.to_dict(),
             model=found.model,
             data=found.data,
+            rows={row.name: (row.threads, row.batch) for row in rows},
         )
     return found
 
 
-def _dataset(options: BenchOptions, run: Run | None) -> Dataset:
+def _dataset(options: BenchOptions, run: Run | None, spec: ModelSpec) -> Dataset:
     if options.data is not None or run is None:
-        return open_dataset(options.data, progress=Reading())
+        # Split as it was for the training: no picture of that becomes one of the test.
+        return open_dataset(options.data, split=split_of(spec.trained_on), progress=Reading())
     return run.dataset(progress=Reading())
+
+
+def _originals(source: str | None, labels: tuple[str, ...]) -> Dataset | None:
+    """All pictures of another source, whatever split they would be in."""
+    if source is None:
+        return None
+    try:
+        dataset = open_dataset(source, labels=labels, split=(0, 0, 100), progress=Reading())
+    except DataError as error:
+        raise DataError(f"--originals: {str(error).replace('--data', '--originals')}") from error
+    if dataset.labels != labels:
+        raise DataError(
+            f"{dataset.source} has the classes {', '.join(dataset.labels)}, the model "
+            f"{', '.join(labels)}; name pictures with the model's classes with --originals"
+        )
+    return dataset
 
 
 def _writable(folder: Path) -> None:
@@ -237,6 +261,17 @@ def _files(folder: Path, also: Sequence[str]) -> list[Path]:
     if len(set(base_names(found))) < len(found):
         raise ModelError("two of the files have the same name and folder; name each only once")
     return found
+
+
+def _told_apart(rows: Sequence[Row]) -> None:
+    """Refuse a file whose name is that of another row: figures are kept by name."""
+    names = [row.name for row in rows]
+    for row in rows:
+        if names.count(row.name) > 1 and row.engine == "onnxruntime":
+            raise ModelError(
+                f"{row.file} would be the row {row.name}, which there is already; give the file "
+                "another name"
+            )
 
 
 def _known_rows(names: Mapping[str, float], rows: Sequence[Row]) -> None:

@@ -79,6 +79,8 @@ def markdown(document: Document) -> str:
     lines += ["## Machine", "", *(f"- {name}: {value}" for name, value in card(document)), ""]
     for one in document["left_out"]:
         lines += [f"Left out: {one['row']}: {one['reason']}", ""]
+    for one in document["no_cold_start"]:
+        lines += [f"No cold start: {one['reason']}", ""]
     lines.append(NOTES)
     return "\n".join(lines) + "\n"
 
@@ -128,8 +130,9 @@ def sheet(document: Document) -> str:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in document["rows"]:
-        flat = {name: value for name, value in row.items() if not isinstance(value, dict)}
-        flat |= row["latency"] | (row["cold"] or {}) | (row["answers"] or {})
+        flat = row["latency"] | (row["cold"] or {}) | (row["answers"] or {})
+        # Last: the answers have a precision for each class, the row has that of its weights.
+        flat |= {name: value for name, value in row.items() if not isinstance(value, dict)}
         flat |= {f"{name}_ms": value for name, value in (row["stages_ms"] or {}).items()}
         given = row["ratio"]
         flat |= {

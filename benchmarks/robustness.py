@@ -15,10 +15,8 @@ import numpy as np
 
 from benchmarks import parity
 from benchmarks.corruptions import CORRUPTIONS, corrupt
-from catdog_edge.errors import DataError
 from catdog_edge.preprocess import Frame
-from catdog_edge.training.data import Dataset, Item, open_dataset
-from catdog_edge.training.progress import Reading
+from catdog_edge.training.data import Dataset, Item
 
 
 def corruptions(
@@ -59,25 +57,13 @@ def corruptions(
     }
 
 
-def originals(
-    source: str, labels: tuple[str, ...], askers: Mapping[str, parity.Ask]
-) -> dict[str, Any]:
+def originals(dataset: Dataset, askers: Mapping[str, parity.Ask]) -> dict[str, Any]:
     """Ask about every picture of another source, whatever split it would be in.
 
     Args:
-        source: A folder or `.zip` of labelled pictures, usually at their original size.
-        labels: The model's classes.
+        dataset: Labelled pictures with the model's classes, usually at their original size.
         askers: By row; `pytorch` is one of them.
-
-    Raises:
-        DataError: It cannot be read, or has other classes.
     """
-    dataset = open_dataset(source, labels=labels, split=(0, 0, 100), progress=Reading())
-    if dataset.labels != labels:
-        raise DataError(
-            f"{dataset.source} has the classes {', '.join(dataset.labels)}, the model "
-            f"{', '.join(labels)}; name pictures with the model's classes with --originals"
-        )
     truth = np.array([item.label for item in dataset.items], dtype=np.int64)
     sizes: list[tuple[int, ...]] = []
 
@@ -94,7 +80,7 @@ def originals(
         "pictures": len(truth),
         "median_height": int(height),
         "median_width": int(width),
-        "rows": parity.brief(answers, truth, labels),
+        "rows": parity.brief(answers, truth, dataset.labels),
     }
 
 

@@ -67,6 +67,7 @@ class Measured:
     timed: Measurement
     stages: Mapping[str, Mapping[str, float]]
     cold: Mapping[str, ColdStart]
+    no_cold_start: Mapping[str, str]
     loadgen: dict[str, Any] | None
     corruptions: dict[str, Any] | None
     originals: dict[str, Any] | None
@@ -140,9 +141,10 @@ def _measure(options: BenchOptions, planned: Plan) -> Measured:
     if options.corruptions:
         say(f"bench: corruptions of up to {options.corruptions} test pictures ...")
         spoiled = robustness.corruptions(dataset, items, askers, answers, options.corruptions)
-    if options.originals is not None:
-        originals = robustness.originals(options.originals, dataset.labels, askers)
+    if planned.originals is not None:
+        originals = robustness.originals(planned.originals, askers)
     cold: dict[str, ColdStart] = {}
+    failed: dict[str, str] = {}
     if options.cold_starts:
         say(f"bench: cold starts, {options.cold_starts} fresh processes per row ...")
         with tempfile.TemporaryDirectory() as scratch:
@@ -156,6 +158,7 @@ def _measure(options: BenchOptions, planned: Plan) -> Measured:
         timed=timed,
         stages=stages,
         cold=cold,
+        no_cold_start=failed,
         loadgen=generated,
         corruptions=spoiled,
         originals=originals,
@@ -216,6 +219,9 @@ def _document(
         "noise": environment.noise(planned.card, measured.quiet, latency.drifts(timed).items()),
         "rows": [_row(one, measured, compared[one.row.base]) for one in planned.subjects],
         "left_out": list(planned.left_out),
+        "no_cold_start": [
+            {"row": row, "reason": reason} for row, reason in measured.no_cold_start.items()
+        ],
         "loadgen": measured.loadgen,
         "corruptions": measured.corruptions,
         "originals": measured.originals,
@@ -233,7 +239,7 @@ def _row(subject: Subject, measured: Measured, answers: Mapping[str, Any]) -> di
     return {
         "name": row.name,
         "base": row.base,
-        "is_reference": row.base == REFERENCE,
+        "is_reference": row.is_reference,
         "engine": row.engine,
         "variant": row.variant if row.engine == "pytorch" else None,
         "provider": row.provider if row.engine == "onnxruntime" else None,

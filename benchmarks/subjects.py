@@ -61,6 +61,11 @@ class Row:
         return self.base + self.suffix
 
     @property
+    def is_reference(self) -> bool:
+        """Whether others are compared with it."""
+        return self.engine == "pytorch" and self.variant == "eager"
+
+    @property
     def reference(self) -> str:
         """The PyTorch row with the same threads and batch."""
         return REFERENCE + self.suffix

@@ -27,6 +27,15 @@ __all__ = ["Camera", "Counts", "Frame", "Region", "State"]
 Region = tuple[int, int, int, int]
 """x, y, width, height in pixels of the source's frames."""
 
+SLOWEST = 1e-6
+"""Frames per second at least: a picture every eleven days."""
+
+YEARS = (1000, 9000)
+"""When a recording may begin; its last frame must have a date as well."""
+
+_LONGEST_WAIT = 3600.0
+"""Seconds; the system refuses to wait for as long as a caller may ask."""
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -72,7 +81,8 @@ class Camera:
         roi: Hand on this part of each frame: x, y, width, height, pixels.
         realtime: Hand on a recording's frames when they are due rather than at once.
         fps: Frames per second of pictures and of JPEGs from a file, which carry no times.
-        start: Wall time of a recording's first frame; the time of opening otherwise.
+        start: Wall time of a recording's first frame, in the years 1000 to 8999; the time of
+            opening otherwise.
         timeout: Seconds without a frame after which a live connection is given up.
         open_timeout: Seconds for a connection, and again for its first frame.
         retries: Failures in a row after which a live source is given up; `None`: never.
@@ -81,8 +91,8 @@ class Camera:
             for live sources. What it raises ends the camera and is raised by `read`.
 
     Raises:
-        CameraError: No such device or file, an impossible region or name. Messages never
-            hold credentials.
+        CameraError: No such device or file, an impossible region, name or number. Messages
+            never hold credentials.
     """
 
     def __init__(
@@ -108,10 +118,16 @@ class Camera:
         for option, value in (("timeout", timeout), ("open_timeout", open_timeout), ("fps", fps)):
             if not (math.isfinite(value) and value > 0):
                 raise CameraError(f"{option} must be a positive number, got {value}")
+        if fps < SLOWEST:
+            raise CameraError(f"fps must be at least {SLOWEST:g}, got {fps}")
+        if start is not None and not YEARS[0] <= start.year < YEARS[1]:
+            raise CameraError(
+                f"start must be in the years {YEARS[0]} to {YEARS[1] - 1}, got {start.isoformat()}"
+            )
         if retries is not None and retries < 0:
             raise CameraError(f"retries must be 0 or more, got {retries}")
         self._on_state = on_state
-        self._mask = Mask(str(source))
+        self._mask = Mask(str(found.target) if found.kind == "url" else "")
         self._bell = threading.Condition()
         self._realtime = realtime
         self._start = start.timestamp() if start is not None else None
@@ -160,8 +176,10 @@ class Camera:
 
     @property
     def note(self) -> str:
-        """What was found wrong with a recording (cut off, broken pictures); empty: nothing."""
-        return self._recording.note if self._recording is not None else ""
+        """What was found wrong with a recording or a pipe (cut off, broken pictures), if any."""
+        part = self._live if self._live is not None else self._recording
+        assert part is not None
+        return part.note
 
     @property
     def counts(self) -> Counts:
@@ -256,7 +274,7 @@ class Camera:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return None
-                    self._bell.wait(left)
+                    self._bell.wait(None if left is None else min(left, _LONGEST_WAIT))
 
     def _read_recording(self, recording: Recording, deadline: float | None) -> Frame | None:
         if self._exhausted or self._state is State.ENDED:
@@ -264,9 +282,9 @@ class Camera:
             return None
         try:
             found = self._ahead or recording.next()
-        except CameraError:
+        except CameraError as error:
             self._exhausted = True
-            self._tell(State.ENDED, "")
+            self._tell(State.ENDED, str(error))
             raise
         if found is None:
             self._exhausted = True
@@ -295,7 +313,9 @@ class Camera:
             x, y, width, height = self._roi
             image = np.ascontiguousarray(image[y : y + height, x : x + width])
             if image.shape[:2] != (height, width):
-                raise misfit(self.name, self._roi, arrived.image.shape[1], arrived.image.shape[0])
+                error = misfit(self.name, self._roi, *arrived.image.shape[1::-1])
+                self._tell(State.ENDED, str(error))
+                raise error
         dropped = arrived.index - self._last_index - 1
         self._last_index = arrived.index
         return Frame(
@@ -303,7 +323,10 @@ class Camera:
         )
 
     def _tell(self, state: State, reason: str) -> None:
-        self._state = state
+        with self._bell:
+            if self._state is State.ENDED:
+                return  # a callback has closed the camera
+            self._state = state
         if self._on_state is not None:
             self._on_state(self, state, self._mask(reason))
 
@@ -311,7 +334,14 @@ class Camera:
 def _checked_region(region: Region | None, name: str) -> Region | None:
     if region is None:
         return None
-    x, y, width, height = (int(value) for value in region)
+    try:
+        if isinstance(region, str):
+            raise TypeError
+        x, y, width, height = (int(value) for value in region)
+    except (TypeError, ValueError, OverflowError):
+        raise CameraError(
+            f"{name}: a region is four numbers, (x, y, width, height), not {region!r}"
+        ) from None
     if min(x, y) < 0 or min(width, height) < 1:
         raise CameraError(
             f"{name}: the region {x},{y},{width},{height} is impossible; "

@@ -16,6 +16,7 @@ from __future__ import annotations
 import array
 import base64
 import contextlib
+import http.client
 import json
 import mmap
 import os
@@ -253,9 +254,10 @@ def _open(options: dict[str, Any]) -> tuple[Any, str]:
         import cv2
 
         source = options["source"]
+        milliseconds = int(min(1000 * options["open_timeout"], 2**31 - 1))
         limit = [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * options["open_timeout"])),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1000 * options["open_timeout"])),
+            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds),
+            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),
         ]
         if isinstance(source, int):
             capture = cv2.VideoCapture(source, cv2.CAP_ANY)
@@ -283,13 +285,14 @@ def _answers(address: str) -> bool:
     HTTP servers are asked for a word.
     """
     scheme, _user, rest = split_user(address)
-    parts = urlsplit(scheme + rest)
     ports = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "http": 80, "https": 443}
-    question = {
+    questions = {
         "rtsp": b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n",
         "http": b"HEAD / HTTP/1.0\r\n\r\n",
-    }.get(parts.scheme, b"")
+    }
     try:
+        parts = urlsplit(scheme + rest)
+        question = questions.get(parts.scheme, b"")
         place = (parts.hostname or "", parts.port or ports.get(parts.scheme, 80))
         with socket.create_connection(place, timeout=1) as connection:
             if not question:
@@ -301,23 +304,41 @@ def _answers(address: str) -> bool:
 
 
 def _page(address: object) -> str:
-    """What an HTTP server answers where FFmpeg, which does not say so, finds no video."""
+    """What an HTTP server answers where FFmpeg, which does not say so, finds no video.
+
+    The login goes only to the server of the address itself, and in clear (Basic) only where
+    nothing else was asked for, as FFmpeg has sent it then.
+    """
     import urllib.error
     import urllib.request
 
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_arguments: Any) -> None:
+            return None
+
     scheme, user, rest = split_user(str(address))
-    if scheme.lower() not in ("http://", "https://"):
+    url = scheme.lower() + rest
+    if not url.startswith(("http://", "https://")):
         return ""
-    login = base64.b64encode(unquote(user).encode()).decode()
-    headers = {"Authorization": f"Basic {login}"} if user else {}
     try:
-        request = urllib.request.Request(scheme + rest, headers=headers)
-        with urllib.request.urlopen(request, timeout=2) as page:
+        try:
+            page = urllib.request.urlopen(url, timeout=2)
+        except urllib.error.HTTPError as error:
+            asked = " ".join(error.headers.get_all("WWW-Authenticate", [])).lower()
+            if not (user and error.code == 401 and error.url == url):
+                raise
+            with error:
+                if "basic" not in asked or "digest" in asked:
+                    return "HTTP error 401 without a login, and no video with ours"
+            login = base64.b64encode(unquote(user).encode()).decode()
+            request = urllib.request.Request(url, headers={"Authorization": f"Basic {login}"})
+            page = urllib.request.build_opener(Stay).open(request, timeout=2)
+        with page:
             return f"it answers with {page.headers.get_content_type()}, in which there is no video"
     except urllib.error.HTTPError as error:
         with error:
             return f"HTTP error {error.code} ({error.reason})"
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):  # it does not speak HTTP
         return ""
 
 

@@ -21,7 +21,11 @@ from typing import Any
 import numpy as np
 
 from catdog_edge.capture import FFMPEG_OPTIONS, SLOTS
+from catdog_edge.credentials import Mask
 from catdog_edge.live import Image
+
+_LONGEST_WAIT = 3600.0
+"""Seconds; the system refuses to wait for as long as a caller may ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,18 @@ class SharedFrames:
 class CaptureProcess:
     """A running process and the line to it.
 
+    Args:
+        source: What it will be told to open; a variable that holds it, or its password, is not
+            handed on, since whoever may look at a process sees its environment.
+
     Raises:
         OSError: It cannot be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, source: str = "") -> None:
         self.line, theirs = socket.socketpair()
-        environment = dict(os.environ)
+        mask = Mask(source)
+        environment = {name: value for name, value in os.environ.items() if not mask.holds(value)}
         # What goes to the log is read there; another level or format would hide complaints.
         for name in ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG", "OPENCV_VIDEOIO_DEBUG"):
             environment.pop(name, None)
@@ -75,7 +84,7 @@ class CaptureProcess:
     def messages(self, seconds: float) -> list[tuple[str, Any]] | None:
         """What it tells within some seconds; `None` when it is gone."""
         try:
-            self.line.settimeout(max(0.001, seconds))
+            self.line.settimeout(min(max(0.001, seconds), _LONGEST_WAIT))
             data, files, _flags, _address = socket.recv_fds(self.line, 1 << 16, 4)
         except TimeoutError:
             return []

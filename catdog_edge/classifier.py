@@ -18,9 +18,19 @@ import numpy.typing as npt
 
 from catdog_edge import flavour, providers
 from catdog_edge.binding import BoundRunner
+from catdog_edge.ending import enter, leave
 from catdog_edge.errors import ModelError
 from catdog_edge.forks import Inherited, keep_for_ever
-from catdog_edge.modelfile import KNOWN, PROBABILITIES, Travelled, arrived, find_model, spec_of
+from catdog_edge.modelfile import (
+    KNOWN,
+    PROBABILITIES,
+    Travelled,
+    arrived,
+    find_model,
+    is_runtimes,
+    not_run,
+    spec_of,
+)
 from catdog_edge.preprocess import Frame, preprocess
 from catdog_edge.spec import NEITHER, ModelSpec, Prediction, Rejection
 from catdog_edge.threads import choose_threads
@@ -33,6 +43,9 @@ otherwise; measured in `docs/runtime.md`."""
 
 CHUNK = 32
 """Frames per call of the session, so that a batch of any length needs bounded memory."""
+
+LOWEST, HIGHEST = -0.01, 1.01
+"""What half floats and int8 may make of the probabilities 0 and 1; beyond, it is none."""
 
 
 class Classifier(Inherited):
@@ -103,7 +116,11 @@ class Classifier(Inherited):
                 "make a new Classifier"
             )
         settings = providers.Settings(self._threads.count, self._spin)
-        opened = providers.open_session(self._file, self._asked, settings)
+        me = enter()
+        try:
+            opened = providers.open_session(self._file, self._asked, settings)
+        finally:
+            leave(me)
         self._spec: ModelSpec = spec_of(opened.session, self._file)
         self._provider: str = opened.provider
         self._reason: str = opened.reason
@@ -160,10 +177,10 @@ class Classifier(Inherited):
 
         Raises:
             ValueError: It is something else; the message says what came.
-            ModelError: The classifier is closed, or its answer is not a number.
+            ModelError: The classifier is closed, ONNX Runtime cannot run it (where memory is
+                short, for instance), or what it answers is no probability.
         """
-        picture = preprocess(frame, self._spec.resize)
-        return self._predictions(*self._run(self._batch_of([picture])))[0]
+        return self._predictions(*self._run(self._batch_of([self._picture(frame)])))[0]
 
     def batch(self, frames: Iterable[Any]) -> list[Prediction]:
         """Answer several frames; sizes and kinds may differ from frame to frame.
@@ -177,6 +194,7 @@ class Classifier(Inherited):
         Raises:
             ValueError: One of them is not a frame; the message says which. Or it is not
                 several frames.
+            ModelError: See `__call__`.
         """
         answers: list[Prediction] = []
         for chunk in self._chunks(frames):
@@ -196,8 +214,9 @@ class Classifier(Inherited):
         Raises:
             ValueError: One of them is not a frame; the message says which. Or it is not
                 several frames.
+            ModelError: See `__call__`.
         """
-        parts = [self._finite(self._run(chunk)[0]) for chunk in self._chunks(frames)]
+        parts = [self._checked(self._run(chunk)[0]) for chunk in self._chunks(frames)]
         if not parts:
             return np.zeros((0, len(self.spec.labels)), np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -216,11 +235,12 @@ class Classifier(Inherited):
 
         Raises:
             ValueError: See `probabilities`.
+            ModelError: See `__call__`.
         """
         rejection = self.spec.rejection
         knows = rejection is not None and rejection.score == "known"
         parts = [
-            self._finite(results[1].reshape(-1) if knows else results[0].max(axis=1))
+            self._checked(results[1].reshape(-1) if knows else results[0].max(axis=1))
             for results in map(self._run, self._chunks(frames))
         ]
         return np.concatenate([np.zeros(0, np.float32), *parts])
@@ -293,7 +313,7 @@ class Classifier(Inherited):
         pictures: list[Frame] = []
         for index, frame in enumerate(frames):
             try:
-                pictures.append(preprocess(frame, self._spec.resize))
+                pictures.append(self._picture(frame))
             except ValueError as error:
                 raise ValueError(f"frame {index}: {error}") from error
             if len(pictures) == CHUNK:
@@ -301,6 +321,14 @@ class Classifier(Inherited):
                 pictures = []
         if pictures:
             yield self._batch_of(pictures)
+
+    def _picture(self, frame: Any) -> Frame:
+        """A frame in the model's size."""
+        me = enter()
+        try:
+            return preprocess(frame, self._spec.resize)
+        finally:
+            leave(me)
 
     def _batch_of(self, pictures: Sequence[Frame]) -> npt.NDArray[Any]:
         """`[N,H,W,3]` of the pictures; a single one is not copied."""
@@ -311,15 +339,28 @@ class Classifier(Inherited):
         return batch
 
     def _run(self, batch: npt.NDArray[Any]) -> list[Probabilities]:
-        """Run the session on `[N,...]`: probabilities `[N,K]` and, if there, `known` `[N]`."""
+        """Run the session on `[N,...]`: probabilities `[N,K]` and, if there, `known` `[N]`.
+
+        Raises:
+            ModelError: The classifier is closed, or ONNX Runtime cannot run it.
+        """
         # Taken once each: another thread may close the classifier from here on.
         session, bound = self._ready(), self._bound
         if self._fixed is not None and len(batch) != self._fixed:
             return self._run_fixed(batch, self._fixed)
-        if bound is not None:
-            return bound(batch)
-        results: list[Probabilities] = session.run(self._outputs, {self._input: batch})
-        return results
+        me = enter()
+        try:
+            if bound is not None:
+                return bound(batch)
+            results: list[Probabilities] = session.run(self._outputs, {self._input: batch})
+            return results
+        except Exception as error:
+            if not is_runtimes(error):
+                raise
+            free = len(batch) if self._fixed is None else 1
+            raise not_run(self._file, error, free, self._elsewhere()) from error
+        finally:
+            leave(me)
 
     def _run_fixed(self, batch: npt.NDArray[Any], size: int) -> list[Probabilities]:
         """Run a graph whose batch is fixed: in pieces, the last one filled up with itself."""
@@ -363,33 +404,45 @@ class Classifier(Inherited):
         labels = self._spec.labels
         answers = []
         for index, row in enumerate(probabilities.tolist()):
-            if not math.isfinite(sum(row)):
-                raise self._no_numbers()
             confidence = max(row)
+            # NaN may hide from the first two, not from the sum.
+            if not (confidence <= HIGHEST and min(row) >= LOWEST and math.isfinite(sum(row))):
+                raise self._no_probabilities(row)
             label = labels[row.index(confidence)]
             nearness = 1.0
             if self._reject is not None:
                 score, knows = confidence, self._reject.score == "known" and known is not None
                 if knows and known is not None:
                     score = float(known.reshape(-1)[index])
-                if not score >= self._reject.threshold:
-                    if score != score:
-                        raise self._no_numbers()
+                    if not LOWEST <= score <= HIGHEST:
+                        raise self._no_probabilities([score])
+                if score < self._reject.threshold:
                     label = NEITHER
                     nearness = score / self._reject.threshold if knows else 0.0
             answers.append(Prediction(label, confidence, tuple(row), labels, nearness))
         return answers
 
-    def _finite(self, values: Probabilities) -> Probabilities:
-        if not np.isfinite(values).all():
-            raise self._no_numbers()
+    def _checked(self, values: Probabilities) -> Probabilities:
+        if not (values.min() >= LOWEST and values.max() <= HIGHEST):
+            raise self._no_probabilities(values)
         return values
 
-    def _no_numbers(self) -> ModelError:
-        other = "" if self._provider == "cpu" else " or take the provider cpu"
+    def _no_probabilities(self, values: npt.ArrayLike) -> ModelError:
+        found = np.asarray(values)
+        if np.isfinite(found).all():
+            odd = float(found.max() if found.max() > HIGHEST else found.min())
+            return ModelError(
+                f"{self._file.name}: its answers are not probabilities (0..1), one is {odd:.4g}; "
+                f"export the model again, with the softmax in its graph{self._elsewhere()}"
+            )
         return ModelError(
-            f"{self._file.name}: its answers are not numbers; export the model again{other}"
+            f"{self._file.name}: its answers are not numbers; export the model again"
+            f"{self._elsewhere()}"
         )
+
+    def _elsewhere(self) -> str:
+        """One more remedy where it is not the CPU that runs."""
+        return "" if self._provider == "cpu" else " or take the provider cpu"
 
 
 _OWN = frozenset(

@@ -17,7 +17,7 @@ import click
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
 from catdog_edge.flavour import explain
-from catdog_edge.plain import output_error, plain, tolerant_output
+from catdog_edge.plain import note, output_error, plain, tolerant_output
 
 ARCHITECTURES = (
     "edge_cnn",
@@ -31,10 +31,21 @@ ARCHITECTURES = (
 RECIPES = ("default", "classic", "finetune", "distil", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
 MOST_THREADS = 256
+MOST_BATCH = 4096
 
 
 class _Commands(click.Group):
     """Prints an error that a person can act on as one line, a traceback only with `--debug`."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **more)
+        except OSError as error:  # --version and --help print from here
+            known = output_error(error)
+            if known is None:
+                raise
+            note(f"catdog-edge: {known}")
+            raise click.exceptions.Exit(known.exit_code) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -49,7 +60,7 @@ class _Commands(click.Group):
             known = known or explain(error)
             if known is None or ctx.params.get("debug"):
                 raise
-            click.echo(f"catdog-edge: {plain(str(known))}", err=True)
+            note(f"catdog-edge: {plain(str(known))}")
             ctx.exit(known.exit_code)
 
 
@@ -141,7 +152,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--teacher", callback=_path, metavar="PATH", help="A trained .pt whose answers the network learns from as well (distillation).")  # fmt: skip
 @click.option("--other", metavar="PATH", help="Pictures that show none of the classes: a folder or .zip, or `drawn`; the model learns to answer `neither`.")  # fmt: skip
 @click.option("--name", help="Name of the folder below runs/.  [default: DATA-ARCH-NUMBER]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides weights, order and augmentation.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Decides weights, order and augmentation.")  # fmt: skip
 @click.option("--patience", type=click.IntRange(min=0), default=0, show_default=True, help="Stop after this many epochs without a better one; 0: never.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True, help="`auto` times a few steps of both.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
@@ -256,15 +267,16 @@ def info(file: str | None, arch: str | None, spec_file: Path | None, as_json: bo
 
 
 def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
-    del ctx, param
+    del ctx
     if value is None:
         return ()
+    most = MOST_THREADS if param.name == "threads" else MOST_BATCH
     try:
         counts = tuple(int(part) for part in value.split(","))
     except ValueError:
         counts = (0,)
-    if min(counts) < 1 or len(set(counts)) != len(counts):
-        raise click.BadParameter("give different whole numbers from 1 up, like: 1,8,32")
+    if not 1 <= min(counts) <= max(counts) <= most or len(set(counts)) != len(counts):
+        raise click.BadParameter(f"give different whole numbers of 1 to {most}, like: 1,8,32")
     return counts
 
 
@@ -350,20 +362,24 @@ def predict(
 
     listed: list[str] = []
     if "-" in pictures and sys.stdin is not None:
-        listed = listed_names(sys.stdin.buffer.read())
+        try:
+            listed = listed_names(sys.stdin.buffer.read())
+        except OSError as error:
+            raise CatdogError(
+                f"standard input cannot be read: {error.strerror or error}; pipe the list into it"
+            ) from error
     files = gather(pictures or (".",), listed, leave_out=save)
     if not files or files == [Path()]:
         where = "listed on standard input" if files == [] else "below the current folder"
         raise CatdogError(f"there are no pictures {where}; name files, folders or patterns")
-    with told_plainly(lambda line: click.echo(f"catdog-edge: {line}", err=True)):
+    with told_plainly(lambda line: note(f"catdog-edge: {line}")):
         opened = Classifier(model, provider, threads, reject)
     with opened as classifier:
         shown = model or f"the shipped model {classifier.path and classifier.path.stem}"
         where = "" if pictures else " below the current folder"
-        click.echo(
+        note(
             f"{len(files):,} picture{'s' * (len(files) != 1)}{where}, {plain(shown)}, provider {classifier.provider}, "
-            f"{classifier.threads} threads",
-            err=True,
+            f"{classifier.threads} threads"
         )
         if not as_json:
             click.echo(HEADER)
@@ -373,16 +389,16 @@ def predict(
             if answer.error:
                 bad += answer.prediction is None
                 lost += answer.prediction is not None
-                click.echo(f"catdog-edge: {plain(f'{answer.name}: {answer.error}')}", err=True)
+                note(f"catdog-edge: {plain(f'{answer.name}: {answer.error}')}")
             saved += answer.saved is not None
             numbered += answer.numbered
     if saved:
         taken = f", {numbered:,} of them numbered: their names were taken" if numbered else ""
-        click.echo(f"drawn copies are in {plain(str(save))}{taken}", err=True)
+        note(f"drawn copies are in {plain(str(save))}{taken}")
     if lost:
-        click.echo(f"catdog-edge: {lost:,} of {len(files):,} copies are not written", err=True)
+        note(f"catdog-edge: {lost:,} of {len(files):,} copies are not written")
     if bad:
-        click.echo(f"catdog-edge: {bad:,} of {len(files):,} could not be read", err=True)
+        note(f"catdog-edge: {bad:,} of {len(files):,} could not be read")
     if bad or lost:
         ctx.exit(1)
 
@@ -436,7 +452,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     report = examine()
     click.echo(report.to_json() if as_json else str(report))
     if not report.healthy:
-        click.echo("catdog-edge: something will bite; see the lines marked BAD", err=True)
+        note("catdog-edge: something will bite; see the lines marked BAD")
         ctx.exit(1)
 
 

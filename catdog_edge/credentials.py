@@ -2,7 +2,8 @@
 
 Knows nothing of cameras but the form of their addresses. Passwords stand before the host
 (`rtsp://user:secret@host`), in the query (`?user=a&pwd=secret`) and, with many cheap
-recorders, in the path (`/user=a_password=secret_channel=1.sdp`); each of them is covered.
+recorders, in the path (`/user=a_password=secret_channel=1.sdp`, `/admin/secret/ch1`); each of
+them is covered, also where the address has a slip in it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from urllib.parse import quote, unquote
 HIDDEN = "***"
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*[^\s'\"<>:.,;)]")
+_HOST = re.compile(r"([\w.-]+|\[[\w:.%]+\])(:\d{1,5})?(?=[/?#]|$)")
+"""What may be a host, with its port; all else in its place may be a part of a password."""
+_PLAIN = (
+    "amp av avc axis bin cam camera cgi ch channel channels feed flv h high hls image index isapi "
+    "jpeg jpg live low m main media mjpeg mjpg mp mpeg mpegts onvif play preview profile "
+    "realmonitor rtsp sdp stream streaming streams sub trackid ts u ucast unicast video videomain "
+    "videos videosub webcam"
+)
+_WORDS = frozenset(_PLAIN.split())
+"""What the path of a camera is usually made of; any other word in it may be a secret."""
 _SHORTEST = 4
 """Shorter secrets are hidden where they stand in an address, not wherever those letters are."""
 
@@ -27,41 +38,71 @@ def is_url(source: str) -> bool:
 def split_user(url: str) -> tuple[str, str, str]:
     """Cut an address into scheme with `://`, user part without `@`, and the rest.
 
-    The user part goes up to the last `@` before a query: a password that holds an unescaped
-    `/` or `@` makes no valid address, but it is a secret all the same.
+    The user part goes up to the last `@` before a query that a host can follow: a password
+    that holds an unescaped `/`, `@` or `?` makes no valid address, but it is a secret all the
+    same.
     """
     match = _SCHEME.match(url)
     scheme = match.group() if match else ""
     rest = url[len(scheme) :]
-    query = rest.find("?")
-    at = rest.rfind("@", 0, query if query >= 0 else len(rest))
-    if at < 0 and query >= 0 and "/" not in rest[:query]:
-        at = rest.rfind("@")  # the password itself holds the question mark
+    before, mark, after = rest.partition("?")
+    places = [found.start() for found in re.finditer("@", before)]
+    at = next((place for place in reversed(places) if _HOST.match(rest, place + 1)), -1)
+    if at < 0 and places:
+        at = places[-1]
+    inside, sign, _tail = after.rpartition("@")
+    if mark and sign:
+        # Either an `@` in the query, or a question mark in the password.
+        last = len(before) + 1 + len(inside)
+        has_host = bool(places) or _HOST.match(before) is not None
+        if _HOST.match(rest, last + 1) and not (has_host and "=" in inside):
+            at = last
     return (scheme, rest[:at], rest[at + 1 :]) if at >= 0 else (scheme, "", rest)
 
 
-def masked(url: str) -> str:
-    """An address as it may be shown: scheme, host, port, and the part of the path that is plain.
+def host(url: str) -> str:
+    """The host of an address, without port; empty where what stands there is no host."""
+    match = _HOST.match(split_user(url)[2])
+    return match.group(1) if match else ""
 
-    `rtsp://***@door:554/stream`. A query, and a path from its first `=`, `@` or `%` on, are
-    hidden whole.
+
+def masked(url: str) -> str:
+    """An address as it may be shown: scheme, host, port, and a path of well-known words.
+
+    `rtsp://***@door:554/stream`. A query, any other path, and what stands in the place of the
+    host but is none are hidden whole. Of a text that is no address, but may have been meant as
+    one, all is hidden before an `@` and after `?`, `=`, `;` or `#`.
     """
+    if not is_url(url):
+        url = re.sub(r"^.*@", f"{HIDDEN}@", url, flags=re.DOTALL)
+        return re.sub(r"([?=;#]).*", rf"\1{HIDDEN}", url, flags=re.DOTALL)
     scheme, user, rest = split_user(url)
-    host, slash, path = rest.partition("/")
-    host, mark, _query = host.partition("?")
-    plain = re.split(r"[?#]", path, maxsplit=1)[0]
-    if mark or plain != path or re.search(r"[=@%:]", plain):
-        kept = "" if mark or re.search(r"[=@%:]", plain) else plain
-        path = f"{kept}?{HIDDEN}" if kept else HIDDEN
-        slash = "/"
-    return f"{scheme}{HIDDEN + '@' if user else ''}{host}{slash}{path}"
+    scheme += f"{HIDDEN}@" if user else ""
+    match = _HOST.match(rest)
+    if match is None:
+        return scheme + HIDDEN
+    path, *query = re.split(r"[?#]", rest[match.end() :], maxsplit=1)
+    if not _is_plain(path):
+        return f"{scheme}{match.group()}/{HIDDEN}"
+    return f"{scheme}{match.group()}{path}{'?' + HIDDEN if query else ''}"
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a path is made of well-known words and short numbers alone."""
+    if re.search(r"[^A-Za-z0-9_./-]|\d{4}", path):
+        return False
+    return all(word in _WORDS for word in re.findall(r"[a-z]+", path.lower()))
 
 
 def openable(url: str) -> str:
-    """The address as FFmpeg wants it: characters that a password may not hold are escaped."""
+    """The address as FFmpeg wants it.
+
+    The scheme is in lower case, and characters that a password may not hold are escaped.
+    """
     scheme, user, rest = split_user(url)
+    scheme = scheme.lower()
     if not user:
-        return url
+        return scheme + rest
     name, colon, password = user.partition(":")
     return f"{scheme}{_escaped(name)}{colon}{_escaped(password)}@{rest}"
 
@@ -89,13 +130,20 @@ class Mask:
             found.add(base64.b64encode(unquote(user).encode()).decode())
             address, _, query = rest.partition("?")
             found |= {query, *re.findall(r"=([^=&;#]+)", query)}
-            path = address.partition("/")[2]
-            if "=" in path:
-                found |= {path, *re.findall(r"=([^=&;_/]+)", path)}
+            found |= set(re.findall(r"=([^=&;,#_/]+)", address))
+            place, _, path = address.partition("/")
+            if not _HOST.match(rest):
+                found.add(place)
+            if not _is_plain(path):
+                found.add(path)
         found |= {unquote(text) for text in found}
         self._secrets = sorted(
             (text for text in found if len(text) >= _SHORTEST), key=len, reverse=True
         )
+
+    def holds(self, text: str) -> bool:
+        """Whether a text holds the address, or is one of its secrets."""
+        return bool(self._url) and (self._url in text or text in self._secrets)
 
     def __call__(self, text: str) -> str:
         """The text with every secret replaced by `***`."""

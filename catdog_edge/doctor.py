@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catdog_edge import __version__, flavour
-from catdog_edge.errors import CatdogError, MissingPackageError
+from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError
 from catdog_edge.files import cache_folder
 from catdog_edge.plain import plain
 from catdog_edge.processor import processor_features, processor_name
-from catdog_edge.threads import choose_threads, usable_processors
+from catdog_edge.threads import cgroup_quota, choose_threads, usable_processors
 
 State = Literal["ok", "note", "bad"]
 
@@ -149,6 +149,16 @@ def _threads() -> Check:
             "bad",
             f"{text}; the process may use {usable} processors only",
             "threads beyond that wait for each other: lower or unset CATDOG_EDGE_THREADS",
+            facts,
+        )
+    quota = cgroup_quota()
+    if quota is not None and threads.count > max(1, quota):
+        return Check(
+            "threads",
+            "bad",
+            f"{text}; the cgroup quota grants {quota:g} processors only",
+            "a thread too many is throttled and the others wait for it: lower or unset "
+            "CATDOG_EDGE_THREADS",
             facts,
         )
     return Check("threads", "ok", text, "", facts)
@@ -302,8 +312,7 @@ def _no_place(purpose: str, error: Exception) -> Check:
     """A place that is not there at all, like a current folder that was deleted."""
     facts = {"purpose": purpose, "path": None, "free_bytes": None}
     if purpose == "folder" and isinstance(error, FileNotFoundError):
-        text = "the current folder is not there any more: it was deleted or unmounted"
-        return Check("disk", "bad", text, "change to another one: cd", facts)
+        return Check("disk", "bad", FOLDER_GONE, "change to another one: cd", facts)
     remedy = {
         "cache": "set $CATDOG_CACHE to a folder that you may write to",
         "folder": "change to a folder that you may write to",

@@ -6,6 +6,9 @@ Anything else that escapes is a defect of ours.
 
 from __future__ import annotations
 
+FOLDER_GONE = "the current folder is not there any more: it was deleted or unmounted"
+"""What is wrong where a path that is not absolute cannot be told."""
+
 
 class CatdogError(Exception):
     """Something could not be done; the message is one complete line for a person."""

@@ -335,7 +335,7 @@ def state_to_json(source: str, state: State, reason: str, wall: float) -> str:
         "event": "state",
         "source": source,
         "state": state.value,
-        "reason": reason or None,
+        "reason": plain(reason) or None,
         "time": _iso(wall),
     }
     return json.dumps(document, ensure_ascii=False)

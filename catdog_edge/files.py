@@ -7,6 +7,7 @@ kill leaves the file that was there before.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import sys
 import tempfile
@@ -31,10 +32,12 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     try:
+        if target.exists() and not target.is_file() and not target.is_dir():
+            # Moving a file onto it would take it away from all other programs.
+            raise CatdogError(f"{target} is a device or a pipe; name a file")
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(
-            # Not all of a long name: with what is added it would be too long.
-            prefix=f".{target.stem[:40]}-",
+            prefix=_prefix(target),
             suffix=target.suffix,
             dir=target.parent,
         )
@@ -55,6 +58,24 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise cannot_write(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _prefix(target: Path) -> str:
+    # Not all of a long name: with what is added it would be too long.
+    return f".{target.stem[:40]}-"
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary files of processes that were killed while they wrote `path`.
+
+    For those who know that nobody is writing it now. What cannot be removed stays.
+    """
+    target = Path(path)
+    # mkstemp adds eight characters.
+    pattern = f"{glob.escape(_prefix(target))}????????{glob.escape(target.suffix)}"
+    for leftover in target.parent.glob(pattern):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -47,6 +47,9 @@ class Header:
         cmyk: A JPEG with four channels.
         premultiplied: The decoder gives colours that are multiplied by alpha already.
         undeclared: The fourth channel may be alpha or something else; nothing says which.
+        depth: Bits of each sample where the decoder gives more than 8.
+        white: The level of white of a PNM whose levels the decoder leaves as they are, where
+            it is none that fills 8 or 16 bits; otherwise 0.
         ends_at: Where a JPEG's end marker stands, otherwise 0.
     """
 
@@ -60,6 +63,8 @@ class Header:
     ends_at: int = 0
     premultiplied: bool = False
     undeclared: bool = False
+    depth: int = 16
+    white: int = 0
 
     @property
     def pixels(self) -> int:
@@ -229,13 +234,20 @@ def _tiff(data: bytes) -> Header:
 
 def _pnm(data: bytes) -> Header:
     numbers: list[int] = []
+    kind = data[1:2]
+    wanted = 2 if kind in b"14" else 3  # one bit a pixel has no level of white
     for line in data[2:4096].split(b"\n"):
         for token in line.split(b"#")[0].split():
             if not token.isdigit() or len(token) > 9:
                 raise PictureError("not a picture of a known format")
             numbers.append(int(token))
-            if len(numbers) == 2:
-                return Header("PNM", numbers[0], numbers[1])
+            if len(numbers) == wanted:
+                width, height, white = (*numbers, 255)[:3]
+                if not 0 < white < 2**16:
+                    raise PictureError(f"damaged: its header says that white is {white}")
+                # OpenCV brings numbers in words up to 255 by itself.
+                filled = white in (255, 65535) or (kind in b"23" and white < 255)
+                return Header("PNM", width, height, white=0 if filled else white)
     raise PictureError("truncated: it ends inside its header")
 
 
@@ -288,6 +300,12 @@ def _avif(data: bytes) -> Header:
         raise PictureError("damaged: the AVIF does not say its size")
     # A grid has the size of its tiles and of the whole: the limit must hold for the largest.
     width, height = max(sizes, key=lambda size: size[0] * size[1])
+    # In the configuration of each coded item: one bit says more than 8, the next one 12.
+    depths = [
+        8 + 2 * (data[at + 6] >> 6 & 1) + 2 * (data[at + 6] >> 5 & 1)
+        for at in _positions(data, b"av1C")
+        if at + 6 < len(data)
+    ]
     turns = mirror = 0
     for at in _positions(data, b"irot"):
         turns = data[at + 4] & 3 if at + 4 < len(data) else 0
@@ -299,7 +317,8 @@ def _avif(data: bytes) -> Header:
         (0, 1): 4, (1, 1): 5, (2, 1): 2, (3, 1): 7,
         (0, 2): 2, (1, 2): 7, (2, 2): 4, (3, 2): 5,
     }[turns, mirror]  # fmt: skip
-    return Header("AVIF", width, height, b"auxC" in data[:4096], orientation)
+    alpha = b"auxC" in data[:4096]
+    return Header("AVIF", width, height, alpha, orientation, depth=max(depths, default=8))
 
 
 def _positions(data: bytes, name: bytes) -> Iterator[int]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from catdog_edge.errors import PictureError
+from catdog_edge.errors import CameraError, PictureError
 from catdog_edge.freshness import Freshness
 from catdog_edge.live import Arrived, LiveSource, State, Tell
 
@@ -39,22 +39,32 @@ class Splitter:
         self._scanning = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take more bytes; returns the pictures that are complete now."""
+        """Take more bytes; returns the pictures that are complete now, empty ones if cut off."""
         self._data += data
         pictures = []
-        while (end := self._advance()) is not None:
-            pictures.append(bytes(self._data[:end]))
+        while (found := self._advance()) is not None:
+            end, whole = found
+            pictures.append(bytes(self._data[:end]) if whole else b"")
             self._restart(end)
         if len(self._data) > LARGEST:
+            pictures.append(b"")
             self._restart(len(self._data))
         return pictures
+
+    def end(self) -> list[bytes]:
+        """No more bytes will come: an empty picture where one was under way."""
+        return [b""] if self._under_way() else []
+
+    def _under_way(self) -> bool:
+        """Whether it is in a picture, not just at two bytes that look like its beginning."""
+        return self._at > 2
 
     def _restart(self, at: int) -> None:
         del self._data[:at]
         self._at, self._scanning = -1, False
 
-    def _advance(self) -> int | None:
-        """Go on as far as the bytes reach; the end of a picture, once it is there."""
+    def _advance(self) -> tuple[int, bool] | None:
+        """Go on as far as the bytes reach; the end of a picture, and whether it is whole."""
         data = self._data
         while True:
             if self._at < 0:
@@ -76,25 +86,28 @@ class Splitter:
             if self._at + 4 > len(data) and data[self._at : self._at + 2] != b"\xff\xd9":
                 return None
             if data[self._at] != 0xFF:
+                if self._under_way():
+                    return 2, False
                 self._restart(2)  # not a picture after all
                 continue
             marker = data[self._at + 1]
             if marker == 0xD9:
-                return self._at + 2
+                return self._at + 2, True
             if marker == 0xFF or marker in _ALONE:
                 self._at += 1 if marker == 0xFF else 2
             elif marker == 0xD8:
-                self._restart(self._at)  # cut off: the next picture begins here
+                return self._at, False  # the next picture begins here
             else:
                 self._at += 2 + int.from_bytes(data[self._at + 2 : self._at + 4], "big")
                 self._scanning = marker == 0xDA
 
 
 def split(file: int) -> Iterator[bytes]:
-    """The pictures of a file, in order."""
+    """The pictures of a file, in order; an empty one in the place of one that is cut off."""
     splitter = Splitter()
     while data := os.read(file, _CHUNK):
         yield from splitter.feed(data)
+    yield from splitter.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +119,10 @@ class _Picture:
 
 
 class JpegPipe(LiveSource):
-    """The newest picture of a pipe. Pictures that are never asked for are never decoded."""
+    """The newest picture of a pipe. Pictures that are never asked for are never decoded.
+
+    Ends with the pipe; where that has brought no picture at all, `error` is a `CameraError`.
+    """
 
     def __init__(self, file: int, bell: threading.Condition, tell: Tell, name: str) -> None:
         super().__init__(bell, tell, f"catdog-edge pictures {name}")
@@ -132,24 +148,40 @@ class JpegPipe(LiveSource):
                 continue
             data = os.read(self._file, _CHUNK)
             now, wall = time.monotonic(), time.time()
-            if not data:
-                return
-            for picture in splitter.feed(data):
+            for picture in splitter.feed(data) if data else splitter.end():
                 received += 1
                 with self._bell:
                     self.counts.received = received
-                    self.counts.connects = 1
+                if not picture:
+                    self._broken(received - 1, "it is cut off")
+                    continue
+                self.counts.connects = 1
                 if fresh.lag(now, now):
                     with self._bell:
                         self.counts.stale += 1
                 else:
                     self._offer(_Picture(picture, received - 1, now, wall), now)
                 self._enter(State.LIVE)
+            if not data:
+                if not self.counts.connects:
+                    more = f"; {self.note}" if self.note else ""
+                    raise CameraError(f"standard input: there is no picture in it{more}")
+                return
+
+    def _broken(self, number: int, why: str) -> None:
+        with self._bell:
+            self.counts.damaged += 1
+            more = "" if self.counts.damaged == 1 else f" (and {self.counts.damaged - 1} before it)"
+            self.note = f"passed over picture {number} on standard input: {why}{more}"
 
     def _unpack(self, newest: _Picture) -> Arrived:
         from catdog_edge.pictures import decode_picture
 
-        image = decode_picture(newest.data)
+        try:
+            image = decode_picture(newest.data)
+        except PictureError as error:
+            self._broken(newest.index, str(error))
+            raise
         return Arrived(image, newest.index, newest.monotonic, newest.wall)
 
     def take(self) -> Arrived | None:
@@ -159,7 +191,6 @@ class JpegPipe(LiveSource):
         except PictureError:
             with self._bell:
                 self.counts.delivered -= 1
-                self.counts.damaged += 1
             return None
 
     def _discard(self, newest: Any) -> None:

@@ -82,6 +82,8 @@ Tell = Callable[[State, str], None]
 class LiveSource(ABC):
     """The consumer's side of a live source; all methods may be called from any thread.
 
+    `note` says what was found wrong with its frames, for people; most sources have none.
+
     Args:
         bell: Notified whenever there is something new: a frame or a state.
         tell: Called with each new state and its reason, in the source's thread.
@@ -92,6 +94,7 @@ class LiveSource(ABC):
         self.counts = Counts()
         self.state = State.CONNECTING
         self.reason = ""
+        self.note = ""
         self.error: BaseException | None = None
         self.listeners: list[Callable[[], object]] = []
         self._bell = bell
@@ -172,7 +175,7 @@ class LiveSource(ABC):
             self._release()
             failed = self.error if isinstance(self.error, CameraError) else None
             try:
-                self._enter(State.ENDED, str(failed or ""))
+                self._enter(State.ENDED, str(failed or self.note))
             except BaseException as error:  # the callback's own
                 self.error = self.error or error
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catdog_edge import __version__, flavour
-from catdog_edge.errors import ModelError
+from catdog_edge.errors import FOLDER_GONE, ModelError
 from catdog_edge.plain import plain
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 
@@ -31,6 +31,12 @@ ZOO = Path(__file__).parent / "zoo"
 INPUT = "frames"
 PROBABILITIES = "probabilities"
 KNOWN = "known"
+
+
+NO_MEMORY = re.compile(
+    "bad_alloc|[Ff]ailed to allocate|[Cc]annot allocate|out of memory|pthread_create failed"
+)
+"""In a message of ONNX Runtime, where memory is short."""
 
 
 Travelled = tuple[str | None, str | None, bytes | None]
@@ -143,7 +149,10 @@ def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
         )
     path = Path(os.fsdecode(model))
     try:
-        str(path.absolute()).encode()
+        absolute = path.absolute()
+        str(absolute).encode()
+    except FileNotFoundError:
+        raise ModelError(f"{plain(str(path))}: {FOLDER_GONE}; change to another one: cd") from None
     except UnicodeEncodeError:
         raise ModelError(
             f"{plain(str(path))}: onnxruntime opens no path that is not UTF-8; rename the file or "
@@ -176,7 +185,7 @@ def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
         ) from error
     if not status.st_size:
         raise ModelError(f"{path} is empty; copy it again or export the model again")
-    return ModelFile(path.absolute())
+    return ModelFile(absolute)
 
 
 def _nowhere(path: Path, shipped: Sequence[str], *, named: bool) -> str:
@@ -233,6 +242,7 @@ def read_spec(model: str | os.PathLike[str] | bytes | None) -> ModelSpec:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
+    alone(options, file)
     session = opening(
         file,
         lambda: onnxruntime.InferenceSession(
@@ -251,9 +261,50 @@ def opening(file: ModelFile, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
+        if not is_runtimes(error):
             raise
-        raise LoadError(file.name, *_why(str(error))) from error
+        raise LoadError(file.name, *_why(error, file)) from error
+
+
+def alone(options: onnxruntime.SessionOptions, file: ModelFile) -> None:
+    """Have bytes whose weights are in a second file refused, in whichever folder this is.
+
+    ONNX Runtime itself takes what has the second file's name in the current folder.
+    """
+    if file.path is None:
+        key = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(key, os.devnull)  # nothing lies below it
+
+
+def is_runtimes(error: Exception) -> bool:
+    """Whether an error that a session raised is ONNX Runtime's: some are of Python's kinds."""
+    own = type(error).__module__.startswith("onnxruntime")
+    return own or type(error) in (RuntimeError, MemoryError)
+
+
+def not_run(file: ModelFile, error: Exception, count: int, other: str) -> ModelError:
+    """ONNX Runtime's complaint about a call as one line with a remedy.
+
+    Args:
+        file: The model.
+        error: What the session raised.
+        count: Frames that it was given; 1 where no other number would do.
+        other: One more remedy, or an empty text.
+    """
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        remedy = "give fewer frames at a time" if count > 1 else "take fewer threads"
+        return ModelError(
+            f"{file.name}: there is not enough memory to run it; free some, or {remedy}"
+        )
+    import onnxruntime
+
+    at_once, or_less = "", ""
+    if count > 1:
+        at_once, or_less = f" on {count} frames", " or give one frame at a time"
+    return ModelError(
+        f"{file.name}: onnxruntime {onnxruntime.__version__} cannot run it{at_once} "
+        f"({_gist(str(error))}); export the model again{or_less}{other}"
+    )
 
 
 def spec_of(session: onnxruntime.InferenceSession, file: ModelFile) -> ModelSpec:
@@ -289,6 +340,8 @@ def spec_of(session: onnxruntime.InferenceSession, file: ModelFile) -> ModelSpec
         or list(inputs[0].shape[1:]) != shape
     ):
         raise _differs(file, f"the input {INPUT} {kind} ['N', {str(shape)[1:]}", found)
+    if inputs[0].shape[0] == 0:
+        raise _differs(file, "a batch of 1 or more", found)
     outputs = {one.name: one for one in session.get_outputs()}
     found = "; ".join(f"{one.name} {one.shape}" for one in outputs.values())
     wanted = [PROBABILITIES]
@@ -303,6 +356,8 @@ def spec_of(session: onnxruntime.InferenceSession, file: ModelFile) -> ModelSpec
     shape = outputs[PROBABILITIES].shape
     if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != len(spec.labels)):
         raise _differs(file, f"the output {PROBABILITIES} ['N', {len(spec.labels)}]", found)
+    if KNOWN in outputs and (len(outputs[KNOWN].shape) != 1 and outputs[KNOWN].shape[1:] != [1]):
+        raise _differs(file, f"the output {KNOWN} ['N'] or ['N', 1]", found)
     return spec
 
 
@@ -313,10 +368,16 @@ def _differs(file: ModelFile, wanted: str, found: str) -> ModelError:
     )
 
 
-def _why(message: str) -> tuple[str, str]:
-    """ONNX Runtime's message about a file as a reason and a remedy, without its source's places."""
+def _why(error: Exception, file: ModelFile) -> tuple[str, str]:
+    """ONNX Runtime's message about a file as a reason and a remedy."""
     import onnxruntime
 
+    message = str(error)
+    if isinstance(error, MemoryError) or NO_MEMORY.search(message):
+        return (
+            "there is not enough memory to load it and start its threads",
+            "free some, or take fewer threads",
+        )
     version = onnxruntime.__version__
     newer = f"upgrade onnxruntime (here: {version}), or export the model again with an older opset"
     opset = re.search(r"Opset (\d+) is under development.*?till opset (\d+)", message, re.DOTALL)
@@ -335,13 +396,16 @@ def _why(message: str) -> tuple[str, str]:
             "it is damaged, cut short, or not in ORT format",
             "copy it again or export it again",
         )
+    external = "External initializer" in message or "External data" in message
+    if file.path is None and (external or "model_path must not be empty" in message):
+        return "its weights are in a second file", "give its path instead of its bytes"
     outside = re.search(r'External data path does not exist: "(.*?)"', message)
     if outside:
         return (
             f"its weights are in a second file, {outside[1]}, which is not there",
             "copy it beside, under that name",
         )
-    if "External initializer" in message or "External data" in message:
+    if external:
         return (
             "its weights are in a second file, which is cut short or another model's",
             "copy both files again",
@@ -349,8 +413,13 @@ def _why(message: str) -> tuple[str, str]:
     implemented = re.search(r"Could not find an implementation for (\S+) node", message)
     if implemented:
         return f"onnxruntime {version} has no {implemented[1]} for what it asks", newer
-    # Places in ONNX Runtime's source, and its own numbers of errors, help nobody.
-    plain = re.sub(r"\S*onnxruntime_src\S*.*?\) (?=[A-Z])", "", message, flags=re.DOTALL)
-    plain = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(plain.split()))
-    plain = re.sub(r"\S+\.(cc|h):\d+ (\S+ )?", "", plain)
-    return f"onnxruntime {version} cannot load it ({plain[:200]})", "export the model again"
+    return f"onnxruntime {version} cannot load it ({_gist(message)})", "export the model again"
+
+
+def _gist(message: str) -> str:
+    """What a message says, without places in ONNX Runtime's source and its numbers of errors."""
+    said = re.sub(r"\S*onnxruntime_src\S*.*?\) (?=\S)", "", message, flags=re.DOTALL)
+    said = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(said.split()))
+    said = re.sub(r"\S+\.(cc|h):\d+ (\S+ )?", "", said)
+    said = re.sub(r"Non-zero status.* running (\w+) node\. .*Status Message: ", r"\1: ", said)
+    return said[:200]

@@ -8,6 +8,7 @@ and never stops the stream.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable
@@ -182,11 +183,13 @@ class Snapshots:
         label = re.sub(r"[^A-Za-z0-9_.-]+", "_", event.label)
         name = f"{stamp}-{event.source}-{label}-{event.event}-{event.visit}.jpg"
         good, data = cv2.imencode(".jpg", event.picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
-        if not good or len(data) > self._keep:
-            return None
         path = self._folder / name
         partial = self._folder / f".{name}.part"
         try:
+            if not good:
+                raise OSError(errno.EINVAL, "OpenCV cannot encode it")
+            if len(data) > self._keep:
+                raise OSError(errno.EFBIG, f"its {len(data):,} bytes are more than --keep allows")
             self._make_room(len(data))
             partial.write_bytes(data.tobytes())
             partial.replace(path)

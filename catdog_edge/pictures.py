@@ -3,7 +3,8 @@
 Training, calibration, checks and the runtime all call it, so a photograph is the same pixels
 everywhere. Knows nothing of data sets, models or the size that a model wants.
 
-- 16-bit, greyscale, palette, CMYK and progressive pictures become 8-bit BGR.
+- 16-bit, greyscale, palette, CMYK and progressive pictures become 8-bit BGR; so do 10 and 12
+  bits, and the PNM whose white is any other number.
 - Transparent pixels lie on white: cut-outs are made to be looked at on a white page.
 - The rotation that EXIF (or AVIF's own property) asks for is applied.
 - Animated files give their first frame.
@@ -124,6 +125,8 @@ def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Frame:
         )
     if header.alpha:
         pixels = _on_white(_imdecode(data, cv2.IMREAD_UNCHANGED, header), header)
+    elif header.white:
+        pixels = _up_to_white(_imdecode(data, cv2.IMREAD_UNCHANGED, header), header.white)
     else:
         flags = cv2.IMREAD_COLOR
         if header.kind != "TIFF":
@@ -206,6 +209,8 @@ def _logging() -> Any:
 
 
 def _imdecode(data: bytes, flags: int, header: Header) -> npt.NDArray[Any]:
+    if data[:2] in (b"P2", b"P3"):
+        data += b"\n"  # without it OpenCV misses the last number, where the file ends with it
     try:
         with quiet():
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -230,6 +235,14 @@ def _decodes(kind: str, animated: bool) -> bool:
     return kind not in ("GIF", "AVIF") or cv2.haveImageWriter(f"x.{kind.lower()}")
 
 
+def _up_to_white(pixels: npt.NDArray[Any], white: int) -> Frame:
+    """Bring levels 0..`white` to 0..255; `uint8` or `uint16`, 1 or 3 channels, to BGR."""
+    levels = np.arange(np.iinfo(pixels.dtype).max + 1)
+    table = np.minimum((levels * 255 + white // 2) // white, 255).astype(np.uint8)
+    scaled: Frame = table[pixels]
+    return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_GRAY2BGR) if scaled.ndim == 2 else scaled)
+
+
 def _on_white(pixels: npt.NDArray[Any], header: Header) -> Frame:
     """Lay transparent pixels on white; `uint8` or `uint16`, 1, 3 or 4 channels, to BGR."""
     transparent = None
@@ -238,8 +251,8 @@ def _on_white(pixels: npt.NDArray[Any], header: Header) -> Frame:
         level, depth = header.transparent_grey
         transparent = pixels == (level if depth >= 8 else level * 255 // (2**depth - 1))
     if pixels.dtype == np.uint16:
-        # The high byte, as OpenCV itself does when it reads 16 bits as 8.
-        pixels = (pixels >> 8).astype(np.uint8)
+        # The high bits, as OpenCV itself does when it reads 16 bits as 8.
+        pixels = (pixels >> (header.depth - 8)).astype(np.uint8)
     if pixels.ndim == 2:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
     if transparent is not None:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import unicodedata
+from typing import TextIO
 
 from catdog_edge.errors import CatdogError
 
@@ -60,6 +61,25 @@ def tolerant_output() -> None:
             stream.reconfigure(errors="catdog_edge.escaped")
 
 
+def note(line: str) -> None:
+    """Say a line on standard error. Where that cannot be written nothing is said: results count."""
+    if sys.stderr is None:
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr, sys.__stderr__)
+
+
+def _give_up(stream: TextIO, real: TextIO | None) -> None:
+    """Let what a stream could not write go nowhere."""
+    # Otherwise the interpreter tries once more at its end, and complains in its own way.
+    if real is not None and stream is real:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, real.fileno())
+        os.close(nowhere)
+
+
 def output_error(error: Exception) -> CatdogError | None:
     """The one line for a standard output that cannot be written, a full disk for instance.
 
@@ -78,11 +98,7 @@ def output_error(error: Exception) -> CatdogError | None:
             return None
         raise error
     except OSError as again:
-        # Otherwise the interpreter tries once more at its end, and complains in its own way.
-        if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.__stdout__.fileno())
-            os.close(nowhere)
+        _give_up(sys.stdout, sys.__stdout__)
         return CatdogError(
             f"standard output cannot be written: {again.strerror or again}; make room, or send "
             "it to another place"

@@ -5,6 +5,7 @@ Knows files and names; the classifier and the one way of reading pictures do the
 
 from __future__ import annotations
 
+import codecs
 import glob
 import itertools
 import json
@@ -17,7 +18,7 @@ import cv2
 
 from catdog_edge import annotate
 from catdog_edge.classifier import Classifier
-from catdog_edge.errors import CatdogError, PictureError
+from catdog_edge.errors import FOLDER_GONE, CatdogError, PictureError
 from catdog_edge.files import cannot_write, written_whole
 from catdog_edge.pictures import is_picture, read_picture
 from catdog_edge.plain import plain
@@ -94,9 +95,10 @@ def gather(
         finds under several names, through links, is there once.
 
     Raises:
-        CatdogError: A folder is that of the drawn copies, or lies in it.
+        CatdogError: A folder is that of the drawn copies, or lies in it. Or the current
+            folder is needed and not there any more.
     """
-    spared = None if leave_out is None else Path(os.path.realpath(leave_out))
+    spared = None if leave_out is None else Path(_real(leave_out))
     found: dict[Path, None] = {}
     seen: set[str] = set()
     for name in _all_names(names, listed):
@@ -109,15 +111,34 @@ def gather(
         else:
             files, searched = [], False
         for file in files or [Path(name)]:
-            real = os.path.realpath(file) if "\0" not in str(file) else str(file)
+            real = _real(file) if "\0" not in str(file) else str(file)
             if not (searched and real in seen):
                 found[file] = None
             seen.add(real)
     return list(found)
 
 
+def _real(path: Path) -> str:
+    """A path without links.
+
+    Raises:
+        CatdogError: It is not absolute, and the current folder is not there any more.
+    """
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError:
+        raise CatdogError(f"{FOLDER_GONE}; change to another one: cd") from None
+
+
 def listed_names(data: bytes) -> list[str]:
-    """The names in a list: ended by zero bytes, as of `find -print0`, or one a line."""
+    """The names in a list: ended by zero bytes, as of `find -print0`, or one a line.
+
+    A list that begins with a byte order mark, as PowerShell and editors of Windows write it,
+    is text in UTF-16 or UTF-8.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data.decode("utf-16", "replace").encode()
+    data = data.removeprefix(codecs.BOM_UTF8)
     if b"\0" in data:
         parts = data.split(b"\0")
     else:
@@ -155,7 +176,7 @@ def _search(folder: Path, spared: Path | None) -> list[Path]:
 
 
 def _is_below(path: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(folder)
+    return Path(_real(path)).is_relative_to(folder)
 
 
 def answers(

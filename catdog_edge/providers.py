@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from catdog_edge import flavour, openvino_plugin
 from catdog_edge.errors import ModelError, ProviderError
-from catdog_edge.modelfile import ModelFile, opening
+from catdog_edge.modelfile import ModelFile, alone, opening
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -31,6 +31,9 @@ NAMES = {
 
 INSTEAD = "; or take the provider cpu"
 """How the message of a `ProviderError` ends."""
+
+AZURE = "AzureExecutionProvider"
+"""In every ordinary build; only a front for operators that a remote service runs."""
 
 Asked = str | Sequence[str | tuple[str, dict[str, Any]]]
 
@@ -87,6 +90,7 @@ def parse(asked: Asked) -> list[tuple[str, dict[str, str]]]:
 
     Raises:
         ValueError: It is neither a name nor a list of names and `(name, options)` pairs.
+        ProviderError: It is one that runs no model.
     """
     listed = ", ".join(NAMES)
     wanted = f"provider must be auto, one of {listed}, or a list of names or (name, options)"
@@ -98,6 +102,11 @@ def parse(asked: Asked) -> list[tuple[str, dict[str, str]]]:
         name, options = (entry, {}) if isinstance(entry, str) else _pair(entry, wanted)
         if name not in NAMES and not name.endswith("ExecutionProvider"):
             raise ValueError(f"{wanted}; got {name!r}")
+        if name == AZURE:
+            raise ProviderError(
+                f"{AZURE} does not run here: it runs no model, it only calls remote services"
+                f"{INSTEAD}"
+            )
         texts = {str(key): str(value) for key, value in options.items()}
         pairs.append((NAMES.get(name, name), texts))
     if len({name for name, _ in pairs}) != len(pairs):
@@ -153,7 +162,7 @@ def start(
 
     cpu = NAMES["cpu"]
     if [name for name, _ in pairs] == [cpu]:
-        options = session_options(settings)
+        options = session_options(settings, file)
         return opening(
             file,
             lambda: onnxruntime.InferenceSession(
@@ -202,9 +211,7 @@ def _make(
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 
-    options = session_options(settings)
-    # Its complaints are wanted here: they are caught and become our message.
-    options.log_severity_level = 2
+    options = session_options(settings, file)
     plugged = next((pair for pair in pairs if by_plugin(pair[0])), None)
     name, values = plugged or pairs[0]
     if plugged is not None:
@@ -252,7 +259,7 @@ def by_plugin(name: str) -> bool:
 
 
 def _not_built(provider: str, available: Sequence[str]) -> str:
-    has = ", ".join(short_name(name) for name in available if name != "AzureExecutionProvider")
+    has = ", ".join(short_name(name) for name in available if name != AZURE)
     remedy = {
         "cuda": "pip uninstall -y onnxruntime, then pip install 'catdog-edge[gpu]'",
         "tensorrt": "pip uninstall -y onnxruntime, then pip install 'catdog-edge[gpu]'",
@@ -271,14 +278,15 @@ def _not_built(provider: str, available: Sequence[str]) -> str:
     )
 
 
-def session_options(settings: Settings) -> onnxruntime.SessionOptions:
-    """Options of a session: threads, spinning, and no lines on stderr below an error."""
+def session_options(settings: Settings, file: ModelFile) -> onnxruntime.SessionOptions:
+    """Options of a session: threads, spinning, and no lines on stderr: errors are raised."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
+    alone(options, file)
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", "1" if settings.spin else "0"
     )

@@ -148,7 +148,7 @@ class Reader(LiveSource):
                 limit = usual
             messages = process.messages(limit - silence + 0.001)
             if messages is None:
-                return f"the capture process ended by itself (exit code {self._kill()})"
+                return f"the capture process ended by itself (exit code {self._kill(FAREWELL)})"
             for name, value in messages:
                 if name == "opened":
                     patience = time.monotonic() + link.open_timeout
@@ -196,7 +196,7 @@ class Reader(LiveSource):
     def _running(self) -> CaptureProcess:
         process = self._process
         if process is None:
-            process = CaptureProcess()
+            process = CaptureProcess(str(self._link.source))
             with self._bell:
                 self._process = process
             if self._closing:

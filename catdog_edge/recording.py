@@ -5,7 +5,9 @@ Knows frames and what is known at each (`View`), nothing of cameras or files of 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import shutil
 import subprocess
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from catdog_edge.camera import Frame
 from catdog_edge.errors import CatdogError
 from catdog_edge.events import View
+from catdog_edge.files import cannot_write
 from catdog_edge.outputs import Say, Trouble
 from catdog_edge.spec import NEITHER
 
@@ -89,11 +92,12 @@ class Recorder:
     is left out, not filled; the time drawn on the frames tells.
 
     Args:
-        path: `.mp4`, `.mkv` or `.avi`. An `.mp4` is unreadable when its writer is killed.
+        path: `.mp4`, `.mkv` or `.avi`. An `.mp4` is unreadable when its writer is killed. A
+            name that is taken gets a number: no file is overwritten.
         say: Told of trouble, in one line.
 
     Raises:
-        CatdogError: The ending is another one, or there is no such folder.
+        CatdogError: The ending is another one, or the file cannot be made.
     """
 
     def __init__(self, path: Path, say: Say) -> None:
@@ -102,7 +106,9 @@ class Recorder:
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise CatdogError(f"{path}: there is no folder {path.parent} to write into; make it")
         self.trouble = Trouble("frames", say)
-        self._path = path
+        self._path = _taken(path)
+        if self._path != path:
+            say(f"{path} is there already; recording to {self._path}")
         self._held: list[tuple[float, Image]] = []
         self._writer: cv2.VideoWriter | None = None
         self._fps = 0.0
@@ -124,6 +130,9 @@ class Recorder:
         if self._writer is not None:
             self._writer.release()
             self._writer = None
+        with contextlib.suppress(OSError):
+            if not self._path.stat().st_size:
+                self._path.unlink()  # it held the name, and nothing came
 
     def _flush(self) -> None:
         held, self._held = self._held, []
@@ -165,6 +174,21 @@ class Recorder:
             self._writer.write(image)
             self._due -= 1.0
         self.trouble.done()
+
+
+def _taken(path: Path) -> Path:
+    """A name that no file has, by making it: nobody's file is overwritten."""
+    for number in itertools.count(1):
+        tail = "" if number == 1 else f"-{number}"
+        target = path.with_name(f"{path.stem}{tail}{path.suffix}")
+        try:
+            target.open("xb").close()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise cannot_write(target, error) from error
+        return target
+    raise AssertionError("there are endlessly many numbers")
 
 
 class Window:

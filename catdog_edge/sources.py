@@ -16,9 +16,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
-from catdog_edge.credentials import is_url, masked, split_user
+from catdog_edge.credentials import host, is_url, masked
 from catdog_edge.errors import CameraError, PictureError
 from catdog_edge.live import Counts, Image
 
@@ -26,6 +26,15 @@ Kind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+_LOCAL = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
+_SLIP = re.compile(r"://|[@=;]")
+"""What an address with a slip in it has, and a pattern of files hardly ever."""
+
+_KINDS = (
+    "a source is a device index, an address (rtsp://...), a video, a folder or glob of pictures, "
+    "or - for JPEGs on standard input"
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,13 @@ class Source:
         """Whether it shows what is now."""
         return self.kind in ("device", "url", "pipe")
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read; none of them may be written to meanwhile."""
+        if self.kind == "jpegs":
+            return (Path("/dev/stdin"),)
+        return (Path(str(self.target)),) if self.kind == "video" else self.pictures
+
 
 def split_name(text: str) -> tuple[str | None, str]:
     """Cut `[NAME=]SOURCE` as the command line takes it.
@@ -59,7 +75,7 @@ def split_name(text: str) -> tuple[str | None, str]:
         CameraError: There is nothing after `NAME=`.
     """
     match = _NAMED.fullmatch(text)
-    if match is None or Path(text).exists():
+    if match is None or _mode(text):
         return None, text
     return match.group(1), match.group(2)
 
@@ -83,38 +99,59 @@ def recognise(source: str | int | os.PathLike[str]) -> Source:
 
     Args:
         source: A device index (`0`), a device file, an address (`rtsp://`, `rtmp://`,
-            `http://`), a video file, a folder or a glob of pictures, or `-`.
+            `http://`), a video file (or its `file://`), a folder or a glob of pictures, or `-`.
 
     Raises:
-        CameraError: There is no such device or file, or a folder holds no pictures.
+        CameraError: There is no such device or file, it is a pipe, or a folder holds no
+            pictures.
     """
     text = os.fspath(source) if not isinstance(source, int) else str(source)
+    if local := _LOCAL.match(text):
+        text = unquote(text[local.end() :])
+    if not text:
+        raise CameraError(f"the source is empty; {_KINDS}")
     if re.fullmatch(r"\d{1,4}", text):
         return Source("device", _existing_device(int(text)), f"camera{int(text)}", f"camera {text}")
     if text == "-":
+        if sys.stdin is None:
+            raise CameraError("standard input is closed; send JPEGs to it, or name another source")
         kind: Kind = "jpegs" if _is_file(sys.stdin.fileno()) else "pipe"
         return Source(kind, "", "stdin", "standard input")
     if is_url(text):
-        return Source("url", text, _host(text), masked(text))
-    path = Path(text)
-    if text.startswith("/dev/") and path.exists() and stat.S_ISCHR(path.stat().st_mode):
+        return Source("url", text, _plain(host(text).lower()), masked(text))
+    path, mode = Path(text), _mode(text)
+    if text.startswith("/dev/") and stat.S_ISCHR(mode):
         return Source("device", text, path.name, text)
-    if path.is_dir():
+    if stat.S_ISDIR(mode):
         return _pictures(sorted(path.iterdir()), path.resolve().name, text)
-    if not path.exists() and glob.has_magic(text):
-        return _pictures([Path(name) for name in sorted(glob.glob(text))], "pictures", text)  # noqa: PTH207 - absolute ones too
-    if not path.exists():
-        # It may be an address with a slip in it, and so hold a password.
-        shown = re.sub(r"^.*@", "***@", text, flags=re.DOTALL)
+    if not mode and glob.has_magic(text):
+        names = sorted(glob.glob(text))  # noqa: PTH207 - absolute ones too
+        if names or not _SLIP.search(text):
+            return _pictures([Path(name) for name in names], "pictures", text)
+    if not mode:
+        hint = "; the NAME of NAME=SOURCE is of letters, digits, dots, dashes and underscores"
         raise CameraError(
-            f"{shown}: there is no such file; a source is a device index, an address "
-            "(rtsp://...), a video, a folder or glob of pictures, or - for JPEGs on standard input"
+            f"{masked(text)}: there is no such file; {_KINDS}{hint if '=' in text else ''}"
+        )
+    if not stat.S_ISREG(mode):
+        # A read from a pipe may last for ever, and nothing could end it.
+        raise CameraError(
+            f"{text}: is a pipe or a device, not a file; send JPEGs to standard input and name - "
+            "as the source, or record a video to a file first"
         )
     from catdog_edge.pictures import is_picture
 
     if is_picture(path):
         return _pictures([path], path.stem, text)
     return Source("video", text, _plain(path.stem), text)
+
+
+def _mode(text: str) -> int:
+    """The mode of what a path leads to; 0 where it leads nowhere, or cannot be a path at all."""
+    try:
+        return Path(text).stat().st_mode
+    except (OSError, ValueError):  # an address that is no path may be too long for one
+        return 0
 
 
 def _is_file(descriptor: int) -> bool:
@@ -130,16 +167,6 @@ def _existing_device(index: int) -> int:
             "name another source with --source"
         )
     return index
-
-
-def _host(address: str) -> str:
-    """A name from an address: its host."""
-    scheme, _user, rest = split_user(address)
-    try:
-        host = urlsplit(scheme + rest).hostname or ""
-    except ValueError:
-        host = ""
-    return _plain(host) or "camera"
 
 
 def _plain(text: str) -> str:
@@ -177,7 +204,7 @@ class Recording:
         """The next frame and its place in seconds from the start; none at the end.
 
         Raises:
-            CameraError: It cannot be opened.
+            CameraError: It cannot be opened, or there is no frame in it that can be decoded.
         """
         if self._frames is None:
             self._frames = self._open()
@@ -245,6 +272,7 @@ class Recording:
                 self._broken(f"{path}: {error}")
                 continue
             yield image, number / self._fps
+        self._require_some()
 
     def _jpegs(self) -> _Frames:
         from catdog_edge.jpegstream import split
@@ -252,11 +280,21 @@ class Recording:
 
         for number, data in enumerate(split(sys.stdin.fileno())):
             try:
+                if not data:
+                    raise PictureError("it is cut off")
                 image = decode_picture(data)
             except PictureError as error:
                 self._broken(f"picture {number} on standard input: {error}")
                 continue
             yield image, number / self._fps
+        self._require_some()
+
+    def _require_some(self) -> None:
+        if not self.counts.delivered:
+            more = f"; {self.note}" if self.note else ""
+            raise CameraError(
+                f"{self._source.shown}: there is no picture in it that can be decoded{more}"
+            )
 
     def _broken(self, what: str) -> None:
         self.counts.damaged += 1

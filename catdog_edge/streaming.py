@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -17,8 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+import click
+
 from catdog_edge.errors import CameraError, CatdogError
 from catdog_edge.interrupts import interrupts
+from catdog_edge.plain import plain
 
 if TYPE_CHECKING:
     from catdog_edge.camera import Camera, Frame, Region, State
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 
 ROTATED_KEPT = 5
 """Old files of events that are kept beside the current one."""
+
+UNREAD = 0.5
+"""Seconds that a reader of standard output is waited for when all is to end."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +78,11 @@ def stream(options: StreamOptions, out: TextIO) -> None:
 
     Raises:
         CatdogError: Something cannot be opened, or a source has failed for good.
+        OSError: `out` could not be written in the end.
     """
     # FFmpeg's complaints about a damaged video are told in our words, by `Camera.note`.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     stop = threading.Event()
     with interrupts(stop) as begin, contextlib.ExitStack() as parts:
         work = _Stream(options, out, stop, parts)
@@ -82,23 +91,32 @@ def stream(options: StreamOptions, out: TextIO) -> None:
 
 
 def _say(text: str) -> None:
+    if sys.stderr is None:  # closed; to `print` that would mean standard output
+        return
     with contextlib.suppress(OSError):
-        print(f"catdog-edge: {text}", file=sys.stderr, flush=True)
+        # A server or the name of a file may hold characters that a terminal obeys.
+        print(f"catdog-edge: {plain(text)}", file=sys.stderr, flush=True)
 
 
 class _Lines:
     """Events and states, to the terminal and to the file of events; from any thread."""
 
     def __init__(self, options: StreamOptions, out: TextIO, stop: threading.Event) -> None:
+        from catdog_edge.outputs import JsonLines, Trouble
+
         self._json = options.as_json
         self._out = out
         self._stop = stop
         self._lock = threading.Lock()
+        self._printing: float | None = None
+        self._closed = threading.Event()
+        self.unwritten: OSError | None = None
+        self.printed = Trouble("lines", _say)
         self.file: JsonLines | None = None
         if options.events is not None:
-            from catdog_edge.outputs import JsonLines
-
             self.file = JsonLines(options.events, options.rotate, ROTATED_KEPT, _say)
+        self._watcher = threading.Thread(target=self._watch, name="catdog-edge lines", daemon=True)
+        self._watcher.start()
 
     def event(self, event: Event) -> None:
         """Tell of a visit."""
@@ -113,19 +131,43 @@ class _Lines:
 
     def close(self) -> None:
         """Close the file."""
+        self._closed.set()
+        self._watcher.join()
         if self.file is not None:
             self.file.close()
 
+    def _watch(self) -> None:
+        """End the process where all is to end but nobody reads what is being printed."""
+        while not self._closed.wait(UNREAD / 2):
+            since = self._printing
+            waited = 0.0 if since is None else time.monotonic() - since
+            if self._stop.is_set() and waited > UNREAD:
+                os._exit(128 + signal.SIGTERM)  # as a second signal would
+
     def _write(self, text: str | None, line: str) -> None:
         with self._lock:
-            shown = line if self._json else text
-            if shown is not None:
-                try:
-                    print(shown, file=self._out, flush=True)
-                except BrokenPipeError:  # whoever read it has seen enough
-                    self._stop.set()
             if self.file is not None:
                 self.file.write(line)
+            shown = line if self._json else text
+            if shown is None:
+                return
+            self._printing = time.monotonic()
+            try:
+                self._out.flush()  # the line that could not be written at first is still there
+                click.echo(shown, file=self._out)
+                self.unwritten = None
+                self.printed.done()
+            except BrokenPipeError:  # whoever read it has seen enough
+                self._stop.set()
+                with contextlib.suppress(OSError):  # what was not read would be tried again
+                    nowhere = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(nowhere, self._out.fileno())
+                    os.close(nowhere)
+            except OSError as error:
+                self.unwritten = error
+                self.printed.failed(Path("standard output"), error)
+            finally:
+                self._printing = None
 
 
 class _Stream:
@@ -144,6 +186,7 @@ class _Stream:
         self._snapshots: Snapshots | None = None
         self._window: Window | None = None
         self._recorders: dict[str, Recorder] = {}
+        self._sources = _sources(options)
         self._lines = _Lines(options, out, stop)
         parts.callback(self._lines.close)
         self._cameras = self._open_cameras()
@@ -154,7 +197,7 @@ class _Stream:
         """Read until the end; says at last what was done."""
         options = self._options
         if options.seconds is not None:
-            timer = threading.Timer(options.seconds, self._stop.set)
+            timer = threading.Timer(min(options.seconds, threading.TIMEOUT_MAX), self._stop.set)
             timer.daemon = True
             timer.start()
             self._parts.callback(timer.cancel)
@@ -169,17 +212,16 @@ class _Stream:
             for camera in self._cameras:
                 camera.close()
             self._sum_up()
+        if self._lines.unwritten is not None:
+            raise self._lines.unwritten
 
     def _open_cameras(self) -> list[Camera]:
         from catdog_edge.camera import Camera
-        from catdog_edge.sources import recognise, split_name
 
         options = self._options
-        named = [(name, _looked_up(source)) for name, source in map(split_name, options.source)]
-        names = [name or recognise(source).name for name, source in named]
-        regions = _regions(options.roi, names)
+        regions = _regions(options.roi, [name for name, _source in self._sources])
         cameras = []
-        for name, (_given, source) in zip(names, named, strict=True):
+        for name, source in self._sources:
             camera = Camera(
                 source,
                 name,
@@ -199,8 +241,8 @@ class _Stream:
     def _state_changed(self, camera: Camera, state: State, reason: str) -> None:
         if camera.is_live:
             self._lines.state(camera.name, state, reason)
-        elif reason:
-            _say(reason)
+        elif reason and (len(self._cameras) > 1 or reason == camera.note):
+            _say(reason)  # the failure of the only source is the command's, and is told at its end
 
     def _open_model(self) -> Events:
         from catdog_edge.automatic import told_plainly
@@ -283,13 +325,42 @@ class _Stream:
 
     def _troubles(self) -> list[Trouble]:
         parts = [self._lines.file, self._snapshots, *self._recorders.values()]
-        return [part.trouble for part in parts if part is not None]
+        return [self._lines.printed, *(part.trouble for part in parts if part is not None)]
 
 
 def _processor_seconds() -> float:
     """Processor time of this process and of the cameras' processes that have ended."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def _sources(options: StreamOptions) -> list[tuple[str, str]]:
+    """Name and source of each camera.
+
+    Raises:
+        CameraError: One of them is no source, or is the file that events would be written to.
+    """
+    from catdog_edge.credentials import is_url
+    from catdog_edge.sources import recognise, split_name
+
+    named = [(name, _looked_up(source)) for name, source in map(split_name, options.source)]
+    found = []
+    for name, source in named:
+        recognised = recognise(source)
+        found.append((name or recognised.name, source))
+        if options.events is None:
+            continue
+        for file in recognised.files:
+            with contextlib.suppress(OSError):
+                if options.events.samefile(file):
+                    raise CameraError(
+                        f"--events {options.events}: that is a source; choose another file"
+                    )
+    for name in (split_name(text)[1] for text in options.source):
+        # Whoever may look at a child of this process sees its environment.
+        if name.startswith("$") and is_url(os.environ.get(name[1:], "")):
+            del os.environ[name[1:]]
+    return found
 
 
 def _looked_up(source: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +59,11 @@ def choose_threads(asked: int | None = None, root: Path = Path("/")) -> Threads:
         return Threads(count, "the argument")
     named = os.environ.get(VARIABLE, "").strip()
     if named:
-        if not named.isdecimal() or not 1 <= int(named) <= MOST:
+        # Python itself refuses to read thousands of digits.
+        if not named.isdecimal() or len(named) > 9 or not 1 <= int(named) <= MOST:
             raise CatdogError(
-                f"{VARIABLE} is {named!r}; set it to a whole number in 1..{MOST}, or unset it"
+                f"{VARIABLE} is {reprlib.repr(named)}; set it to a whole number in 1..{MOST}, or "
+                "unset it"
             )
         return Threads(int(named), f"${VARIABLE}")
     usable = usable_processors()

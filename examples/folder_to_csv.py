@@ -20,19 +20,18 @@ if not files:
     sys.exit(f"folder_to_csv.py: there are no pictures in {folder}")
 try:
     pets = Classifier(*sys.argv[3:4])
-    stream = target.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+    with target.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["file", "label", *pets.spec.labels])
+        for start in range(0, len(files), 16):
+            frames = {}
+            for file in files[start : start + 16]:
+                try:
+                    frames[file] = read_picture(file)
+                except PictureError as error:
+                    print(f"{file}: {error}", file=sys.stderr)
+            for file, answer in zip(frames, pets.batch(frames.values()), strict=True):
+                values = [f"{value:.4f}" for value in answer.probabilities]
+                rows.writerow([file.relative_to(folder), answer.label, *values])
 except (CatdogError, OSError) as error:
     sys.exit(f"folder_to_csv.py: {error}")
-with stream:
-    rows = csv.writer(stream)
-    rows.writerow(["file", "label", *pets.spec.labels])
-    for start in range(0, len(files), 16):
-        frames = {}
-        for file in files[start : start + 16]:
-            try:
-                frames[file] = read_picture(file)
-            except PictureError as error:
-                print(f"{file}: {error}", file=sys.stderr)
-        for file, answer in zip(frames, pets.batch(frames.values()), strict=True):
-            values = [f"{value:.4f}" for value in answer.probabilities]
-            rows.writerow([file.relative_to(folder), answer.label, *values])

@@ -32,7 +32,7 @@ port = sys.argv[1] if len(sys.argv) > 1 else "8000"
 try:
     pets = Classifier(*sys.argv[2:3])
     server = ThreadingHTTPServer(("127.0.0.1", int(port)), Endpoint)
-except (CatdogError, OSError, OverflowError, ValueError) as error:
-    sys.exit(f"http_endpoint.py, on port {port}: {error}")
-print(f"listening on port {server.server_port}", flush=True)
-server.serve_forever()
+    print(f"listening on port {server.server_port}", flush=True)
+    server.serve_forever()
+except (CatdogError, OSError, OverflowError, ValueError, KeyboardInterrupt) as error:
+    sys.exit(f"http_endpoint.py, on port {port}: {str(error) or 'stopped'}")

@@ -5,6 +5,7 @@ python loop.py [SOURCE [MODEL]]      SOURCE is a file, a URL or the number of a 
 
 from __future__ import annotations
 
+import os
 import sys
 
 import cv2
@@ -16,11 +17,17 @@ try:
     pets = Classifier(*sys.argv[2:3])
 except CatdogError as error:
     sys.exit(f"loop.py: {error}")
-camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+camera = cv2.VideoCapture(int(source) if source.isdecimal() and len(source) < 4 else source)
 if not camera.isOpened():
     sys.exit(f"loop.py: {source} does not open; give a video file, a URL or a camera's number")
-while True:
-    ok, frame = camera.read()
-    if not ok:
-        break
-    print(pets(frame))  # cat 0.97
+try:
+    while True:
+        ok, frame = camera.read()
+        if not ok:
+            break
+        print(pets(frame), flush=True)  # cat 0.97
+except KeyboardInterrupt:
+    sys.exit(130)
+except (CatdogError, OSError) as error:  # a full disk, or `| head` that has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(f"loop.py: {error}")

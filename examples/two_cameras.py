@@ -5,6 +5,7 @@ python two_cameras.py SOURCE SOURCE [MODEL]      a file, a URL or the number of 
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,25 +16,23 @@ from catdog_edge import CatdogError, Classifier
 
 def watch(source: str, pets: Classifier) -> int:
     """Print an answer per frame until the source ends; the number of frames."""
-    camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+    camera = cv2.VideoCapture(int(source) if source.isdecimal() and len(source) < 4 else source)
     if not camera.isOpened():
         print(f"two_cameras.py: {source} does not open", file=sys.stderr)
     count = 0
-    while True:
-        ok, frame = camera.read()
-        if not ok:
-            return count
-        print(f"{source}: {pets(frame)}\n", end="")  # in one piece, from whichever thread
+    while (read := camera.read())[0]:
+        print(f"{source}: {pets(read[1])}\n", end="", flush=True)  # in one piece, of any thread
         count += 1
+    return count
 
 
-if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit("usage: python two_cameras.py SOURCE SOURCE [MODEL]")
-    try:
-        with Classifier(*sys.argv[3:4]) as pets, ThreadPoolExecutor(2) as pool:
-            counts = list(pool.map(lambda source: watch(source, pets), sys.argv[1:3]))
-    except CatdogError as error:
-        sys.exit(f"two_cameras.py: {error}")
-    print(f"{sum(counts)} frames", file=sys.stderr)
-    sys.exit(0 if all(counts) else 1)
+if len(sys.argv) < 3:
+    sys.exit("usage: python two_cameras.py SOURCE SOURCE [MODEL]")
+try:  # in this order: at Ctrl-C the classifier is closed, and that ends who the pool waits for
+    with ThreadPoolExecutor(2) as pool, Classifier(*sys.argv[3:4]) as pets:
+        counts = list(pool.map(watch, sys.argv[1:3], [pets, pets]))
+except (CatdogError, OSError, KeyboardInterrupt) as error:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
+    sys.exit(f"two_cameras.py: {str(error) or 'stopped'}")
+print(f"{sum(counts)} frames", file=sys.stderr)
+sys.exit(0 if all(counts) else 1)

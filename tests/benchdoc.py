@@ -180,6 +180,7 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
         "noise": [],
         "rows": found,
         "left_out": [],
+        "no_cold_start": [],
         "corruptions": {
             "pictures": 200,
             "set": [{"name": one.name, "says": one.says} for one in CORRUPTIONS],

@@ -22,6 +22,8 @@ from benchmarks import latency, subjects
 from catdog_edge import classifier
 from catdog_edge.cli import main
 from catdog_edge.preprocess import preprocess
+from catdog_edge.training.checkpoint import load_checkpoint, save_checkpoint
+from catdog_edge.training.data import open_dataset
 from catdog_edge.training.runs import Run
 
 pytestmark = pytest.mark.train
@@ -328,10 +330,49 @@ def test_one_more_file_gets_a_row(run, tmp_path):
     assert "\nother " in result.stdout
 
 
+@pytest.mark.parametrize("name", ["pytorch", "pytorch-channels-last"])
+def test_a_file_cannot_take_the_name_of_another_row(run, tmp_path, name):
+    extra = shutil.copy(run.folder / "model.onnx", tmp_path / f"{name}.onnx")
+    line = _error(_bench(*QUICK, "--also", extra))
+    assert f"would be the row {name}:t1" in line or f"would be the row {name}," in line
+
+
+@pytest.mark.parametrize("originals", ["absent", "other labels"])
+def test_wrong_originals_are_told_before_anything_is_measured(run, tmp_path, originals):
+    source = tmp_path / "absent"
+    if originals == "other labels":
+        source = tmp_path / "letters"
+        for number, label in enumerate("ab" * 30):
+            (source / label).mkdir(parents=True, exist_ok=True)
+            picture = np.full((8, 8, 3), 4 * number, np.uint8)
+            cv2.imwrite(str(source / label / f"{number}.png"), picture)
+    result = _bench(*QUICK, "--originals", source)
+    line = _error(result)
+    assert "--originals" in line
+    assert "--data" not in line
+    assert "latency" not in result.stderr
+
+
+def test_data_named_again_is_split_as_for_the_training(run, easy_set):
+    network, spec = load_checkpoint(run.weights)
+    spec = spec.replace(trained_on={**spec.trained_on, "split": [60, 20, 20]})
+    save_checkpoint(run.weights, network.state_dict(), spec)
+    counts = {}
+    for name, settings in (("run's", ()), ("named", ("--data", easy_set))):
+        assert _bench(*QUICK, *settings).exit_code == 0
+        document = json.loads((run.folder / "bench.json").read_text())
+        counts[name] = document["data"]["pictures"]
+    whole = open_dataset(easy_set, split=(60, 20, 20))
+    assert counts["named"] == len(whole.items_of("test")) > counts["run's"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("--max-ratio", "model"),
+        ("--max-ratio", "model=inf"),
+        ("--threads", "257"),
+        ("--batch", "1,100000"),
         ("--batch", "0"),
         ("--batch", "1,1"),
         ("--threads", "two"),

@@ -119,6 +119,9 @@ def test_a_region_outside_of_the_frames_is_refused(tmp_path: Path) -> None:
         Camera(path, roi=(-1, 0, 5, 5))
     with pytest.raises(CameraError, match="impossible"):
         Camera(path, roi=(0, 0, 0, 5))
+    for wrong in ((1, 2, 3), "0,0,1,1", (0, 0, math.inf, 1), 5):
+        with pytest.raises(CameraError, match="a region is four numbers"):
+            Camera(path, roi=wrong)
 
 
 def test_a_truncated_video_plays_as_far_as_it_goes_and_says_so(tmp_path: Path) -> None:
@@ -170,6 +173,38 @@ def test_states_of_a_video_are_told(tmp_path: Path) -> None:
     assert told == [State.CONNECTING, State.LIVE, State.ENDED]
 
 
+@pytest.mark.parametrize("closed_at", [State.CONNECTING, State.LIVE, State.RETRYING])
+def test_a_callback_may_close_the_camera_and_is_told_of_the_end_once(
+    tmp_path: Path, closed_at: State
+) -> None:
+    told = []
+
+    def close(camera: Camera, state: State, reason: str) -> None:
+        told.append(state)
+        if state is closed_at:
+            camera.close()
+
+    nobody = f"rtsp://127.0.0.1:{servers.free_port()}/x"
+    source = nobody if closed_at is State.RETRYING else video(tmp_path / "a.avi", 3)
+    with Camera(source, on_state=close) as camera:
+        list(camera)
+    assert told[-2:] == [closed_at, State.ENDED]
+    assert told.count(State.ENDED) == 1
+
+
+def test_a_pipe_is_no_video(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f.avi")
+    with pytest.raises(CameraError, match=r"f\.avi: is a pipe or a device.* name - as the source"):
+        Camera(tmp_path / "f.avi")
+
+
+def test_an_address_of_a_file_is_the_file(tmp_path: Path) -> None:
+    path = video(tmp_path / "a b.avi", 2)
+    with Camera(path.as_uri()) as camera:
+        assert not camera.is_live
+        assert numbers(list(camera)) == [0, 1]
+
+
 # Pictures.
 
 
@@ -211,6 +246,8 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
             Camera(977)
         with pytest.raises(CameraError, match="there is no such file"):
             Camera("/dev/video977")
+    with pytest.raises(CameraError, match="the source is empty"):
+        Camera("")
 
 
 def test_impossible_options_are_refused(tmp_path: Path) -> None:
@@ -218,6 +255,11 @@ def test_impossible_options_are_refused(tmp_path: Path) -> None:
     for options in ({"timeout": 0}, {"open_timeout": math.nan}, {"fps": -1}, {"retries": -1}):
         with pytest.raises(CameraError, match="must be"):
             Camera(path, **options)
+    for start in (datetime.min, datetime.max.replace(tzinfo=UTC)):
+        with pytest.raises(CameraError, match="in the years 1000 to 8999"):
+            Camera(path, start=start)
+    with pytest.raises(CameraError, match="fps must be at least"):
+        Camera(path, fps=1e-300)
     with pytest.raises(CameraError, match="cannot be called"):
         Camera(path, name="../../etc")
 
@@ -276,6 +318,61 @@ def test_jpegs_from_a_file_on_standard_input_all_come(tmp_path: Path) -> None:
     seen = [int(line.split()[0]) for line in done.stdout.splitlines()[:-1]]
     assert seen in ([0, 1, 2, 4, 5], [0, 1, 2, 5])
     assert done.stdout.splitlines()[-1].endswith("ended")
+
+
+def to_stdin(data: bytes, piped: bool, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let standard input be a file or a pipe that holds these bytes."""
+    if piped:
+        assert len(data) <= 1 << 16, "more than a pipe holds"
+        reading, writing = os.pipe()
+        os.write(writing, data)
+        os.close(writing)
+        stream = os.fdopen(reading, "rb")
+    else:
+        path.write_bytes(data)
+        stream = path.open("rb")
+    monkeypatch.setattr(sys, "stdin", stream)
+
+
+@pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
+def test_pictures_cut_off_are_counted_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piped: bool
+) -> None:
+    half = len(jpeg(1)) // 2
+    data = jpeg(0) + jpeg(1)[:half] + jpeg(2) + jpeg(3)[:half]
+    to_stdin(data, piped, tmp_path / "stream", monkeypatch)
+    with sys.stdin, Camera("-") as camera:
+        frames = list(camera)
+        assert frames[-1].index == 2
+        assert (camera.counts.received, camera.counts.damaged) == (4, 2)
+        assert "picture 3 on standard input: it is cut off (and 1 before it)" in camera.note
+
+
+@pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
+@pytest.mark.parametrize("data", [b"", b"noise" * 10_000])
+def test_standard_input_without_a_picture_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, piped: bool
+) -> None:
+    to_stdin(data, piped, tmp_path / "stream", monkeypatch)
+    with (
+        sys.stdin,
+        Camera("-") as camera,
+        pytest.raises(CameraError, match="standard input: there is no picture in it"),
+    ):
+        list(camera)
+
+
+def test_a_folder_without_a_whole_picture_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"broken")
+    told = pytest.raises(CameraError, match=r"there is no picture in it .* passed over .*a\.png")
+    with Camera(tmp_path) as camera, told:
+        list(camera)
+
+
+def test_a_closed_standard_input_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(CameraError, match="standard input is closed"):
+        Camera("-")
 
 
 def test_jpegs_from_a_pipe_are_live() -> None:
@@ -348,11 +445,60 @@ def test_plain_addresses_stay_readable() -> None:
 
 
 def test_a_slip_in_an_address_tells_no_secret() -> None:
-    for slip in (f"rtsp:/porter:{SECRET}@camera/x", f"porter:{SECRET}@camera"):
+    for slip in (
+        f"rtsp:/porter:{SECRET}@camera/x",
+        f"porter:{SECRET}@camera",
+        f"rtsp:/porter:{SECRET}*x@camera/x",
+        f"front door=http://camera/video?user=porter&pwd={SECRET}",
+        f"camera/video.cgi?user=porter&pwd={SECRET}",
+        f"tür=rtsp://camera/user=porter_password={SECRET}_channel=1.sdp",
+        f"door=cam?token={SECRET * 40}",
+    ):
         with pytest.raises(CatdogError) as caught:
             Camera(slip)
         assert SECRET not in str(caught.value)
         assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        (f"http://camera:9?user=porter@mail.de&pwd={SECRET}", "camera"),
+        (f"rtsp://porter:{SECRET}/ET?PW@camera:9/x", "camera"),
+        (f"rtsp://porter:12/{SECRET}?PW@camera:9/x", "camera"),
+        (f"http://cam;user=porter;pwd={SECRET}/", "camera"),
+        (f"rtsp://cam,pwd={SECRET}/x", "camera"),
+        (f"http://door#pwd={SECRET}", "door"),
+        (f"rtsp://door:9/porter/{SECRET}/ch1", "door"),
+        (f"rtmp://door/live/{SECRET}", "door"),
+    ],
+)
+def test_what_may_be_a_password_is_not_taken_for_a_host(address: str, name: str) -> None:
+    camera = Camera(address)
+    failed = Mask(address)(f"Failed to resolve hostname {address.partition('//')[2]}: unknown")
+    assert camera.name == name
+    for text in (repr(camera), camera.described, failed):
+        assert SECRET not in text
+        assert "porter" not in text
+        assert "mail.de" not in text
+
+
+def test_the_capture_process_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("the environment of a process cannot be read here")
+    url = f"rtsp://porter:{SECRET}@127.0.0.1:{servers.free_port()}/x"
+    monkeypatch.setenv("DOOR", f"door={url}")
+    monkeypatch.setenv("DOOR_PASSWORD", SECRET)
+    with Camera(url):
+        end = time.monotonic() + 10
+        while not (found := servers.children()) and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.1)  # it is a copy of this process until it has become another program
+        assert found
+        for process in found:
+            environment = Path(f"/proc/{process}/environ").read_text()
+            assert "OPENCV_LOG_LEVEL" in environment
+            assert SECRET not in environment
 
 
 def test_passwords_are_escaped_for_ffmpeg() -> None:
@@ -360,6 +506,7 @@ def test_passwords_are_escaped_for_ffmpeg() -> None:
     assert openable("rtsp://a:b%2Fc@cam/x") == "rtsp://a:b%2Fc@cam/x"
     assert openable("rtsp://a:100%@cam/x") == "rtsp://a:100%25@cam/x"
     assert openable("rtsp://cam/x?a=b@c") == "rtsp://cam/x?a=b@c"
+    assert openable("RTSP://Cam/X") == "rtsp://Cam/X"
 
 
 # Which frames are old or damaged.
@@ -459,12 +606,27 @@ def test_reading_gives_up_after_its_timeout_and_close_is_quick() -> None:
 
 def test_retries_end_in_an_error() -> None:
     url = f"http://porter:{SECRET}@127.0.0.1:{servers.free_port()}/video"
-    with Camera(url, retries=1) as camera:
+    ages = 1e10  # more seconds than a system can wait for
+    with Camera(url, retries=1, timeout=ages, open_timeout=ages) as camera:
         with pytest.raises(CameraError, match=r"given up, failed 2 times in a row: .*refused") as e:
-            camera.read(timeout=20)
+            camera.read(timeout=ages)
         assert SECRET not in str(e.value)
         assert camera.ended
         assert camera.read() is None
+
+
+def test_a_capture_process_that_ends_by_itself_is_told_with_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = tmp_path / "python"
+    ending.write_text("#!/bin/sh\nexit 7\n")
+    ending.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(ending))
+    with (
+        Camera("rtsp://127.0.0.1:9/x", retries=0) as camera,
+        pytest.raises(CameraError, match="exit code 7"),
+    ):
+        camera.read(timeout=20)
 
 
 def test_what_a_callback_raises_reaches_the_reader() -> None:

@@ -672,6 +672,100 @@ def test_answers_that_are_not_numbers_are_an_error() -> None:
             call(RED)
 
 
+@pytest.mark.parametrize("value", [124.5, -3.0, 1.02])
+def test_logits_are_not_taken_for_probabilities(value: float) -> None:
+    def spoil(results: list[np.ndarray], value: float = value, output: int = 0) -> None:
+        results[output].reshape(len(results[output]), -1)[-1, 0] = value
+
+    pets = Classifier(TINY, "cpu")
+    session = pets._session
+    pets._session = Answering(session, spoil)
+    for call in (pets.batch, pets.probabilities, lambda frames: pets(frames[-1])):
+        with pytest.raises(ModelError, match=rf"not probabilities .* one is {value:g}; .*softmax"):
+            call([RED, BLUE])
+    pets._session = Answering(session, lambda results: spoil(results, 1.004))  # of half floats
+    assert pets(RED).label == "cat"
+    known = Classifier(DATA / "tiny_known.onnx", "cpu")
+    known._session = Answering(known._session, lambda results: spoil(results, output=1))
+    for call in (known.batch, known.scores):
+        with pytest.raises(ModelError, match="not probabilities"):
+            call([RED, RED])
+
+
+def test_what_onnxruntime_cannot_run_is_one_line() -> None:
+    pets = Classifier(DATA / "tiny_batch4.onnx", "cpu")
+    pets._fixed = None  # as if its shape did not tell
+    with pytest.raises(ModelError) as caught:
+        pets.batch([RED] * 3)
+    said = str(caught.value)
+    assert "tiny_batch4.onnx: onnxruntime" in said
+    assert "cannot run it on 3 frames (" in said
+    assert said.endswith("export the model again or give one frame at a time")
+    assert "\n" not in said
+    assert len(pets.batch([RED] * 4)) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of memory")
+def test_too_little_memory_is_one_line_and_no_red_one(tmp_path: Path) -> None:
+    done = fresh(
+        textwrap.dedent("""
+        import resource
+        from pathlib import Path
+        import numpy as np
+        from catdog_edge import Classifier, ModelError
+        pets, frame = Classifier(provider="cpu", threads=1), np.zeros((128, 128, 3), np.uint8)
+        pets(frame)
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + 4 * 2**20, resource.RLIM_INFINITY))
+        try:
+            pets.batch([frame] * 32)
+        except ModelError as error:
+            print(error)
+        print(pets(frame).label)
+        """),
+        tmp_path,
+    )
+    said, after = done.stdout.splitlines()
+    assert said.endswith("not enough memory to run it; free some, or give fewer frames at a time")
+    assert after in ("cat", "dog", "neither")
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("size", [(32, 32), (1080, 1920)], ids=["running", "resizing, too"])
+def test_a_daemon_thread_in_a_call_does_not_abort_the_end(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    done = fresh(
+        textwrap.dedent(f"""
+        import atexit, threading
+        def after():  # registered before, hence run after: it needs what the thread holds
+            with lock:
+                thread.join(30)
+            print(thread.is_alive(), pets(frame).label)
+        atexit.register(after)
+        import numpy as np
+        from catdog_edge import Classifier
+        pets = Classifier({str(TINY)!r}, "cpu", threads=2)
+        frame = np.full({(*size, 3)}, (0, 0, 200), np.uint8)
+        began, lock = threading.Event(), threading.Lock()
+        def watch():
+            while True:
+                with lock:
+                    pets(frame)
+                began.set()
+        def watch_without():
+            while True:
+                pets(frame)
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        threading.Thread(target=watch_without, daemon=True).start()
+        began.wait()
+        """),
+        tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False cat\n", "")
+
+
 class Counting(Classifier):
     """A subclass with arguments and a state of its own."""
 

@@ -224,6 +224,21 @@ def test_split_folders_with_prefixed_names_and_a_missing_test(tmp_path: Path) ->
     assert all(dataset.counts()["test"].values())  # cut out of the training pictures
 
 
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_annotations_beside_the_pictures_do_no_harm(above: str, tmp_path: Path) -> None:
+    pictures = {f"{above}{n.split('.')[0]}/{n}": data for n, data in named().items()}
+    beside = {f"{name[:-4]}.xml": b"<annotation/>" for name in pictures}
+    beside |= {f"{name}.JSON": b"{}" for name in pictures}
+    beside[f"{above}cat/notes.txt"] = b"seen in May"
+    files = {**pictures, **beside}
+    dataset = open_dataset(write(tmp_path, files))
+    assert len(dataset.items) == len(pictures)
+    assert dataset.skipped == ()
+    broken = write(tmp_path, {f"{above}cat/{n}.pdf": b"%PDF" for n in range(9)})
+    with pytest.raises(DataError, match="9 of 89 files cannot be used"):
+        open_dataset(broken)
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     files = {f"{n[:3].replace('cat', 'train')}/{n[4:]}": d for n, d in named().items()}
     dataset = open_dataset(write(tmp_path, files))

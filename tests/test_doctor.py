@@ -14,7 +14,7 @@ from click.testing import CliRunner
 pytest.importorskip("onnxruntime")
 
 from catdog_edge.cli import main
-from catdog_edge.doctor import Report, _cameras, examine
+from catdog_edge.doctor import Report, _cameras, _threads, examine
 
 
 def by_name(report: Report) -> dict[str, list[str]]:
@@ -62,6 +62,18 @@ def test_threads_that_will_bite_are_found(monkeypatch: pytest.MonkeyPatch, value
     line = next(line for line in done.stdout.splitlines() if "threads" in line)
     assert line.startswith("BAD")
     assert "CATDOG_EDGE_THREADS" in done.stdout
+
+
+@pytest.mark.parametrize(("quota", "state"), [(1.5, "bad"), (2.0, "ok"), (None, "ok")])
+def test_threads_beyond_the_quota_are_found(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, state: str
+) -> None:
+    monkeypatch.setenv("CATDOG_EDGE_THREADS", "2")
+    monkeypatch.setattr("catdog_edge.doctor.usable_processors", lambda: {0, 1, 2})
+    monkeypatch.setattr("catdog_edge.doctor.cgroup_quota", lambda: quota)
+    check = _threads()
+    assert check.state == state
+    assert ("the cgroup quota grants 1.5 processors" in check.text) == (state == "bad")
 
 
 def doctor_with(path: Path) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -44,6 +46,7 @@ def run(name: str, *arguments: object, check: bool = True) -> subprocess.Complet
         ("folder_to_csv.py", ["nowhere", "out.csv", TINY], "no pictures in nowhere"),
         ("http_endpoint.py", ["port", TINY], "on port port: invalid"),
         ("http_endpoint.py", ["99999", TINY], "on port 99999: "),
+        ("loop.py", ["9" * 11, TINY], "99999999999 does not open"),
         ("loop.py", ["0", "nowhere.onnx"], "loop.py: there is no model nowhere.onnx"),
         ("two_cameras.py", ["a", "b", "nowhere.onnx"], "py: there is no model nowhere.onnx"),
         ("http_endpoint.py", ["0", "nowhere.onnx"], "on port 0: there is no model nowhere.onnx"),
@@ -110,6 +113,46 @@ def test_two_cameras_share_one_classifier(tmp_path: Path) -> None:
     assert "35 frames" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("name", ["loop.py", "two_cameras.py", "http_endpoint.py"])
+def test_an_example_ends_at_ctrl_c(name: str, tmp_path: Path) -> None:
+    long = video(tmp_path / "long.avi", [RED] * 6000)
+    sources = {"loop.py": [long], "two_cameras.py": [long, long], "http_endpoint.py": ["0"]}
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *map(str, sources[name]), str(TINY)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        said, complaint = process.communicate(timeout=60)
+    assert process.returncode in (1, 130)
+    assert "Traceback" not in complaint
+    assert len(said.splitlines()) < 5000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+@pytest.mark.parametrize("name", ["loop.py", "two_cameras.py"])
+@pytest.mark.parametrize("end", ["| head -1", ">/dev/full"])
+def test_an_example_whose_answers_go_nowhere_says_so_in_a_line(
+    name: str, end: str, tmp_path: Path
+) -> None:
+    if "full" in end and not Path("/dev/full").is_char_device():
+        pytest.skip("there is no /dev/full here")
+    cats = str(video(tmp_path / "cats.avi", [RED] * 300))
+    sources = [cats] * (1 + (name == "two_cameras.py"))
+    typed = shlex.join([sys.executable, str(EXAMPLES / name), *sources, str(TINY)])
+    done = subprocess.run(
+        f"{typed} {end}", shell=True, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert len(done.stdout.splitlines()) == ("head" in end)
+    assert done.stderr.splitlines()[-1].startswith(f"{name}: [Errno ")
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
 def test_a_folder_to_csv(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     (folder / "below").mkdir(parents=True)
@@ -147,6 +190,10 @@ def test_a_folder_to_csv_with_what_there_may_be(tmp_path: Path) -> None:
         # [gpu] without a GPU warns, in a line and the one of the program that it comes from.
         assert not warned or "RuntimeWarning: cuda does not run here" in warned[0]
         assert not (tmp_path / target).exists()
+    if Path("/dev/full").is_char_device():
+        done = run("folder_to_csv.py", tmp_path, "/dev/full", TINY, check=False)
+        assert done.stderr.splitlines()[-1].startswith("folder_to_csv.py: [Errno 28]")
+        assert "Traceback" not in done.stderr
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.files import write_bytes, write_text, written_whole
+from catdog_edge.files import remove_leftovers, write_bytes, write_text, written_whole
 
 
 def test_text_and_bytes_arrive(tmp_path: Path) -> None:
@@ -53,6 +54,29 @@ def test_a_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CatdogError, match="cannot write") as caught:
         write_text(tmp_path / "file" / "a.txt", "x")
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_kill_has_left_of_one_file_goes_and_of_others_stays(tmp_path: Path) -> None:
+    target = tmp_path / "a [1].txt"
+    write_text(target, "whole")
+    code = "import os, sys; from catdog_edge.files import written_whole\n"
+    code += "with written_whole(sys.argv[1]): os.kill(os.getpid(), 9)"
+    for path in (target, tmp_path / "b.txt"):
+        subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_leftovers(target)
+    left = {file.name for file in tmp_path.iterdir()} - {"a [1].txt"}
+    assert len(left) == 1
+    assert left.pop().startswith(".b-")
+    assert target.read_text() == "whole"
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CatdogError, match="is a device or a pipe; name a file"):
+        write_text(tmp_path / "pipe", "x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.fixture

@@ -140,6 +140,7 @@ def _comparable(baseline, doc, tmp_path):
         environment=doc["environment"],
         model=doc["model"],
         data=doc["data"],
+        rows={row["name"]: (row["threads"], row["batch"]) for row in doc["rows"]},
     )
 
 
@@ -176,6 +177,32 @@ def test_a_baseline_that_lacks_something_is_damaged(good, tmp_path):
         _comparable(other, good, tmp_path)
 
 
+def test_a_baseline_with_other_threads_is_refused(good, tmp_path):
+    other = copy.deepcopy(good)
+    other["rows"][2]["threads"] = 7
+    with pytest.raises(CatdogError, match="with 7 threads, batch 1, here with 2") as caught:
+        _comparable(other, good, tmp_path)
+    assert "--force" in str(caught.value)
+
+
+@pytest.mark.parametrize("harm", ["no rows", "no ratio", "no number", "not finite", "no accuracy"])
+def test_a_baseline_is_looked_through_when_it_is_read(harm, good, tmp_path):
+    other = copy.deepcopy(good)
+    row = other["rows"][2]
+    if harm == "no rows":
+        del other["rows"]
+    elif harm == "no ratio":
+        del row["ratio"]
+    elif harm == "no accuracy":
+        del row["answers"]["accuracy"]
+    else:
+        row["ratio"]["high"] = {"no number": "1.2", "not finite": float("inf")}[harm]
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(other))
+    with pytest.raises(CatdogError, match="is damaged"):
+        read_baseline(path)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -207,6 +234,15 @@ def test_pairs_of_row_and_ratio():
         "model.static": 0.4,
         "model:t1": 2,
     }
-    for wrong in ("model", "=0.5", "model=", "model=fast", "model=0", "model=-1", "model=nan"):
+    for wrong in (
+        "model",
+        "=0.5",
+        "model=",
+        "model=fast",
+        "model=0",
+        "model=-1",
+        "model=nan",
+        "model=inf",
+    ):
         with pytest.raises(ValueError, match="ROW=X"):
             parse_max_ratio([wrong])

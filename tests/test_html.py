@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import subprocess
@@ -105,6 +106,27 @@ def test_the_page_tells_what_the_document_tells(text, doc):
     assert doc["command"] in words
 
 
+def test_the_page_names_the_fastest_file_and_what_it_cannot_be_told_from(doc):
+    def row(name, p50, low, high, to="pytorch"):
+        base = copy.deepcopy(doc["rows"][-1])
+        base["latency"]["p50_ms"] = p50
+        ratio = {"value": (low + high) / 2, "low": low, "high": high, "to": to}
+        return {**base, "name": name, "ratio": ratio}
+
+    rows = [
+        row("slow", 3.0, 0.50, 0.60),
+        row("near", 1.1, 0.19, 0.21),
+        row("first", 1.0, 0.18, 0.20),
+        row("alone", 1.5, 0.10, 0.11, "pytorch:t1"),
+    ]
+    made = html.page(
+        {**doc, "rows": [doc["rows"][0], {**doc["rows"][0], "name": "pytorch:t1"}, *rows]}
+    )
+    assert "<strong>first</strong>, level with near (the intervals overlap):" in made
+    failed = [{"row": "near", "reason": "near: no <memory>"}]
+    assert "No cold start: near: no &lt;memory&gt;" in html.page({**doc, "no_cold_start": failed})
+
+
 def test_names_from_outside_cannot_break_the_page(doc):
     rows = [{**row, "name": "<b>&\"'", "base": "<b>&\"'"} for row in doc["rows"][2:3]]
     evil = {**doc, "run": "<script>alert(1)</script>", "rows": [doc["rows"][0], *rows]}
@@ -116,7 +138,13 @@ def test_names_from_outside_cannot_break_the_page(doc):
     assert checker.open == []
 
 
-def test_every_drawing_is_well_formed_and_stays_inside_its_frame(doc):
+@pytest.mark.parametrize("spread", ["as measured", "from end to end"])
+def test_every_drawing_is_well_formed_and_stays_inside_its_frame(doc, spread):
+    if spread == "from end to end":
+        doc = copy.deepcopy(doc)
+        wide = np.geomspace(0.5, 50, 101).tolist()
+        for row in doc["rows"]:
+            row["latency"] |= {"quantiles_ms": wide, "p50_ms": 5.0, "p95_ms": 45.0}
     for width in (html.WIDE, html.SLIM):
         drawings = [
             charts.ratios(doc, width),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flav
 
 from benchrun import make_run
 
-from benchmarks import latency
+from benchmarks import fresh, latency
 from benchmarks.fresh import run_fresh, summarise
 from benchmarks.subjects import OnnxSubject, Row, TorchSubject, open_subject, plan_rows
 from catdog_edge.errors import CatdogError
@@ -32,6 +33,11 @@ def run(tmp_path_factory, easy_set):
 def frames():
     rng = np.random.default_rng(0)
     return [rng.integers(0, 255, (200, 200, 3), dtype=np.uint8) for _ in range(8)]
+
+
+@pytest.fixture
+def picture(frames, tmp_path):
+    return latency.save_picture(frames[0], tmp_path / "picture.jpg")
 
 
 def _row(run, name="model", threads=1, batch=1):
@@ -141,3 +147,33 @@ def test_a_row_measures_the_same_alone_and_beside_others(run, frames):
         if 1 / 1.3 < ratios[-1] < 1.3:
             return
     pytest.fail(f"beside others a row takes {ratios} times what it takes alone")
+
+
+def test_a_fresh_process_that_hangs_is_ended(run, tmp_path, monkeypatch):
+    sleeper = tmp_path / "python"
+    sleeper.write_text("#!/bin/sh\nexec sleep 30\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(sleeper))
+    monkeypatch.setattr(fresh, "TIMEOUT", 0.5)
+    started = time.monotonic()
+    with pytest.raises(CatdogError, match=r"no answer for 0\.5 s"):
+        run_fresh(_row(run).to_dict(), tmp_path / "picture.jpg")
+    assert time.monotonic() - started < 20
+
+
+def test_a_fresh_process_takes_nothing_from_the_current_folder(run, picture, tmp_path, monkeypatch):
+    for name in ("benchmarks", "catdog_edge"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_fresh(_row(run).to_dict(), picture, seconds=0.1)["first_answer_s"] > 0
+
+
+def test_a_fresh_process_that_says_a_lot_is_not_held_up(run, picture, tmp_path, monkeypatch):
+    noisy = tmp_path / "python"
+    noisy.write_text(
+        f'#!/bin/sh\nhead -c 300000 /dev/zero | tr "\\0" "x" >&2\nexec {sys.executable} "$@"\n'
+    )
+    noisy.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(noisy))
+    assert run_fresh(_row(run).to_dict(), picture, seconds=0.1)["first_answer_s"] > 0

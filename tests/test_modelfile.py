@@ -8,14 +8,16 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 pytest.importorskip("onnxruntime")
 
+from catdog_edge import Classifier
 from catdog_edge.cli import main
 from catdog_edge.errors import ModelError
-from catdog_edge.modelfile import ZOO, find_model, read_spec, shipped_models
+from catdog_edge.modelfile import ZOO, find_model, opening, read_spec, shipped_models
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "tiny.onnx"
@@ -222,6 +224,86 @@ def test_a_path_that_is_no_text_is_one_line(tmp_path: Path) -> None:
             with pytest.raises(ModelError, match="not UTF-8; rename") as caught:
                 find_model(model)
             str(caught.value).encode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")
+def test_a_current_folder_that_was_deleted_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(
+        ModelError, match=r"^x\.onnx: the current folder is not there any more.*cd$"
+    ):
+        find_model("x.onnx")
+    assert find_model(TINY).path == TINY
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("std::bad_alloc"),
+        RuntimeError("env.cc:327 PosixThread() pthread_create failed, error code: 12"),
+        RuntimeError("bfc_arena.cc:360 Failed to allocate memory for requested buffer of size 1"),
+    ],
+)
+def test_too_little_memory_is_not_the_models_fault(error: Exception) -> None:
+    def make() -> None:
+        raise error
+
+    with pytest.raises(ModelError, match=r"tiny\.onnx: there is not enough memory .*; free some"):
+        opening(find_model(TINY), make)
+
+
+def test_weights_in_a_second_file_go_with_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    from onnx.external_data_helper import set_external_data
+
+    model = onnx.load(TINY)
+    weight = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+    (tmp_path / "w.data").write_bytes(weight.raw_data)
+    set_external_data(weight, "w.data")
+    weight.ClearField("raw_data")
+    file = tmp_path / "two.onnx"
+    file.write_bytes(model.SerializeToString())
+    assert Classifier(file, "cpu").spec.labels == ("cat", "dog")
+    for folder in (tmp_path, tmp_path.parent):
+        monkeypatch.chdir(folder)
+        for use in (read_spec, lambda data: Classifier(data, "cpu")):
+            with pytest.raises(ModelError, match="second file; give its path instead of its bytes"):
+                use(file.read_bytes())
+    (tmp_path / "w.data").write_bytes(b"abc")
+    with pytest.raises(ModelError, match="cut short"):
+        Classifier(file, "cpu")
+    assert capfd.readouterr().err == ""
+
+
+def test_shapes_that_cannot_be_answered_are_refused() -> None:
+    onnx = pytest.importorskip("onnx")
+    none = onnx.load(TINY)
+    none.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0
+    with pytest.raises(ModelError, match="wanted a batch of 1 or more"):
+        read_spec(none.SerializeToString())
+    for columns in (1, 2):
+        model = onnx.load(DATA / "tiny_known.onnx")
+        (known,) = (one for one in model.graph.output if one.name == "known")
+        for node in model.graph.node:
+            node.output[:] = ["inner" if name == "known" else name for name in node.output]
+        shape = onnx.numpy_helper.from_array(np.array([-1, 1]), "shape")
+        repeats = onnx.numpy_helper.from_array(np.array([1, columns]), "repeats")
+        model.graph.initializer.extend([shape, repeats])
+        make = onnx.helper.make_node
+        model.graph.node.append(make("Reshape", ["inner", "shape"], ["upright"]))
+        model.graph.node.append(make("Tile", ["upright", "repeats"], ["known"]))
+        known.type.tensor_type.shape.dim.add().dim_value = columns
+        if columns == 1:
+            assert read_spec(model.SerializeToString()).labels == ("cat", "dog")
+            continue
+        with pytest.raises(ModelError, match=r"wanted the output known \['N'\] or \['N', 1\]"):
+            read_spec(model.SerializeToString())
 
 
 ELEMENTS = {1: "float", 7: "int64", 10: "float16", 11: "double"}

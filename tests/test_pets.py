@@ -9,6 +9,7 @@ import io
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from catdog_edge.errors import DataError
+from catdog_edge.training import pets
 from catdog_edge.training.data import open_dataset
 
 pytestmark = pytest.mark.train
@@ -97,6 +99,17 @@ def test_fetched_once_and_labelled_by_species(served: list[str], tmp_path: Path)
     assert again.items == open_dataset("oxford-pets").items == dataset.items
     assert len(served) == requests
     assert Path(dataset.source).is_relative_to(tmp_path / "cache")
+
+
+def test_those_that_start_together_fetch_once(
+    served: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched, fetch = [], pets._fetch
+    monkeypatch.setattr(pets, "_fetch", lambda base: (fetched.append(base), fetch(base)))
+    with ThreadPoolExecutor(4) as pool:
+        sets = list(pool.map(open_dataset, ["oxford-pets"] * 4))
+    assert [len(dataset.items) for dataset in sets] == [120] * 4
+    assert len(fetched) == 1
 
 
 def test_no_network_is_one_line(served: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

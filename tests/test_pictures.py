@@ -140,6 +140,39 @@ def test_transparent_lies_on_white(kind: str) -> None:
     assert (decode_picture(data)[:20, :30] == 255).all()
 
 
+@avif
+@pytest.mark.parametrize("depth", [8, 10, 12])
+def test_avif_of_more_bits_with_alpha(depth: int) -> None:
+    four = np.array(see_through())[..., [2, 1, 0, 3]].astype(np.uint16) << (depth - 8)
+    four[..., 3] |= 2 ** (depth - 8) - 1  # 255 of 255 is all bits
+    stored = four.astype(np.uint8 if depth == 8 else np.uint16)
+    done, data = cv2.imencode(".avif", stored, [cv2.IMWRITE_AVIF_DEPTH, depth])
+    assert done
+    off = np.abs(decode_picture(data.tobytes()) - seen(encode(see_through(), "PNG")).astype(int))
+    for top, left in ((4, 4), (4, 34), (24, 4), (24, 34)):  # the quarters without their edges
+        assert off[top : top + 12, left : left + 22].max() <= 6
+
+
+@pytest.mark.parametrize("white", [15, 100, 255, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", [2, 3, 5, 6])
+def test_any_white_of_a_pnm_is_white(kind: int, white: int) -> None:
+    eight = np.array(photo(24, 32)) if kind in (3, 6) else np.array(photo(24, 32).convert("L"))
+    levels = np.round(eight / 255 * white).astype(int)
+    head = b"P%d\n# made by hand\n32 24\n%d\n" % (kind, white)
+    words = b" ".join(b"%d" % level for level in levels.ravel())
+    binary = levels.astype(np.uint8 if white < 256 else ">u2").tobytes()
+    frame = decode_picture(head + (words if kind < 4 else binary))
+    expected = np.atleast_3d(levels * (255 / white))[..., ::-1]
+    assert np.abs(frame - expected).max() <= 1
+
+
+def test_a_white_that_cannot_be_is_refused() -> None:
+    for white in (b"0", b"65536"):
+        assert "white is" in reason(b"P5\n2 2\n" + white + b"\n" + bytes(8))
+    assert "truncated" in reason(b"P2\n2 2\n")
+    assert (decode_picture(b"P1\n2 2\n1 0 0 1\n")[..., 0] == [[0, 255], [255, 0]]).all()
+
+
 def tiff(
     pixels: np.ndarray,
     photometric: int,

@@ -19,6 +19,7 @@ cv2 = pytest.importorskip("cv2")
 
 from catdog_edge.annotate import COLOURS, GREY, draw
 from catdog_edge.cli import MOST_THREADS, main
+from catdog_edge.predict import listed_names
 from catdog_edge.spec import Prediction
 from catdog_edge.threads import MOST
 
@@ -94,6 +95,30 @@ def test_a_list_on_standard_input(album: Path) -> None:
     empty = predict("-", input="")
     assert empty.exit_code == 1
     assert "standard input" in empty.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig"])
+def test_a_list_with_a_byte_order_mark(encoding: str) -> None:
+    """As PowerShell's `>` and editors of Windows write it."""
+    names = "a.png\r\nbelow/\u732b.png\r\n"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    assert listed_names((mark + names).encode(encoding)) == ["a.png", "below/\u732b.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "the current"), (["0.png"], "the current"), (["/0.png", "--save", "x"], "the current")],
+)
+def test_a_current_folder_that_was_deleted_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = predict(*arguments)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith(f"catdog-edge: {said} folder is not there")
 
 
 def test_the_table_is_for_people(album: Path) -> None:
@@ -243,7 +268,45 @@ def test_names_that_the_output_cannot_say(album: Path, encoding: str) -> None:
     assert [document["file"] for document in documents] == [*names, "\ufffd.png"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a shell and /dev/full")
+needs_full = pytest.mark.skipif(
+    not Path("/dev/full").is_char_device(), reason="needs a shell and /dev/full"
+)
+
+
+@needs_full
+def test_a_full_standard_error_costs_no_answer(album: Path) -> None:
+    done = command("a.png", "--json", shell_end="2>/dev/full")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["label"] == "cat"
+    assert command("nowhere.png", shell_end="2>/dev/full").returncode == 1
+
+
+@needs_full
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_a_version_that_cannot_be_printed_is_one_line(option: str) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - it is no file
+        done = subprocess.run(
+            [sys.executable, "-m", "catdog_edge", option],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("catdog-edge: standard output cannot be written: ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_a_standard_input_that_cannot_be_read_is_one_line(album: Path) -> None:
+    done = command("-", shell_end="0>x")
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("catdog-edge: standard input cannot be read: ")
+
+
+@needs_full
 @pytest.mark.parametrize(
     ("end", "said"),
     [(">/dev/full", b"standard output cannot be written"), (">&-", b"standard output is closed")],

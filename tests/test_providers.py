@@ -58,6 +58,12 @@ def test_what_is_no_provider_is_a_value_error(asked: object) -> None:
         Classifier(TINY, provider=asked)  # type: ignore[arg-type]
 
 
+def test_a_front_for_remote_services_is_no_provider() -> None:
+    for asked in ("AzureExecutionProvider", ["AzureExecutionProvider", "cpu"]):
+        with pytest.raises(ProviderError, match=r"runs no model.*or take the provider cpu"):
+            Classifier(TINY, provider=asked)
+
+
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "coreml", "openvino"])
 def test_asked_for_by_name_it_runs_or_says_why_not(name: str) -> None:
     try:

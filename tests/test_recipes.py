@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytest.importorskip("yaml", reason="training needs pyyaml; install [train]")
 pytestmark = pytest.mark.train
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from catdog_edge.cli import RECIPES as OFFERED
 from catdog_edge.cli import main
 from catdog_edge.errors import CatdogError
+from catdog_edge.training.optimizers import make_optimizer
 from catdog_edge.training.recipe_files import recipe
 from catdog_edge.training.recipes import RECIPES
 
@@ -124,6 +127,39 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, text: str, reason:
     assert reason in answer.stderr
     assert "bad" in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2024-13-45", "!!int abc", "!!bool abc", "!!timestamp abc", "!!float ''",
+        pytest.param("7" * 401, id="401 digits"), pytest.param("7" * 5001, id="5001 digits"),
+        pytest.param("0x" + "f" * 5000, id="5000 hexadecimal digits"),
+        pytest.param("[0x" + "f" * 5000 + "]", id="a list of them"),
+        pytest.param("[" * 3000, id="3000 brackets"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["lr", "stages"])
+def test_nonsense_of_any_kind_is_one_line(tmp_path: Path, name: str, value: str) -> None:
+    document = {
+        "optimizer": "sgd",
+        "lr": "0.1",
+        "batch_size": "8",
+        "epochs": "5",
+        "augment": "none",
+    }
+    document[name] = value
+    file = tmp_path / "bad.yaml"
+    file.write_text("".join(f"{key}: {text}\n" for key, text in document.items()))
+    with pytest.raises(CatdogError, match=r"bad\.yaml") as caught:
+        recipe(str(file))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(file)) + 300
+
+
+def test_sgd_without_momentum_is_an_optimizer() -> None:
+    plain = replace(recipe("finetune"), momentum=0.0)
+    assert make_optimizer(torch.nn.Linear(2, 2), plain, 0.1).defaults["nesterov"] is False
 
 
 def test_an_absent_file_and_an_unknown_name(tmp_path: Path) -> None:

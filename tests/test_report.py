@@ -44,6 +44,11 @@ def test_a_noisy_run_says_so_first(doc):
     assert "**Noisy run:**" in report.markdown(noisy)
 
 
+def test_a_row_without_a_cold_start_says_why(doc):
+    failed = {**doc, "no_cold_start": [{"row": "model", "reason": "model: no memory left"}]}
+    assert "No cold start: model: no memory left" in report.markdown(failed)
+
+
 def test_gates_are_told_with_their_rows(doc):
     gate = {"gate": "max-ratio", "row": "model", "limit": 0.2, "value": 0.4, "met": False}
     gated = {**doc, "gates": [{**gate, "says": "takes 0.4 times PyTorch's time, allowed 0.2"}]}
@@ -60,6 +65,7 @@ def test_the_csv_has_a_line_per_row_and_no_empty_figures(doc):
     assert float(static["p95_ms"]) == given["latency"]["p95_ms"]
     assert float(static["session_ms"]) == given["stages_ms"]["session"]
     assert float(static["agreement"]) == given["answers"]["agreement"]
+    assert static["precision"] == given["precision"]
     assert all(static[name] for name in report.COLUMNS if name != "variant")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -26,6 +27,7 @@ from catdog_edge import CameraError
 from catdog_edge.classifier import SPIN, Classifier
 from catdog_edge.events import Event
 from catdog_edge.outputs import JsonLines, Snapshots
+from catdog_edge.recording import Recorder
 from catdog_edge.streaming import StreamOptions, stream
 
 TINY = Path(__file__).parent / "data" / "tiny.onnx"
@@ -156,6 +158,14 @@ def test_a_source_from_the_environment(clip: Path) -> None:
     assert len(done.stdout.splitlines()) == 4
 
 
+def test_no_child_has_the_address_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOOR", "http://porter:s3cr3t@127.0.0.1:9/")
+    camera = StreamOptions(("door=$DOOR",), model=str(TINY), provider="cpu", retries=0)
+    with pytest.raises(CameraError, match="given up"):
+        stream(camera, sys.stdout)
+    assert "DOOR" not in os.environ
+
+
 def test_a_folder_of_pictures(tmp_path: Path) -> None:
     for number, kind in enumerate(["street", "cat", "cat", "cat", "street", "street"]):
         cv2.imwrite(str(tmp_path / f"{number}.png"), clips.drawing(kind, number))
@@ -180,6 +190,40 @@ def test_whoever_reads_the_events_may_stop(clip: Path) -> None:
     assert process.returncode == 0
     assert b"Traceback" not in said
     assert b"Exception" not in said
+
+
+def test_a_name_that_a_terminal_obeys_is_told_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), clips.drawing("cat", 0))
+    (tmp_path / "\x1b]0;mine\x07.png").write_bytes(b"broken")
+    stream(StreamOptions((str(tmp_path),), model=str(TINY), provider="cpu"), sys.stdout)
+    said = capsys.readouterr().err
+    assert r"\x1b]0;mine\x07.png" in said
+    assert "\x1b" not in said
+
+
+def test_messages_do_not_go_to_standard_output_where_there_is_no_other(
+    clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    options = StreamOptions((str(clip),), model=str(TINY), provider="cpu", reject=0.9)
+    stream(dataclasses.replace(options, as_json=True), sys.stdout)
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["schema"] for line in lines] == [1] * 4
+
+
+def test_each_broken_recording_is_told_while_the_others_go_on(clip: Path, tmp_path: Path) -> None:
+    broken = [tmp_path / "b1.avi", tmp_path / "b2.avi"]
+    for path in broken:
+        path.write_bytes(b"nothing")
+    done = run(*(part for path in (*broken, clip) for part in ("--source", path)), *MODEL)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 4
+    said = done.stderr.splitlines()
+    for path in broken:
+        assert f"catdog-edge: {path}: cannot be read as a video" in "\n".join(said[:-1])
+    assert all(line.startswith("catdog-edge: ") for line in said), "nothing from a library"
 
 
 # Bad input.
@@ -323,8 +367,25 @@ def test_snapshots_on_a_full_disk(small_disk: Path) -> None:
     assert cv2.imread(path) is not None
 
 
+def test_a_full_disk_behind_standard_output_takes_nothing_from_the_file(
+    clip: Path, tmp_path: Path
+) -> None:
+    if not Path("/dev/full").is_char_device():
+        pytest.skip("there is no /dev/full here")
+    path = tmp_path / "events.jsonl"
+    arguments = command("--source", clip, *MODEL, "--events", path, "--seconds", "1e10")
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - it is no file
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert len(path.read_text().splitlines()) == 4
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("cannot write standard output: No space left") == 1
+    assert "4 lines could not be written" in done.stderr
+    assert "standard output cannot be written: No space left" in done.stderr.splitlines()[-1]
+
+
 def test_the_command_survives_a_device_that_is_always_full(clip: Path) -> None:
-    if not Path("/dev/full").exists():
+    if not Path("/dev/full").is_char_device():
         pytest.skip("there is no /dev/full here")
     done = run("--source", clip, *MODEL, "--events", "/dev/full")
     assert done.returncode == 0
@@ -346,6 +407,17 @@ def test_snapshots_stay_within_their_room(tmp_path: Path) -> None:
     assert mine.stat().st_size == 100_000, "what is not ours is neither counted nor deleted"
     visits = sorted(int(p.stem.rpartition("-")[2]) for p in ours)
     assert visits == [11, 12, 13, 14, 15], "the oldest went"
+
+
+def test_a_snapshot_larger_than_all_their_room_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = Snapshots(tmp_path, 1000, said.append)
+    for number in range(3):
+        assert folder.write(an_event(number, clips.drawing("cat", 0))) is None
+    assert len(said) == 1
+    assert "more than --keep allows" in said[0]
+    assert folder.trouble.lost == 3
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_snapshots_of_the_command(clip: Path, tmp_path: Path) -> None:
@@ -386,6 +458,26 @@ def test_two_sources_are_recorded_apart(clip: Path, tmp_path: Path) -> None:
     done = run(*sources, *MODEL, "--record", tmp_path / "a.mkv")
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a-door.mkv", "a-yard.mkv"]
+
+
+def test_no_file_is_overwritten_by_an_output(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "day.avi"
+    shutil.copy(clip, path)
+    before = path.read_bytes()
+    options = StreamOptions((str(path),), model=str(TINY), provider="cpu", reject=0.9)
+    stream(dataclasses.replace(options, record=path), sys.stdout)
+    assert path.read_bytes() == before
+    assert (
+        f"{path} is there already; recording to {tmp_path / 'day-2.avi'}" in capsys.readouterr().err
+    )
+    assert (tmp_path / "day-2.avi").stat().st_size > 10_000
+    with pytest.raises(CameraError, match="that is a source"):
+        stream(dataclasses.replace(options, events=path), sys.stdout)
+    assert path.read_bytes() == before
+    Recorder(tmp_path / "empty.mkv", pytest.fail).close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["day-2.avi", "day.avi"]
 
 
 def test_a_window_where_there_is_a_screen(clip: Path) -> None:
@@ -463,6 +555,26 @@ def test_a_signal_while_it_retries(number: signal.Signals) -> None:
     wait_for(process, "retrying")
     _out, said = ends_in_time(process, number)
     assert "s3cr3t" not in said
+
+
+def test_a_signal_while_nobody_reads_the_events(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 512):
+            pass
+    os.set_blocking(writing, True)
+    arguments = command("--source", clip, *MODEL, "--events", path)
+    process = subprocess.Popen(arguments, stdout=writing, stderr=subprocess.PIPE)
+    while not (path.exists() and path.stat().st_size):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_signal_while_standard_input_is_silent() -> None:

@@ -32,6 +32,15 @@ def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, value: st
         choose_threads()
 
 
+def test_a_variable_of_thousands_of_digits_is_one_short_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CATDOG_EDGE_THREADS", "9" * 5000)
+    with pytest.raises(CatdogError, match=r"CATDOG_EDGE_THREADS is '999.*unset") as caught:
+        choose_threads()
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])
 def test_a_wrong_argument_is_a_value_error(value: object) -> None:
     with pytest.raises(ValueError, match="threads must be"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,10 @@ from catdog_edge.spec import squash
 from catdog_edge.training import command, loop
 from catdog_edge.training.checkpoint import load_checkpoint, read_checkpoint
 from catdog_edge.training.models import ARCHITECTURES
+from catdog_edge.training.optimizers import make_optimizer
 from catdog_edge.training.plots import Mistake, save_confusion, save_mistakes
+from catdog_edge.training.recipe_files import recipe
+from catdog_edge.training.runs import Run, newest_unfinished
 from catdog_edge.training.teacher import Teacher
 
 RUN_FILES = {
@@ -245,6 +250,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(here: Path, easy_set: Path) 
         ("train", "--epochs", "0"),
         ("train", "--lr", "0"),
         ("train", "--name", "../elsewhere"),
+        ("train", "--seed", "99999999999999999999"),
         ("train", "--resume", "--epochs", "5"),
         ("train", "stray"),
         ("eval", "stray"),
@@ -484,6 +490,7 @@ def copied(here: Path, trained: Path) -> Path:
         ("labels", "5"), ("split", "[80, 20]"), ("epochs", "many"), ("batch_size", "1"),
         ("lr", "fast"), ("seed", "0.5"), ("precision", "float99"), ("threads", "0"),
         ("threads", "x"), ("teacher", "{file: 3}"), ("recipe", "[]"), ("data", "7"),
+        pytest.param("lr", "7" * 401, id="lr-too-long"), ("seed", "99999999999999999999"),
     ],
 )  # fmt: skip
 def test_an_edited_args_yaml_is_one_line_that_names_the_key(
@@ -514,6 +521,153 @@ def test_a_damaged_last_pt_gives_advice_that_can_be_followed(copied: Path) -> No
     assert "remove that folder" in last_line(call("train", "--resume", "--name", "copy"))
     taken = last_line(call("train", "--data", "sample", "--limit", 40, "--name", "copy"))
     assert "--resume" not in taken
+
+
+def edit(run: Path, **changes: object) -> None:
+    args = yaml.safe_load((run / "args.yaml").read_text())
+    recipe = args["recipe"] | {k: v for k, v in changes.items() if k in args["recipe"]}
+    changes = {k: v for k, v in changes.items() if k not in args["recipe"]}
+    (run / "args.yaml").write_text(yaml.safe_dump({**args, **changes, "recipe": recipe}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": ["dark", "bright"]}, "labels were bright, dark when the run began"),
+        ({"other": "drawn"}, "other was null when the run began"),
+        ({"optimizer": "sgd"}, "optimizer was muon"),
+        ({"weight_decay": 0.5}, "weight_decay was 0.05"),
+    ],
+)
+def test_a_resume_refuses_what_would_be_another_training(
+    copied: Path, changes: dict[str, object], words: str
+) -> None:
+    edit(copied, **changes)
+    assert words in last_line(call("train", "--resume", "--name", "copy"))
+
+
+def test_a_run_of_an_older_version_goes_on_but_not_with_another_optimizer(copied: Path) -> None:
+    document = torch.load(copied / "last.pt", weights_only=True)
+    del document["training"]["recipe"]
+    torch.save(document, copied / "last.pt")
+    assert call("train", "--resume", "--name", "copy").exit_code == 0
+    torch.save(document, copied / "last.pt")
+    for other in ("sgd", "adam"):
+        edit(copied, optimizer=other)
+        assert "of another optimizer" in last_line(call("train", "--resume", "--name", "copy"))
+
+
+def test_adam_is_not_gone_on_with_as_adamw() -> None:
+    groups = [
+        make_optimizer(torch.nn.Linear(2, 2), replace(recipe("classic"), optimizer=name), 0.1)
+        .state_dict()["param_groups"]
+        for name in ("adam", "adamw", "sgd", "muon")
+    ]  # fmt: skip
+    marks = [[[bool(group.get(n)) for n in loop._MARKS] for group in one] for one in groups]
+    assert all(one not in marks[:number] for number, one in enumerate(marks))
+
+
+def test_a_run_that_is_being_trained_is_left_alone(copied: Path) -> None:
+    (copied / "summary.json").unlink()
+    assert newest_unfinished().name == "copy"
+    with Run(copied).held():
+        busy = "copy is being trained by another process"
+        assert busy in last_line(call("train", "--resume"))
+        assert busy in last_line(call("train", "--resume", "--name", "copy"))
+        again = last_line(call("train", "--data", "sample", "--name", "copy"))
+        assert "choose another --name (another process is training it)" in again
+        shutil.copytree(copied, copied.parent / "older")
+        os.utime(copied.parent / "older/last.pt", (0, 0))
+        assert newest_unfinished().name == "older"
+    assert call("train", "--resume", "--name", "copy").exit_code == 0
+
+
+@pytest.mark.parametrize("how", [("train", "--name", "long"), ("train", "--resume")])
+def test_a_run_is_held_until_its_last_file(
+    copied: Path, easy_set: Path, how: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    monkeypatch.setattr(command, "finish", lambda run, *_: held.append(run.busy))
+    (copied / "summary.json").unlink()
+    settings = ("--size", 32, "--epochs", 1, "--precision", "float32", "--data", easy_set)
+    assert call(*how, *(() if "--resume" in how else settings)).exit_code == 0
+    assert held == [True]
+    assert not Run(copied).busy
+
+
+def test_a_killed_process_gives_its_run_back(copied: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from catdog_edge.training.locks import hold\n"
+        "with hold(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(copied)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    assert Run(copied).busy
+    process.kill()
+    process.communicate()
+    assert not Run(copied).busy
+
+
+def test_a_kill_before_the_first_save_leaves_no_run(
+    copied: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "summary.json").unlink()
+    seen = []
+    save = loop.Trainer.save
+
+    def noted(trainer: loop.Trainer) -> None:
+        seen.append((trainer.folder / "args.yaml").exists())
+        save(trainer)
+
+    monkeypatch.setattr(loop.Trainer, "save", noted)
+    assert quick(easy_set, "early", "--size", 32, "--epochs", 1).exit_code == 0
+    assert seen[0] is False
+    # One that an older version left does not stand in the way of others.
+    early = copied.parent / "early"
+    for name in ("last.pt", "summary.json"):
+        (early / name).unlink()
+    os.utime(early / "args.yaml")
+    assert newest_unfinished().name == "copy"
+    shutil.rmtree(copied)
+    assert "early has no last.pt" in last_line(call("train", "--resume"))
+
+
+def test_a_resume_removes_what_a_kill_in_the_middle_of_a_save_has_left(copied: Path) -> None:
+    for name in (".last-ab12_xyz.pt", ".best-ab12_xyz.pt", ".results-ab12_xyz.csv"):
+        (copied / name).write_bytes(b"half")
+    (copied / ".model-ab12_xyz.onnx").write_bytes(b"an export under way")
+    assert call("train", "--resume", "--name", "copy").exit_code == 0
+    assert {file.name for file in copied.iterdir()} == RUN_FILES | {".model-ab12_xyz.onnx"}
+
+
+def test_what_cannot_work_is_told_before_the_pictures_are_read(
+    copied: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the pictures were read")
+
+    def absent(_: str) -> None:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(command, "open_dataset", never)
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
+    (copied / "notes.pt").write_text("hello")
+    cases = {
+        ("--teacher", "nope.pt"): "no checkpoint nope.pt",
+        ("--teacher", copied): f"name {copied / 'best.pt'}",
+        ("--teacher", copied.parent): "name the best.pt of a trained run",
+        ("--teacher", copied / "notes.pt"): "not a checkpoint",
+        ("--other", "nope.zip"): "'nope.zip'; give --other",
+        ("--other", ""): "give --other",
+        ("--name", "copy"): "copy exists already",
+        ("--arch", "efficientnet_lite0", "--pretrained"): "catdog-edge[pretrained]",
+    }
+    for arguments, words in cases.items():
+        assert words in last_line(call("train", "--data", easy_set, *arguments)), arguments
 
 
 def test_frozen_random_features_are_warned_of_and_told(here: Path, easy_set: Path) -> None:

@@ -169,8 +169,8 @@ def augment_camera(pictures: Pixels, generator: np.random.Generator, share: Shar
     faults = generator.random((count, 3))[rows]
     seeds = generator.integers(0, 2**31, count)[rows]
     placed = pictures.copy()
-    for index in np.flatnonzero(far):
-        placed[index] = _far_away(pictures[index], places[index])
+    for number in np.flatnonzero(far):
+        placed[number] = _far_away(pictures[number], places[number])
     changed = augment_default(placed, generator, share)
     for index, (dark, blurred, strength) in enumerate(faults):
         picture = changed[index]
@@ -190,8 +190,8 @@ def _far_away(picture: Pixels, place: Floats) -> Pixels:
     tall, wide = max(1, round(part * height)), max(1, round(part * width))
     small = cv2.resize(picture, (wide, tall), interpolation=cv2.INTER_AREA)
     top, left = int((height - tall + 1) * place[1]), int((width - wide + 1) * place[2])
-    around = (top, height - tall - top, left, width - wide - left)
-    frame = cv2.copyMakeBorder(small, *around, cv2.BORDER_REFLECT)
+    below, right = height - tall - top, width - wide - left
+    frame = cv2.copyMakeBorder(small, top, below, left, right, cv2.BORDER_REFLECT)
     if place[3] < 0.5:
         few = cv2.resize(picture, (4, 4), interpolation=cv2.INTER_AREA)
         if place[4] < 0.5:

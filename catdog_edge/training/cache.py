@@ -35,14 +35,10 @@ import numpy.typing as npt
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.files import write_text
 from catdog_edge.spec import ResizeStep
+from catdog_edge.training import locks
 from catdog_edge.training.sources import Source
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-FORMAT = 2
+FORMAT = 3
 """Raised when pictures are read, resized or stored in another way."""
 
 UNUSED_DAYS = 14
@@ -53,6 +49,22 @@ def cache_root() -> Path:
     """`$CATDOG_CACHE`, or `~/.cache/catdog-edge`."""
     named = os.environ.get("CATDOG_CACHE")
     return Path(named).expanduser().absolute() if named else Path.home() / ".cache/catdog-edge"
+
+
+@contextlib.contextmanager
+def turn_in(folder: Path) -> Iterator[bool]:
+    """Wait until no other process works in a folder of the cache; see `locks.turn`.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            locked = held.enter_context(locks.turn(folder / "lock"))
+        except OSError as error:
+            raise _no_room(folder, error) from error
+        yield locked
 
 
 class Cache:
@@ -81,16 +93,10 @@ class Cache:
         Raises:
             DataError: The cache folder cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stream = (self.folder / "lock").open("a")
-        except OSError as error:
-            raise _no_room(self.folder, error) from error
-        with stream:
-            if fcntl is not None:
+        with turn_in(self.folder) as locked:
+            if locked:
+                # Nobody else writes now, so these are what a killed process has left.
                 with contextlib.suppress(OSError):
-                    fcntl.flock(stream, fcntl.LOCK_EX)
-                    # Nobody else writes now, so these are what a killed process has left.
                     for path in self.folder.glob(".pixels-*.tmp"):
                         path.unlink()
             self._index = self._load()

@@ -5,6 +5,7 @@ Joins the rooms of training; knows nothing of click's options. Words go to stder
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -23,10 +24,10 @@ from catdog_edge.training.data import Dataset, open_dataset, pixels
 from catdog_edge.training.models import architecture
 from catdog_edge.training.norms import with_norms
 from catdog_edge.training.options import TrainOptions, check_batch, check_scales, settled_recipe
-from catdog_edge.training.other_set import OtherSet, open_other_set
+from catdog_edge.training.other_set import OtherSet, check_other, open_other_set
 from catdog_edge.training.overview import save_overview
 from catdog_edge.training.precision import choose_precision, trial_batch
-from catdog_edge.training.pretrained import load_pretrained
+from catdog_edge.training.pretrained import check_pretrained, load_pretrained
 from catdog_edge.training.processors import choose_device, torch_threads
 from catdog_edge.training.progress import Progress, Reading
 from catdog_edge.training.provenance import arguments, git_commit, trained_on
@@ -34,7 +35,7 @@ from catdog_edge.training.ranks import Ranks, ranks, told_once
 from catdog_edge.training.recipe_files import from_dict, recipe
 from catdog_edge.training.recipes import Recipe
 from catdog_edge.training.results import finish
-from catdog_edge.training.runs import ROOT, Run, new_run, newest_unfinished
+from catdog_edge.training.runs import ROOT, Run, check_name, new_run, newest_unfinished
 from catdog_edge.training.stopping import one_line, stop_requests
 from catdog_edge.training.teacher import Teacher, check_teacher_file
 from catdog_edge.training.whereabouts import Whereabouts, again
@@ -51,11 +52,22 @@ def train(options: TrainOptions) -> Run:
     at = Whereabouts()
     with told_once(), one_line(at.words):
         device = choose_device(options.device)
-        with ranks(device) as me, torch_threads(_share(me)) as threads:
-            return _train(options, me.own_device(device), threads, me, at)
+        with (
+            ranks(device) as me,
+            torch_threads(_share(me)) as threads,
+            contextlib.ExitStack() as held,
+        ):
+            return _train(options, me.own_device(device), threads, me, at, held)
 
 
-def _train(options: TrainOptions, device: str, threads: int, me: Ranks, at: Whereabouts) -> Run:
+def _train(
+    options: TrainOptions,
+    device: str,
+    threads: int,
+    me: Ranks,
+    at: Whereabouts,
+    held: contextlib.ExitStack,
+) -> Run:
     with me.together():
         arch = architecture(options.arch)
         chosen = settled_recipe(options)
@@ -65,7 +77,13 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks, at: Wher
                 f"{arch.name} takes pictures of {arch.size} x {arch.size} alone; leave out --size"
             )
         check_batch(chosen.batch_size, me)
+        # What can be known before the pictures are read, which may take hours.
+        if me.first:
+            check_name(options.name)
+        if chosen.pretrained:
+            check_pretrained(arch.name)
         check_teacher_file(options.teacher)
+        check_other(options.other)
     if chosen.freeze and not chosen.pretrained:
         warn("--freeze without --pretrained keeps the features as they are drawn at random")
     steps = squash(size, size)
@@ -123,7 +141,7 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks, at: Wher
         precision=precision,
         device=device,
     )
-    spec = spec.replace(trained_on=trained_on(dataset, plan, teacher, others))
+    spec = spec.replace(trained_on=trained_on(dataset, plan, teacher, others, options.split))
     trainer = _trainer(dataset, spec, plan, network, teacher, others, me)
     # The others write nothing, but name the folder in what they say.
     folder = Path()
@@ -132,9 +150,11 @@ def _train(options: TrainOptions, device: str, threads: int, me: Ranks, at: Wher
             run = new_run(options.name, f"{Path(dataset.source).stem}-{arch.name}")
             trainer.folder = folder = run.folder
             try:
+                held.enter_context(run.held())
                 dataset.write_split_csv(run.split_csv)
-                run.write_args(arguments(dataset, options, plan, threads, teacher, me))
                 trainer.save()
+                # Last: with it the folder is a run, and can be gone on with.
+                run.write_args(arguments(dataset, options, plan, threads, teacher, me))
             except BaseException:
                 # A folder that nothing can go on from would only be in the way.
                 shutil.rmtree(folder, ignore_errors=True)
@@ -203,7 +223,8 @@ def resume(name: str | None, device: str) -> Run:
         device: Where to train; the result is the same figures only on the same device.
 
     Raises:
-        CatdogError: There is no such run, or nothing is left to do, or see `train`.
+        CatdogError: There is no such run, nothing is left to do, another process is training
+            it, its `args.yaml` was changed in what must stay, or see `train`.
     """
     at = Whereabouts()
     with told_once(), one_line(at.words):
@@ -215,8 +236,16 @@ def resume(name: str | None, device: str) -> Run:
                 "with: catdog-edge train"
             )
         device = choose_device(args["device"] if device.strip().lower() == "auto" else device)
-        with ranks(device) as me, torch_threads(args.get("threads") if me.alone else _share(me)):
+        with (
+            ranks(device) as me,
+            torch_threads(args.get("threads") if me.alone else _share(me)),
+            contextlib.ExitStack() as held,
+        ):
             at.reached(run, me)
+            # All have joined, so all have chosen this run: now it may be held.
+            with me.together():
+                if me.first:
+                    held.enter_context(run.held())
             return _resume(run, args, me.own_device(device), me, at)
 
 
@@ -232,7 +261,11 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks, at: Whereabo
                 f"{run.last} is damaged, or of another version, and cannot be gone on with; start "
                 f"again with: catdog-edge train{kept}"
             ) from error
+        if (args.get("other") is None) != (spec.rejection is None):
+            raise _changed(run, f"other was {'a path or drawn' if spec.rejection else 'null'}")
         dataset = run.dataset(progress=Reading() if me.first else None)
+        if dataset.labels != spec.labels:
+            raise _changed(run, f"labels were {', '.join(spec.labels)}")
         others = open_other_set(args.get("other"), spec.resize, Reading() if me.first else None)
     plan = loop.Plan(
         recipe=chosen,
@@ -265,6 +298,13 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks, at: Whereabo
     else:
         say(f"train: at epoch {trainer.epoch + 1}, step {trainer.step + 1}")
     return _fit(run, dataset, trainer, others, me, at)
+
+
+def _changed(run: Run, what: str) -> CatdogError:
+    return CatdogError(
+        f"{run.folder / 'args.yaml'}: {what} when the run began; put that back, or start again "
+        "with: catdog-edge train"
+    )
 
 
 def _recipe_of(run: Run, args: dict[str, Any]) -> Recipe:

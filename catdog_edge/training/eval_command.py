@@ -13,6 +13,7 @@ from catdog_edge.training.other_set import drawings, open_other_set
 from catdog_edge.training.progress import Reading
 from catdog_edge.training.rejection import RejectionReport, report
 from catdog_edge.training.runs import newest_run, run_of
+from catdog_edge.training.splits import split_of
 from catdog_edge.training.words import say, source_name
 
 
@@ -57,7 +58,9 @@ def evaluate_weights(weights: Path | None, data: str | None, other: str | None) 
     path = weights or newest_run().weights
     model = Weights(path)
     if data is not None or run is None:
-        dataset = open_dataset(data, progress=Reading())
+        # Split as it was for the training: no picture of that becomes one of the test.
+        split = split_of(model.spec.trained_on)
+        dataset = open_dataset(data, split=split, progress=Reading())
     else:
         dataset = run.dataset(progress=Reading())
     check_labels(model.spec, dataset.labels, path, dataset.source)

@@ -4,7 +4,8 @@ Sees names and, for the Kaggle layout, the text of a table; never a pixel. The l
 order in which they are tried:
 
 1. a table beside the pictures: a CSV with a column of images and one of labels (`tables`);
-2. class folders, `train/ val/ test/` above them or not;
+2. class folders, `train/ val/ test/` above them or not; an annotation beside each picture
+   (`.xml`, `.txt`, `.json`, ...) does no harm;
 3. name-prefixed files: `cat.0.jpg`, `dog_17.png`.
 """
 
@@ -23,6 +24,10 @@ from catdog_edge.training.tables import table_layout
 
 _PREFIX = re.compile(r"^(.*?[^\W\d_].*?)[\W_]*\(?\d[\d\W_]*$")
 """`cat.0`, `dog_17`, `american_bulldog_100`, `cat (3)`: what stands before the last number."""
+
+
+_BESIDE = frozenset((".aae", ".csv", ".json", ".txt", ".xml", ".xmp", ".yaml", ".yml"))
+"""Endings of what tools put beside pictures: annotations, edits, notes."""
 
 
 def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
@@ -101,7 +106,7 @@ def _folders(source: Source, base: tuple[str, ...], pictures: Sequence[str]) -> 
     candidates = []
     loose = 0
     folders = {parts[0] for parts in inside if len(parts) > 1}
-    for name in source.entries:
+    for name in _meant(source):
         parts = name.split("/")[depth:]
         if len(parts) > 1 and parts[0] in folders:
             candidates.append(Candidate(name, parts[0]))
@@ -109,6 +114,11 @@ def _folders(source: Source, base: tuple[str, ...], pictures: Sequence[str]) -> 
             loose += is_picture(name)
     notes = [f"{loose:,} pictures lie beside the class folders and are left out"] if loose else []
     return Layout("a folder per class", tuple(candidates), ordered(folders), (), tuple(notes))
+
+
+def _meant(source: Source) -> list[str]:
+    """The files that are meant to be pictures, whatever most of their endings say."""
+    return [name for name in source.entries if PurePosixPath(name).suffix.lower() not in _BESIDE]
 
 
 def _has_classes(names: Sequence[Sequence[str]]) -> bool:
@@ -121,7 +131,7 @@ def _split_folders(source: Source, depth: int, splits: set[str]) -> Layout:
     candidates = []
     skipped = []
     others: set[str] = set()
-    for name in source.entries:
+    for name in _meant(source):
         parts = name.split("/")[depth:]
         if len(parts) < 2 or parts[0] not in splits:
             if len(parts) > 1 and is_picture(name):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -194,6 +195,7 @@ class Trainer:
             "averaged": self.averaged.state_dict() if self.averaged is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "rows": [dataclasses.asdict(row) for row in self.rows],
+            "recipe": self.plan.recipe.to_dict(),
             **{name: getattr(self, name) for name in _COUNTERS},
         }
         save_checkpoint(self.folder / "last.pt", self._kept_weights(), self.spec, training)
@@ -212,6 +214,7 @@ class Trainer:
         if training is None:
             raise CatdogError(f"{path} holds no training state; only last.pt can be resumed")
         try:
+            self._check_recipe(training, path)
             self.network.load_state_dict(training["network"])
             if self.averaged is not None:
                 # A file of an older version has the averaged weights in one place only.
@@ -221,10 +224,24 @@ class Trainer:
             for name in _COUNTERS:
                 setattr(self, name, training[name])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise CatdogError(
-                f"{path} does not fit the recipe in args.yaml beside it; put back what was "
-                "changed there, or start again with: catdog-edge train"
-            ) from error
+            raise _misfit(path) from error
+
+    def _check_recipe(self, training: dict[str, Any], path: Path) -> None:
+        """Refuse a state that another optimiser left, or the same one with other values."""
+        if "recipe" in training:
+            recipe = self.plan.recipe.to_dict()
+            changed = [name for name in _KEPT if training["recipe"][name] != recipe[name]]
+            if changed:
+                raise _misfit(path, f" ({changed[0]} was {training['recipe'][changed[0]]})")
+        # A file of an older version does not say it; the groups of one optimiser have marks
+        # that those of another lack.
+        own = self.optimizer.state_dict()["param_groups"]
+        marks = [
+            [[bool(group.get(name)) for name in _MARKS] for group in groups]
+            for groups in (own, training["optimizer"]["param_groups"])
+        ]
+        if marks[0] != marks[1]:
+            raise _misfit(path, " (it is of another optimizer)")
 
     def _run_epoch(self, stop: Callable[[], bool], on_step: Callable[[StepReport], None]) -> bool:
         self.network.train()
@@ -388,6 +405,19 @@ class Trainer:
             kept = folded(kept)
         return dict(kept.state_dict())
 
+
+def _misfit(path: Path, what: str = "") -> CatdogError:
+    return CatdogError(
+        f"{path} does not fit the recipe in args.yaml beside it{what}; put back what was "
+        "changed there, or start again with: catdog-edge train"
+    )
+
+
+_KEPT = ("optimizer", "momentum", "weight_decay")
+"""Of a recipe: what the optimiser's state holds, and would win over without a word."""
+
+_MARKS = ("orthogonal", "nesterov", "betas", "decoupled_weight_decay")
+"""What tells the parameter groups of Muon, SGD, Adam and AdamW apart."""
 
 _COUNTERS = ("epoch", "step", "seen", "correct", "loss_sum", "seconds")
 

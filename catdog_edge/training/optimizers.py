@@ -42,7 +42,8 @@ def make_optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim
     for group in groups:
         del group["orthogonal"]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=True)
+        momentum = recipe.momentum
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=lr)
     return torch.optim.Adam(groups, lr=lr)

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.training.data import Dataset, open_others, pixels
 from catdog_edge.training.listing import Split
 from catdog_edge.training.others import Others, draw_nothing
 from catdog_edge.training.reading import Progress
+from catdog_edge.training.sources import PETS, SAMPLE
 from catdog_edge.training.words import describe
 
 DRAWN = "drawn"
@@ -68,6 +70,21 @@ def drawings(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> npt.NDArray[n
             for number in range(DRAWN_PICTURES)
         ]
     )
+
+
+def check_other(source: str | None) -> None:
+    """Refuse what `--other` cannot be before any picture is read.
+
+    Raises:
+        DataError: There is no such folder or zip.
+    """
+    if source in (None, DRAWN, SAMPLE, PETS):
+        return
+    if not source or not Path(source).expanduser().exists():
+        raise DataError(
+            f"there is no folder or zip {source!r}; give --other a folder of pictures, a .zip, or "
+            f"{DRAWN!r}"
+        )
 
 
 def open_other_set(

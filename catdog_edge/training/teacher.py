@@ -23,13 +23,21 @@ def check_teacher_file(path: Path | None) -> None:
     """Refuse what `--teacher` cannot be before any picture is read.
 
     Raises:
-        ModelError: It is an exported file.
+        ModelError: It is an exported file or a folder, there is no such file, or it is no
+            checkpoint.
     """
-    if path is not None and path.suffix.lower() in (".onnx", ".ort"):
+    if path is None:
+        return
+    if path.suffix.lower() in (".onnx", ".ort"):
         raise ModelError(
             f"--teacher {path}: an exported file cannot teach, a .pt is wanted; name the best.pt "
             "that it was exported from"
         )
+    if path.is_dir():
+        best = path / "best.pt"
+        inside = f"name {best}" if best.is_file() else "name the best.pt of a trained run"
+        raise ModelError(f"--teacher {path} is a folder, a .pt is wanted; {inside}")
+    load_checkpoint(path)
 
 
 class Teacher:
