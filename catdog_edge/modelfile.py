@@ -31,6 +31,7 @@ ZOO = Path(__file__).parent / "zoo"
 INPUT = "frames"
 PROBABILITIES = "probabilities"
 KNOWN = "known"
+LOGITS = "logits"
 
 
 NO_MEMORY = re.compile(

@@ -16,12 +16,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from catdog_edge.errors import ModelError
-from catdog_edge.modelfile import INPUT, KNOWN, PROBABILITIES
+from catdog_edge.modelfile import INPUT, KNOWN, LOGITS, PROBABILITIES
 from catdog_edge.spec import Layout, ModelSpec, Normalization
 from exporters.graph import Constants, attribute, put, readers, rename, set_attribute, tidy
 
 FRAMES = INPUT
-LOGITS = "logits"
 EVERY_LOGIT = "logits.every"
 """The classes' logits and, last, that of everything else: of a network that knows others."""
 

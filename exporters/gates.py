@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catdog_edge.modelfile import KNOWN
+from catdog_edge.modelfile import KNOWN, LOGITS
 from catdog_edge.spec import ModelSpec
 from catdog_edge.threads import choose_threads
-from exporters.front import LOGITS
 from exporters.interface import (
     answer_name,
     check_graph,

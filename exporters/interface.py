@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from catdog_edge.errors import GateError, ModelError
-from catdog_edge.modelfile import KNOWN, PROBABILITIES
+from catdog_edge.modelfile import KNOWN, LOGITS, PROBABILITIES
 from catdog_edge.spec import ModelSpec
-from exporters.front import LOGITS
 
 
 def answer_name(outputs: Sequence[Any]) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from catdog_edge.modelfile import LOGITS
 from exporters import graph
-from exporters.front import LOGITS
 from exporters.session import Answers, Pictures, ask, open_session
 from exporters.static import Calibrated, Scheme, quantize
 from exporters.verify import Verification

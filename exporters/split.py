@@ -14,7 +14,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from catdog_edge.errors import ModelError
-from exporters.front import EVERY_LOGIT, FRAMES, LOGITS
+from catdog_edge.modelfile import LOGITS
+from exporters.front import EVERY_LOGIT, FRAMES
 from exporters.graph import Constants, maker, put, readers, rename, set_attribute, tidy
 
 ZERO_POINT, SCALE = "frames.zero_point", "frames.scale"

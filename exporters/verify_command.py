@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import ModelError
-from catdog_edge.modelfile import KNOWN, find_model
+from catdog_edge.modelfile import KNOWN, LOGITS, find_model
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.runs import run_of
 from catdog_edge.training.words import say
 from exporters.flips import save_flip_sheet, write_flips
-from exporters.front import LOGITS
 from exporters.gates import FP32_BATCH, check
 from exporters.info import read_spec_file
 from exporters.interface import answer_name, has_logits, knows_others
