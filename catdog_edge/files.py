@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import itertools
 import os
 import sys
 import tempfile
@@ -76,6 +77,40 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
     for leftover in target.parent.glob(pattern):
         with contextlib.suppress(OSError):
             leftover.unlink()
+
+
+LONGEST = 255
+"""Bytes that a file's name may have on common file systems."""
+
+
+def take_free_name(folder: Path, stem: str, ending: str) -> tuple[Path, int]:
+    """Take a name that no file has, by making it, empty: nobody's file is overwritten.
+
+    Args:
+        folder: Where the file is to be.
+        stem: Shortened where the whole name would be too long.
+        ending: With its dot.
+
+    Returns:
+        `STEM.ENDING`, or where that is taken `STEM-2.ENDING` and so on; and the number, from 1.
+
+    Raises:
+        CatdogError: The file cannot be made.
+    """
+    for number in itertools.count(1):
+        tail = ending if number == 1 else f"-{number}{ending}"
+        short = stem
+        while len(os.fsencode(short + tail)) > LONGEST:
+            short = short[:-1]
+        target = folder / f"{short}{tail}"
+        try:
+            target.open("xb").close()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise cannot_write(target, error) from error
+        return target, number
+    raise AssertionError("there are endlessly many numbers")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import glob
-import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ import cv2
 from catdog_edge import annotate
 from catdog_edge.classifier import Classifier
 from catdog_edge.errors import FOLDER_GONE, CatdogError, PictureError
-from catdog_edge.files import cannot_write, written_whole
+from catdog_edge.files import cannot_write, take_free_name, written_whole
 from catdog_edge.pictures import is_picture, read_picture
 from catdog_edge.plain import plain
 from catdog_edge.preprocess import Frame
@@ -27,9 +26,6 @@ from catdog_edge.spec import Prediction
 
 BAR = 10
 """Characters of a full bar in the table."""
-
-LONGEST = 255
-"""Bytes of the longest name of a file that common file systems take."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +238,7 @@ def _save(file: Path, drawn: Frame, folder: Path) -> tuple[Path, int]:
     coded, data = cv2.imencode(ending, drawn)
     if not coded:
         raise CatdogError(f"cannot write a copy: OpenCV has no writer for {ending}")
-    target, number = _free(folder, file.stem, ending)
+    target, number = take_free_name(folder, file.stem, ending)
     try:
         with written_whole(target) as temporary:
             temporary.write_bytes(data.tobytes())
@@ -250,24 +246,6 @@ def _save(file: Path, drawn: Frame, folder: Path) -> tuple[Path, int]:
         target.unlink(missing_ok=True)  # what held the name
         raise
     return target, number
-
-
-def _free(folder: Path, stem: str, ending: str) -> tuple[Path, int]:
-    """Take a name that no file has, by making it: nobody's file is overwritten."""
-    for number in itertools.count(1):
-        tail = ending if number == 1 else f"-{number}{ending}"
-        short = stem
-        while len(os.fsencode(short + tail)) > LONGEST:
-            short = short[:-1]
-        target = folder / f"{short}{tail}"
-        try:
-            target.open("xb").close()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise cannot_write(target, error) from error
-        return target, number
-    raise AssertionError("there are endlessly many numbers")
 
 
 def _text(path: Path) -> str:

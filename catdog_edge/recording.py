@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ import numpy.typing as npt
 from catdog_edge.camera import Frame
 from catdog_edge.errors import CatdogError
 from catdog_edge.events import View
-from catdog_edge.files import cannot_write
+from catdog_edge.files import take_free_name
 from catdog_edge.outputs import Say, Trouble
 from catdog_edge.spec import NEITHER
 
@@ -106,7 +105,7 @@ class Recorder:
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise CatdogError(f"{path}: there is no folder {path.parent} to write into; make it")
         self.trouble = Trouble("frames", say)
-        self._path = _taken(path)
+        self._path, _number = take_free_name(path.parent, path.stem, path.suffix)
         if self._path != path:
             say(f"{path} is there already; recording to {self._path}")
         self._held: list[tuple[float, Image]] = []
@@ -174,21 +173,6 @@ class Recorder:
             self._writer.write(image)
             self._due -= 1.0
         self.trouble.done()
-
-
-def _taken(path: Path) -> Path:
-    """A name that no file has, by making it: nobody's file is overwritten."""
-    for number in itertools.count(1):
-        tail = "" if number == 1 else f"-{number}"
-        target = path.with_name(f"{path.stem}{tail}{path.suffix}")
-        try:
-            target.open("xb").close()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise cannot_write(target, error) from error
-        return target
-    raise AssertionError("there are endlessly many numbers")
 
 
 class Window:

@@ -377,7 +377,7 @@ def test_a_copy_that_cannot_be_written_does_not_stop_the_rest(
     album: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (album / "out").mkdir()
-    monkeypatch.setattr("catdog_edge.predict.LONGEST", 10_000)
+    monkeypatch.setattr("catdog_edge.files.LONGEST", 10_000)
     paint(album / "y.png", RED).rename("a" * 251 + ".png")
     (album / "out" / ("a" * 251 + ".png")).touch()  # with a number the name is too long
     done = predict("a" * 251 + ".png", "a.png", "--save", "out", "--json")
