@@ -14,6 +14,7 @@ import io
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
 from catdog_edge.spec import ModelSpec
-from catdog_edge.training.allocator import keep_freed_memory
+from catdog_edge.training.allocator import kept_freed_memory
 from catdog_edge.training.batches import Batch, batches, steps_per_epoch
 from catdog_edge.training.checkpoint import read_checkpoint, save_checkpoint
 from catdog_edge.training.inference import logits, softmax, to_input
@@ -119,8 +120,6 @@ class Trainer:
         others: Others | None = None,
     ) -> None:
         self.device = torch.device(plan.device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
         if plan.recipe.norms == "folded":
             network = with_norms(network)
         if plan.recipe.freeze:
@@ -177,7 +176,9 @@ class Trainer:
             CatdogError: The loss is not finite any more, or a file cannot be written.
         """
         while not self.finished:
-            if not self._run_epoch(stop, on_step):
+            with kept_freed_memory() if self.device.type == "cpu" else nullcontext():
+                whole = self._run_epoch(stop, on_step)
+            if not whole:
                 self.save()
                 return False
             row = self._close_epoch()
