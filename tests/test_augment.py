@@ -5,6 +5,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
+from catdog_edge.training import augment as augmenting
 from catdog_edge.training.augment import _far_away, augment
 
 SIDE = 48
@@ -115,16 +116,32 @@ def test_default_faults_come_as_often_as_it_says() -> None:
     assert (rough > 0.5).mean() == pytest.approx(0.2, abs=0.03)
 
 
-def test_camera_has_dark_pictures_and_far_ones_as_often_as_it_says() -> None:
+def test_camera_has_dark_far_and_blurred_pictures_as_often_as_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     flat = np.full((2000, 24, 24, 3), 128, np.uint8)
     made = augment(flat, "camera", np.random.default_rng(4))
     assert (made.mean((1, 2, 3)) < 66).mean() == pytest.approx(0.1, abs=0.02)
-    # A dot in the middle of a wide picture: far away it is small, and often in the corner.
-    dot = np.zeros((2000, 60, 60, 3), np.uint8)
+    # Far away and out of focus are counted where they happen: framing and light hide them.
+    counts = dict.fromkeys(("far", "blurred"), 0)
+    blur = cv2.GaussianBlur
+
+    def far_away(picture: np.ndarray, place: np.ndarray) -> np.ndarray:
+        counts["far"] += 1
+        return _far_away(picture, place)
+
+    def blurred(picture: np.ndarray, size: tuple[int, int], sigma: float, **more: object) -> object:
+        counts["blurred"] += size == (0, 0)
+        return blur(picture, size, sigma, **more)
+
+    monkeypatch.setattr(augmenting, "_far_away", far_away)
+    monkeypatch.setattr(cv2, "GaussianBlur", blurred)
+    augment(flat, "camera", np.random.default_rng(5))
+    assert counts["far"] / 2000 == pytest.approx(0.125, abs=0.02)
+    assert counts["blurred"] / 2000 == pytest.approx(0.1, abs=0.02)
+    monkeypatch.undo()
+    dot = np.zeros((1, 60, 60, 3), np.uint8)
     dot[:, 15:45, 15:45] = 255
-    near = augment(dot, "default", np.random.default_rng(4)).astype(float).mean((1, 2, 3))
-    far = augment(dot, "camera", np.random.default_rng(4)).astype(float).mean((1, 2, 3))
-    assert far.std() > near.std()
     for place in np.random.default_rng(0).random((200, 5)):
         framed = _far_away(dot[0], place)
         assert framed.shape == dot[0].shape

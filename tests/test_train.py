@@ -29,6 +29,7 @@ from catdog_edge.cli import main
 from catdog_edge.spec import squash
 from catdog_edge.training import command, loop
 from catdog_edge.training.checkpoint import load_checkpoint, read_checkpoint
+from catdog_edge.training.data import open_dataset
 from catdog_edge.training.models import ARCHITECTURES
 from catdog_edge.training.optimizers import make_optimizer
 from catdog_edge.training.plots import Mistake, save_confusion, save_mistakes
@@ -342,6 +343,17 @@ def test_a_detailed_recipe_shows_the_teacher_more(
     _, spec = load_checkpoint(here / "runs/sharp/best.pt")
     assert spec.size == (64, 64)
     assert spec.resize == squash(64, 64)
+
+
+def test_data_named_again_is_split_as_for_the_training(here: Path, easy_set: Path) -> None:
+    assert quick(easy_set, "wide", "--split", "60/20/20", "--epochs", 1).exit_code == 0
+    whole = open_dataset(easy_set, split=(60, 20, 20))
+    weights = here / "moved.pt"  # away from the run that knows
+    weights.write_bytes((here / "runs/wide/best.pt").read_bytes())
+    told = call("eval", "--weights", weights, "--data", easy_set, "--json")
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["pictures"] == len(whole.items_of("test"))
+    assert len(whole.items_of("test")) > len(open_dataset(easy_set).items_of("test"))
 
 
 def test_freeze_leaves_the_features_as_they_were(here: Path, easy_set: Path) -> None:
