@@ -26,6 +26,7 @@ ARCHITECTURES = (
     "resnet18",
     "efficientnet_b0",
     "efficientnet_lite0",
+    "efficientnet_lite0_short",
     "efficientnet_lite2",
 )
 RECIPES = ("default", "classic", "finetune", "distil", "yardstick")

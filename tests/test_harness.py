@@ -8,7 +8,7 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from benchmarks.harness import Summary, measure, warm_up
+from benchmarks.harness import PASSES, Summary, measure, warm_up
 from exporters.timing import Latencies
 
 
@@ -85,6 +85,36 @@ def test_a_ratio_is_to_the_row_it_names():
     assert result.references["t1"] == "t1"
     with pytest.raises(ValueError, match="not measured"):
         _measure(world, calls, 1.0, references={"t1": "absent"})
+
+
+def test_rows_are_opened_anew_and_each_opening_has_its_share_of_the_time():
+    world = World()
+    opened = []
+
+    def open_rows(cost=0.002):
+        opened.append(cost)
+        return {"slow": world.call("slow", [0.010]), "fast": world.call("fast", [cost])}
+
+    costs = iter([0.0021, 0.0022, 0.0019, 0.0018, 0.0020])
+    result = _measure(world, open_rows(), 30.0, reopen=lambda: open_rows(next(costs)))
+    assert len(opened) == PASSES
+    assert len(result.timing.starts) == PASSES
+    assert result.ratios["fast"].value == pytest.approx(0.2, abs=0.001)
+    assert result.ratios["fast"].low < 0.19
+    assert result.ratios["fast"].high > 0.21
+    assert 30.0 <= result.seconds < 33.0
+
+
+def test_little_time_means_fewer_passes_of_at_least_four_rounds():
+    world = World()
+
+    def rows():
+        return {"a": world.call("a", [0.4]), "b": world.call("b", [0.2])}
+
+    result = _measure(world, rows(), 14.0, reopen=rows)
+    rounds = np.diff([*result.timing.starts, result.timing.rounds])
+    assert 1 < len(rounds) < PASSES
+    assert rounds.min() >= 4
 
 
 def test_a_budget_too_small_for_slow_calls_still_gives_four_rounds():

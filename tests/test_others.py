@@ -27,7 +27,7 @@ from catdog_edge.training.data import open_others
 from catdog_edge.training.evaluate import Weights
 from catdog_edge.training.loop import Trainer
 from catdog_edge.training.other_set import DRAWN_PICTURES, drawings, open_other_set
-from catdog_edge.training.others import Others, draw_nothing
+from catdog_edge.training.others import Others, background, draw_nothing
 from catdog_edge.training.rejection import auroc, choose_threshold, report
 
 STEPS = squash(48, 48)
@@ -113,6 +113,29 @@ def test_others_join_each_batch_with_a_label_of_their_own(processes: int) -> Non
     labels = torch.cat(seen)
     assert int((labels == 2).sum()) == 2 * 4, "four others for ten pictures, in two batches"
     assert int((labels < 2).sum()) == 20
+
+
+def test_a_background_is_made_of_a_corner_and_shows_nothing_of_the_middle() -> None:
+    picture = np.full((40, 60, 3), 90, np.uint8)
+    picture[10:30, 15:45] = 250
+    seen = {background(picture, np.random.default_rng(seed)).tobytes() for seed in range(20)}
+    assert seen == {np.full((40, 60, 3), 90, np.uint8).tobytes()}
+    corners = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
+    made = [background(corners, np.random.default_rng(seed)) for seed in range(20)]
+    assert len({one.tobytes() for one in made}) == 20
+    assert np.array_equal(made[3], background(corners, np.random.default_rng(3)))
+
+
+def test_as_many_backgrounds_as_the_recipe_says() -> None:
+    others = Others(
+        np.full((4, 8, 8, 3), 200, np.uint8), 2, 0.4,
+        pictures=np.full((5, 8, 8, 3), 77, np.uint8), backgrounds=0.5,
+    )  # fmt: skip
+    drawn = [others.draw(np.random.default_rng(seed)) for seed in range(400)]
+    assert 0.4 < np.mean([bool((one == 77).all()) for one in drawn]) < 0.6
+    none = Others(others.photographs, 2, 0.4, others.pictures)
+    drawn = [none.draw(np.random.default_rng(seed)) for seed in range(50)]
+    assert not any((one == 77).all() for one in drawn)
 
 
 def test_the_threshold_keeps_what_it_says_and_the_report_counts() -> None:

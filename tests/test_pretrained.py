@@ -24,7 +24,7 @@ from torch import nn
 
 from catdog_edge.errors import CatdogError, MissingPackageError, ModelError
 from catdog_edge.training import pretrained
-from catdog_edge.training.efficientnet_lite import EfficientNetLite
+from catdog_edge.training.efficientnet_lite import EfficientNetLite, EfficientNetLite0Short
 from catdog_edge.training.models import ARCHITECTURES, CENTRED, TORCHVISION, architecture
 from catdog_edge.training.pretrained import (
     PACKAGES,
@@ -61,7 +61,10 @@ def one_line(caught: pytest.ExceptionInfo[CatdogError]) -> str:
 # ---- EfficientNet-Lite -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arch", PACKAGES)
+PUBLISHED = ("efficientnet_lite0", "efficientnet_lite2")
+
+
+@pytest.mark.parametrize("arch", PUBLISHED)
 @pytest.mark.parametrize("size", REFERENCE["SIZES"])
 def test_imagenet_logits_are_those_of_the_reference_implementation(size: int, arch: str) -> None:
     """`efficientnet_lite.npz` is made by `data/make_efficientnet_reference.py`.
@@ -77,6 +80,26 @@ def test_imagenet_logits_are_those_of_the_reference_implementation(size: int, ar
     wanted = np.load(DATA / "efficientnet_lite.npz")[f"{arch}-{size}"]
     assert np.abs(wanted).max() > 5
     assert np.abs(found - wanted).max() <= 1e-4
+
+
+def test_the_short_network_has_the_weights_of_the_blocks_that_it_keeps() -> None:
+    installed("efficientnet_lite0_short")
+    whole, short = architecture("efficientnet_lite0"), architecture("efficientnet_lite0_short")
+    full, cut = whole.build(1000).eval(), short.build(1000).eval()
+    full.load_state_dict(imagenet_state("efficientnet_lite0")[0])
+    state, source = imagenet_state("efficientnet_lite0_short")
+    cut.load_state_dict(state)
+    assert "without blocks 10, 13, 14" in source
+    for number in sorted(EfficientNetLite0Short.WITHOUT, reverse=True):
+        del full.blocks[number]
+    frames = torch.from_numpy(REFERENCE["picture"](160))
+    with torch.inference_mode():
+        assert torch.equal(full(frames), cut(frames))
+
+
+def test_only_blocks_beside_the_identity_can_be_left_out() -> None:
+    with pytest.raises(ValueError, match="beside the identity"):
+        EfficientNetLite(2, 1.0, 1.0, 0.2, without=(5,))
 
 
 @pytest.mark.parametrize(

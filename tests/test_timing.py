@@ -122,3 +122,47 @@ def test_nothing_to_time_is_said() -> None:
         compare({}, 1.0)
     with pytest.raises(ValueError, match="at least 1"):
         compare({"a": lambda: None}, 1.0, min_calls=0)
+
+
+def _pass(generator, effect, rounds=12):
+    blocks = 0.010 * (1 + 0.002 * generator.standard_normal(rounds))
+    rival = 0.5 * blocks * (1 + effect) * (1 + 0.005 * generator.standard_normal(rounds))
+    rows = {"a": Latencies(blocks, blocks), "b": Latencies(rival, rival)}
+    return Timing(rows, rounds, 0.05)
+
+
+def test_the_interval_knows_what_differs_from_pass_to_pass():
+    generator = np.random.default_rng(5)
+    covered = covered_by_rounds = 0
+    runs = 150
+    for _ in range(runs):
+        # Sessions that are opened anew are faster or slower by two percent until they close.
+        passes = [_pass(generator, 0.02 * generator.standard_normal()) for _ in range(6)]
+        joined = Timing.joined(passes)
+        assert joined.rounds == 72
+        assert joined.starts == (0, 12, 24, 36, 48, 60)
+        ratio = joined.ratio("b")
+        covered += ratio.low <= 0.5 <= ratio.high
+        rounds = Timing(joined.rows, joined.rounds, 0.05).ratio("b")
+        covered_by_rounds += rounds.low <= 0.5 <= rounds.high
+    assert covered / runs > 0.9
+    assert covered_by_rounds / runs < 0.8  # what made two quiet runs of one command disagree
+
+
+def test_passes_that_agree_give_a_narrow_interval_and_the_mean_of_their_medians():
+    generator = np.random.default_rng(6)
+    joined = Timing.joined([_pass(generator, 0.0) for _ in range(6)])
+    ratio = joined.ratio("b")
+    medians = [
+        np.median(
+            joined.rows["b"].block_medians[at : at + 12]
+            / joined.rows["a"].block_medians[at : at + 12]
+        )
+        for at in joined.starts
+    ]
+    assert ratio.value == pytest.approx(np.mean(medians))
+    assert ratio.high - ratio.low < 0.01
+    with pytest.raises(ValueError, match="same candidates"):
+        Timing.joined([])
+    with pytest.raises(ValueError, match="begin at 0"):
+        Timing(joined.rows, 72, 0.05, (0, 72))

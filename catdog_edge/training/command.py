@@ -210,7 +210,8 @@ def _faster_precision(
     few = resized(pictures[: min(trial_batch(spec.height), chosen.batch_size)], *spec.size)
     if chosen.norms == "folded":
         network = with_norms(network)
-    precision, gain = choose_precision(network, spec, few, device)
+    frozen = chosen.freeze or chosen.norms == "frozen"
+    precision, gain = choose_precision(network, spec, few, device, frozen)
     say(f"train: {precision} (a bfloat16 step was timed {gain:.2f} times as fast as float32)")
     return precision
 
@@ -337,7 +338,7 @@ def _trainer(
         val_set = pixels(dataset, "val", spec.resize)[:2]
         mixed_in = None
         if others is not None:
-            mixed_in = others.for_training(len(spec.labels), plan.recipe.others, steps)
+            mixed_in = others.for_training(len(spec.labels), plan.recipe, steps, train_set[0])
     return loop.Trainer(network, spec, plan, train_set, val_set, Path(), teacher, me, mixed_in)
 
 

@@ -296,7 +296,9 @@ class Trainer:
             own = labels < self._classes
             taught = distillation_loss(
                 outputs[own, : self._classes],
-                self.teacher.logits(batch.detailed.to(self.device)[own]),
+                self.teacher.logits(
+                    batch.detailed.to(self.device)[own], recipe.distillation_mirrored
+                ),
                 recipe.distillation_temperature,
             )
             loss = (1 - recipe.distillation) * loss + recipe.distillation * taught

@@ -14,7 +14,11 @@ from torch import nn
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import Normalization
-from catdog_edge.training.efficientnet_lite import EfficientNetLite0, EfficientNetLite2
+from catdog_edge.training.efficientnet_lite import (
+    EfficientNetLite0,
+    EfficientNetLite0Short,
+    EfficientNetLite2,
+)
 
 UNIT_RANGE = Normalization(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
 """RGB in 0..1."""
@@ -190,11 +194,18 @@ ARCHITECTURES: dict[str, Architecture] = {
             "EfficientNet-Lite0, made for small devices and int8; ImageNet weights in [pretrained]",
         ),
         Architecture(
+            "efficientnet_lite0_short",
+            EfficientNetLite0Short,
+            160,
+            CENTRED,
+            "the same without three late blocks: less time per frame; ImageNet weights likewise",
+        ),
+        Architecture(
             "efficientnet_lite2",
             EfficientNetLite2,
             260,
             CENTRED,
-            "the same, wider and deeper, for fewer errors; ImageNet weights in [pretrained]",
+            "EfficientNet-Lite2: wider and deeper, for fewer errors; ImageNet weights likewise",
         ),
     )
 }

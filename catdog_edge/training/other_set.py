@@ -17,6 +17,7 @@ from catdog_edge.training.data import Dataset, open_others, pixels
 from catdog_edge.training.listing import Split
 from catdog_edge.training.others import Others, draw_nothing
 from catdog_edge.training.reading import Progress
+from catdog_edge.training.recipes import Recipe
 from catdog_edge.training.sources import PETS, SAMPLE
 from catdog_edge.training.words import describe
 
@@ -56,9 +57,16 @@ class OtherSet:
             return np.zeros((0, steps[-1].height, steps[-1].width, 3), np.uint8)
         return pixels(self.dataset, split, steps)[0]
 
-    def for_training(self, label: int, share: float, steps: tuple[ResizeStep, ...]) -> Others:
+    def for_training(
+        self,
+        label: int,
+        recipe: Recipe,
+        steps: tuple[ResizeStep, ...],
+        pictures: npt.NDArray[np.uint8],
+    ) -> Others:
         """What joins the batches, by the rule of the training pictures; see `Others`."""
-        return Others(self.photographs("train", steps), label, share)
+        photographs = self.photographs("train", steps)
+        return Others(photographs, label, recipe.others, pictures, recipe.backgrounds)
 
 
 def drawings(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> npt.NDArray[np.uint8]:

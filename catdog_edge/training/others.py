@@ -29,18 +29,54 @@ class Others:
         photographs: `uint8 [M,H,W,3]`, BGR; may be memory-mapped.
         label: The index that stands for none of the classes.
         share: How many join a batch, as a share of its pictures.
+        pictures: `uint8 [N,H,W,3]`, BGR: pictures of the classes, whose corners make
+            backgrounds; `None`: no such backgrounds.
+        backgrounds: The share of them among the others.
     """
 
     photographs: Pixels
     label: int
     share: float
+    pictures: Pixels | None = None
+    backgrounds: float = 0.0
 
     def draw(self, generator: Generator) -> Pixels:
         """One of them, `uint8 [H,W,3]`, BGR."""
         height, width = self.photographs.shape[1:3]
+        if self.pictures is not None and generator.random() < self.backgrounds:
+            return background(self.pictures[generator.integers(len(self.pictures))], generator)
         if len(self.photographs) == 0 or generator.random() < DRAWN:
             return draw_nothing(height, width, generator)
         return np.array(self.photographs[generator.integers(len(self.photographs))])
+
+
+def background(picture: Pixels, generator: Generator) -> Pixels:
+    """What surrounds the thing in a picture, grown to a picture of the same size.
+
+    A corner of a ninth to a quarter of the sides, where there is seldom a part of the thing
+    itself: grown as it is, or mirrored side by side, two to four times each way.
+
+    Args:
+        picture: `uint8 [H,W,3]`, BGR.
+        generator: Where all that is random comes from.
+
+    Returns:
+        `uint8 [H,W,3]`, BGR.
+    """
+    height, width = picture.shape[:2]
+    tall = max(2, int(height * generator.uniform(0.11, 0.25)))
+    wide = max(2, int(width * generator.uniform(0.11, 0.25)))
+    below, right = generator.random(2) < 0.5
+    rows = slice(height - tall, None) if below else slice(tall)
+    columns = slice(width - wide, None) if right else slice(wide)
+    corner = np.ascontiguousarray(picture[rows, columns])
+    times = int(generator.integers(1, 5))
+    if times > 1:
+        pair = np.concatenate([corner, corner[:, ::-1]], 1)
+        tile = np.concatenate([pair, pair[::-1]], 0)
+        corner = np.tile(tile, (2, 2, 1))[: times * tall, : times * wide]
+    grown = cv2.resize(corner, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(grown, dtype=np.uint8)
 
 
 def draw_nothing(height: int, width: int, generator: Generator) -> Pixels:

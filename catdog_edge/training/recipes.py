@@ -69,8 +69,13 @@ class Recipe:
             space for the cache.
         others: How many pictures of none of the classes join a batch, as a share of its own,
             where there are any (`--other`).
+        backgrounds: The share of these that are made of corners of the training pictures,
+            where there is seldom more than a lawn or a wall; for classes that are things in
+            a picture, not for classes that fill it.
         distillation: The teacher's share of the loss, 0..1, where there is a teacher.
         distillation_temperature: Divides both logits before the teacher's loss.
+        distillation_mirrored: The teacher answers each picture straight and mirrored, and the
+            mean counts; twice the teacher's time.
     """
 
     name: str
@@ -93,8 +98,10 @@ class Recipe:
     stages: tuple[Stage, ...] = ()
     detail: float = 1.0
     others: float = 0.15
+    backgrounds: float = 0.0
     distillation: float = 0.5
     distillation_temperature: float = 2.0
+    distillation_mirrored: bool = True
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
@@ -162,6 +169,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "most_epochs": (0, 1_000_000),
     "detail": (1, 4),
     "others": (0.001, 10),
+    "backgrounds": (0, 0.5),
     "distillation": (0, 1),
     "distillation_temperature": (0.01, 100),
 }

@@ -80,16 +80,16 @@ class Teacher:
         self._device, self._precision = device, precision
 
     @torch.no_grad()
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+    def logits(self, pixels: torch.Tensor, mirrored: bool = True) -> torch.Tensor:
         """The teacher's opinion.
 
         Args:
             pixels: `uint8 [N,H,W,3]`, BGR, on any device: the student's pictures, resized
                 here where the teacher's input has another size.
+            mirrored: Average over each picture and its mirror image.
 
         Returns:
-            `float32 [N,K]`, in the order of the student's classes, averaged over each
-            picture and its mirror image.
+            `float32 [N,K]`, in the order of the student's classes.
         """
         pictures = to_input(pixels.to(self._device), self.spec.normalization)
         size = (self.spec.height, self.spec.width)
@@ -98,9 +98,10 @@ class Teacher:
                 pictures, size, mode="bilinear", align_corners=False, antialias=True
             ).contiguous(memory_format=torch.channels_last)
         with autocast(self._device, self._precision):
-            both = self._network(pictures).float() + self._network(pictures.flip(3)).float()
-        mean: torch.Tensor = both[:, self._order] / 2
-        return mean
+            answers: torch.Tensor = self._network(pictures).float()
+            if mirrored:
+                answers = (answers + self._network(pictures.flip(3)).float()) / 2
+        return answers[:, self._order]
 
 
 def distillation_loss(

@@ -1,0 +1,125 @@
+"""Depthwise convolutions whose gradients are quick in bfloat16 on a processor.
+
+Knows nothing of networks. Forward it is `conv2d`; what differs is how the gradients are computed.
+oneDNN, as PyTorch 2.14 calls it, is slow with three of them (`docs/experiments.md` has the
+figures): the weights' for 5x5 filters in any precision, the weights' for 5x5 in bfloat16 above
+all, and the maps' for stride 2 in bfloat16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+LARGE = 5
+"""Filters of this side are taken apart into four of three, which overlap in the middle."""
+
+
+def is_depthwise(weight: torch.Tensor, maps: torch.Tensor, groups: int) -> bool:
+    """Whether a convolution filters each channel by itself, once."""
+    return groups == maps.shape[1] == weight.shape[0] and weight.shape[1] == 1
+
+
+def depthwise(
+    maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: int, padding: int
+) -> torch.Tensor:
+    """`conv2d` with one square filter for each channel.
+
+    Args:
+        maps: `[N,C,H,W]`, channels last.
+        weight: `[C,1,k,k]`, k odd, of the same dtype.
+        bias: `[C]` or none.
+        stride: In both directions.
+        padding: On all sides, at most k // 2.
+
+    Returns:
+        `[N,C,H',W']`, with the gradients of `conv2d` up to rounding.
+    """
+    result: torch.Tensor = _Depthwise.apply(maps, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        maps: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        stride: int,
+        padding: int,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(maps, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return functional.conv2d(maps, weight, bias, stride, padding, 1, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        maps, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_maps = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_maps = _of_maps(gradient, maps, weight, ctx.stride, ctx.padding)
+        if ctx.needs_input_grad[1]:
+            of_weight = _of_weight(gradient, maps, weight, ctx.stride, ctx.padding)
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3), dtype=torch.float32).to(weight.dtype)
+        return of_maps, of_weight, of_bias, None, None
+
+
+def _of_maps(
+    gradient: torch.Tensor, maps: torch.Tensor, weight: torch.Tensor, stride: int, padding: int
+) -> torch.Tensor:
+    side = weight.shape[2]
+    if stride == 1:
+        # The same convolution, backwards: a forward call with the filter turned round.
+        return functional.conv2d(
+            gradient, weight.flip(2, 3), None, 1, side - 1 - padding, 1, len(weight)
+        )
+    found = _backward(gradient.float(), maps.float(), weight.float(), stride, padding, True)
+    return found.to(maps.dtype)
+
+
+def _of_weight(
+    gradient: torch.Tensor, maps: torch.Tensor, weight: torch.Tensor, stride: int, padding: int
+) -> torch.Tensor:
+    if weight.shape[2] != LARGE:
+        return _backward(gradient, maps, weight, stride, padding, False)
+    padded = functional.pad(maps, (padding,) * 4) if padding else maps
+    height, width = ((side - 1) * stride + 3 for side in gradient.shape[2:])
+    small = weight[:, :, :3, :3].contiguous()
+    whole = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    for top in (0, 2):
+        for left in (0, 2):
+            part = padded[:, :, top : top + height, left : left + width]
+            part = part.contiguous(memory_format=torch.channels_last)
+            found = _backward(gradient, part, small, stride, 0, False)
+            whole[:, :, top : top + 3, left : left + 3] = found
+    return whole
+
+
+def _backward(
+    gradient: torch.Tensor,
+    maps: torch.Tensor,
+    weight: torch.Tensor,
+    stride: int,
+    padding: int,
+    of_maps: bool,
+) -> torch.Tensor:
+    """PyTorch's own gradient of a depthwise convolution: the maps' or the weights'."""
+    found: tuple[torch.Tensor, ...] = torch.ops.aten.convolution_backward(
+        gradient,
+        maps,
+        weight,
+        None,
+        [stride, stride],
+        [padding, padding],
+        [1, 1],
+        False,
+        [0, 0],
+        len(weight),
+        [of_maps, not of_maps, False],
+    )
+    return found[0] if of_maps else found[1]
