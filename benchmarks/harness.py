@@ -19,6 +19,10 @@ from exporters.timing import Latencies, Ratio, Timing, compare
 QUANTILES = tuple(range(101))
 """The percentiles that are kept of every row, enough to draw its distribution again."""
 
+PASSES = 6
+"""How often the rows are opened anew. Two sessions of one file differ by a few percent for as
+long as they live, by where their memory came to lie; no number of rounds shows that."""
+
 PAUSE = 0.05
 """Seconds of sleep before a block: ONNX Runtime's threads have stopped spinning by then."""
 
@@ -165,6 +169,7 @@ def measure(
     seconds: float = 60.0,
     *,
     references: Mapping[str, str] | None = None,
+    reopen: Callable[[], Mapping[str, Callable[[], object]]] | None = None,
     pause: float = PAUSE,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
@@ -176,11 +181,15 @@ def measure(
     the rounds, so many short rounds tell more than few long ones. Where the calls are too
     slow for the budget, there are at least four rounds all the same.
 
+    Where rows can be opened anew, that is done `PASSES` times within the budget, or as often
+    as leaves every pass four rounds; see `Timing.ratio` for what the interval makes of it.
+
     Args:
         calls: A call by name of the row.
         seconds: The budget for the rounds, pauses included; warming up is not in it.
         references: By row, the row that its ratio is to; missing rows are compared with the
             first.
+        reopen: Gives the same calls on rows that are opened anew.
         pause: Sleep before each block, in seconds.
         clock: Gives seconds; replaced in tests alone.
         sleep: Takes seconds; replaced in tests alone.
@@ -195,10 +204,7 @@ def measure(
     for name, reference in against.items():
         if reference not in calls:
             raise ValueError(f"{name} is to be compared with {reference}, which is not measured")
-    warm_ups = {}
-    for name, call in calls.items():
-        sleep(pause)
-        warm_ups[name] = warm_up(call, clock=clock)
+    warm_ups = _warm_ups(calls, pause, clock, sleep)
     block = min(0.3, max(0.02, seconds / (20 * len(calls)) - pause))
     medians = [warm.median for warm in warm_ups.values()]
 
@@ -206,19 +212,32 @@ def measure(
         return sum(pause + max(block + call, (least + 1) * call) for call in medians)
 
     min_calls = 3 if round_seconds(3) * 10 <= seconds else 1
-    min_rounds = int(min(10, max(4, seconds / round_seconds(min_calls))))
+    rounds = int(seconds / round_seconds(min_calls))
+    passes = 1 if reopen is None else max(1, min(PASSES, rounds // 4))
+    min_rounds = min(10, max(4, rounds // passes))
     start = clock()
-    timing = compare(
-        calls,
-        seconds,
-        pause=pause,
-        block_seconds=block,
-        min_calls=min_calls,
-        min_rounds=min_rounds,
-        warmup_calls=0,
-        clock=clock,
-        sleep=sleep,
-    )
+    timings: list[Timing] = []
+    for number in range(passes):
+        if number:
+            assert reopen is not None
+            before = clock()
+            calls = reopen()
+            _warm_ups(calls, pause, clock, sleep)
+            start += clock() - before  # the first pass was warmed up outside of the time as well
+        timings.append(
+            compare(
+                calls,
+                seconds / passes,
+                pause=pause,
+                block_seconds=block,
+                min_calls=min_calls,
+                min_rounds=min_rounds,
+                warmup_calls=0,
+                clock=clock,
+                sleep=sleep,
+            )
+        )
+    timing = Timing.joined(timings)
     return Measurement(
         timing=timing,
         summaries={name: Summary.of(row) for name, row in timing.rows.items()},
@@ -228,3 +247,16 @@ def measure(
         seconds=clock() - start,
         block_seconds=block,
     )
+
+
+def _warm_ups(
+    calls: Mapping[str, Callable[[], object]],
+    pause: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> dict[str, WarmUp]:
+    found = {}
+    for name, call in calls.items():
+        sleep(pause)
+        found[name] = warm_up(call, clock=clock)
+    return found

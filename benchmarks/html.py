@@ -224,7 +224,7 @@ def _ratios(document: Document) -> str:
     return _chart(
         "Time relative to PyTorch",
         "Less is faster; the dashed line is PyTorch with the same threads and batch. The bars "
-        "are 95 % intervals over interleaved rounds, and the figure to quote.",
+        "are 95 % intervals over passes and interleaved rounds, and the figure to quote.",
         lambda width: charts.ratios(document, width),
         f'<div class="legend">{legend}</div>',
     )

@@ -6,7 +6,7 @@ Knows rows and frames; the watch itself is in `harness`, fresh processes are in 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.fresh import ColdStart, run_fresh, summarise
-from benchmarks.subjects import Row, Subject
+from benchmarks.subjects import Row, Subject, open_subject
 from catdog_edge.errors import CatdogError
 from catdog_edge.pictures import decode_picture
 from catdog_edge.preprocess import Frame, preprocess
@@ -40,9 +40,15 @@ def time_rows(
         frames: `uint8 [H,W,3]` BGR; the first `POOL` are used in turn.
         seconds: The budget for all rows together.
     """
-    calls = {one.row.name: _call(one, frames[:POOL]) for one in subjects}
+
+    def calls(opened: Iterable[Subject]) -> dict[str, Callable[[], object]]:
+        return {one.row.name: _call(one, frames[:POOL]) for one in opened}
+
     return harness.measure(
-        calls, seconds, references={one.row.name: one.row.reference for one in subjects}
+        calls(subjects),
+        seconds,
+        references={one.row.name: one.row.reference for one in subjects},
+        reopen=lambda: calls([open_subject(one.row) for one in subjects]),
     )
 
 

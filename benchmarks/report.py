@@ -87,9 +87,9 @@ def markdown(document: Document) -> str:
 
 NOTES = (
     "Time is from a decoded frame to its probabilities, in interleaved rounds of blocks; the "
-    "ratio to PyTorch has a 95 % bootstrap interval over rounds. Accuracy has Wilson's interval, "
-    "the difference from PyTorch (percentage points) Tango's paired one, p is McNemar's exact "
-    "test. `max dp` is the largest difference of a probability, ECE the expected calibration "
+    "ratio to PyTorch has a 95 % bootstrap interval over passes and rounds. Accuracy has Wilson's "
+    "interval, the difference from PyTorch (percentage points) Tango's paired one, p is McNemar's "
+    "exact test. `max dp` is the largest difference of a probability, ECE the expected calibration "
     "error. First answer, peak memory and processor time are those of a fresh process."
 )
 

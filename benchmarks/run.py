@@ -207,6 +207,7 @@ def _document(
             "cold_starts": options.cold_starts,
             "corruption_pictures": options.corruptions,
             "rounds": timed.timing.rounds,
+            "pass_starts": list(timed.timing.starts),
             "pause_ms": timed.timing.pause * 1e3,
             "block_ms": timed.block_seconds * 1e3,
         },
