@@ -146,6 +146,7 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
             "cold_starts": 3,
             "corruption_pictures": 200,
             "rounds": 24,
+            "pass_starts": [0],
             "pause_ms": 50.0,
             "block_ms": 300.0,
         },

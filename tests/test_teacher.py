@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 from catdog_edge.errors import ModelError
-from catdog_edge.spec import ModelSpec, squash
+from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.checkpoint import save_checkpoint
 from catdog_edge.training.inference import logits
 from catdog_edge.training.models import architecture
@@ -71,6 +71,34 @@ def test_other_classes_or_another_file_than_before_are_refused(checkpoint: Path)
     taught(checkpoint, digest=digest)
     with pytest.raises(ModelError, match="another file than when the run began"):
         taught(checkpoint, digest="0" * 64)
+
+
+def test_a_teacher_that_knows_others_teaches_them_to_a_student_that_does(tmp_path: Path) -> None:
+    arch = architecture("edge_cnn")
+    spec = ModelSpec(
+        architecture=arch.name, labels=("cat", "dog"), height=64, width=64,
+        resize=squash(64, 64), normalization=arch.normalization,
+        rejection=Rejection("known", 0.5),
+    )  # fmt: skip
+    torch.manual_seed(3)
+    path = tmp_path / "teacher.pt"
+    save_checkpoint(path, arch.build(3).state_dict(), spec)
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    cpu = torch.device("cpu")
+    both = Teacher(path, ("dog", "cat"), cpu, "float32", others=True)
+    alone = Teacher(path, ("dog", "cat"), cpu, "float32")
+    assert (both.knows_others, alone.knows_others) == (True, False)
+    answers = both.logits(pixels)
+    assert answers.shape == (2, 3)
+    assert torch.equal(answers[:, :2], alone.logits(pixels))
+    network = both._network
+    wanted = [
+        logits(network, spec.normalization, one)[:, 2]
+        for one in (pixels.numpy(), pixels.numpy()[:, :, ::-1].copy())
+    ]
+    assert np.allclose(answers[:, 2], sum(wanted) / 2, atol=1e-5)
+    straight = both.logits(pixels, mirrored=False)
+    assert np.allclose(straight[:, 2], wanted[0], atol=1e-5)
 
 
 def test_the_loss_is_zero_where_both_agree_and_grows_apart() -> None:

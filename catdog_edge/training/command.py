@@ -129,8 +129,17 @@ def _train(
     teacher = None
     if options.teacher is not None:
         with me.together():
-            teacher = Teacher(options.teacher, spec.labels, torch.device(device), precision)
-        say(f"train: {options.teacher} ({teacher.spec.architecture}) teaches")
+            teacher = Teacher(
+                options.teacher,
+                spec.labels,
+                torch.device(device),
+                precision,
+                others=others is not None,
+            )
+        say(
+            f"train: {options.teacher} ({teacher.spec.architecture}) teaches"
+            f"{', also what is none of the classes' * teacher.knows_others}"
+        )
     plan = loop.Plan(
         recipe=chosen,
         epochs=chosen.epochs_for(len(train_set[1]), chosen.batch_size),
@@ -291,6 +300,7 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks, at: Whereabo
                 torch.device(device),
                 plan.precision,
                 args["teacher"]["sha256"],
+                others is not None,
             )
     with me.together():
         _show_data(run, dataset, me)

@@ -292,16 +292,9 @@ class Trainer:
         outputs = outputs.float()
         loss = self.loss(outputs, labels)
         if self.teacher is not None:
-            # What a teacher says of pictures that show none of its classes means nothing.
-            own = labels < self._classes
-            taught = distillation_loss(
-                outputs[own, : self._classes],
-                self.teacher.logits(
-                    batch.detailed.to(self.device)[own], recipe.distillation_mirrored
-                ),
-                recipe.distillation_temperature,
+            loss = (1 - recipe.distillation) * loss + recipe.distillation * self._taught(
+                batch, labels, outputs
             )
-            loss = (1 - recipe.distillation) * loss + recipe.distillation * taught
         right = int((outputs.argmax(1) == labels).sum())
         sums = torch.tensor(
             [loss.item() * len(labels), right, len(labels), stop], dtype=torch.float64
@@ -325,6 +318,17 @@ class Trainer:
         self.loss_sum += loss_sum
         self.correct += int(correct)
         return asked > 0
+
+    def _taught(self, batch: Batch, labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """How far the answers are from the teacher's."""
+        assert self.teacher is not None
+        recipe, detailed = self.plan.recipe, batch.detailed.to(self.device)
+        if not self.teacher.knows_others:
+            # What it says of pictures that show none of its classes means nothing.
+            own = labels < self._classes
+            outputs, detailed = outputs[own, : self._classes], detailed[own]
+        said = self.teacher.logits(detailed, recipe.distillation_mirrored)
+        return distillation_loss(outputs, said, recipe.distillation_temperature)
 
     def _summed(self, values: torch.Tensor) -> list[float]:
         if not self._me.alone:  # nccl knows tensors on CUDA alone

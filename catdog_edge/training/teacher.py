@@ -49,6 +49,7 @@ class Teacher:
         device: Where to compute.
         precision: `float32` or `bfloat16`.
         digest: What `digest` was when the run began; empty: this is the beginning.
+        others: The student has a logit for none of the classes, the last.
 
     Raises:
         ModelError: The file is missing, damaged or another one than at the beginning, or
@@ -62,6 +63,7 @@ class Teacher:
         device: torch.device,
         precision: str,
         digest: str = "",
+        others: bool = False,
     ) -> None:
         network, self.spec = load_checkpoint(path)
         if set(self.spec.labels) != set(labels):
@@ -77,6 +79,10 @@ class Teacher:
             )
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._order = [self.spec.labels.index(label) for label in labels]
+        rejection = self.spec.rejection
+        self.knows_others = others and rejection is not None and rejection.score == "known"
+        if self.knows_others:
+            self._order.append(len(labels))
         self._device, self._precision = device, precision
 
     @torch.no_grad()
@@ -89,7 +95,8 @@ class Teacher:
             mirrored: Average over each picture and its mirror image.
 
         Returns:
-            `float32 [N,K]`, in the order of the student's classes.
+            `float32 [N,K]`, in the order of the student's classes; `[N,K+1]` where both know
+            pictures of none of them, that logit last.
         """
         pictures = to_input(pixels.to(self._device), self.spec.normalization)
         size = (self.spec.height, self.spec.width)
