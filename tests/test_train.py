@@ -323,6 +323,29 @@ def test_a_taught_run_at_another_size_goes_on_with_its_teacher(
     assert len(table(here / "runs/pupil/results.csv")) == 4
 
 
+def test_where_views_come_again_the_teacher_answers_each_once(
+    here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = call("train", "--show-recipe").stdout
+    asked: list[torch.Tensor] = []
+    answer = Teacher.logits
+
+    def counted(self: Teacher, pixels: torch.Tensor, mirrored: bool = True) -> torch.Tensor:
+        asked.append(pixels)
+        return answer(self, pixels, mirrored)
+
+    monkeypatch.setattr(Teacher, "logits", counted)
+    counts = []
+    for views in (0, 1):
+        asked.clear()
+        (here / "again.yaml").write_text(shown.replace("views: 0", f"views: {views}"))
+        more = ("--recipe", here / "again.yaml", "--teacher", trained / "best.pt")
+        result = quick(easy_set, f"views-{views}", *more, "--size", 32)
+        assert result.exit_code == 0, result.output
+        counts.append(len(asked))
+    assert counts[0] == 2 * counts[1] > 0  # of two epochs, the second asks nothing
+
+
 def test_a_detailed_recipe_shows_the_teacher_more(
     here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,9 +354,9 @@ def test_a_detailed_recipe_shows_the_teacher_more(
     seen = []
     answer = Teacher.logits
 
-    def noted(self: Teacher, pixels: torch.Tensor) -> torch.Tensor:
+    def noted(self: Teacher, pixels: torch.Tensor, mirrored: bool = True) -> torch.Tensor:
         seen.append(tuple(pixels.shape[1:3]))
-        return answer(self, pixels)
+        return answer(self, pixels, mirrored)
 
     monkeypatch.setattr(Teacher, "logits", noted)
     settings = ("--size", 64, "--teacher", trained / "best.pt", "--other", "drawn")

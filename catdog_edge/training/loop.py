@@ -133,6 +133,7 @@ class Trainer:
         self.teacher, self._me, self._others = teacher, me, others
         self._saved = time.monotonic()
         self._classes = len(spec.labels)
+        self._said: dict[tuple[int, int], torch.Tensor] = {}
         self.spec, self.plan, self.folder = spec, plan, folder
         self.train, self.val = train, val
         self.optimizer = make_optimizer(self.network, plan.recipe, plan.lr)
@@ -253,7 +254,7 @@ class Trainer:
             batch_size=self.plan.batch_size,
             policy=self.plan.recipe.augment,
             seed=self.plan.seed,
-            epoch=self.epoch,
+            epoch=self._drawn_epoch,
             first_step=self.step,
             scales=self.plan.recipe.scales(self.epoch, self.plan.epochs),
             detail=self.plan.recipe.detail,
@@ -319,6 +320,12 @@ class Trainer:
         self.correct += int(correct)
         return asked > 0
 
+    @property
+    def _drawn_epoch(self) -> int:
+        """What the batches are drawn by: the epoch, or its place among views that come again."""
+        views = self.plan.recipe.views
+        return self.epoch % views if views else self.epoch
+
     def _taught(self, batch: Batch, labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """How far the answers are from the teacher's."""
         assert self.teacher is not None
@@ -327,7 +334,12 @@ class Trainer:
             # What it says of pictures that show none of its classes means nothing.
             own = labels < self._classes
             outputs, detailed = outputs[own, : self._classes], detailed[own]
-        said = self.teacher.logits(detailed, recipe.distillation_mirrored)
+        place = (self._drawn_epoch, self.step)
+        said = self._said.get(place)
+        if said is None:
+            said = self.teacher.logits(detailed, recipe.distillation_mirrored)
+            if recipe.views:
+                self._said[place] = said
         return distillation_loss(outputs, said, recipe.distillation_temperature)
 
     def _summed(self, values: torch.Tensor) -> list[float]:

@@ -67,6 +67,9 @@ class Recipe:
             are changed, and made smaller afterwards: so a close framing is as sharp as the
             whole picture, and a teacher sees more than its student. Takes its square in
             space for the cache.
+        views: Draw so many epochs of batches and go through them again and again: a teacher
+            answers each once, which is most of the time of a run with a large one. 0: every
+            epoch is drawn anew.
         others: How many pictures of none of the classes join a batch, as a share of its own,
             where there are any (`--other`).
         backgrounds: The share of these that are made of corners of the training pictures,
@@ -97,6 +100,7 @@ class Recipe:
     norms: Norms = "built"
     stages: tuple[Stage, ...] = ()
     detail: float = 1.0
+    views: int = 0
     others: float = 0.15
     backgrounds: float = 0.0
     distillation: float = 0.5
@@ -168,6 +172,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "least_steps": (0, 1_000_000_000),
     "most_epochs": (0, 1_000_000),
     "detail": (1, 4),
+    "views": (0, 1_000_000),
     "others": (0.001, 10),
     "backgrounds": (0, 0.5),
     "distillation": (0, 1),
