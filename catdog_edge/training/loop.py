@@ -327,20 +327,24 @@ class Trainer:
         return self.epoch % views if views else self.epoch
 
     def _taught(self, batch: Batch, labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-        """How far the answers are from the teacher's."""
+        """The loss of the answers against the teacher's, the mean over the batch.
+
+        Of pictures that show none of the classes the label is certain, and counts alone.
+        """
         assert self.teacher is not None
-        recipe, detailed = self.plan.recipe, batch.detailed.to(self.device)
-        if not self.teacher.knows_others:
-            # What it says of pictures that show none of its classes means nothing.
-            own = labels < self._classes
-            outputs, detailed = outputs[own, : self._classes], detailed[own]
+        recipe, own = self.plan.recipe, labels < self._classes
+        detailed = batch.detailed.to(self.device)[own]
+        share = len(detailed) / len(labels)
+        by_label = self.loss(outputs[~own], labels[~own]) * (1 - share) if share < 1 else 0
+        outputs = outputs[own] if self.teacher.knows_others else outputs[own, : self._classes]
         place = (self._drawn_epoch, self.step)
         said = self._said.get(place)
         if said is None:
             said = self.teacher.logits(detailed, recipe.distillation_mirrored)
             if recipe.views:
                 self._said[place] = said
-        return distillation_loss(outputs, said, recipe.distillation_temperature)
+        by_teacher = distillation_loss(outputs, said, recipe.distillation_temperature)
+        return by_label + share * by_teacher
 
     def _summed(self, values: torch.Tensor) -> list[float]:
         if not self._me.alone:  # nccl knows tensors on CUDA alone

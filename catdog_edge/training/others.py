@@ -20,6 +20,9 @@ Generator = np.random.Generator
 DRAWN = 0.4
 """The share of the others that are drawn, where there are photographs as well."""
 
+CLOSE = 0.5
+"""The share of the photographs of which a part fills the frame: a wheel, a window, a face."""
+
 
 @dataclass(frozen=True)
 class Others:
@@ -47,7 +50,21 @@ class Others:
             return background(self.pictures[generator.integers(len(self.pictures))], generator)
         if len(self.photographs) == 0 or generator.random() < DRAWN:
             return draw_nothing(height, width, generator)
-        return np.array(self.photographs[generator.integers(len(self.photographs))])
+        photograph = np.array(self.photographs[generator.integers(len(self.photographs))])
+        return _part(photograph, generator) if generator.random() < CLOSE else photograph
+
+
+def _part(photograph: Pixels, generator: Generator) -> Pixels:
+    """A quarter to three quarters of each side, anywhere, grown to the whole frame."""
+    height, width = photograph.shape[:2]
+    tall, wide = (max(1, int(side * generator.uniform(0.25, 0.75))) for side in (height, width))
+    top, left = (
+        int(generator.integers(height - tall + 1)),
+        int(generator.integers(width - wide + 1)),
+    )
+    part = photograph[top : top + tall, left : left + wide]
+    grown = cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(grown, dtype=np.uint8)
 
 
 def background(picture: Pixels, generator: Generator) -> Pixels:
