@@ -102,7 +102,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
             f"cannot read the baseline {path}: {error.strerror}; keep the bench.json of a run "
             "that was good, and name it with --baseline"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CatdogError(
             f"the baseline {path} is damaged ({error}); make a new one with: catdog-edge bench"
         ) from error
@@ -115,7 +115,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
         )
     try:
         _check_rows(document["rows"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise CatdogError(
             f"the baseline {path} is damaged (its rows lack {error}); make a new one with: "
             "catdog-edge bench"
@@ -125,6 +125,8 @@ def read_baseline(path: Path) -> dict[str, Any]:
 
 def _check_rows(rows: Any) -> None:
     """Look at every figure that a comparison will ask for."""
+    if not isinstance(rows, list) or not any(row["engine"] == "onnxruntime" for row in rows):
+        raise ValueError("an exported file")
     for row in rows:
         needed = [row["ratio"][end] for end in ("value", "low", "high")]
         needed += [row["threads"], row["batch"], row["size_bytes"] or 0]
@@ -184,7 +186,7 @@ def check_comparable(
                     f"{then[1]}, here with {now[0]} threads, batch {now[1]}; give the same "
                     "--threads and --batch, or compare all the same with --force"
                 )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CatdogError(
             f"the baseline {path} is damaged (it lacks {error}); make a new one with: "
             "catdog-edge bench"

@@ -1,8 +1,8 @@
 """The instrument: rival calls, warmed up, timed in turns until a budget of time is spent.
 
 Knows calls by name and seconds, nothing of models, pictures or files. The block timer and
-the interval of a ratio are those of `exporters.timing`, so that an exporter that refuses a
-slow file and a bench that reports it measure alike.
+the interval of a ratio are those of `exporters.timing`, where an exporter that looks whether a
+file is slow opens it once; here rows can be opened anew.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def warm_up(
     """Call until the running median settles.
 
     Settled: the median of the last `window` calls is within `tolerance` of the median of the
-    `window` calls before them. A call that never settles is given up after `max_seconds`,
-    and the caller is told.
+    `window` calls before them. A call that never settles is given up after `max_seconds` and at
+    least three calls, so that a slow first one is not taken for the usual; the caller is told.
 
     Args:
         call: What to warm up.
@@ -160,7 +160,7 @@ def warm_up(
         if len(taken) >= 2 * window:
             earlier = float(np.median(taken[-2 * window : -window]))
             settled = abs(last - earlier) <= tolerance * earlier
-        if settled or now - start >= max_seconds:
+        if settled or (now - start >= max_seconds and len(taken) >= 3):
             return WarmUp(len(taken), now - start, settled, last)
 
 
@@ -169,7 +169,7 @@ def measure(
     seconds: float = 60.0,
     *,
     references: Mapping[str, str] | None = None,
-    reopen: Callable[[], Mapping[str, Callable[[], object]]] | None = None,
+    reopen: Callable[[], Mapping[str, Callable[[], object]] | None] | None = None,
     pause: float = PAUSE,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
@@ -181,15 +181,17 @@ def measure(
     the rounds, so many short rounds tell more than few long ones. Where the calls are too
     slow for the budget, there are at least four rounds all the same.
 
-    Where rows can be opened anew, that is done `PASSES` times within the budget, or as often
-    as leaves every pass four rounds; see `Timing.ratio` for what the interval makes of it.
+    Where rows can be opened anew, there are `PASSES` passes, each on rows of its own, if the
+    budget has two rounds for each; see `Timing.ratio` for what the interval makes of it.
+    Opening and warming up come on top of the budget, as before the first pass.
 
     Args:
         calls: A call by name of the row.
         seconds: The budget for the rounds, pauses included; warming up is not in it.
         references: By row, the row that its ratio is to; missing rows are compared with the
             first.
-        reopen: Gives the same calls on rows that are opened anew.
+        reopen: Gives the same calls on rows that are opened anew; `None` where that fails,
+            and the passes so far are what there is.
         pause: Sleep before each block, in seconds.
         clock: Gives seconds; replaced in tests alone.
         sleep: Takes seconds; replaced in tests alone.
@@ -213,16 +215,23 @@ def measure(
 
     min_calls = 3 if round_seconds(3) * 10 <= seconds else 1
     rounds = int(seconds / round_seconds(min_calls))
-    passes = 1 if reopen is None else max(1, min(PASSES, rounds // 4))
-    min_rounds = min(10, max(4, rounds // passes))
+    passes = PASSES if reopen is not None and rounds >= 2 * PASSES else 1
+    min_rounds = min(10, max(4 if passes == 1 else 2, rounds // passes))
     start = clock()
     timings: list[Timing] = []
     for number in range(passes):
         if number:
             assert reopen is not None
             before = clock()
-            calls = reopen()
-            _warm_ups(calls, pause, clock, sleep)
+            calls = {}  # what the last pass opened is closed before the next one opens
+            opened = reopen()
+            if opened is None:
+                break
+            calls = opened
+            del opened
+            for name, warm in _warm_ups(calls, pause, clock, sleep).items():
+                if not warm.settled:
+                    warm_ups[name] = warm
             start += clock() - before  # the first pass was warmed up outside of the time as well
         timings.append(
             compare(
@@ -242,7 +251,7 @@ def measure(
         timing=timing,
         summaries={name: Summary.of(row) for name, row in timing.rows.items()},
         warm_ups=warm_ups,
-        ratios={name: timing.ratio(name, to=against[name]) for name in calls},
+        ratios={name: timing.ratio(name, to=against[name]) for name in against},
         references=against,
         seconds=clock() - start,
         block_seconds=block,

@@ -55,7 +55,7 @@ def page(document: Document, shown: Sequence[Shown] = ()) -> str:
 
     Args:
         document: What `bench.json` holds.
-        shown: The contact sheet, most different first.
+        shown: The contact sheet, in the order of the page.
     """
     style = resources.files("benchmarks").joinpath("page.css").read_text(encoding="utf-8")
     body = "".join(
@@ -224,7 +224,7 @@ def _ratios(document: Document) -> str:
     return _chart(
         "Time relative to PyTorch",
         "Less is faster; the dashed line is PyTorch with the same threads and batch. The bars "
-        "are 95 % intervals over passes and interleaved rounds, and the figure to quote.",
+        "are 95 % intervals, and the figure to quote.",
         lambda width: charts.ratios(document, width),
         f'<div class="legend">{legend}</div>',
     )
@@ -302,8 +302,8 @@ def _flips(document: Document, shown: Sequence[Shown]) -> str:
     figures = "".join(_figure(one) for one in shown)
     return (
         f'<section><h2>Disagreements</h2><p class="hint">{len(shown):,} pictures on which a row '
-        f"and PyTorch give different answers, the most different first ({count:,} disagreements "
-        f"in all, listed in {escape(document['flips']['file'])}).</p>"
+        "and PyTorch give different answers, those first on which both are surest "
+        f"({count:,} disagreements in all, listed in {escape(document['flips']['file'])}).</p>"
         f'<div class="sheet">{figures}</div></section>\n'
     )
 
@@ -369,7 +369,7 @@ def _machine(document: Document) -> str:
 
 def _foot(document: Document) -> str:
     return (
-        f"<footer><p>{escape(report.NOTES.replace('`', ''))}</p>"
+        f"<footer><p>{escape(report.notes(document).replace('`', ''))}</p>"
         f"<p><code>{escape(str(document['command']))}</code>, catdog-edge "
         f"{escape(str(document['tool_version']))}. The figures behind this page are in "
         f"{report.DOCUMENT}.</p></footer>\n"

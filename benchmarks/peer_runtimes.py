@@ -198,10 +198,13 @@ class Ultralytics:
 
         self._setting = setting
         self._size = setting.spec.height
+        self._file = setting.scratch / "ultralytics.onnx"
+        if self._file.is_file():  # opened before
+            return
         with _quiet(), contextlib.chdir(setting.scratch):
             fresh = YOLO(f"{ULTRALYTICS}.yaml", task="classify")
             exported = fresh.export(format="onnx", imgsz=self._size, device="cpu", opset=17)
-            self._file = Path(exported).absolute()
+            Path(exported).absolute().replace(self._file)
 
     def predict(self) -> Ask:
         """`YOLO(file).predict(frame)`, with their own preprocessing and results."""

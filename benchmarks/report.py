@@ -16,7 +16,7 @@ from benchmarks.tables import Document, card, tables
 from benchmarks.words import plain_table, wrap
 from catdog_edge.files import write_text
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the document in `bench.json`. Raised when a reader of the old one would misread."""
 
 DOCUMENT = "bench.json"
@@ -81,17 +81,8 @@ def markdown(document: Document) -> str:
         lines += [f"Left out: {one['row']}: {one['reason']}", ""]
     for one in document["no_cold_start"]:
         lines += [f"No cold start: {one['reason']}", ""]
-    lines.append(NOTES)
+    lines.append(notes(document))
     return "\n".join(lines) + "\n"
-
-
-NOTES = (
-    "Time is from a decoded frame to its probabilities, in interleaved rounds of blocks; the "
-    "ratio to PyTorch has a 95 % bootstrap interval over passes and rounds. Accuracy has Wilson's "
-    "interval, the difference from PyTorch (percentage points) Tango's paired one, p is McNemar's "
-    "exact test. `max dp` is the largest difference of a probability, ECE the expected calibration "
-    "error. First answer, peak memory and processor time are those of a fresh process."
-)
 
 
 def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -107,8 +98,32 @@ def _machine_line(document: Document) -> str:
     found, settings = document["environment"], document["settings"]
     return (
         f"{found['processor']}, {found['processors_usable']} usable processors, "
-        f"{found['threads']} threads ({found['threads_source']}); {settings['rounds']} rounds in "
+        f"{found['threads']} threads ({found['threads_source']}); {_rounds(document)} in "
         f"{settings['seconds']:g} s; p is McNemar's exact test, dp a difference of probability"
+    )
+
+
+def _rounds(document: Document) -> str:
+    settings = document["settings"]
+    passes = len(settings["pass_starts"])
+    return f"{settings['rounds']} rounds in {passes} pass{'es' * (passes > 1)}"
+
+
+def notes(document: Document) -> str:
+    """How to read the figures, for the end of a report."""
+    if len(document["settings"]["pass_starts"]) > 1:
+        how = f"interval over {_rounds(document)}; every pass opened the rows anew."
+    else:
+        how = (
+            f"interval over {_rounds(document)}: the rows were opened once, so it does not hold "
+            "what differs from run to run (more --seconds leave time for more passes)."
+        )
+    return (
+        "Time is from a decoded frame to its probabilities, in interleaved rounds of blocks; the "
+        f"ratio to PyTorch has a 95 % bootstrap {how} Accuracy has Wilson's interval, the "
+        "difference from PyTorch (percentage points) Tango's paired one, p is McNemar's exact "
+        "test. `max dp` is the largest difference of a probability, ECE the expected calibration "
+        "error. First answer, peak memory and processor time are those of a fresh process."
     )
 
 

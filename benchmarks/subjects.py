@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.modelfile import PROBABILITIES, find_model
+from catdog_edge.modelfile import PROBABILITIES
 from catdog_edge.preprocess import Frame, preprocess
 from catdog_edge.spec import ModelSpec
 
@@ -171,30 +171,21 @@ class OnnxSubject:
             row.file, provider=row.provider, threads=row.threads, reject=False
         )
         self.spec = self.classifier.spec
-        self._bare: Any = None
 
     def probabilities(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
         """See `Subject`."""
         return self.classifier.probabilities(frames)
 
     def session(self, pixels: npt.NDArray[np.uint8]) -> object:
-        """See `Subject`; a second, bare session, made with the settings of the first."""
-        if self._bare is None:
-            from catdog_edge import providers
-            from catdog_edge.classifier import SPIN
-
-            self._bare = providers.open_session(
-                find_model(self.row.file),
-                self.row.provider,
-                providers.Settings(self.row.threads, SPIN),
-            ).session
-            self._input = self._bare.get_inputs()[0].name
+        """See `Subject`."""
+        # The very session that answers: another one of the same file would differ by percents.
+        session = self.classifier._ready()
         batch: npt.NDArray[Any] = pixels
         if self.spec.layout == "nchw-float":
             batch = np.ascontiguousarray(
                 pixels[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32
             ) / np.float32(255)
-        return self._bare.run([PROBABILITIES], {self._input: batch})
+        return session.run([PROBABILITIES], {session.get_inputs()[0].name: batch})
 
 
 class TorchSubject:
@@ -244,7 +235,11 @@ class TorchSubject:
             return result
 
     def _compiled(self, network: Any) -> Any:
-        compiled: Any = self._torch.compile(network)
+        # For this batch alone, whatever other rows have compiled; and with the threads that it
+        # will run with, since another number makes it compile again.
+        self._torch._dynamo.config.recompile_limit = 256
+        self._torch.set_num_threads(self.row.threads)
+        compiled: Any = self._torch.compile(network, dynamic=False)
         try:
             with self._torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):
                 compiled(self._torch.zeros(self.row.batch, 3, *self.spec.size))

@@ -32,10 +32,12 @@ def tables(document: Document, *, brief: bool = False) -> list[Table]:
         brief: Leave out what a terminal has no room for.
 
     Returns:
-        Latency, answers, stages and fresh processes; corruptions and originals where they
-        were measured.
+        Latency, answers, classes (not in brief), stages and fresh processes; corruptions and
+        originals where they were measured.
     """
     found = [_latency(document), _answers(document, brief)]
+    if not brief:
+        found.append(_classes(document))
     found += [table for table in (_fresh(document), _corruptions(document)) if table is not None]
     if document["originals"] is not None:
         found.append(_originals(document["originals"]))
@@ -95,6 +97,23 @@ def _answers(document: Document, brief: bool) -> Table:
             del figures[mean]
     pictures = f"{document['data']['pictures']:,} test pictures"
     return f"Answers: batch 1, on {pictures}", heads, rows
+
+
+def _classes(document: Document) -> Table:
+    labels = document["model"]["labels"]
+    rows = []
+    for row in bases(document):
+        answers = row["answers"]
+        figures = [row["base"]]
+        for index in range(len(labels)):
+            figures += [percent(answers["precision"][index]), percent(answers["recall"][index])]
+            others = sum(answers["confusion"][index]) - answers["confusion"][index][index]
+            figures.append(f"{others:,}")
+        rows.append(figures)
+    heads = ["row"]
+    for label in labels:
+        heads += [f"{label}: precision", "recall", "missed"]
+    return "Class by class: how often the answer is right, how many are found", heads, rows
 
 
 def _fresh(document: Document) -> Table | None:

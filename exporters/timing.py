@@ -24,6 +24,10 @@ import numpy.typing as npt
 RESAMPLES = 4000
 """Bootstrap resamples behind an interval."""
 
+DRAWABLE = 5
+"""So many passes can be drawn from: of fewer, the percentiles that would be needed lie beyond what
+resamples can show (with two passes the interval would hold the truth 61 times in 100)."""
+
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """The 97.5 % point of Student's t with 1, 2, ... degrees of freedom."""
 
@@ -111,6 +115,8 @@ class Timing:
         ends = [*self.starts, self.rounds]
         if ends[0] != 0 or any(after <= before for before, after in itertools.pairwise(ends)):
             raise ValueError(f"passes must begin at 0 and hold rounds, got {self.starts}")
+        if any(row.block_medians.size != self.rounds for row in self.rows.values()):
+            raise ValueError(f"wanted {self.rounds} blocks of every candidate, one a round")
 
     @classmethod
     def joined(cls, passes: Sequence[Timing]) -> Timing:
@@ -121,6 +127,7 @@ class Timing:
         """
         if not passes or any(set(one.rows) != set(passes[0].rows) for one in passes):
             raise ValueError("wanted passes over the same candidates")
+        begins = itertools.accumulate((one.rounds for one in passes[:-1]), initial=0)
         return cls(
             rows={
                 name: Latencies(
@@ -131,7 +138,11 @@ class Timing:
             },
             rounds=sum(one.rounds for one in passes),
             pause=passes[0].pause,
-            starts=tuple(itertools.accumulate((one.rounds for one in passes[:-1]), initial=0)),
+            starts=tuple(
+                begin + start
+                for begin, one in zip(begins, passes, strict=True)
+                for start in one.starts
+            ),
         )
 
     @property
@@ -143,9 +154,11 @@ class Timing:
         """How many times as long `name` takes as `to`.
 
         The interval: passes are drawn first, then rounds within each, and the 95 % of the
-        percentile method are widened for the small number of passes, so that for one row of
-        normal figures they would be Student's (Hesterberg: What Teachers Should Know About the
-        Bootstrap, 2015, "expanded percentile interval"). Of a single pass: rounds alone.
+        percentile method are widened for the small number of passes (Hesterberg: What Teachers
+        Should Know About the Bootstrap, 2015, "expanded percentile interval"). Two to four
+        passes are too few to be drawn from: there it is Student's interval of their medians.
+        Of a single pass it comes from the rounds alone, and holds nothing that differs from
+        one opening of the candidates to the next.
 
         Args:
             name: A candidate.
@@ -158,6 +171,11 @@ class Timing:
         blocks = self.rows[name].block_medians / self.rows[to or self.first].block_medians
         generator = np.random.default_rng(seed)
         passes = np.split(blocks, self.starts[1:])
+        values = np.array([np.median(one) for one in passes])
+        value = float(values.mean())
+        if 1 < len(passes) < DRAWABLE:
+            margin = _student(len(passes)) * float(values.std(ddof=1)) / math.sqrt(len(passes))
+            return Ratio(value, max(value - margin, 0.0), value + margin)
         # A pass that is drawn twice is drawn with other rounds each time.
         medians = np.stack(
             [
@@ -172,7 +190,6 @@ class Timing:
         means = medians[drawn, np.arange(RESAMPLES)[:, None], place].mean(axis=1)
         outside = _outside(len(passes))
         low, high = np.percentile(means, (100 * outside, 100 * (1 - outside)))
-        value = float(np.mean([np.median(one) for one in passes]))
         # Few passes and far percentiles: the value itself is always inside.
         return Ratio(value, min(float(low), value), max(float(high), value))
 
@@ -197,8 +214,11 @@ def _outside(passes: int) -> float:
     """The share of the resamples that is left out on each side."""
     if passes == 1:
         return 0.025
-    student = STUDENT[min(passes - 1, len(STUDENT)) - 1]
-    return NormalDist().cdf(-student * math.sqrt(passes / (passes - 1)))
+    return NormalDist().cdf(-_student(passes) * math.sqrt(passes / (passes - 1)))
+
+
+def _student(passes: int) -> float:
+    return STUDENT[min(passes - 1, len(STUDENT)) - 1]
 
 
 def compare(

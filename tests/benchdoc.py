@@ -15,6 +15,7 @@ from benchmarks import parity
 from benchmarks.corruptions import CORRUPTIONS
 from benchmarks.fresh import ColdStart
 from benchmarks.harness import Summary, WarmUp
+from benchmarks.report import SCHEMA
 from exporters.timing import Latencies, Timing
 
 LABELS = ("cat", "dog")
@@ -117,7 +118,7 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
             results[name][base] = {key: whole[key] for key in parity.FIGURES}
     made: dict[str, Any] = {
         "kind": "catdog-edge bench",
-        "schema": 1,
+        "schema": SCHEMA,
         "tool_version": "0.1.0",
         "git_commit": "",
         "created": "2026-11-22T15:04:05+00:00",

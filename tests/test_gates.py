@@ -177,6 +177,14 @@ def test_a_baseline_that_lacks_something_is_damaged(good, tmp_path):
         _comparable(other, good, tmp_path)
 
 
+@pytest.mark.parametrize("part", ["environment", "model", "data"])
+def test_a_baseline_with_text_for_a_table_is_damaged(part, good, tmp_path):
+    other = copy.deepcopy(good)
+    other[part] = "x"
+    with pytest.raises(CatdogError, match="is damaged"):
+        _comparable(other, good, tmp_path)
+
+
 def test_a_baseline_with_other_threads_is_refused(good, tmp_path):
     other = copy.deepcopy(good)
     other["rows"][2]["threads"] = 7
@@ -185,18 +193,24 @@ def test_a_baseline_with_other_threads_is_refused(good, tmp_path):
     assert "--force" in str(caught.value)
 
 
-@pytest.mark.parametrize("harm", ["no rows", "no ratio", "no number", "not finite", "no accuracy"])
+@pytest.mark.parametrize(
+    "harm", ["no rows", "empty", "no ratio", "no number", "not finite", "huge", "no accuracy"]
+)
 def test_a_baseline_is_looked_through_when_it_is_read(harm, good, tmp_path):
     other = copy.deepcopy(good)
     row = other["rows"][2]
     if harm == "no rows":
         del other["rows"]
+    elif harm == "empty":
+        other["rows"] = []
     elif harm == "no ratio":
         del row["ratio"]
     elif harm == "no accuracy":
         del row["answers"]["accuracy"]
     else:
-        row["ratio"]["high"] = {"no number": "1.2", "not finite": float("inf")}[harm]
+        row["ratio"]["high"] = {"no number": "1.2", "not finite": float("inf"), "huge": 10**400}[
+            harm
+        ]
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(other))
     with pytest.raises(CatdogError, match="is damaged"):
@@ -208,6 +222,7 @@ def test_a_baseline_is_looked_through_when_it_is_read(harm, good, tmp_path):
     [
         (None, "No such file"),
         ("{", "damaged"),
+        ("[" * 100_000, "damaged"),
         ("[]", "not a bench.json"),
         ('{"kind": "something else"}', "not a bench.json"),
         ('{"kind": "catdog-edge bench", "schema": 99}', "schema 99"),

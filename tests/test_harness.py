@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from itertools import cycle
 
 import numpy as np
@@ -105,16 +107,68 @@ def test_rows_are_opened_anew_and_each_opening_has_its_share_of_the_time():
     assert 30.0 <= result.seconds < 33.0
 
 
-def test_little_time_means_fewer_passes_of_at_least_four_rounds():
+def test_too_little_time_for_two_rounds_of_each_pass_means_a_single_pass():
     world = World()
 
     def rows():
         return {"a": world.call("a", [0.4]), "b": world.call("b", [0.2])}
 
-    result = _measure(world, rows(), 14.0, reopen=rows)
-    rounds = np.diff([*result.timing.starts, result.timing.rounds])
-    assert 1 < len(rounds) < PASSES
-    assert rounds.min() >= 4
+    enough = _measure(world, rows(), 24.0, reopen=rows)
+    assert len(enough.timing.starts) == PASSES
+    assert np.diff([*enough.timing.starts, enough.timing.rounds]).min() >= 2
+    short = _measure(world, rows(), 8.0, reopen=rows)
+    assert short.timing.starts == (0,)
+    assert short.timing.rounds >= 4
+
+
+def test_one_slow_first_call_does_not_pass_for_the_usual():
+    world = World()
+    first = iter([8.0])
+
+    def call() -> None:
+        world.now += next(first, 0.003)
+
+    def rows():
+        return {"a": call, "b": world.call("b", [0.003])}
+
+    result = _measure(world, rows(), 30.0, reopen=rows)
+    assert result.warm_ups["a"].calls >= 3
+    assert len(result.timing.starts) == PASSES
+
+
+def test_rows_that_cannot_be_opened_again_cost_nothing_that_was_measured():
+    world = World()
+
+    def rows():
+        return {"a": world.call("a", [0.004]), "b": world.call("b", [0.002])}
+
+    answers = iter([rows(), rows(), None])
+    result = _measure(world, rows(), 30.0, reopen=lambda: next(answers))
+    assert len(result.timing.starts) == 3
+    assert result.ratios["b"].value == pytest.approx(0.5)
+
+
+def test_a_pass_is_closed_before_the_next_one_opens():
+    world = World()
+    alive = weakref.WeakSet()
+    most = 0
+
+    class Opened:
+        def __call__(self) -> None:
+            world.now += 0.002
+
+    def rows():
+        nonlocal most
+        made = {name: Opened() for name in "ab"}
+        gc.collect()
+        alive.update(made.values())
+        most = max(most, len(alive))
+        return made
+
+    _measure(
+        world, {"a": world.call("a", [0.002]), "b": world.call("b", [0.002])}, 20.0, reopen=rows
+    )
+    assert most == 2
 
 
 def test_a_budget_too_small_for_slow_calls_still_gives_four_rounds():

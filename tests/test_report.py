@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -91,11 +92,21 @@ def test_markdown_tables_are_well_formed(doc):
     for line in tables:
         if line.startswith("|---"):
             widths.append(line.count("|"))
-    assert len(widths) == 4
+    assert len(widths) == 5
     assert all(line.count("|") in widths for line in tables)
     assert "Left out: model@cuda" in text
     assert "Example 9000" in text
     assert "`catdog-edge bench --seconds 60`" in text
+
+
+def test_every_report_says_in_how_many_passes_the_rows_were_opened(doc):
+    several = copy.deepcopy(doc)
+    several["settings"]["pass_starts"] = [0, 4, 8, 12, 16, 20]
+    for made, told in ((doc, "24 rounds in 1 pass"), (several, "24 rounds in 6 passes")):
+        once = "the rows were opened once" in report.markdown(made)
+        assert once == (made is doc)
+        for text in (report.markdown(made), report.terminal(made, Path("there"))):
+            assert told in " ".join(text.split())
 
 
 def test_originals_have_their_own_table(doc):
@@ -134,7 +145,8 @@ def test_the_documentation_names_every_key_and_only_options_that_exist(doc):
 
     from catdog_edge.cli import main
 
-    text = (Path(__file__).parent.parent / "docs" / "bench.md").read_text()
+    root = Path(__file__).parent.parent
+    text = (root / "docs" / "bench.md").read_text()
     told = set(re.findall(r"`([a-z0-9_]+)`", text))
     row = doc["rows"][0]
     parts = [doc, row, row["latency"]["warm_up"], row["answers"]["calibration"][0]]
@@ -142,7 +154,10 @@ def test_the_documentation_names_every_key_and_only_options_that_exist(doc):
     parts += [row[name] for name in ("ratio", "latency", "stages_ms", "cold", "answers")]
     for part in (*parts, doc["corruptions"]):
         assert set(part) <= told
-    shown = text.replace("\n          --", " --")  # the workflow's folded command in one line
+    workflow = (root / "examples" / "github-actions-bench.yml").read_text()
+    shown = (text + workflow).replace(
+        "\n          --", " --"
+    )  # the workflow's folded command in one line
     for command, expected in (("bench", "--max-ratio"), ("export", "--quantize")):
         known = {option for param in main.commands[command].params for option in param.opts}
         lines = re.findall(rf"catdog-edge {command}( [^#\n]*)", shown)

@@ -149,6 +149,26 @@ def test_the_interval_knows_what_differs_from_pass_to_pass():
     assert covered_by_rounds / runs < 0.8  # what made two quiet runs of one command disagree
 
 
+@pytest.mark.parametrize("passes", [2, 3, 4, 5])
+def test_few_passes_still_hold_the_truth(passes):
+    generator = np.random.default_rng(8)
+    runs = 200
+    covered = 0
+    for _ in range(runs):
+        made = [_pass(generator, 0.02 * generator.standard_normal()) for _ in range(passes)]
+        ratio = Timing.joined(made).ratio("b")
+        covered += ratio.low <= 0.5 <= ratio.high
+    assert covered / runs > 0.9
+
+
+def test_passes_of_passes_keep_where_they_began():
+    generator = np.random.default_rng(9)
+    two = Timing.joined([_pass(generator, 0, 5), _pass(generator, 0, 5)])
+    assert Timing.joined([two, _pass(generator, 0, 4)]).starts == (0, 5, 10)
+    with pytest.raises(ValueError, match="20 blocks"):
+        Timing(two.rows, 20, 0.05)
+
+
 def test_passes_that_agree_give_a_narrow_interval_and_the_mean_of_their_medians():
     generator = np.random.default_rng(6)
     joined = Timing.joined([_pass(generator, 0.0) for _ in range(6)])

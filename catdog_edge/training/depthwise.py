@@ -37,13 +37,13 @@ def depthwise(
     Returns:
         `[N,C,H',W']`, with the gradients of `conv2d` up to rounding.
     """
-    result: torch.Tensor = _Depthwise.apply(maps, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _Depthwise.apply(maps, weight, bias, stride, padding)
     return result
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         maps: torch.Tensor,
         weight: torch.Tensor,
@@ -56,7 +56,7 @@ class _Depthwise(torch.autograd.Function):
         return functional.conv2d(maps, weight, bias, stride, padding, 1, len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         maps, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_maps = of_weight = of_bias = None
