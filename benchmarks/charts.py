@@ -206,7 +206,7 @@ def _labels(
         def free(y: float, start: float = start, wide: float = wide) -> bool:
             inside = top + 16 <= y <= bottom - 6
             return inside and all(
-                abs(y - other) >= 16 or start > end + 6 or start + wide + 6 < begin
+                abs(y - other) >= 16 or start > end + 12 or start + wide + 12 < begin
                 for begin, end, other in taken
             )
 
@@ -227,15 +227,22 @@ def _labels(
 
 def reliability(document: Mapping[str, Any]) -> list[str]:
     """One small diagram per row: how right it is against how sure it says it is."""
-    return [_reliability(row) for row in bases(document)]
+    rows = bases(document)
+    low = min(1 / len(row["answers"]["labels"]) for row in rows)
+    least = min(
+        (one["accuracy"] for row in rows for one in row["answers"]["calibration"] if one["count"]),
+        default=low,
+    )
+    # One scale for all, so that they can be compared.
+    floor = low if least >= low else 0.0
+    return [_reliability(row, floor) for row in rows]
 
 
-def _reliability(row: Row) -> str:
+def _reliability(row: Row, floor: float) -> str:
     size, left, top, bottom = 216.0, 34.0, 12.0, 184.0
     right = size - 8
     low = 1 / len(row["answers"]["labels"])
     bins = [one for one in row["answers"]["calibration"] if one["count"]]
-    floor = low if all(one["accuracy"] >= low for one in bins) else 0.0
     x = Scale(low, 1.0, left, right)
     y = Scale(floor, 1.0, bottom, top)
     parts = []
