@@ -20,12 +20,13 @@ from catdog_edge.files import write_text
 from catdog_edge.spec import ModelSpec, Rejection
 from catdog_edge.training.calibration import fit_temperature
 from catdog_edge.training.checkpoint import load_checkpoint, save_checkpoint
-from catdog_edge.training.data import Dataset
+from catdog_edge.training.data import Dataset, pixels
 from catdog_edge.training.evaluate import Evaluation, evaluate
 from catdog_edge.training.inference import known, logits, probabilities, softmax
 from catdog_edge.training.loop import EpochRow, Labels, Pixels, Trainer
 from catdog_edge.training.other_set import OtherSet, drawings
 from catdog_edge.training.plots import Mistake, save_confusion, save_curves, save_mistakes
+from catdog_edge.training.precision import autocast
 from catdog_edge.training.progress import duration
 from catdog_edge.training.rejection import RejectionReport, Scores, choose_threshold, report
 from catdog_edge.training.review import review, write_review_csv
@@ -90,8 +91,13 @@ def finish(
     save_checkpoint(run.weights, network.state_dict(), spec)
 
     _save_pictures(run.folder, dataset, trainer.rows, best, result, answers, val, val_files, spec)
-    on_train = probabilities(network, spec, trainer.train[0])
-    suspects = review(dataset, {"train": on_train, "val": answers}, spec.resize)
+    say(f"review    of {len(trainer.train[1]):,} training pictures ...")
+    # At the network's own size, whatever size the training changed them at. The precision of
+    # the training is good enough for a list of doubts, and quicker.
+    on_train = pixels(dataset, "train", spec.resize)[0]
+    with autocast(trainer.device, trainer.plan.precision):
+        answers_on_train = probabilities(network, spec, on_train)
+    suspects = review(dataset, {"train": answers_on_train, "val": answers}, spec.resize)
     # A network that hardly knows better than the labels has no right to doubt them.
     suspects = [one for one in suspects if one.why != "label" or one.confidence >= SURE]
     write_review_csv(run.folder / "review.csv", suspects)
