@@ -15,6 +15,7 @@ from catdog_edge.training.norms import (
     folded,
     freeze_features,
     freeze_norms,
+    fused,
     with_norms,
 )
 
@@ -77,3 +78,18 @@ def test_simple_cnn_takes_smaller_pictures_while_it_trains() -> None:
     network = architecture("simple_cnn").build(2).eval()
     for size in (112, 128, 160, 224):
         assert network(torch.rand(1, 3, size, size)).shape == (1, 2)
+
+
+def test_a_fused_network_answers_as_before_without_batch_norms() -> None:
+    torch.manual_seed(0)
+    network = architecture("efficientnet_lite0_short").build(2)
+    frames = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for _ in range(3):
+            network(frames)  # statistics of their own
+        network.eval()
+        plain = fused(network)
+        assert torch.allclose(plain(frames), network(frames), atol=1e-4)
+    kinds = [type(module) for module in plain.modules()]
+    assert nn.BatchNorm2d not in kinds
+    assert [type(module) for module in network.modules()].count(nn.BatchNorm2d) == 40

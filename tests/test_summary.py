@@ -49,6 +49,7 @@ def test_the_parameters_of_the_layers_add_up(name: str) -> None:
     assert sum(row.parameters for row in rows) == sum(
         parameter.numel() for parameter in network.parameters()
     )
+    assert sum(row.multiply_adds for row in rows) > 1e7
     assert rows[-1].output == (2,)
     # Looking does not change the network: mode, running figures, hooks.
     assert network.training

@@ -81,20 +81,20 @@ class SameConv2d(nn.Conv2d):
 class Layer(nn.Sequential):
     """A `SameConv2d`, its batch norm and, perhaps, an activation.
 
-    Where the batch norm keeps its statistics, it is an affine map of the weights: computed there,
-    it costs no pass over the maps. Answers and gradients are the same but for rounding.
+    Where the batch norm is frozen while the rest trains, it is an affine map of the weights:
+    computed there, once a step, it costs no pass over the maps. Answers and gradients are the
+    same but for rounding.
     """
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
         convolution, norm = self[0], self[1]
         assert isinstance(convolution, SameConv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        # An export shows the layers as they are; what runs the file folds them for good.
-        if norm.training or torch.compiler.is_exporting():
+        if not self.training or norm.training:
             for part in self:
                 maps = part(maps)
             return maps
+        assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

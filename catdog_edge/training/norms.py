@@ -8,6 +8,7 @@ outputs: in evaluation it folds into the convolution without a rest (Ioffe and S
 from __future__ import annotations
 
 import copy
+import itertools
 
 import torch
 from torch import nn
@@ -62,6 +63,22 @@ def folded(network: nn.Module) -> nn.Module:
         for name, child in list(module.named_children()):
             if isinstance(child, NormedConvolution):
                 setattr(module, name, fuse_conv_bn_eval(child.convolution, child.norm))
+    return plain
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """A copy of a network for answers alone, its batch norms inside the convolutions.
+
+    Args:
+        network: Left as it is. Fused is what follows a convolution in an `nn.Sequential`.
+    """
+    plain = copy.deepcopy(network).eval()
+    for module in list(plain.modules()):
+        if isinstance(module, nn.Sequential):
+            for place, (one, norm) in enumerate(itertools.pairwise(module)):
+                if isinstance(one, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module[place] = fuse_conv_bn_eval(one, norm)
+                    module[place + 1] = nn.Identity()
     return plain
 
 
