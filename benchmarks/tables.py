@@ -106,7 +106,9 @@ def _classes(document: Document) -> Table:
         answers = row["answers"]
         figures = [row["base"]]
         for index in range(len(labels)):
-            figures += [percent(answers["precision"][index]), percent(answers["recall"][index])]
+            for name in ("precision", "recall"):
+                share = answers[name][index]  # none where the class is never answered
+                figures.append(MISSING if share is None else percent(share))
             others = sum(answers["confusion"][index]) - answers["confusion"][index][index]
             figures.append(f"{others:,}")
         rows.append(figures)
