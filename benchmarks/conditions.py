@@ -107,6 +107,11 @@ def main(arguments: list[str] | None = None) -> int:
                         f"tells {', '.join(pets.spec.labels)} apart; name data with those"
                     )
                 count = len(dataset.items_of("test"))
+                if not count:
+                    raise DataError(
+                        f"{dataset.source} has no test pictures (of {options.limit or 'all'} that "
+                        "were taken); name more data or a larger --limit"
+                    )
                 print(f"\n{model}: {count:,} test pictures of {options.data}\n")
                 print(table(["condition", "accuracy, %", "answered, %"], pets_rows(pets, dataset)))
                 if options.other:

@@ -94,6 +94,38 @@ def test_a_frozen_batch_norm_in_the_weights_changes_neither_answers_nor_gradient
         assert torch.allclose(of_weights[name], gradient, atol=1e-3, rtol=1e-3), name
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_training_in_bfloat16_gives_the_gradients_of_the_layers_as_written(stride, monkeypatch):
+    torch.manual_seed(0)
+    block = _settled(InvertedBottleneck(8, 8, 5, stride, 3)).train()
+    freeze_norms(block)
+    maps = torch.randn(2, 8, 14, 14).to(memory_format=torch.channels_last)
+
+    def gradients(kind):
+        block.zero_grad()
+        with torch.autocast("cpu", kind, enabled=kind != torch.float32):
+            answer = block(maps)
+        answer.float().square().mean().backward()
+        return [one.grad.clone() for one in block.parameters()]
+
+    found = gradients(torch.bfloat16)
+    monkeypatch.setattr(Layer, "forward", _as_written)
+    for one, other in zip(found, gradients(torch.float32), strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() <= 0.05 * other.norm() + 1e-4
+
+
+def test_synchronised_batch_norms_can_be_frozen_too():
+    torch.manual_seed(0)
+    layer = _settled(Layer(SameConv2d(3, 4, 3), torch.nn.BatchNorm2d(4, eps=1e-3))).train()
+    maps = torch.randn(2, 3, 8, 8)
+    freeze_norms(layer)
+    expected = layer(maps)
+    synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(layer).train()
+    freeze_norms(synchronised)
+    assert torch.allclose(synchronised(maps), expected, atol=1e-6)
+
+
 def test_live_statistics_are_kept_up_to_date():
     torch.manual_seed(0)
     layer = Layer(SameConv2d(3, 4, 3), torch.nn.BatchNorm2d(4, eps=1e-3), torch.nn.ReLU6()).train()

@@ -104,6 +104,8 @@ def test_photographs_as_a_camera_takes_them(pets, shared_data):
         pets.spec.labels[answer] == name.split(".")[0] for answer, name in zip(answers, pictures)
     ]
     assert sum(right) >= 97
+    scores = pets.scores(list(pictures.values()))
+    assert (scores >= pets.spec.rejection.threshold).mean() >= 0.85  # most are answered
 
 
 def test_streets_are_no_pets(pets, shared_data):

@@ -138,7 +138,7 @@ def _train(
             )
         say(
             f"train: {options.teacher} ({teacher.spec.architecture}) teaches"
-            f"{', also what is none of the classes' * teacher.knows_others}"
+            f"{', the logit for none of the classes too' * teacher.knows_others}"
         )
     plan = loop.Plan(
         recipe=chosen,
