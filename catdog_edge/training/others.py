@@ -46,7 +46,7 @@ class Others:
     def draw(self, generator: Generator) -> Pixels:
         """One of them, `uint8 [H,W,3]`, BGR."""
         height, width = self.photographs.shape[1:3]
-        if self.pictures is not None and generator.random() < self.backgrounds:
+        if self.pictures is not None and self.backgrounds and generator.random() < self.backgrounds:
             return background(self.pictures[generator.integers(len(self.pictures))], generator)
         if len(self.photographs) == 0 or generator.random() < DRAWN:
             return draw_nothing(height, width, generator)
