@@ -29,7 +29,7 @@ ARCHITECTURES = (
     "efficientnet_lite0_short",
     "efficientnet_lite2",
 )
-RECIPES = ("default", "classic", "finetune", "distil", "yardstick")
+RECIPES = ("default", "classic", "finetune", "accurate", "distil", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
 MOST_THREADS = 256
 MOST_BATCH = 4096

@@ -198,7 +198,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             EfficientNetLite0Short,
             160,
             CENTRED,
-            "the same without three late blocks: less time per frame; ImageNet weights likewise",
+            "the same without two late blocks: less time per frame; ImageNet weights likewise",
         ),
         Architecture(
             "efficientnet_lite2",

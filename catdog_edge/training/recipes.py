@@ -225,16 +225,37 @@ RECIPES: dict[str, Recipe] = {
             pretrained=True,
             norms="frozen",
         ),
+        # The same for a larger network at the size that its pictures have, smaller ones first:
+        # how `accurate` was made.
+        Recipe(
+            name="accurate",
+            optimizer="sgd",
+            lr=0.004,
+            batch_size=32,
+            epochs=7,
+            least_steps=120,
+            most_epochs=20,
+            schedule="cosine",
+            warmup=0.05,
+            weight_decay=1e-4,
+            label_smoothing=0.03,
+            augment="camera",
+            ema=0.998,
+            pretrained=True,
+            norms="frozen",
+            stages=(Stage(0.72, (0.75, 0.9)), Stage(1.0, (1.0,))),
+            backgrounds=0.25,
+        ),
         # A small network learns what a larger one says (`--teacher`), which sees more of each
-        # picture than it does.
+        # picture than it does: how `fast` was made.
         Recipe(
             name="distil",
             optimizer="sgd",
-            lr=0.006,
+            lr=0.008,
             batch_size=32,
-            epochs=12,
+            epochs=24,
             least_steps=120,
-            most_epochs=20,
+            most_epochs=40,
             schedule="cosine",
             warmup=0.05,
             weight_decay=1e-4,
@@ -242,8 +263,11 @@ RECIPES: dict[str, Recipe] = {
             ema=0.998,
             pretrained=True,
             norms="frozen",
-            detail=1.625,
-            distillation=0.7,
+            detail=1.25,
+            views=12,
+            backgrounds=0.25,
+            distillation=0.8,
+            distillation_mirrored=False,
         ),
         # `simple_cnn` within 100 minutes on two cores: small pictures first.
         Recipe(
