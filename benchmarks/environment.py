@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -38,6 +39,9 @@ VARIABLES = (
 
 BUSY = 0.10
 """A share of a usable processor taken by others above which a run is called noisy."""
+
+LOOK = 5.0
+"""Seconds between two looks at the load average; the system itself counts as often."""
 
 DRIFT = 0.10
 """Distance of the quartiles of a row's block medians, over their median, that is noise."""
@@ -143,6 +147,8 @@ class Quiet:
 
     Attributes:
         seconds: How long it was watched.
+        load_during: Mean and highest of the load averages over 1 minute, looked at every
+            `LOOK` seconds; this process is in them.
         load_after: Load averages at the end; this process is in them.
         others_busy: Processors' worth of time that other processes took, on average;
             `None` where the system does not tell.
@@ -151,6 +157,7 @@ class Quiet:
     """
 
     seconds: float
+    load_during: tuple[float, float] | None
     load_after: tuple[float, float, float] | None
     others_busy: float | None
     stolen: float | None
@@ -170,6 +177,9 @@ class Watch:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
+        self._loads: list[float] = []
+        self._ended = threading.Event()
+        threading.Thread(target=self._look_at_load, name="load", daemon=True).start()
         self._start = time.monotonic()
         self._own = _own_seconds()
         self._jiffies = self._ticks()
@@ -178,6 +188,8 @@ class Watch:
     def stop(self) -> Quiet:
         """What was seen; may be asked more than once."""
         seconds = max(time.monotonic() - self._start, 1e-9)
+        self._ended.set()
+        loads = list(self._loads)
         others = stolen = None
         now = self._ticks()
         if now is not None and self._jiffies is not None:
@@ -187,11 +199,20 @@ class Watch:
             stolen = max(0.0, (now[1] - self._jiffies[1]) / hertz / seconds)
         return Quiet(
             seconds=seconds,
+            load_during=(sum(loads) / len(loads), max(loads)) if loads else None,
             load_after=_load(),
             others_busy=others,
             stolen=stolen,
             throttled_s=max(0.0, self._throttle() - self._throttled),
         )
+
+    def _look_at_load(self) -> None:
+        while not self._ended.is_set():
+            now = _load()
+            if now is None:
+                return
+            self._loads.append(now[0])
+            self._ended.wait(LOOK)
 
     def _ticks(self) -> tuple[int, int] | None:
         """Busy and stolen ticks of all processors since the machine started."""

@@ -223,7 +223,7 @@ def card(document: Document) -> list[tuple[str, str]]:
     """The environment card, in pairs of name and text."""
     found, quiet = document["environment"], document["quiet"]
     load = found["load_before"]
-    after = quiet["load_after"]
+    during, after = quiet["load_during"], quiet["load_after"]
     pairs = [
         ("processor", found["processor"] + (", virtual machine" if found["hypervisor"] else "")),
         ("instructions", ", ".join(found["flags"]) or "none of those that matter"),
@@ -250,6 +250,7 @@ def card(document: Document) -> list[tuple[str, str]]:
         (
             "load",
             (f"{load[0]:.2f} before, " if load else "")
+            + (f"{during[0]:.2f} (up to {during[1]:.2f}) during, " if during else "")
             + (f"{after[0]:.2f} after (with this process)" if after else "not told"),
         ),
         (

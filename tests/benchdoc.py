@@ -174,6 +174,7 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
         },
         "quiet": {
             "seconds": 90.0,
+            "load_during": [1.6, 2.1],
             "load_after": [1.9, 0.9, 0.4],
             "others_busy": 0.02,
             "stolen": 0.0,

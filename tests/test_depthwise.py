@@ -47,6 +47,16 @@ def test_answers_and_gradients_are_those_of_conv2d(side, kernel, stride, padding
         assert (one.float() - other).norm() <= rounding * other.norm()
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_the_gradient_is_laid_out_as_the_filter_is(kernel):
+    """Otherwise processes that train together are warned about it, over many lines."""
+    maps = torch.randn(2, 8, 9, 9).to(memory_format=torch.channels_last)
+    weight = torch.randn(8, 1, kernel, kernel).to(memory_format=torch.channels_last)
+    weight.requires_grad_()
+    depthwise(maps, weight, None, 1, kernel // 2).sum().backward()
+    assert weight.grad.stride() == weight.stride() == (kernel**2, 1, kernel, 1)
+
+
 def test_only_filters_of_single_channels_are_depthwise():
     maps = torch.zeros(1, 4, 8, 8)
     assert is_depthwise(torch.zeros(4, 1, 3, 3), maps, 4)

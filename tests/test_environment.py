@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 pytest.importorskip("numpy", reason="NumPy is not installed")
 
+from benchmarks import environment
 from benchmarks.environment import Quiet, Watch, look, machine_of, noise
 from catdog_edge.threads import Threads
 
@@ -87,7 +89,34 @@ def test_own_work_is_not_charged_to_others():
     assert quiet.others_busy * quiet.seconds <= most + 0.1
 
 
-CALM = Quiet(seconds=60, load_after=None, others_busy=0.0, stolen=0.0, throttled_s=0.0)
+def test_the_load_is_looked_at_all_the_while(monkeypatch):
+    told = iter([1.0, 3.0, 2.0])
+    looked = threading.Event()
+
+    def load():
+        value = next(told, None)
+        if value is None:
+            looked.set()
+            return 2.0, 0.0, 0.0
+        return value, 0.0, 0.0
+
+    monkeypatch.setattr(environment, "LOOK", 0.001)
+    monkeypatch.setattr(environment.os, "getloadavg", load)
+    watch = Watch()
+    assert looked.wait(10)
+    mean, highest = watch.stop().load_during
+    assert mean == pytest.approx(2.0)
+    assert highest == 3.0
+
+
+CALM = Quiet(
+    seconds=60,
+    load_during=None,
+    load_after=None,
+    others_busy=0.0,
+    stolen=0.0,
+    throttled_s=0.0,
+)
 
 
 def test_a_quiet_run_has_nothing_to_say():

@@ -63,7 +63,9 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_maps = _of_maps(gradient, maps, weight, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
-            of_weight = _of_weight(gradient, maps, weight, ctx.stride, ctx.padding)
+            found = _of_weight(gradient, maps, weight, ctx.stride, ctx.padding)
+            # Laid out as the weight is, which DistributedDataParallel warns about otherwise.
+            of_weight = torch.empty_like(weight).copy_(found)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum((0, 2, 3), dtype=torch.float32).to(weight.dtype)
         return of_maps, of_weight, of_bias, None, None
