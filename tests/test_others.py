@@ -138,6 +138,23 @@ def test_as_many_backgrounds_as_the_recipe_says() -> None:
     assert not any((one == 77).all() for one in drawn)
 
 
+def test_half_of_the_photographs_are_shown_in_parts() -> None:
+    ramp = np.zeros((40, 40, 3), np.uint8)
+    ramp[..., 1] = np.arange(40)[:, None] * 3
+    ramp[..., 2] = np.arange(40)[None, :] * 3
+    others = Others(ramp[None], 2, 0.4)
+    drawn = [others.draw(np.random.default_rng(seed)) for seed in range(600)]
+    # A drawing has a blue of its own; what was cut out of the ramp has none.
+    photographs = [one for one in drawn if not one[..., 0].any() and one.any()]
+    assert 0.5 < len(photographs) / len(drawn) < 0.7
+    parts = [one for one in photographs if not np.array_equal(one, ramp)]
+    assert 0.4 < len(parts) / len(photographs) < 0.6
+    spans = np.array([[np.ptp(one[..., 1]), np.ptp(one[..., 2])] for one in parts]) / np.ptp(ramp)
+    assert spans.min() > 0.15  # a quarter of a side, less what its pixels span
+    assert spans.max() < 0.85
+    assert len({one.tobytes() for one in parts}) == len(parts)
+
+
 def test_the_threshold_keeps_what_it_says_and_the_report_counts() -> None:
     scores = np.linspace(0.01, 1, 100, dtype=np.float32)
     threshold = choose_threshold(scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ pytestmark = pytest.mark.train
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import ModelSpec, Rejection, squash
+from catdog_edge.training.batches import Batch
 from catdog_edge.training.checkpoint import save_checkpoint
 from catdog_edge.training.inference import logits
+from catdog_edge.training.loop import Plan, Trainer
 from catdog_edge.training.models import architecture
+from catdog_edge.training.recipe_files import recipe
 from catdog_edge.training.teacher import Teacher, distillation_loss
 
 
@@ -108,3 +112,34 @@ def test_the_loss_is_zero_where_both_agree_and_grows_apart() -> None:
     p, q = torch.softmax(other / 2, 1), torch.softmax(one / 2, 1)
     expected = 4 * (p * (p / q).log()).sum(1).mean()
     assert distillation_loss(one, other, 2.0).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("knows_others", [False, True])
+def test_of_pictures_of_no_class_the_label_alone_counts(tmp_path: Path, knows_others: bool) -> None:
+    arch = architecture("edge_cnn")
+    spec = ModelSpec(
+        architecture=arch.name, labels=("cat", "dog"), height=32, width=32,
+        resize=squash(32, 32), normalization=arch.normalization,
+        rejection=Rejection("known", 0.5) if knows_others else None,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    path = tmp_path / "teacher.pt"
+    save_checkpoint(path, arch.build(3 if knows_others else 2).state_dict(), spec)
+    teacher = Teacher(path, ("cat", "dog"), torch.device("cpu"), "float32", others=True)
+    chosen = replace(recipe("distil"), norms="built", views=0)
+    plan = Plan(chosen, 1, 4, 0.01, 0, 0, "float32", "cpu")
+    none = np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, np.int64)
+    trainer = Trainer(arch.build(3), spec, plan, none, none, tmp_path, teacher)
+    pixels = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    labels = torch.tensor([0, 2, 1, 1])
+    outputs = torch.randn(4, 3)
+    said = teacher.logits(pixels[[0, 2, 3]], chosen.distillation_mirrored)
+    own = outputs[[0, 2, 3]] if knows_others else outputs[[0, 2, 3], :2]
+    wanted = 0.75 * distillation_loss(own, said, chosen.distillation_temperature)
+    wanted += 0.25 * torch.nn.functional.cross_entropy(outputs[[1]], labels[[1]])
+    found = trainer._taught(Batch(pixels, labels, pixels), labels, outputs)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    pets = labels[[0, 2, 3]]
+    found = trainer._taught(Batch(pixels, pets, pixels[[0, 2, 3]]), pets, outputs[[0, 2, 3]])
+    wanted = distillation_loss(own, said, chosen.distillation_temperature)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)

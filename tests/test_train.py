@@ -26,10 +26,12 @@ import yaml
 
 from catdog_edge.cli import ARCHITECTURES as OFFERED
 from catdog_edge.cli import main
+from catdog_edge.errors import CatdogError
 from catdog_edge.spec import squash
 from catdog_edge.training import command, loop
 from catdog_edge.training.checkpoint import load_checkpoint, read_checkpoint
 from catdog_edge.training.data import open_dataset
+from catdog_edge.training.loop import Trainer
 from catdog_edge.training.models import ARCHITECTURES
 from catdog_edge.training.optimizers import make_optimizer
 from catdog_edge.training.plots import Mistake, save_confusion, save_mistakes
@@ -344,6 +346,34 @@ def test_where_views_come_again_the_teacher_answers_each_once(
         assert result.exit_code == 0, result.output
         counts.append(len(asked))
     assert counts[0] == 2 * counts[1] > 0  # of two epochs, the second asks nothing
+
+
+def test_a_run_cut_where_views_come_again_goes_on_as_if_it_had_not_been(
+    here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = call("train", "--show-recipe").stdout
+    (here / "again.yaml").write_text(shown.replace("views: 0", "views: 1"))
+    settings = ("--recipe", here / "again.yaml", "--teacher", trained / "best.pt", "--epochs", 3,
+                "--size", 32, "--precision", "float32")  # fmt: skip
+    assert quick(easy_set, "whole", *settings).exit_code == 0
+    close_epoch = Trainer._close_epoch
+
+    def killed(trainer: Trainer) -> None:
+        close_epoch(trainer)
+        if trainer.epoch == 2:
+            raise CatdogError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_close_epoch", killed)
+        assert quick(easy_set, "cut", *settings).exit_code == 1
+    again = call("train", "--resume", "--name", "cut")
+    assert again.exit_code == 0, again.output
+    losses = [
+        [(row["train_loss"], row["val_loss"]) for row in table(here / "runs" / run / "results.csv")]
+        for run in ("whole", "cut")
+    ]
+    assert len(losses[0]) == 3
+    assert losses[0] == losses[1]
 
 
 def test_a_detailed_recipe_shows_the_teacher_more(
