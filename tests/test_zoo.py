@@ -78,9 +78,12 @@ def _frames() -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("name", _frames())
+FRAMES = _frames()
+
+
+@pytest.mark.parametrize("name", FRAMES)
 def test_a_frame_with_nothing_in_it_is_no_pet(pets, name):
-    answer = pets(_frames()[name])
+    answer = pets(FRAMES[name])
     assert answer.label == "neither", f"{name}: {answer}"
 
 
@@ -109,5 +112,6 @@ def test_photographs_as_a_camera_takes_them(pets, shared_data):
 
 
 def test_streets_are_no_pets(pets, shared_data):
+    """Part of them was trained on: this is about the file; the cards have the figures."""
     scores = pets.scores(list(_pictures(shared_data / "other.zip").values()))
     assert (scores < pets.spec.rejection.threshold).mean() >= 0.95
