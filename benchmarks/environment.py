@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -215,12 +215,23 @@ class Watch:
             self._ended.wait(LOOK)
 
     def _ticks(self) -> tuple[int, int] | None:
-        """Busy and stolen ticks of all processors since the machine started."""
-        fields = _read(self._root / "proc/stat").partition("\n")[0].split()
-        if len(fields) < 9 or fields[0] != "cpu":
-            return None
-        user, nice, system, _, _, interrupt, soft, steal = (int(field) for field in fields[1:9])
-        return user + nice + system + interrupt + soft, steal
+        """Busy and stolen ticks since the machine started, of the usable processors.
+
+        Work on processors that this process may not use does not touch it.
+        """
+        lines = [line.split() for line in _read(self._root / "proc/stat").splitlines()]
+        counts = {line[0]: line[1:9] for line in lines if len(line) >= 9 and line[0][:3] == "cpu"}
+        own = [counts.get(f"cpu{number}") for number in usable_processors()]
+        # Where they are not told one by one, all of them together.
+        chosen = own if all(own) else [counts.get("cpu")]
+        busy = stolen = 0
+        for fields in chosen:
+            if fields is None:
+                return None
+            user, nice, system, _, _, interrupt, soft, steal = (int(field) for field in fields)
+            busy += user + nice + system + interrupt + soft
+            stolen += steal
+        return busy, stolen
 
     def _throttle(self) -> float:
         text = _read(self._root / "sys/fs/cgroup/cpu.stat")
@@ -232,13 +243,19 @@ class Watch:
         return int(found[1]) / 1e9 if found else 0.0
 
 
-def noise(card: Environment, quiet: Quiet, drifts: Iterable[tuple[str, float]] = ()) -> list[str]:
+def noise(
+    card: Environment,
+    quiet: Quiet,
+    drifts: Iterable[tuple[str, float]] = (),
+    unsettled: Sequence[str] = (),
+) -> list[str]:
     """Reasons to doubt the figures of a run, one sentence each; none where it was quiet.
 
     Args:
         card: The environment.
         quiet: What was seen while measuring.
         drifts: By row, `Summary.drift`.
+        unsettled: Rows whose time still changed when warming up had to end.
     """
     found = []
     usable = card.processors_usable
@@ -259,6 +276,9 @@ def noise(card: Environment, quiet: Quiet, drifts: Iterable[tuple[str, float]] =
         name, worst = restless[0]
         others = f" and {len(restless) - 1} more rows" if len(restless) > 1 else ""
         found.append(f"the time of {name}{others} wandered by up to {worst:.0%} between rounds")
+    if unsettled:
+        listed = ", ".join(unsettled)
+        found.append(f"warming up ended before the time of {listed} had settled")
     return found
 
 

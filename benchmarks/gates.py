@@ -23,6 +23,10 @@ TOLERANCE = 10.0
 BASELINE_DROP = 0.5
 """Percentage points of accuracy that a row may lose against the baseline."""
 
+RESIZE = 1.5
+"""How many times the baseline's share the resize may take: PyTorch's row resizes as well, so the
+ratios do not tell; and one short run differs from the next by a tenth or two."""
+
 EPSILON = 1e-9
 """What rounding may add to a figure that just keeps its limit."""
 
@@ -131,6 +135,8 @@ def _check_rows(rows: Any) -> None:
         needed = [row["ratio"][end] for end in ("value", "low", "high")]
         needed += [row["threads"], row["batch"], row["size_bytes"] or 0]
         needed += [row["answers"]["accuracy"]] if row["answers"] else []
+        stages = row["stages_ms"] or {"resize": 0, "decode": 0}
+        needed += [stages["resize"], stages["decode"]]
         if not all(isinstance(one, int | float) and math.isfinite(one) for one in needed):
             raise ValueError("a number")
         if not all(isinstance(row[name], str) for name in ("name", "engine")):
@@ -157,8 +163,8 @@ def check_comparable(
         rows: Threads and batch of this run's rows, by name.
 
     Raises:
-        CatdogError: The machine, the model or the test pictures are others, or a row of the
-            same name had another number of threads or another batch.
+        CatdogError: The machine, PyTorch, the model or the test pictures are others, or a row
+            of the same name had another number of threads or another batch.
     """
     remedy = "measure a baseline here, or compare all the same with --force"
     try:
@@ -177,6 +183,12 @@ def check_comparable(
             raise CatdogError(
                 f"the baseline {path} was measured on other test pictures "
                 f"({baseline['data']['name']}); {remedy}"
+            )
+        then, now = (one["packages"].get("torch") for one in (baseline["environment"], environment))
+        if then != now:
+            raise CatdogError(
+                f"the baseline {path} was measured against PyTorch {then}, here it is {now}: its "
+                f"speed is what all ratios are to; {remedy}"
             )
         for row in baseline["rows"]:
             then, now = (row["threads"], row["batch"]), rows.get(row["name"])
@@ -300,6 +312,19 @@ def _against(
                 f"allowed {limits.tolerance:g} % more{doubt}",
             )
         )
+        if before["stages_ms"] and now["stages_ms"]:
+            then, here = (_resize_share(row["stages_ms"]) for row in (before, now))
+            gates.append(
+                Gate(
+                    "baseline-resize",
+                    name,
+                    then * RESIZE,
+                    here,
+                    here <= then * RESIZE,
+                    f"takes {here:.2f} times as long to resize a frame as to decode it, in the "
+                    f"baseline {then:.2f}, allowed {RESIZE:g} times that",
+                )
+            )
         if before["size_bytes"] and now["size_bytes"]:
             gates.append(
                 Gate(
@@ -326,6 +351,11 @@ def _against(
                 )
             )
     return gates
+
+
+def _resize_share(stages: Mapping[str, float]) -> float:
+    """The preprocessing against the decoding of the same frame, which no code of ours is in."""
+    return stages["resize"] / max(stages["decode"], 1e-6)
 
 
 def enforce(gates: Sequence[Gate]) -> None:

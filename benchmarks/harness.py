@@ -126,6 +126,11 @@ class Measurement:
     seconds: float
     block_seconds: float
 
+    @property
+    def unsettled(self) -> list[str]:
+        """Rows whose time still changed when warming up had to end."""
+        return [name for name, warm in self.warm_ups.items() if not warm.settled]
+
 
 def warm_up(
     call: Callable[[], object],

@@ -276,19 +276,26 @@ def _corruptions(document: Document) -> str:
         cells = []
         for by_row in results.values():
             found = by_row[base]
-            # Ten points below PyTorch on the same pictures are the full shade.
-            shade = min(1.0, max(0.0, -10 * found["difference"])) * 0.55
+            # Ten points below PyTorch on the same pictures are the full shade; what chance
+            # explains has none.
+            lost = found["difference_high"] < 0
+            shade = min(1.0, -10 * found["difference"]) * 0.55 if lost else 0.0
             style = f' style="background: rgba(var(--shade), {shade:.2f})"' if shade else ""
             agree = (
                 "" if base == "pytorch" else f"<small>{100 * found['agreement']:.0f} agree</small>"
             )
-            cells.append(f"<td{style}>{100 * found['accuracy']:.1f}{agree}</td>")
+            low, high = (100 * found[f"accuracy_{end}"] for end in ("low", "high"))
+            cells.append(
+                f"<td{style}>{100 * found['accuracy']:.1f}"
+                f"<small>{low:.1f} to {high:.1f}</small>{agree}</td>"
+            )
         body.append(f"<tr><td>{escape(base)}</td>{''.join(cells)}</tr>")
     listed = "; ".join(f"{one['name']}: {one['says']}" for one in spoiled["set"])
     return (
         '<section><h2>Spoiled pictures</h2><p class="hint">Accuracy in % on '
         f"{spoiled['pictures']:,} test pictures, and how many of them are answered as PyTorch "
-        "answers them. A shaded cell loses accuracy against PyTorch on the same pictures. "
+        "answers them, with Wilson's interval. A shaded cell loses accuracy against PyTorch on the "
+        "same pictures, by more than chance (Tango's paired interval). "
         f'{escape(_sentence(listed))}</p><div class="scroll"><table class="heat"><thead><tr>'
         f"<th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div></section>\n"
     )

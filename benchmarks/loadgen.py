@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.subjects import Subject
 from catdog_edge.errors import CatdogError, MissingPackageError
 from catdog_edge.preprocess import Frame
+from catdog_edge.training.words import say
 
 Scenario = Literal["single-stream", "offline"]
 
@@ -176,6 +177,19 @@ def read_summary(text: str) -> dict[str, Any]:
     return found
 
 
+def check_batches(scenario: Scenario, batches: Sequence[int]) -> None:
+    """Refuse a scenario that would leave out every row.
+
+    Raises:
+        CatdogError: `single-stream` with batches above 1 alone.
+    """
+    if scenario == "single-stream" and 1 not in batches:
+        raise CatdogError(
+            "--scenario single-stream asks for one picture at a time, and --batch has no 1; "
+            "add it, like --batch 1,8, or take --scenario offline"
+        )
+
+
 def run_rows(
     subjects: Sequence[Subject],
     frames: Sequence[Frame],
@@ -199,10 +213,19 @@ def run_rows(
     """
     load()
     chosen = [one for one in subjects if scenario == "offline" or one.row.batch == 1]
-    rows = {}
+    if len(chosen) < len(subjects):
+        left = ", ".join(one.row.name for one in subjects if one not in chosen)
+        say(f"bench: LoadGen's {scenario} asks for one picture at a time, without: {left}")
+    rows: dict[str, dict[str, Any]] = {}
     for one in chosen:
-        logs = folder / FOLDER / scenario / re.sub(r"[^\w.@-]", "_", one.row.name)
-        rows[one.row.name] = run(one, frames, scenario, seconds, logs, per_second[one.row.name])
+        name = one.row.name
+        logs = folder / FOLDER / scenario / re.sub(r"[^\w.@-]", "_", name)
+        try:
+            rows[name] = run(one, frames, scenario, seconds, logs, per_second[name])
+        except CatdogError as error:
+            # The other rows, and all that was measured before, are not lost for it.
+            say(f"bench: LoadGen: {name}: {error}")
+            rows[name] = {"valid": False, "reason": str(error)}
     return {
         "scenario": scenario,
         "loadgen": importlib.metadata.version("mlcommons-loadgen"),

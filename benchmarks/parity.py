@@ -36,8 +36,9 @@ CHUNK = 64
 """Frames in memory at once."""
 
 FIGURES = (
-    "accuracy", "accuracy_low", "accuracy_high", "agreement", "difference",
-    "difference_low", "difference_high", "mcnemar_p", "max_difference", "flips",
+    "accuracy", "accuracy_low", "accuracy_high", "agreement", "agreement_low", "agreement_high",
+    "difference", "difference_low", "difference_high", "mcnemar_p", "max_difference",
+    "mean_difference", "expected_calibration_error", "precision", "recall", "confusion", "flips",
 )  # fmt: skip
 """What is kept of a comparison on spoiled pictures; the keys are those of `Parity.to_dict`."""
 

@@ -28,10 +28,12 @@ import numpy.typing as npt
 
 from benchmarks import environment, harness, words
 from benchmarks.peer_runtimes import PEERS, ULTRALYTICS, Ask, Setting, Ultralytics
+from benchmarks.tables import card
 from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
 from catdog_edge.modelfile import read_spec
 from catdog_edge.preprocess import Frame, preprocess
+from catdog_edge.spec import ModelSpec
 from catdog_edge.threads import Threads, choose_threads
 
 LARGE = (1080, 1920)
@@ -72,6 +74,7 @@ def open_peers(setting: Setting, frame: Frame) -> tuple[dict[str, Opened], dict[
         try:
             ask = build(setting)
             answer = ask(frame)
+            distance = 0.0 if expected is None else float(np.abs(answer - expected).max())
         except Exception as error:  # a peer's own errors are of many kinds; each is told
             if name == first:
                 raise
@@ -79,7 +82,7 @@ def open_peers(setting: Setting, frame: Frame) -> tuple[dict[str, Opened], dict[
             continue
         if expected is None:
             expected = answer
-        found[name] = Opened(ask, float(np.abs(answer - expected).max()), first)
+        found[name] = Opened(ask, distance, first)
     theirs = f"{ULTRALYTICS}, bare session"
     try:
         other = Ultralytics(setting)
@@ -157,15 +160,17 @@ def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 def run(setting: Setting, picture: Frame, seconds: float) -> dict[str, Any]:
     """Open the peers, time them on a small and a large frame, and say how quiet it was."""
-    card = environment.look(Threads(setting.threads, "--threads"))
+    found = environment.look(Threads(setting.threads, "--threads"))
     watch = environment.Watch()
     small = preprocess(picture, setting.spec.resize)
     peers, left = open_peers(setting, small)
     frames = []
     drifts: list[tuple[str, float]] = []
+    unsettled: list[str] = []
     for frame in (small, large_frame(picture)):
         measured, rows = compare(peers, frame, seconds, lambda: open_peers(setting, small)[0])
         drifts += [(name, summary.drift) for name, summary in measured.summaries.items()]
+        unsettled += [name for name in measured.unsettled if name not in unsettled]
         frames.append(
             {"height": frame.shape[0], "width": frame.shape[1], "rounds": measured.timing.rounds,
              "pass_starts": list(measured.timing.starts), "rows": rows}
@@ -183,9 +188,9 @@ def run(setting: Setting, picture: Frame, seconds: float) -> dict[str, Any]:
         },
         "threads": setting.threads,
         "seconds": seconds,
-        "environment": card.to_dict(),
+        "environment": found.to_dict(),
         "quiet": quiet.to_dict(),
-        "noise": environment.noise(card, quiet, drifts),
+        "noise": environment.noise(found, quiet, drifts, unsettled),
         "frames": frames,
         "left_out": left,
     }
@@ -206,11 +211,30 @@ def text(document: dict[str, Any]) -> str:
         lines += [*words.plain_table(*table(frame["rows"])), ""]
     for name, reason in document["left_out"].items():
         lines += words.wrap(f"left out: {name}: {reason}")
+    lines += [line for name, value in card(document) for line in words.wrap(f"{name}: {value}")]
     lines += words.wrap(
         "max dp is the largest difference of a probability from Classifier on the same picture; "
         f"{ULTRALYTICS} is a network of its own, and compared with its own bare session."
     )
     return "\n".join(lines)
+
+
+def _check_same(weights: Path, model: Path, spec: ModelSpec) -> None:
+    """Refuse a file that was not exported from the checkpoint: its peers run another network.
+
+    Raises:
+        CatdogError: Architecture, classes or size are others, or the checkpoint is damaged.
+    """
+    from catdog_edge.training.checkpoint import load_checkpoint
+
+    _, other = load_checkpoint(weights)
+    for name in ("architecture", "labels", "size"):
+        theirs, ours = getattr(spec, name), getattr(other, name)
+        if theirs != ours:
+            raise CatdogError(
+                f"{model} was not exported from {weights}: its {name} is {theirs}, there {ours}; "
+                "name the two that belong together"
+            )
 
 
 def _reason(error: BaseException) -> str:
@@ -286,6 +310,7 @@ def main(
         weights = weights or newest_run().weights
         model = model or weights.with_name("model.onnx")
         spec = read_spec(model)
+        _check_same(weights, model, spec)
         if picture is not None:
             frame = read_picture(picture)
         else:
@@ -293,7 +318,12 @@ def main(
             if folder is None:
                 raise CatdogError(f"{weights} lies in no run folder; name a picture with --picture")
             dataset = folder.dataset()
-            frame = dataset.decode(dataset.items_of("test")[0])
+            items = dataset.items_of("test")
+            if not items:
+                raise CatdogError(
+                    f"{dataset.source} has no test pictures; name a picture with --picture"
+                )
+            frame = dataset.decode(items[0])
         count = choose_threads(threads).count
         with tempfile.TemporaryDirectory() as scratch, _only(count):
             setting = Setting(weights, model, spec, count, Path(scratch))

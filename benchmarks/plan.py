@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import environment, gates, loadgen
+from benchmarks.report import DOCUMENT
 from benchmarks.subjects import Row, Subject, base_names, open_subject, plan_rows
 from catdog_edge import automatic
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
@@ -140,8 +141,13 @@ def plan(options: BenchOptions) -> Plan:
     _told_apart(rows)
     _known_rows(options.limits.max_ratio, rows)
     baseline = gates.read_baseline(options.baseline) if options.baseline else None
+    if options.baseline is not None:
+        _spared(options.baseline, folder)
     if options.scenario is not None:
         loadgen.load()
+        loadgen.check_batches(options.scenario, options.batches)
+    # Before anything is opened or read: that would count as load of others.
+    card = environment.look(chosen)
     _writable(folder)
     subjects, left_out = _open(rows, named=bool(options.providers))
     spec = subjects[0].spec
@@ -157,7 +163,7 @@ def plan(options: BenchOptions) -> Plan:
         dataset=dataset,
         items=items,
         truth=np.array([item.label for item in items], dtype=np.int64),
-        card=environment.look(chosen),
+        card=card,
         model={
             "architecture": spec.architecture,
             "labels": list(spec.labels),
@@ -217,6 +223,21 @@ def _originals(source: str | None, labels: tuple[str, ...]) -> Dataset | None:
             f"{', '.join(labels)}; name pictures with the model's classes with --originals"
         )
     return dataset
+
+
+def _spared(baseline: Path, folder: Path) -> None:
+    """See to it that a run does not take the place of what it is held against.
+
+    Otherwise a regression would be found once, and be the baseline of the next run.
+
+    Raises:
+        CatdogError: The baseline is where this run's own document goes.
+    """
+    if baseline.resolve() == (folder / DOCUMENT).resolve():
+        raise CatdogError(
+            f"the baseline {baseline} is where this run writes its own figures; name another "
+            f"folder for them with --out, or copy the baseline away first"
+        )
 
 
 def _writable(folder: Path) -> None:

@@ -40,7 +40,8 @@ def terminal(document: Document, folder: Path) -> str:
         lines += [*wrap(DOUBT), ""]
     for title, heads, rows in tables(document, brief=True):
         lines += [title, *plain_table(heads, rows), ""]
-    lines += wrap(_machine_line(document))
+    lines += wrap(_reading_line(document))
+    lines += [line for name, value in card(document) for line in wrap(f"{name}: {value}")]
     for gate in document["gates"]:
         mark = "met    " if gate["met"] else "NOT MET"
         lines += wrap(f"gate {mark} {gate['row']} {gate['says']}")
@@ -94,12 +95,10 @@ def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     ]
 
 
-def _machine_line(document: Document) -> str:
-    found, settings = document["environment"], document["settings"]
+def _reading_line(document: Document) -> str:
     return (
-        f"{found['processor']}, {found['processors_usable']} usable processors, "
-        f"{found['threads']} threads ({found['threads_source']}); {_rounds(document)} in "
-        f"{settings['seconds']:g} s; p is McNemar's exact test, dp a difference of probability"
+        f"{_rounds(document)} in {document['settings']['seconds']:g} s; p is McNemar's exact test, "
+        "dp a difference of probability"
     )
 
 
@@ -135,6 +134,7 @@ COLUMNS = (
     "peak_rss_bytes", "cpu_ms", "pictures", "accuracy", "accuracy_low", "accuracy_high",
     "difference", "difference_low", "difference_high", "mcnemar_p", "agreement", "flips",
     "max_difference", "mean_difference", "log_loss", "expected_calibration_error",
+    "noise", "card",
 )  # fmt: skip
 """Columns of `bench.csv`; the names are those of `bench.json`, made flat."""
 
@@ -144,8 +144,12 @@ def sheet(document: Document) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
+    machine = {
+        "noise": "; ".join(document["noise"]),
+        "card": "; ".join(f"{name}: {value}" for name, value in card(document)),
+    }
     for row in document["rows"]:
-        flat = row["latency"] | (row["cold"] or {}) | (row["answers"] or {})
+        flat = machine | row["latency"] | (row["cold"] or {}) | (row["answers"] or {})
         # Last: the answers have a precision for each class, the row has that of its weights.
         flat |= {name: value for name, value in row.items() if not isinstance(value, dict)}
         flat |= {f"{name}_ms": value for name, value in (row["stages_ms"] or {}).items()}

@@ -103,9 +103,10 @@ def _bench(options: BenchOptions) -> Bench:
     document = _document(options, planned, measured, len(flips))
     found = gates.check(document, options.limits, planned.baseline)
     document["gates"] = [gate.to_dict() for gate in found]
-    page = html.page(document, _sheet(planned.dataset, planned.items, flips))
+    # The figures first: minutes of measuring are not lost, whatever becomes of the page.
     report.write(document, planned.folder)
     parity.write_flips(planned.folder / report.FLIPS, flips)
+    page = html.page(document, _sheet(planned.dataset, planned.items, flips))
     write_text(planned.folder / report.PAGE, page)
     return Bench(document, planned.folder, found)
 
@@ -217,7 +218,9 @@ def _document(
             "providers_obtained": sorted({row.provider for row in exported if row.name in opened}),
         },
         "quiet": measured.quiet.to_dict(),
-        "noise": environment.noise(planned.card, measured.quiet, latency.drifts(timed).items()),
+        "noise": environment.noise(
+            planned.card, measured.quiet, latency.drifts(timed).items(), timed.unsettled
+        ),
         "rows": [_row(one, measured, compared[one.row.base]) for one in planned.subjects],
         "left_out": list(planned.left_out),
         "no_cold_start": [

@@ -156,7 +156,8 @@ class Timing:
         The interval: passes are drawn first, then rounds within each, and the 95 % of the
         percentile method are widened for the small number of passes (Hesterberg: What Teachers
         Should Know About the Bootstrap, 2015, "expanded percentile interval"). Two to four
-        passes are too few to be drawn from: there it is Student's interval of their medians.
+        passes are too few to be drawn from: there it is Student's interval of the logarithms
+        of their medians.
         Of a single pass it comes from the rounds alone, and holds nothing that differs from
         one opening of the candidates to the next.
 
@@ -174,8 +175,11 @@ class Timing:
         values = np.array([np.median(one) for one in passes])
         value = float(values.mean())
         if 1 < len(passes) < DRAWABLE:
-            margin = _student(len(passes)) * float(values.std(ddof=1)) / math.sqrt(len(passes))
-            return Ratio(value, max(value - margin, 0.0), value + margin)
+            # Of the logarithms: a ratio has no end at 0, and an inverse as good as itself.
+            logs = np.log(values)
+            margin = _student(len(passes)) * float(logs.std(ddof=1)) / math.sqrt(len(passes))
+            low, high = (math.exp(float(logs.mean()) + sign * margin) for sign in (-1, 1))
+            return Ratio(value, min(low, value), max(high, value))
         # A pass that is drawn twice is drawn with other rounds each time.
         medians = np.stack(
             [

@@ -242,7 +242,16 @@ def test_a_busy_loop_in_the_preprocessing_is_caught(run, monkeypatch):
     line = _error(result, code=3)
     assert "model takes" in line
     assert "in the baseline" in line
+    assert "to resize a frame" in line
     assert "(--baseline)" in line
+
+
+def test_a_baseline_is_not_overwritten_by_what_is_held_against_it(run):
+    baseline = run.folder / "bench.json"
+    before = baseline.read_bytes()
+    line = _error(_bench(*QUICK, "--baseline", baseline))
+    assert "--out" in line
+    assert baseline.read_bytes() == before
 
 
 def test_a_baseline_of_another_machine_is_refused_before_anything_is_measured(run):

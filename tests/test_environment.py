@@ -75,6 +75,26 @@ def test_the_watch_tells_others_from_itself(tmp_path):
     assert quiet.throttled_s == pytest.approx(2.5)
 
 
+def test_work_on_processors_that_are_not_ours_is_not_noise(tmp_path, monkeypatch):
+    (tmp_path / "proc").mkdir()
+    monkeypatch.setattr(environment, "usable_processors", lambda: {1, 2})
+    hertz = os.sysconf("SC_CLK_TCK")
+
+    def stat(elsewhere: int, ours: int) -> None:
+        lines = [
+            f"cpu  {elsewhere + 2 * ours} 0 0 0 0 0 0 0 0 0",
+            f"cpu0 {elsewhere} 0 0 0 0 0 0 0",
+        ]
+        lines += [f"cpu{number} {ours} 0 0 0 0 0 0 0 0 0" for number in (1, 2)]
+        (tmp_path / "proc/stat").write_text("\n".join(lines) + "\n")
+
+    stat(1000, 1000)
+    watch = Watch(tmp_path)
+    stat(1000 + 500 * hertz, 1000 + 10 * hertz)
+    quiet = watch.stop()
+    assert quiet.others_busy * quiet.seconds == pytest.approx(20, abs=1.0)
+
+
 def test_own_work_is_not_charged_to_others():
     if not Path("/proc/stat").is_file():
         pytest.skip("this system has no /proc/stat")
@@ -122,6 +142,12 @@ CALM = Quiet(
 def test_a_quiet_run_has_nothing_to_say():
     card = dataclasses.replace(look(), load_before=(0.1, 0.1, 0.1), processors_usable=4)
     assert noise(card, CALM, [("model", 0.03)]) == []
+
+
+def test_rows_that_did_not_settle_are_named():
+    card = dataclasses.replace(look(), load_before=(0.0, 0.0, 0.0), processors_usable=4)
+    found = noise(card, CALM, [], ["model", "model.static"])
+    assert found == ["warming up ended before the time of model, model.static had settled"]
 
 
 @pytest.mark.parametrize(

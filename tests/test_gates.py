@@ -87,7 +87,7 @@ def test_a_named_row_that_was_left_out_is_not_met(good):
 
 def test_a_run_is_as_good_as_itself(good):
     gates = check(good, Limits(), baseline=good)
-    assert len(gates) == 3 * len(good["rows"])
+    assert len(gates) == 4 * len(good["rows"])
     assert _broken(gates) == []
 
 
@@ -103,6 +103,23 @@ def test_a_slower_row_is_caught_only_beyond_tolerance_and_uncertainty(good):
         _row(good, "model.static")["ratio"]["high"] * 0.99
     )
     assert _broken(check(unsure, Limits(), good)) == []
+
+
+def test_a_resize_that_became_slow_is_caught_though_pytorch_pays_for_it_too(good):
+    """Two milliseconds in every row hardly move the ratios of slow ones."""
+    slower = copy.deepcopy(good)
+    for row in slower["rows"]:
+        row["stages_ms"]["resize"] += 2.0
+    broken = _broken(check(slower, Limits(), good))
+    assert broken == [("baseline-resize", row["name"]) for row in good["rows"]]
+    other_machine_state = copy.deepcopy(good)  # all of it at half the speed
+    for row in other_machine_state["rows"]:
+        row["stages_ms"] = {name: 2 * value for name, value in row["stages_ms"].items()}
+    assert _broken(check(other_machine_state, Limits(), good)) == []
+    without = copy.deepcopy(good)
+    for row in without["rows"]:
+        row["stages_ms"] = None  # of a batch above 1
+    assert "baseline-resize" not in {gate.gate for gate in check(without, Limits(), good)}
 
 
 def test_a_comparison_with_a_noisy_run_says_so(good):
@@ -168,6 +185,17 @@ def test_any_other_baseline_is_refused_with_the_reason(part, name, value, words,
         _comparable(other, good, tmp_path)
     assert "--force" in str(caught.value)
     assert caught.value.exit_code == 1
+
+
+def test_a_baseline_of_another_pytorch_is_refused(good, tmp_path):
+    other = copy.deepcopy(good)
+    other["environment"]["packages"]["torch"] = "2.0.0"
+    with pytest.raises(CatdogError, match=r"against PyTorch 2\.0\.0, here it is 2\.14") as caught:
+        _comparable(other, good, tmp_path)
+    assert "--force" in str(caught.value)
+    newer_runtime = copy.deepcopy(good)  # what a gate is there to judge
+    newer_runtime["environment"]["packages"]["onnxruntime"] = "1.0.0"
+    _comparable(newer_runtime, good, tmp_path)
 
 
 def test_a_baseline_that_lacks_something_is_damaged(good, tmp_path):

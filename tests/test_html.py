@@ -106,6 +106,18 @@ def test_the_page_tells_what_the_document_tells(text, doc):
     assert doc["command"] in words
 
 
+def test_only_losses_beyond_chance_are_shaded(doc):
+    spoiled = copy.deepcopy(doc["corruptions"])
+    for by_row in spoiled["results"].values():
+        for found in by_row.values():
+            found |= {"difference": -0.02, "difference_low": -0.05, "difference_high": 0.01}
+    page = html.page({**doc, "corruptions": spoiled}, [])
+    assert "rgba(var(--shade)" not in page
+    spoiled["results"]["dark"]["model.static"]["difference_high"] = -0.001
+    page = html.page({**doc, "corruptions": spoiled}, [])
+    assert page.count("rgba(var(--shade)") == 1
+
+
 def test_the_page_names_the_fastest_file_and_what_it_cannot_be_told_from(doc):
     def row(name, p50, low, high, to="pytorch"):
         base = copy.deepcopy(doc["rows"][-1])

@@ -18,7 +18,7 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flav
 from benchrun import make_run
 
 from benchmarks import peers
-from catdog_edge.modelfile import read_spec
+from catdog_edge.modelfile import find_model, read_spec
 
 pytestmark = pytest.mark.train
 
@@ -76,6 +76,27 @@ def test_a_missing_model_is_one_line(run, tmp_path):
     assert result.exit_code == 1
     assert "none.onnx" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_model_of_other_weights_is_no_file_of_ours(run):
+    result = CliRunner().invoke(
+        peers.main, ["--weights", str(run.weights), "--model", str(find_model("fast").path)]
+    )
+    assert result.exit_code == 1
+    assert "was not exported from" in result.stderr
+    assert "its architecture is efficientnet_lite0" in result.stderr
+
+
+def test_a_peer_that_answers_in_another_shape_is_left_out(run, few, tmp_path, monkeypatch):
+    def odd(setting):
+        return lambda frame: np.zeros((1, 3), np.float32)
+
+    monkeypatch.setattr(peers, "PEERS", {**peers.PEERS, "odd": odd})
+    model = run.folder / "model.onnx"
+    setting = peers.Setting(run.weights, model, read_spec(model), 1, tmp_path)
+    found, left = peers.open_peers(setting, np.zeros((128, 128, 3), np.uint8))
+    assert "odd" not in found
+    assert left["odd"]
 
 
 def test_a_signal_after_openvino_reaches_its_handler(run, few, tmp_path):

@@ -27,6 +27,8 @@ def test_the_terminal_gets_at_most_100_columns_whatever_the_names(doc):
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "model.static" in text
     assert "0.14 (0.14-0.14)" in text
+    assert "load: 0.10 before, 1.60 (up to 2.10) during, 1.90 after" in text
+    assert "packages: numpy" in text
     long = [
         (f"{base}-with-a-name-that-goes-on@openvino:t16:b32", *rest) for base, *rest in ROWS[1:]
     ]
@@ -67,7 +69,10 @@ def test_the_csv_has_a_line_per_row_and_no_empty_figures(doc):
     assert float(static["session_ms"]) == given["stages_ms"]["session"]
     assert float(static["agreement"]) == given["answers"]["agreement"]
     assert static["precision"] == given["precision"]
-    assert all(static[name] for name in report.COLUMNS if name != "variant")
+    assert all(static[name] for name in report.COLUMNS if name not in ("variant", "noise"))
+    assert "threads: 2" in static["card"]
+    noisy = {**doc, "noise": ["the load average was 3.00 before the start"]}
+    assert "load average was 3.00" in report.sheet(noisy)
 
 
 def test_what_was_not_measured_is_a_dash_and_an_empty_cell(doc):

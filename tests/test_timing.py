@@ -161,6 +161,18 @@ def test_few_passes_still_hold_the_truth(passes):
     assert covered / runs > 0.9
 
 
+def test_few_passes_that_differ_give_an_interval_above_zero():
+    passes = []
+    for share in (0.5, 0.6):
+        blocks = np.full(4, 0.010)
+        rows = {"a": Latencies(blocks, blocks), "b": Latencies(share * blocks, share * blocks)}
+        passes.append(Timing(rows, 4, 0.05))
+    ratio = Timing.joined(passes).ratio("b")
+    assert ratio.value == pytest.approx(0.55)
+    assert 0 < ratio.low < 0.5  # its inverse is shown as well
+    assert ratio.high > 0.6
+
+
 def test_passes_of_passes_keep_where_they_began():
     generator = np.random.default_rng(9)
     two = Timing.joined([_pass(generator, 0, 5), _pass(generator, 0, 5)])
