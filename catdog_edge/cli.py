@@ -184,7 +184,7 @@ def train(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: Any
 
 
 @main.command("eval")
-@click.option("--weights", callback=_path, metavar="PATH", help="A .pt or .onnx file.  [default: the newest run's best.pt]")  # fmt: skip
+@click.option("--weights", callback=_path, metavar="PATH", help="A .pt or .onnx file, or the name of a shipped model.  [default: the newest run's best.pt]")  # fmt: skip
 @click.option("--data", metavar="PATH", help="A folder or .zip of pictures, or `sample`.  [default: the run's data]")  # fmt: skip
 @click.option("--other", metavar="PATH", help="Pictures that show none of the classes, or `drawn`.  [default: the run's]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -38,6 +38,34 @@ def test_the_card_is_that_of_the_file(pets):
     assert f"{pets.spec.rejection.threshold:.4f}" in card
 
 
+@pytest.mark.train
+def test_the_file_does_on_the_test_split_what_the_card_says(pets, shared_data):
+    pytest.importorskip("torch", reason="eval needs torch; install [train]")
+    from catdog_edge.training.eval_command import evaluate_weights
+
+    data, other = shared_data / "cat_dog.zip", shared_data / "other.zip"
+    if not data.is_file():
+        pytest.skip("needs cat_dog.zip of the shared data")
+    found = evaluate_weights(Path(pets.path.stem), str(data), str(other)).to_dict()
+    card = (ZOO / f"{pets.path.stem}.md").read_text(encoding="utf-8")
+    file = re.search(r"^\| this file .*?\| ([\d.]+) % .*\| ([\d.]+) % \|$", card, re.MULTILINE)
+    assert file is not None
+    # Another processor rounds int8 another way: a few of 2,027 answers.
+    assert 100 * found["accuracy"] == pytest.approx(float(file[1]), abs=0.2)
+    assert 100 * found["expected_calibration_error"] == pytest.approx(float(file[2]), abs=0.2)
+    assert found["expected_calibration_error"] <= 0.01
+    rejected = re.search(r"nothing was chosen by \| ([\d.]+) % of 365", card)
+    assert rejected is not None
+    others = found["rejection"]["others"]
+    assert 100 * others["rejected"] == pytest.approx(float(rejected[1]), abs=0.6)
+    assert others["rejected"] >= 0.95
+
+
+def test_what_ships_fits_a_wheel():
+    files = [file for file in ZOO.parent.rglob("*") if file.suffix in (".onnx", ".md", ".py")]
+    assert sum(file.stat().st_size for file in files) < 25_000_000  # before it is compressed
+
+
 def _frames() -> dict[str, np.ndarray]:
     """Plain frames of 480x640 as a camera gives them where nothing is, drawn here alone."""
     rng = np.random.default_rng(11)

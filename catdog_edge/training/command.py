@@ -140,6 +140,11 @@ def _train(
             f"train: {options.teacher} ({teacher.spec.architecture}) teaches"
             f"{', the logit for none of the classes too' * teacher.knows_others}"
         )
+    if chosen.views and options.teacher is None:
+        warn(
+            f"the recipe {chosen.name} is meant for a --teacher: without one, the same "
+            f"{chosen.views} drawings of the pictures come again and again for nothing"
+        )
     plan = loop.Plan(
         recipe=chosen,
         epochs=chosen.epochs_for(len(train_set[1]), chosen.batch_size),

@@ -2,8 +2,8 @@
 
 Knows nothing of networks. Forward it is `conv2d`; what differs is how the gradients are computed.
 oneDNN, as PyTorch 2.14 calls it, is slow with three of them (`docs/experiments.md` has the
-figures): the weights' for 5x5 filters in any precision, the weights' for 5x5 in bfloat16 above
-all, and the maps' for stride 2 in bfloat16.
+figures): the weights' for 5x5 filters in any precision, and in bfloat16 the maps', for stride 2
+above all.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import CatdogError
+from catdog_edge.modelfile import find_model, shipped_models
 from catdog_edge.training.data import open_dataset, pixels
 from catdog_edge.training.evaluate import Evaluation, Weights, check_labels, evaluate
 from catdog_edge.training.other_set import drawings, open_other_set
@@ -45,7 +46,8 @@ def evaluate_weights(weights: Path | None, data: str | None, other: str | None) 
     """Measure a checkpoint or an ONNX file on a test split.
 
     Args:
-        weights: A `.pt` or `.onnx` file; `None` takes `best.pt` of the newest run.
+        weights: A `.pt` or `.onnx` file, or the name of a shipped model; `None` takes `best.pt`
+            of the newest run.
         data: A folder, a `.zip` or `sample`; `None` takes the data and the split of the run
             that the weights lie in.
         other: Pictures that show none of the classes, see `open_other_set`; `None` takes
@@ -54,6 +56,8 @@ def evaluate_weights(weights: Path | None, data: str | None, other: str | None) 
     Raises:
         CatdogError: Weights or data are missing, damaged, or do not fit each other.
     """
+    if weights is not None and str(weights) in shipped_models():
+        weights = find_model(str(weights)).path
     run = run_of(weights) if weights else newest_run()
     path = weights or newest_run().weights
     model = Weights(path)

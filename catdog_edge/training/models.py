@@ -196,7 +196,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             "efficientnet_lite0_short",
             EfficientNetLite0Short,
-            160,
+            192,
             CENTRED,
             "the same without two late blocks: less time per frame; ImageNet weights likewise",
         ),
