@@ -331,11 +331,20 @@ class Classifier(Inherited):
             leave(me)
 
     def _batch_of(self, pictures: Sequence[Frame]) -> npt.NDArray[Any]:
-        """`[N,H,W,3]` of the pictures; a single one is not copied."""
-        batch: npt.NDArray[Any] = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
-        if self._spec.layout == "nchw-float":
-            rgb = batch[..., ::-1].transpose(0, 3, 1, 2)
-            batch = np.ascontiguousarray(rgb, dtype=np.float32) / np.float32(255)
+        """`[N,H,W,3]` of the pictures; a single one is not copied.
+
+        Raises:
+            ModelError: There is not enough memory for all of them at a time.
+        """
+        try:
+            batch: npt.NDArray[Any]
+            batch = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
+            if self._spec.layout == "nchw-float":
+                rgb = batch[..., ::-1].transpose(0, 3, 1, 2)
+                batch = np.ascontiguousarray(rgb, dtype=np.float32) / np.float32(255)
+        except MemoryError as error:
+            free = len(pictures) if self._fixed is None else 1
+            raise not_run(self._file, error, free, self._elsewhere()) from error
         return batch
 
     def _run(self, batch: npt.NDArray[Any]) -> list[Probabilities]:

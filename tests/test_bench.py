@@ -248,6 +248,7 @@ def test_a_busy_loop_in_the_preprocessing_is_caught(run, monkeypatch):
 
 def test_a_baseline_is_not_overwritten_by_what_is_held_against_it(run):
     baseline = run.folder / "bench.json"
+    baseline.write_text(json.dumps(document()))
     before = baseline.read_bytes()
     line = _error(_bench(*QUICK, "--baseline", baseline))
     assert "--out" in line
