@@ -348,6 +348,14 @@ def test_where_views_come_again_the_teacher_answers_each_once(
     assert counts[0] == 2 * counts[1] > 0  # of two epochs, the second asks nothing
 
 
+def test_views_without_a_teacher_are_warned_about(here: Path, easy_set: Path) -> None:
+    shown = call("train", "--show-recipe").stdout
+    (here / "again.yaml").write_text(shown.replace("views: 0", "views: 3"))
+    result = quick(easy_set, "alone", "--recipe", here / "again.yaml", "--size", 32, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "the recipe again is meant for a --teacher" in result.stderr
+
+
 def test_a_run_cut_where_views_come_again_goes_on_as_if_it_had_not_been(
     here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
