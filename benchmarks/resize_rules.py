@@ -29,7 +29,11 @@ def rules(size: int) -> dict[str, tuple[ResizeStep, ...]]:
     return {
         "area": (ResizeStep("area", size, size),),
         "linear": (ResizeStep("linear", size, size),),
-        "linear to 2x, then area": squash(size, size),
+        "linear to 2x, then linear": squash(size, size),
+        "linear to 2x, then area": (
+            ResizeStep("linear", 2 * size, 2 * size, shrink_only=True),
+            ResizeStep("area", size, size),
+        ),
         "linear to 3x, then area": (
             ResizeStep("linear", 3 * size, 3 * size, shrink_only=True),
             ResizeStep("area", size, size),
