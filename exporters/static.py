@@ -28,6 +28,7 @@ from exporters.calibrate import Calibration, Ranges, measure_ranges
 from exporters.front import FRAMES
 from exporters.quantize import finish, fp32_spec
 from exporters.session import Pictures, as_input, open_part
+from exporters.space_to_depth import space_to_depth
 from exporters.split import Parts, join, split
 from exporters.text import quiet
 
@@ -123,7 +124,11 @@ def calibrate(
 
 
 def quantize(
-    calibrated: Calibrated, scheme: Scheme = "u8s8", in_float: Sequence[str] = ()
+    calibrated: Calibrated,
+    scheme: Scheme = "u8s8",
+    in_float: Sequence[str] = (),
+    *,
+    take_pixels: bool = True,
 ) -> onnx.ModelProto:
     """Make the quantized model.
 
@@ -131,6 +136,7 @@ def quantize(
         calibrated: From `calibrate`.
         scheme: See `SCHEMES`.
         in_float: Names of layers to keep in float.
+        take_pixels: See `space_to_depth`; `False` is for comparing.
 
     Returns:
         The whole model, frames to probabilities, without a spec in it.
@@ -171,6 +177,8 @@ def quantize(
     model = join(parts, core)
     for name in in_float:
         _hold_in_float(model, name)
+    if take_pixels:
+        space_to_depth(model)
     finish(model, opset, ir_version)
     return model
 
