@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 
 from benchmarks import charts, report, tables
-from benchmarks.parity import Flip
+from benchmarks.parity import AS_THEY_ARE, Flip
 from catdog_edge.preprocess import Frame
 
 WIDE, SLIM = 980, 330
@@ -302,17 +302,44 @@ def _corruptions(document: Document) -> str:
 
 
 def _flips(document: Document, shown: Sequence[Shown]) -> str:
-    count = document["flips"]["count"]
-    if not shown:
+    """The contact sheet: the test split as it is, and below it, folded up, other pictures."""
+    by_pictures: dict[str, list[Shown]] = {}
+    for one in shown:
+        by_pictures.setdefault(one.flips[0].pictures, []).append(one)
+    plain = by_pictures.pop(AS_THEY_ARE, [])
+    count, file = document["flips"]["count"], escape(document["flips"]["file"])
+    if plain:
+        lead = (
+            f'<p class="hint">{len(plain):,} test pictures on which a row and PyTorch give '
+            "different answers, those first on which both are surest "
+            f"({count:,} disagreements in all, listed in {file}).</p>"
+        )
+    else:
         words = "There is no test picture on which a row and PyTorch give different answers."
-        return f'<section><h2>Disagreements</h2><p class="lead">{words}</p></section>\n'
-    figures = "".join(_figure(one) for one in shown)
-    return (
-        f'<section><h2>Disagreements</h2><p class="hint">{len(shown):,} pictures on which a row '
-        "and PyTorch give different answers, those first on which both are surest "
-        f"({count:,} disagreements in all, listed in {escape(document['flips']['file'])}).</p>"
-        f'<div class="sheet">{figures}</div></section>\n'
+        lead = f'<p class="lead">{words}</p>'
+    listed = document["flips"].get("by_pictures", {})
+    folded = "".join(
+        f"<details><summary>{escape(name)}: {_pictures(len(group))}, "
+        f"{listed.get(name, 0):,} disagreements</summary>{_contact_sheet(group)}</details>"
+        for name, group in by_pictures.items()
     )
+    if folded:
+        folded = (
+            '<p class="hint">The same for pictures that are spoiled or at their original size, as '
+            f"they were seen:</p>{folded}"
+        )
+    return (
+        f"<section><h2>Disagreements</h2>{lead}{_contact_sheet(plain) if plain else ''}{folded}"
+        "</section>\n"
+    )
+
+
+def _pictures(count: int) -> str:
+    return f"{count:,} picture{'' if count == 1 else 's'}"
+
+
+def _contact_sheet(shown: Sequence[Shown]) -> str:
+    return f'<div class="sheet">{"".join(_figure(one) for one in shown)}</div>'
 
 
 def _figure(one: Shown) -> str:

@@ -42,6 +42,10 @@ FIGURES = (
 )  # fmt: skip
 """What is kept of a comparison on spoiled pictures; the keys are those of `Parity.to_dict`."""
 
+AS_THEY_ARE = "test"
+ORIGINALS = "originals"
+"""What a `Flip` calls the pictures of the test split, and those at their original size."""
+
 T = TypeVar("T")
 
 
@@ -209,6 +213,7 @@ class Flip:
         answer: What the row says.
         confidence: 0..1.
         right: `row`, `reference`, or `neither` (possible with three classes and more).
+        pictures: Which pictures: `AS_THEY_ARE`, `ORIGINALS`, or the name of a corruption.
     """
 
     row: str
@@ -220,6 +225,7 @@ class Flip:
     answer: str
     confidence: float
     right: str
+    pictures: str
 
 
 def flips_of(
@@ -229,6 +235,7 @@ def flips_of(
     truth: npt.NDArray[np.int64],
     labels: tuple[str, ...],
     files: Sequence[str],
+    pictures: str = AS_THEY_ARE,
 ) -> list[Flip]:
     """The pictures on which a row and the reference differ; the most different first."""
     answer, expected = probabilities.argmax(axis=1), reference.argmax(axis=1)
@@ -248,6 +255,7 @@ def flips_of(
                 answer=labels[a],
                 confidence=float(probabilities[index, a]),
                 right="row" if a == true else "reference" if b == true else "neither",
+                pictures=pictures,
             )
         )
     return result
@@ -255,8 +263,24 @@ def flips_of(
 
 FLIP_COLUMNS = (
     "row", "file", "label", "reference_answer", "reference_confidence",
-    "answer", "confidence", "right",
+    "answer", "confidence", "right", "pictures",
 )  # fmt: skip
+
+
+def all_flips(
+    answers: Mapping[str, Probabilities],
+    truth: npt.NDArray[np.int64],
+    labels: tuple[str, ...],
+    files: Sequence[str],
+    pictures: str = AS_THEY_ARE,
+) -> list[Flip]:
+    """Every disagreement of every row with PyTorch; the arguments are those of `flips_of`."""
+    return [
+        flip
+        for row, values in answers.items()
+        if row != REFERENCE
+        for flip in flips_of(row, values, answers[REFERENCE], truth, labels, files, pictures)
+    ]
 
 
 def write_flips(path: Path, flips: Sequence[Flip]) -> None:

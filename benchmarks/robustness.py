@@ -6,8 +6,10 @@ spoils a picture in `corruptions`.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,26 @@ from catdog_edge.preprocess import Frame
 from catdog_edge.training.data import Dataset, Item
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What came of asking about other pictures than the test split as it is.
+
+    Attributes:
+        document: For `bench.json`.
+        flips: Every disagreement with PyTorch; `index` counts in the list that was given.
+    """
+
+    document: dict[str, Any]
+    flips: list[parity.Flip]
+
+
 def corruptions(
     dataset: Dataset,
     items: Sequence[Item],
     askers: Mapping[str, parity.Ask],
     answers: Mapping[str, parity.Probabilities],
     pictures: int,
-) -> dict[str, Any]:
+) -> Asked:
     """Ask about spoiled test pictures.
 
     Args:
@@ -36,8 +51,8 @@ def corruptions(
         pictures: How many of them are spoiled, at most.
 
     Returns:
-        `pictures`, `set` (name and strength of each corruption) and `results`: by
-        corruption, and `clean`, by row, the figures named in `parity.FIGURES`.
+        In the document: `pictures`, `set` (name and strength of each corruption) and `results`:
+        by corruption, and `clean`, by row, the figures named in `parity.FIGURES`.
     """
     chosen = spread(items, pictures)
     place = {item.file: index for index, item in enumerate(items)}
@@ -45,19 +60,25 @@ def corruptions(
     truth = np.array([item.label for item in chosen], dtype=np.int64)
     clean = {row: values[indices] for row, values in answers.items()}
     results = {"clean": parity.brief(clean, truth, dataset.labels)}
+    flips: list[parity.Flip] = []
+    files = [item.file for item in chosen]
     for corruption in CORRUPTIONS:
         frames = (corrupt(corruption, dataset.decode(item), item.digest) for item in chosen)
-        results[corruption.name] = parity.brief(
-            parity.ask_all(askers, frames), truth, dataset.labels
-        )
-    return {
+        found = parity.ask_all(askers, frames)
+        results[corruption.name] = parity.brief(found, truth, dataset.labels)
+        flips += [
+            dataclasses.replace(flip, index=indices[flip.index])
+            for flip in parity.all_flips(found, truth, dataset.labels, files, corruption.name)
+        ]
+    document = {
         "pictures": len(chosen),
         "set": [{"name": one.name, "says": one.says} for one in CORRUPTIONS],
         "results": results,
     }
+    return Asked(document, flips)
 
 
-def originals(dataset: Dataset, askers: Mapping[str, parity.Ask]) -> dict[str, Any]:
+def originals(dataset: Dataset, askers: Mapping[str, parity.Ask]) -> Asked:
     """Ask about every picture of another source, whatever split it would be in.
 
     Args:
@@ -75,13 +96,33 @@ def originals(dataset: Dataset, askers: Mapping[str, parity.Ask]) -> dict[str, A
 
     answers = parity.ask_all(askers, frames())
     height, width = np.median(np.array(sizes), axis=0)
-    return {
+    document = {
         "name": Path(dataset.source).name,
         "pictures": len(truth),
         "median_height": int(height),
         "median_width": int(width),
         "rows": parity.brief(answers, truth, dataset.labels),
     }
+    files = [item.file for item in dataset.items]
+    return Asked(
+        document, parity.all_flips(answers, truth, dataset.labels, files, parity.ORIGINALS)
+    )
+
+
+def seen(flip: parity.Flip, dataset: Dataset, items: Sequence[Item]) -> Frame:
+    """The picture on which a row and PyTorch differ, as they saw it.
+
+    Args:
+        flip: Of the test split as it is, or spoiled.
+        dataset: Where the test split is from.
+        items: The test split.
+    """
+    item = items[flip.index]
+    frame = dataset.decode(item)
+    for corruption in CORRUPTIONS:
+        if corruption.name == flip.pictures:
+            return corrupt(corruption, frame, item.digest)
+    return frame
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

@@ -9,6 +9,7 @@ import hashlib
 import shlex
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from benchmarks.plan import BenchOptions, Plan, plan
 from benchmarks.subjects import REFERENCE, Subject
 from catdog_edge import __version__
 from catdog_edge.files import write_text
-from catdog_edge.training.data import Dataset, Item
+from catdog_edge.preprocess import Frame
 from catdog_edge.training.processors import torch_threads
 from catdog_edge.training.provenance import git_commit
 from catdog_edge.training.words import describe, say
@@ -69,8 +70,8 @@ class Measured:
     cold: Mapping[str, ColdStart]
     no_cold_start: Mapping[str, str]
     loadgen: dict[str, Any] | None
-    corruptions: dict[str, Any] | None
-    originals: dict[str, Any] | None
+    corruptions: robustness.Asked | None
+    originals: robustness.Asked | None
     quiet: environment.Quiet
 
 
@@ -100,13 +101,13 @@ def _bench(options: BenchOptions) -> Bench:
         say(f"bench: left out: {one['row']}: {one['reason']}")
     measured = _measure(options, planned)
     flips = _flips(planned, measured)
-    document = _document(options, planned, measured, len(flips))
+    document = _document(options, planned, measured, flips)
     found = gates.check(document, options.limits, planned.baseline)
     document["gates"] = [gate.to_dict() for gate in found]
     # The figures first: minutes of measuring are not lost, whatever becomes of the page.
     report.write(document, planned.folder)
     parity.write_flips(planned.folder / report.FLIPS, flips)
-    page = html.page(document, _sheet(planned.dataset, planned.items, flips))
+    page = html.page(document, _sheet(planned, flips))
     write_text(planned.folder / report.PAGE, page)
     return Bench(document, planned.folder, found)
 
@@ -168,19 +169,16 @@ def _measure(options: BenchOptions, planned: Plan) -> Measured:
 
 
 def _flips(planned: Plan, measured: Measured) -> list[parity.Flip]:
-    """Every disagreement of every row with PyTorch."""
+    """Every disagreement of every row with PyTorch: on the test split, then on other pictures."""
     files = [item.file for item in planned.items]
-    labels, reference = planned.dataset.labels, measured.answers[REFERENCE]
-    return [
-        flip
-        for base, values in measured.answers.items()
-        if base != REFERENCE
-        for flip in parity.flips_of(base, values, reference, planned.truth, labels, files)
-    ]
+    flips = parity.all_flips(measured.answers, planned.truth, planned.dataset.labels, files)
+    for asked in (measured.originals, measured.corruptions):
+        flips += [] if asked is None else asked.flips
+    return flips
 
 
 def _document(
-    options: BenchOptions, planned: Plan, measured: Measured, flips: int
+    options: BenchOptions, planned: Plan, measured: Measured, flips: Sequence[parity.Flip]
 ) -> dict[str, Any]:
     """What `bench.json` holds, but for the gates; its keys are told in docs/bench.md."""
     timed = measured.timed
@@ -227,9 +225,13 @@ def _document(
             {"row": row, "reason": reason} for row, reason in measured.no_cold_start.items()
         ],
         "loadgen": measured.loadgen,
-        "corruptions": measured.corruptions,
-        "originals": measured.originals,
-        "flips": {"count": flips, "file": report.FLIPS},
+        "corruptions": None if measured.corruptions is None else measured.corruptions.document,
+        "originals": None if measured.originals is None else measured.originals.document,
+        "flips": {
+            "count": sum(flip.pictures == parity.AS_THEY_ARE for flip in flips),
+            "by_pictures": dict(Counter(flip.pictures for flip in flips)),
+            "file": report.FLIPS,
+        },
         "gates": [],
     }
 
@@ -266,18 +268,28 @@ def _row(subject: Subject, measured: Measured, answers: Mapping[str, Any]) -> di
     }
 
 
-def _sheet(
-    dataset: Dataset, items: Sequence[Item], flips: Sequence[parity.Flip]
-) -> list[html.Shown]:
+def _sheet(planned: Plan, flips: Sequence[parity.Flip]) -> list[html.Shown]:
     """The pictures of the contact sheet: each once, with the rows that differ on it."""
-    by_picture: dict[int, list[parity.Flip]] = {}
-    # Two confident answers that differ are further apart than two hesitant ones.
-    for flip in sorted(flips, key=lambda one: -(one.confidence + one.reference_confidence)):
-        by_picture.setdefault(flip.index, []).append(flip)
+    by_picture: dict[tuple[str, int], list[parity.Flip]] = {}
+    # The test split first; two confident answers that differ are further apart than two hesitant.
+    for flip in sorted(
+        flips,
+        key=lambda one: (
+            one.pictures != parity.AS_THEY_ARE,
+            -(one.confidence + one.reference_confidence),
+        ),
+    ):
+        by_picture.setdefault((flip.pictures, flip.index), []).append(flip)
     return [
-        html.Shown(dataset.decode(items[index]), group)
-        for index, group in list(by_picture.items())[:SHOWN_FLIPS]
+        html.Shown(_frame(planned, group[0]), group)
+        for group in list(by_picture.values())[:SHOWN_FLIPS]
     ]
+
+
+def _frame(planned: Plan, flip: parity.Flip) -> Frame:
+    if flip.pictures == parity.ORIGINALS and planned.originals is not None:
+        return planned.originals.decode(planned.originals.items[flip.index])
+    return robustness.seen(flip, planned.dataset, planned.items)
 
 
 def _count(total: int) -> Callable[[int], None]:

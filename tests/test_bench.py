@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -218,9 +220,42 @@ def test_scrambled_weights_are_caught_by_name_and_the_reports_stay(run):
         flips = [row for row in csv.DictReader(stream) if row["row"] == "model.scrambled"]
     answers = next(row for row in doc["rows"] if row["name"] == "model.scrambled")["answers"]
     assert len(flips) == answers["flips"] > 0
+    assert {flip["pictures"] for flip in flips} == {"test"}
     page = (run.folder / "bench.html").read_text()
     assert page.count("data:image/jpeg") == len({flip["file"] for flip in flips})
     assert "gates not met" in page
+
+
+def test_disagreements_on_spoiled_and_original_pictures_are_listed_and_shown(run, tmp_path):
+    scramble(run)
+    originals = tmp_path / "big"
+    for label, level in (("bright", 190), ("dark", 60)):
+        (originals / label).mkdir(parents=True)
+        for number in range(3):
+            picture = np.random.default_rng(number).normal(level, 40, (90, 120, 3))
+            cv2.imwrite(str(originals / label / f"{number}.png"), picture.clip(0, 255))
+    result = _bench(*QUICK[:4], "--corruptions", 4, "--threads", 1, "--originals", originals)
+    assert result.exit_code == 0, result.output
+    doc = json.loads((run.folder / "bench.json").read_text())
+    spoiled = doc["corruptions"]["results"]
+    wanted = {name: sum(row["flips"] for row in rows.values()) for name, rows in spoiled.items()}
+    del wanted["clean"]  # a part of the test split as it is
+    wanted["originals"] = sum(row["flips"] for row in doc["originals"]["rows"].values())
+    wanted["test"] = doc["flips"]["count"]
+    assert sum(count > 0 for count in wanted.values()) > 4, "scrambled weights should disagree"
+    assert doc["flips"]["by_pictures"] == {name: count for name, count in wanted.items() if count}
+    with (run.folder / "bench-flips.csv").open() as stream:
+        flips = list(csv.DictReader(stream))
+    assert Counter(flip["pictures"] for flip in flips) == doc["flips"]["by_pictures"]
+    assert {flip["file"] for flip in flips if flip["pictures"] == "originals"} <= {
+        f"{label}/{number}.png" for label in ("bright", "dark") for number in range(3)
+    }
+    page = (run.folder / "bench.html").read_text()
+    pictures = {(flip["pictures"], flip["file"]) for flip in flips}
+    assert page.count("data:image/jpeg") == len(pictures)
+    # A spoiled picture is shown as it was seen, so no two of one file look alike.
+    shown = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(set(shown)) == len(shown)
 
 
 def test_a_busy_loop_in_the_preprocessing_is_caught(run, monkeypatch):

@@ -43,7 +43,20 @@ def shown():
     return [
         html.Shown(
             frame,
-            [Flip("model.static", i, f"a/{i}.jpg", "cat", "cat", 0.6, "dog", 0.7, "reference")],
+            [
+                Flip(
+                    "model.static",
+                    i,
+                    f"a/{i}.jpg",
+                    "cat",
+                    "cat",
+                    0.6,
+                    "dog",
+                    0.7,
+                    "reference",
+                    "test",
+                )
+            ],
         )
         for i, frame in enumerate(frames)
     ]

@@ -76,6 +76,7 @@ def test_flips_come_with_both_answers_the_most_different_first(tmp_path):
         "answer": "cat",
         "confidence": "0.700000",
         "right": "row",
+        "pictures": "test",
     }
     write_flips(tmp_path / "none.csv", [])
     assert (tmp_path / "none.csv").read_text().startswith("row,file,label,")
