@@ -16,7 +16,7 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flav
 
 from benchrun import make_run
 
-from benchmarks import fresh, latency
+from benchmarks import fresh, harness, latency
 from benchmarks.fresh import run_fresh, summarise
 from benchmarks.subjects import OnnxSubject, Row, TorchSubject, open_subject, plan_rows
 from catdog_edge.errors import CatdogError
@@ -177,3 +177,22 @@ def test_a_fresh_process_that_says_a_lot_is_not_held_up(run, picture, tmp_path, 
     noisy.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(noisy))
     assert run_fresh(_row(run).to_dict(), picture, seconds=0.1)["first_answer_s"] > 0
+
+
+def test_every_pass_is_timed_on_rows_of_its_own(run, frames, monkeypatch):
+    """Those that answered before stay open beside all passes, and none of them is timed."""
+    kept = [open_subject(row) for row in plan_rows(run.weights, [], threads=(1,))]
+    opened = []
+
+    def opening(row):
+        opened.append(open_subject(row))
+        return opened[-1]
+
+    monkeypatch.setattr(latency, "open_subject", opening)
+    asked = []
+    for one in kept:
+        monkeypatch.setattr(one, "probabilities", lambda frames: asked.append(frames))
+    measured = latency.time_rows(kept, frames, seconds=4.0)
+    assert len(measured.timing.starts) == harness.PASSES
+    assert len(opened) == harness.PASSES * len(kept)
+    assert not asked
