@@ -26,7 +26,7 @@ from benchmarks.svg import (
     text,
 )
 from benchmarks.tables import bases
-from benchmarks.words import figure, milliseconds
+from benchmarks.words import figure, milliseconds, shorten
 
 Row = Mapping[str, Any]
 
@@ -178,7 +178,7 @@ def front(document: Mapping[str, Any], width: int) -> str:
             f"whisker thin stroke-{family(row)}",
         )  # fmt: skip
         parts.append(group(mark + circle(px, py, 6, f"dot fill-{family(row)}"), tip))
-        anchors.append((px, py, str(row["name"])))
+        anchors.append((px, py, shorten(str(row["name"]), 40 if width >= NARROW else 20)))
     parts += _labels(anchors, right, top, bottom)
     return drawing(width, height, "".join(parts), "Accuracy against latency", "chart")
 

@@ -95,16 +95,18 @@ class Environment:
 
     @property
     def machine(self) -> str:
-        """What two runs must share to be compared: processor, usable cores and system."""
+        """What two runs must share to be compared: processor, usable cores, system."""
         return machine_of(self.to_dict())
 
 
 def machine_of(card: dict[str, Any]) -> str:
     """`Environment.machine` of a card that was read back from JSON."""
     system = str(card["system"]).partition(" ")[0]
+    quota = f", cgroup quota {card['quota']:g}" if card["quota"] else ""
+    # Virtual machines of one processor differ in what they are allowed to use of it.
     return (
-        f"{card['processor']} ({card['architecture']}, {card['processors_usable']} usable "
-        f"processors, {system})"
+        f"{card['processor']} ({card['architecture']}, {', '.join(card['flags'])}; "
+        f"{card['processors_usable']} usable processors{quota}, {system})"
     )
 
 

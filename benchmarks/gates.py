@@ -150,7 +150,7 @@ def check_comparable(
     environment: Mapping[str, Any],
     model: Mapping[str, Any],
     data: Mapping[str, Any],
-    rows: Mapping[str, tuple[int, int]],
+    rows: Mapping[str, tuple[int, int, str]],
 ) -> None:
     """Refuse a baseline that was measured on something else.
 
@@ -160,11 +160,11 @@ def check_comparable(
         environment: The card of this run.
         model: `architecture`, `labels`, `height` and `width` of this run's model.
         data: `digest` of this run's test pictures.
-        rows: Threads and batch of this run's rows, by name.
+        rows: Threads, batch and architecture of this run's rows, by name.
 
     Raises:
         CatdogError: The machine, PyTorch, the model or the test pictures are others, or a row
-            of the same name had another number of threads or another batch.
+            of the same name was of another model, or had other threads or another batch.
     """
     remedy = "measure a baseline here, or compare all the same with --force"
     try:
@@ -191,8 +191,16 @@ def check_comparable(
                 f"speed is what all ratios are to; {remedy}"
             )
         for row in baseline["rows"]:
-            then, now = (row["threads"], row["batch"]), rows.get(row["name"])
-            if now is not None and now != then:
+            if row["name"] not in rows:
+                continue
+            threads, batch, architecture = rows[row["name"]]
+            if row["architecture"] != architecture:
+                raise CatdogError(
+                    f"the baseline {path} is of another model: its row {row['name']} is "
+                    f"{row['architecture']}, here {architecture}; {remedy}"
+                )
+            then, now = (row["threads"], row["batch"]), (threads, batch)
+            if now != then:
                 raise CatdogError(
                     f"the baseline {path} measured {row['name']} with {then[0]} threads, batch "
                     f"{then[1]}, here with {now[0]} threads, batch {now[1]}; give the same "

@@ -307,20 +307,21 @@ def _flips(document: Document, shown: Sequence[Shown]) -> str:
     for one in shown:
         by_pictures.setdefault(one.flips[0].pictures, []).append(one)
     plain = by_pictures.pop(AS_THEY_ARE, [])
-    count, file = document["flips"]["count"], escape(document["flips"]["file"])
+    counted, file = document["flips"]["by_pictures"], escape(document["flips"]["file"])
     if plain:
+        test = counted[AS_THEY_ARE]
         lead = (
-            f'<p class="hint">{len(plain):,} test pictures on which a row and PyTorch give '
-            "different answers, those first on which both are surest "
-            f"({count:,} disagreements in all, listed in {file}).</p>"
+            f'<p class="hint">{_of(len(plain), test["pictures"])} of the test split on which a row '
+            "and PyTorch give different answers, those first on which both are surest "
+            f"({test['disagreements']:,} disagreements in all, listed in {file}).</p>"
         )
     else:
         words = "There is no test picture on which a row and PyTorch give different answers."
         lead = f'<p class="lead">{words}</p>'
-    listed = document["flips"].get("by_pictures", {})
     folded = "".join(
-        f"<details><summary>{escape(name)}: {_pictures(len(group))}, "
-        f"{listed.get(name, 0):,} disagreements</summary>{_contact_sheet(group)}</details>"
+        f"<details><summary>{escape(name)}: {_of(len(group), counted[name]['pictures'])}, "
+        f"{counted[name]['disagreements']:,} disagreements</summary>"
+        f"{_contact_sheet(group)}</details>"
         for name, group in by_pictures.items()
     )
     if folded:
@@ -334,8 +335,10 @@ def _flips(document: Document, shown: Sequence[Shown]) -> str:
     )
 
 
-def _pictures(count: int) -> str:
-    return f"{count:,} picture{'' if count == 1 else 's'}"
+def _of(shown: int, count: int) -> str:
+    """How many pictures are shown, and of how many where that is not all."""
+    words = f"{count:,} picture{'' if count == 1 else 's'}"
+    return words if shown == count else f"{shown:,} of {words}"
 
 
 def _contact_sheet(shown: Sequence[Shown]) -> str:

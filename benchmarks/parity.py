@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.subjects import REFERENCE
+from catdog_edge.errors import ModelError
 from catdog_edge.files import write_text
 from catdog_edge.preprocess import Frame
 from catdog_edge.training.evaluate import Evaluation, evaluate
@@ -165,13 +166,20 @@ def ask_all(
         By row: `float32 [N,K]`.
 
     Raises:
+        ModelError: A row answers with infinities or nan.
         ValueError: There are no frames.
     """
     parts: dict[str, list[Probabilities]] = {name: [] for name in askers}
     done = 0
     for chunk in _chunks(frames, CHUNK):
         for name, ask in askers.items():
-            parts[name].extend(ask([frame]) for frame in chunk)
+            found = [ask([frame]) for frame in chunk]
+            if not np.isfinite(found).all():
+                raise ModelError(
+                    f"{name} answers with what is no number: its weights are damaged, or the "
+                    "training went astray; train again with a lower --lr, or name other weights"
+                )
+            parts[name].extend(found)
         done += len(chunk)
         if progress is not None:
             progress(done)

@@ -158,9 +158,21 @@ def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def run(setting: Setting, picture: Frame, seconds: float) -> dict[str, Any]:
-    """Open the peers, time them on a small and a large frame, and say how quiet it was."""
-    found = environment.look(Threads(setting.threads, "--threads"))
+def run(
+    setting: Setting,
+    picture: Frame,
+    seconds: float,
+    card: environment.Environment | None = None,
+) -> dict[str, Any]:
+    """Open the peers, time them on a small and a large frame, and say how quiet it was.
+
+    Args:
+        setting: What is compared.
+        picture: `uint8 [H,W,3]` BGR.
+        seconds: For each of the two frames.
+        card: The environment, where the process was then kept to a part of it.
+    """
+    found = card or environment.look(Threads(setting.threads, "--threads"))
     watch = environment.Watch()
     small = preprocess(picture, setting.spec.resize)
     peers, left = open_peers(setting, small)
@@ -324,10 +336,11 @@ def main(
                     f"{dataset.source} has no test pictures; name a picture with --picture"
                 )
             frame = dataset.decode(items[0])
-        count = choose_threads(threads).count
-        with tempfile.TemporaryDirectory() as scratch, _only(count):
-            setting = Setting(weights, model, spec, count, Path(scratch))
-            document = run(setting, frame, seconds)
+        chosen = choose_threads(threads)
+        found = environment.look(chosen)
+        with tempfile.TemporaryDirectory() as scratch, _only(chosen.count):
+            setting = Setting(weights, model, spec, chosen.count, Path(scratch))
+            document = run(setting, frame, seconds, found)
         target = (out or weights.parent) / "peers.json"
         write_text(target, json.dumps(document, indent=1, allow_nan=False) + "\n")
     except CatdogError as error:

@@ -110,6 +110,11 @@ class Plan:
     originals: Dataset | None
 
     @property
+    def threads(self) -> list[int]:
+        """All counts of threads that rows have."""
+        return sorted({row.threads for row in self.rows})
+
+    @property
     def single(self) -> list[Subject]:
         """One subject for each file and provider, whatever threads and batch."""
         found: dict[str, Subject] = {}
@@ -133,7 +138,7 @@ def plan(options: BenchOptions) -> Plan:
     rows = plan_rows(
         weights,
         files,
-        providers=options.providers or ("cpu", *automatic.offered()),
+        providers=tuple(dict.fromkeys(options.providers)) or ("cpu", *automatic.offered()),
         threads=options.threads or (chosen.count,),
         batches=options.batches,
         compiled=options.compiled,
@@ -197,7 +202,10 @@ def plan(options: BenchOptions) -> Plan:
             environment=found.card.to_dict(),
             model=found.model,
             data=found.data,
-            rows={row.name: (row.threads, row.batch) for row in rows},
+            rows={
+                one.row.name: (one.row.threads, one.row.batch, one.spec.architecture)
+                for one in subjects
+            },
         )
     return found
 
@@ -263,7 +271,10 @@ def _weights(options: BenchOptions) -> tuple[Run | None, Path]:
             f"{options.weights} is an exported file; --weights names the checkpoint beside it "
             "that it is compared with, --also names more exported files"
         )
-    return run_of(options.weights), options.weights
+    weights = options.weights
+    if weights.is_dir() and Run(weights).weights.is_file():
+        weights = Run(weights).weights  # of a run, its folder is as good a name
+    return run_of(weights), weights
 
 
 def _files(folder: Path, also: Sequence[str]) -> list[Path]:

@@ -9,7 +9,6 @@ import hashlib
 import shlex
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from benchmarks.fresh import ColdStart
 from benchmarks.harness import Measurement
 from benchmarks.plan import BenchOptions, Plan, plan
 from benchmarks.subjects import REFERENCE, Subject
+from benchmarks.words import listed
 from catdog_edge import __version__
 from catdog_edge.files import write_text
 from catdog_edge.preprocess import Frame
@@ -31,7 +31,7 @@ from catdog_edge.training.words import describe, say
 __all__ = ["Bench", "BenchOptions", "bench"]
 
 SHOWN_FLIPS = 1000
-"""Pictures on the contact sheet, of about 8 KB each: all of them but for files that are broken."""
+"""Pictures of each kind on the contact sheet, of about 8 KB each: all but for broken files."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _bench(options: BenchOptions) -> Bench:
     say(
         f"bench: {planned.weights} and {len(planned.files)} exported files on "
         f"{len(planned.items):,} test pictures, {len(planned.subjects)} rows, "
-        f"{planned.card.threads} threads ({planned.card.threads_source})"
+        f"{listed(planned.threads)} threads ({planned.card.threads_source})"
     )
     for one in planned.left_out:
         say(f"bench: left out: {one['row']}: {one['reason']}")
@@ -201,7 +201,7 @@ def _document(
         "data": planned.data,
         "settings": {
             "seconds": options.seconds,
-            "threads": sorted({row.threads for row in planned.rows}),
+            "threads": planned.threads,
             "batches": sorted({row.batch for row in planned.rows}),
             "cold_starts": options.cold_starts,
             "corruption_pictures": options.corruptions,
@@ -229,7 +229,7 @@ def _document(
         "originals": None if measured.originals is None else measured.originals.document,
         "flips": {
             "count": sum(flip.pictures == parity.AS_THEY_ARE for flip in flips),
-            "by_pictures": dict(Counter(flip.pictures for flip in flips)),
+            "by_pictures": _counted(flips, measured),
             "file": report.FLIPS,
         },
         "gates": [],
@@ -270,20 +270,31 @@ def _row(subject: Subject, measured: Measured, answers: Mapping[str, Any]) -> di
 
 def _sheet(planned: Plan, flips: Sequence[parity.Flip]) -> list[html.Shown]:
     """The pictures of the contact sheet: each once, with the rows that differ on it."""
-    by_picture: dict[tuple[str, int], list[parity.Flip]] = {}
-    # The test split first; two confident answers that differ are further apart than two hesitant.
-    for flip in sorted(
-        flips,
-        key=lambda one: (
-            one.pictures != parity.AS_THEY_ARE,
-            -(one.confidence + one.reference_confidence),
-        ),
-    ):
-        by_picture.setdefault((flip.pictures, flip.index), []).append(flip)
-    return [
-        html.Shown(_frame(planned, group[0]), group)
-        for group in list(by_picture.values())[:SHOWN_FLIPS]
-    ]
+    kinds: dict[str, dict[int, list[parity.Flip]]] = {}
+    for flip in flips:
+        kinds.setdefault(flip.pictures, {}).setdefault(flip.index, []).append(flip)
+    shown = []
+    for by_picture in kinds.values():
+        # Two confident answers that differ are further apart than two hesitant ones.
+        surest = sorted(
+            by_picture.values(),
+            key=lambda group: -max(one.confidence + one.reference_confidence for one in group),
+        )
+        shown += [html.Shown(_frame(planned, group[0]), group) for group in surest[:SHOWN_FLIPS]]
+    return shown
+
+
+def _counted(flips: Sequence[parity.Flip], measured: Measured) -> dict[str, dict[str, int]]:
+    """By kind of pictures, none left out: disagreements, and pictures that have one."""
+    kinds = [parity.AS_THEY_ARE]
+    kinds += [] if measured.originals is None else [parity.ORIGINALS]
+    if measured.corruptions is not None:
+        kinds += [one["name"] for one in measured.corruptions.document["set"]]
+    found = {}
+    for kind in kinds:
+        indices = [flip.index for flip in flips if flip.pictures == kind]
+        found[kind] = {"disagreements": len(indices), "pictures": len(set(indices))}
+    return found
 
 
 def _frame(planned: Plan, flip: parity.Flip) -> Frame:

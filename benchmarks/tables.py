@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.words import (
     MISSING,
+    listed,
     megabytes,
     milliseconds,
     p_value,
@@ -222,6 +223,8 @@ def bases(document: Document) -> list[Mapping[str, Any]]:
 def card(document: Document) -> list[tuple[str, str]]:
     """The environment card, in pairs of name and text."""
     found, quiet = document["environment"], document["quiet"]
+    # Of a bench; peers have one count.
+    threads = document.get("settings", {}).get("threads", [found["threads"]])
     load = found["load_before"]
     during, after = quiet["load_during"], quiet["load_after"]
     pairs = [
@@ -232,7 +235,7 @@ def card(document: Document) -> list[tuple[str, str]]:
             f"{found['processors_usable']} usable of {found['processors_shown']}"
             + (f", cgroup quota {found['quota']:g}" if found["quota"] else ""),
         ),
-        ("threads", f"{found['threads']}, from {found['threads_source']}"),
+        ("threads", f"{listed(threads)}, from {found['threads_source']}"),
         (
             "memory",
             f"{(found['memory_bytes'] or 0) / 2**30:.1f} GiB, "

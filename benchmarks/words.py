@@ -34,6 +34,12 @@ def plain_table(
     return [line(heads), gap.join("-" * size for size in columns), *(line(row) for row in rows)]
 
 
+def listed(counts: Sequence[int]) -> str:
+    """`1`, `1 and 2`, `1, 2 and 4`."""
+    words = [f"{count:,}" for count in counts]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
 def shorten(text: str, width: int) -> str:
     """Cut a name in the middle where it is too long."""
     if len(text) <= width:

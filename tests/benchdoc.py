@@ -191,7 +191,14 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
         },
         "originals": None,
         "loadgen": None,
-        "flips": {"count": 0, "file": "bench-flips.csv"},
+        "flips": {
+            "count": 0,
+            "by_pictures": {
+                name: {"disagreements": 0, "pictures": 0}
+                for name in ("test", *(one.name for one in CORRUPTIONS))
+            },
+            "file": "bench-flips.csv",
+        },
         "gates": [],
     }
     return {**made, **changes}

@@ -148,7 +148,8 @@ def test_the_invented_document_of_the_other_tests_has_the_keys_of_a_real_one(who
 
     def comparable(doc):
         free = (".environment.packages", ".environment.variables", ".model.trained_on",
-                ".data.counts", ".originals", ".gates", ".corruptions.results")  # fmt: skip
+                ".data.counts", ".originals", ".flips.by_pictures.originals", ".gates",
+                ".corruptions.results")  # fmt: skip
         return {key for key in keys(doc) if not key.startswith(free)}
 
     _, folder = whole
@@ -243,10 +244,11 @@ def test_disagreements_on_spoiled_and_original_pictures_are_listed_and_shown(run
     wanted["originals"] = sum(row["flips"] for row in doc["originals"]["rows"].values())
     wanted["test"] = doc["flips"]["count"]
     assert sum(count > 0 for count in wanted.values()) > 4, "scrambled weights should disagree"
-    assert doc["flips"]["by_pictures"] == {name: count for name, count in wanted.items() if count}
+    counts = {name: kind["disagreements"] for name, kind in doc["flips"]["by_pictures"].items()}
+    assert counts == wanted
     with (run.folder / "bench-flips.csv").open() as stream:
         flips = list(csv.DictReader(stream))
-    assert Counter(flip["pictures"] for flip in flips) == doc["flips"]["by_pictures"]
+    assert Counter(flip["pictures"] for flip in flips) == {k: n for k, n in wanted.items() if n}
     assert {flip["file"] for flip in flips if flip["pictures"] == "originals"} <= {
         f"{label}/{number}.png" for label in ("bright", "dark") for number in range(3)
     }
@@ -429,3 +431,25 @@ def test_wrong_usage(arguments):
     result = _bench(*arguments)
     assert result.exit_code == 2
     assert arguments[0] in result.output
+
+
+def test_weights_that_went_astray_are_one_line_before_anything_is_timed(run):
+    network, spec = load_checkpoint(run.weights)
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    save_checkpoint(run.weights, network, spec)
+    line = _error(_bench(*QUICK))
+    assert "pytorch answers with what is no number" in line
+
+
+def test_the_folder_of_a_run_is_as_good_a_name_as_its_weights(run):
+    result = _bench(*QUICK, "--weights", run.folder, "--provider", "cpu", "--provider", "cpu")
+    assert result.exit_code == 0, result.output
+    assert (run.folder / "bench.json").is_file()
+
+
+def test_the_card_names_every_count_of_threads(run, tmp_path):
+    result = _bench(*QUICK[:6], "--threads", "1,2")
+    assert result.exit_code == 0, result.output
+    assert "threads: 1 and 2, from --threads" in result.stdout
+    assert "1 and 2 threads (--threads)" in result.stderr

@@ -157,7 +157,9 @@ def _comparable(baseline, doc, tmp_path):
         environment=doc["environment"],
         model=doc["model"],
         data=doc["data"],
-        rows={row["name"]: (row["threads"], row["batch"]) for row in doc["rows"]},
+        rows={
+            row["name"]: (row["threads"], row["batch"], row["architecture"]) for row in doc["rows"]
+        },
     )
 
 
@@ -173,6 +175,8 @@ def test_a_baseline_of_the_same_machine_model_and_data_is_taken(good, tmp_path):
         ("environment", "processor", "Example 1", "another machine"),
         ("environment", "processors_usable", 64, "another machine"),
         ("environment", "architecture", "aarch64", "another machine"),
+        ("environment", "flags", ["avx2"], "another machine"),
+        ("environment", "quota", 0.5, "cgroup quota 0.5"),
         ("model", "architecture", "resnet18", "another model: its architecture is resnet18"),
         ("model", "labels", ["dog", "cat"], "its labels is dog, cat"),
         ("data", "digest", "f" * 32, "other test pictures"),
@@ -196,6 +200,14 @@ def test_a_baseline_of_another_pytorch_is_refused(good, tmp_path):
     newer_runtime = copy.deepcopy(good)  # what a gate is there to judge
     newer_runtime["environment"]["packages"]["onnxruntime"] = "1.0.0"
     _comparable(newer_runtime, good, tmp_path)
+
+
+def test_a_baseline_whose_row_is_another_model_is_refused(good, tmp_path):
+    other = copy.deepcopy(good)
+    _row(other, "model.dynamic")["architecture"] = "resnet18"
+    with pytest.raises(CatdogError, match=r"its row model\.dynamic is resnet18, here") as caught:
+        _comparable(other, good, tmp_path)
+    assert "--force" in str(caught.value)
 
 
 def test_a_baseline_that_lacks_something_is_damaged(good, tmp_path):

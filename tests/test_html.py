@@ -33,7 +33,8 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 @pytest.fixture(scope="module")
 def doc():
-    return document(flips={"count": 3, "file": "bench-flips.csv"})
+    counts = {"test": {"disagreements": 3, "pictures": 3}}
+    return document(flips={"count": 3, "by_pictures": counts, "file": "bench-flips.csv"})
 
 
 @pytest.fixture(scope="module")

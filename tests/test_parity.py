@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
 from benchmarks.parity import ask_all, compare, flips_of, write_flips
+from catdog_edge.errors import ModelError
 
 LABELS = ("cat", "dog")
 #                     both right   only ref     only row    both wrong
@@ -58,6 +59,17 @@ def test_answers_of_other_pictures_are_refused():
         compare(ROW[:2], REFERENCE, TRUTH, LABELS)
     with pytest.raises(ValueError, match="same pictures"):
         compare(ROW, REFERENCE, TRUTH[:2], LABELS)
+
+
+def test_an_answer_that_is_no_number_is_told_with_the_row_at_once():
+    frames = [np.zeros((4, 4, 3), np.uint8)] * 3
+
+    def ask(batch):
+        return np.array([[np.nan, 0.5]], np.float32)
+
+    with pytest.raises(ModelError, match="model answers with what is no number") as caught:
+        ask_all({"good": lambda batch: np.array([[0.5, 0.5]], np.float32), "model": ask}, frames)
+    assert caught.value.exit_code == 1
 
 
 def test_flips_come_with_both_answers_the_most_different_first(tmp_path):
