@@ -166,7 +166,8 @@ def ncnn(setting: Setting) -> Ask:
         extractor = net.create_extractor()
         extractor.input("in0", mat)
         _, out = extractor.extract("out0")
-        return _softmax(np.array(out, np.float32)[None] / spec.temperature)
+        logits = np.array(out, np.float32)[None, : len(spec.labels)]
+        return _softmax(logits / spec.temperature)
 
     return ask
 

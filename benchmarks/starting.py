@@ -56,7 +56,8 @@ pixels = torch.from_numpy(frame[None]).permute(0, 3, 1, 2).flip(1).float()
 mean = torch.tensor(spec.normalization.mean).view(1, 3, 1, 1)
 std = torch.tensor(spec.normalization.std).view(1, 3, 1, 1)
 with torch.inference_mode():
-    print("answer", torch.softmax(network((pixels - mean) / std), 1), flush=True)
+    logits = network((pixels - mean) / std)[:, : len(spec.labels)] / spec.temperature
+    print("answer", torch.softmax(logits, 1), flush=True)
 """
 
 MEMORY = """

@@ -230,8 +230,11 @@ class TorchSubject:
             pictures = torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).flip(1)
             pictures = pictures.to(torch.float32, memory_format=self._format)
             pictures.sub_(self._mean).div_(self._std)
-            logits = self._network(pictures) / self.spec.temperature
-            result: npt.NDArray[np.float32] = torch.softmax(logits, dim=1).numpy()
+            # Behind the classes a network may have a logit for none of them.
+            logits = self._network(pictures)[:, : len(self.spec.labels)]
+            result: npt.NDArray[np.float32] = torch.softmax(
+                logits / self.spec.temperature, dim=1
+            ).numpy()
             return result
 
     def _compiled(self, network: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from catdog_edge.spec import ModelSpec, squash
+from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.data import open_dataset, pixels
 from catdog_edge.training.inference import logits
@@ -17,8 +17,14 @@ from exporters.quantize import quantize_dynamic
 from exporters.to_onnx import export_onnx
 
 
-def make_run(folder: Path, data: Path) -> Run:
-    """A run of `edge_cnn` on `data`, exported in float32 and with a dynamic int8 head."""
+def make_run(folder: Path, data: Path, others: bool = False) -> Run:
+    """A run of `edge_cnn` on `data`, exported in float32 and with a dynamic int8 head.
+
+    Args:
+        folder: To make.
+        data: The pictures.
+        others: Give it a logit for none of the classes, as `train --other` does.
+    """
     torch.manual_seed(0)
     dataset = open_dataset(data)
     arch = architecture("edge_cnn")
@@ -30,8 +36,9 @@ def make_run(folder: Path, data: Path) -> Run:
         width=arch.size,
         resize=steps,
         normalization=arch.normalization,
+        rejection=Rejection("known", 0.5) if others else None,
     )
-    network = arch.build(len(dataset.labels)).eval()
+    network = arch.build(spec.logits).eval()
     pictures, truth, _ = pixels(dataset, "train", steps)
     head = network.classifier[-1]
     network.classifier[-1] = torch.nn.Identity()
@@ -39,7 +46,7 @@ def make_run(folder: Path, data: Path) -> Run:
     network.classifier[-1] = head
     scale = features.std(axis=0) + 1e-6
     design = np.hstack([features / scale, np.ones((len(features), 1))])
-    wanted = np.eye(len(dataset.labels))[truth] * 6 - 3
+    wanted = np.eye(spec.logits)[truth] * 6 - 3
     ridge = design.T @ design + 1e-2 * np.eye(design.shape[1])
     solved = np.linalg.solve(ridge, design.T @ wanted)
     with torch.no_grad():

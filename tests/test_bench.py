@@ -437,7 +437,7 @@ def test_weights_that_went_astray_are_one_line_before_anything_is_timed(run):
     network, spec = load_checkpoint(run.weights)
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
-    save_checkpoint(run.weights, network, spec)
+    save_checkpoint(run.weights, network.state_dict(), spec)
     line = _error(_bench(*QUICK))
     assert "pytorch answers with what is no number" in line
 
@@ -453,3 +453,17 @@ def test_the_card_names_every_count_of_threads(run, tmp_path):
     assert result.exit_code == 0, result.output
     assert "threads: 1 and 2, from --threads" in result.stdout
     assert "1 and 2 threads (--threads)" in result.stderr
+
+
+def test_a_model_that_knows_what_it_does_not_know_is_measured_like_any_other(
+    tmp_path, easy_set, monkeypatch
+):
+    run = make_run(tmp_path / "runs" / "lamps-2", easy_set, others=True)
+    monkeypatch.chdir(tmp_path)
+    result = _bench(*QUICK[:4], "--corruptions", 2, "--cold-starts", 1, "--threads", 1)
+    assert result.exit_code == 0, result.output
+    doc = json.loads((run.folder / "bench.json").read_text())
+    rows = {row["base"]: row for row in doc["rows"]}
+    assert rows["model"]["answers"]["max_difference"] < 1e-4
+    assert rows["pytorch"]["answers"]["accuracy"] > 0.9
+    assert rows["pytorch"]["cold"]["runs"] == 1
