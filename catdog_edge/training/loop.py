@@ -13,7 +13,7 @@ import dataclasses
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,30 @@ class EpochRow:
     val_accuracy: float
     seconds: float
     pictures_per_second: float
+
+
+def best_of(rows: Sequence[EpochRow], pictures: int) -> EpochRow | None:
+    """The epoch to keep: the lowest validation loss, where accuracy is as good as the best.
+
+    Accuracies within one standard error of the highest so far count as alike: on two thousand
+    pictures one right answer more is chance, and the loss sees how sure every answer is (the
+    one-standard-error rule of Breiman and others: Classification and Regression Trees, 1984).
+    Decided epoch by epoch, so that the weights of the one that is kept are there.
+
+    Args:
+        rows: In the order of the epochs.
+        pictures: How many were validated on.
+    """
+    best: EpochRow | None = None
+    highest = 0.0
+    for row in rows:
+        highest = max(highest, row.val_accuracy)
+        enough = highest - math.sqrt(highest * (1 - highest) / pictures)
+        if row.val_accuracy < enough:
+            continue
+        if best is None or best.val_accuracy < enough or row.val_loss < best.val_loss:
+            best = row
+    return best
 
 
 @dataclass(frozen=True)
@@ -152,8 +176,8 @@ class Trainer:
         return bool(self.plan.patience and best and self.epoch - best.epoch >= self.plan.patience)
 
     def best_epoch(self) -> EpochRow | None:
-        """The epoch whose weights are in `best.pt`: highest accuracy, then lowest loss."""
-        return max(self.rows, key=lambda row: (row.val_accuracy, -row.val_loss), default=None)
+        """The epoch whose weights are in `best.pt`, see `best_of`."""
+        return best_of(self.rows, len(self.val[1]))
 
     def run(
         self,
