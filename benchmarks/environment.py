@@ -95,7 +95,7 @@ class Environment:
 
     @property
     def machine(self) -> str:
-        """What two runs must share to be compared: processor, usable cores, system."""
+        """What two runs must share: processor with its instructions, usable cores, system."""
         return machine_of(self.to_dict())
 
 
