@@ -84,7 +84,7 @@ def test_people_read_all_of_it(folder: Path) -> None:
         "0 bright, 1 dark",
         "frames uint8 [N, 224, 224, 3]",
         "probabilities float [N, 2]",
-        "linear to 448x448 (an axis that is smaller is left alone); then area to 224x224",
+        "linear to 448x448 (an axis that is smaller is left alone); then linear to 224x224",
         "786,402",
         "2.36 G",
         "17, IR version 8",
