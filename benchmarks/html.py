@@ -313,20 +313,20 @@ def _flips(document: Document, shown: Sequence[Shown]) -> str:
         lead = (
             f'<p class="hint">{_of(len(plain), test["pictures"])} of the test split on which a row '
             "and PyTorch give different answers, those first on which both are surest "
-            f"({test['disagreements']:,} disagreements in all, listed in {file}).</p>"
+            f"({_disagreements(test)} in all, listed in {file}).</p>"
         )
     else:
         words = "There is no test picture on which a row and PyTorch give different answers."
         lead = f'<p class="lead">{words}</p>'
     folded = "".join(
         f"<details><summary>{escape(name)}: {_of(len(group), counted[name]['pictures'])}, "
-        f"{counted[name]['disagreements']:,} disagreements</summary>"
+        f"{_disagreements(counted[name])}</summary>"
         f"{_contact_sheet(group)}</details>"
         for name, group in by_pictures.items()
     )
     if folded:
         folded = (
-            '<p class="hint">The same for pictures that are spoiled or at their original size, as '
+            '<p class="hint below">The same for pictures that are spoiled or at their original size, as '
             f"they were seen:</p>{folded}"
         )
     return (
@@ -339,6 +339,11 @@ def _of(shown: int, count: int) -> str:
     """How many pictures are shown, and of how many where that is not all."""
     words = f"{count:,} picture{'' if count == 1 else 's'}"
     return words if shown == count else f"{shown:,} of {words}"
+
+
+def _disagreements(counted: Mapping[str, int]) -> str:
+    count = counted["disagreements"]
+    return f"{count:,} disagreement{'' if count == 1 else 's'}"
 
 
 def _contact_sheet(shown: Sequence[Shown]) -> str:
