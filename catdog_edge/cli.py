@@ -253,7 +253,10 @@ def verify(reference: Path, candidate: Path, as_json: bool, **options: Any) -> N
 @click.option("--spec", "spec_file", callback=_path, metavar="FILE.json", help="The spec of a file that has none; input and output then go by place.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(file: str | None, arch: str | None, spec_file: Path | None, as_json: bool) -> None:
-    """Print what is in a FILE (.onnx, .ort, .pt).  [default: the shipped model]."""
+    """Print what is in a FILE (.onnx, .ort, .pt); of a shipped model, its card too.
+
+    FILE may be the name of a shipped model.  [default: the shipped model]
+    """
     if arch is not None:
         if file is not None or as_json:
             raise click.UsageError("--arch stands alone")

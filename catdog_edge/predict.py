@@ -22,7 +22,7 @@ from catdog_edge.files import cannot_write, take_free_name, written_whole
 from catdog_edge.pictures import is_picture, read_picture
 from catdog_edge.plain import plain
 from catdog_edge.preprocess import Frame
-from catdog_edge.spec import Prediction
+from catdog_edge.spec import NEITHER, Prediction
 
 BAR = 10
 """Characters of a full bar in the table."""
@@ -65,6 +65,9 @@ class Answer:
     def __str__(self) -> str:
         if self.prediction is None:
             return f"{'-':<10} {'':4}  {'':{BAR}}  {plain(f'{self.name} ({self.error})')}"
+        if self.prediction.label == NEITHER:
+            nearest = str(self.prediction).removeprefix(NEITHER)
+            return f"{NEITHER:<10} {'':4}  {'.' * BAR}  {plain(self.name)}{nearest}"
         share = round(BAR * self.prediction.confidence)
         bar = "#" * share + "." * (BAR - share)
         label = plain(self.prediction.label)

@@ -251,7 +251,7 @@ class Prediction:
     Attributes:
         label: A class of the model, or `neither`.
         confidence: 0..1: the calibrated probability of the likeliest class (for `neither`:
-            of the class that came nearest).
+            of the class that came nearest, were it one of them; it is printed in brackets).
         probabilities: 0..1, one per class, in the order of `labels`.
         labels: The classes, `ModelSpec.labels`.
         nearness: 0..1: for `neither`, the share of its threshold that the model's own score
@@ -271,7 +271,11 @@ class Prediction:
             raise ValueError(f"{self.label!r} is none of {self.labels}")
 
     def __str__(self) -> str:
-        return f"{plain(self.label)} {self.confidence:.2f}"
+        if self.label != NEITHER:
+            return f"{plain(self.label)} {self.confidence:.2f}"
+        # A number beside `neither` would read as how sure that is.
+        nearest = self.labels[self.probabilities.index(max(self.probabilities))]
+        return f"{NEITHER} ({plain(nearest)} {self.confidence:.2f})"
 
     def to_json(self) -> str:
         """One line of JSON: label, confidence, probabilities by class."""

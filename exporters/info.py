@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import ModelError
-from catdog_edge.modelfile import find_model
+from catdog_edge.modelfile import ZOO, find_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from exporters.interface import answer_name, described
 from exporters.session import has_spec, open_session, spec_in
@@ -37,6 +37,7 @@ class Info:
         beside: Names of other files that hold its weights.
         by_hand: What was taken by place, where the spec was given by hand; else empty.
         checkpoint: Whether it is PyTorch's weights, without normalisation and temperature.
+        card: Of a model that ships: how it was made, figures, limits, as Markdown; else empty.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Info:
     beside: tuple[str, ...] = ()
     by_hand: str = ""
     checkpoint: bool = False
+    card: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -62,6 +64,7 @@ class Info:
             "metadata": dict(self.metadata),
             "files_beside": list(self.beside),
             "spec_by_hand": self.by_hand or None,
+            "card": self.card or None,
             **self.graph,
         }
 
@@ -113,6 +116,8 @@ class Info:
         for name, text in rows:
             lines.append(f"{name if name != before else '':{width}}  {text}")
             before = name
+        if self.card:
+            lines += ["", self.card.rstrip()]
         return "\n".join(lines)
 
 
@@ -166,7 +171,16 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
         note=note,
         beside=tuple(file.name for file in beside),
         by_hand=by_hand,
+        card=_card(path),
     )
+
+
+def _card(path: Path) -> str:
+    """The card of a model that ships, by whatever name it was asked for."""
+    card = path.with_suffix(".md")
+    if path.resolve().parent != ZOO.resolve() or not card.is_file():
+        return ""
+    return card.read_text(encoding="utf-8")
 
 
 def read_spec_file(path: Path) -> ModelSpec:

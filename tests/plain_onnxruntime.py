@@ -12,9 +12,7 @@ names, (height, width) = ast.literal_eval(keys["names"]), ast.literal_eval(keys[
 frame = cv2.imread(sys.argv[2])
 small = (min(frame.shape[1], 2 * width), min(frame.shape[0], 2 * height))
 frame = cv2.resize(frame, small, interpolation=cv2.INTER_LINEAR)
-shrinks = small[0] >= width and small[1] >= height
-how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-frame = cv2.resize(frame, (width, height), interpolation=how)
+frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
 (answer,) = session.run(["probabilities"], {"frames": frame[None]})[0]
 assert not {"torch", "catdog_edge", "exporters"} & set(sys.modules)
 print(names[int(answer.argmax())], answer.max())

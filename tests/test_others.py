@@ -23,12 +23,13 @@ from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import NEITHER, squash
 from catdog_edge.training.batches import batches
 from catdog_edge.training.checkpoint import load_checkpoint
-from catdog_edge.training.data import open_others
+from catdog_edge.training.data import open_others, pixels
 from catdog_edge.training.evaluate import Weights
 from catdog_edge.training.loop import Trainer
 from catdog_edge.training.other_set import DRAWN_PICTURES, drawings, open_other_set
 from catdog_edge.training.others import Others, background, draw_nothing
 from catdog_edge.training.rejection import auroc, choose_threshold, report
+from catdog_edge.training.runs import Run
 
 STEPS = squash(48, 48)
 
@@ -190,6 +191,13 @@ def test_eval_reports_on_the_half_that_nothing_was_chosen_by(
     assert document["rejection"]["others"]["others"] == expected
     assert document["rejection"]["others"]["rejected"] > 0.9
     assert document["rejection"]["drawn"]["others"] == DRAWN_PICTURES
+    model, dataset = Weights(run / "best.pt"), Run(run).dataset()
+    assert model.spec.rejection is not None
+    pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
+    answered = model.scores(pictures) >= model.spec.rejection.threshold
+    shares = {name: answered[truth == n].mean() for n, name in enumerate(model.spec.labels)}
+    assert document["answered"] == pytest.approx(shares, abs=1e-6)
+    assert "answered    " in call("eval").stdout
     of_the_file = call(
         "eval", "--weights", run / "model.onnx", "--data", easy_set, "--other", streets, "--json"
     )

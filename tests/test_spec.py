@@ -167,6 +167,12 @@ def test_prediction_prints_well_and_makes_one_json_line() -> None:
     }
 
 
+def test_neither_names_what_came_nearest_and_is_not_printed_as_sure() -> None:
+    answer = Prediction("neither", 0.9712, (0.0288, 0.9712), ("cat", "d\x1bog"))
+    assert str(answer) == "neither (d\\x1bog 0.97)"
+    assert json.loads(answer.to_json())["confidence"] == 0.9712
+
+
 def test_prediction_checks_itself() -> None:
     with pytest.raises(ValueError, match="none of"):
         Prediction("bird", 0.9, (0.9, 0.1), ("cat", "dog"))

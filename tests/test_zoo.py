@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -23,6 +24,20 @@ LIMITS = {"fast": 4_000_000, "accurate": 15_000_000}
 @pytest.fixture(scope="module", params=sorted(LIMITS))
 def pets(request):
     return Classifier(request.param, "cpu")
+
+
+@pytest.mark.train
+def test_info_prints_the_card(pets):
+    pytest.importorskip("click")
+    from click.testing import CliRunner
+
+    from catdog_edge.cli import main
+
+    card = (ZOO / f"{pets.path.stem}.md").read_text(encoding="utf-8")
+    for called in (pets.path.stem, str(pets.path)):
+        assert card.rstrip() in CliRunner().invoke(main, ["info", called]).stdout
+    document = json.loads(CliRunner().invoke(main, ["info", pets.path.stem, "--json"]).stdout)
+    assert document["card"] == card
 
 
 def test_both_models_ship():

@@ -8,6 +8,7 @@ from typing import Any
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.modelfile import find_model, shipped_models
+from catdog_edge.plain import plain
 from catdog_edge.training.data import open_dataset, pixels
 from catdog_edge.training.evaluate import Evaluation, Weights, check_labels, evaluate
 from catdog_edge.training.other_set import drawings, open_other_set
@@ -26,19 +27,30 @@ class Evaluated:
         path: The file.
         result: Accuracy and calibration.
         rejection: How well it tells its classes from other things, by set.
+        answered: The share of each class that is answered with a class; empty where nothing
+            was compared with other things.
     """
 
     path: Path
     result: Evaluation
     rejection: dict[str, RejectionReport]
+    answered: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         rejection = {name: one.to_dict() for name, one in self.rejection.items()}
-        return {"weights": str(self.path), **self.result.to_dict(), "rejection": rejection}
+        return {
+            "weights": str(self.path),
+            **self.result.to_dict(),
+            "rejection": rejection,
+            "answered": self.answered,
+        }
 
     def __str__(self) -> str:
         lines = [str(self.result), *(f"neither     {n}: {r}" for n, r in self.rejection.items())]
+        if self.answered:
+            shares = ", ".join(f"{plain(name)} {one:.2%}" for name, one in self.answered.items())
+            lines.append(f"answered    {shares}")
         return "\n".join(lines)
 
 
@@ -75,7 +87,7 @@ def evaluate_weights(weights: Path | None, data: str | None, other: str | None) 
         other = run.args().get("other")
     others = open_other_set(other, model.spec.resize, Reading())
     if others is None:
-        return Evaluated(path, result, {})
+        return Evaluated(path, result, {}, {})
     if model.spec.rejection is None:
         raise CatdogError(
             f"{path} was trained without --other: it has no threshold to measure; train again "
@@ -86,4 +98,9 @@ def evaluate_weights(weights: Path | None, data: str | None, other: str | None) 
     if others.dataset is not None:
         sets["others"] = others.photographs("test")
     reports = {name: report(scores, model.scores(one), threshold) for name, one in sets.items()}
-    return Evaluated(path, result, reports)
+    answered = {
+        label: float((scores[truth == number] >= threshold).mean())
+        for number, label in enumerate(model.spec.labels)
+        if (truth == number).any()
+    }
+    return Evaluated(path, result, reports, answered)
