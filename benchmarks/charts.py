@@ -26,7 +26,7 @@ from benchmarks.svg import (
     text,
 )
 from benchmarks.tables import bases
-from benchmarks.words import figure, milliseconds, shorten
+from benchmarks.words import figure, milliseconds, shorten_all
 
 Row = Mapping[str, Any]
 
@@ -130,13 +130,15 @@ def density(row: Row, scale: Scale) -> list[tuple[float, float]]:
 
 
 def front(document: Mapping[str, Any], width: int) -> str:
-    """Accuracy against latency, batch 1; the rows that no other row beats in both are joined."""
+    """Accuracy against latency; the rows that no other row beats in both are joined.
+
+    Rows of batch 1; where there are none, all, and the time is a frame's share of its call.
+    """
     rows = [row for row in document["rows"] if row["batch"] == 1] or list(document["rows"])
+    times = [per_frame(row) for row in rows]
     height = 360 if width >= NARROW else 330
     left, right, top, bottom = 52.0, width - 16.0, 16.0, height - 46.0
-    x = Scale(
-        *padded([r["latency"]["p50_ms"] for r in rows], 0.12, log=True), left, right, log=True
-    )
+    x = Scale(*padded(times, 0.12, log=True), left, right, log=True)
     bounds = [100 * r["answers"][end] for r in rows for end in ("accuracy_low", "accuracy_high")]
     low, high = padded(bounds)
     y = Scale(max(0.0, low), min(100.0, high), bottom, top)
@@ -153,10 +155,10 @@ def front(document: Mapping[str, Any], width: int) -> str:
         ]
     parts.append(text(left, height - 8, "milliseconds per frame (p50)", kind="axis"))
     parts.append(text(left + 4, top + 2, "accuracy, %", kind="axis"))
-    best = pareto([(r["latency"]["p50_ms"], r["answers"]["accuracy"]) for r in rows])
+    best = pareto([(t, r["answers"]["accuracy"]) for t, r in zip(times, rows, strict=True)])
     corners: list[tuple[float, float]] = []
     for index in best:
-        px = x(rows[index]["latency"]["p50_ms"])
+        px = x(times[index])
         py = y(100 * rows[index]["answers"]["accuracy"])
         if corners:
             corners.append((px, corners[-1][1]))
@@ -165,22 +167,28 @@ def front(document: Mapping[str, Any], width: int) -> str:
         corners.append((right, corners[-1][1]))
         parts.append(path(corners, "front"))
     anchors = []
-    for row in rows:
+    short = shorten_all([str(row["name"]) for row in rows], 40 if width >= NARROW else 20)
+    for row, time in zip(rows, times, strict=True):
         answers = row["answers"]
-        px, py = x(row["latency"]["p50_ms"]), y(100 * answers["accuracy"])
+        px, py = x(time), y(100 * answers["accuracy"])
         tip = (
             f"{row['name']}: {100 * answers['accuracy']:.2f} % "
             f"({100 * answers['accuracy_low']:.2f} to {100 * answers['accuracy_high']:.2f}) "
-            f"in {milliseconds(row['latency']['p50_ms'])} ms"
+            f"in {milliseconds(time)} ms a frame"
         )
         mark = line(
             px, y(100 * answers["accuracy_low"]), px, y(100 * answers["accuracy_high"]),
             f"whisker thin stroke-{family(row)}",
         )  # fmt: skip
         parts.append(group(mark + circle(px, py, 6, f"dot fill-{family(row)}"), tip))
-        anchors.append((px, py, shorten(str(row["name"]), 40 if width >= NARROW else 20)))
+        anchors.append((px, py, short[row["name"]]))
     parts += _labels(anchors, right, top, bottom)
     return drawing(width, height, "".join(parts), "Accuracy against latency", "chart")
+
+
+def per_frame(row: Row) -> float:
+    """Milliseconds of a frame: its share of the median call."""
+    return float(row["latency"]["p50_ms"]) / int(row["batch"])
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -320,12 +328,13 @@ class _Strips:
         chip = f"chip fill-{family(row)}"
         if self._narrow:
             top = self.above(y)
-            return rectangle(2, top - 9, 10, 10, chip) + text(18, top, row["name"], kind="label")
-        words = str(row["name"])
-        most = int((self._left - 18) / CHARACTER)
-        if len(words) > most:
-            words = words[: most // 2] + "~" + words[len(words) - (most - most // 2 - 1) :]
+            words = self._names(self._width - 22)[row["name"]]
+            return rectangle(2, top - 9, 10, 10, chip) + text(18, top, words, kind="label")
+        words = self._names(self._left - 18)[row["name"]]
         return rectangle(0, y - 6, 10, 10, chip) + text(16, y + 4, words, kind="label")
+
+    def _names(self, room: float) -> dict[str, str]:
+        return shorten_all([str(row["name"]) for row in self._rows], int(room / CHARACTER))
 
     def across(self, scale: Scale, value: float) -> tuple[float, float, float, float]:
         return scale(value), 6.0, scale(value), self._bottom

@@ -53,8 +53,8 @@ class Gate:
     """One limit and what was measured.
 
     Attributes:
-        gate: `max-drop`, `min-agreement`, `max-ratio`, `baseline-ratio`, `baseline-size`,
-            `baseline-accuracy` or `baseline-row`.
+        gate: `max-drop`, `min-agreement`, `max-ratio`, `baseline-ratio`, `baseline-resize`,
+            `baseline-size`, `baseline-accuracy` or `baseline-row`.
         row: The row that it is about.
         limit: The limit, in the gate's own unit; `None` where there is no number.
         value: What was measured, in the same unit; `None` where the row is missing.
@@ -78,7 +78,7 @@ def parse_max_ratio(texts: Sequence[str]) -> dict[str, float]:
     """Read `ROW=X` pairs.
 
     Raises:
-        ValueError: One is not of that form; the message quotes it.
+        ValueError: One is not of that form, or a row is named twice; the message quotes it.
     """
     result = {}
     for text in texts:
@@ -89,6 +89,8 @@ def parse_max_ratio(texts: Sequence[str]) -> dict[str, float]:
             value = 0.0
         if not separator or not row or not (math.isfinite(value) and value > 0):
             raise ValueError(f"{text!r} is not ROW=X with a number above 0, like: model.static=0.4")
+        if row in result:
+            raise ValueError(f"{text!r} is a second limit for {row}; give one")
         result[row] = value
     return result
 
@@ -190,6 +192,7 @@ def check_comparable(
                 f"the baseline {path} was measured against PyTorch {then}, here it is {now}: its "
                 f"speed is what all ratios are to; {remedy}"
             )
+        _check_names(baseline["rows"], path, rows)
         for row in baseline["rows"]:
             if row["name"] not in rows:
                 continue
@@ -211,6 +214,26 @@ def check_comparable(
             f"the baseline {path} is damaged (it lacks {error}); make a new one with: "
             "catdog-edge bench"
         ) from error
+
+
+def _check_names(
+    before: Sequence[Mapping[str, Any]], path: Path, rows: Mapping[str, tuple[int, int, str]]
+) -> None:
+    """Tell a file that is missing from one whose rows have other names: other threads or batches.
+
+    Raises:
+        CatdogError: A file of the baseline is here, but with other threads or batches alone.
+    """
+    bases = {name.partition(":")[0] for name in rows}
+    for row in before:
+        name, base = row["name"], row["name"].partition(":")[0]
+        if row["engine"] == "onnxruntime" and name not in rows and base in bases:
+            here = ", ".join(other for other in rows if other.partition(":")[0] == base)
+            raise CatdogError(
+                f"the baseline {path} has the row {name} ({row['threads']} threads, batch "
+                f"{row['batch']}), here it is: {here}; give the same --threads and --batch, or "
+                "compare all the same with --force"
+            )
 
 
 def check(
@@ -330,7 +353,7 @@ def _against(
                     here,
                     here <= then * RESIZE,
                     f"takes {here:.2f} times as long to resize a frame as to decode it, in the "
-                    f"baseline {then:.2f}, allowed {RESIZE:g} times that",
+                    f"baseline {then:.2f}, allowed {RESIZE:g} times that{doubt}",
                 )
             )
         if before["size_bytes"] and now["size_bytes"]:

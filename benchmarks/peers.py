@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -28,6 +29,7 @@ import numpy.typing as npt
 
 from benchmarks import environment, harness, words
 from benchmarks.peer_runtimes import PEERS, ULTRALYTICS, Ask, Setting, Ultralytics
+from benchmarks.plan import writable
 from benchmarks.tables import card
 from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
@@ -286,7 +288,7 @@ def _only(processors: int) -> Iterator[None]:
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 256),
     help="For every peer.  [default: what the runtime takes]",
 )
 @click.option(
@@ -319,17 +321,26 @@ def main(
     from catdog_edge.training.runs import newest_run, run_of
 
     try:
+        if not math.isfinite(seconds):
+            raise click.BadParameter("give a number of seconds", param_hint="--seconds")
         weights = weights or newest_run().weights
+        if not weights.is_file():
+            raise CatdogError(f"there is no checkpoint {weights}; name a best.pt with --weights")
+        folder = out or weights.parent
+        writable(folder)
         model = model or weights.with_name("model.onnx")
         spec = read_spec(model)
         _check_same(weights, model, spec)
         if picture is not None:
-            frame = read_picture(picture)
+            try:
+                frame = read_picture(picture)
+            except CatdogError as error:
+                raise CatdogError(f"--picture {picture}: {error}") from error
         else:
-            folder = run_of(weights)
-            if folder is None:
+            of_run = run_of(weights)
+            if of_run is None:
                 raise CatdogError(f"{weights} lies in no run folder; name a picture with --picture")
-            dataset = folder.dataset()
+            dataset = of_run.dataset()
             items = dataset.items_of("test")
             if not items:
                 raise CatdogError(
@@ -341,7 +352,7 @@ def main(
         with tempfile.TemporaryDirectory() as scratch, _only(chosen.count):
             setting = Setting(weights, model, spec, chosen.count, Path(scratch))
             document = run(setting, frame, seconds, found)
-        target = (out or weights.parent) / "peers.json"
+        target = folder / "peers.json"
         write_text(target, json.dumps(document, indent=1, allow_nan=False) + "\n")
     except CatdogError as error:
         click.echo(f"peers: {error}", err=True)

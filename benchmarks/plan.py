@@ -133,7 +133,7 @@ def plan(options: BenchOptions) -> Plan:
     """
     run, weights = _weights(options)
     folder = options.out or weights.parent
-    files = _files(weights.parent, options.also)
+    files = _files(weights, options.also)
     chosen = Threads(options.threads[0], "--threads") if options.threads else choose_threads()
     rows = plan_rows(
         weights,
@@ -153,7 +153,7 @@ def plan(options: BenchOptions) -> Plan:
         loadgen.check_batches(options.scenario, options.batches)
     # Before anything is opened or read: that would count as load of others.
     card = environment.look(chosen)
-    _writable(folder)
+    writable(folder)
     subjects, left_out = _open(rows, named=bool(options.providers))
     spec = subjects[0].spec
     dataset = _dataset(options, run, spec)
@@ -248,7 +248,7 @@ def _spared(baseline: Path, folder: Path) -> None:
         )
 
 
-def _writable(folder: Path) -> None:
+def writable(folder: Path) -> None:
     """Find out before minutes of measuring that the reports cannot be kept.
 
     Raises:
@@ -274,11 +274,17 @@ def _weights(options: BenchOptions) -> tuple[Run | None, Path]:
     weights = options.weights
     if weights.is_dir() and Run(weights).weights.is_file():
         weights = Run(weights).weights  # of a run, its folder is as good a name
+    if not weights.is_file():
+        raise ModelError(
+            f"there is no checkpoint {weights}; name the best.pt of a run, or its folder, with "
+            "--weights"
+        )
     return run_of(weights), weights
 
 
-def _files(folder: Path, also: Sequence[str]) -> list[Path]:
+def _files(weights: Path, also: Sequence[str]) -> list[Path]:
     """The exported files of a run, the plain one first, and the others that were named."""
+    folder = weights.parent
     found = sorted([*folder.glob("*.onnx"), *folder.glob("*.ort")], key=lambda one: one.name)
     found.sort(key=lambda one: one.name != "model.onnx")
     for name in also:
@@ -288,10 +294,15 @@ def _files(folder: Path, also: Sequence[str]) -> list[Path]:
     if not found:
         raise ModelError(
             f"{folder} has no exported file to compare with PyTorch; make one with: "
-            f"catdog-edge export --quantize --weights {folder / 'best.pt'}"
+            f"catdog-edge export --quantize --weights {weights}"
         )
-    if len(set(base_names(found))) < len(found):
-        raise ModelError("two of the files have the same name and folder; name each only once")
+    names = base_names(found)
+    for file, name in zip(found, names, strict=True):
+        if names.count(name) > 1:
+            raise ModelError(
+                f"{file} would be the row {name}, and so would another file; name each only once, "
+                "and give files of the same name folders of different names"
+            )
     return found
 
 
@@ -314,15 +325,32 @@ def _known_rows(names: Mapping[str, float], rows: Sequence[Row]) -> None:
                 f"--max-ratio names {name}, which is no row of this run; "
                 f"the rows are: {', '.join(known)}"
             )
+        if any(row.name == name and row.is_reference for row in rows):
+            raise CatdogError(
+                f"--max-ratio names {name}, which all others are compared with: its ratio is "
+                "always 1; name another row"
+            )
 
 
 def _open(rows: Sequence[Row], named: bool) -> tuple[list[Subject], list[dict[str, str]]]:
-    """Open the rows; a provider that was not asked for by name may fail to start."""
+    """Open the rows; a provider that was not asked for by name may fail to start.
+
+    Raises:
+        CatdogError: A file cannot be opened, or its fixed batch is that of no row.
+    """
     subjects: list[Subject] = []
     left_out = []
+    fixed_batches: dict[str, int | None] = {}
     for row in rows:
         try:
-            subjects.append(open_subject(row))
+            subject = open_subject(row)
+            if (fixed := subject.fixed_batch) not in (None, row.batch):
+                # Run all the same it would be filled up or cut, and its time that of other calls.
+                fixed_batches[row.file] = fixed
+                reason = f"the file takes {fixed} pictures a call, not {row.batch}"
+                left_out.append({"row": row.name, "reason": f"{reason}: --batch {fixed}"})
+                continue
+            subjects.append(subject)
         except ProviderError as error:
             if named:
                 raise
@@ -331,6 +359,13 @@ def _open(rows: Sequence[Row], named: bool) -> tuple[list[Subject], list[dict[st
             if row.variant != "compile":
                 raise
             left_out.append({"row": row.name, "reason": str(error)})
+    measured = {subject.row.file for subject in subjects}
+    for file, fixed in fixed_batches.items():
+        if file not in measured:
+            raise ModelError(
+                f"{file} takes {fixed} pictures a call, which no row here has; give "
+                f"--batch {fixed}, or export it without --batch"
+            )
     return subjects, left_out
 
 

@@ -39,7 +39,7 @@ def terminal(document: Document, folder: Path) -> str:
         lines += wrap("NOISY RUN: " + "; ".join(document["noise"]) + ".")
         lines += [*wrap(DOUBT), ""]
     for title, heads, rows in tables(document, brief=True):
-        lines += [title, *plain_table(heads, rows), ""]
+        lines += [*wrap(title), *plain_table(heads, rows), ""]
     lines += wrap(_reading_line(document))
     lines += [line for name, value in card(document) for line in wrap(f"{name}: {value}")]
     for gate in document["gates"]:
@@ -96,10 +96,18 @@ def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 
 def _reading_line(document: Document) -> str:
+    seconds = f"--seconds {document['settings']['seconds']:g}"
     return (
-        f"{_rounds(document)} in {document['settings']['seconds']:g} s; p is McNemar's exact test, "
+        f"{_rounds(document)}, {seconds}{_once(document)}; p is McNemar's exact test, "
         "dp a difference of probability"
     )
+
+
+def _once(document: Document) -> str:
+    """What an interval of one pass does not hold, for a line."""
+    if len(document["settings"]["pass_starts"]) > 1:
+        return ""
+    return ", rows opened once: intervals do not hold what differs from run to run"
 
 
 def _rounds(document: Document) -> str:
@@ -145,7 +153,7 @@ def sheet(document: Document) -> str:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     machine = {
-        "noise": "; ".join(document["noise"]),
+        "noise": "; ".join([*document["noise"], *filter(None, [_once(document).strip(", ")])]),
         "card": "; ".join(f"{name}: {value}" for name, value in card(document)),
     }
     for row in document["rows"]:

@@ -80,6 +80,8 @@ class Subject(Protocol):
 
     row: Row
     spec: ModelSpec
+    fixed_batch: int | None
+    """Pictures that every call of the engine takes; `None`: any number."""
 
     def probabilities(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
         """Frames of any size, `uint8 [H,W,3]` BGR, to `float32 [N,K]`."""
@@ -171,6 +173,8 @@ class OnnxSubject:
             row.file, provider=row.provider, threads=row.threads, reject=False
         )
         self.spec = self.classifier.spec
+        first = self.classifier._ready().get_inputs()[0].shape[0]
+        self.fixed_batch: int | None = first if isinstance(first, int) else None
 
     def probabilities(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
         """See `Subject`."""
@@ -204,6 +208,7 @@ class TorchSubject:
         from catdog_edge.training.checkpoint import load_checkpoint
 
         self.row = row
+        self.fixed_batch: int | None = None
         self._torch = torch
         network, self.spec = load_checkpoint(row.file)
         self._format = torch.contiguous_format

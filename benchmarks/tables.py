@@ -65,7 +65,9 @@ def _latency(document: Document) -> Table:
             ]
         )
     heads = ["row", "time / PyTorch's", "p50 ms", "p95", "p99", "mean", "sd", "pict./s", "MB"]
-    return "Latency: a frame to its probabilities", heads, rows
+    several = any(row["batch"] > 1 for row in document["rows"])
+    what = "the frames of a call to their" if several else "a frame to its"
+    return f"Latency: {what} probabilities", heads, rows
 
 
 def _answers(document: Document, brief: bool) -> Table:
@@ -197,14 +199,21 @@ def _loadgen(loadgen: Mapping[str, Any]) -> Table:
                 name,
                 *(MISSING if one is None else milliseconds(one / 1e6) for one in times),
                 MISSING if speed is None else f"{speed:,.1f}",
-                "valid" if found["valid"] else "INVALID",
+                "valid" if found["valid"] else _invalid(found),
             ]
         )
     title = (
         f"LoadGen {loadgen['loadgen']}, {loadgen['scenario']}, at least {loadgen['seconds']:g} s a "
         "row"
     )
+    if loadgen["scenario"] == "offline":
+        title += "; all are asked for at the start, and times count from there"
     return title, heads, rows
+
+
+def _invalid(found: Mapping[str, Any]) -> str:
+    why = ", ".join(found.get("unsatisfied", ()))
+    return f"INVALID ({why})" if why else "INVALID"
 
 
 def _accuracy_and_agreement(found: Mapping[str, float], base: str) -> str:

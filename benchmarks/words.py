@@ -18,16 +18,17 @@ def plain_table(
 ) -> list[str]:
     """Lines of a table: the first column to the left, the others to the right.
 
-    Where it would be wider than `width`, the names in the first column are cut in the
-    middle, which keeps what tells them apart: the file's name and the suffix.
+    Where it would be wider than `width`, the names in the first column are cut so that they
+    can still be told apart, see `shorten_all`.
     """
     columns = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
     gap = "  " if sum(columns) + 2 * (len(columns) - 1) <= width else " "
     over = sum(columns) + len(gap) * (len(columns) - 1) - width
     columns[0] = max(8, columns[0] - max(0, over))
+    short = shorten_all([heads[0], *(row[0] for row in rows)], columns[0])
 
     def line(cells: Sequence[str]) -> str:
-        first = shorten(cells[0], columns[0]).ljust(columns[0])
+        first = short[cells[0]].ljust(columns[0])
         others = (cell.rjust(size) for cell, size in zip(cells[1:], columns[1:], strict=True))
         return gap.join((first, *others)).rstrip()
 
@@ -40,18 +41,53 @@ def listed(counts: Sequence[int]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def shorten(text: str, width: int) -> str:
-    """Cut a name in the middle where it is too long."""
+def shorten(text: str, width: int, head: int | None = None) -> str:
+    """Cut a name behind its first `head` letters (in the middle) where it is too long."""
     if len(text) <= width:
         return text
-    head = (width - 1) // 2
+    head = (width - 1) // 2 if head is None else head
     return text[:head] + "~" + text[len(text) - (width - 1 - head) :]
 
 
+def shorten_all(names: Sequence[str], width: int) -> dict[str, str]:
+    """Cut names that are too long, all at the same place, so that no two become the same.
+
+    Args:
+        names: In any number; the same one may come again.
+        width: Columns, 8 or more.
+
+    Returns:
+        By name, at most `width` columns. The cut is in the middle where that keeps them apart,
+        else where most of them stay different; those that do not are numbered, `~2`.
+    """
+    different = list(dict.fromkeys(names))
+    middle = (width - 1) // 2
+    heads = sorted(range(1, width - 1), key=lambda head: abs(head - middle))
+    best = {name: shorten(name, width) for name in different}
+    for head in heads:
+        if len(set(best.values())) == len(different):
+            return best
+        cut = {name: shorten(name, width, head) for name in different}
+        if len(set(cut.values())) > len(set(best.values())):
+            best = cut
+    taken: set[str] = set()
+    for name, text in best.items():
+        number = 2
+        while best[name] in taken:
+            mark = f"~{number}"
+            best[name] = text[: width - len(mark)] + mark
+            number += 1
+        taken.add(best[name])
+    return best
+
+
 def wrap(text: str) -> list[str]:
-    """A sentence in lines of at most `WIDTH` columns; a longer word stays whole."""
+    """A text in lines of at most `WIDTH` columns; a word that is longer is cut."""
     lines = [""]
-    for word in text.split():
+    pieces = (
+        word[start : start + WIDTH] for word in text.split() for start in range(0, len(word), WIDTH)
+    )
+    for word in pieces:
         if lines[-1] and len(lines[-1]) + 1 + len(word) > WIDTH:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word

@@ -32,7 +32,8 @@ ARCHITECTURES = (
 RECIPES = ("default", "classic", "finetune", "accurate", "distil", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
 MOST_THREADS = 256
-MOST_BATCH = 4096
+MOST_BATCH = 32
+"""Of `bench`: what `Classifier` gives its session at most, so that a row is one call."""
 
 
 class _Commands(click.Group):

@@ -27,6 +27,7 @@ from catdog_edge.preprocess import preprocess
 from catdog_edge.training.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.data import open_dataset
 from catdog_edge.training.runs import Run
+from exporters.to_onnx import export_onnx
 
 pytestmark = pytest.mark.train
 
@@ -359,6 +360,7 @@ def test_a_row_that_does_not_exist(run):
     line = _error(_bench(*QUICK, "--max-ratio", "model.statik=0.5"))
     assert "model.statik" in line
     assert "model.dynamic" in line  # what there is instead
+    assert "always 1" in _error(_bench(*QUICK, "--max-ratio", "pytorch=1"))
 
 
 def test_a_provider_that_does_not_run_here(run):
@@ -382,6 +384,44 @@ def test_a_file_cannot_take_the_name_of_another_row(run, tmp_path, name):
     extra = shutil.copy(run.folder / "model.onnx", tmp_path / f"{name}.onnx")
     line = _error(_bench(*QUICK, "--also", extra))
     assert f"would be the row {name}:t1" in line or f"would be the row {name}," in line
+
+
+def test_files_of_one_name_in_folders_of_one_name(run, tmp_path):
+    for top in "pq":
+        (tmp_path / top / "x").mkdir(parents=True)
+        shutil.copy(run.folder / "model.onnx", tmp_path / top / "x" / "m.onnx")
+    line = _error(
+        _bench(*QUICK, "--also", tmp_path / "p/x/m.onnx", "--also", tmp_path / "q/x/m.onnx")
+    )
+    assert f"{tmp_path / 'p/x/m.onnx'} would be the row x/m" in line
+
+
+def test_a_checkpoint_that_is_not_there(run):
+    line = _error(_bench("--weights", run.folder / "nope.pt"))
+    assert "there is no checkpoint" in line
+    assert "nope.pt" in line
+
+
+def test_a_fixed_batch_is_timed_at_that_batch_alone(run, tmp_path):
+    """Filled up or cut into pieces its time would be that of other calls."""
+    network, spec = load_checkpoint(run.weights)
+    four = export_onnx(network, spec, tmp_path / "four.onnx", batch=4).path
+    line = _error(_bench(*QUICK, "--also", four))
+    assert f"{four} takes 4 pictures a call" in line
+    assert "--batch 4" in line
+    done = _bench(*QUICK, "--also", four, "--batch", "1,4", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    document = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert [row["batch"] for row in document["rows"] if row["base"] == "four"] == [4]
+    left = {one["row"].partition(":")[0]: one["reason"] for one in document["left_out"]}
+    assert left == {"four": "the file takes 4 pictures a call, not 1: --batch 4"}
+
+
+def test_a_row_is_one_call_of_the_session(run, monkeypatch):
+    from catdog_edge import classifier, cli
+
+    assert cli.MOST_BATCH == classifier.CHUNK
+    assert _bench("--batch", str(cli.MOST_BATCH + 1)).exit_code == 2
 
 
 @pytest.mark.parametrize("originals", ["absent", "other labels"])
@@ -418,6 +458,7 @@ def test_data_named_again_is_split_as_for_the_training(run, easy_set):
     [
         ("--max-ratio", "model"),
         ("--max-ratio", "model=inf"),
+        ("--max-ratio", "model=1", "--max-ratio", "model=2"),
         ("--threads", "257"),
         ("--batch", "1,100000"),
         ("--batch", "0"),

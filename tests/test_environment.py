@@ -142,6 +142,8 @@ CALM = Quiet(
 def test_a_quiet_run_has_nothing_to_say():
     card = dataclasses.replace(look(), load_before=(0.1, 0.1, 0.1), processors_usable=4)
     assert noise(card, CALM, [("model", 0.03)]) == []
+    just = dataclasses.replace(CALM, others_busy=0.39, stolen=0.07)
+    assert noise(card, just, [("model", 0.09)]) == []
 
 
 def test_rows_that_did_not_settle_are_named():
@@ -158,6 +160,10 @@ def test_rows_that_did_not_settle_are_named():
         ({"throttled_s": 5.0}, 0.0, 0.0, "cgroup quota"),
         ({}, 3.0, 0.0, "load average was 3.00"),
         ({}, 0.0, 0.4, "time of model wandered by up to 40%"),
+        # Just beyond the limits that docs/bench.md tells.
+        ({"others_busy": 0.41}, 0.0, 0.0, "other processes"),
+        ({"stolen": 0.09}, 0.0, 0.0, "hypervisor"),
+        ({}, 0.0, 0.11, "wandered by up to 11%"),
     ],
 )
 def test_each_kind_of_noise_is_named(quiet, load, drift, words):

@@ -126,8 +126,14 @@ def test_a_comparison_with_a_noisy_run_says_so(good):
     noisy = {**good, "noise": ["other processes took 1.5 of 2 processors while measuring"]}
     quiet_says = [gate.says for gate in check(good, Limits(), good)]
     assert not any("noisy" in says for says in quiet_says)
-    assert "the baseline was noisy" in check(good, Limits(), noisy)[0].says
-    assert "this run is noisy" in check(noisy, Limits(), good)[0].says
+    timed = ("baseline-ratio", "baseline-resize")
+    for gates, words in (
+        (check(good, Limits(), noisy), "the baseline was noisy"),
+        (check(noisy, Limits(), good), "this run is noisy"),
+    ):
+        said = {gate.gate for gate in gates if words in gate.says}
+        assert said == set(timed)
+        assert all(words in gate.says for gate in gates if gate.gate in timed)
 
 
 def test_size_accuracy_and_missing_rows_are_held_against_the_baseline(good):
@@ -301,3 +307,16 @@ def test_pairs_of_row_and_ratio():
     ):
         with pytest.raises(ValueError, match="ROW=X"):
             parse_max_ratio([wrong])
+
+
+def test_two_limits_for_one_row_are_one_too_many():
+    with pytest.raises(ValueError, match="second limit for model"):
+        parse_max_ratio(["model=0.1", "model=99"])
+
+
+def test_a_baseline_whose_rows_have_other_suffixes_is_refused_not_missed(good, tmp_path):
+    several = copy.deepcopy(good)
+    for row in several["rows"]:
+        row["name"] += ":t1"
+    with pytest.raises(CatdogError, match=r"has the row model \(.*here it is: model:t1; give the"):
+        _comparable(good, several, tmp_path)

@@ -224,6 +224,28 @@ def test_the_front_is_what_no_other_row_beats():
     assert charts.pareto([(1.0, 0.5)]) == [0]
 
 
+def test_without_batch_one_the_page_tells_the_time_of_a_frame(doc):
+    made = copy.deepcopy(doc)
+    for row in made["rows"]:
+        row["batch"] = 32 if row["name"] == "model.static" else 8
+        row["latency"]["p50_ms"] = 40.0 if row["name"] == "model.static" else 20.0
+    assert html.headline(made)["name"] == "model.static"
+    shown = charts.front(made, 1000)
+    assert "in 1.25 ms a frame" in shown  # 40 ms for 32 frames
+    assert "in 2.50 ms a frame" in shown
+
+
+@pytest.mark.parametrize("width", [345, 1000])
+def test_a_long_name_is_cut_where_the_chart_ends(doc, width):
+    made = copy.deepcopy(doc)
+    for number, row in enumerate(made["rows"]):
+        row["name"] = f"{'long-name-of-a-file-' * 5}{number}"
+    for chart in (charts.ratios, charts.distributions):
+        names = re.findall(r'class="label"[^>]*>([^<]+)<', chart(made, width))
+        assert len(set(names)) == len(names) > 3
+        assert max(map(len, names)) * charts.CHARACTER < width
+
+
 @pytest.mark.parametrize(
     ("low", "high", "log"),
     [(0.0, 1.0, False), (91.3, 97.2, False), (0.03, 4.0, True), (9.1, 9.9, True)],

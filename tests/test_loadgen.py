@@ -44,6 +44,11 @@ def test_a_summary_is_read():
     assert found["early_stopping_p90_ns"] == 2098021
     assert "p99_ns" not in found
     assert loadgen.read_summary(SUMMARY.replace("VALID", "INVALID"))["valid"] is False
+    broken = SUMMARY.replace(
+        "VALID", "INVALID\n  Min duration satisfied : NO\n  Min queries satisfied : Yes"
+    )
+    assert loadgen.read_summary(broken)["unsatisfied"] == ["min duration"]
+    assert "unsatisfied" not in found
     with pytest.raises(CatdogError, match="no result"):
         loadgen.read_summary("")
 

@@ -125,3 +125,26 @@ except KeyboardInterrupt:
         cwd=ROOT,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip()) == (0, "handled"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--threads", "1000"], 2, "1<=x<=256"),
+        (["--seconds", "nan"], 2, "give a number of seconds"),
+        (["--out", "/proc/nowhere"], 1, "/proc/nowhere"),
+        (["--picture", "nope.jpg"], 1, "nope.jpg"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_measured(run, arguments, code, words, monkeypatch):
+    monkeypatch.setattr(peers, "run", lambda *_: pytest.fail("measured all the same"))
+    result = CliRunner().invoke(peers.main, ["--weights", str(run.weights), *arguments])
+    assert result.exit_code == code, result.output
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_missing_checkpoint_is_what_the_line_names(run):
+    result = CliRunner().invoke(peers.main, ["--weights", str(run.folder / "nope.pt")])
+    assert result.exit_code == 1
+    assert "nope.pt" in result.stderr

@@ -112,6 +112,9 @@ def test_every_report_says_in_how_many_passes_the_rows_were_opened(doc):
         assert once == (made is doc)
         for text in (report.markdown(made), report.terminal(made, Path("there"))):
             assert told in " ".join(text.split())
+        terminal = " ".join(report.terminal(made, Path("there")).split())
+        assert ("rows opened once" in terminal) == (made is doc)
+        assert ("rows opened once" in report.sheet(made)) == (made is doc)
 
 
 def test_originals_have_their_own_table(doc):
@@ -119,6 +122,9 @@ def test_originals_have_their_own_table(doc):
     made = {"name": "originals.zip", "pictures": 100, "median_height": 375, "median_width": 499}
     text = report.terminal({**doc, "originals": {**made, "rows": figures}}, Path("runs/x"))
     assert "100 pictures of originals.zip, about 499x375" in text
+    made["name"] = "pictures-of-" + "the-neighbourhood-" * 12
+    text = report.terminal({**doc, "originals": {**made, "rows": figures}}, Path("runs/x"))
+    assert max(map(len, text.splitlines())) <= words.WIDTH
 
 
 def test_files_are_written_and_read_back(doc, tmp_path):
@@ -138,6 +144,7 @@ def test_figures_have_the_digits_that_count(value, text):
 
 def test_words():
     assert words.shorten("pytorch-channels-last", 12) == "pytor~s-last"
+    assert words.shorten("pytorch-channels-last", 12, head=2) == "py~nels-last"
     assert words.p_value(0.0004) == "<0.001"
     assert words.p_value(1.0) == "1"
     assert words.milliseconds(-0.08) == "-0.08"
@@ -169,3 +176,30 @@ def test_the_documentation_names_every_key_and_only_options_that_exist(doc):
         used = {option for line in lines for option in re.findall(r"--[a-z-]+", line)}
         assert expected in used
         assert used <= known
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["model", "pytorch-channels-last"],
+        [f"catdog-edge_cnn-{what}-2026-static-float32" for what in ("photographs", "drawings-set")],
+        [f"simple/model.{kind}@openvino" for kind in ("static", "dynamic")],
+        [f"{'a' * 20}{number}{'z' * 20}" for number in range(12)],
+        [f"{'a' * 30}{left}{'-' * 30}{right}{'z' * 30}" for left in "12" for right in "12"],
+    ],
+)
+def test_names_that_are_cut_can_still_be_told_apart(names):
+    for width in (8, 12, 20, 30):
+        short = words.shorten_all([*names, names[0]], width)
+        assert set(short) == set(names)
+        assert len(set(short.values())) == len(names)
+        assert max(map(len, short.values())) <= width
+        for name in names:
+            assert short[name] == name or len(name) > width
+
+
+def test_a_call_of_several_frames_is_not_called_one_frame(doc):
+    several = copy.deepcopy(doc)
+    assert "Latency: a frame to its" in report.terminal(several, Path("x"))
+    several["rows"][-1]["batch"] = 8
+    assert "Latency: the frames of a call to their" in report.terminal(several, Path("x"))
