@@ -269,8 +269,11 @@ def noise(
         found.append(f"the hypervisor took {quiet.stolen:.2f} processors away while measuring")
     if quiet.throttled_s > 0.01 * quiet.seconds:
         found.append(f"a cgroup quota held the process back for {quiet.throttled_s:.1f} s")
-    if card.load_before is not None and card.load_before[0] > 0.5 * usable:
-        found.append(f"the load average was {card.load_before[0]:.2f} before the start")
+    # Only where nothing better is known: it remembers for a minute what was at work before, as
+    # the export that ended when the bench began.
+    before = None if card.load_before is None else card.load_before[0]
+    if quiet.others_busy is None and before is not None and before > 0.5 * usable:
+        found.append(f"the load average was {before:.2f} before the start")
     restless = sorted(
         ((name, drift) for name, drift in drifts if drift > DRIFT), key=lambda pair: -pair[1]
     )

@@ -142,6 +142,9 @@ CALM = Quiet(
 def test_a_quiet_run_has_nothing_to_say():
     card = dataclasses.replace(look(), load_before=(0.1, 0.1, 0.1), processors_usable=4)
     assert noise(card, CALM, [("model", 0.03)]) == []
+    # What was at work before the start and is not any more, does not count.
+    exported = dataclasses.replace(card, load_before=(3.0, 0.1, 0.1))
+    assert noise(exported, CALM, [("model", 0.03)]) == []
     just = dataclasses.replace(CALM, others_busy=0.39, stolen=0.07)
     assert noise(card, just, [("model", 0.09)]) == []
 
@@ -158,7 +161,7 @@ def test_rows_that_did_not_settle_are_named():
         ({"others_busy": 1.5}, 0.0, 0.0, "other processes took 1.5 of 4"),
         ({"stolen": 0.3}, 0.0, 0.0, "hypervisor"),
         ({"throttled_s": 5.0}, 0.0, 0.0, "cgroup quota"),
-        ({}, 3.0, 0.0, "load average was 3.00"),
+        ({"others_busy": None}, 3.0, 0.0, "load average was 3.00"),
         ({}, 0.0, 0.4, "time of model wandered by up to 40%"),
         # Just beyond the limits that docs/bench.md tells.
         ({"others_busy": 0.41}, 0.0, 0.0, "other processes"),
