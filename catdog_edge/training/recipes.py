@@ -195,7 +195,7 @@ RECIPES: dict[str, Recipe] = {
             warmup=0.15,
             weight_decay=0.05,
             label_smoothing=0.1,
-            augment="default",
+            augment="camera",
             ema=0.998,
         ),
         # The known system's recipe, kept as it was: no schedule, no decay, no averaging.
