@@ -221,9 +221,14 @@ def run_rows(
         left = ", ".join(one.row.name for one in subjects if one not in chosen)
         say(f"bench: LoadGen's {scenario} asks for one picture at a time, without: {left}")
     rows: dict[str, dict[str, Any]] = {}
+    taken: set[str] = set()
     for one in chosen:
         name = one.row.name
-        logs = folder / FOLDER / scenario / re.sub(r"[^\w.@-]", "_", name)
+        plain = re.sub(r"[^\w.@-]", "_", name)
+        while plain in taken:
+            plain += "_"
+        taken.add(plain)
+        logs = folder / FOLDER / scenario / plain
         try:
             rows[name] = run(one, frames, scenario, seconds, logs, per_second[name])
         except CatdogError as error:

@@ -234,7 +234,9 @@ def text(document: dict[str, Any]) -> str:
 
 
 def _check_same(weights: Path, model: Path, spec: ModelSpec) -> None:
-    """Refuse a file that was not exported from the checkpoint: its peers run another network.
+    """Refuse a file that cannot be an export of the checkpoint: its peers run another network.
+
+    Another training of the same architecture, classes and size is shown by `max dp` alone.
 
     Raises:
         CatdogError: Architecture, classes or size are others, or the checkpoint is damaged.
@@ -318,12 +320,14 @@ def main(
 ) -> None:
     """Compare the runtimes that are installed on one model, interleaved."""
     from catdog_edge.pictures import read_picture
-    from catdog_edge.training.runs import newest_run, run_of
+    from catdog_edge.training.runs import Run, newest_run, run_of
 
     try:
         if not math.isfinite(seconds):
             raise click.BadParameter("give a number of seconds", param_hint="--seconds")
         weights = weights or newest_run().weights
+        if weights.is_dir() and Run(weights).weights.is_file():
+            weights = Run(weights).weights  # as bench takes it
         if not weights.is_file():
             raise CatdogError(f"there is no checkpoint {weights}; name a best.pt with --weights")
         folder = out or weights.parent

@@ -99,7 +99,7 @@ def _answers(document: Document, brief: bool) -> Table:
         for figures in rows:
             del figures[mean]
     pictures = f"{document['data']['pictures']:,} test pictures"
-    return f"Answers: batch 1, on {pictures}", heads, rows
+    return f"Answers: one picture at a time, on {pictures}", heads, rows
 
 
 def _classes(document: Document) -> Table:
