@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnxruntime
 import pytest
+
+onnx = pytest.importorskip("onnx", reason="graphs need onnx; install [train]")
+pytest.importorskip("onnxscript", reason="graphs need onnxscript; install [train]")
+pytest.importorskip("onnxruntime", reason="graphs are run here; install a flavour")
+pytestmark = pytest.mark.train
+
+import onnxruntime
 
 from exporters import graph
 from exporters.space_to_depth import space_to_depth
