@@ -177,14 +177,13 @@ def test_blocks_and_pauses_are_what_keeps_sessions_from_slowing_one_another():
             calls["one"]()
             by_turns.append(1e3 * (time.perf_counter() - start))
         found.append((beside / alone, np.mean(by_turns) / alone))
-        if 1 / 1.3 < found[-1][0] < 1.3 and found[-1][1] > 1.3:
+        as_alone = any(1 / 1.3 < ratio < 1.3 for ratio, _ in found)
+        slowed = any(control > 1.3 for _, control in found)
+        if as_alone and slowed:
             return
-    slowed = [control for _, control in found]
-    if max(slowed) < 1.3:
-        pytest.skip(f"here sessions that take turns call by call do not slow one another: {slowed}")
-    pytest.fail(
-        f"beside another, and call by call, a session takes {found} times what it takes alone"
-    )
+    if not slowed:
+        pytest.skip(f"sessions that take turns call by call do not slow one another here: {found}")
+    pytest.fail(f"beside another, and call by call, it takes {found} times what it takes alone")
 
 
 def test_a_fresh_process_that_hangs_is_ended(run, tmp_path, monkeypatch):
