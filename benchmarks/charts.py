@@ -305,6 +305,8 @@ class _Strips:
         longest = max(len(row["name"]) for row in rows)
         self._left = 4.0 if self._narrow else min(longest * CHARACTER + 18, width * 0.34)
         self._bottom = 6 + self._strip * len(rows)
+        room = width - 22 if self._narrow else self._left - 18
+        self._short = shorten_all([str(row["name"]) for row in rows], int(room / CHARACTER))
 
     def scale(self, values: Sequence[float], room_right: float) -> _StripScale:
         low, high = padded(values, log=True)
@@ -325,16 +327,11 @@ class _Strips:
         return y - (self._strip - 18) / 2 - 6 if self._narrow else y - 18
 
     def name(self, row: Row, y: float) -> str:
-        chip = f"chip fill-{family(row)}"
+        chip, words = f"chip fill-{family(row)}", self._short[row["name"]]
         if self._narrow:
             top = self.above(y)
-            words = self._names(self._width - 22)[row["name"]]
             return rectangle(2, top - 9, 10, 10, chip) + text(18, top, words, kind="label")
-        words = self._names(self._left - 18)[row["name"]]
         return rectangle(0, y - 6, 10, 10, chip) + text(16, y + 4, words, kind="label")
-
-    def _names(self, room: float) -> dict[str, str]:
-        return shorten_all([str(row["name"]) for row in self._rows], int(room / CHARACTER))
 
     def across(self, scale: Scale, value: float) -> tuple[float, float, float, float]:
         return scale(value), 6.0, scale(value), self._bottom

@@ -316,14 +316,14 @@ def _flips(document: Document, shown: Sequence[Shown]) -> str:
         lead = (
             f'<p class="hint">{_of(len(plain), test["pictures"])} of the test split on which a row '
             "and PyTorch give different answers, those first on which both are surest "
-            f"({_disagreements(test)} in all, listed in {file}).</p>"
+            f"({_many(test['disagreements'], 'disagreement')} in all, listed in {file}).</p>"
         )
     else:
         words = "There is no test picture on which a row and PyTorch give different answers."
         lead = f'<p class="lead">{words}</p>'
     folded = "".join(
         f"<details><summary>{escape(name)}: {_of(len(group), counted[name]['pictures'])}, "
-        f"{_disagreements(counted[name])}</summary>"
+        f"{_many(counted[name]['disagreements'], 'disagreement')}</summary>"
         f"{_contact_sheet(group)}</details>"
         for name, group in by_pictures.items()
     )
@@ -340,13 +340,12 @@ def _flips(document: Document, shown: Sequence[Shown]) -> str:
 
 def _of(shown: int, count: int) -> str:
     """How many pictures are shown, and of how many where that is not all."""
-    words = f"{count:,} picture{'' if count == 1 else 's'}"
+    words = _many(count, "picture")
     return words if shown == count else f"{shown:,} of {words}"
 
 
-def _disagreements(counted: Mapping[str, int]) -> str:
-    count = counted["disagreements"]
-    return f"{count:,} disagreement{'' if count == 1 else 's'}"
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _contact_sheet(shown: Sequence[Shown]) -> str:

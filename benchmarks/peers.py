@@ -29,14 +29,14 @@ import numpy.typing as npt
 
 from benchmarks import environment, harness, words
 from benchmarks.peer_runtimes import PEERS, ULTRALYTICS, Ask, Setting, Ultralytics
-from benchmarks.plan import writable
+from benchmarks.plan import checkpoint, writable
 from benchmarks.tables import card
 from catdog_edge.errors import CatdogError
 from catdog_edge.files import write_text
 from catdog_edge.modelfile import read_spec
 from catdog_edge.preprocess import Frame, preprocess
 from catdog_edge.spec import ModelSpec
-from catdog_edge.threads import Threads, choose_threads
+from catdog_edge.threads import MOST, Threads, choose_threads
 
 LARGE = (1080, 1920)
 """Height and width of the large frame."""
@@ -290,7 +290,7 @@ def _only(processors: int) -> Iterator[None]:
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1, 256),
+    type=click.IntRange(1, MOST),
     help="For every peer.  [default: what the runtime takes]",
 )
 @click.option(
@@ -320,16 +320,12 @@ def main(
 ) -> None:
     """Compare the runtimes that are installed on one model, interleaved."""
     from catdog_edge.pictures import read_picture
-    from catdog_edge.training.runs import Run, newest_run, run_of
+    from catdog_edge.training.runs import newest_run, run_of
 
     try:
         if not math.isfinite(seconds):
             raise click.BadParameter("give a number of seconds", param_hint="--seconds")
-        weights = weights or newest_run().weights
-        if weights.is_dir() and Run(weights).weights.is_file():
-            weights = Run(weights).weights  # as bench takes it
-        if not weights.is_file():
-            raise CatdogError(f"there is no checkpoint {weights}; name a best.pt with --weights")
+        weights = checkpoint(weights) if weights else newest_run().weights
         folder = out or weights.parent
         writable(folder)
         model = model or weights.with_name("model.onnx")

@@ -271,15 +271,23 @@ def _weights(options: BenchOptions) -> tuple[Run | None, Path]:
             f"{options.weights} is an exported file; --weights names the checkpoint beside it "
             "that it is compared with, --also names more exported files"
         )
-    weights = options.weights
-    if weights.is_dir() and Run(weights).weights.is_file():
-        weights = Run(weights).weights  # of a run, its folder is as good a name
-    if not weights.is_file():
+    weights = checkpoint(options.weights)
+    return run_of(weights), weights
+
+
+def checkpoint(named: Path) -> Path:
+    """The checkpoint that `--weights` names: a file, or the `best.pt` of a run's folder.
+
+    Raises:
+        ModelError: There is none.
+    """
+    found = Run(named).weights if named.is_dir() else named
+    if not found.is_file():
         raise ModelError(
-            f"there is no checkpoint {weights}; name the best.pt of a run, or its folder, with "
+            f"there is no checkpoint {found}; name the best.pt of a run, or its folder, with "
             "--weights"
         )
-    return run_of(weights), weights
+    return found
 
 
 def _files(weights: Path, also: Sequence[str]) -> list[Path]:

@@ -32,6 +32,10 @@ DOUBT = (
 """What a noisy run says about itself."""
 
 
+ONCE = "rows opened once: intervals do not hold what differs from run to run"
+"""What a run of one pass says, where there is a line for it."""
+
+
 def terminal(document: Document, folder: Path) -> str:
     """The report for a terminal of `words.WIDTH` columns."""
     lines: list[str] = []
@@ -97,17 +101,15 @@ def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 def _reading_line(document: Document) -> str:
     seconds = f"--seconds {document['settings']['seconds']:g}"
+    once = f", {ONCE}" if _opened_once(document) else ""
     return (
-        f"{_rounds(document)}, {seconds}{_once(document)}; p is McNemar's exact test, "
+        f"{_rounds(document)}, {seconds}{once}; p is McNemar's exact test, "
         "dp a difference of probability"
     )
 
 
-def _once(document: Document) -> str:
-    """What an interval of one pass does not hold, for a line."""
-    if len(document["settings"]["pass_starts"]) > 1:
-        return ""
-    return ", rows opened once: intervals do not hold what differs from run to run"
+def _opened_once(document: Document) -> bool:
+    return len(document["settings"]["pass_starts"]) == 1
 
 
 def _rounds(document: Document) -> str:
@@ -118,13 +120,13 @@ def _rounds(document: Document) -> str:
 
 def notes(document: Document) -> str:
     """How to read the figures, for the end of a report."""
-    if len(document["settings"]["pass_starts"]) > 1:
-        how = f"interval over {_rounds(document)}; every pass opened the rows anew."
-    else:
+    if _opened_once(document):
         how = (
             f"interval over {_rounds(document)}: the rows were opened once, so it does not hold "
             "what differs from run to run (more --seconds leave time for more passes)."
         )
+    else:
+        how = f"interval over {_rounds(document)}; every pass opened the rows anew."
     return (
         "Time is from a decoded frame to its probabilities, in interleaved rounds of blocks; the "
         f"ratio to PyTorch has a 95 % bootstrap {how} Accuracy has Wilson's interval, the "
@@ -153,7 +155,7 @@ def sheet(document: Document) -> str:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     machine = {
-        "noise": "; ".join([*document["noise"], *filter(None, [_once(document).strip(", ")])]),
+        "noise": "; ".join([*document["noise"], *([ONCE] if _opened_once(document) else [])]),
         "card": "; ".join(f"{name}: {value}" for name, value in card(document)),
     }
     for row in document["rows"]:

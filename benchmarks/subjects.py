@@ -173,8 +173,7 @@ class OnnxSubject:
             row.file, provider=row.provider, threads=row.threads, reject=False
         )
         self.spec = self.classifier.spec
-        first = self.classifier._ready().get_inputs()[0].shape[0]
-        self.fixed_batch: int | None = first if isinstance(first, int) else None
+        self.fixed_batch = self.classifier._fixed
 
     def probabilities(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
         """See `Subject`."""

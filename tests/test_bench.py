@@ -21,7 +21,7 @@ from benchrun import make_run, scramble
 from click.testing import CliRunner
 
 from benchmarks import latency, subjects
-from catdog_edge import classifier
+from catdog_edge import classifier, cli
 from catdog_edge.cli import main
 from catdog_edge.preprocess import preprocess
 from catdog_edge.training.checkpoint import load_checkpoint, save_checkpoint
@@ -417,9 +417,7 @@ def test_a_fixed_batch_is_timed_at_that_batch_alone(run, tmp_path):
     assert left == {"four": "the file takes 4 pictures a call, not 1: --batch 4"}
 
 
-def test_a_row_is_one_call_of_the_session(run, monkeypatch):
-    from catdog_edge import classifier, cli
-
+def test_a_row_is_one_call_of_the_session(run):
     assert cli.MOST_BATCH == classifier.CHUNK
     assert _bench("--batch", str(cli.MOST_BATCH + 1)).exit_code == 2
 
