@@ -15,7 +15,11 @@ tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
 problems = []
 if tops != {"catdog_edge", "exporters", "benchmarks"}:
     problems.append(f"top level is {sorted(tops)}")
-for wanted in ("catdog_edge/py.typed", "catdog_edge/cli.py", "catdog_edge/training/loop.py"):
+for wanted in (
+    "catdog_edge/py.typed",
+    "catdog_edge/cli/main.py",
+    "catdog_edge/training/engine/trainer.py",
+):
     if wanted not in names:
         problems.append(f"{wanted} is missing")
 if not any(name.endswith("licenses/LICENSE") for name in names):

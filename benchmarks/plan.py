@@ -15,20 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import environment, gates, loadgen
-from benchmarks.report import DOCUMENT
-from benchmarks.subjects import Row, Subject, base_names, open_subject, plan_rows
-from catdog_edge import automatic
+from benchmarks.measure import environment, loadgen
+from benchmarks.report import gates
+from benchmarks.report.document import DOCUMENT
+from benchmarks.rows import Row, Subject, base_names, open_subject, plan_rows
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
-from catdog_edge.files import cannot_write
-from catdog_edge.modelfile import find_model
+from catdog_edge.runtime import selection
+from catdog_edge.runtime.model_file import find_model
+from catdog_edge.runtime.threads import Threads, choose_threads
 from catdog_edge.spec import ModelSpec
-from catdog_edge.threads import Threads, choose_threads
-from catdog_edge.training.data import Dataset, Item, open_dataset
-from catdog_edge.training.evaluate import check_labels
-from catdog_edge.training.progress import Reading
-from catdog_edge.training.runs import Run, newest_run, run_of
-from catdog_edge.training.splits import split_of
+from catdog_edge.system.files import cannot_write
+from catdog_edge.training.data.load import Dataset, Item, open_dataset
+from catdog_edge.training.data.splits import split_of
+from catdog_edge.training.evaluation.evaluation import check_labels
+from catdog_edge.training.runs.progress import Reading
+from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
 from catdog_edge.training.words import source_name
 
 
@@ -138,7 +139,7 @@ def plan(options: BenchOptions) -> Plan:
     rows = plan_rows(
         weights,
         files,
-        providers=tuple(dict.fromkeys(options.providers)) or ("cpu", *automatic.offered()),
+        providers=tuple(dict.fromkeys(options.providers)) or ("cpu", *selection.offered()),
         threads=options.threads or (chosen.count,),
         batches=options.batches,
         compiled=options.compiled,

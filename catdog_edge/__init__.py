@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from catdog_edge.camera import Camera as Camera
-    from catdog_edge.classifier import Classifier as Classifier
+    from catdog_edge.camera.camera import Camera as Camera
     from catdog_edge.errors import CameraError as CameraError
     from catdog_edge.errors import CatdogError as CatdogError
     from catdog_edge.errors import ModelError as ModelError
     from catdog_edge.errors import PictureError as PictureError
     from catdog_edge.errors import ProviderError as ProviderError
-    from catdog_edge.events import Events as Events
+    from catdog_edge.events.events import Events as Events
+    from catdog_edge.runtime.classifier import Classifier as Classifier
     from catdog_edge.spec import ModelSpec as ModelSpec
     from catdog_edge.spec import Prediction as Prediction
 
 _HOMES = {
-    "Camera": "catdog_edge.camera",
+    "Camera": "catdog_edge.camera.camera",
     "CameraError": "catdog_edge.errors",
     "CatdogError": "catdog_edge.errors",
-    "Classifier": "catdog_edge.classifier",
-    "Events": "catdog_edge.events",
+    "Classifier": "catdog_edge.runtime.classifier",
+    "Events": "catdog_edge.events.events",
     "ModelError": "catdog_edge.errors",
     "ModelSpec": "catdog_edge.spec",
     "PictureError": "catdog_edge.errors",
@@ -65,7 +65,7 @@ def __getattr__(name: str) -> Any:
 
 def _missing(error: Exception) -> ImportError | None:
     """One line that names the flavour to install, where a package is what is missing."""
-    from catdog_edge.flavour import explain
+    from catdog_edge.system.packages import explain
 
     return explain(error)
 

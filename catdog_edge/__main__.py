@@ -1,5 +1,5 @@
 """`python -m catdog_edge` is `catdog-edge`."""
 
-from catdog_edge.cli import main
+from catdog_edge.cli.main import main
 
 main()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from catdog_edge.errors import ModelError
-from catdog_edge.plain import plain
+from catdog_edge.system.console import plain
 
 SCHEMA = 1
 """Version of the JSON form. Raised when an older reader would misread a newer spec."""
@@ -107,11 +107,11 @@ class ModelSpec:
     """All that a reader of the weights must know, checked when made.
 
     Attributes:
-        architecture: Name in the registry of `catdog_edge.training.models`.
+        architecture: Name in the registry of `catdog_edge.training.models.registry`.
         labels: Class names in the order of the model's outputs; two or more.
         height: Input height in pixels.
         width: Input width in pixels.
-        resize: The steps that bring a frame to that size, see `catdog_edge.preprocess`.
+        resize: The steps that bring a frame to that size, see `catdog_edge.images.preprocess`.
         normalization: What the network expects; always inside the exported graph.
         layout: `nhwc-uint8`: `uint8 [N,H,W,3]`, BGR, as OpenCV holds a frame.
             `nchw-float`: `float32 [N,3,H,W]`, RGB, 0..1, the classical input.

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from catdog_edge import CatdogError, Classifier, PictureError
-from catdog_edge.pictures import is_picture, read_picture
+from catdog_edge.images.read import is_picture, read_picture
 
 if len(sys.argv) < 3:
     sys.exit("usage: python folder_to_csv.py FOLDER FILE.csv [MODEL]")

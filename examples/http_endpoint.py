@@ -9,7 +9,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from catdog_edge import CatdogError, Classifier, PictureError
-from catdog_edge.pictures import decode_picture
+from catdog_edge.images.read import decode_picture
 
 
 class Endpoint(BaseHTTPRequestHandler):

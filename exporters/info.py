@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import ModelError
-from catdog_edge.modelfile import ZOO, find_model
+from catdog_edge.runtime.model_file import ZOO, find_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
-from exporters.interface import answer_name, described
-from exporters.session import has_spec, open_session, spec_in
+from exporters.checks.interface import answer_name, described
+from exporters.checks.session import has_spec, open_session, spec_in
 from exporters.text import megabytes
 
 
@@ -153,8 +153,8 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
         note = "not readable in ORT format; look at the .onnx file it was made from"
     else:
         try:
-            from exporters.counts import graph_info
-            from exporters.graph import files_beside, read_model
+            from exporters.graph.counts import graph_info
+            from exporters.graph.io import files_beside, read_model
         except ImportError:
             note = "need the onnx package: pip install 'catdog-edge[train]'"
         else:
@@ -197,8 +197,8 @@ def read_spec_file(path: Path) -> ModelSpec:
 
 
 def _checkpoint(path: Path) -> Info:
-    from catdog_edge.training.checkpoint import load_checkpoint
-    from catdog_edge.training.summary import layers
+    from catdog_edge.training.models.checkpoint import load_checkpoint
+    from catdog_edge.training.models.summary import layers
 
     network, spec = load_checkpoint(path)
     work = None  # the count passes one square picture through

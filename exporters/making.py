@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from catdog_edge.errors import CatdogError, GateError, ModelError
-from catdog_edge.modelfile import LoadError
+from catdog_edge.runtime.model_file import LoadError
+from exporters.formats.torch_export import ALL_FORMS, DEFAULT_OPSET
 from exporters.publish import no_room
-from exporters.to_onnx import ALL_FORMS, DEFAULT_OPSET
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catdog_edge.spec import Layout, Precision
-from exporters.calibrate import Calibration
+from exporters.static_int8.calibrate import Calibration
 
 FP32 = "model.onnx"
 DYNAMIC = "model.dynamic.onnx"

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.files import cannot_write, written_whole
+from catdog_edge.system.files import cannot_write, written_whole
 
 
 @contextlib.contextmanager

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from catdog_edge.processor import processor_features, processor_name
+from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec, Precision
-from catdog_edge.threads import choose_threads
-from exporters.timing import Ratio
-from exporters.verify import Verification
+from catdog_edge.system.cpu import processor_features, processor_name
+from exporters.checks.compare import Verification
+from exporters.checks.timing import Ratio
 
 
 @dataclass(frozen=True)

@@ -1,245 +1,194 @@
-"""Whether two files, or a file and its PyTorch network, give the same answers.
+"""What `catdog-edge verify A B` does, from two files to a report.
 
-Knows arrays of answers, the limits of each precision and how to say what is not met. Values
-come first, then agreement, then accuracy; each has an error of its own. Names, types and shapes
-are for `interface`; where pictures come from is for the caller.
+Joins the rooms of the exporters; knows nothing of click's options. Words go to stderr.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from catdog_edge.errors import ModelError
+from catdog_edge.runtime.model_file import KNOWN, LOGITS, find_model
+from catdog_edge.spec import ModelSpec
+from catdog_edge.training.runs.run_folder import run_of
+from catdog_edge.training.words import say
+from exporters.checks.compare import Verification
+from exporters.checks.flips import save_flip_sheet, write_flips
+from exporters.checks.gates import FP32_BATCH, check
+from exporters.checks.interface import answer_name, has_logits, knows_others
+from exporters.checks.sample import Sample, checking_sample, find_data
+from exporters.checks.session import Answers, ask_all, has_spec, open_session, spec_in
+from exporters.info import read_spec_file
 
-from catdog_edge.errors import GateError
-from catdog_edge.spec import Precision
-from catdog_edge.training.metrics import paired_difference
-from exporters.limits import CLEAR, LIMITS
-from exporters.session import Answers
-
-
-@dataclass(frozen=True)
-class Flip:
-    """A picture on which the two differ in the likeliest class.
-
-    Attributes:
-        index: Its place among the pictures.
-        truth: Index of the true class; -1 where it is not known.
-        reference: Index of the reference's answer.
-        candidate: Index of the candidate's answer.
-        reference_probability: Of the reference's answer, by the reference.
-        candidate_probability: Of the candidate's answer, by the candidate.
-        margin: How far the reference's two best are apart, 0..1.
-    """
-
-    index: int
-    truth: int
-    reference: int
-    candidate: int
-    reference_probability: float
-    candidate_probability: float
-    margin: float
+Asked = tuple[Answers, Answers | None, Answers | None]
+"""Probabilities and, where there are any, logits, `float32 [N,K]`, and scores, `float32 [N]`."""
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """How often both are right, on the same pictures.
+class Verified:
+    """A comparison of two files.
 
     Attributes:
-        reference: Share of right answers of the reference, 0..1.
-        candidate: Share of right answers of the candidate.
-        change: The candidate's minus the reference's.
-        low: Lower end of the 95 % interval of the change (paired, Tango's score).
-        high: Upper end.
+        reference: The first file.
+        candidate: The second.
+        source: The pictures, in words.
+        verification: How they compare.
+        folder: Where `verify-flips.csv` and `verify-flips.png` are.
+        by_hand: What was taken by place, of files whose spec was given by hand.
     """
 
-    reference: float
-    candidate: float
-    change: float
-    low: float
-    high: float
+    reference: Path
+    candidate: Path
+    source: str
+    verification: Verification
+    folder: Path
+    by_hand: tuple[str, ...] = ()
 
-    @property
-    def change_text(self) -> str:
-        """The change with its interval, in percentage points."""
-        low, high = 100 * self.low, 100 * self.high
-        return f"{100 * self.change:+.2f} points ({low:+.2f} to {high:+.2f})"
-
-
-@dataclass(frozen=True)
-class Verification:
-    """How a candidate's answers compare with the reference's.
-
-    Attributes:
-        precision: Of the candidate; it decides the limits.
-        pictures: How many were asked about.
-        difference: Largest difference of any probability.
-        agreement: Share of pictures with the same likeliest class.
-        clear: How many pictures are clear, see `CLEAR`.
-        clear_agreement: Agreement on those; 1 where there are none.
-        accuracy: Of both; `None` where no true classes were given.
-        flips: The pictures on which they differ, the widest margin first.
-        failures: What is not met, in words with figures; empty is good.
-        logits_difference: As `Limits.logits` says; `None` where not both sides gave logits.
-        rejection_agreement: Share of clear pictures (`outputs.CLEAR_LOG_ODDS`) that both answer,
-            or both reject; `None` where not both sides have a score of their own for it.
-    """
-
-    precision: Precision
-    pictures: int
-    difference: float
-    agreement: float
-    clear: int
-    clear_agreement: float
-    accuracy: Accuracy | None
-    flips: tuple[Flip, ...]
-    failures: tuple[str, ...]
-    logits_difference: float | None = None
-    rejection_agreement: float | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether every limit of the precision is met."""
-        return not self.failures
-
-    def require(self, name: str) -> None:
-        """Insist on every limit.
-
-        Args:
-            name: The candidate, for the message.
-
-        Raises:
-            GateError: One is not met; the message has the figures.
-        """
-        if self.failures:
-            raise GateError(f"{name}: {'; '.join(self.failures)}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "flips": len(self.flips), "passed": self.passed}
+    def to_json(self) -> str:
+        """One JSON document."""
+        document: dict[str, Any] = {
+            "reference": str(self.reference),
+            "candidate": str(self.candidate),
+            "pictures": self.source,
+            "verification": self.verification.to_dict(),
+            "failures": list(self.verification.failures),
+            "spec_by_hand": list(self.by_hand),
+        }
+        return json.dumps(document, indent=2)
 
     def __str__(self) -> str:
-        share = self.logits_difference
-        logits = "" if share is None else f"; logits: {share:.2e} of the largest"
-        lines = [
-            f"largest difference  {self.difference:.2e} of a probability{logits}",
-            f"agreement           {self.agreement:.2%} of {self.pictures:,} pictures "
-            f"({len(self.flips):,} differ); {self.clear_agreement:.2%} of the {self.clear:,} "
-            f"whose two best are at least {CLEAR} apart",
-        ]
-        if self.accuracy is not None:
-            lines.append(
-                f"accuracy            {self.accuracy.candidate:.2%}, "
-                f"reference {self.accuracy.reference:.2%}; change {self.accuracy.change_text}"
-            )
-        return "\n".join(lines)
-
-
-def check_answers(answers: npt.NDArray[Any], pictures: int, classes: int, name: str) -> None:
-    """Answers must be probabilities, one row per picture.
-
-    Raises:
-        GateError: Shape, dtype, range or sum is another.
-    """
-    if answers.shape != (pictures, classes) or answers.dtype != np.float32:
-        raise GateError(
-            f"{name}: wanted float32 [{pictures}, {classes}], "
-            f"got {answers.dtype} {list(answers.shape)}"
-        )
-    if not np.isfinite(answers).all():
-        raise GateError(f"{name}: {int((~np.isfinite(answers)).sum())} answers are not finite")
-    off = float(np.abs(answers.sum(axis=1) - 1).max())
-    if off > 1e-3 or answers.min() < 0:
-        raise GateError(
-            f"{name}: probabilities do not sum to one (off by {off:.1e}, least {answers.min():.1e})"
-            "; are they logits?"
+        verdict = "met" if self.verification.passed else "NOT met"
+        by_hand = "".join(f"{'spec by hand':<20}{text}\n" for text in self.by_hand)
+        return (
+            f"{by_hand}{self.verification}\n"
+            f"{'limits':<20}of {self.verification.precision}: {verdict}\n"
+            f"{'differing pictures':<20}{self.folder / 'verify-flips.csv'} and .png"
         )
 
 
-def compare_answers(
-    reference: Answers,
-    candidate: Answers,
-    truth: npt.NDArray[np.int64] | None,
-    precision: Precision,
+def verify(
+    reference: Path,
+    candidate: Path,
     *,
-    name: str,
+    data: str | None = None,
+    spec_file: Path | None = None,
+    limit: int | None = None,
     max_drop: float | None = None,
-) -> Verification:
-    """Hold a candidate's answers against the reference's.
+    out: Path | None = None,
+) -> Verified:
+    """Compare two files on validation pictures.
 
     Args:
-        reference: `float32 [N,K]`, probabilities.
-        candidate: The same of the candidate, in the same order.
-        truth: `int64 [N]`, the true classes; `None` where they are not known: then accuracy
-            is not judged.
-        precision: Of the candidate; it decides the limits.
-        name: The candidate, for messages.
-        max_drop: Percentage points of accuracy that may be lost, in place of the table's.
-
-    Returns:
-        The comparison, with what is not met in `failures`.
+        reference: A `.pt`, `.onnx` or `.ort` file or the name of a shipped model: what is
+            right.
+        candidate: An `.onnx` or `.ort` file, or the name of a shipped model.
+        data: A folder, a `.zip` or `sample`; `None` takes the data of the run that a file lies
+            in, else drawings.
+        spec_file: A spec as JSON, for a file that has none. It is held against the graph; then
+            the file's input and output are taken by place, whatever they are called.
+        limit: At most this many pictures, stratified.
+        max_drop: Percentage points of accuracy that may be lost, in place of the limits'.
+        out: Where `verify-flips.csv` and its contact sheet go; `None` is the candidate's folder,
+            for a shipped model the current one.
 
     Raises:
-        GateError: The candidate's answers are no probabilities at all.
+        CatdogError: A file or the data is missing or damaged, or they do not fit each other.
+        GateError: Names, types, shapes, labels or sizes differ.
     """
-    check_answers(candidate, len(reference), reference.shape[1], name)
-    limits = LIMITS[precision]
-    asked, answered = reference.argmax(axis=1), candidate.argmax(axis=1)
-    ranked = np.sort(reference, axis=1)
-    margin = ranked[:, -1] - ranked[:, -2]
-    same = asked == answered
-    clear = margin >= CLEAR
-    difference = float(np.abs(reference - candidate).max())
-    agreement = float(same.mean())
-    clear_agreement = float(same[clear].mean()) if clear.any() else 1.0
-    accuracy = None if truth is None else _accuracy(asked == truth, answered == truth)
-
-    failures = []
-    if limits.difference is not None and difference > limits.difference:
-        failures.append(
-            f"probabilities differ by up to {difference:.2e}, allowed is {limits.difference:.0e}"
-        )
-    judged = clear_agreement if limits.clear_only else agreement
-    if judged < limits.agreement:
-        what = f" where the two best are {CLEAR} apart" if limits.clear_only else ""
-        failures.append(
-            f"the same answer on {judged:.2%} of pictures{what}, wanted {limits.agreement:.1%}"
-        )
-    if accuracy is not None and limits.max_drop is not None:
-        allowed = limits.max_drop if max_drop is None else max_drop
-        # The tolerance is for the rounding of a quotient of counts.
-        if -100 * accuracy.change > allowed + 1e-9:
-            failures.append(f"accuracy changes by {accuracy.change_text}, allowed is -{allowed:g}")
-    flips = sorted(
-        (
-            Flip(
-                index=int(i),
-                truth=-1 if truth is None else int(truth[i]),
-                reference=int(asked[i]),
-                candidate=int(answered[i]),
-                reference_probability=float(reference[i, asked[i]]),
-                candidate_probability=float(candidate[i, answered[i]]),
-                margin=float(margin[i]),
-            )
-            for i in np.flatnonzero(~same)
-        ),
-        key=lambda flip: -flip.margin,
+    given = None if spec_file is None else read_spec_file(spec_file)
+    if candidate.suffix in (".pt", ".pth"):
+        raise ModelError(f"{candidate} is a checkpoint; name it first, and the exported file after")
+    folder = out if out is not None else candidate.parent
+    reference, candidate = _found(reference), _found(candidate)
+    session = open_session(candidate, threads=1)
+    second = has_logits(session.get_outputs())
+    answer, spec = _open(reference, given, second)
+    by_hand = tuple(
+        text for text in (_by_hand(reference), _by_hand(candidate, session)) if text is not None
     )
-    return Verification(
-        precision=precision,
-        pictures=len(reference),
-        difference=difference,
-        agreement=agreement,
-        clear=int(clear.sum()),
-        clear_agreement=clear_agreement,
-        accuracy=accuracy,
-        flips=tuple(flips),
-        failures=tuple(failures),
+    if given is not None and not by_hand:
+        say(f"note: both files have specs of their own; {spec_file} is not used")
+    run = run_of(reference) or run_of(candidate)
+    found = find_data(spec, reference, run, data, say)
+    sample = checking_sample(found, spec, limit)
+    say(f"verify: {candidate} against {reference} on {sample.source}")
+    answers, values, scores = answer(sample)
+    checked = check(
+        candidate,
+        str(candidate),
+        answers,
+        spec,
+        sample,
+        logits=second,
+        max_drop=max_drop,
+        given=given,
+        reference_logits=values,
+        reference_known=scores,
+    )
+    flips = [(candidate.name, flip) for flip in checked.verification.flips]
+    write_flips(folder / "verify-flips.csv", flips, spec.labels, sample.files)
+    save_flip_sheet(folder / "verify-flips.png", flips, spec.labels, sample.files, sample.pictures)
+    return Verified(reference, candidate, sample.source, checked.verification, folder, by_hand)
+
+
+def _found(path: Path) -> Path:
+    """A file as it is, or the file of a shipped model that is named.
+
+    Raises:
+        ModelError: There is neither.
+    """
+    if path.suffix in (".pt", ".pth"):
+        return path
+    # A file of that name in the current folder comes first: a path was asked for.
+    found = find_model(path if path.exists() else str(path))
+    assert found.path is not None
+    return found.path if found.shipped else path
+
+
+def _by_hand(path: Path, session: Any = None) -> str | None:
+    """What is taken by place in a file without a spec of its own, in words."""
+    if path.suffix in (".pt", ".pth"):
+        return None
+    session = session or open_session(path, threads=1)
+    if has_spec(session) or not session.get_inputs() or not session.get_outputs():
+        return None
+    return (
+        f"{path.name}: input {session.get_inputs()[0].name!r}, "
+        f"probabilities {answer_name(session.get_outputs())!r}"
     )
 
 
-def _accuracy(reference: npt.NDArray[np.bool_], candidate: npt.NDArray[np.bool_]) -> Accuracy:
-    change, low, high = paired_difference(candidate, reference)
-    return Accuracy(float(reference.mean()), float(candidate.mean()), change, low, high)
+def _open(path: Path, given: ModelSpec | None, with_logits: bool) -> tuple[Any, ModelSpec]:
+    """A function from a sample to answers, logits, scores (`None` without any), and the spec."""
+    if path.suffix in (".pt", ".pth"):
+        from catdog_edge.training.evaluation.inference import known, logits, softmax
+        from catdog_edge.training.models.checkpoint import load_checkpoint
+
+        network, spec = load_checkpoint(path)
+
+        def by_torch(sample: Sample) -> Asked:
+            every = logits(network, spec.normalization, sample.pictures)
+            values = every[:, : len(spec.labels)]
+            scores = known(every) if spec.logits > len(spec.labels) else None
+            answers = softmax(values, spec.temperature)
+            return answers, values if with_logits else None, scores
+
+        return by_torch, spec
+    session = open_session(path)
+    spec = spec_in(session, path, given)
+    batch = 1 if spec.precision.startswith("int8") else FP32_BATCH
+
+    outputs = session.get_outputs()
+    more = [LOGITS] if has_logits(outputs) else []
+    more += [KNOWN] if knows_others(outputs) else []
+
+    def by_onnxruntime(sample: Sample) -> Asked:
+        wanted = [answer_name(outputs), *more]
+        answers, *rest = ask_all(session, spec, sample.pictures, batch, wanted)
+        second = dict(zip(more, rest, strict=True))
+        return answers, second.get(LOGITS), second.get(KNOWN)
+
+    return by_onnxruntime, spec

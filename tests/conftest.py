@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the real photographs, beside the checkout or at `$CATDOG_SHARED`."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    default = ROOT.parent / "shared" / "data"
     folder = Path(os.environ.get("CATDOG_SHARED", default))
     if not (folder / "cat_dog.zip").is_file():
         pytest.skip(f"the real photographs are not here ({folder}); set $CATDOG_SHARED")

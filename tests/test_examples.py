@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.paths import ROOT, TINY
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-TINY = Path(__file__).parent / "data" / "tiny.onnx"
+EXAMPLES = ROOT / "examples"
 RED, BLUE = (0, 0, 200), (200, 0, 0)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
+from support.paths import TINY
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "cv2", "matplotlib", "onnxscript", "yaml")
 TRAINING = ("torch", "torchvision", "onnx", "onnxscript", "onnxslim", "matplotlib", "yaml")
@@ -35,13 +35,13 @@ print("LOADED", *[name for name in {watched!r} if name in _sys.modules])
 
 def help_of(*arguments: str) -> str:
     return f"""
-        from catdog_edge.cli import main
+        from catdog_edge.cli.main import main
         main({[*arguments, "--help"]!r}, standalone_mode=False)
     """
 
 
 def commands() -> list[str]:
-    from catdog_edge.cli import main
+    from catdog_edge.cli.main import main
 
     return sorted(main.commands)
 
@@ -78,7 +78,7 @@ def test_help_answers_where_nothing_but_click_is_installed() -> None:
         import sys
         for name in {blocked!r}:
             sys.modules[name] = None
-        from catdog_edge.cli import main
+        from catdog_edge.cli.main import main
         main(["--help"], standalone_mode=False)
         for command in {commands()!r}:
             main([command, "--help"], standalone_mode=False)
@@ -93,7 +93,7 @@ def test_help_answers_where_nothing_but_click_is_installed() -> None:
 def test_the_runtime_never_loads_training_packages() -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("cv2")
-    model = Path(__file__).parent / "data" / "tiny.onnx"
+    model = TINY
     program = f"""
         import numpy as np
         from catdog_edge import Classifier
@@ -108,11 +108,11 @@ def test_the_runtime_never_loads_training_packages() -> None:
     ("module", "extra"), [("cv2", "cpu"), ("onnxruntime", "cpu"), ("numpy", "cpu")]
 )
 def test_a_missing_flavour_is_one_line_with_the_remedy(module: str, extra: str) -> None:
-    model = Path(__file__).parent / "data" / "tiny.onnx"
+    model = TINY
     program = f"""
         import sys
         sys.modules[{module!r}] = None
-        from catdog_edge.cli import main
+        from catdog_edge.cli.main import main
         try:
             main(["predict", "--model", {str(model)!r}, {str(model)!r}])
         except SystemExit as exit:

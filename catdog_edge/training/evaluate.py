@@ -1,182 +1,106 @@
-"""Accuracy of one set of weights on one split, for a checkpoint or an ONNX file alike.
-
-Knows how to get probabilities out of either, and how to say what they are worth.
-"""
+"""What `catdog-edge eval` does, from options to figures. Words go to stderr."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from catdog_edge.errors import DataError, ModelError
-from catdog_edge.spec import ModelSpec
-from catdog_edge.training.metrics import (
-    confusion,
-    expected_calibration_error,
-    log_loss,
-    precision_recall,
-    wilson,
-)
+from catdog_edge.errors import CatdogError
+from catdog_edge.runtime.model_file import find_model, shipped_models
+from catdog_edge.system.console import plain
+from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.negatives import drawings, open_other_set
+from catdog_edge.training.data.splits import split_of
+from catdog_edge.training.evaluation.evaluation import Evaluation, Weights, check_labels, evaluate
+from catdog_edge.training.evaluation.rejection import RejectionReport, report
+from catdog_edge.training.runs.progress import Reading
+from catdog_edge.training.runs.run_folder import newest_run, run_of
+from catdog_edge.training.words import say, source_name
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What a set of answers is worth.
+class Evaluated:
+    """What `catdog-edge eval` found.
 
     Attributes:
-        pictures: How many.
-        correct: How many of them are answered right (the likeliest class; rejection aside).
-        accuracy: 0..1.
-        accuracy_low: Lower end of its 95 % Wilson interval.
-        accuracy_high: Upper end.
-        log_loss: Mean negative log-likelihood, in nats.
-        expected_calibration_error: 0..1, 15 bins of equal width.
-        labels: Class names.
-        precision: Per class, `nan` where the class was never answered.
-        recall: Per class.
-        confusion: Rows are true classes, columns answers.
+        path: The file.
+        result: Accuracy and calibration.
+        rejection: How well it tells its classes from other things, by set.
+        answered: The share of each class that is answered with a class; empty where nothing
+            was compared with other things.
     """
 
-    pictures: int
-    correct: int
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    log_loss: float
-    expected_calibration_error: float
-    labels: tuple[str, ...]
-    precision: tuple[float, ...]
-    recall: tuple[float, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    path: Path
+    result: Evaluation
+    rejection: dict[str, RejectionReport]
+    answered: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; `nan` becomes null."""
-        document = asdict(self)
-        for name in ("precision", "recall"):
-            document[name] = [None if math.isnan(value) else value for value in document[name]]
-        return document
+        """For JSON."""
+        rejection = {name: one.to_dict() for name, one in self.rejection.items()}
+        return {
+            "weights": str(self.path),
+            **self.result.to_dict(),
+            "rejection": rejection,
+            "answered": self.answered,
+        }
 
     def __str__(self) -> str:
-        lines = [
-            f"accuracy    {self.accuracy:.2%}  ({self.correct:,} of {self.pictures:,}; "
-            f"95 % interval {self.accuracy_low:.2%} to {self.accuracy_high:.2%})",
-            f"log loss    {self.log_loss:.4f}",
-            f"calibration {self.expected_calibration_error:.2%}  (expected error of confidence)",
-            "",
-        ]
-        width = max(10, *(len(label) for label in self.labels))
-        heads = " ".join(f"{label:>{width}}" for label in self.labels)
-        lines.append(f"{'':{width}} {'precision':>9} {'recall':>8}   answered as: {heads}")
-        for index, label in enumerate(self.labels):
-            counts = " ".join(f"{count:>{width},}" for count in self.confusion[index])
-            lines.append(
-                f"{label:{width}} {_percent(self.precision[index]):>9} "
-                f"{_percent(self.recall[index]):>8}                {counts}"
-            )
+        lines = [str(self.result), *(f"neither     {n}: {r}" for n, r in self.rejection.items())]
+        if self.answered:
+            shares = ", ".join(f"{plain(name)} {one:.2%}" for name, one in self.answered.items())
+            lines.append(f"answered    {shares}")
         return "\n".join(lines)
 
 
-def evaluate(
-    probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.int64], labels: tuple[str, ...]
-) -> Evaluation:
-    """Measure a set of answers.
+def evaluate_weights(weights: Path | None, data: str | None, other: str | None) -> Evaluated:
+    """Measure a checkpoint or an ONNX file on a test split.
 
     Args:
-        probabilities: `float32 [N,K]`.
-        truth: `int64 [N]`, indices of `labels`.
-        labels: Class names.
-    """
-    answers = probabilities.argmax(axis=1)
-    matrix = confusion(truth, answers, len(labels))
-    precision, recall = precision_recall(matrix)
-    correct = int((answers == truth).sum())
-    low, high = wilson(correct, len(truth))
-    return Evaluation(
-        pictures=len(truth),
-        correct=correct,
-        accuracy=correct / len(truth),
-        accuracy_low=low,
-        accuracy_high=high,
-        log_loss=log_loss(probabilities, truth),
-        expected_calibration_error=expected_calibration_error(probabilities, truth),
-        labels=labels,
-        precision=tuple(float(value) for value in precision),
-        recall=tuple(float(value) for value in recall),
-        confusion=tuple(tuple(int(count) for count in row) for row in matrix),
-    )
-
-
-class Weights:
-    """A checkpoint (`.pt`) or an ONNX file, answering alike.
-
-    Args:
-        path: The file.
+        weights: A `.pt` or `.onnx` file, or the name of a shipped model; `None` takes `best.pt`
+            of the newest run.
+        data: A folder, a `.zip` or `sample`; `None` takes the data and the split of the run
+            that the weights lie in.
+        other: Pictures that show none of the classes, see `open_other_set`; `None` takes
+            those of the run. Only their test half is looked at.
 
     Raises:
-        ModelError: It is missing, damaged, or of another kind.
+        CatdogError: Weights or data are missing, damaged, or do not fit each other.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.is_file():
-            raise ModelError(f"there is no file {path}; name a .pt or an .onnx with --weights")
-        if path.suffix in (".onnx", ".ort"):
-            from catdog_edge.classifier import Classifier
-
-            self._classifier: Classifier | None = Classifier(path, provider="cpu")
-            self.spec: ModelSpec = self._classifier.spec
-        else:
-            from catdog_edge.training.checkpoint import load_checkpoint
-
-            self._classifier = None
-            self._network, self.spec = load_checkpoint(path)
-
-    def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """`float32 [N,K]` for `uint8 [N,H,W,3]` BGR pictures of the model's size.
-
-        An ONNX file is asked one picture at a time, as a camera loop does: dynamically
-        quantized layers answer slightly differently in company.
-        """
-        if self._classifier is None:
-            from catdog_edge.training.inference import probabilities
-
-            return probabilities(self._network, self.spec, pixels)
-        ask = self._classifier.probabilities
-        return np.concatenate([ask([picture]) for picture in pixels])
-
-    def scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """How sure the model is that one of its classes is seen: `float32 [N]`.
-
-        Args:
-            pixels: See `probabilities`.
-        """
-        if self._classifier is not None:
-            return np.concatenate([self._classifier.scores([picture]) for picture in pixels])
-        from catdog_edge.training.inference import known, logits
-
-        rejection = self.spec.rejection
-        if rejection is None or rejection.score == "max_probability":
-            return np.asarray(self.probabilities(pixels).max(axis=1))
-        return known(logits(self._network, self.spec.normalization, pixels))
-
-
-def check_labels(spec: ModelSpec, labels: tuple[str, ...], weights: Path, source: str) -> None:
-    """Data must have the very classes of the model, in the same order.
-
-    Raises:
-        DataError: They differ.
-    """
-    if spec.labels != labels:
-        raise DataError(
-            f"{weights} tells {', '.join(spec.labels)} apart, but {source} has "
-            f"{', '.join(labels)}; name data with the model's classes with --data"
+    if weights is not None and str(weights) in shipped_models():
+        weights = find_model(str(weights)).path
+    run = run_of(weights) if weights else newest_run()
+    path = weights or newest_run().weights
+    model = Weights(path)
+    if data is not None or run is None:
+        # Split as it was for the training: no picture of that becomes one of the test.
+        split = split_of(model.spec.trained_on)
+        dataset = open_dataset(data, split=split, progress=Reading())
+    else:
+        dataset = run.dataset(progress=Reading())
+    check_labels(model.spec, dataset.labels, path, dataset.source)
+    pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
+    say(f"eval: {path} on the {len(truth):,} test pictures of {source_name(dataset)}")
+    result = evaluate(model.probabilities(pictures), truth, model.spec.labels)
+    if other is None and data is None and run is not None:
+        other = run.args().get("other")
+    others = open_other_set(other, model.spec.resize, Reading())
+    if others is None:
+        return Evaluated(path, result, {}, {})
+    if model.spec.rejection is None:
+        raise CatdogError(
+            f"{path} was trained without --other: it has no threshold to measure; train again "
+            "with --other, or leave it out here"
         )
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2%}"
+    threshold, scores = model.spec.rejection.threshold, model.scores(pictures)
+    sets = {"drawn": drawings(others.steps)}
+    if others.dataset is not None:
+        sets["others"] = others.photographs("test")
+    reports = {name: report(scores, model.scores(one), threshold) for name, one in sets.items()}
+    answered = {
+        label: float((scores[truth == number] >= threshold).mean())
+        for number, label in enumerate(model.spec.labels)
+        if (truth == number).any()
+    }
+    return Evaluated(path, result, reports, answered)

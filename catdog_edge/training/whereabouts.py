@@ -9,8 +9,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from catdog_edge.training.ranks import Ranks
-from catdog_edge.training.runs import Run
+from catdog_edge.training.engine.distributed import Ranks
+from catdog_edge.training.runs.run_folder import Run
 
 
 @dataclass

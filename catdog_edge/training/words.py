@@ -6,7 +6,7 @@ import os
 
 import click
 
-from catdog_edge.training.data import Dataset
+from catdog_edge.training.data.load import Dataset
 
 
 def say(text: str) -> None:

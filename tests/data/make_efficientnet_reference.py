@@ -31,7 +31,7 @@ def main() -> None:
     import torch
     from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
 
-    from catdog_edge.training.pretrained import PACKAGES
+    from catdog_edge.training.models.pretrained import PACKAGES
 
     answers = {}
     for arch in ("efficientnet_lite0", "efficientnet_lite2"):

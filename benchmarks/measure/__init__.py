@@ -1,0 +1,1 @@
+"""Measurements: latency, memory, parity, robustness."""

@@ -1,0 +1,1 @@
+"""Reports of a benchmark run: tables, charts, HTML, gates."""

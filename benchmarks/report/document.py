@@ -1,0 +1,185 @@
+"""What was measured, for people and for programs: a table, `bench.json`, `.csv`, `.md`.
+
+Knows the document that `run` makes (its keys are in docs/bench.md), nothing of how it was
+measured. The page is made by `html`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report.tables import Document, card, tables
+from benchmarks.report.text import plain_table, wrap
+from catdog_edge.system.files import write_text
+
+SCHEMA = 2
+"""Version of the document in `bench.json`. Raised when a reader of the old one would misread."""
+
+DOCUMENT = "bench.json"
+SHEET = "bench.csv"
+TEXT = "bench.md"
+PAGE = "bench.html"
+FLIPS = "bench-flips.csv"
+
+DOUBT = (
+    "Repeat it on a quiet machine before you quote it: neighbours slow rows with several threads "
+    "more than others, so not only the milliseconds but the ratios can be off."
+)
+"""What a noisy run says about itself."""
+
+
+ONCE = "rows opened once: intervals do not hold what differs from run to run"
+"""What a run of one pass says, where there is a line for it."""
+
+
+def terminal(document: Document, folder: Path) -> str:
+    """The report for a terminal of `words.WIDTH` columns."""
+    lines: list[str] = []
+    if document["noise"]:
+        lines += wrap("NOISY RUN: " + "; ".join(document["noise"]) + ".")
+        lines += [*wrap(DOUBT), ""]
+    for title, heads, rows in tables(document, brief=True):
+        lines += [*wrap(title), *plain_table(heads, rows), ""]
+    lines += wrap(_reading_line(document))
+    lines += [line for name, value in card(document) for line in wrap(f"{name}: {value}")]
+    for gate in document["gates"]:
+        mark = "met    " if gate["met"] else "NOT MET"
+        lines += wrap(f"gate {mark} {gate['row']} {gate['says']}")
+    names = ", ".join((DOCUMENT, SHEET, TEXT, PAGE, FLIPS))
+    if document["loadgen"] is not None:
+        names += f", {document['loadgen']['folder']}/"
+    lines += ["", *wrap(f"{folder}: {names}")]
+    return "\n".join(lines)
+
+
+def markdown(document: Document) -> str:
+    """The report for a README, an issue or a pull request."""
+    model, data = document["model"], document["data"]
+    lines = [
+        f"# Bench of {document['run']}",
+        "",
+        f"{model['architecture']} {model['height']}x{model['width']}, "
+        f"{' / '.join(model['labels'])}, on {data['pictures']:,} test pictures of "
+        f"{'the drawn sample set (not photographs)' if data['drawings'] else data['name']}; "
+        f"`{document['command']}`, {document['created']}.",
+        "",
+    ]
+    if document["noise"]:
+        lines += [
+            f"> **Noisy run:** {'; '.join(document['noise'])}. {DOUBT}",
+            "",
+        ]
+    for title, heads, rows in tables(document):
+        lines += [f"## {title}", "", *_markdown_table(heads, rows), ""]
+    if document["gates"]:
+        lines += ["## Gates", "", *_markdown_table(
+            ["row", "gate", "", "found"],
+            [[g["row"], g["gate"], "met" if g["met"] else "**not met**", g["says"]]
+             for g in document["gates"]],
+        ), ""]  # fmt: skip
+    lines += ["## Machine", "", *(f"- {name}: {value}" for name, value in card(document)), ""]
+    for one in document["left_out"]:
+        lines += [f"Left out: {one['row']}: {one['reason']}", ""]
+    for one in document["no_cold_start"]:
+        lines += [f"No cold start: {one['reason']}", ""]
+    lines.append(notes(document))
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(heads), "|" + "|".join(["---", *["---:"] * (len(heads) - 1)]) + "|"] + [
+        line(row) for row in rows
+    ]
+
+
+def _reading_line(document: Document) -> str:
+    seconds = f"--seconds {document['settings']['seconds']:g}"
+    once = f", {ONCE}" if _opened_once(document) else ""
+    return (
+        f"{_rounds(document)}, {seconds}{once}; p is McNemar's exact test, "
+        "dp a difference of probability"
+    )
+
+
+def _opened_once(document: Document) -> bool:
+    return len(document["settings"]["pass_starts"]) == 1
+
+
+def _rounds(document: Document) -> str:
+    settings = document["settings"]
+    passes = len(settings["pass_starts"])
+    return f"{settings['rounds']} rounds in {passes} pass{'es' * (passes > 1)}"
+
+
+def notes(document: Document) -> str:
+    """How to read the figures, for the end of a report."""
+    if _opened_once(document):
+        how = (
+            f"interval over {_rounds(document)}: the rows were opened once, so it does not hold "
+            "what differs from run to run (more --seconds leave time for more passes)."
+        )
+    else:
+        how = f"interval over {_rounds(document)}; every pass opened the rows anew."
+    return (
+        "Time is from a decoded frame to its probabilities, in interleaved rounds of blocks; the "
+        f"ratio to PyTorch has a 95 % bootstrap {how} Accuracy has Wilson's interval, the "
+        "difference from PyTorch (percentage points) Tango's paired one, p is McNemar's exact "
+        "test. `max dp` is the largest difference of a probability, ECE the expected calibration "
+        "error. First answer, peak memory and processor time are those of a fresh process."
+    )
+
+
+COLUMNS = (
+    "name", "base", "engine", "provider", "variant", "precision", "file", "size_bytes",
+    "threads", "batch", "ratio", "ratio_low", "ratio_high", "ratio_to", "p50_ms", "p75_ms",
+    "p90_ms", "p95_ms", "p99_ms", "mean_ms", "std_ms", "calls", "pictures_per_second",
+    "decode_ms", "resize_ms", "session_ms", "rest_ms", "first_answer_s", "load_s",
+    "peak_rss_bytes", "cpu_ms", "pictures", "accuracy", "accuracy_low", "accuracy_high",
+    "difference", "difference_low", "difference_high", "mcnemar_p", "agreement", "flips",
+    "max_difference", "mean_difference", "log_loss", "expected_calibration_error",
+    "noise", "card",
+)  # fmt: skip
+"""Columns of `bench.csv`; the names are those of `bench.json`, made flat."""
+
+
+def sheet(document: Document) -> str:
+    """The rows as CSV; a figure that was not measured is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    machine = {
+        "noise": "; ".join([*document["noise"], *([ONCE] if _opened_once(document) else [])]),
+        "card": "; ".join(f"{name}: {value}" for name, value in card(document)),
+    }
+    for row in document["rows"]:
+        flat = machine | row["latency"] | (row["cold"] or {}) | (row["answers"] or {})
+        # Last: the answers have a precision for each class, the row has that of its weights.
+        flat |= {name: value for name, value in row.items() if not isinstance(value, dict)}
+        flat |= {f"{name}_ms": value for name, value in (row["stages_ms"] or {}).items()}
+        given = row["ratio"]
+        flat |= {
+            "ratio": given["value"],
+            "ratio_low": given["low"],
+            "ratio_high": given["high"],
+            "ratio_to": given["to"],
+        }
+        writer.writerow(flat)
+    return text.getvalue()
+
+
+def write(document: Document, folder: Path) -> None:
+    """Write `bench.json`, `bench.csv` and `bench.md`.
+
+    Raises:
+        CatdogError: A file cannot be written.
+    """
+    write_text(folder / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_text(folder / SHEET, sheet(document))
+    write_text(folder / TEXT, markdown(document))

@@ -1,0 +1,1 @@
+"""Stand-alone studies that `bench` does not call."""

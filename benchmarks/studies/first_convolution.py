@@ -1,0 +1,74 @@
+"""What it gains that the first convolution of an int8 file takes four pixels at once.
+
+    python -m benchmarks.studies.first_convolution runs/NAME/model.onnx --seconds 20
+
+Makes the static int8 file of an fp32 one twice, with and without
+(`exporters.graph.space_to_depth`), times the sessions in turns and compares their
+answers. Calibrated on noise: for times alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from catdog_edge.errors import CatdogError
+from exporters.checks.session import open_session
+from exporters.checks.timing import compare
+from exporters.graph import io
+from exporters.static_int8 import quantize
+
+
+def measure(source: Path, seconds: float, threads: int) -> str:
+    """One line of the table."""
+    rng = np.random.default_rng(0)
+    spec = io.spec_of(io.read_model(source), source)
+    if spec.layout != "nhwc-uint8":
+        raise CatdogError(f"{source} takes {spec.layout}; export it with --layout nhwc-uint8")
+    frames = rng.integers(0, 256, (4, spec.height, spec.width, 3), np.uint8)
+    calibrated = quantize.calibrate(source, frames)
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = {}
+        for name, take in (("as it is", False), ("four pixels at once", True)):
+            model = quantize.quantize(calibrated, take_pixels=take)
+            io.stamp(model, spec.replace(precision="int8-static"))
+            path = Path(folder) / f"{take}.onnx"
+            io.write_model(model, path)
+            sessions[name] = open_session(path, threads)
+        feed = {"frames": frames[:1]}
+        before, after = (session.run(None, feed) for session in sessions.values())
+        same = all((left == right).all() for left, right in zip(before, after, strict=True))
+        timing = compare(
+            {name: lambda s=session: s.run(None, feed) for name, session in sessions.items()},  # type: ignore[misc]
+            seconds,
+        )
+    p50 = [f"{1e3 * timing.rows[name].p50:.3f}" for name in sessions]
+    ratio = timing.ratio("four pixels at once")
+    answers = "the same" if same else "DIFFERENT"
+    return f"| {spec.architecture} {spec.height} | {' | '.join(p50)} | {ratio} | {answers} |"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="+", type=Path, help="fp32 .onnx files of ours")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of timing, each")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(arguments)
+    print("| network | as it is, ms | four pixels at once, ms | ratio | answers |")
+    print("|---|---|---|---|---|")
+    try:
+        for path in options.models:
+            print(measure(path, options.seconds, options.threads), flush=True)
+    except CatdogError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

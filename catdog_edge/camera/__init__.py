@@ -1,0 +1,1 @@
+"""Frame sources: recordings and live cameras."""

@@ -1,0 +1,350 @@
+"""`Camera`: frames from any source, one at a time, none of them older than it says.
+
+Live sources hand on their newest frame and come back by themselves; recordings hand on
+every frame in order. Knows nothing of models and events.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.camera.credentials import Mask
+from catdog_edge.camera.live_source import Arrived, Counts, LiveSource, State, misfit
+from catdog_edge.camera.recording import Recording, check_name, recognise
+from catdog_edge.errors import CameraError
+
+__all__ = ["Camera", "Counts", "Frame", "Region", "State"]
+
+Region = tuple[int, int, int, int]
+"""x, y, width, height in pixels of the source's frames."""
+
+SLOWEST = 1e-6
+"""Frames per second at least: a picture every eleven days."""
+
+YEARS = (1000, 9000)
+"""When a recording may begin; its last frame must have a date as well."""
+
+_LONGEST_WAIT = 3600.0
+"""Seconds; the system refuses to wait for as long as a caller may ask."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame and where it came from.
+
+    Attributes:
+        image: `uint8 [H,W,3]`, BGR, the consumer's own; the region alone where one was given.
+        index: Its number among all frames of the source, 0 for the first; gaps are drops.
+        monotonic: Seconds on a clock that never jumps. Live: `time.monotonic()` when the
+            frame came out of the decoder. Recordings: its place in the recording.
+        wall: Seconds since 1970. Recordings: the start (see `Camera`) plus the place.
+        dropped: Frames of the source that were passed over since the frame before this one.
+        source: The camera's name.
+        live: Whether the source is live.
+    """
+
+    image: npt.NDArray[np.uint8] = field(repr=False)
+    index: int
+    monotonic: float
+    wall: float
+    dropped: int = 0
+    source: str = ""
+    live: bool = False
+
+
+class Camera:
+    """A source of frames.
+
+        with Camera("rtsp://user:secret@camera/stream", name="door") as camera:
+            for frame in camera:
+                print(frame.index, frame.image.shape)
+
+    A live source (device, address, pipe of JPEGs) is read by a thread of its own that keeps
+    the newest frame only. A camera behind an address or a device is held by a process of its
+    own, is given up when it hangs, and is tried again for ever or `retries` times: after
+    0.5 s, then twice as long each time up to 30 s, and at once when a server that did not
+    answer does so again.
+
+    Args:
+        source: A device index, an `rtsp://`, `rtmp://` or `http://` address, a video file, a
+            folder or glob of pictures, or `-` for a stream of JPEGs on standard input.
+        name: What events and messages call it; the host or the file's name otherwise.
+        roi: Hand on this part of each frame: x, y, width, height, pixels.
+        realtime: Hand on a recording's frames when they are due rather than at once.
+        fps: Frames per second of pictures and of JPEGs from a file, which carry no times.
+        start: Wall time of a recording's first frame, in the years 1000 to 8999; the time of
+            opening otherwise.
+        timeout: Seconds without a frame after which a live connection is given up.
+        open_timeout: Seconds for a connection, and again for its first frame.
+        retries: Failures in a row after which a live source is given up; `None`: never.
+        keep_damaged: Hand on frames that the decoder complained about, too.
+        on_state: Called with the camera, its new state and the reason, from another thread
+            for live sources. What it raises ends the camera and is raised by `read`.
+
+    Raises:
+        CameraError: No such device or file, an impossible region, name or number. Messages
+            never hold credentials.
+    """
+
+    def __init__(
+        self,
+        source: str | int | os.PathLike[str],
+        name: str | None = None,
+        roi: Region | None = None,
+        *,
+        realtime: bool = False,
+        fps: float = 1.0,
+        start: datetime | None = None,
+        timeout: float = 5.0,
+        open_timeout: float = 10.0,
+        retries: int | None = None,
+        keep_damaged: bool = False,
+        on_state: Callable[[Camera, State, str], None] | None = None,
+    ) -> None:
+        found = recognise(source)
+        self.name = check_name(name) if name is not None else found.name
+        self.is_live = found.is_live
+        self._shown = found.shown
+        self._roi = _checked_region(roi, self.name)
+        for option, value in (("timeout", timeout), ("open_timeout", open_timeout), ("fps", fps)):
+            if not (math.isfinite(value) and value > 0):
+                raise CameraError(f"{option} must be a positive number, got {value}")
+        if fps < SLOWEST:
+            raise CameraError(f"fps must be at least {SLOWEST:g}, got {fps}")
+        if start is not None and not YEARS[0] <= start.year < YEARS[1]:
+            raise CameraError(
+                f"start must be in the years {YEARS[0]} to {YEARS[1] - 1}, got {start.isoformat()}"
+            )
+        if retries is not None and retries < 0:
+            raise CameraError(f"retries must be 0 or more, got {retries}")
+        self._on_state = on_state
+        self._mask = Mask(str(found.target) if found.kind == "url" else "")
+        self._bell = threading.Condition()
+        self._realtime = realtime
+        self._start = start.timestamp() if start is not None else None
+        self._began: float | None = None
+        self._ahead: tuple[npt.NDArray[np.uint8], float] | None = None
+        self._last_index = -1
+        self._state = State.CONNECTING
+        self._started = False
+        self._exhausted = False
+        self._cuts_here = found.kind not in ("device", "url")
+        self._live: LiveSource | None = None
+        self._recording: Recording | None = None
+        if found.kind in ("device", "url"):
+            from catdog_edge.camera.reader import Link, Reader
+
+            link = Link(found.target, self._roi, timeout, open_timeout, retries, keep_damaged)
+            self._live = Reader(link, self._bell, self._tell, self.name)
+        elif found.kind == "pipe":
+            import sys
+
+            from catdog_edge.camera.mjpeg import JpegPipe
+
+            self._live = JpegPipe(sys.stdin.fileno(), self._bell, self._tell, self.name)
+        else:
+            self._recording = Recording(found, fps=fps)
+
+    @property
+    def state(self) -> State:
+        """What the source is doing: `connecting`, `live`, `stalled`, `retrying`, `ended`."""
+        return self._state
+
+    @property
+    def ended(self) -> bool:
+        """Whether `read` has handed out the last frame."""
+        return self._exhausted
+
+    @property
+    def reason(self) -> str:
+        """Why it is in that state, for people; may be empty. Holds no credentials."""
+        return self._mask(self._live.reason) if self._live is not None else self.note
+
+    @property
+    def described(self) -> str:
+        """Name and source for people: `door (rtsp://***@camera/stream)`."""
+        return f"{self.name} ({self._shown})"
+
+    @property
+    def note(self) -> str:
+        """What was found wrong with a recording or a pipe (cut off, broken pictures), if any."""
+        part = self._live if self._live is not None else self._recording
+        assert part is not None
+        return part.note
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the frames so far."""
+        part = self._live if self._live is not None else self._recording
+        assert part is not None
+        return part.counts
+
+    def start(self) -> Camera:
+        """Begin to connect; the first `read` does it otherwise."""
+        if not self._started:
+            self._started = True
+            if self._live is not None:
+                self._live.start()
+            else:
+                self._tell(State.CONNECTING, "")
+        return self
+
+    def read(self, timeout: float | None = None) -> Frame | None:
+        """The next frame: the newest one of a live source, the following of a recording.
+
+        Args:
+            timeout: Seconds to wait; `None`: as long as it takes, 0: not at all.
+
+        Returns:
+            The frame, or `None` when none came in time or none will come: then `state` is
+            `ended`.
+
+        Raises:
+            CameraError: A recording cannot be read, the region does not fit the frames, or
+                a live source is given up. Raised once; the camera has ended then.
+        """
+        self.start()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._recording is not None:
+            return self._read_recording(self._recording, deadline)
+        assert self._live is not None
+        return self._read_live(self._live, deadline)
+
+    def due(self) -> float:
+        """Seconds until it is worth asking again; infinite: `listen` tells when."""
+        if self._live is not None:
+            return math.inf
+        if self._ahead is None or self._began is None:
+            return 0.0
+        return max(0.0, self._began + self._ahead[1] - time.monotonic())
+
+    def listen(self, listener: Callable[[], object]) -> None:
+        """Have a function called, from another thread, when a frame or a state is new."""
+        if self._live is not None:
+            self._live.listeners.append(listener)
+
+    def close(self) -> None:
+        """Let go of the source: its thread, process and files. May be called twice."""
+        if self._live is not None:
+            self._live.close()
+        if self._recording is not None:
+            self._recording.close()
+        if self._started and self._state is not State.ENDED:
+            self._tell(State.ENDED, "")
+        self._exhausted = True
+        self._state = State.ENDED
+
+    def __enter__(self) -> Camera:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames until the source ends."""
+        while (frame := self.read()) is not None:
+            yield frame
+
+    def __repr__(self) -> str:
+        return f"Camera({self._shown!r}, name={self.name!r}, state={self._state.value!r})"
+
+    def _read_live(self, live: LiveSource, deadline: float | None) -> Frame | None:
+        while True:
+            ended = live.state is State.ENDED
+            arrived = live.take()
+            if arrived is not None:
+                return self._frame(arrived)
+            if ended:
+                self._exhausted = True
+                if live.error is not None:
+                    error, live.error = live.error, None
+                    raise error
+                return None
+            with self._bell:
+                if live.waits():
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return None
+                    self._bell.wait(None if left is None else min(left, _LONGEST_WAIT))
+
+    def _read_recording(self, recording: Recording, deadline: float | None) -> Frame | None:
+        if self._exhausted or self._state is State.ENDED:
+            self._exhausted = True
+            return None
+        try:
+            found = self._ahead or recording.next()
+        except CameraError as error:
+            self._exhausted = True
+            self._tell(State.ENDED, str(error))
+            raise
+        if found is None:
+            self._exhausted = True
+            self._tell(State.ENDED, recording.note)
+            return None
+        if self._began is None:
+            self._began = time.monotonic() - found[1]
+            self._start = time.time() if self._start is None else self._start
+            self._tell(State.LIVE, "")
+        self._ahead = found
+        if self._realtime:
+            wait = self.due()
+            if wait and deadline is not None and time.monotonic() + wait > deadline:
+                time.sleep(max(0.0, deadline - time.monotonic()))
+                return None
+            time.sleep(wait)
+        self._ahead = None
+        image, place = found
+        assert self._start is not None
+        index = recording.counts.received - 1
+        return self._frame(Arrived(image, index, place, self._start + place))
+
+    def _frame(self, arrived: Arrived) -> Frame:
+        image = arrived.image
+        if self._roi is not None and self._cuts_here:
+            x, y, width, height = self._roi
+            image = np.ascontiguousarray(image[y : y + height, x : x + width])
+            if image.shape[:2] != (height, width):
+                error = misfit(self.name, self._roi, *arrived.image.shape[1::-1])
+                self._tell(State.ENDED, str(error))
+                raise error
+        dropped = arrived.index - self._last_index - 1
+        self._last_index = arrived.index
+        return Frame(
+            image, arrived.index, arrived.monotonic, arrived.wall, dropped, self.name, self.is_live
+        )
+
+    def _tell(self, state: State, reason: str) -> None:
+        with self._bell:
+            if self._state is State.ENDED:
+                return  # a callback has closed the camera
+            self._state = state
+        if self._on_state is not None:
+            self._on_state(self, state, self._mask(reason))
+
+
+def _checked_region(region: Region | None, name: str) -> Region | None:
+    if region is None:
+        return None
+    try:
+        if isinstance(region, str):
+            raise TypeError
+        x, y, width, height = (int(value) for value in region)
+    except (TypeError, ValueError, OverflowError):
+        raise CameraError(
+            f"{name}: a region is four numbers, (x, y, width, height), not {region!r}"
+        ) from None
+    if min(x, y) < 0 or min(width, height) < 1:
+        raise CameraError(
+            f"{name}: the region {x},{y},{width},{height} is impossible; "
+            "give --roi x,y,w,h in pixels, x and y from 0, w and h from 1"
+        )
+    return x, y, width, height

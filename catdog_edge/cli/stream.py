@@ -1,0 +1,400 @@
+"""The work of `catdog-edge stream`: cameras, events and outputs put together.
+
+Knows options and text for people; what a camera, an event or an output is, others know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from catdog_edge.errors import CameraError, CatdogError
+from catdog_edge.system.console import plain
+from catdog_edge.system.signals import interrupts
+
+if TYPE_CHECKING:
+    from catdog_edge.camera.camera import Camera, Frame, Region, State
+    from catdog_edge.events.events import Event, Events, View
+    from catdog_edge.events.sinks import JsonLines, Snapshots, Trouble
+    from catdog_edge.events.video import Recorder, Window
+
+ROTATED_KEPT = 5
+"""Old files of events that are kept beside the current one."""
+
+UNREAD = 0.5
+"""Seconds that a reader of standard output is waited for when all is to end."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """What the command line was told; see `catdog-edge stream --help`."""
+
+    source: tuple[str, ...] = ("0",)
+    roi: tuple[str, ...] = ()
+    model: str | None = None
+    provider: str = "auto"
+    threads: int | None = None
+    reject: float | None = None
+    smoothing: float = 0.3
+    enter: float = 0.6
+    leave: float = 0.4
+    minimum: float = 0.3
+    absence: float = 0.5
+    motion: bool = True
+    realtime: bool = False
+    fps: float = 1.0
+    start: str | None = None
+    timeout: float = 5.0
+    retries: int | None = None
+    keep_damaged: bool = False
+    seconds: float | None = None
+    as_json: bool = False
+    events: Path | None = None
+    rotate: int = 10_000_000
+    snapshots: Path | None = None
+    keep: int = 500_000_000
+    record: Path | None = None
+    show: bool = False
+
+
+def stream(options: StreamOptions, out: TextIO) -> None:
+    """Run until every source has ended, a signal comes, or the time is up.
+
+    Args:
+        options: What to do.
+        out: Gets the events: lines for people, or JSON.
+
+    Raises:
+        CatdogError: Something cannot be opened, or a source has failed for good.
+        OSError: `out` could not be written in the end.
+    """
+    # FFmpeg's complaints about a damaged video are told in our words, by `Camera.note`.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    stop = threading.Event()
+    with interrupts(stop) as begin, contextlib.ExitStack() as parts:
+        work = _Stream(options, out, stop, parts)
+        begin()
+        work.run()
+
+
+def _say(text: str) -> None:
+    if sys.stderr is None:  # closed; to `print` that would mean standard output
+        return
+    with contextlib.suppress(OSError):
+        # A server or the name of a file may hold characters that a terminal obeys.
+        print(f"catdog-edge: {plain(text)}", file=sys.stderr, flush=True)
+
+
+class _Lines:
+    """Events and states, to the terminal and to the file of events; from any thread."""
+
+    def __init__(self, options: StreamOptions, out: TextIO, stop: threading.Event) -> None:
+        from catdog_edge.events.sinks import JsonLines, Trouble
+
+        self._json = options.as_json
+        self._out = out
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._printing: float | None = None
+        self._closed = threading.Event()
+        self.unwritten: OSError | None = None
+        self.printed = Trouble("lines", _say)
+        self.file: JsonLines | None = None
+        if options.events is not None:
+            self.file = JsonLines(options.events, options.rotate, ROTATED_KEPT, _say)
+        self._watcher = threading.Thread(target=self._watch, name="catdog-edge lines", daemon=True)
+        self._watcher.start()
+
+    def event(self, event: Event) -> None:
+        """Tell of a visit."""
+        self._write(str(event), event.to_json())
+
+    def state(self, source: str, state: State, reason: str) -> None:
+        """Tell of a source; a program needs to know when nothing can be seen."""
+        from catdog_edge.events.events import state_to_json
+
+        _say(f"{source}: {state}" + (f": {reason}" if reason else ""))
+        self._write(None, state_to_json(source, state, reason, time.time()))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._closed.set()
+        self._watcher.join()
+        if self.file is not None:
+            self.file.close()
+
+    def _watch(self) -> None:
+        """End the process where all is to end but nobody reads what is being printed."""
+        while not self._closed.wait(UNREAD / 2):
+            since = self._printing
+            waited = 0.0 if since is None else time.monotonic() - since
+            if self._stop.is_set() and waited > UNREAD:
+                os._exit(128 + signal.SIGTERM)  # as a second signal would
+
+    def _write(self, text: str | None, line: str) -> None:
+        with self._lock:
+            if self.file is not None:
+                self.file.write(line)
+            shown = line if self._json else text
+            if shown is None:
+                return
+            self._printing = time.monotonic()
+            try:
+                self._out.flush()  # the line that could not be written at first is still there
+                click.echo(shown, file=self._out)
+                self.unwritten = None
+                self.printed.done()
+            except BrokenPipeError:  # whoever read it has seen enough
+                self._stop.set()
+                with contextlib.suppress(OSError):  # what was not read would be tried again
+                    nowhere = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(nowhere, self._out.fileno())
+                    os.close(nowhere)
+            except OSError as error:
+                self.unwritten = error
+                self.printed.failed(Path("standard output"), error)
+            finally:
+                self._printing = None
+
+
+class _Stream:
+    """One run of the command."""
+
+    def __init__(
+        self,
+        options: StreamOptions,
+        out: TextIO,
+        stop: threading.Event,
+        parts: contextlib.ExitStack,
+    ) -> None:
+        self._options = options
+        self._stop = stop
+        self._parts = parts
+        self._snapshots: Snapshots | None = None
+        self._window: Window | None = None
+        self._recorders: dict[str, Recorder] = {}
+        self._sources = _sources(options)
+        self._lines = _Lines(options, out, stop)
+        parts.callback(self._lines.close)
+        self._cameras = self._open_cameras()
+        self._events = self._open_model()
+        self._open_pictures()
+
+    def run(self) -> None:
+        """Read until the end; says at last what was done."""
+        options = self._options
+        if options.seconds is not None:
+            timer = threading.Timer(min(options.seconds, threading.TIMEOUT_MAX), self._stop.set)
+            timer.daemon = True
+            timer.start()
+            self._parts.callback(timer.cancel)
+        drawing = bool(self._recorders) or self._window is not None
+        each = self._draw if drawing else None
+        try:
+            for event in self._events.over(self._cameras, each=each, stop=self._stop):
+                if self._snapshots is not None:
+                    event = dataclasses.replace(event, snapshot=self._snapshots.write(event))
+                self._lines.event(event)
+        finally:
+            for camera in self._cameras:
+                camera.close()
+            self._sum_up()
+        if self._lines.unwritten is not None:
+            raise self._lines.unwritten
+
+    def _open_cameras(self) -> list[Camera]:
+        from catdog_edge.camera.camera import Camera
+
+        options = self._options
+        regions = _regions(options.roi, [name for name, _source in self._sources])
+        cameras = []
+        for name, source in self._sources:
+            camera = Camera(
+                source,
+                name,
+                regions.get(name),
+                realtime=options.realtime,
+                fps=options.fps,
+                start=_moment(options.start),
+                timeout=options.timeout,
+                retries=options.retries,
+                keep_damaged=options.keep_damaged,
+                on_state=self._state_changed,
+            )
+            self._parts.callback(camera.close)
+            cameras.append(camera)
+        return cameras
+
+    def _state_changed(self, camera: Camera, state: State, reason: str) -> None:
+        if camera.is_live:
+            self._lines.state(camera.name, state, reason)
+        elif reason and (len(self._cameras) > 1 or reason == camera.note):
+            _say(reason)  # the failure of the only source is the command's, and is told at its end
+
+    def _open_model(self) -> Events:
+        from catdog_edge.events.events import Events, Rules
+        from catdog_edge.runtime.classifier import SPIN, Classifier
+        from catdog_edge.runtime.selection import told_plainly
+
+        options = self._options
+        try:
+            rules = Rules(
+                options.smoothing, options.enter, options.leave, options.minimum, options.absence
+            )
+        except ValueError as error:
+            raise CatdogError(str(error)) from None
+        # Between the frames of a camera, spinning burns the processor for nothing; a recording
+        # that plays as fast as it can asks again at once. Measured in docs/runtime.md.
+        paced = options.realtime or any(camera.is_live for camera in self._cameras)
+        asked = options.model, options.provider, options.threads, options.reject
+        with told_plainly(_say):
+            model = Classifier(*asked, spin=False if paced else SPIN)
+        taken = ", ".join(camera.described for camera in self._cameras)
+        _say(f"{taken}; model {model.path} on {model.provider}, {model.threads} threads")
+        if model.reject is None:
+            _say(
+                "this model never answers 'neither', so that every frame shows a pet to it; "
+                "give --reject 0.95 or a model with a rejection"
+            )
+        return Events(model, rules, motion=options.motion, pictures=options.snapshots is not None)
+
+    def _open_pictures(self) -> None:
+        options = self._options
+        if options.snapshots is not None:
+            from catdog_edge.events.sinks import Snapshots
+
+            self._snapshots = Snapshots(options.snapshots, options.keep, _say)
+        if options.record is not None:
+            from catdog_edge.events.video import Recorder
+
+            for camera in self._cameras:
+                path = options.record
+                if len(self._cameras) > 1:
+                    path = path.with_name(f"{path.stem}-{camera.name}{path.suffix}")
+                recorder = self._recorders[camera.name] = Recorder(path, _say)
+                self._parts.callback(recorder.close)
+        if options.show:
+            from catdog_edge.events.video import Window
+
+            self._window = Window()
+            self._parts.callback(self._window.close)
+
+    def _draw(self, frame: Frame, view: View) -> None:
+        from catdog_edge.events.video import annotate
+
+        image = annotate(frame, view)
+        if frame.source in self._recorders:
+            self._recorders[frame.source].write(frame, image)
+        if self._window is not None and not self._window.show(frame, image):
+            self._stop.set()
+
+    def _sum_up(self) -> None:
+        for camera in self._cameras:
+            counts, tally = camera.counts, self._events.tally(camera.name)
+            lost = [
+                f"{number:,} {what}"
+                for number, what in (
+                    (counts.replaced, "replaced by newer ones"),
+                    (counts.stale, "too old"),
+                    (counts.damaged, "damaged"),
+                )
+                if number
+            ]
+            passed = f" ({', '.join(lost)} passed over)" if lost else ""
+            _say(
+                f"{camera.name}: {tally.frames:,} frames{passed}, model asked {tally.asked:,} "
+                f"times, {tally.events:,} events"
+            )
+        _say(f"processor time {_processor_seconds():.1f} s")
+        for trouble in self._troubles():
+            if trouble.lost:
+                _say(f"{trouble.lost:,} {trouble.what} could not be written")
+
+    def _troubles(self) -> list[Trouble]:
+        parts = [self._lines.file, self._snapshots, *self._recorders.values()]
+        return [self._lines.printed, *(part.trouble for part in parts if part is not None)]
+
+
+def _processor_seconds() -> float:
+    """Processor time of this process and of the cameras' processes that have ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def _sources(options: StreamOptions) -> list[tuple[str, str]]:
+    """Name and source of each camera.
+
+    Raises:
+        CameraError: One of them is no source, or is the file that events would be written to.
+    """
+    from catdog_edge.camera.credentials import is_url
+    from catdog_edge.camera.recording import recognise, split_name
+
+    named = [(name, _looked_up(source)) for name, source in map(split_name, options.source)]
+    found = []
+    for name, source in named:
+        recognised = recognise(source)
+        found.append((name or recognised.name, source))
+        if options.events is None:
+            continue
+        for file in recognised.files:
+            with contextlib.suppress(OSError):
+                if options.events.samefile(file):
+                    raise CameraError(
+                        f"--events {options.events}: that is a source; choose another file"
+                    )
+    for name in (split_name(text)[1] for text in options.source):
+        # Whoever may look at a child of this process sees its environment.
+        if name.startswith("$") and is_url(os.environ.get(name[1:], "")):
+            del os.environ[name[1:]]
+    return found
+
+
+def _looked_up(source: str) -> str:
+    """A source of the form `$NAME` is in the environment, out of sight of the process list."""
+    if not re.fullmatch(r"\$\w+", source):
+        return source
+    value = os.environ.get(source[1:])
+    if not value:
+        raise CameraError(f"--source {source}: there is no variable {source[1:]}; export it")
+    return value
+
+
+def _regions(texts: tuple[str, ...], names: list[str]) -> dict[str, Region]:
+    """Read `--roi [NAME=]x,y,w,h`; without a name it holds for every source."""
+    found: dict[str, Region] = {}
+    for text in texts:
+        name, mark, numbers = text.rpartition("=")
+        if mark and name not in names:
+            there = ", ".join(names)
+            raise CameraError(f"--roi {text}: no source is called {name}; there is {there}")
+        try:
+            x, y, width, height = (int(number) for number in numbers.split(","))
+        except ValueError:
+            raise CameraError(f"--roi {text}: give [NAME=]x,y,w,h in whole pixels") from None
+        for target in [name] if mark else names:
+            found[target] = (x, y, width, height)
+    return found
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CatdogError(f"--start {text}: write it like 2026-11-22T15:04:05Z") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

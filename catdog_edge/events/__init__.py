@@ -1,0 +1,1 @@
+"""From frames and predictions to events."""

@@ -1,0 +1,68 @@
+"""Drawing an answer onto a picture: its label, a bar as long as it is sure.
+
+Knows OpenCV's drawing functions, nothing of models, files or cameras.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from catdog_edge.images.preprocess import Frame, to_bgr
+from catdog_edge.spec import NEITHER, Prediction
+
+COLOURS = ((80, 175, 76), (43, 141, 245), (216, 129, 66), (176, 39, 156), (54, 67, 229))
+"""Of the bars, BGR, by number of the class; from the first again when there are more."""
+
+GREY = (150, 150, 150)
+"""Of the bar of `neither`, BGR."""
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw(frame: Any, prediction: Prediction) -> Frame:
+    """Draw label, confidence and bar onto a strip at the lower edge.
+
+    Args:
+        frame: See `catdog_edge.images.preprocess.to_bgr`; it is not changed.
+        prediction: What to say.
+
+    Returns:
+        `uint8 [H,W,3]` BGR, a copy.
+    """
+    picture = to_bgr(frame).copy()
+    height, width = picture.shape[:2]
+    strip = max(1, min(height, round(max(0.11 * min(height, width), 14))))
+    top = height - strip
+    # Darkened, not covered: what is behind it stays visible.
+    picture[top:] = (picture[top:] * np.float32(0.35)).astype(np.uint8)
+    colour = colour_of(prediction)
+    bar = max(1, round(0.16 * strip))
+    length = max(1, round(width * min(1.0, prediction.confidence)))
+    # Hershey fonts are 22 pixels high at scale 1, and know ASCII alone.
+    text = str(prediction).encode("ascii", "replace").decode()
+    scale = 0.60 * (strip - bar) / 22
+    thick = max(1, round(2 * scale))
+    (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, thick)
+    margin = max(2, round(0.3 * strip))
+    if text_width > width - 2 * margin:
+        scale *= max(0.2, (width - 2 * margin) / text_width)
+        thick = max(1, round(2 * scale))
+        (_, text_height), _ = cv2.getTextSize(text, _FONT, scale, thick)
+    baseline = top + (strip - bar + text_height) // 2
+    cv2.putText(
+        picture, text, (margin, baseline), _FONT, scale, (255, 255, 255), thick, cv2.LINE_AA
+    )
+    # After the text, which in a small picture reaches down into it.
+    picture[height - bar :] = (picture[height - bar :] * np.float32(0.5)).astype(np.uint8)
+    picture[height - bar :, :length] = colour
+    return picture
+
+
+def colour_of(prediction: Prediction) -> tuple[int, int, int]:
+    """The colour of an answer, BGR."""
+    if prediction.label == NEITHER:
+        return GREY
+    return COLOURS[prediction.labels.index(prediction.label) % len(COLOURS)]

@@ -1,0 +1,94 @@
+"""Frame to tensor: the one function that training, calibration, checks and the runtime call.
+
+The whole frame is squashed to the model's size, aspect ignored, by the steps named in the
+spec. The tensor stays `uint8`, BGR: colour order, scaling and normalisation are inside the
+exported graph, so they cannot drift between training and device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.system import packages
+
+if TYPE_CHECKING:
+    from catdog_edge.spec import ResizeStep
+
+packages.opencv()  # what is only partly there is told now, not at the first frame
+
+Frame = npt.NDArray[np.uint8]
+
+
+def to_bgr(frame: Any) -> Frame:
+    """Return a camera frame as `uint8 [H,W,3]` BGR, contiguous, without a copy where it is one.
+
+    Args:
+        frame: `uint8`, `[H,W,3]` BGR, `[H,W,4]` BGRA (alpha is dropped), `[H,W]` or
+            `[H,W,1]` grey; any size from 1x1, contiguous or not.
+
+    Raises:
+        ValueError: The dtype, the shape or the size is another one; the message says what
+            came and what is wanted.
+    """
+    wanted = "wanted uint8 [H,W,3] BGR, [H,W,4] BGRA or [H,W] grey"
+    if not isinstance(frame, np.ndarray):
+        hint = " (did the camera's read() fail?)" if frame is None else ""
+        raise ValueError(f"a frame is a NumPy array, got {type(frame).__name__}{hint}; {wanted}")
+    if frame.dtype != np.uint8:
+        raise ValueError(f"got a frame of dtype {frame.dtype}; {wanted}")
+    if frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] not in (1, 3, 4)):
+        raise ValueError(f"got a frame of shape {list(frame.shape)}; {wanted}")
+    if frame.size == 0:
+        raise ValueError(f"got an empty frame of shape {list(frame.shape)}; {wanted}")
+    if frame.ndim == 3 and frame.shape[2] == 3:
+        return frame if frame.flags.c_contiguous else np.ascontiguousarray(frame)
+    code = cv2.COLOR_BGRA2BGR if frame.ndim == 3 and frame.shape[2] == 4 else cv2.COLOR_GRAY2BGR
+    return cv2.cvtColor(np.ascontiguousarray(frame), code)  # type: ignore[return-value]
+
+
+def resize(frame: Frame, steps: Sequence[ResizeStep]) -> Frame:
+    """Squash a frame to the size of the last step, aspect ignored.
+
+    Each step goes to its height and width; a `shrink_only` step leaves an axis alone that
+    is already smaller. `area` averages where both axes shrink and is linear otherwise,
+    since OpenCV's area filter is defined for shrinking alone.
+
+    Args:
+        frame: `uint8 [H,W,3]`, contiguous.
+        steps: The steps of `ModelSpec.resize`.
+
+    Returns:
+        `uint8 [height,width,3]`; the very array that came in where nothing is to be done.
+    """
+    for step in steps:
+        height, width = frame.shape[:2]
+        to_height = min(height, step.height) if step.shrink_only else step.height
+        to_width = min(width, step.width) if step.shrink_only else step.width
+        if (to_height, to_width) == (height, width):
+            continue
+        shrinks = to_height <= height and to_width <= width
+        area = step.interpolation == "area" and shrinks
+        frame = cv2.resize(  # type: ignore[assignment]
+            frame, (to_width, to_height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
+        )
+    return frame
+
+
+def preprocess(frame: Any, steps: Sequence[ResizeStep]) -> Frame:
+    """Turn one camera frame into the model's picture: `uint8 [height,width,3]` BGR.
+
+    `preprocess(frame, spec.resize)[None]` is the batch of one that the exported graph takes.
+
+    Args:
+        frame: See `to_bgr`.
+        steps: The steps of `ModelSpec.resize`.
+
+    Raises:
+        ValueError: See `to_bgr`.
+    """
+    return resize(to_bgr(frame), steps)

@@ -1,0 +1,301 @@
+"""The one way to read a picture file: bytes in, the frame that a person would see out.
+
+Training, calibration, checks and the runtime all call it, so a photograph is the same pixels
+everywhere. Knows nothing of data sets, models or the size that a model wants.
+
+- 16-bit, greyscale, palette, CMYK and progressive pictures become 8-bit BGR; so do 10 and 12
+  bits, and the PNM whose white is any other number.
+- Transparent pixels lie on white: cut-outs are made to be looked at on a white page.
+- The rotation that EXIF (or AVIF's own property) asks for is applied.
+- Animated files give their first frame.
+- What is too large is refused by the size in its header, before a decoder sees it.
+- Truncated files are refused, also where the decoder would fill the rest with grey.
+- TIFF and JPEG 2000 of kinds that the decoder gives wrong colours of are refused by name.
+
+Colour profiles are not applied: a camera's frames have none, and the model is small enough
+not to care.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.errors import PictureError
+from catdog_edge.images.headers import Header, read_header
+from catdog_edge.system import packages
+
+packages.opencv()  # what is only partly there is told now, not at the first picture
+
+MAX_PIXELS = 120_000_000
+"""Largest picture that is decoded: 120 megapixels (12000 x 10000), 360 MB as BGR."""
+
+MAX_BYTES = 256 * 2**20
+"""Largest file that is read at all: 256 MiB."""
+
+_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .avif .jp2 .ppm .pgm .pbm"
+PICTURE_SUFFIXES = frozenset(_SUFFIXES.split())
+"""Endings that a picture usually has, lower case. Reading goes by content, not by ending."""
+
+Frame = npt.NDArray[np.uint8]
+
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_quiet_saved: Any = None
+
+
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name looks like a picture's; the file is not opened."""
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES
+
+
+def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Frame:
+    """Read a picture file.
+
+    Args:
+        path: The file; its ending plays no part.
+        max_pixels: Refuse a picture with more pixels than this.
+
+    Returns:
+        `uint8 [H,W,3]`, BGR, 0..255, as a person would see it.
+
+    Raises:
+        PictureError: It cannot be read; the message is the reason without the name.
+    """
+    return decode_picture(read_bytes(path), max_pixels=max_pixels)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file, of a regular one and of no more than `MAX_BYTES`.
+
+    Raises:
+        PictureError: It cannot be read; the message is the reason without the name.
+    """
+    file = Path(path)
+    try:
+        status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise PictureError("not a picture: it is a folder")
+        if not stat.S_ISREG(status.st_mode):
+            # Whoever opens a pipe waits for its other end, maybe for ever.
+            raise PictureError("not a picture file: it is a pipe, a socket or a device")
+        with file.open("rb") as stream:
+            # One byte more than allowed is enough to know, whatever the file system says.
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise PictureError("there is no such file") from error
+    except OSError as error:
+        raise PictureError(f"cannot be opened: {error.strerror or error}") from error
+    except ValueError as error:  # a zero byte in the name
+        raise PictureError("no file can have such a name") from error
+    check_size(len(data))
+    return data
+
+
+def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Frame:
+    """Decode the bytes of a picture file.
+
+    Args:
+        data: The whole file.
+        max_pixels: Refuse a picture with more pixels than this, before decoding.
+
+    Returns:
+        `uint8 [H,W,3]`, BGR, 0..255, contiguous, as a person would see it.
+
+    Raises:
+        PictureError: It cannot be read; the message is the reason.
+    """
+    check_size(len(data))
+    header = read_header(data)
+    if header.pixels > max_pixels:
+        raise PictureError(
+            f"too large: {header.width}x{header.height} are {header.pixels / 1e6:,.1f} "
+            f"megapixels, the limit is {max_pixels / 1e6:,.1f}"
+        )
+    if header.alpha:
+        pixels = _on_white(_imdecode(data, cv2.IMREAD_UNCHANGED, header), header)
+    elif header.white:
+        pixels = _up_to_white(_imdecode(data, cv2.IMREAD_UNCHANGED, header), header.white)
+    else:
+        flags = cv2.IMREAD_COLOR
+        if header.kind != "TIFF":
+            flags |= cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = _imdecode(data, flags, header)
+        if header.kind == "JPEG" and _ran_dry(data, pixels, flags, header):
+            raise PictureError("truncated: the JPEG ends before its last row")
+    return np.ascontiguousarray(_upright(pixels, header.orientation))
+
+
+def check_size(size: int) -> None:
+    """Refuse a file of too many bytes, before it is read or unpacked.
+
+    Raises:
+        PictureError: `size` is over `MAX_BYTES`.
+    """
+    if size > MAX_BYTES:
+        raise PictureError(f"too large: the limit is {MAX_BYTES // 2**20} MiB a file")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep OpenCV from writing to stderr about files that are reported by name anyway.
+
+    libjpeg knows no levels and writes for itself; it is kept silent too, where the C library
+    allows it. What Python writes to stderr meanwhile comes through. All of this is the process's
+    own, so this is for the outermost caller; it may be nested and entered from several threads.
+    """
+    global _quiet_depth, _quiet_saved
+    with _quiet_lock:
+        if _quiet_depth == 0:
+            _quiet_saved = _logging().getLogLevel(), _swap_c_stderr()
+            _logging().setLogLevel(0)
+        _quiet_depth += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0:
+                level, stderr = _quiet_saved
+                _logging().setLogLevel(level)
+                _swap_c_stderr(stderr)
+
+
+def _swap_c_stderr(stream: int | None = None) -> int | None:
+    """Let C code write its messages to another stream, or to nowhere.
+
+    File descriptor 2 stays as it is, and so does what Python writes to it.
+
+    Returns:
+        The stream before; `None`, and nothing is done, where the C library is not glibc: in
+        others the variable may not be written to.
+    """
+    found = _c_stderr()
+    if found is None:
+        return None
+    variable, nowhere = found
+    before, variable.value = variable.value, nowhere if stream is None else stream
+    return before
+
+
+@functools.cache
+def _c_stderr() -> tuple[ctypes.c_void_p, int] | None:
+    """The variable `stderr` of glibc, and a stream that leads nowhere."""
+    try:
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version  # noqa: B018
+        library.fopen.restype = ctypes.c_void_p
+        nowhere = library.fopen(os.fsencode(os.devnull), b"w")
+        variable = ctypes.c_void_p.in_dll(library, "stderr")
+    except (OSError, TypeError, AttributeError, ValueError):
+        return None
+    return (variable, nowhere) if nowhere and variable.value else None
+
+
+def _logging() -> Any:
+    # OpenCV 4 has the functions at the top, OpenCV 5 in a module of their own.
+    return cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
+
+
+def _imdecode(data: bytes, flags: int, header: Header) -> npt.NDArray[Any]:
+    if data[:2] in (b"P2", b"P3"):
+        data += b"\n"  # without it OpenCV misses the last number, where the file ends with it
+    try:
+        with quiet():
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, MemoryError) as error:
+        raise PictureError(f"damaged: the {header.kind} does not decode") from error
+    if pixels is None or pixels.size == 0:
+        if not _decodes(header.kind, animated=data[30:34] == b"ANIM"):
+            raise PictureError(f"this {header.kind} needs a newer OpenCV than {cv2.__version__}")
+        raise PictureError(f"damaged or truncated: the {header.kind} does not decode")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise PictureError(f"{pixels.dtype} pixels are no photograph; save it with 8 or 16 bits")
+    return pixels
+
+
+def _decodes(kind: str, animated: bool) -> bool:
+    """Whether this build of OpenCV knows the format at all.
+
+    GIF and animated WebP came with 4.11; AVIF is in some builds.
+    """
+    if kind == "WebP" and animated:
+        return tuple(int(part) for part in cv2.__version__.split(".")[:2]) >= (4, 11)
+    return kind not in ("GIF", "AVIF") or cv2.haveImageWriter(f"x.{kind.lower()}")
+
+
+def _up_to_white(pixels: npt.NDArray[Any], white: int) -> Frame:
+    """Bring levels 0..`white` to 0..255; `uint8` or `uint16`, 1 or 3 channels, to BGR."""
+    levels = np.arange(np.iinfo(pixels.dtype).max + 1)
+    table = np.minimum((levels * 255 + white // 2) // white, 255).astype(np.uint8)
+    scaled: Frame = table[pixels]
+    return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_GRAY2BGR) if scaled.ndim == 2 else scaled)
+
+
+def _on_white(pixels: npt.NDArray[Any], header: Header) -> Frame:
+    """Lay transparent pixels on white; `uint8` or `uint16`, 1, 3 or 4 channels, to BGR."""
+    transparent = None
+    if header.transparent_grey is not None and pixels.ndim == 2:
+        # OpenCV leaves out the transparent level of a greyscale PNG.
+        level, depth = header.transparent_grey
+        transparent = pixels == (level if depth >= 8 else level * 255 // (2**depth - 1))
+    if pixels.dtype == np.uint16:
+        # The high bits, as OpenCV itself does when it reads 16 bits as 8.
+        pixels = (pixels >> (header.depth - 8)).astype(np.uint8)
+    if pixels.ndim == 2:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+    if transparent is not None:
+        pixels[transparent] = 255
+    if pixels.shape[2] == 3:
+        return np.asarray(pixels, np.uint8)
+    colour, alpha = pixels[..., :3], pixels[..., 3:]
+    if (alpha == 255).all():
+        return np.asarray(colour, np.uint8)
+    if header.undeclared:
+        raise PictureError(
+            f"a {header.kind} that does not say whether its fourth channel is alpha is not read; "
+            "save it as PNG"
+        )
+    # (255 - alpha) of white shows through.
+    opaque = alpha.astype(np.uint16)
+    if header.premultiplied:
+        # Colours above their alpha are not allowed, but occur.
+        return np.asarray(np.minimum(colour + (255 - opaque), 255), np.uint8)
+    # uint16 holds 255 * 255 + 127.
+    return np.asarray((colour * opaque + (255 * (255 - opaque) + 127)) // 255, np.uint8)
+
+
+def _ran_dry(data: bytes, pixels: npt.NDArray[Any], flags: int, header: Header) -> bool:
+    """Whether a JPEG ran out of data before its last rows, although it has an end marker.
+
+    The decoder then fills what is missing with mid-grey (of four CMYK channels in mid-tone it
+    makes 65) and says nothing. A picture may be grey there by right, so the question is put to
+    the decoder: with a few bytes more before the end marker, a complete picture stays as it is
+    and one that ran dry changes.
+    """
+    if (pixels[-16:, -16:] != (65 if header.cmyk else 128)).any():
+        return False
+    more = data[: header.ends_at] + bytes(range(1, 65)) * 4 + data[header.ends_at :]
+    return not np.array_equal(_imdecode(more, flags, header), pixels)
+
+
+def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Apply an EXIF orientation (Exif 2.32, tag 0x0112: where row 0 and column 0 are seen)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels

@@ -1,0 +1,1 @@
+"""ONNX Runtime sessions: model files, providers, threads, the classifier."""

@@ -1,0 +1,1 @@
+"""The machine: files, console, packages, CPU, signals."""

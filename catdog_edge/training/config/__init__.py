@@ -1,0 +1,1 @@
+"""Options and recipes of a training run."""

@@ -1,0 +1,102 @@
+"""The options of `catdog-edge train`, the recipe that they settle on, and whether it can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from catdog_edge.errors import CatdogError
+from catdog_edge.spec import ModelSpec
+from catdog_edge.training.config.recipe_files import recipe
+from catdog_edge.training.config.recipes import Recipe
+from catdog_edge.training.engine.distributed import Ranks
+from catdog_edge.training.models.registry import architecture
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of `catdog-edge train`; `None` leaves the choice to the recipe."""
+
+    data: str | None
+    labels: tuple[str, ...] | None
+    split: tuple[int, int, int]
+    limit: int | None
+    arch: str
+    recipe: str | None
+    epochs: int | None
+    batch_size: int | None
+    lr: float | None
+    size: int | None
+    pretrained: bool | None
+    freeze: bool | None
+    teacher: Path | None
+    other: str | None
+    name: str | None
+    seed: int
+    patience: int
+    device: str
+    precision: str
+
+
+def settled_recipe(options: TrainOptions) -> Recipe:
+    """The recipe with what the options change of it.
+
+    Raises:
+        CatdogError: See `recipe`.
+    """
+    # The default recipe's rate would wash out what pretrained weights know.
+    usual = "finetune" if options.pretrained else architecture(options.arch).recipe
+    chosen = recipe(options.recipe or usual)
+    changes: dict[str, Any] = {
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "pretrained": options.pretrained,
+        "freeze": options.freeze,
+        # A smaller batch than the recipe's bears a lower rate, in proportion.
+        "lr": options.lr
+        or chosen.lr * min(1.0, (options.batch_size or chosen.batch_size) / chosen.batch_size),
+    }
+    chosen = replace(
+        chosen, **{name: value for name, value in changes.items() if value is not None}
+    )
+    # Epochs that were asked for are not stretched for a small set.
+    return replace(chosen, least_steps=0) if options.epochs else chosen
+
+
+def check_batch(batch_size: int, me: Ranks) -> None:
+    """Refuse a batch that leaves a process less than batch norm can train on.
+
+    Raises:
+        CatdogError: It does.
+    """
+    if batch_size < 2 * me.processes:
+        raise CatdogError(
+            f"a batch of {batch_size} is less than two pictures for each of {me.processes} "
+            f"processes; give --batch-size {2 * me.processes} or more, or start fewer"
+        )
+
+
+def check_scales(network: torch.nn.Module, spec: ModelSpec, chosen: Recipe) -> None:
+    """Show the network the smallest picture that the recipe has for it.
+
+    Raises:
+        CatdogError: Its maps vanish on the way.
+    """
+    scales = [scale for stage in chosen.stages for scale in stage.scales]
+    smallest = min(scales, default=1.0)
+    height, width = (max(1, round(side * smallest)) for side in spec.size)
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, height, width))
+    except RuntimeError as error:
+        what = f"scale {smallest:g} of recipe {chosen.name}" if scales else "--size"
+        raise CatdogError(
+            f"{spec.architecture} cannot take pictures of {height} x {width}: nothing is left of "
+            f"them in its last layers; give a larger {what}"
+        ) from error
+    finally:
+        network.train()

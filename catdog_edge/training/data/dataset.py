@@ -1,0 +1,150 @@
+"""What a data set is: pictures with labels and splits, and how it is told to people and files.
+
+Made by `data.open_dataset`; decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from catdog_edge.errors import DataError, PictureError
+from catdog_edge.images.read import Frame
+from catdog_edge.system.files import write_bytes
+from catdog_edge.training.data.listing import SPLITS, Skipped, Split
+from catdog_edge.training.data.pixel_cache import Cache
+from catdog_edge.training.data.sources import SAMPLE, Source
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture.
+
+    Attributes:
+        file: Its name inside the source, posix.
+        label: Index into the data set's labels.
+        split: `train`, `val` or `test`.
+        digest: Of its decoded pixels, 32 hexadecimal digits.
+    """
+
+    file: str
+    label: int
+    split: Split
+    digest: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures with labels and splits; made by `open_dataset`.
+
+    Attributes:
+        source: Absolute path of the folder or zip, or `sample`.
+        labels: Class names in index order.
+        items: The pictures, in the order of their names.
+        skipped: Files that are left out, each with its reason.
+        layout: How the labels were told, in words.
+        notes: What a person should know, one line each.
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    items: tuple[Item, ...]
+    skipped: tuple[Skipped, ...] = ()
+    layout: str = ""
+    notes: tuple[str, ...] = ()
+    _source: Source | None = field(default=None, repr=False, compare=False)
+    _cache: Cache | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether these are drawings, not photographs."""
+        return self.source == SAMPLE
+
+    def items_of(self, split: Split) -> list[Item]:
+        """The pictures of one split, in the order of their names."""
+        return [item for item in self.items if item.split == split]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many pictures there are: `{split: {label: n}}`, every split and label named."""
+        found = Counter((item.split, item.label) for item in self.items)
+        return {
+            split: {label: found[split, index] for index, label in enumerate(self.labels)}
+            for split in SPLITS
+        }
+
+    @property
+    def copies(self) -> int:
+        """How many pictures are the same, pixel for pixel, as another one."""
+        return len(self.items) - len({item.digest for item in self.items})
+
+    def decode(self, item: Item) -> Frame:
+        """The picture at its own size: `uint8 [H,W,3]` BGR.
+
+        Raises:
+            DataError: It was readable when the set was opened and no longer is.
+        """
+        assert self._source is not None
+        try:
+            return self._source.frame(item.file)
+        except PictureError as error:
+            raise changed(self.source, item.file, str(error)) from error
+
+    def describe(self) -> list[str]:
+        """What was found, in lines for people; the first names the source."""
+        by_label = Counter(item.label for item in self.items)
+        each = ", ".join(f"{by_label[i]:,} {label}" for i, label in enumerate(self.labels))
+        if self.is_sample:
+            first = (
+                f"data: {len(self.items):,} drawings made by this program ({each}); they are not "
+                "photographs: good for trying the commands, not for judging a model"
+            )
+        else:
+            first = f"data: {self.source}: {len(self.items):,} pictures ({each}), {self.layout}"
+        sizes = Counter(item.split for item in self.items)
+        lines = [first, "split: " + ", ".join(f"{sizes[split]:,} {split}" for split in SPLITS)]
+        if self.skipped:
+            reasons = Counter(entry.reason for entry in self.skipped).most_common(3)
+            listed = "; ".join(f"{count:,} {reason}" for reason, count in reasons)
+            lines.append(f"skipped: {len(self.skipped):,} files ({listed})")
+        if self.copies:
+            lines.append(f"copies: {self.copies:,} pictures occur more than once, on one side each")
+        return lines + [f"note: {note}" for note in self.notes]
+
+    def write_split_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write `file,label,split`; `open_dataset(split_csv=...)` takes it back."""
+        rows = ((item.file, self.labels[item.label], item.split) for item in self.items)
+        write_csv(path, ("file", "label", "split"), rows)
+
+    def write_skipped_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write `file,reason`."""
+        rows = ((entry.file, entry.reason) for entry in self.skipped)
+        write_csv(path, ("file", "reason"), rows)
+
+
+def changed(source: str, file: str, reason: str) -> DataError:
+    """The one line for a picture that is no longer what it was when the set was opened."""
+    return DataError(f"{source}: {file} has changed while it was in use ({reason}); run it again")
+
+
+def write_csv(
+    path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Write a table that any name of a file survives, also one with a line break in it.
+
+    Raises:
+        CatdogError: The file cannot be written.
+    """
+    text = io.StringIO()
+    plain = csv.writer(text, lineterminator="\n")
+    # Python before 3.13 puts no quotes around a lone carriage return, and cannot read it then.
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(header)
+    for row in rows:
+        (quoting if any("\r" in str(cell) for cell in row) else plain).writerow(row)
+    # Names that are no valid UTF-8 go out as the bytes they came in as.
+    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -1,0 +1,275 @@
+"""EfficientNet-Lite: inverted bottlenecks with ReLU6 and without squeeze-and-excite.
+
+Knows the architecture as it was published and how the tensors of its published weights are
+called there; where those weights come from is for `pretrained`. Written from the description
+in the TensorFlow TPU repository (`models/official/efficientnet/lite`: block table, how larger
+ones grow, batch norm epsilon 1e-3, dropout, inputs (value - 127) / 128) and Tan, Le:
+EfficientNet, ICML 2019.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from catdog_edge.training.models.depthwise_grad import depthwise, is_depthwise
+
+STAGES = (
+    # kernel, stride, expansion, channels, blocks
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+"""The stride is that of a stage's first block; the others keep size and channels."""
+
+STEM = 32
+TOP = 1280
+"""Channels that no size of the family changes."""
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution that pads as TensorFlow's `SAME`: ceil(size / stride) numbers come out.
+
+    With stride 2 an even size gets its odd pixel of padding below and to the right, which
+    PyTorch's own padding cannot do. The weights were trained so: padded alike on both sides
+    every map would be shifted.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        # Spread per filter, so that what comes out is as loud as what went in; of a depthwise
+        # filter one plane counts, which is what fan_in says.
+        nn.init.kaiming_normal_(
+            self.weight, mode="fan_in" if groups > 1 else "fan_out", nonlinearity="relu"
+        )
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
+        return self.convolved(maps, self.weight, self.bias)
+
+    def convolved(
+        self, maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The same with a weight and a bias that stand for its own."""
+        height, width = (
+            max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            for side, stride, kernel in zip(maps.shape[2:], self.stride, self.kernel_size)
+        )
+        padding = (height // 2, width // 2)
+        if height % 2 or width % 2:
+            around = (width // 2, width - width // 2, height // 2, height - height // 2)
+            maps, padding = nn.functional.pad(maps, around), (0, 0)
+        # The slow paths that it goes round are those of a processor.
+        ours = self.training and maps.device.type == "cpu" and padding[0] == padding[1]
+        if ours and is_depthwise(weight, maps, self.groups):
+            if torch.is_autocast_enabled("cpu"):
+                kind = torch.get_autocast_dtype("cpu")
+                maps, weight = maps.to(kind), weight.to(kind)
+                bias = None if bias is None else bias.to(kind)
+            return depthwise(maps, weight, bias, self.stride[0], padding[0])
+        return nn.functional.conv2d(maps, weight, bias, self.stride, padding, groups=self.groups)
+
+
+class Layer(nn.Sequential):
+    """A `SameConv2d`, its batch norm and, perhaps, an activation.
+
+    Where the batch norm is frozen while the rest trains, it is an affine map of the weights:
+    computed there, once a step, it costs no pass over the maps. Answers and gradients are the
+    same but for rounding.
+    """
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
+        convolution, norm = self[0], self[1]
+        assert isinstance(convolution, SameConv2d)
+        if not self.training or norm.training:
+            for part in self:
+                maps = part(maps)
+            return maps
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        maps = convolution.convolved(
+            maps,
+            convolution.weight * gain[:, None, None, None],
+            norm.bias - norm.running_mean * gain,
+        )
+        # Nothing else needs what came before the activation.
+        return nn.functional.relu6(maps, inplace=True) if len(self) > 2 else maps
+
+
+def _layer(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True
+) -> Layer:
+    """Convolution, batch norm and, but where the result is projected, ReLU6.
+
+    The running figures follow with PyTorch's momentum of 0.1, not the published 0.01: that is
+    for runs of many thousand steps.
+    """
+    layers = [
+        SameConv2d(inputs, outputs, kernel, stride, groups),
+        nn.BatchNorm2d(outputs, eps=1e-3),
+    ]
+    return Layer(*layers, nn.ReLU6()) if relu else Layer(*layers)
+
+
+class InvertedBottleneck(nn.Module):
+    """Widen, filter each channel by itself, project; beside the identity where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        self.expand = _layer(inputs, inner, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = _layer(inner, inner, kernel, stride, groups=inner)
+        self.project = _layer(inner, outputs, 1, relu=False)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
+        found: torch.Tensor = self.project(self.depthwise(self.expand(maps)))
+        return maps + found if self.residual else found
+
+
+def _widened(channels: int, width: float) -> int:
+    """The multiple of 8 nearest to `channels * width`, but never a tenth below it."""
+    wanted = channels * width
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * wanted else rounded + 8
+
+
+class EfficientNetLite(nn.Module):
+    """One of the family, grown from the table of `STAGES`.
+
+    Any input size from 64 up works; average pooling takes what is left. The stochastic depth
+    of the published training is not here: it is a matter of hundreds of epochs, and the answers
+    are the same without it.
+
+    Args:
+        classes: Outputs.
+        width: Factor of the channels.
+        depth: Factor of the blocks.
+        dropout: Before the linear layer.
+        without: Numbers of blocks to leave out, of those that are beside the identity.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        width: float,
+        depth: float,
+        dropout: float,
+        without: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.stem = _layer(3, STEM, 3, stride=2)
+        channels = STEM
+        blocks = []
+        for position, (kernel, stride, expansion, base, repeats) in enumerate(STAGES):
+            inner = 0 < position < len(STAGES) - 1
+            wide = _widened(base, width)
+            for number in range(math.ceil(repeats * depth) if inner else repeats):
+                first = number == 0
+                blocks.append(
+                    InvertedBottleneck(channels, wide, kernel, stride if first else 1, expansion)
+                )
+                channels = wide
+        if not all(blocks[number].residual for number in without):
+            raise ValueError("wanted blocks beside the identity to leave out, got one that is not")
+        self.blocks = nn.Sequential(
+            *(block for number, block in enumerate(blocks) if number not in without)
+        )
+        self.top = _layer(channels, TOP, 1)
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(TOP, classes)
+        )
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """`float32 [N,3,H,W]`, RGB, (value - 127) / 128 -> logits `float32 [N,K]`."""
+        logits: torch.Tensor = self.classifier(self.top(self.blocks(self.stem(pictures))))
+        return logits
+
+
+class EfficientNetLite0(EfficientNetLite):
+    """EfficientNet-Lite0: 3.37 M parameters before the head, 0.38 G multiply-adds at 224x224."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, width=1.0, depth=1.0, dropout=0.2)
+
+
+class EfficientNetLite0Short(EfficientNetLite):
+    """EfficientNet-Lite0 without two of its blocks, for the time per frame.
+
+    On a small device a late block costs what its threads and operators cost, more than its
+    arithmetic does: the time goes into more pixels instead. Blocks near the end are the ones to
+    leave out, since what comes before them keeps what it learnt from ImageNet
+    (`docs/experiments.md`). 2.42 M parameters before the head.
+    """
+
+    WITHOUT = (13, 14)
+    """The last two of the four blocks of 192 channels."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, width=1.0, depth=1.0, dropout=0.2, without=self.WITHOUT)
+
+
+class EfficientNetLite2(EfficientNetLite):
+    """EfficientNet-Lite2: 4.81 M parameters before the head, 0.86 G multiply-adds at 260x260."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, width=1.1, depth=1.2, dropout=0.3)
+
+
+_NAMES = (
+    (r"_conv_stem\.", "stem.0."),
+    (r"_bn0\.", "stem.1."),
+    (r"_blocks\.(\d+)\._expand_conv\.", r"blocks.\1.expand.0."),
+    (r"_blocks\.(\d+)\._bn0\.", r"blocks.\1.expand.1."),
+    (r"_blocks\.(\d+)\._depthwise_conv\.", r"blocks.\1.depthwise.0."),
+    (r"_blocks\.(\d+)\._bn1\.", r"blocks.\1.depthwise.1."),
+    (r"_blocks\.(\d+)\._project_conv\.", r"blocks.\1.project.0."),
+    (r"_blocks\.(\d+)\._bn2\.", r"blocks.\1.project.1."),
+    (r"_conv_head\.", "top.0."),
+    (r"_bn1\.", "top.1."),
+    (r"_fc\.", "classifier.3."),
+)
+"""Names in the published weights, as a prefix, and here."""
+
+
+def renamed(
+    published: Mapping[str, torch.Tensor], without: tuple[int, ...] = ()
+) -> dict[str, torch.Tensor]:
+    """The published weights under the names of `EfficientNetLite`; unknown names stay.
+
+    Args:
+        published: Tensors by their published names.
+        without: Blocks that the network leaves out, and their tensors with them.
+    """
+    ours = {_rename(name): tensor for name, tensor in published.items()}
+    kept = {}
+    for name, tensor in ours.items():
+        if match := re.match(r"blocks\.(\d+)\.", name):
+            number = int(match[1])
+            if number in without:
+                continue
+            number -= sum(left < number for left in without)
+            name = f"blocks.{number}.{name[match.end() :]}"
+        kept[name] = tensor
+    return kept
+
+
+def _rename(name: str) -> str:
+    for pattern, ours in _NAMES:
+        if match := re.match(pattern, name):
+            return match.expand(ours) + name[match.end() :]
+    return name

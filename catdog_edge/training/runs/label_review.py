@@ -1,0 +1,190 @@
+"""What a person should look at again: suspicious labels and near-duplicates, as `review.csv`.
+
+Looks at training and validation pictures alone; the test split is for `eval` and `bench`.
+Knows nothing of the network: it takes the probabilities that somebody else computed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.spec import ResizeStep
+from catdog_edge.training.data.load import pixels
+from catdog_edge.training.data.dataset import Dataset, Item, write_csv
+from catdog_edge.training.data.listing import Split
+
+SIMILAR = 0.985
+"""Correlation of two 16x16 grey thumbnails above which pictures are near-duplicates.
+
+Chosen by looking at pairs: the same photograph saved, toned or lightly cropped once more stays
+well above it, different photographs, also of one animal, well below."""
+
+MAX_COMPARED = 50_000
+"""Every picture is compared with every other one, so beyond this number it takes minutes."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A picture to look at.
+
+    Attributes:
+        file: Its name in the data.
+        split: `train` or `val`.
+        label: Its label in the data.
+        why: `label`: the network is sure of another one. `duplicate`: nearly the same as
+            an earlier picture. `contradiction`: nearly the same, with another label.
+        answer: What the network says, or the label of the other picture.
+        confidence: Of that, 0..1: a probability, or a correlation.
+        other: The other picture, for duplicates.
+    """
+
+    file: str
+    split: Split
+    label: str
+    why: str
+    answer: str
+    confidence: float
+    other: str = ""
+
+
+def review(
+    dataset: Dataset,
+    probabilities: Mapping[Split, npt.NDArray[np.float32]],
+    steps: Sequence[ResizeStep],
+) -> list[Suspect]:
+    """List what should be looked at: disagreements, the most confident first, then duplicates.
+
+    Args:
+        dataset: The data set that was trained on.
+        probabilities: For `train` and `val`, `float32 [n,K]`, calibrated, in the order of
+            `dataset.items_of(split)`.
+        steps: The resize rule of the model, whose cache of pixels is there already.
+
+    Raises:
+        ValueError: A split has another number of pictures than of probabilities, or is `test`.
+    """
+    if "test" in probabilities:
+        raise ValueError("the test split is not for review")
+    suspects = []
+    items: list[Item] = []
+    thumbnails = []
+    for split, answers in probabilities.items():
+        frames, labels, found = pixels(dataset, split, steps)
+        if answers.shape != (len(found), len(dataset.labels)):
+            raise ValueError(f"{split}: {answers.shape} probabilities for {len(found)} pictures")
+        best = answers.argmax(axis=1)
+        for index in np.flatnonzero(best != labels):
+            item, answer = found[index], int(best[index])
+            suspects.append(
+                Suspect(
+                    item.file,
+                    split,
+                    dataset.labels[item.label],
+                    "label",
+                    dataset.labels[answer],
+                    round(float(answers[index, answer]), 4),
+                )
+            )
+        items += found
+        thumbnails.append(_thumbnails(frames))
+    suspects.sort(key=lambda suspect: (-suspect.confidence, suspect.file))
+    classes = np.array([item.label for item in items], np.int64)
+    pairs = near_duplicates(np.concatenate(thumbnails), labels=classes) if thumbnails else []
+    for earlier, later, similarity in pairs:
+        one, two = items[later], items[earlier]
+        suspects.append(
+            Suspect(
+                one.file,
+                one.split,
+                dataset.labels[one.label],
+                "duplicate" if one.label == two.label else "contradiction",
+                dataset.labels[two.label],
+                round(similarity, 4),
+                two.file,
+            )
+        )
+    return suspects
+
+
+def near_duplicates(
+    thumbnails: npt.NDArray[np.uint8],
+    similar: float = SIMILAR,
+    labels: npt.NDArray[np.int64] | None = None,
+) -> list[tuple[int, int, float]]:
+    """Pictures that are nearly the same as an earlier one, mirrored or not.
+
+    Each picture is told once, however many are like it: a burst of a thousand frames makes a
+    thousand rows and not half a million.
+
+    Args:
+        thumbnails: `uint8 [n,16,16]`, grey; of more than `MAX_COMPARED` the first ones count.
+        similar: Correlation from which on two are nearly the same.
+        labels: `int64 [n]`. With them, the earlier one is the first with another label, where
+            there is one: that is what has to be mended.
+
+    Returns:
+        The earlier one's index, the picture's, and the correlation; the most similar first.
+    """
+    thumbnails = thumbnails[:MAX_COMPARED]
+    plain = _standardised(thumbnails)
+    mirrored = _standardised(thumbnails[:, :, ::-1])
+    count = len(plain)
+    first = np.full(count, -1, np.int64)
+    value = np.zeros(count, np.float32)
+    settled = np.zeros(count, bool)  # nothing that comes later can be told instead
+    block = 1024
+    for start in range(0, count, block):
+        rows = np.arange(start, min(start + block, count))
+        for earlier in range(0, start + 1, block):
+            columns = np.arange(earlier, min(earlier + block, count))
+            correlation = plain[rows] @ plain[columns].T
+            np.maximum(correlation, plain[rows] @ mirrored[columns].T, out=correlation)
+            alike = correlation >= similar
+            if not alike.any():
+                continue
+            alike &= columns < rows[:, None]
+            better = [alike & (first[rows] < 0)[:, None]]
+            if labels is not None:
+                other = alike & (labels[columns] != labels[rows][:, None])
+                better.append(other & ~settled[rows][:, None])
+            for number, candidates in enumerate(better):
+                found = np.flatnonzero(candidates.any(axis=1))
+                column = candidates[found].argmax(axis=1)
+                first[rows[found]] = columns[column]
+                value[rows[found]] = correlation[found, column]
+                settled[rows[found]] |= number == 1
+    pairs = [
+        (int(first[index]), int(index), min(1.0, float(value[index])))
+        for index in np.flatnonzero(first >= 0)
+    ]
+    return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
+
+
+def write_review_csv(path: str | os.PathLike[str], suspects: Sequence[Suspect]) -> None:
+    """Write `file,split,label,why,answer,confidence,other`, in the order given."""
+    header = ("file", "split", "label", "why", "answer", "confidence", "other")
+    rows = ((s.file, s.split, s.label, s.why, s.answer, s.confidence, s.other) for s in suspects)
+    write_csv(path, header, rows)
+
+
+def _thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    small = np.zeros((len(frames), 16, 16), np.uint8)
+    for index, frame in enumerate(frames):
+        grey = cv2.cvtColor(np.asarray(frame), cv2.COLOR_BGR2GRAY)
+        small[index] = cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA)
+    return small
+
+
+def _standardised(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Rows of mean 0 and length 1, so that a product of two is their correlation."""
+    flat = thumbnails.reshape(len(thumbnails), 256).astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    # A picture of one grey level is like no other: its correlation is not defined.
+    return np.where(length < 16, 0, flat / np.maximum(length, 1)).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Parity, accuracy and speed of an exported file."""

@@ -1,0 +1,45 @@
+"""ONNX Runtime's own file format, for devices with a reduced build of it.
+
+Knows how ONNX Runtime writes it; metadata travels along.
+"""
+
+from __future__ import annotations
+
+import os
+
+from catdog_edge.runtime.model_file import find_model, opening
+from catdog_edge.system import packages
+from catdog_edge.system.files import written_whole
+
+PROCESSOR_SPECIFIC = ("NchwcTransformer",)
+"""Left out: it lays weights out for the processor at hand, and the file would not load on
+another kind. On x86-64 this costs speed; use the `.onnx` file there (`docs/export.md`)."""
+
+
+def write_ort(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Write an `.onnx` file in ORT format, optimised for any processor.
+
+    Args:
+        source: An `.onnx` file.
+        path: The `.ort` file to write, whole or not at all.
+
+    Raises:
+        ModelError: `source` does not load.
+        CatdogError: The file cannot be written.
+    """
+    onnxruntime = packages.runtime()
+    file = find_model(source)
+    with written_whole(path) as temporary:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = str(temporary)
+        options.add_session_config_entry("session.save_model_format", "ORT")
+        opening(
+            file,
+            lambda: onnxruntime.InferenceSession(
+                file.content,
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=list(PROCESSOR_SPECIFIC),
+            ),
+        )

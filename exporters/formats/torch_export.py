@@ -1,0 +1,177 @@
+"""From a PyTorch network to one ONNX file that needs nothing but the resized frame.
+
+Knows torch's exporter and what it needs; what the graph's ends look like is in `front`, how
+it is cleaned and stamped in `graph`. Whether the file tells the truth is for `verify`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from catdog_edge.errors import ModelError
+from catdog_edge.spec import Layout, ModelSpec
+from exporters.graph import inputs, io, simplify
+from exporters.text import first_line
+
+DEFAULT_OPSET = 17
+"""With IR version 8 it loads from onnxruntime 1.15 on; the table is in `docs/export.md`."""
+
+ALL_FORMS = range(14, 28)
+"""The opsets with which every form loads in the newest onnxruntime that was tried, 1.32."""
+
+TORCH_OPSET = 18
+"""The oldest opset that torch's exporter writes itself. Older ones are made from it here:
+torch's own way down leaves the file at 18 with no more than a log line when it fails."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did.
+
+    Attributes:
+        path: The file.
+        layout: Of its input.
+        opset: Read back from the file.
+        ir_version: Read back from the file.
+        bytes: Size of the file.
+        nodes_before: Nodes as torch's exporter wrote them, without ends.
+        nodes_after: Nodes in the file.
+        operators: Nodes by kind, in the file.
+        folded: What went into the first convolution.
+    """
+
+    path: Path
+    layout: Layout
+    opset: int
+    ir_version: int
+    bytes: int
+    nodes_before: int
+    nodes_after: int
+    operators: dict[str, int]
+    folded: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self.__dict__, "path": str(self.path)}
+
+
+def export_onnx(
+    network: nn.Module,
+    spec: ModelSpec,
+    path: str | os.PathLike[str],
+    *,
+    layout: Layout = "nhwc-uint8",
+    batch: int | None = None,
+    opset: int = DEFAULT_OPSET,
+    logits: bool = False,
+) -> ExportReport:
+    """Write a network as one ONNX file with its spec inside, whole or not at all.
+
+    The input is `frames`, the output `probabilities` `float32 [N,K]`, tempered.
+
+    Args:
+        network: Takes normalised `float32 [N,3,H,W]`, RGB, gives logits `float32 [N,K]`.
+        spec: Describes it; its `layout` and `precision` are set to what the file has.
+        path: The file to write.
+        layout: `nhwc-uint8`: the resized frame as OpenCV holds it, `uint8 [N,H,W,3]`, BGR.
+            `nchw-float`: `float32 [N,3,H,W]`, RGB, 0..1.
+        batch: A fixed batch; `None` leaves it dynamic.
+        opset: Version of ONNX's operators.
+        logits: Give the logits, before the temperature, as a second output `logits`.
+
+    Returns:
+        What was done, with opset and IR version as read back from the file.
+
+    Raises:
+        ModelError: The network cannot be exported, or not with that opset.
+        CatdogError: The file cannot be written.
+    """
+    model = _trace(network, spec, opset, batch)
+    nodes_before = len(model.graph.node)
+    model = simplify.simplify(model)
+    io.name_layers(model)
+    model = simplify.set_opset(model, opset)
+    fold = inputs.add_input(model, spec, layout, batch)
+    inputs.add_outputs(model, spec, logits, batch)
+    io.prune(model)
+    io.strip(model)
+    model.graph.name = spec.architecture
+    io.stamp(model, spec.replace(layout=layout, precision="fp32"))
+    io.write_model(model, path)
+    written = io.read_model(path)
+    return ExportReport(
+        path=Path(path),
+        layout=layout,
+        opset=io.opset_of(written),
+        ir_version=int(written.ir_version),
+        bytes=Path(path).stat().st_size,
+        nodes_before=nodes_before,
+        nodes_after=len(written.graph.node),
+        operators=io.operators(written),
+        folded=str(fold),
+    )
+
+
+def _trace(network: nn.Module, spec: ModelSpec, opset: int, batch: int | None) -> onnx.ModelProto:
+    """The network alone as ONNX, from torch's exporter, in `opset` or the nearest it writes."""
+    # A copy, in plain float32 and memory order: the caller's network stays as it is.
+    network = copy.deepcopy(network).cpu().float().eval()
+    # Two pictures: torch takes a dimension of size one for a constant.
+    example = torch.zeros(batch or 2, 3, *spec.size)
+    shapes = None if batch else ({0: torch.export.Dim("N")},)
+    asked = max(opset, TORCH_OPSET)
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=asked,
+                dynamic_shapes=shapes,
+                input_names=["pictures"],
+                output_names=["logits"],
+                external_data=False,
+                optimize=False,
+                verbose=False,
+            )
+            assert program is not None
+            model = program.model_proto
+    except Exception as error:  # torch wraps whatever a network or a converter raises
+        raise ModelError(
+            f"torch cannot export {spec.architecture} with opset {asked} "
+            f"({first_line(error.__cause__ or error)})"
+        ) from error
+    if io.opset_of(model) != asked:
+        raise ModelError(
+            f"this model cannot be made with opset {opset}: torch's exporter answered with "
+            f"opset {io.opset_of(model)}; choose another --opset, {DEFAULT_OPSET} is the default"
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's exporter from talking: what matters is checked in the file."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,194 @@
+"""The range of every activation, measured on training pictures, in bounded memory.
+
+Knows how ranges are found, nothing of what is done with them. One picture is in memory at a
+time: its activations are folded into a minimum and a maximum, or in a second pass into
+histograms of a fixed number of bins. (ONNX Runtime's own histogram calibrators hold every
+activation of a whole data set, and fail on an activation that hardly varies.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from catdog_edge.errors import DataError
+from exporters.checks.session import open_part
+from exporters.graph import io
+
+Calibration = Literal["minmax", "entropy", "percentile"]
+Ranges = dict[str, tuple[float, float]]
+"""The least and the greatest value that a tensor is to represent, by tensor."""
+
+LEAST = 32
+"""Fewer pictures say too little about the range of an activation."""
+
+PERCENTILE = 99.99
+"""`percentile` keeps this share of the values of every activation."""
+
+BINS = 2048
+LEVELS = 128
+"""What `entropy` compares: a histogram of BINS with itself in LEVELS steps, as in S. Migacz,
+"8-bit Inference with TensorRT", GTC 2017."""
+
+Inputs = Callable[[], Iterator[npt.NDArray[np.float32]]]
+
+
+def check_pictures(labels: npt.NDArray[np.int64], classes: tuple[str, ...], source: str) -> None:
+    """A calibration set must hold enough pictures, of every class.
+
+    Raises:
+        DataError: It does not.
+    """
+    if len(labels) < LEAST:
+        raise DataError(
+            f"{source}: {len(labels)} training pictures to calibrate on, wanted at least {LEAST}; "
+            "name more data with --data"
+        )
+    missing = [name for index, name in enumerate(classes) if not np.any(labels == index)]
+    if missing:
+        raise DataError(
+            f"{source}: the training pictures to calibrate on have no {missing[0]!r}; "
+            "name data with every class with --data"
+        )
+
+
+def stratified(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Places of `count` pictures, as many of each class as possible, evenly spread.
+
+    Args:
+        labels: `int64 [N]`.
+        count: How many to take; all where there are no more.
+
+    Returns:
+        `int64`, ascending.
+    """
+    if count >= len(labels):
+        return np.arange(len(labels))
+    kinds, sizes = np.unique(labels, return_counts=True)
+    # Fill the smallest classes first; what they lack, the larger ones make up for.
+    taken: list[npt.NDArray[np.int64]] = []
+    left = count
+    for done, kind in enumerate(kinds[np.argsort(sizes, kind="stable")]):
+        places = np.flatnonzero(labels == kind)
+        share = min(len(places), left // (len(kinds) - done))
+        taken.append(places[np.linspace(0, len(places) - 1, share).astype(np.int64)])
+        left -= share
+    return np.sort(np.concatenate(taken))
+
+
+def measure_ranges(
+    core: onnx.ModelProto,
+    inputs: Inputs,
+    operators: tuple[str, ...],
+    method: Calibration = "minmax",
+) -> Ranges:
+    """Run pictures through a network and note the range of every activation.
+
+    Args:
+        core: A float network with one input.
+        inputs: Starts over the network's inputs, each `float32 [1,3,H,W]`.
+        operators: Kinds of nodes whose inputs and outputs matter.
+        method: `minmax`: all values; `percentile`: see `PERCENTILE`; `entropy`: the range
+            that keeps the distribution best (least Kullback-Leibler divergence).
+
+    Raises:
+        ModelError: This onnxruntime cannot load the network.
+    """
+    constants = io.Constants(core)
+    tensors = sorted(
+        {
+            name
+            for node in core.graph.node
+            if node.op_type in operators
+            for name in (*node.input, *node.output)
+            if name and name not in constants
+        }
+    )
+    observed = onnx.ModelProto()
+    observed.CopyFrom(core)
+    del observed.graph.output[:]
+    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    session = open_part(observed, "the network to calibrate")
+
+    def activations() -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        name = session.get_inputs()[0].name
+        for value in inputs():
+            yield from zip(tensors, session.run(tensors, {name: value}), strict=True)
+
+    ranges: Ranges = {}
+    for name, values in activations():
+        low, high = ranges.get(name, (0.0, 0.0))  # zero is always to be represented exactly
+        ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
+    if method == "minmax":
+        return ranges
+    histograms = {name: np.zeros(BINS, np.int64) for name in ranges}
+    for name, values in activations():
+        low, high = ranges[name]
+        if high > low:
+            places = ((values.ravel() - low) * ((BINS - 1) / (high - low))).astype(np.int32)
+            histograms[name] += np.bincount(places, minlength=BINS)
+    narrow = _percentile_range if method == "percentile" else _entropy_range
+    return {name: narrow(histograms[name], *ranges[name]) for name in ranges}
+
+
+def _percentile_range(
+    histogram: npt.NDArray[np.int64], low: float, high: float
+) -> tuple[float, float]:
+    """The range that leaves out (100 - PERCENTILE) % of the values, half of them on each side."""
+    total = int(histogram.sum())
+    if not total:
+        return low, high
+    outside = (100 - PERCENTILE) / 200
+    below = np.cumsum(histogram) / total
+    width = (high - low) / (BINS - 1)
+    first = int(np.searchsorted(below, outside))
+    last = int(np.searchsorted(below, 1 - outside))
+    return min(low + first * width, 0.0), max(min(low + (last + 1) * width, high), 0.0)
+
+
+def _entropy_range(
+    histogram: npt.NDArray[np.int64], low: float, high: float
+) -> tuple[float, float]:
+    """The fraction of the whole range whose LEVELS steps keep the distribution best."""
+    if not histogram.sum():
+        return low, high
+    width = (high - low) / (BINS - 1)
+    zero = -low / width
+    # Zeros (half of what a ReLU gives) are exact in every range; counted, they would outvote
+    # all other values.
+    histogram = histogram.copy()
+    place = int(zero)
+    beside = [histogram[i] for i in (place - 1, place + 1) if 0 <= i < BINS]
+    histogram[place] = sum(beside) // len(beside)
+    best, best_divergence = 1.0, np.inf
+    for fraction in np.linspace(LEVELS / BINS, 1.0, 121):
+        first = round(zero * (1 - fraction))
+        last = round(zero + (BINS - zero) * fraction)
+        if last - first < LEVELS:
+            continue
+        divergence = _divergence(histogram, first, last)
+        if divergence < best_divergence:
+            best, best_divergence = float(fraction), divergence
+    return low * best, high * best
+
+
+def _divergence(histogram: npt.NDArray[np.int64], first: int, last: int) -> float:
+    """Kullback-Leibler divergence of a clipped distribution from itself in LEVELS steps."""
+    inside = histogram[first:last].astype(np.float64)
+    clipped = inside.copy()
+    clipped[0] += histogram[:first].sum()
+    clipped[-1] += histogram[last:].sum()
+    edges = np.linspace(0, len(inside), LEVELS, endpoint=False).astype(np.int64)
+    step = np.searchsorted(edges, np.arange(len(inside)), side="right") - 1
+    filled = inside > 0
+    sums = np.bincount(step, weights=inside, minlength=LEVELS)
+    counts = np.bincount(step, weights=filled, minlength=LEVELS)
+    stepped = np.where(filled, (sums / np.maximum(counts, 1))[step], 0.0)
+    p = clipped / max(clipped.sum(), 1.0)
+    q = np.maximum(stepped / max(stepped.sum(), 1.0), 1e-12)
+    kept = p > 0
+    return float(np.sum(p[kept] * np.log(p[kept] / q[kept])))

@@ -1,0 +1,65 @@
+"""The graph that ONNX Runtime really runs: read back after its optimisations.
+
+Knows how ONNX Runtime names what it rewrites; judges nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+
+from exporters.checks.session import open_session
+from exporters.graph.io import read_model
+
+INTEGER_LAYERS = (
+    "QLinearConv",
+    "QGemm",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+    "ConvInteger",
+)
+FLOAT_LAYERS = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+
+
+def optimized_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """The graph that ONNX Runtime makes of a file on this machine's CPU.
+
+    Raises:
+        ModelError: The file does not load.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "optimized.onnx"
+        open_session(path, threads=1, optimized=file)
+        return read_model(file)
+
+
+def integer_layers(model: onnx.ModelProto, layers: Iterable[str]) -> set[str]:
+    """Which of a file's layers ONNX Runtime runs in integers.
+
+    Args:
+        model: From `optimized_graph`.
+        layers: Names of the file's layers. ONNX Runtime keeps the name of what it turns into
+            an integer operator, but for a suffix.
+    """
+    kept = {
+        re.sub(r"(_MatMul)?(_quant)?(_token_\d+|_nhwc)?$", "", node.name)
+        for node in model.graph.node
+        if node.op_type in INTEGER_LAYERS
+    }
+    return kept.intersection(layers)
+
+
+def float_layers(model: onnx.ModelProto) -> int:
+    """How many layers with weights ONNX Runtime runs in float.
+
+    Args:
+        model: From `optimized_graph`.
+    """
+    return sum(node.op_type in FLOAT_LAYERS for node in model.graph.node)

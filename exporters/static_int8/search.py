@@ -1,0 +1,101 @@
+"""Which static int8 model an export keeps: kinds of int8 in turn, layers back to float.
+
+Knows the order of the attempts and writes them down; how good a model is, is told by a function
+of the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from catdog_edge.errors import GateError, ModelError
+from exporters.checks.compare import Verification
+from exporters.checks.session import Pictures
+from exporters.static_int8.quantize import SCHEMES, Calibrated, Scheme
+from exporters.static_int8.sensitivity import PICTURES, Found, LayerError, give_back, rank_layers
+
+Judge = Callable[[onnx.ModelProto], Verification]
+
+
+def search(
+    calibrated: Calibrated,
+    source: Path,
+    pictures: Pictures,
+    judge: Judge,
+    say: Callable[[str], None],
+) -> tuple[Scheme, Found, list[dict[str, Any]]]:
+    """Try kinds of int8 in the order of `static.SCHEMES` until one is good enough.
+
+    Args:
+        calibrated: From `static.calibrate`.
+        source: The fp32 file that was calibrated.
+        pictures: `uint8 [N,S,S,3]`, BGR, of the training split.
+        judge: Compares a model's answers with fp32's.
+        say: Called with lines for people.
+
+    Returns:
+        The kind, the model with how it was found, and every attempt, for JSON. Where none is good
+        enough, the best of them.
+
+    Raises:
+        ModelError: No kind loads in this onnxruntime and gives probabilities.
+    """
+    attempts: list[dict[str, Any]] = []
+    tried: list[tuple[Scheme, Found]] = []
+    for scheme in SCHEMES:
+        found = _try(calibrated, source, pictures, scheme, judge, attempts, say)
+        if found is not None:
+            tried.append((scheme, found))
+            if found.passed:
+                break
+        if scheme != SCHEMES[-1]:
+            say(f"  {scheme} is not good enough; trying the next kind")
+    if not tried:
+        raise ModelError("model.static.onnx: no kind of int8 loads and answers; see above")
+    scheme, found = max(tried, key=lambda pair: _merit(pair[1]))
+    return scheme, found, attempts
+
+
+def _try(
+    calibrated: Calibrated,
+    source: Path,
+    pictures: Pictures,
+    scheme: Scheme,
+    judge: Judge,
+    attempts: list[dict[str, Any]],
+    say: Callable[[str], None],
+) -> Found | None:
+    """Find which layers to leave in float; a fallback scheme is tried without any."""
+
+    def rank() -> tuple[LayerError, ...]:
+        say(f"  ranking {len(calibrated.layers)} layers by what int8 does to the logits")
+        few = pictures[:: max(1, len(pictures) // PICTURES)]
+        return rank_layers(calibrated, source, few, scheme, say)
+
+    most = None if scheme == SCHEMES[0] else 0
+    try:
+        found = give_back(calibrated, judge, rank, scheme, most, say)
+    except (ModelError, GateError) as error:
+        say(f"  {scheme}: {error}")
+        attempts.append({"scheme": scheme, "error": str(error)})
+        return None
+    attempts.extend(
+        {
+            "scheme": scheme,
+            "float_layers": list(step.in_float),
+            "failures": list(step.verification.failures),
+            **step.verification.to_dict(),
+        }
+        for step in found.steps
+    )
+    return found
+
+
+def _merit(found: Found) -> tuple[bool, float, float]:
+    last = found.steps[-1].verification
+    change = 0.0 if last.accuracy is None else last.accuracy.change
+    return found.passed, change, last.clear_agreement

@@ -1,0 +1,162 @@
+"""Which layers int8 hurts most, and which to keep in float so that the answers hold.
+
+Knows how to rank layers and to give them back one by one; what is good enough is told by a
+function of the caller.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from catdog_edge.runtime.model_file import LOGITS
+from exporters.checks.compare import Verification
+from exporters.checks.session import Answers, Pictures, ask, open_session
+from exporters.graph import io
+from exporters.static_int8.quantize import Calibrated, Scheme, quantize
+
+PICTURES = 32
+"""Training pictures that a layer is judged on: ranks, not figures, are wanted."""
+
+MOST_IN_FLOAT = 0.5
+"""With more than this share of its layers in float a file is int8 in name only."""
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """What int8 does to the answers when one layer alone is quantized.
+
+    Attributes:
+        layer: Its name.
+        error: Root mean square of the change of the logits, as a share of the standard
+            deviation of the logits over pictures.
+    """
+
+    layer: str
+    error: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One attempt: these layers in float, and what came of it.
+
+    Attributes:
+        in_float: Names of the layers in float.
+        verification: How the answers compare with fp32's.
+    """
+
+    in_float: tuple[str, ...]
+    verification: Verification
+
+
+@dataclass(frozen=True)
+class Found:
+    """The end of a search.
+
+    Attributes:
+        model: The last model that was tried; its answers hold if the last step passed.
+        steps: Every attempt, in order.
+        ranking: Layers by what int8 does to them, worst first; empty where it was not needed.
+    """
+
+    model: onnx.ModelProto
+    steps: tuple[Step, ...]
+    ranking: tuple[LayerError, ...]
+
+    @property
+    def in_float(self) -> tuple[str, ...]:
+        """Layers in float in `model`."""
+        return self.steps[-1].in_float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the answers of `model` hold."""
+        return self.steps[-1].verification.passed
+
+
+def rank_layers(
+    calibrated: Calibrated,
+    fp32: Path,
+    pictures: Pictures,
+    scheme: Scheme = "u8s8",
+    say: Callable[[str], None] | None = None,
+) -> tuple[LayerError, ...]:
+    """Quantize every layer by itself and see how far the logits move.
+
+    Args:
+        calibrated: From `static.calibrate`.
+        fp32: The file that was calibrated.
+        pictures: `uint8 [N,S,S,3]`, BGR, of the training split.
+        scheme: See `static.SCHEMES`.
+        say: Called with a line for people after each layer.
+
+    Returns:
+        The layers, the one that int8 hurts most first.
+    """
+    reference = _logits(io.read_model(fp32), calibrated, pictures)
+    spread = float(reference.std(axis=0).mean()) or 1.0
+    errors = []
+    for number, layer in enumerate(calibrated.layers):
+        others = [name for name in calibrated.layers if name != layer]
+        model = quantize(calibrated, scheme, others)
+        moved = _logits(model, calibrated, pictures) - reference
+        error = float(np.sqrt(np.mean(moved**2))) / spread
+        errors.append(LayerError(layer, error))
+        if say is not None:
+            say(f"  {number + 1}/{len(calibrated.layers)} {layer}: {error:.4f}")
+    return tuple(sorted(errors, key=lambda entry: -entry.error))
+
+
+def give_back(
+    calibrated: Calibrated,
+    judge: Callable[[onnx.ModelProto], Verification],
+    rank: Callable[[], tuple[LayerError, ...]],
+    scheme: Scheme = "u8s8",
+    most: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Found:
+    """Quantize all layers; while the answers do not hold, give the worst layer back to float.
+
+    Args:
+        calibrated: From `static.calibrate`.
+        judge: Compares a model's answers with fp32's.
+        rank: Ranks the layers; called only where all of them in int8 is not good enough.
+        scheme: See `static.SCHEMES`.
+        most: The greatest number of layers to give back; `None` is `MOST_IN_FLOAT` of them.
+        say: Called with a line for people after each attempt.
+
+    Returns:
+        The first model whose answers hold, or the last that was tried.
+    """
+    steps: list[Step] = []
+    ranking: tuple[LayerError, ...] = ()
+    in_float: tuple[str, ...] = ()
+    if most is None:
+        most = int(MOST_IN_FLOAT * len(calibrated.layers))
+    while True:
+        model = quantize(calibrated, scheme, in_float)
+        steps.append(Step(in_float, judge(model)))
+        if steps[-1].verification.passed or len(in_float) >= most:
+            return Found(model, tuple(steps), ranking)
+        if not ranking:
+            ranking = rank()
+        in_float = tuple(entry.layer for entry in ranking[: len(in_float) + 1])
+        if say is not None:
+            say(f"  {'; '.join(steps[-1].verification.failures)}; {in_float[-1]} back to float")
+
+
+def _logits(model: onnx.ModelProto, calibrated: Calibrated, pictures: Pictures) -> Answers:
+    if all(value.name != LOGITS for value in model.graph.output):
+        model.graph.output.append(
+            helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [None, None])
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "one-layer.onnx"
+        onnx.save_model(model, str(file))
+        return ask(open_session(file), calibrated.spec, pictures, output=LOGITS)

@@ -1,0 +1,235 @@
+"""Timed rows: real sessions, the stages of a call, fresh processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
+pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
+cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+
+import onnxruntime
+from support.benchrun import make_run
+
+from benchmarks.measure import cold_start, interleaved, latency
+from benchmarks.measure.cold_start import run_fresh, summarise
+from benchmarks.rows import OnnxSubject, Row, TorchSubject, open_subject, plan_rows
+from catdog_edge.errors import CatdogError
+from catdog_edge.runtime.model_file import ZOO
+from catdog_edge.runtime.threads import choose_threads
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, easy_set):
+    return make_run(tmp_path_factory.mktemp("latency") / "lamps", easy_set)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 255, (200, 200, 3), dtype=np.uint8) for _ in range(8)]
+
+
+@pytest.fixture
+def picture(frames, tmp_path):
+    return latency.save_picture(frames[0], tmp_path / "picture.jpg")
+
+
+def _row(run, name="model", threads=1, batch=1):
+    return Row(name, "onnxruntime", str(run.folder / f"{name}.onnx"), threads, batch)
+
+
+def test_every_kind_of_row_answers_alike(run, frames):
+    rows = plan_rows(run.weights, [run.folder / "model.onnx"], threads=(1,))
+    answers = [open_subject(row).probabilities(frames) for row in rows]
+    assert [type(open_subject(row)) for row in rows] == [TorchSubject, TorchSubject, OnnxSubject]
+    for answer in answers:
+        assert answer.shape == (8, 2)
+        assert np.abs(answer - answers[0]).max() < 1e-4
+
+
+def test_a_stage_is_a_part_of_its_call(run, frames):
+    found = latency.stages(open_subject(_row(run)), frames, seconds=0.5)
+    assert list(found) == ["decode", "resize", "session", "rest", "answer"]
+    assert 0 < found["resize"] < found["session"] < found["answer"] * 2
+    assert abs(found["rest"]) < found["answer"]
+    assert found["decode"] > 0
+
+
+def test_a_batch_goes_through_all_frames(run, frames):
+    subject = open_subject(_row(run, batch=3))
+    seen = []
+    asked = subject.probabilities
+
+    class Spy:
+        row, spec = subject.row, subject.spec
+
+        def probabilities(self, batch):
+            seen.append([next(i for i, f in enumerate(frames) if f is one) for one in batch])
+            return asked(batch)
+
+    call = latency._call(Spy(), frames)
+    for _ in range(4):
+        call()
+    assert seen[:3] == [[0, 1, 2], [3, 4, 5], [6, 7, 0]]
+    assert seen[3] == seen[0]
+
+
+def test_fresh_processes_are_measured_and_summarised(run, frames, tmp_path):
+    picture = latency.save_picture(frames[0], tmp_path / "picture.jpg")
+    rows = [_row(run), Row("broken", "onnxruntime", str(tmp_path / "none.onnx"), 1)]
+    found, failed = latency.cold_starts(rows, picture, runs=2)
+    assert found["model"].runs == 2
+    assert len(found["model"].first_answers_s) == 2
+    assert not found["model"].torch_loaded
+    assert found["model"].first_answer_s > found["model"].load_s
+    assert list(failed) == ["broken"]
+    assert "none.onnx" in failed["broken"]
+
+
+def test_memory_of_the_bench_is_not_charged_to_a_row(run, frames, tmp_path):
+    picture = latency.save_picture(frames[0], tmp_path / "picture.jpg")
+    before = run_fresh(_row(run).to_dict(), picture, seconds=0.1)
+    ballast = np.ones(400_000_000, np.uint8)  # 400 MB, touched
+    after = run_fresh(_row(run).to_dict(), picture, seconds=0.1)
+    assert ballast.sum() == 400_000_000
+    assert abs(after["peak_rss_bytes"] - before["peak_rss_bytes"]) < 60_000_000
+
+
+def test_a_child_that_fails_is_one_line(run, tmp_path):
+    with pytest.raises(CatdogError, match="does not run in a fresh process") as caught:
+        run_fresh(_row(run).to_dict(), tmp_path / "no-picture.jpg")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_child_says_its_answer_first(run, frames, tmp_path):
+    picture = latency.save_picture(frames[0], tmp_path / "picture.jpg")
+    row = json.dumps(_row(run).to_dict())
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.measure.cold_start", row, str(picture), "0"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, last = (json.loads(line) for line in done.stdout.splitlines())
+    expected = open_subject(_row(run)).probabilities([latency.decode_picture(picture.read_bytes())])
+    assert np.allclose(first["answer"], expected, atol=1e-6)
+    assert last["peak_rss_bytes"] >= last["rss_bytes"]
+
+
+def test_summary_of_runs_takes_the_middle_one():
+    one = {"load_s": 0.1, "rss_bytes": 1, "peak_rss_bytes": 2, "cpu_ms": 1.0, "wall_ms": 1.0,
+           "torch_loaded": False}  # fmt: skip
+    runs = [{**one, "first_answer_s": value} for value in (0.3, 9.0, 0.4)]
+    assert summarise(runs).first_answer_s == 0.4
+
+
+@pytest.mark.slow
+def test_a_row_measures_the_same_alone_and_beside_others(run, frames):
+    # The quickest blocks are compared, since a neighbour on the machine can make any other block
+    # slower; three tries against chance.
+    rows = [_row(run, threads=2), _row(run, "model.dynamic", threads=2)]
+    torch_row = Row("pytorch", "pytorch", str(run.weights), 2)
+    subjects = [open_subject(row) for row in (torch_row, *rows)]
+    ratios = []
+    for _ in range(3):
+        alone = interleaved.measure({"model": latency._call(subjects[1], frames)}, 2.0)
+        beside = latency.time_rows(subjects, frames, 6.0)
+        ratios.append(_quickest(beside, "model") / _quickest(alone, "model"))
+        if 1 / 1.3 < ratios[-1] < 1.3:
+            return
+    pytest.fail(f"beside others a row takes {ratios} times what it takes alone")
+
+
+def _quickest(measured, name):
+    return np.percentile(measured.summaries[name].rounds_ms, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(choose_threads().count < 2, reason="one processor: no threads wait for others")
+def test_blocks_and_pauses_are_what_keeps_sessions_from_slowing_one_another():
+    """Bare sessions: their threads spin on after a call, which those of `Classifier` soon end."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    frame = np.zeros((1, 192, 192, 3), np.uint8)
+
+    def bare():
+        session = onnxruntime.InferenceSession(
+            str(ZOO / "fast.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        return lambda: session.run(None, {"frames": frame})
+
+    calls = {"one": bare(), "other": bare()}
+    found = []
+    for _ in range(3):
+        alone = interleaved.measure({"one": calls["one"]}, 2.0).summaries["one"].mean_ms
+        beside = interleaved.measure(calls, 4.0).summaries["one"].mean_ms
+        by_turns = []
+        for _ in range(400):
+            calls["other"]()
+            start = time.perf_counter()
+            calls["one"]()
+            by_turns.append(1e3 * (time.perf_counter() - start))
+        found.append((beside / alone, np.mean(by_turns) / alone))
+        as_alone = any(1 / 1.3 < ratio < 1.3 for ratio, _ in found)
+        slowed = any(control > 1.3 for _, control in found)
+        if as_alone and slowed:
+            return
+    if not slowed:
+        pytest.skip(f"sessions that take turns call by call do not slow one another here: {found}")
+    pytest.fail(f"beside another, and call by call, it takes {found} times what it takes alone")
+
+
+def test_a_fresh_process_that_hangs_is_ended(run, tmp_path, monkeypatch):
+    sleeper = tmp_path / "python"
+    sleeper.write_text("#!/bin/sh\nexec sleep 30\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(sleeper))
+    monkeypatch.setattr(cold_start, "TIMEOUT", 0.5)
+    started = time.monotonic()
+    with pytest.raises(CatdogError, match=r"no answer for 0\.5 s"):
+        run_fresh(_row(run).to_dict(), tmp_path / "picture.jpg")
+    assert time.monotonic() - started < 20
+
+
+def test_a_fresh_process_takes_nothing_from_the_current_folder(run, picture, tmp_path, monkeypatch):
+    for name in ("benchmarks", "catdog_edge"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_fresh(_row(run).to_dict(), picture, seconds=0.1)["first_answer_s"] > 0
+
+
+def test_a_fresh_process_that_says_a_lot_is_not_held_up(run, picture, tmp_path, monkeypatch):
+    noisy = tmp_path / "python"
+    noisy.write_text(
+        f'#!/bin/sh\nhead -c 300000 /dev/zero | tr "\\0" "x" >&2\nexec {sys.executable} "$@"\n'
+    )
+    noisy.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(noisy))
+    assert run_fresh(_row(run).to_dict(), picture, seconds=0.1)["first_answer_s"] > 0
+
+
+def test_every_pass_is_timed_on_rows_of_its_own(run, frames, monkeypatch):
+    """Those that answered before stay open beside all passes, and none of them is timed."""
+    kept = [open_subject(row) for row in plan_rows(run.weights, [], threads=(1,))]
+    opened = []
+
+    def opening(row):
+        opened.append(open_subject(row))
+        return opened[-1]
+
+    monkeypatch.setattr(latency, "open_subject", opening)
+    asked = []
+    for one in kept:
+        monkeypatch.setattr(one, "probabilities", lambda frames: asked.append(frames))
+    measured = latency.time_rows(kept, frames, seconds=4.0)
+    assert len(measured.timing.starts) == interleaved.PASSES
+    assert len(opened) == interleaved.PASSES * len(kept)
+    assert not asked

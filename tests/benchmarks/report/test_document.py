@@ -1,0 +1,207 @@
+"""The report in each of its forms."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+
+from support.benchdoc import ROWS, document
+
+from benchmarks.report import document as report
+from benchmarks.report import text as words
+
+
+@pytest.fixture(scope="module")
+def doc():
+    return document()
+
+
+def test_the_terminal_gets_at_most_100_columns_whatever_the_names(doc):
+    text = report.terminal(doc, Path("runs/cat_dog-simple_cnn-1"))
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert "model.static" in text
+    assert "0.14 (0.14-0.14)" in text
+    assert "load: 0.10 before, 1.60 (up to 2.10) during, 1.90 after" in text
+    assert "packages: numpy" in text
+    long = [
+        (f"{base}-with-a-name-that-goes-on@openvino:t16:b32", *rest) for base, *rest in ROWS[1:]
+    ]
+    slow = [(base, *rest[:-3], 4321.0, *rest[-2:]) for base, *rest in long]
+    text = report.terminal(document((ROWS[0], *slow)), Path("runs/x"))
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert ":t16:b32" in text  # what tells rows apart is not what is cut
+
+
+def test_a_noisy_run_says_so_first(doc):
+    noisy = {**doc, "noise": ["other processes took 1.5 of 2 processors while measuring"]}
+    text = report.terminal(noisy, Path("runs/x"))
+    assert text.startswith("NOISY RUN: other processes took 1.5 of 2 processors")
+    assert "Repeat it on a quiet machine" in text
+    assert "NOISY" not in report.terminal(doc, Path("runs/x"))
+    assert "**Noisy run:**" in report.markdown(noisy)
+
+
+def test_a_row_without_a_cold_start_says_why(doc):
+    failed = {**doc, "no_cold_start": [{"row": "model", "reason": "model: no memory left"}]}
+    assert "No cold start: model: no memory left" in report.markdown(failed)
+
+
+def test_gates_are_told_with_their_rows(doc):
+    gate = {"gate": "max-ratio", "row": "model", "limit": 0.2, "value": 0.4, "met": False}
+    gated = {**doc, "gates": [{**gate, "says": "takes 0.4 times PyTorch's time, allowed 0.2"}]}
+    assert "gate NOT MET model takes 0.4" in report.terminal(gated, Path("runs/x"))
+    assert "**not met**" in report.markdown(gated)
+
+
+def test_the_csv_has_a_line_per_row_and_no_empty_figures(doc):
+    rows = list(csv.DictReader(io.StringIO(report.sheet(doc))))
+    assert [row["name"] for row in rows] == [base for base, *_ in ROWS]
+    static = rows[-1]
+    given = doc["rows"][-1]
+    assert float(static["ratio"]) == given["ratio"]["value"]
+    assert float(static["p95_ms"]) == given["latency"]["p95_ms"]
+    assert float(static["session_ms"]) == given["stages_ms"]["session"]
+    assert float(static["agreement"]) == given["answers"]["agreement"]
+    assert static["precision"] == given["precision"]
+    assert all(static[name] for name in report.COLUMNS if name not in ("variant", "noise"))
+    assert "threads: 2" in static["card"]
+    noisy = {**doc, "noise": ["the load average was 3.00 before the start"]}
+    assert "load average was 3.00" in report.sheet(noisy)
+
+
+def test_what_was_not_measured_is_a_dash_and_an_empty_cell(doc):
+    bare = document()
+    for row in bare["rows"]:
+        row["cold"] = row["stages_ms"] = None
+    bare["corruptions"] = None
+    text = report.terminal(bare, Path("runs/x"))
+    assert "fresh process" not in text
+    assert "Spoiled" not in text
+    rows = list(csv.DictReader(io.StringIO(report.sheet(bare))))
+    assert rows[0]["first_answer_s"] == ""
+    bare["rows"][2]["cold"] = doc["rows"][2]["cold"]
+    lines = report.terminal(bare, Path("runs/x")).splitlines()
+    assert any(line.startswith("model ") and line.rstrip().endswith("-") for line in lines)
+
+
+def test_markdown_tables_are_well_formed(doc):
+    text = report.markdown({**doc, "left_out": [{"row": "model@cuda", "reason": "no | driver"}]})
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    widths = []
+    for line in tables:
+        if line.startswith("|---"):
+            widths.append(line.count("|"))
+    assert len(widths) == 5
+    assert all(line.count("|") in widths for line in tables)
+    assert "Left out: model@cuda" in text
+    assert "Example 9000" in text
+    assert "`catdog-edge bench --seconds 60`" in text
+
+
+def test_every_report_says_in_how_many_passes_the_rows_were_opened(doc):
+    several = copy.deepcopy(doc)
+    several["settings"]["pass_starts"] = [0, 4, 8, 12, 16, 20]
+    for made, told in ((doc, "24 rounds in 1 pass"), (several, "24 rounds in 6 passes")):
+        once = "the rows were opened once" in report.markdown(made)
+        assert once == (made is doc)
+        for text in (report.markdown(made), report.terminal(made, Path("there"))):
+            assert told in " ".join(text.split())
+        terminal = " ".join(report.terminal(made, Path("there")).split())
+        assert ("rows opened once" in terminal) == (made is doc)
+        assert ("rows opened once" in report.sheet(made)) == (made is doc)
+
+
+def test_originals_have_their_own_table(doc):
+    figures = doc["corruptions"]["results"]["clean"]
+    made = {"name": "originals.zip", "pictures": 100, "median_height": 375, "median_width": 499}
+    text = report.terminal({**doc, "originals": {**made, "rows": figures}}, Path("runs/x"))
+    assert "100 pictures of originals.zip, about 499x375" in text
+    made["name"] = "pictures-of-" + "the-neighbourhood-" * 12
+    text = report.terminal({**doc, "originals": {**made, "rows": figures}}, Path("runs/x"))
+    assert max(map(len, text.splitlines())) <= words.WIDTH
+
+
+def test_files_are_written_and_read_back(doc, tmp_path):
+    report.write(doc, tmp_path)
+    assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(doc))
+    assert (tmp_path / "bench.csv").read_text().startswith("name,base,engine")
+    assert (tmp_path / "bench.md").read_text().startswith("# Bench of cat_dog-simple_cnn-1")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0523, "0.052"), (0.523, "0.52"), (1.25, "1.25"), (12.34, "12.3")],
+)
+def test_figures_have_the_digits_that_count(value, text):
+    assert words.figure(value) == text
+
+
+def test_words():
+    assert words.shorten("pytorch-channels-last", 12) == "pytor~s-last"
+    assert words.shorten("pytorch-channels-last", 12, head=2) == "py~nels-last"
+    assert words.p_value(0.0004) == "<0.001"
+    assert words.p_value(1.0) == "1"
+    assert words.milliseconds(-0.08) == "-0.08"
+    assert words.milliseconds(123.4) == "123"
+    assert words.wrap("a " * 60 + "b")[0] == "a " * 49 + "a"
+
+
+def test_the_documentation_names_every_key_and_only_options_that_exist(doc):
+    import re
+
+    from catdog_edge.cli.main import main
+
+    root = ROOT
+    text = (root / "docs" / "bench.md").read_text()
+    told = set(re.findall(r"`([a-z0-9_]+)`", text))
+    row = doc["rows"][0]
+    parts = [doc, row, row["latency"]["warm_up"], row["answers"]["calibration"][0]]
+    parts += [doc[name] for name in ("model", "data", "settings", "environment", "quiet")]
+    parts += [row[name] for name in ("ratio", "latency", "stages_ms", "cold", "answers")]
+    for part in (*parts, doc["corruptions"]):
+        assert set(part) <= told
+    workflow = (root / "examples" / "github-actions-bench.yml").read_text()
+    shown = (text + workflow).replace(
+        "\n          --", " --"
+    )  # the workflow's folded command in one line
+    for command, expected in (("bench", "--max-ratio"), ("export", "--quantize")):
+        known = {option for param in main.commands[command].params for option in param.opts}
+        lines = re.findall(rf"catdog-edge {command}( [^#\n]*)", shown)
+        used = {option for line in lines for option in re.findall(r"--[a-z-]+", line)}
+        assert expected in used
+        assert used <= known
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["model", "pytorch-channels-last"],
+        [f"catdog-edge_cnn-{what}-2026-static-float32" for what in ("photographs", "drawings-set")],
+        [f"simple/model.{kind}@openvino" for kind in ("static", "dynamic")],
+        [f"{'a' * 20}{number}{'z' * 20}" for number in range(12)],
+        [f"{'a' * 30}{left}{'-' * 30}{right}{'z' * 30}" for left in "12" for right in "12"],
+    ],
+)
+def test_names_that_are_cut_can_still_be_told_apart(names):
+    for width in (8, 12, 20, 30):
+        short = words.shorten_all([*names, names[0]], width)
+        assert set(short) == set(names)
+        assert len(set(short.values())) == len(names)
+        assert max(map(len, short.values())) <= width
+        for name in names:
+            assert short[name] == name or len(name) > width
+
+
+def test_a_call_of_several_frames_is_not_called_one_frame(doc):
+    several = copy.deepcopy(doc)
+    assert "Latency: a frame to its" in report.terminal(several, Path("x"))
+    several["rows"][-1]["batch"] = 8
+    assert "Latency: the frames of a call to their" in report.terminal(several, Path("x"))

@@ -1,0 +1,306 @@
+"""The page: complete, self-contained, and readable in a real browser."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+
+from support.benchdoc import ROWS, document
+
+from benchmarks.measure.parity import Flip
+from benchmarks.report import charts, html, svg
+
+CHROMIUM = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+@pytest.fixture(scope="module")
+def doc():
+    counts = {"test": {"disagreements": 3, "pictures": 3}}
+    return document(flips={"count": 3, "by_pictures": counts, "file": "bench-flips.csv"})
+
+
+@pytest.fixture(scope="module")
+def shown():
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 255, (90, 160, 3), dtype=np.uint8) for _ in range(3)]
+    return [
+        html.Shown(
+            frame,
+            [
+                Flip(
+                    "model.static",
+                    i,
+                    f"a/{i}.jpg",
+                    "cat",
+                    "cat",
+                    0.6,
+                    "dog",
+                    0.7,
+                    "reference",
+                    "test",
+                )
+            ],
+        )
+        for i, frame in enumerate(frames)
+    ]
+
+
+@pytest.fixture(scope="module")
+def text(doc, shown):
+    return html.page(doc, shown)
+
+
+class _Checker(HTMLParser):
+    """Every element is closed in order; collects addresses and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [
+            value for name, value in attrs if name in ("src", "href", "srcset", "data")
+        ]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_is_whole_and_loads_nothing(text):
+    checker = _Checker()
+    checker.feed(text)
+    assert checker.open == []
+    assert len(checker.addresses) == 3  # the three pictures, and they are inside
+    assert all(address.startswith("data:image/jpeg;base64,") for address in checker.addresses)
+    assert "<script" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+    assert "default-src 'none'" in text
+    assert 'name="viewport"' in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_the_page_tells_what_the_document_tells(text, doc):
+    checker = _Checker()
+    checker.feed(text)
+    words = " ".join(checker.words)
+    for row in doc["rows"]:
+        assert row["name"] in words
+    for part in ("7.3", "94.33", "Reliability", "Spoiled pictures", "Example 9000", "a/2.jpg"):
+        assert part in words
+    assert doc["command"] in words
+
+
+def test_only_losses_beyond_chance_are_shaded(doc):
+    spoiled = copy.deepcopy(doc["corruptions"])
+    for by_row in spoiled["results"].values():
+        for found in by_row.values():
+            found |= {"difference": -0.02, "difference_low": -0.05, "difference_high": 0.01}
+    page = html.page({**doc, "corruptions": spoiled}, [])
+    assert "rgba(var(--shade)" not in page
+    spoiled["results"]["dark"]["model.static"]["difference_high"] = -0.001
+    page = html.page({**doc, "corruptions": spoiled}, [])
+    assert page.count("rgba(var(--shade)") == 1
+
+
+def test_the_page_names_the_fastest_file_and_what_it_cannot_be_told_from(doc):
+    def row(name, p50, low, high, to="pytorch"):
+        base = copy.deepcopy(doc["rows"][-1])
+        base["latency"]["p50_ms"] = p50
+        ratio = {"value": (low + high) / 2, "low": low, "high": high, "to": to}
+        return {**base, "name": name, "ratio": ratio}
+
+    rows = [
+        row("slow", 3.0, 0.50, 0.60),
+        row("near", 1.1, 0.19, 0.21),
+        row("first", 1.0, 0.18, 0.20),
+        row("alone", 1.5, 0.10, 0.11, "pytorch:t1"),
+    ]
+    made = html.page(
+        {**doc, "rows": [doc["rows"][0], {**doc["rows"][0], "name": "pytorch:t1"}, *rows]}
+    )
+    assert "<strong>first</strong>, level with near (the intervals overlap):" in made
+    failed = [{"row": "near", "reason": "near: no <memory>"}]
+    assert "No cold start: near: no &lt;memory&gt;" in html.page({**doc, "no_cold_start": failed})
+
+
+def test_names_from_outside_cannot_break_the_page(doc):
+    rows = [{**row, "name": "<b>&\"'", "base": "<b>&\"'"} for row in doc["rows"][2:3]]
+    evil = {**doc, "run": "<script>alert(1)</script>", "rows": [doc["rows"][0], *rows]}
+    made = html.page(evil)
+    assert "<script" not in made
+    assert "<b>" not in made
+    checker = _Checker()
+    checker.feed(made)
+    assert checker.open == []
+
+
+@pytest.mark.parametrize("spread", ["as measured", "from end to end"])
+def test_every_drawing_is_well_formed_and_stays_inside_its_frame(doc, spread):
+    if spread == "from end to end":
+        doc = copy.deepcopy(doc)
+        wide = np.geomspace(0.5, 50, 101).tolist()
+        for row in doc["rows"]:
+            row["latency"] |= {"quantiles_ms": wide, "p50_ms": 5.0, "p95_ms": 45.0}
+    for width in (html.WIDE, html.SLIM):
+        drawings = [
+            charts.ratios(doc, width),
+            charts.distributions(doc, width),
+            charts.front(doc, width),
+            *charts.reliability(doc),
+        ]
+        assert len(drawings) == 3 + len(ROWS)
+        for drawing in drawings:
+            root = ET.fromstring(drawing)
+            wide, high = (float(root.get(name)) for name in ("width", "height"))
+            assert root.get("aria-label")
+            for node in root.iter():
+                limits = {"x": wide, "x1": wide, "x2": wide, "cx": wide}
+                limits |= {"y": high, "y1": high, "y2": high, "cy": high}
+                for name, limit in limits.items():
+                    if node.get(name) is not None:
+                        assert 0 <= float(node.get(name)) <= limit
+            labels = [node for node in root.iter() if node.tag.endswith("text")]
+            for node in labels:  # a generous 7 pixels per character
+                long = 7 * len(node.text)
+                x, anchor = float(node.get("x")), node.get("text-anchor")
+                start = {"start": x, "middle": x - long / 2, "end": x - long}[anchor]
+                assert start >= -8
+                assert start + long <= wide + 16
+
+
+def test_a_density_peaks_where_the_calls_are(doc):
+    row = doc["rows"][2]
+    scale = svg.Scale(1.0, 100.0, 0, 1000, log=True)
+    outline = charts.density(row, scale)
+    peak = max(outline, key=lambda point: point[1])
+    assert peak[1] == pytest.approx(1.0)
+    assert peak[0] == pytest.approx(row["latency"]["p50_ms"], rel=0.1)
+    assert outline[0][1] < 0.1
+    assert outline[-1][1] < 0.1
+
+
+def test_calls_that_all_take_the_same_time_can_be_drawn(doc):
+    flat = {
+        **doc["rows"][0],
+        "latency": {**doc["rows"][0]["latency"], "quantiles_ms": (5.0,) * 101},
+    }
+    outline = charts.density(flat, svg.Scale(1.0, 10.0, 0, 100, log=True))
+    assert all(np.isfinite(value) for point in outline for value in point)
+
+
+def test_the_front_is_what_no_other_row_beats():
+    points = [(3.0, 0.94), (9.0, 0.95), (9.5, 0.93), (12.0, 0.95), (20.0, 0.99), (20.0, 0.98)]
+    assert charts.pareto(points) == [0, 1, 4]
+    assert charts.pareto([(1.0, 0.5)]) == [0]
+
+
+def test_without_batch_one_the_page_tells_the_time_of_a_frame(doc):
+    made = copy.deepcopy(doc)
+    for row in made["rows"]:
+        row["batch"] = 32 if row["name"] == "model.static" else 8
+        row["latency"]["p50_ms"] = 40.0 if row["name"] == "model.static" else 20.0
+    assert html.headline(made)["name"] == "model.static"
+    shown = charts.front(made, 1000)
+    assert "in 1.25 ms a frame" in shown  # 40 ms for 32 frames
+    assert "in 2.50 ms a frame" in shown
+
+
+@pytest.mark.parametrize("width", [345, 1000])
+def test_a_long_name_is_cut_where_the_chart_ends(doc, width):
+    made = copy.deepcopy(doc)
+    for number, row in enumerate(made["rows"]):
+        row["name"] = f"{'long-name-of-a-file-' * 5}{number}"
+    for chart in (charts.ratios, charts.distributions):
+        names = re.findall(r'class="label"[^>]*>([^<]+)<', chart(made, width))
+        assert len(set(names)) == len(names) > 3
+        assert max(map(len, names)) * charts.CHARACTER < width
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log"),
+    [(0.0, 1.0, False), (91.3, 97.2, False), (0.03, 4.0, True), (9.1, 9.9, True)],
+)
+def test_ticks_are_round_inside_and_few(low, high, log):
+    ticks = svg.Scale(low, high, 0, 500, log=log).ticks(7)
+    assert all(low <= tick <= high for tick in ticks)
+    assert len(ticks) <= 7
+    assert ticks == sorted(ticks)
+    if not log:
+        assert len(ticks) >= 2
+
+
+def test_a_scale_maps_its_ends_and_refuses_nonsense():
+    scale = svg.Scale(1.0, 100.0, 10, 210, log=True)
+    assert (scale(1.0), scale(10.0), scale(100.0), scale(0.5)) == (10, 110, 210, 10)
+    with pytest.raises(ValueError, match="low < high"):
+        svg.Scale(1.0, 1.0, 0, 1)
+    with pytest.raises(ValueError, match="log"):
+        svg.Scale(0.0, 1.0, 0, 1, log=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_it(scheme, width, text, tmp_path):
+    # A frame around the page: a window of a headless browser cannot be as narrow as a phone.
+    (tmp_path / "bench.html").write_text(text)
+    (tmp_path / "frame.html").write_text(
+        "<!doctype html><body style='margin:0'><iframe src='bench.html' style='border:0;width:"
+        f"{width}px;height:7000px'></iframe></body>"
+    )
+    shot = tmp_path / "shot.png"
+    dark = "0" if scheme == "dark" else "1"
+    subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}",
+            f"--blink-settings=preferredColorScheme={dark}", "--window-size=1280,7000",
+            f"--screenshot={shot}", (tmp_path / "frame.html").as_uri(),
+        ],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    picture = cv2.imread(str(shot))[:, :width]
+    assert picture.shape[1] == width
+    corner = picture[:4, :4].mean()
+    assert corner < 60 if scheme == "dark" else corner > 200
+    ink = np.abs(picture.astype(int) - picture[2, 2].astype(int)).max(axis=2) > 40
+    rows_with_ink = np.flatnonzero(ink.any(axis=1))
+    assert rows_with_ink[-1] - rows_with_ink[0] > 2500  # the whole page is there
+    assert ink.mean() > 0.01
+    # Nothing is cut off at the right: the page keeps its margin there.
+    assert not ink[:, -8:].any()
+    colours = {"light": [(214, 120, 42), (42, 102, 224)], "dark": [(234, 150, 79), (66, 124, 240)]}
+    for colour in colours[scheme]:  # the blue of float32 and the orange of int8, as BGR
+        assert (np.abs(picture.astype(int) - colour).max(axis=2) < 12).sum() > 100

@@ -1,0 +1,150 @@
+"""The bench of training speed: two real loops that take turns, and what it says about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
+pytestmark = pytest.mark.train
+
+from benchmarks.studies import train_throughput
+from benchmarks.studies.training_loops import JpegFiles, Loop, Setting
+from catdog_edge.errors import CatdogError
+from catdog_edge.images.preprocess import preprocess
+from catdog_edge.spec import squash
+from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.evaluation.inference import to_input
+from catdog_edge.training.models.registry import architecture
+
+
+def setting(folder: Path, files: tuple[str, ...], arch: str = "simple_cnn") -> Setting:
+    return Setting(
+        source="sample",
+        limit=60,
+        arch=arch,
+        batch_size=2,
+        policy="none",
+        threads=1,
+        files=files,
+        labels=(0, 1) * (len(files) // 2),
+        classes=2,
+        scratch=str(folder),
+    )
+
+
+@pytest.mark.parametrize("arch", ["simple_cnn", "edge_cnn"])
+def test_the_plain_loop_feeds_the_network_what_it_expects(tmp_path: Path, arch: str) -> None:
+    size = architecture(arch).size
+    coarse = np.random.default_rng(5).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    frame = cv2.resize(coarse, (200, 180), interpolation=cv2.INTER_CUBIC)
+    files = (str(tmp_path / "0.jpg"), str(tmp_path / "1.jpg"))
+    for file in files:
+        cv2.imwrite(file, frame)
+    loader = torch.utils.data.DataLoader(JpegFiles(setting(tmp_path, files, arch)), batch_size=2)
+    inputs, labels = next(iter(loader))
+    assert inputs.dtype == torch.float32
+    # NCHW in memory too: a loop that got channels last by accident would not be the plain one.
+    assert inputs.is_contiguous()
+    assert labels.tolist() == [0, 1]
+    frames = preprocess(cv2.imread(files[0]), squash(size, size))[None]
+    wanted = to_input(torch.from_numpy(frames), architecture(arch).normalization)
+    assert tuple(inputs.shape) == (2, 3, size, size)
+    spread = float(wanted.max() - wanted.min())
+    assert float((inputs[:1] - wanted).abs().mean()) < 0.02 * spread
+
+
+@pytest.mark.parametrize("kind", ["drawings", "PNG files"])
+def test_pictures_of_any_kind_become_jpeg_files(kind: str, easy_set: Path, tmp_path: Path) -> None:
+    dataset = open_dataset("sample" if kind == "drawings" else easy_set, limit=20)
+    items = dataset.items[:2]
+    paths = train_throughput.write_jpegs(dataset, items, tmp_path)
+    assert len(paths) == len(items) == 2
+    for path, item in zip(paths, items, strict=True):
+        assert Path(path).read_bytes().startswith(b"\xff\xd8\xff")
+        written, decoded = cv2.imread(path), dataset.decode(item)
+        assert written.shape == decoded.shape
+        # Noise is what JPEG does not keep; colours are, and in their order.
+        assert np.abs(written.mean((0, 1)) - decoded.mean((0, 1))).max() < 3
+
+
+def test_a_jpeg_is_copied_byte_for_byte(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rng = np.random.default_rng(7)
+    for label in ("cat", "dog"):
+        for number in range(30):
+            picture = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            cv2.imwrite(str(folder / f"{label}.{number}.jpg"), picture)
+    dataset = open_dataset(folder)
+    (path,) = train_throughput.write_jpegs(dataset, dataset.items[3:4], tmp_path)
+    assert Path(path).read_bytes() == (folder / dataset.items[3].file).read_bytes()
+
+
+@pytest.mark.slow
+def test_both_loops_train_in_turns(
+    easy_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "speed.json"
+    code = train_throughput.main(
+        f"--data {easy_set} --arch edge_cnn --batch-size 4 --limit 40 --seconds 0.5 "
+        f"--threads 1 --json {target} --min-ratio 1e6".split()
+    )
+    printed = capsys.readouterr()
+    assert code == 3, printed.err
+    assert "1e+06 asked for" in printed.err.splitlines()[-1]
+    assert "Traceback" not in printed.err
+    assert all(len(line) <= 100 for line in printed.out.splitlines())
+    document = json.loads(target.read_text())
+    assert document["settings"]["pictures"] == 32
+    rows = {row["name"]: row for row in document["rows"]}
+    assert rows["plain loop"]["precision"] == "float32"
+    assert rows["catdog-edge"]["precision"] in ("float32", "bfloat16")
+    rounds = {name: np.array(row["step"]["rounds_ms"]) for name, row in rows.items()}
+    assert len(rounds["plain loop"]) == document["settings"]["rounds"] >= 4
+    ratio = document["ratio"]
+    expected = np.median(rounds["plain loop"] / rounds["catdog-edge"])
+    assert ratio["value"] == pytest.approx(expected, rel=1e-3)
+    assert ratio["low"] <= ratio["value"] <= ratio["high"]
+    for row in rows.values():
+        assert row["pictures_per_second"] == pytest.approx(4e3 / row["step"]["p50_ms"])
+        assert row["name"] in printed.out
+    assert str(tmp_path) not in target.read_text()
+    assert str(easy_set) not in target.read_text()
+
+
+def test_a_loop_that_fails_says_why(tmp_path: Path) -> None:
+    loop = Loop("plain loop", setting(tmp_path, (str(tmp_path / "gone.jpg"),) * 2))
+    try:
+        with pytest.raises(CatdogError, match=r"the plain loop failed: .*gone\.jpg"):
+            loop.step()
+        with pytest.raises(CatdogError, match="ended with code 0"):
+            loop.step()
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--data", "nowhere.zip"], "there is no folder or zip"),
+        (["--arch", "nonesuch"], "there is no architecture 'nonesuch'"),
+        (["--batch-size", "1"], "--batch-size must be at least 2"),
+        (["--seconds", "nan"], "--seconds must be a number above 0"),
+        (["--threads", "0"], "--threads must be a whole number"),
+        (["--arch", "edge_cnn", "--limit", "20", "--batch-size", "500"], "make no batch of 500"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_throughput.main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    # Where reading takes long, its progress comes before.
+    assert says in printed.err.splitlines()[-1]
+    assert "Traceback" not in printed.err

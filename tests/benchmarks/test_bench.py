@@ -1,0 +1,510 @@
+"""`catdog-edge bench` from end to end: what a person types and what they get."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
+pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
+cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+
+from click.testing import CliRunner
+from support.benchdoc import document
+from support.benchrun import make_run, scramble
+
+from benchmarks import rows as subjects
+from benchmarks.measure import latency
+from catdog_edge.cli import main as cli
+from catdog_edge.cli.main import main
+from catdog_edge.images.preprocess import preprocess
+from catdog_edge.runtime import classifier
+from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
+from catdog_edge.training.runs.run_folder import Run
+from exporters.formats.torch_export import export_onnx
+
+pytestmark = pytest.mark.train
+
+QUICK = ["--seconds", "1", "--cold-starts", "0", "--corruptions", "0", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, easy_set):
+    """A folder with one run; the tests copy what they change."""
+    folder = tmp_path_factory.mktemp("home")
+    make_run(folder / "runs" / "lamps-1", easy_set)
+    return folder
+
+
+@pytest.fixture
+def run(home, tmp_path, monkeypatch):
+    """A copy of the run, in the current folder."""
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    return Run(tmp_path / "runs" / "lamps-1")
+
+
+def _bench(*arguments):
+    return CliRunner().invoke(main, ["bench", *map(str, arguments)])
+
+
+def _error(result, code=1) -> str:
+    """The one line that a person sees last on stderr."""
+    assert result.exit_code == code, result.output
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("catdog-edge: ")
+    assert "Traceback" not in result.output
+    return line
+
+
+@pytest.fixture(scope="module")
+def whole(home, tmp_path_factory):
+    """One bench with everything on: the result of the command and the folder of the run."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copytree(home / "runs", folder / "runs")
+    originals = tmp_path_factory.mktemp("originals") / "big"
+    rng = np.random.default_rng(5)
+    for label, level in (("bright", 190), ("dark", 60)):
+        (originals / label).mkdir(parents=True)
+        for number in range(3):
+            picture = rng.normal(level, 40, (375, 500, 3)).clip(0, 255).astype(np.uint8)
+            cv2.imwrite(str(originals / label / f"{number}.png"), picture)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = _bench(
+            "--seconds", 2, "--cold-starts", 1, "--corruptions", 4, "--originals", originals,
+            "--max-drop", 50, "--min-agreement", 50, "--threads", 1,
+        )  # fmt: skip
+    return result, folder / "runs" / "lamps-1"
+
+
+def test_the_whole_bench_writes_every_file_and_fits_the_terminal(whole):
+    result, folder = whole
+    assert result.exit_code == 0, result.output
+    for name in ("bench.json", "bench.csv", "bench.md", "bench.html", "bench-flips.csv"):
+        assert (folder / name).stat().st_size > 0
+    assert max(len(line) for line in result.stdout.splitlines()) <= 100
+    for row in ("pytorch", "pytorch-channels-last", "model", "model.dynamic"):
+        assert f"\n{row} " in result.stdout
+    assert "lamps-1" in result.stderr
+    assert "12 test pictures" in result.stderr or "test pictures" in result.stderr
+
+
+def test_the_document_holds_what_was_measured(whole):
+    _, folder = whole
+    doc = json.loads((folder / "bench.json").read_text())
+    rows = {row["name"]: row for row in doc["rows"]}
+    assert list(rows) == ["pytorch", "pytorch-channels-last", "model", "model.dynamic"]
+    model = rows["model"]
+    assert model["file"] == "model.onnx"
+    assert model["size_bytes"] == (folder / "model.onnx").stat().st_size
+    assert model["ratio"]["to"] == "pytorch"
+    assert rows["pytorch"]["ratio"]["value"] == 1.0
+    assert len(model["latency"]["quantiles_ms"]) == 101
+    assert len(model["latency"]["rounds_ms"]) == doc["settings"]["rounds"]
+    assert model["stages_ms"]["session"] > model["stages_ms"]["resize"] > 0
+    assert model["answers"]["agreement"] == 1.0
+    assert model["answers"]["max_difference"] < 1e-4
+    assert model["answers"]["accuracy"] > 0.8  # bright and dark are easy
+    assert rows["model.dynamic"]["precision"] == "int8-dynamic"
+    assert doc["data"]["pictures"] == sum(doc["data"]["counts"].values())
+    assert doc["environment"]["providers_obtained"] == ["cpu"]
+    assert doc["corruptions"]["pictures"] == 4
+    assert set(doc["corruptions"]["results"]) >= {"clean", "dark", "jpeg", "rotation"}
+    assert doc["originals"]["pictures"] == 6
+    assert (doc["originals"]["median_height"], doc["originals"]["median_width"]) == (375, 500)
+    assert [gate["met"] for gate in doc["gates"]] == [True] * 6
+
+
+def test_a_fresh_process_of_an_exported_file_has_no_torch_in_it(whole):
+    _, folder = whole
+    doc = json.loads((folder / "bench.json").read_text())
+    cold = {row["name"]: row["cold"] for row in doc["rows"]}
+    assert cold["pytorch"]["torch_loaded"]
+    assert not cold["model"]["torch_loaded"]
+    assert not cold["model.dynamic"]["torch_loaded"]
+    assert cold["model"]["peak_rss_bytes"] < cold["pytorch"]["peak_rss_bytes"] / 2
+    for one in cold.values():
+        assert one["first_answer_s"] > one["load_s"] > 0
+        assert one["cpu_ms"] > 0
+        assert one["peak_rss_bytes"] >= one["rss_bytes"] > 10_000_000
+
+
+def test_the_invented_document_of_the_other_tests_has_the_keys_of_a_real_one(whole):
+    def keys(value, path=""):
+        if isinstance(value, dict):
+            inner = set()
+            for key, entry in value.items():
+                inner |= keys(entry, f"{path}.{key}")
+            return inner or {path}
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return keys(value[0], f"{path}[]")
+        return {path}
+
+    def comparable(doc):
+        free = (".environment.packages", ".environment.variables", ".model.trained_on",
+                ".data.counts", ".originals", ".flips.by_pictures.originals", ".gates",
+                ".corruptions.results")  # fmt: skip
+        return {key for key in keys(doc) if not key.startswith(free)}
+
+    _, folder = whole
+    real = json.loads((folder / "bench.json").read_text())
+    invented = json.loads(json.dumps(document()))
+    assert comparable(invented) == comparable(real)
+
+
+def test_the_page_and_the_csv_tell_of_every_row(whole):
+    _, folder = whole
+    page = (folder / "bench.html").read_text()
+    rows = list(csv.DictReader((folder / "bench.csv").open()))
+    assert len(rows) == 4
+    assert all(row["name"] in page for row in rows)
+
+
+def test_json_on_stdout_is_the_document(run):
+    result = _bench(*QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads((run.folder / "bench.json").read_text())
+
+
+def test_batches_have_rows_of_their_own_and_their_own_reference(run, tmp_path):
+    (run.folder / "model.dynamic.onnx").unlink()
+    out = tmp_path / "elsewhere"
+    torch.set_num_threads(2)
+    result = _bench(*QUICK, "--batch", "1,4", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert torch.get_num_threads() == 2  # the rows ran with one; what comes after them does not
+    doc = json.loads((out / "bench.json").read_text())
+    rows = {row["name"]: row for row in doc["rows"]}
+    assert list(rows)[:3] == ["pytorch", "pytorch-channels-last", "model"]
+    assert list(rows)[3:] == ["pytorch:b4", "pytorch-channels-last:b4", "model:b4"]
+    assert rows["model:b4"]["ratio"]["to"] == "pytorch:b4"
+    assert (rows["model:b4"]["threads"], rows["model:b4"]["batch"]) == (1, 4)
+    assert rows["model:b4"]["stages_ms"] is None
+    one, four = rows["model"]["latency"], rows["model:b4"]["latency"]
+    assert four["p50_ms"] > one["p50_ms"]  # four pictures are more work than one
+    assert not (run.folder / "bench.json").exists()
+
+
+def test_names_tell_threads_batches_and_providers_apart(tmp_path):
+    files = [tmp_path / "a" / "model.onnx", tmp_path / "b" / "model.onnx", tmp_path / "model.ort"]
+    rows = subjects.plan_rows(
+        tmp_path / "best.pt", files, providers=("cpu", "openvino"), threads=(1, 2), batches=(1, 8),
+        compiled=True,
+    )  # fmt: skip
+    names = [row.name for row in rows]
+    assert len(names) == len(set(names)) == 4 * (3 + 3 * 2)
+    assert {"pytorch:t1", "pytorch-compile:t2:b8", "a/model:t1", "b/model@openvino:t2:b8",
+            "model.ort:t1"} <= set(names)  # fmt: skip
+    assert all(row.reference in names for row in rows)
+    assert not any(" " in name or "=" in name for name in names)
+    plain = subjects.plan_rows(tmp_path / "best.pt", files[:1], threads=(2,))
+    assert [row.name for row in plain] == ["pytorch", "pytorch-channels-last", "model"]
+    assert subjects.Row(**rows[5].to_dict()) == rows[5]
+
+
+def test_scrambled_weights_are_caught_by_name_and_the_reports_stay(run):
+    scramble(run)
+    result = _bench(*QUICK, "--max-drop", 5, "--min-agreement", 90)
+    line = _error(result, code=3)
+    assert "model.scrambled loses" in line
+    assert "model.scrambled agrees" in line
+    assert "model.dynamic" not in line
+    doc = json.loads((run.folder / "bench.json").read_text())
+    assert {gate["row"] for gate in doc["gates"] if not gate["met"]} == {"model.scrambled"}
+    with (run.folder / "bench-flips.csv").open() as stream:
+        flips = [row for row in csv.DictReader(stream) if row["row"] == "model.scrambled"]
+    answers = next(row for row in doc["rows"] if row["name"] == "model.scrambled")["answers"]
+    assert len(flips) == answers["flips"] > 0
+    assert {flip["pictures"] for flip in flips} == {"test"}
+    page = (run.folder / "bench.html").read_text()
+    assert page.count("data:image/jpeg") == len({flip["file"] for flip in flips})
+    assert "gates not met" in page
+
+
+def test_disagreements_on_spoiled_and_original_pictures_are_listed_and_shown(run, tmp_path):
+    scramble(run)
+    originals = tmp_path / "big"
+    for label, level in (("bright", 190), ("dark", 60)):
+        (originals / label).mkdir(parents=True)
+        for number in range(3):
+            picture = np.random.default_rng(number).normal(level, 40, (90, 120, 3))
+            cv2.imwrite(str(originals / label / f"{number}.png"), picture.clip(0, 255))
+    result = _bench(*QUICK[:4], "--corruptions", 4, "--threads", 1, "--originals", originals)
+    assert result.exit_code == 0, result.output
+    doc = json.loads((run.folder / "bench.json").read_text())
+    spoiled = doc["corruptions"]["results"]
+    wanted = {name: sum(row["flips"] for row in rows.values()) for name, rows in spoiled.items()}
+    del wanted["clean"]  # a part of the test split as it is
+    wanted["originals"] = sum(row["flips"] for row in doc["originals"]["rows"].values())
+    wanted["test"] = doc["flips"]["count"]
+    assert sum(count > 0 for count in wanted.values()) > 4, "scrambled weights should disagree"
+    counts = {name: kind["disagreements"] for name, kind in doc["flips"]["by_pictures"].items()}
+    assert counts == wanted
+    with (run.folder / "bench-flips.csv").open() as stream:
+        flips = list(csv.DictReader(stream))
+    assert Counter(flip["pictures"] for flip in flips) == {k: n for k, n in wanted.items() if n}
+    assert {flip["file"] for flip in flips if flip["pictures"] == "originals"} <= {
+        f"{label}/{number}.png" for label in ("bright", "dark") for number in range(3)
+    }
+    page = (run.folder / "bench.html").read_text()
+    pictures = {(flip["pictures"], flip["file"]) for flip in flips}
+    assert page.count("data:image/jpeg") == len(pictures)
+    # A spoiled picture is shown as it was seen, so no two of one file look alike.
+    shown = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(set(shown)) == len(shown)
+
+
+def test_a_busy_loop_in_the_preprocessing_is_caught(run, monkeypatch):
+    (run.folder / "model.dynamic.onnx").unlink()
+    good = _bench(*QUICK[2:], "--seconds", 2)
+    assert good.exit_code == 0, good.output
+    baseline = shutil.copy(run.folder / "bench.json", run.folder / "good.json")
+
+    def busy(frame, steps):
+        end = time.perf_counter() + 0.04
+        while time.perf_counter() < end:
+            pass
+        return preprocess(frame, steps)
+
+    monkeypatch.setattr(classifier, "preprocess", busy)
+    monkeypatch.setattr(subjects, "preprocess", busy)
+    monkeypatch.setattr(latency, "preprocess", busy)
+    result = _bench(*QUICK[2:], "--seconds", 2, "--baseline", baseline)
+    line = _error(result, code=3)
+    assert "model takes" in line
+    assert "in the baseline" in line
+    assert "to resize a frame" in line
+    assert "(--baseline)" in line
+
+
+def test_a_baseline_is_not_overwritten_by_what_is_held_against_it(run):
+    baseline = run.folder / "bench.json"
+    baseline.write_text(json.dumps(document()))
+    before = baseline.read_bytes()
+    line = _error(_bench(*QUICK, "--baseline", baseline))
+    assert "--out" in line
+    assert baseline.read_bytes() == before
+
+
+def test_a_baseline_of_another_machine_is_refused_before_anything_is_measured(run):
+    assert _bench(*QUICK).exit_code == 0
+    path = run.folder / "old.json"
+    doc = json.loads((run.folder / "bench.json").read_text())
+    doc["environment"]["processor"] = "Another 3000"
+    path.write_text(json.dumps(doc))
+    (run.folder / "bench.json").unlink()
+    line = _error(_bench(*QUICK, "--baseline", path))
+    assert "another machine: Another 3000" in line
+    assert not (run.folder / "bench.json").exists()
+    forced = _bench(*QUICK, "--baseline", path, "--force", "--tolerance", 100_000)
+    assert forced.exit_code == 0, forced.output
+
+
+def test_a_run_without_an_export(run):
+    for file in run.folder.glob("*.onnx"):
+        file.unlink()
+    line = _error(_bench(*QUICK))
+    assert "no exported file" in line
+    assert "catdog-edge export" in line
+
+
+def test_no_run_at_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "catdog-edge train" in _error(_bench())
+
+
+def test_data_with_other_labels(run, tmp_path):
+    for label in ("left", "right"):
+        (tmp_path / "other" / label).mkdir(parents=True)
+        for number in range(60):
+            picture = np.full((8, 8, 3), number * 2 + (label == "left"), np.uint8)
+            cv2.imwrite(str(tmp_path / "other" / label / f"{number}.png"), picture)
+    line = _error(_bench(*QUICK, "--data", tmp_path / "other"))
+    assert "bright, dark" in line
+    assert "left, right" in line
+
+
+def test_an_exported_file_with_other_labels_names_that_file(run):
+    import onnx
+
+    model = onnx.load(run.folder / "model.onnx")
+    for entry in model.metadata_props:
+        if entry.key == "catdog_edge":
+            entry.value = entry.value.replace('"bright", "dark"', '"dark", "bright"')
+    onnx.save(model, run.folder / "model.swapped.onnx")
+    line = _error(_bench(*QUICK))
+    assert "model.swapped.onnx" in line
+    assert "dark, bright" in line
+
+
+def test_an_empty_test_split(run):
+    lines = [line for line in run.split_csv.read_text().splitlines() if not line.endswith(",test")]
+    run.split_csv.write_text("\n".join(lines) + "\n")
+    assert "test" in _error(_bench(*QUICK))
+
+
+def test_a_truncated_export(run):
+    whole = (run.folder / "model.onnx").read_bytes()
+    (run.folder / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    assert "model.onnx" in _error(_bench(*QUICK))
+
+
+def test_a_row_that_does_not_exist(run):
+    line = _error(_bench(*QUICK, "--max-ratio", "model.statik=0.5"))
+    assert "model.statik" in line
+    assert "model.dynamic" in line  # what there is instead
+    assert "always 1" in _error(_bench(*QUICK, "--max-ratio", "pytorch=1"))
+
+
+def test_a_provider_that_does_not_run_here(run):
+    line = _error(_bench(*QUICK, "--provider", "coreml"))
+    assert "coreml" in line
+
+
+def test_weights_that_are_an_exported_file(run):
+    assert "--also" in _error(_bench("--weights", run.folder / "model.onnx"))
+
+
+def test_one_more_file_gets_a_row(run, tmp_path):
+    extra = shutil.copy(run.folder / "model.onnx", tmp_path / "other.onnx")
+    result = _bench(*QUICK, "--also", extra, "--max-ratio", "other=1000")
+    assert result.exit_code == 0, result.output
+    assert "\nother " in result.stdout
+
+
+@pytest.mark.parametrize("name", ["pytorch", "pytorch-channels-last"])
+def test_a_file_cannot_take_the_name_of_another_row(run, tmp_path, name):
+    extra = shutil.copy(run.folder / "model.onnx", tmp_path / f"{name}.onnx")
+    line = _error(_bench(*QUICK, "--also", extra))
+    assert f"would be the row {name}:t1" in line or f"would be the row {name}," in line
+
+
+def test_files_of_one_name_in_folders_of_one_name(run, tmp_path):
+    for top in "pq":
+        (tmp_path / top / "x").mkdir(parents=True)
+        shutil.copy(run.folder / "model.onnx", tmp_path / top / "x" / "m.onnx")
+    line = _error(
+        _bench(*QUICK, "--also", tmp_path / "p/x/m.onnx", "--also", tmp_path / "q/x/m.onnx")
+    )
+    assert f"{tmp_path / 'p/x/m.onnx'} would be the row x/m" in line
+
+
+def test_a_checkpoint_that_is_not_there(run):
+    line = _error(_bench("--weights", run.folder / "nope.pt"))
+    assert "there is no checkpoint" in line
+    assert "nope.pt" in line
+
+
+def test_a_fixed_batch_is_timed_at_that_batch_alone(run, tmp_path):
+    """Filled up or cut into pieces its time would be that of other calls."""
+    network, spec = load_checkpoint(run.weights)
+    four = export_onnx(network, spec, tmp_path / "four.onnx", batch=4).path
+    line = _error(_bench(*QUICK, "--also", four))
+    assert f"{four} takes 4 pictures a call" in line
+    assert "--batch 4" in line
+    done = _bench(*QUICK, "--also", four, "--batch", "1,4", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    document = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert [row["batch"] for row in document["rows"] if row["base"] == "four"] == [4]
+    left = {one["row"].partition(":")[0]: one["reason"] for one in document["left_out"]}
+    assert left == {"four": "the file takes 4 pictures a call, not 1: --batch 4"}
+
+
+def test_a_row_is_one_call_of_the_session(run):
+    assert cli.MOST_BATCH == classifier.CHUNK
+    assert _bench("--batch", str(cli.MOST_BATCH + 1)).exit_code == 2
+
+
+@pytest.mark.parametrize("originals", ["absent", "other labels"])
+def test_wrong_originals_are_told_before_anything_is_measured(run, tmp_path, originals):
+    source = tmp_path / "absent"
+    if originals == "other labels":
+        source = tmp_path / "letters"
+        for number, label in enumerate("ab" * 30):
+            (source / label).mkdir(parents=True, exist_ok=True)
+            picture = np.full((8, 8, 3), 4 * number, np.uint8)
+            cv2.imwrite(str(source / label / f"{number}.png"), picture)
+    result = _bench(*QUICK, "--originals", source)
+    line = _error(result)
+    assert "--originals" in line
+    assert "--data" not in line
+    assert "latency" not in result.stderr
+
+
+def test_data_named_again_is_split_as_for_the_training(run, easy_set):
+    network, spec = load_checkpoint(run.weights)
+    spec = spec.replace(trained_on={**spec.trained_on, "split": [60, 20, 20]})
+    save_checkpoint(run.weights, network.state_dict(), spec)
+    counts = {}
+    for name, settings in (("run's", ()), ("named", ("--data", easy_set))):
+        assert _bench(*QUICK, *settings).exit_code == 0
+        document = json.loads((run.folder / "bench.json").read_text())
+        counts[name] = document["data"]["pictures"]
+    whole = open_dataset(easy_set, split=(60, 20, 20))
+    assert counts["named"] == len(whole.items_of("test")) > counts["run's"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--max-ratio", "model"),
+        ("--max-ratio", "model=inf"),
+        ("--max-ratio", "model=1", "--max-ratio", "model=2"),
+        ("--threads", "257"),
+        ("--batch", "1,100000"),
+        ("--batch", "0"),
+        ("--batch", "1,1"),
+        ("--threads", "two"),
+        ("--seconds", "0"),
+        ("--min-agreement", "101"),
+    ],
+)
+def test_wrong_usage(arguments):
+    result = _bench(*arguments)
+    assert result.exit_code == 2
+    assert arguments[0] in result.output
+
+
+def test_weights_that_went_astray_are_one_line_before_anything_is_timed(run):
+    network, spec = load_checkpoint(run.weights)
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    save_checkpoint(run.weights, network.state_dict(), spec)
+    line = _error(_bench(*QUICK))
+    assert "pytorch answers with what is no number" in line
+
+
+def test_the_folder_of_a_run_is_as_good_a_name_as_its_weights(run):
+    result = _bench(*QUICK, "--weights", run.folder, "--provider", "cpu", "--provider", "cpu")
+    assert result.exit_code == 0, result.output
+    assert (run.folder / "bench.json").is_file()
+
+
+def test_the_card_names_every_count_of_threads(run, tmp_path):
+    result = _bench(*QUICK[:6], "--threads", "1,2")
+    assert result.exit_code == 0, result.output
+    assert "threads: 1 and 2, from --threads" in result.stdout
+    assert "1 and 2 threads (--threads)" in result.stderr
+
+
+def test_a_model_that_knows_what_it_does_not_know_is_measured_like_any_other(
+    tmp_path, easy_set, monkeypatch
+):
+    run = make_run(tmp_path / "runs" / "lamps-2", easy_set, others=True)
+    monkeypatch.chdir(tmp_path)
+    result = _bench(*QUICK[:4], "--corruptions", 2, "--cold-starts", 1, "--threads", 1)
+    assert result.exit_code == 0, result.output
+    doc = json.loads((run.folder / "bench.json").read_text())
+    rows = {row["base"]: row for row in doc["rows"]}
+    assert rows["model"]["answers"]["max_difference"] < 1e-4
+    assert rows["pytorch"]["answers"]["accuracy"] > 0.9
+    assert rows["pytorch"]["cold"]["runs"] == 1

@@ -1,0 +1,464 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="exporting needs torch; install [train]")
+onnx = pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
+pytestmark = pytest.mark.train
+
+from click.testing import CliRunner, Result
+from support.smalldisk import small_disk
+from support.tinynets import fit_head, settle, spec_for
+
+from catdog_edge.cli.main import main
+from catdog_edge.runtime.model_file import read_spec
+from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
+from catdog_edge.training.models.registry import architecture
+from catdog_edge.training.runs.run_folder import Run
+from exporters import pipeline, report
+from exporters.checks.compare import compare_answers
+from exporters.checks.timing import Ratio
+from exporters.static_int8 import search
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, easy_set: Path) -> Path:
+    """A run folder as `train` leaves it: the default architecture, sure of bright and dark."""
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path_factory.mktemp("cache")))
+    folder = tmp_path_factory.mktemp("work") / "runs" / "lamps"
+    folder.mkdir(parents=True)
+    arch = architecture("edge_cnn")
+    torch.manual_seed(0)
+    spec = spec_for(arch.normalization, ("bright", "dark"), arch.size, "edge_cnn")
+    dataset = open_dataset(easy_set)
+    frames, labels, _ = pixels(dataset, "train", spec.resize)
+    network = settle(arch.build(2), spec, np.array(frames[:32]))
+    fit_head(network, network.classifier[2], spec, frames, labels)
+    save_checkpoint(folder / "best.pt", network.state_dict(), spec)
+    dataset.write_split_csv(folder / "split.csv")
+    Run(folder).write_args({"data": str(easy_set), "labels": ["bright", "dark"]})
+    monkeypatch.undo()
+    return folder
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the run below the current folder, and quick races."""
+    folder = tmp_path / "runs" / "lamps"
+    shutil.copytree(run, folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "RACE_SECONDS", 0.2)
+    return folder
+
+
+def export(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["export", *arguments])
+
+
+def last_line(result: Result) -> str:
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("catdog-edge: ")
+    return line
+
+
+@pytest.mark.slow
+def test_everything_is_made_checked_and_written_down(copy: Path) -> None:
+    done = export("--quantize", "all", "--half", "--format", "ort", "--keep-slower", "--json")
+    assert done.exit_code == 0, done.output
+    names = {
+        "model.onnx": "fp32",
+        "model.dynamic.onnx": "int8-dynamic",
+        "model.static.onnx": "int8-static",
+        "model.half.onnx": "fp16",
+        "model.ort": "fp32",
+        "model.static.ort": "int8-static",
+    }
+    document = json.loads(done.stdout)
+    assert document == json.loads((copy / "export.json").read_text())
+    assert {file["file"]: file["precision"] for file in document["files"]} == names
+    for file in document["files"]:
+        path = copy / file["file"]
+        assert file["kept"]
+        assert path.stat().st_size == file["bytes"]
+        assert file["verification"]["passed"]
+        figures = read_spec(path).metrics["export"]
+        assert figures["agreement"] == file["verification"]["agreement"]
+        assert figures["checked_on"].endswith("validation pictures of lamps")
+        if path.name != "model.onnx":
+            ratio = file["ratio_to_fp32"]
+            assert ratio["low"] <= ratio["value"] <= ratio["high"]
+            assert figures["ratio_to_fp32"] == ratio
+    static = next(file for file in document["files"] if file["file"] == "model.static.onnx")
+    assert static["quantization"]["first_operator_at_run_time"] == "QLinearConv"
+    assert static["quantization"]["integer_layers_at_run_time"] == 14
+    assert read_spec(copy / "model.static.onnx").metrics["quantization"]["scheme"] == "u8s8"
+    assert str(copy.parent) not in (copy / "export.json").read_text()
+    assert (copy / "verify-flips.csv").is_file()
+    assert (copy / "verify-flips.png").is_file()
+    assert not list(copy.glob(".*"))
+
+
+def test_without_options_only_the_fp32_file_is_made(copy: Path) -> None:
+    done = export()
+    assert done.exit_code == 0, done.output
+    assert "runs/lamps/best.pt (edge_cnn)" in done.stderr
+    assert "121 nodes simplified to" in done.stderr
+    assert {file.name for file in copy.iterdir()} == {
+        "args.yaml", "best.pt", "split.csv", "model.onnx", "export.json", "verify-flips.csv",
+        "verify-flips.png",
+    }  # fmt: skip
+    assert done.stdout.splitlines()[2].startswith("model.onnx")
+
+
+def test_quantize_alone_is_dynamic(copy: Path) -> None:
+    done = export("--quantize", "--keep-slower", "--out", "elsewhere")
+    assert done.exit_code == 0, done.output
+    made = {file.name for file in Path("elsewhere").glob("*.onnx")}
+    assert made == {"model.onnx", "model.dynamic.onnx"}
+    assert not (copy / "model.onnx").exists()
+
+
+def test_a_file_that_answers_otherwise_is_not_written(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = pipeline.export_onnx
+
+    def slanted(network, spec, path, **options):
+        network.classifier[2].bias.data[0] += 1.0
+        result = honest(network, spec, path, **options)
+        network.classifier[2].bias.data[0] -= 1.0
+        return result
+
+    monkeypatch.setattr(pipeline, "export_onnx", slanted)
+    done = export()
+    assert done.exit_code == 3
+    assert "model.onnx: probabilities differ by up to" in last_line(done)
+    assert "allowed is 1e-04" in last_line(done)
+    assert not (copy / "model.onnx").exists()
+
+
+def test_a_slower_file_is_refused_unless_asked_for(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        pipeline, "too_slow", lambda ratio: f"it takes {ratio} times as long as fp32"
+    )
+    done = export("--quantize", "dynamic")
+    assert done.exit_code == 3
+    assert "model.dynamic.onnx: it takes" in last_line(done)
+    assert "--keep-slower" in last_line(done)
+    assert (copy / "model.onnx").is_file()
+    assert not (copy / "model.dynamic.onnx").exists()
+    assert "refused" in done.stdout
+    files = json.loads((copy / "export.json").read_text())["files"]
+    assert [file["kept"] for file in files] == [True, False]
+
+
+def test_the_whole_interval_must_be_above_the_limit() -> None:
+    from exporters.checks.gates import too_slow
+
+    assert too_slow(Ratio(1.2, 1.06, 1.4)).startswith("it takes 1.20 (1.06 to 1.40) times")
+    assert not too_slow(Ratio(1.2, 1.04, 1.4))
+    assert not too_slow(Ratio(0.5, 0.4, 0.6))
+
+
+def test_static_quantization_that_loses_accuracy_is_refused_with_the_figures(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first convolution's answers are shifted in every int8 model, whatever is in float."""
+    honest = search.give_back
+
+    def worse(calibrated, *arguments):
+        parts = calibrated.parts
+        for tensor in parts.core.graph.initializer:
+            if tensor.name == "classifier.2.bias":
+                shifted = onnx.numpy_helper.to_array(tensor) + np.array([90, -90], np.float32)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(shifted, tensor.name))
+        return honest(calibrated, *arguments)
+
+    monkeypatch.setattr(search, "give_back", worse)
+    monkeypatch.setattr(search, "rank_layers", lambda *arguments: ())
+    monkeypatch.setattr("exporters.static_int8.sensitivity.MOST_IN_FLOAT", 0.0)
+    done = export("--quantize", "static")
+    assert done.exit_code == 3
+    assert "accuracy changes by -" in last_line(done)
+    assert (copy / "model.onnx").is_file()
+    assert not (copy / "model.static.onnx").exists()
+    files = json.loads((copy / "export.json").read_text())["files"]
+    attempts = files[1]["quantization"]["attempts"]
+    assert [attempt["scheme"] for attempt in attempts] == ["u8s8", "s8s8", "u8u8"]
+
+
+def test_without_its_data_fp32_is_checked_on_drawings_and_static_is_not_made(copy: Path) -> None:
+    Run(copy).write_args({"data": "/nowhere/lamps", "labels": ["bright", "dark"]})
+    done = export("--limit", "32")
+    assert done.exit_code == 0, done.output
+    assert "drawings" in done.stderr
+    assert "/nowhere/lamps" in done.stderr
+    assert (
+        json.loads((copy / "export.json").read_text())["files"][0]["verification"]["accuracy"]
+        is None
+    )
+    (copy / "model.onnx").unlink()
+    done = export("--quantize", "static")
+    assert done.exit_code == 1
+    assert "--data" in last_line(done)
+    assert not (copy / "model.onnx").exists()
+
+
+def test_bad_weights_are_one_line(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.pt").write_bytes((copy / "best.pt").read_bytes()[:9000])
+    torch.save({"model": 1}, tmp_path / "foreign.pt")
+    network, spec = load_checkpoint(copy / "best.pt")
+    document = {
+        "spec": json.dumps(json.loads(spec.to_json()) | {"schema": 99}),
+        "state_dict": network.state_dict(),
+    }
+    torch.save(document, tmp_path / "newer.pt")
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    for name, said in (
+        ("none.pt", "there is no checkpoint"),
+        ("cut.pt", "is damaged or not a checkpoint"),
+        ("foreign.pt", "not a checkpoint of catdog-edge"),
+        ("newer.pt", "schema 99"),
+        ("model.onnx", "name the checkpoint"),
+    ):
+        done = export("--weights", str(tmp_path / name))
+        assert done.exit_code == 1
+        assert said in last_line(done)
+    done = export("--opset", "9")
+    assert done.exit_code == 1
+    assert "cannot be made with opset 9" in last_line(done)
+    assert not (copy / "model.onnx").exists()
+
+
+def test_data_must_have_the_models_classes_and_enough_of_them(copy: Path, easy_set: Path) -> None:
+    done = export("--data", "sample")
+    assert done.exit_code == 1
+    assert "bright, dark" in last_line(done)
+    assert not Path("elsewhere").exists()
+    # Fewer training pictures than a calibration needs: twelve of each class in all.
+    few = Path("few")
+    for label in ("bright", "dark"):
+        (few / label).mkdir(parents=True)
+        for number in range(19):
+            shutil.copy(easy_set / label / f"{number}.png", few / label)
+    with (copy / "split.csv").open() as stream:
+        assert {row["split"] for row in csv.DictReader(stream)} == {"train", "val", "test"}
+    done = export("--data", str(few), "--quantize", "static")
+    assert done.exit_code == 1
+    assert "wanted at least 32" in last_line(done) or "has no" in last_line(done)
+
+
+def test_the_table_says_what_is_kept_and_how_it_compares() -> None:
+    verification = compare_answers(
+        np.array([[0.9, 0.1], [0.2, 0.8]], np.float32),
+        np.array([[0.9, 0.1], [0.6, 0.4]], np.float32),
+        np.array([0, 1]),
+        "int8-static",
+        name="model.static.onnx",
+    )
+    rows = [
+        report.Row("model.onnx", "fp32", 4_420_000, verification, "best.pt", 1.25, None),
+        report.Row(
+            "model.static.onnx", "int8-static", 1_130_000, verification, "model.onnx", 0.4,
+            Ratio(0.3, 0.29, 0.31), refused="too bad",
+        ),
+    ]  # fmt: skip
+    caption, head, *lines = report.table(rows).splitlines()
+    assert "a call of one picture" in caption
+    first = next(line for line in lines if line.startswith("model.onnx"))
+    second = next(line for line in lines if line.startswith("model.static.onnx"))
+    below = lines[lines.index(second) + 1]
+    assert head.index("MB") + len("MB") == first.index("4.42") + len("4.42")
+    for cell in ("1.13", "0.40", "0.30", "50.00%", "-50.00"):
+        assert cell in second
+    assert below.startswith("  refused")
+    assert "0.29..0.31" in below
+    assert below.index("0.29..0.31") + len("0.29..0.31") == second.index("0.30") + len("0.30")
+    assert max(map(len, (caption, head, *lines))) <= 80
+    assert "refused" not in lines[lines.index(first) + 1]
+
+
+def test_the_table_says_how_many_pictures_a_call_holds() -> None:
+    verification = compare_answers(
+        np.array([[0.9, 0.1]], np.float32),
+        np.array([[0.9, 0.1]], np.float32),
+        None,
+        "fp32",
+        name="m",
+    )
+    row = report.Row("model.onnx", "fp32", 1, verification, "best.pt", 3.0, None, batch=3)
+    assert "a call of 3 pictures" in report.table([row]).splitlines()[0]
+    assert row.to_dict()["pictures_a_call"] == 3
+
+
+# ---- what goes wrong half-way ------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize(
+    ("option", "form"), [("--quantize=static", "model.static.onnx"), ("--half", "model.half.onnx")]
+)
+def test_an_opset_that_a_form_cannot_have_is_one_line_and_changes_nothing(
+    option: str, form: str, copy: Path
+) -> None:
+    """Opset 28 has no DequantizeLinear in onnxruntime 1.32; fp32 loads and is not published."""
+    for old in ("model.onnx", "export.json"):
+        (copy / old).write_bytes(b"of an earlier export")
+    before = contents(copy)
+    done = export(option, "--opset", "28", "--limit", "32")
+    assert done.exit_code == 1
+    line = last_line(done)
+    assert f"{form} cannot be made with opset 28" in line
+    assert "choose a lower --opset: every form loads with 14 to 27" in line
+    assert "catdog-export-" not in done.stderr
+    assert contents(copy) == before
+
+
+def test_a_folder_that_was_made_for_nothing_is_removed(copy: Path) -> None:
+    done = export("--half", "--opset", "28", "--limit", "32", "--out", "new/deep")
+    assert done.exit_code == 1
+    assert not Path("new").exists()
+    assert (copy / "best.pt").is_file()
+
+
+def test_what_cannot_be_put_into_place_leaves_the_folder_as_it_was(copy: Path) -> None:
+    (copy / "model.onnx").write_bytes(b"of an earlier export")
+    (copy / "export.json").mkdir()
+    done = export("--limit", "32")
+    assert done.exit_code == 1
+    assert "export.json" in last_line(done)
+    assert (copy / "model.onnx").read_bytes() == b"of an earlier export"
+    assert not list(copy.glob(".*"))
+    assert not (copy / "verify-flips.csv").exists()
+
+
+def test_files_of_an_earlier_export_are_named(copy: Path) -> None:
+    (copy / "model.half.onnx").write_bytes(b"of other weights")
+    done = export("--limit", "32", "--max-drop", "0.7", "--batch", "3")
+    assert done.exit_code == 0, done.output
+    assert "note: model.half.onnx in " in done.stderr
+    assert "of an earlier export" in done.stderr
+    assert (copy / "model.half.onnx").read_bytes() == b"of other weights"
+    document = json.loads((copy / "export.json").read_text())
+    assert document["of_an_earlier_export"] == ["model.half.onnx"]
+    assert [file["file"] for file in document["files"]] == ["model.onnx"]
+    assert document["files"][0]["pictures_a_call"] == 3
+    options = document["options"]
+    assert (options["max_drop"], options["batch"], options["limit"]) == (0.7, 3, 32)
+    assert options["keep_slower"] is False
+    assert read_spec(copy / "model.onnx").metrics["export"]["pictures_a_call"] == 3
+    assert "a call of 3 pictures" in done.stdout
+
+
+def test_a_file_without_answers_is_refused_and_the_others_stay(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = pipeline.halve
+
+    def overflown(source: Path):
+        model, spec = honest(source)
+        for tensor in model.graph.initializer:
+            if tensor.name == "classifier.2.bias":
+                infinite = np.full(2, np.inf, np.float16)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(infinite, tensor.name))
+        return model, spec
+
+    monkeypatch.setattr(pipeline, "halve", overflown)
+    done = export("--half", "--limit", "32")
+    assert done.exit_code == 3
+    assert "not kept: model.half.onnx: 20 answers are not finite" in last_line(done)
+    assert not (copy / "model.half.onnx").exists()
+    assert (copy / "model.onnx").is_file()
+    rows = json.loads((copy / "export.json").read_text())["files"]
+    assert [(row["file"], row["kept"]) for row in rows] == [
+        ("model.onnx", True),
+        ("model.half.onnx", False),
+    ]
+    assert rows[1]["verification"] is None
+
+
+def test_a_run_folder_is_taken_for_its_best_weights(copy: Path, tmp_path: Path) -> None:
+    done = export("--weights", str(tmp_path))
+    assert done.exit_code == 1
+    assert "is a folder without a best.pt" in last_line(done)
+    done = export("--weights", str(copy), "--limit", "32")
+    assert done.exit_code == 0, done.output
+    assert (copy / "model.onnx").is_file()
+
+
+def test_named_data_needs_no_test_split(copy: Path, easy_set: Path) -> None:
+    """Two of the sixty pictures of each class are for validation, none for the test."""
+    named = Path("named")
+    items = open_dataset(easy_set).items
+    for label in (0, 1):
+        of_class = [item for item in items if item.label == label]
+        wanted = [item for item in of_class if item.split == "val"][:2]
+        wanted += [item for item in of_class if item.split == "train"][:20]
+        for item in wanted:
+            target = named / item.file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(easy_set / item.file, target)
+    done = export("--data", str(named))
+    assert done.exit_code == 0, done.output
+    for item in items:
+        if item.split == "val" and item.label == 1:
+            (named / item.file).unlink(missing_ok=True)
+    done = export("--data", str(named))
+    assert done.exit_code == 1
+    assert "the val split has no 'dark'" in last_line(done)
+    assert "--split" not in last_line(done)
+
+
+def test_a_full_temporary_folder_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with small_disk(Path("tmp"), "1m") as small:
+        monkeypatch.setenv("TMPDIR", str(small))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        done = export("--limit", "32")
+    assert done.exit_code == 1
+    assert f"cannot write temporary files to {small}" in last_line(done)
+    assert "TMPDIR" in last_line(done)
+    assert not (copy / "model.onnx").exists()
+
+
+def test_sigterm_leaves_no_temporary_files(copy: Path) -> None:
+    scratch = copy.parent / "scratch"
+    scratch.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "catdog_edge", "export", "--weights", str(copy / "best.pt")],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        end = time.monotonic() + 90
+        while not list(scratch.glob("catdog-export-*")):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"Traceback" not in said
+    assert not list(scratch.glob("catdog-export-*"))
+    assert not (copy / "model.onnx").exists()

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour, like [cpu]")
+
+from catdog_edge.images.preprocess import preprocess, resize, to_bgr
+from catdog_edge.spec import ResizeStep, squash
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_a_frame_of_the_right_size_is_not_even_copied() -> None:
+    frame = noise(128, 128, 3)
+    assert preprocess(frame, squash(128, 128)) is frame
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1000, 3), (1000, 1, 3), (2, 3, 4), (720, 1280, 3)])
+def test_any_size_and_channel_count_becomes_the_models_picture(shape: tuple[int, ...]) -> None:
+    answer = preprocess(noise(*shape), squash(96, 128))
+    assert answer.shape == (96, 128, 3)
+    assert answer.dtype == np.uint8
+    assert answer.flags.c_contiguous
+
+
+def test_grey_and_alpha_mean_what_a_person_sees() -> None:
+    grey = noise(20, 30)
+    assert (to_bgr(grey) == grey[:, :, None]).all()
+    assert (to_bgr(grey[:, :, None]) == grey[:, :, None]).all()
+    bgra = noise(20, 30, 4)
+    assert (to_bgr(bgra) == bgra[:, :, :3]).all()
+
+
+def test_strided_frames_answer_like_contiguous_ones() -> None:
+    frame = noise(300, 400, 3)
+    for view in (frame[::2, ::3], frame[:, ::-1], frame[10:200, 20:220], np.asfortranarray(frame)):
+        expected = preprocess(np.ascontiguousarray(view), squash(64, 64))
+        assert (preprocess(view, squash(64, 64)) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (None, "did the camera"),
+        ([[1, 2], [3, 4]], "list"),
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((4, 4, 2), np.uint8), r"\[4, 4, 2\]"),
+        (np.zeros(4, np.uint8), r"\[4\]"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"\[1, 4, 4, 3\]"),
+        (np.zeros((0, 4, 3), np.uint8), "empty"),
+    ],
+)
+def test_a_wrong_frame_says_what_came_and_what_is_wanted(frame: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        preprocess(frame, squash(8, 8))
+    assert "uint8 [H,W,3] BGR" in str(caught.value)
+
+
+def test_the_steps_are_the_documented_ones() -> None:
+    frame = noise(700, 900, 3)
+    halfway = cv2.resize(frame, (256, 256), interpolation=cv2.INTER_LINEAR)
+    expected = cv2.resize(halfway, (128, 128), interpolation=cv2.INTER_AREA)
+    assert (preprocess(frame, squash(128, 128)) == expected).all()
+    # An axis that is small already is left alone by the first step.
+    flat = noise(100, 900, 3)
+    halfway = cv2.resize(flat, (256, 100), interpolation=cv2.INTER_LINEAR)
+    expected = cv2.resize(halfway, (128, 128), interpolation=cv2.INTER_LINEAR)
+    assert (preprocess(flat, squash(128, 128)) == expected).all()
+
+
+def test_area_is_the_mean_of_the_footprint() -> None:
+    frame = noise(4, 4, 3)
+    means = frame.reshape(2, 2, 2, 2, 3).astype(float).mean(axis=(1, 3))
+    answer = resize(frame, [ResizeStep("area", 2, 2)])
+    assert np.abs(answer.astype(float) - means).max() <= 0.5
+
+
+def test_the_rule_is_close_to_a_plain_area_filter_on_a_camera_frame() -> None:
+    rng = np.random.default_rng(3)
+    frame = cv2.resize(rng.integers(0, 256, (135, 240, 3), dtype=np.uint8), (1920, 1080))
+    plain = cv2.resize(frame, (128, 128), interpolation=cv2.INTER_AREA).astype(float)
+    ours = preprocess(frame, squash(128, 128)).astype(float)
+    linear = cv2.resize(frame, (128, 128), interpolation=cv2.INTER_LINEAR).astype(float)
+    assert np.abs(ours - plain).mean() < 0.5 * np.abs(linear - plain).mean()

@@ -1,0 +1,569 @@
+"""Odd and broken pictures: read as a person would see them, or refused with a reason.
+
+What a person would see is taken from Pillow, an independent decoder.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from catdog_edge.errors import PictureError
+from catdog_edge.images import read
+from catdog_edge.images.headers import read_header
+from catdog_edge.images.read import decode_picture, is_picture, read_picture
+
+Image = pytest.importorskip("PIL.Image")
+ImageOps = pytest.importorskip("PIL.ImageOps")
+
+HAS_GIF = cv2.haveImageWriter("x.gif")
+HAS_AVIF = cv2.haveImageWriter("x.avif")
+gif = pytest.mark.skipif(not HAS_GIF, reason="this OpenCV reads no GIF (4.11 and later do)")
+avif = pytest.mark.skipif(not HAS_AVIF, reason="this OpenCV was built without AVIF")
+
+
+def scene(height: int = 40, width: int = 60) -> Image.Image:
+    """Four quarters of different colours: every rotation and mirror of it is another picture."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[: height // 2, : width // 2] = (255, 0, 0)
+    pixels[: height // 2, width // 2 :] = (0, 255, 0)
+    pixels[height // 2 :, : width // 2] = (0, 0, 255)
+    pixels[height // 2 :, width // 2 :] = (200, 150, 100)
+    return Image.fromarray(pixels)
+
+
+def see_through() -> Image.Image:
+    picture = np.array(scene().convert("RGBA"))
+    picture[:20, :30, 3] = 0
+    picture[:20, 30:, 3] = 128
+    return Image.fromarray(picture)
+
+
+def photo(height: int = 120, width: int = 160) -> Image.Image:
+    """Something that does not compress to nothing, without a flat corner."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
+
+
+def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def exif(orientation: int) -> Image.Exif:
+    block = Image.Exif()
+    block[0x112] = orientation
+    return block
+
+
+def seen(data: bytes) -> np.ndarray:
+    """What a person sees of a file, by Pillow: upright, on white, BGR."""
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    if picture.mode in ("RGBA", "LA", "PA", "P") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        white.alpha_composite(picture)
+        picture = white
+    return np.array(picture.convert("RGB"))[..., ::-1]
+
+
+def assert_seen(data: bytes, tolerance: int = 3) -> None:
+    frame = decode_picture(data)
+    assert frame.dtype == np.uint8
+    assert frame.flags.c_contiguous
+    expected = seen(data)
+    assert frame.shape == expected.shape
+    assert np.abs(frame.astype(int) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000"])
+def test_ordinary(kind: str) -> None:
+    assert_seen(encode(scene(), kind))
+
+
+@gif
+def test_gif() -> None:
+    assert_seen(encode(scene(), "GIF"))
+    assert_seen(encode(see_through(), "GIF"))
+
+
+@avif
+def test_avif() -> None:
+    assert_seen(encode(scene(), "AVIF"))
+    assert_seen(encode(see_through(), "AVIF"))
+
+
+def test_progressive_and_grey_and_palette_and_bits() -> None:
+    assert_seen(encode(photo(), "JPEG", progressive=True))
+    assert_seen(encode(photo().convert("L"), "JPEG"))
+    assert_seen(encode(photo().convert("L"), "PNG"))
+    assert_seen(encode(photo().convert("P", palette=Image.Palette.ADAPTIVE), "PNG"))
+    assert_seen(encode(photo().convert("1"), "PNG"))
+
+
+def test_cmyk() -> None:
+    assert_seen(encode(photo().convert("CMYK"), "JPEG", quality=95))
+    assert_seen(encode(photo().convert("CMYK"), "TIFF"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_sixteen_bits_are_the_same_picture(suffix: str) -> None:
+    eight = np.array(photo())[..., ::-1]
+    done, data = cv2.imencode(suffix, eight.astype(np.uint16) * 257)
+    assert done
+    assert np.array_equal(decode_picture(data.tobytes()), eight)
+    done, data = cv2.imencode(suffix, eight[..., 0].astype(np.uint16) * 257)
+    assert np.array_equal(decode_picture(data.tobytes()), np.repeat(eight[..., :1], 3, axis=2))
+
+
+def test_sixteen_bits_with_alpha() -> None:
+    four = np.array(see_through())[..., [2, 1, 0, 3]]
+    done, data = cv2.imencode(".png", four.astype(np.uint16) * 257)
+    assert done
+    assert np.array_equal(decode_picture(data.tobytes()), seen(encode(see_through(), "PNG")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_transparent_lies_on_white(kind: str) -> None:
+    data = encode(see_through(), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    assert_seen(data, tolerance=1)
+    assert (decode_picture(data)[:20, :30] == 255).all()
+
+
+@avif
+@pytest.mark.parametrize("depth", [8, 10, 12])
+def test_avif_of_more_bits_with_alpha(depth: int) -> None:
+    four = np.array(see_through())[..., [2, 1, 0, 3]].astype(np.uint16) << (depth - 8)
+    four[..., 3] |= 2 ** (depth - 8) - 1  # 255 of 255 is all bits
+    stored = four.astype(np.uint8 if depth == 8 else np.uint16)
+    done, data = cv2.imencode(".avif", stored, [cv2.IMWRITE_AVIF_DEPTH, depth])
+    assert done
+    off = np.abs(decode_picture(data.tobytes()) - seen(encode(see_through(), "PNG")).astype(int))
+    for top, left in ((4, 4), (4, 34), (24, 4), (24, 34)):  # the quarters without their edges
+        assert off[top : top + 12, left : left + 22].max() <= 6
+
+
+@pytest.mark.parametrize("white", [15, 100, 255, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", [2, 3, 5, 6])
+def test_any_white_of_a_pnm_is_white(kind: int, white: int) -> None:
+    eight = np.array(photo(24, 32)) if kind in (3, 6) else np.array(photo(24, 32).convert("L"))
+    levels = np.round(eight / 255 * white).astype(int)
+    head = b"P%d\n# made by hand\n32 24\n%d\n" % (kind, white)
+    words = b" ".join(b"%d" % level for level in levels.ravel())
+    binary = levels.astype(np.uint8 if white < 256 else ">u2").tobytes()
+    frame = decode_picture(head + (words if kind < 4 else binary))
+    expected = np.atleast_3d(levels * (255 / white))[..., ::-1]
+    assert np.abs(frame - expected).max() <= 1
+
+
+def test_a_white_that_cannot_be_is_refused() -> None:
+    for white in (b"0", b"65536"):
+        assert "white is" in reason(b"P5\n2 2\n" + white + b"\n" + bytes(8))
+    assert "truncated" in reason(b"P2\n2 2\n")
+    assert (decode_picture(b"P1\n2 2\n1 0 0 1\n")[..., 0] == [[0, 255], [255, 0]]).all()
+
+
+def tiff(
+    pixels: np.ndarray,
+    photometric: int,
+    extra: tuple[int, ...] = (),
+    planar: bool = False,
+    sample_format: int = 1,
+) -> bytes:
+    """An uncompressed TIFF 6.0 of `[H,W]` or `[H,W,C]`, channels in the order of the file."""
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    height, width, channels = pixels.shape
+    strips = np.split(pixels, channels, axis=2) if planar else [pixels]
+    body = [np.ascontiguousarray(strip).tobytes() for strip in strips]
+    tags: dict[int, tuple[str, list[int]]] = {
+        256: ("I", [width]),
+        257: ("I", [height]),
+        258: ("H", [pixels.itemsize * 8] * channels),
+        259: ("H", [1]),
+        262: ("H", [photometric]),
+        273: ("I", []),
+        277: ("H", [channels]),
+        278: ("I", [height]),
+        279: ("I", [len(strip) for strip in body]),
+        284: ("H", [2 if planar else 1]),
+        **({338: ("H", list(extra))} if extra else {}),
+        339: ("H", [sample_format] * channels),
+    }
+    at = 8 + 2 + 12 * len(tags) + 4 + 64  # room for the values that do not fit into their tag
+    tags[273] = ("I", [at + sum(map(len, body[:index])) for index in range(len(body))])
+    table, values = struct.pack("<2sHIH", b"II", 42, 8, len(tags)), b""
+    for tag, (form, numbers) in tags.items():
+        packed = struct.pack(f"<{len(numbers)}{form}", *numbers)
+        table += struct.pack("<HHI", tag, 3 if form == "H" else 4, len(numbers))
+        if len(packed) > 4:
+            table += struct.pack("<I", 8 + 2 + 12 * len(tags) + 4 + len(values))
+            values += packed
+        else:
+            table += packed.ljust(4, b"\0")
+    assert len(values) <= 64
+    return table + b"\0\0\0\0" + values.ljust(64, b"\0") + b"".join(body)
+
+
+def wide(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.uint16) * 257
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("associated", [False, True])
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_tiff_with_declared_alpha_lies_on_white(
+    deep: bool, associated: bool, planar: bool
+) -> None:
+    four = np.array(see_through())
+    stored = four.copy()
+    if associated:
+        stored[..., :3] = np.round(four[..., :3] * (four[..., 3:] / 255))
+    stored = wide(stored) if deep else stored
+    data = tiff(stored, 2, (1 if associated else 2,), planar)
+    if deep and planar:
+        assert "each channel by itself" in reason(data)
+        return
+    expected = seen(encode(see_through(), "PNG"))
+    assert np.abs(decode_picture(data).astype(int) - expected).max() <= 1
+
+
+def test_premultiplied_colours_above_their_alpha_stay_white() -> None:
+    data = tiff(np.full((8, 8, 4), (255, 255, 255, 100), np.uint8), 2, (1,))
+    assert (decode_picture(data) == 255).all()
+
+
+@pytest.mark.parametrize("extra", [(), (0,)])
+def test_a_fourth_channel_that_is_not_declared(extra: tuple[int, ...]) -> None:
+    four = np.array(see_through())
+    for stored in (four, wide(four)):
+        assert "does not say whether its fourth channel is alpha" in reason(tiff(stored, 2, extra))
+    four[..., 3] = 255  # says the same, whatever it is
+    assert np.array_equal(decode_picture(tiff(four, 2, extra)), four[..., 2::-1])
+
+
+def test_a_tiff_of_planes_without_alpha() -> None:
+    three = np.array(photo())
+    for stored in (three, wide(three)):
+        assert np.array_equal(decode_picture(tiff(stored, 2, (), True)), three[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (tiff(np.zeros((8, 8, 2), np.uint8), 1, (2,)), "greyscale and alpha"),
+        (tiff(np.zeros((8, 8, 2), np.uint16), 1, (1,)), "greyscale and alpha"),
+        (tiff(np.zeros((8, 8, 5), np.uint8), 2, (2, 0)), "RGB in 5 channels"),
+        (tiff(np.zeros((8, 8, 5), np.uint8), 5, (2,)), "CMYK and alpha"),
+        (tiff(np.zeros((8, 8, 4), np.uint16), 5), "CMYK of 16 bits"),
+        (tiff(np.zeros((8, 8, 3), np.uint32), 2), "32 bits a channel"),
+        (tiff(np.zeros((8, 8, 3), np.float32), 2, sample_format=3), "floating-point"),
+        (tiff(np.zeros((8, 8), np.float32), 1, sample_format=3), "floating-point"),
+        (tiff(np.zeros((8, 8), np.int16), 1, sample_format=2), "signed"),
+        (tiff(np.zeros((8, 8, 3), np.uint8), 8), "neither grey, RGB"),
+    ],
+)
+def test_a_tiff_that_is_not_read_says_why(data: bytes, why: str) -> None:
+    assert why in reason(data)
+    assert "save it as PNG" in reason(data)
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+def test_jpeg_2000_with_alpha(boxes: bool) -> None:
+    assert_seen(encode(see_through(), "JPEG2000", no_jp2=not boxes), tolerance=1)
+    assert_seen(encode(scene().convert("L"), "JPEG2000", no_jp2=not boxes), tolerance=1)
+    grey = encode(see_through().convert("LA"), "JPEG2000", no_jp2=not boxes)
+    assert "greyscale and alpha is not read" in reason(grey)
+
+
+def test_jpeg_2000_whose_fourth_channel_is_something_else() -> None:
+    data = encode(see_through(), "JPEG2000")
+    definitions = data.index(b"cdef")
+    premultiplied = bytearray(data)
+    premultiplied[definitions + 6 + 3 * 6 + 3] = 2
+    assert "not plain alpha" in reason(bytes(premultiplied))
+    cmyk = bytearray(data)
+    cmyk[data.index(b"colr") + 10] = 12
+    assert "not RGB and alpha" in reason(bytes(cmyk))
+    nothing = data.replace(b"cdef", b"xdef")
+    assert "does not say whether" in reason(nothing)
+
+
+def test_transparent_colour_of_a_png() -> None:
+    grey = scene().convert("L")
+    assert_seen(encode(grey, "PNG", transparency=grey.getpixel((5, 5))))
+    assert (decode_picture(encode(grey, "PNG", transparency=76))[:20, :30] == 255).all()
+    assert_seen(encode(scene(), "PNG", transparency=(255, 0, 0)))
+    palette = scene().convert("P", palette=Image.Palette.ADAPTIVE)
+    assert_seen(encode(palette, "PNG", transparency=palette.getpixel((5, 5))))
+    assert_seen(encode(see_through().convert("LA"), "PNG"))
+    assert_seen(encode(photo().convert("1"), "PNG", transparency=1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_rotation(kind: str, orientation: int) -> None:
+    data = encode(scene(), kind, exif=exif(orientation))
+    assert_seen(data)
+    assert decode_picture(data).shape[:2] == ((40, 60) if orientation < 5 else (60, 40))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_with_alpha(orientation: int) -> None:
+    assert_seen(encode(see_through(), "PNG", exif=exif(orientation)))
+    assert_seen(encode(see_through(), "WEBP", lossless=True, exif=exif(orientation)))
+
+
+@avif
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_avif_rotation(orientation: int) -> None:
+    assert_seen(encode(scene(), "AVIF", exif=exif(orientation)))
+
+
+def test_broken_exif_is_no_rotation() -> None:
+    block = exif(6).tobytes()
+    data = encode(scene(), "JPEG", exif=block[:16] + b"\xff" * (len(block) - 16))
+    assert decode_picture(data).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("GIF", marks=gif), "PNG", pytest.param("WEBP", marks=gif)],
+)
+def test_animations_give_their_first_frame(kind: str) -> None:
+    first = see_through()
+    others = [first.rotate(180), first.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(first, kind, save_all=True, append_images=others, **options)
+    assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 3
+    assert_seen(data, tolerance=1)
+
+
+# ---- refused ---------------------------------------------------------------------------
+
+
+def reason(data: bytes, **options: int) -> str:
+    with pytest.raises(PictureError) as caught:
+        decode_picture(data, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_empty_and_foreign_files() -> None:
+    assert "zero bytes" in reason(b"")
+    assert "web page" in reason(b"\n<!DOCTYPE html><html>404</html>")
+    assert "PDF" in reason(b"%PDF-1.7 ...")
+    assert "zip" in reason(b"PK\x03\x04abc")
+    assert "HEIC" in reason(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    assert "video" in reason(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(100))
+    assert "zeros" in reason(bytes(5000))
+    assert "not a picture" in reason(b"cats and dogs, in a text file")
+    assert "not a picture" in reason(b"RIFF\x24\0\0\0WAVEfmt ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"exif": True}),
+        ("PNG", {}),
+        ("WEBP", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("PPM", {}),
+        pytest.param("GIF", {}, marks=gif),
+        pytest.param("AVIF", {}, marks=avif),
+    ],
+)
+def test_truncated_anywhere_is_refused(kind: str, options: dict[str, object]) -> None:
+    if options.get("exif"):
+        # An EXIF thumbnail is a JPEG of its own: its end marker is not the picture's.
+        options = {"exif": exif(1).tobytes() + encode(scene(), "JPEG")}
+    data = encode(photo(), kind, **options)
+    decode_picture(data)
+    for size in sorted({*range(0, 64), *range(64, len(data), len(data) // 60), len(data) - 1}):
+        reason(data[:size])
+
+
+def test_jpeg_padded_with_grey_is_refused() -> None:
+    data = encode(photo(), "JPEG", quality=90)
+    for part in (0.3, 0.5, 0.8):
+        cut = data[: int(len(data) * part)]
+        assert "truncated" in reason(cut + bytes(len(data) - len(cut)))  # a copy that stopped
+        assert "truncated" in reason(cut + b"\xff\xd9")  # an end marker where none belongs
+    cmyk = encode(photo().convert("CMYK"), "JPEG", quality=90)
+    assert "truncated" in reason(cmyk[: len(cmyk) // 2] + b"\xff\xd9")
+
+
+def test_a_grey_picture_is_not_taken_for_a_truncated_one() -> None:
+    grey = Image.new("RGB", (64, 48), (128, 128, 128))
+    assert (decode_picture(encode(grey, "JPEG")) == 128).all()
+    assert (decode_picture(encode(grey, "JPEG", progressive=True)) == 128).all()
+    corner = photo()
+    corner.paste((128, 128, 128), (100, 60, 160, 120))
+    assert decode_picture(encode(corner, "JPEG")).shape == (120, 160, 3)
+
+
+def test_data_after_the_end_does_no_harm() -> None:
+    data = encode(photo(), "JPEG")
+    assert np.array_equal(decode_picture(data + b"motion photo" * 999), decode_picture(data))
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small PNG that says it is very large, and is: all one colour."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        checksum = zlib.crc32(name + body)
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", checksum)
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + width // 8)
+    body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bomb(40_000, 20_000)
+    assert len(data) < 200_000
+
+    def never(*_: object) -> None:
+        raise AssertionError("the decoder was called")
+
+    monkeypatch.setattr(cv2, "imdecode", never)
+    answer = reason(data)
+    assert "40000x20000" in answer
+    assert "800.0 megapixels" in answer
+    assert "120.0" in answer
+
+
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "GIF", "AVIF"]
+)
+def test_the_limit_holds_for_every_format(kind: str) -> None:
+    for picture in (photo(), photo().convert("L") if kind != "WEBP" else see_through()):
+        data = encode(picture, kind)
+        header = read_header(data)
+        assert (header.width, header.height) == picture.size
+        assert "too large" in reason(data, max_pixels=header.pixels - 1)
+
+
+def test_lossless_and_animated_webp_say_their_size() -> None:
+    for options in ({"lossless": True}, {"save_all": True, "append_images": [scene()]}):
+        header = read_header(encode(scene(), "WEBP", **options))
+        assert (header.width, header.height) == (60, 40)
+
+
+def test_a_file_of_too_many_bytes_is_refused_unread(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.png"
+    with huge.open("wb") as stream:
+        stream.write(b"\x89PNG\r\n\x1a\n")
+        stream.truncate(read.MAX_BYTES + 1)  # sparse: takes no room
+    with pytest.raises(PictureError, match="256 MiB"):
+        read_picture(huge)
+
+
+def test_reading_goes_by_content_not_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "cat.txt"
+    file.write_bytes(encode(scene(), "PNG"))
+    assert read_picture(file).shape == (40, 60, 3)
+    assert is_picture("a/B.JPG")
+    assert not is_picture("a/b.txt")
+
+
+def test_missing_file_folder_and_forbidden(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="no such file"):
+        read_picture(tmp_path / "none.jpg")
+    with pytest.raises(PictureError, match="folder"):
+        read_picture(tmp_path)
+    if os.geteuid() != 0:  # root may read everything
+        secret = tmp_path / "secret.jpg"
+        secret.write_bytes(b"x")
+        secret.chmod(0)
+        with pytest.raises(PictureError, match="cannot be opened"):
+            read_picture(secret)
+
+
+# ---- a thousand broken files -----------------------------------------------------------
+
+
+def broken_files(count: int) -> list[tuple[str, bytes]]:
+    """Truncated at every part, bits flipped, blocks overwritten, wrong endings; seeded."""
+    kinds = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000"]
+    kinds += (["GIF"] if HAS_GIF else []) + (["AVIF"] if HAS_AVIF else [])
+    whole = [(kind, encode(photo(48, 64), kind)) for kind in kinds]
+    whole.append(("JPEG", encode(photo(48, 64), "JPEG", progressive=True, exif=exif(6))))
+    whole.append(("PNG", encode(see_through(), "PNG")))
+    rng = random.Random(0)
+    files = []
+    for number in range(count):
+        kind, data = whole[number % len(whole)]
+        ending = rng.choice(["jpg", "png", "gif", "webp", "txt", "tiff"])
+        damaged = bytearray(data)
+        how = number // len(whole) % 4
+        if how == 0:
+            damaged = damaged[: rng.randrange(len(damaged))]
+        elif how == 1:
+            for _ in range(rng.choice([1, 3, 20])):
+                damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        elif how == 2:
+            for _ in range(3):  # where sizes and offsets stand
+                damaged[rng.randrange(min(64, len(damaged)))] = rng.randrange(256)
+        else:
+            start = rng.randrange(len(damaged))
+            damaged[start : start + 40] = rng.randbytes(40)
+        files.append((f"{kind}-{number}.{ending}", bytes(damaged)))
+    return files
+
+
+def test_a_thousand_broken_files_never_end_a_run() -> None:
+    refused = 0
+    with read.quiet():
+        for name, data in broken_files(1100):
+            frame, answer = None, ""
+            try:
+                frame = decode_picture(data, max_pixels=1_000_000)
+            except PictureError as error:
+                answer = str(error)
+            if frame is None:
+                assert answer, name
+                assert "\n" not in answer, name
+                refused += 1
+            else:
+                assert frame.dtype == np.uint8, name
+                assert frame.ndim == 3, name
+                assert frame.shape[2] == 3, name
+    assert refused > 500
+
+
+def test_quiet_gives_the_level_back() -> None:
+    level = read._logging().getLogLevel()
+    with read.quiet(), read.quiet():
+        assert read._logging().getLogLevel() == 0
+    assert read._logging().getLogLevel() == level
+
+
+@pytest.mark.skipif(read._c_stderr() is None, reason="libjpeg is silenced with glibc alone")
+def test_what_libjpeg_says_of_damage_is_not_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    data = encode(photo(), "JPEG")
+    middle = len(data) // 2
+    damaged = data[:middle] + b"\0\x12\x9a" * 5 + data[middle:]
+    cv2.imdecode(np.frombuffer(damaged, np.uint8), cv2.IMREAD_COLOR)
+    assert "Corrupt JPEG data" in capfd.readouterr().err  # it does say so
+    decode_picture(damaged)
+    with read.quiet():
+        os.write(2, b"what others write\n")
+        decode_picture(damaged)
+    assert capfd.readouterr().err == "what others write\n"
+    cv2.imdecode(np.frombuffer(damaged, np.uint8), cv2.IMREAD_COLOR)
+    assert "Corrupt JPEG data" in capfd.readouterr().err

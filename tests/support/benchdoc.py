@@ -1,0 +1,214 @@
+"""A bench document of invented figures, for the tests of what is made from one.
+
+The parts are made by the same code as in a real run; `test_bench.py` holds its keys against
+those of a real document.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import parity
+from benchmarks.measure.cold_start import ColdStart
+from benchmarks.measure.corruptions import CORRUPTIONS
+from benchmarks.measure.interleaved import Summary, WarmUp
+from benchmarks.report.document import SCHEMA
+from exporters.checks.timing import Latencies, Timing
+
+LABELS = ("cat", "dog")
+PICTURES = 600
+
+ROWS = (  # base, engine, variant, provider, precision, p50 in ms, noise of the logits, MB
+    ("pytorch", "pytorch", "eager", None, "fp32", 21.0, 0.0, 3.17),
+    ("pytorch-channels-last", "pytorch", "channels-last", None, "fp32", 17.0, 1e-6, 3.17),
+    ("model", "onnxruntime", None, "cpu", "fp32", 9.4, 1e-6, 3.15),
+    ("model.dynamic", "onnxruntime", None, "cpu", "int8-dynamic", 9.2, 0.05, 1.16),
+    ("model.half", "onnxruntime", None, "cpu", "fp16", 11.8, 0.01, 1.58),
+    ("model.static", "onnxruntime", None, "cpu", "int8-static", 2.9, 0.4, 0.82),
+)
+
+
+def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """A document; `changes` replace its top-level entries."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(PICTURES) % 2
+    margin = rng.normal(2.6, 1.7, PICTURES)
+    seconds = {}
+    wander = rng.normal(1.0, 0.02, 24)
+    for base, *_, p50, _, _ in rows:
+        calls = p50 / 1e3 * wander[:, None] * rng.gamma(60, 1 / 60, (24, 30))
+        slow = rng.random(calls.shape) < 0.03
+        seconds[base] = np.where(slow, calls * rng.uniform(1.2, 1.9, calls.shape), calls)
+    timing = Timing(
+        {
+            base: Latencies(calls.ravel(), np.median(calls, axis=1))
+            for base, calls in seconds.items()
+        },
+        rounds=24,
+        pause=0.05,
+    )
+    answers = {
+        base: _answers(margin + rng.normal(0, noise, PICTURES), truth)
+        for base, *_, noise, _ in rows
+    }
+    reference = answers[rows[0][0]]
+    found = []
+    for base, engine, variant, provider, precision, p50, _, size in rows:
+        summary = Summary.of(timing.rows[base])
+        compared = parity.compare(answers[base], reference, truth, LABELS)
+        cold = ColdStart(
+            runs=3,
+            first_answer_s=2.4 if engine == "pytorch" else 0.4,
+            first_answers_s=(2.3, 2.4, 2.6),
+            load_s=0.04,
+            rss_bytes=310_000_000 if engine == "pytorch" else 98_000_000,
+            peak_rss_bytes=340_000_000 if engine == "pytorch" else 112_000_000,
+            cpu_ms=p50 * 1.9,
+            wall_ms=p50,
+            torch_loaded=engine == "pytorch",
+        )
+        found.append(
+            {
+                "name": base,
+                "base": base,
+                "is_reference": base == "pytorch",
+                "engine": engine,
+                "variant": variant,
+                "provider": provider,
+                "precision": precision,
+                "architecture": "simple_cnn",
+                "file": "best.pt" if engine == "pytorch" else f"{base}.onnx",
+                "sha256": f"{hash(base) & 0xFFFFFFFF:064x}",
+                "size_bytes": int(size * 1e6),
+                "threads": 2,
+                "batch": 1,
+                "ratio": {**asdict(timing.ratio(base)), "to": rows[0][0]},
+                "latency": {
+                    **summary.to_dict(),
+                    "pictures_per_second": 1e3 / summary.mean_ms,
+                    "warm_up": asdict(WarmUp(12, 0.3, True, p50 / 1e3)),
+                },
+                "stages_ms": {
+                    "decode": 0.6,
+                    "resize": 0.1,
+                    "session": p50 - 0.15,
+                    "rest": 0.05,
+                    "answer": p50,
+                },
+                "cold": cold.to_dict(),
+                "answers": compared.to_dict(),
+            }
+        )
+    results: dict[str, Any] = {}
+    for strength, name in enumerate(("clean", *(one.name for one in CORRUPTIONS))):
+        few = slice(0, 200)
+        spoiled = {
+            base: _answers(
+                margin[few] - 0.35 * strength + rng.normal(0, noise * (1 + strength), 200),
+                truth[few],
+            )
+            for base, *_, noise, _ in rows
+        }
+        results[name] = {}
+        for base, values in spoiled.items():
+            whole = parity.compare(values, spoiled[rows[0][0]], truth[few], LABELS).to_dict()
+            results[name][base] = {key: whole[key] for key in parity.FIGURES}
+    made: dict[str, Any] = {
+        "kind": "catdog-edge bench",
+        "schema": SCHEMA,
+        "tool_version": "0.1.0",
+        "git_commit": "",
+        "created": "2026-11-22T15:04:05+00:00",
+        "command": "catdog-edge bench --seconds 60",
+        "run": "cat_dog-simple_cnn-1",
+        "model": {
+            "architecture": "simple_cnn",
+            "labels": list(LABELS),
+            "height": 224,
+            "width": 224,
+            "temperature": 1.1,
+            "trained_on": {"data": "cat_dog.zip"},
+        },
+        "data": {
+            "name": "cat_dog.zip",
+            "drawings": False,
+            "split": "test",
+            "pictures": PICTURES,
+            "counts": {"cat": 300, "dog": 300},
+            "digest": "0123456789abcdef0123456789abcdef",
+        },
+        "settings": {
+            "seconds": 60.0,
+            "threads": [2],
+            "batches": [1],
+            "cold_starts": 3,
+            "corruption_pictures": 200,
+            "rounds": 24,
+            "pass_starts": [0],
+            "pause_ms": 50.0,
+            "block_ms": 300.0,
+        },
+        "environment": {
+            "processor": "Example 9000 (family 1, model 2)",
+            "architecture": "x86_64",
+            "flags": ["avx2", "avx512_vnni"],
+            "processors_shown": 4,
+            "processors_usable": 2,
+            "quota": None,
+            "threads": 2,
+            "threads_source": "the processors that this process may run on",
+            "memory_bytes": 8 * 2**30,
+            "memory_available_bytes": 6 * 2**30,
+            "system": "Linux 6.1, Example 12",
+            "hypervisor": False,
+            "governor": None,
+            "python": "CPython 3.11.7",
+            "packages": {"numpy": "2.4.6", "onnxruntime": "1.32.0", "torch": "2.14.1"},
+            "variables": {},
+            "load_before": [0.1, 0.1, 0.1],
+            "providers_asked": ["cpu"],
+            "providers_obtained": ["cpu"],
+        },
+        "quiet": {
+            "seconds": 90.0,
+            "load_during": [1.6, 2.1],
+            "load_after": [1.9, 0.9, 0.4],
+            "others_busy": 0.02,
+            "stolen": 0.0,
+            "throttled_s": 0.0,
+        },
+        "noise": [],
+        "rows": found,
+        "left_out": [],
+        "no_cold_start": [],
+        "corruptions": {
+            "pictures": 200,
+            "set": [{"name": one.name, "says": one.says} for one in CORRUPTIONS],
+            "results": results,
+        },
+        "originals": None,
+        "loadgen": None,
+        "flips": {
+            "count": 0,
+            "by_pictures": {
+                name: {"disagreements": 0, "pictures": 0}
+                for name in ("test", *(one.name for one in CORRUPTIONS))
+            },
+            "file": "bench-flips.csv",
+        },
+        "gates": [],
+    }
+    return {**made, **changes}
+
+
+def _answers(margin: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Probabilities of two classes; the right one wins where the margin is above 0."""
+    sure = 1 / (1 + np.exp(-np.abs(margin)))
+    answer = np.where(margin > 0, truth, 1 - truth)
+    probabilities = np.empty((len(truth), 2), np.float32)
+    probabilities[np.arange(len(truth)), answer] = sure
+    probabilities[np.arange(len(truth)), 1 - answer] = 1 - sure
+    return probabilities

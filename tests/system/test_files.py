@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from catdog_edge.errors import CatdogError
+from catdog_edge.system.files import remove_leftovers, write_bytes, write_text, written_whole
+
+
+def test_text_and_bytes_arrive(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "a.txt", "Katze, Hund: ß\n")
+    write_bytes(tmp_path / "b.bin", b"\x00\x01")
+    assert (tmp_path / "new" / "a.txt").read_bytes().decode() == "Katze, Hund: ß\n"
+    assert (tmp_path / "b.bin").read_bytes() == b"\x00\x01"
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def fail_halfway() -> None:
+        with written_whole(target) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail_halfway()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
+    with written_whole(tmp_path / "picture.png") as temporary:
+        assert temporary.suffix == ".png"
+        assert temporary.parent == tmp_path
+
+
+def test_results_are_ordinary_files_not_private_ones(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_text(tmp_path / "a.txt", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CatdogError, match="cannot write") as caught:
+        write_text(tmp_path / "file" / "a.txt", "x")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_kill_has_left_of_one_file_goes_and_of_others_stays(tmp_path: Path) -> None:
+    target = tmp_path / "a [1].txt"
+    write_text(target, "whole")
+    code = "import os, sys; from catdog_edge.system.files import written_whole\n"
+    code += "with written_whole(sys.argv[1]): os.kill(os.getpid(), 9)"
+    for path in (target, tmp_path / "b.txt"):
+        subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_leftovers(target)
+    left = {file.name for file in tmp_path.iterdir()} - {"a [1].txt"}
+    assert len(left) == 1
+    assert left.pop().startswith(".b-")
+    assert target.read_text() == "whole"
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CatdogError, match="is a device or a pipe; name a file"):
+        write_text(tmp_path / "pipe", "x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Path:
+    """A file system of one MB; needs the right to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_the_old_file_survives(small_disk: Path) -> None:
+    write_bytes(small_disk / "model.bin", b"old" * 100)
+    with pytest.raises(CatdogError, match="No space left") as caught:
+        write_bytes(small_disk / "model.bin", bytes(2_000_000))
+    assert "model.bin" in str(caught.value)
+    assert (small_disk / "model.bin").read_bytes() == b"old" * 100
+    assert [file.name for file in small_disk.iterdir()] == ["model.bin"]

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
+pytest.importorskip("yaml", reason="training needs pyyaml; install [train]")
+pytestmark = pytest.mark.train
+
+import yaml
+from click.testing import CliRunner
+
+from catdog_edge.cli.main import RECIPES as OFFERED
+from catdog_edge.cli.main import main
+from catdog_edge.errors import CatdogError
+from catdog_edge.training.config.recipe_files import recipe
+from catdog_edge.training.config.recipes import RECIPES
+from catdog_edge.training.engine.optim import make_optimizer
+
+
+def test_the_command_line_offers_the_recipes_that_there_are() -> None:
+    assert tuple(RECIPES) == OFFERED
+
+
+def test_classic_is_the_known_systems_recipe() -> None:
+    classic = recipe("classic")
+    assert (classic.optimizer, classic.lr, classic.batch_size, classic.epochs) == (
+        "adam", 1e-3, 20, 40,
+    )  # fmt: skip
+    assert classic.weight_decay == classic.label_smoothing == classic.ema == 0
+    assert {classic.rate(step, 100) for step in range(100)} == {1.0}
+    assert classic.epochs_for(100, 20) == classic.epochs_for(100_000, 20) == 40
+
+
+def test_default_rises_then_falls_to_zero() -> None:
+    default = recipe("default")
+    rates = [default.rate(step, 1000) for step in range(1000)]
+    top = rates.index(max(rates))
+    assert rates[0] > 0
+    assert max(rates) == pytest.approx(1.0, abs=1e-3)
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 0.01
+
+
+def test_small_sets_get_more_epochs_within_limits() -> None:
+    default = recipe("default")
+    small, large = default.epochs_for(320, 64), default.epochs_for(20_000, 64)
+    assert large == default.epochs
+    assert small >= large
+    assert default.epochs_for(2, 64) <= max(default.most_epochs, default.epochs)
+
+
+def test_an_unknown_recipe_lists_the_known() -> None:
+    with pytest.raises(CatdogError, match="default, classic"):
+        recipe("secret")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_shown_is_what_a_file_may_hold(tmp_path: Path, name: str) -> None:
+    shown = CliRunner().invoke(main, ["train", "--recipe", name, "--show-recipe"])
+    assert shown.exit_code == 0, shown.output
+    (tmp_path / f"{name}.yaml").write_text(shown.stdout)
+    assert recipe(str(tmp_path / f"{name}.yaml")) == RECIPES[name]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_options_change_what_is_shown() -> None:
+    shown = CliRunner().invoke(
+        main, ["train", "--show-recipe", "--batch-size", "32", "--epochs", "3", "--freeze"]
+    )
+    document = yaml.safe_load(shown.stdout)
+    assert (document["batch_size"], document["epochs"], document["freeze"]) == (32, 3, True)
+    assert document["lr"] == pytest.approx(recipe("default").lr / 2)
+
+
+def test_pretrained_weights_get_a_recipe_that_keeps_them() -> None:
+    shown = CliRunner().invoke(main, ["train", "--show-recipe", "--pretrained"])
+    assert yaml.safe_load(shown.stdout) == recipe("finetune").to_dict()
+
+
+def test_a_file_needs_only_what_has_no_default(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "optimizer: sgd\nlr: 1e-3\nbatch_size: 8\nepochs: 5\naugment: none\n"
+        "stages: [{until: 0.5, scales: [0.5, 0.75]}, {until: 1, scales: [1]}]\n"
+    )
+    mine = recipe(str(file))
+    assert (mine.name, mine.lr, mine.momentum) == ("mine", 1e-3, 0.9)
+    assert [mine.scales(epoch, 5) for epoch in range(5)] == [(0.5, 0.75)] * 2 + [(1.0,)] * 3
+    assert recipe("default").scales(3, 16) == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("optimizer: [", "is not YAML"),
+        ("just words", "is not a recipe"),
+        ("optimiser: sgd", "a recipe has no 'optimiser'; it has: name, optimizer"),
+        ("optimizer: sgd", "lacks lr, batch_size, epochs, augment"),
+        ("lr: fast", "lr is 'fast'; a number is wanted"),
+        ("lr: .nan", "lr is nan; a finite number is wanted"),
+        ("lr: -1", "lr is -1.0; give 1e-09 to 1000"),
+        ("epochs: 2.5", "epochs is 2.5; a whole number is wanted"),
+        ("epochs: true", "epochs is True; a whole number is wanted"),
+        ("augment: strong", "augment is 'strong'; choose one of: default, camera, classic, none"),
+        ("freeze: maybe", "freeze is 'maybe'; true or false is wanted"),
+        ("stages: [{until: 0.5, scales: [1]}]", "the stages end at [0.5]"),
+        ("stages: [{until: 1}]", "a stage is written as"),
+        ("stages: [{until: 1, scales: [9]}]", "scales are [9.0]; give numbers of 0.1 to 2"),
+        ("stages: [{until: 1, scales: []}]", "scales are []"),
+        ("stages: 3", "stages is 3; a list of stages is wanted"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "bad.yaml"
+    whole = {"optimizer": "sgd", "lr": 0.1, "batch_size": 8, "epochs": 5, "augment": "none"}
+    fragment = text if text in ("optimizer: [", "just words", "optimizer: sgd") else None
+    if fragment is None:
+        file.write_text(yaml.safe_dump({**whole, **yaml.safe_load(text)}))
+    else:
+        file.write_text(fragment)
+    answer = CliRunner().invoke(main, ["train", "--recipe", str(file)])
+    assert answer.exit_code == 1
+    assert reason in answer.stderr
+    assert "bad" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2024-13-45", "!!int abc", "!!bool abc", "!!timestamp abc", "!!float ''",
+        pytest.param("7" * 401, id="401 digits"), pytest.param("7" * 5001, id="5001 digits"),
+        pytest.param("0x" + "f" * 5000, id="5000 hexadecimal digits"),
+        pytest.param("[0x" + "f" * 5000 + "]", id="a list of them"),
+        pytest.param("[" * 3000, id="3000 brackets"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["lr", "stages"])
+def test_nonsense_of_any_kind_is_one_line(tmp_path: Path, name: str, value: str) -> None:
+    document = {
+        "optimizer": "sgd",
+        "lr": "0.1",
+        "batch_size": "8",
+        "epochs": "5",
+        "augment": "none",
+    }
+    document[name] = value
+    file = tmp_path / "bad.yaml"
+    file.write_text("".join(f"{key}: {text}\n" for key, text in document.items()))
+    with pytest.raises(CatdogError, match=r"bad\.yaml") as caught:
+        recipe(str(file))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(file)) + 300
+
+
+def test_sgd_without_momentum_is_an_optimizer() -> None:
+    plain = replace(recipe("finetune"), momentum=0.0)
+    assert make_optimizer(torch.nn.Linear(2, 2), plain, 0.1).defaults["nesterov"] is False
+
+
+def test_an_absent_file_and_an_unknown_name(tmp_path: Path) -> None:
+    absent = CliRunner().invoke(main, ["train", "--recipe", str(tmp_path / "absent.yaml")])
+    assert absent.exit_code == 1
+    assert "--show-recipe > absent.yaml" in absent.stderr
+    unknown = CliRunner().invoke(main, ["train", "--recipe", "secret"])
+    assert unknown.exit_code == 2
+    assert "not one of default, classic, finetune, accurate, distil, yardstick" in unknown.stderr

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+
+from catdog_edge.training.engine import augment as augmenting
+from catdog_edge.training.engine.augment import _far_away, augment
+
+SIDE = 48
+
+
+def ramps(count: int) -> np.ndarray:
+    """Pictures whose blue is 4 times the column and whose green is 4 times the row."""
+    ramp = np.arange(SIDE, dtype=np.uint8) * 4
+    picture = np.full((SIDE, SIDE, 3), 100, np.uint8)
+    picture[:, :, 0], picture[:, :, 1] = ramp[None, :], ramp[:, None]
+    return np.repeat(picture[None], count, axis=0)
+
+
+def photographs(count: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(20, 236, (count, 6, 6, 3), dtype=np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def slopes(pictures: np.ndarray) -> np.ndarray:
+    """`[N,2,2]`: how the source column and row change along a picture's columns and rows."""
+    middle = pictures[:, 20:28, 20:28].astype(float) / 4
+    along_columns = np.diff(middle, axis=2).mean((1, 2))
+    along_rows = np.diff(middle, axis=1).mean((1, 2))
+    return np.stack([along_columns[:, :2], along_rows[:, :2]], axis=2)
+
+
+@pytest.mark.parametrize("policy", ["default", "camera", "classic"])
+def test_the_generator_alone_decides(policy: str) -> None:
+    pictures = photographs(40)
+    before = pictures.copy()
+    first = augment(pictures, policy, np.random.default_rng([3, 1, 4]))
+    again = augment(pictures, policy, np.random.default_rng([3, 1, 4]))
+    other = augment(pictures, policy, np.random.default_rng([3, 1, 5]))
+    assert first.shape == pictures.shape
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert np.array_equal(pictures, before)
+    assert not np.shares_memory(first, pictures)
+
+
+@pytest.mark.parametrize("policy", ["default", "camera", "classic"])
+def test_every_picture_is_changed_in_its_own_way(policy: str) -> None:
+    made = augment(ramps(30), policy, np.random.default_rng(0))
+    assert len({picture.tobytes() for picture in made}) == 30
+
+
+@pytest.mark.parametrize("policy", ["default", "camera", "classic"])
+def test_as_many_draws_for_a_batch_whatever_comes_of_them(policy: str) -> None:
+    one, two = np.random.default_rng(8), np.random.default_rng(8)
+    augment(photographs(16), policy, one)
+    augment(ramps(16), policy, two)
+    assert one.random() == two.random()
+
+
+def test_classic_turns_mirrors_and_greys_as_often_as_it_says() -> None:
+    made = augment(ramps(3000), "classic", np.random.default_rng(1))
+    middle = made[:, SIDE // 2, SIDE // 2]
+    grey = (made == made[..., :1]).all((1, 2, 3))
+    assert grey.mean() == pytest.approx(0.1, abs=0.02)
+    maps = slopes(made[~grey])
+    mirrored, upside_down = maps[:, 0, 0] < 0, maps[:, 1, 1] < 0
+    assert mirrored.mean() == pytest.approx(0.3, abs=0.03)
+    assert upside_down.mean() == pytest.approx(0.05, abs=0.015)
+    # What is left is a rotation about the centre, even over -45 to 45 degrees.
+    maps[mirrored, :, 0] *= -1
+    maps[upside_down, :, 1] *= -1
+    angle = np.rad2deg(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
+    assert np.abs(angle).max() < 46
+    assert np.abs(angle).max() > 43
+    assert angle.mean() == pytest.approx(0, abs=2)
+    assert angle.std() == pytest.approx(90 / 12**0.5, abs=1.5)
+    assert np.linalg.det(maps) == pytest.approx(1, abs=0.08)
+    assert np.abs(middle[~grey][:, :2].astype(int) - 4 * (SIDE - 1) / 2).max() < 6
+    turned = made[~grey][np.abs(angle) > 30]
+    assert (turned[:, 0, 0] == 0).all()  # corners that nothing covers are black
+
+
+def test_default_reframes_and_mirrors_half_of_the_pictures() -> None:
+    made = augment(ramps(2000), "default", np.random.default_rng(2))
+    # A channel's slope has its sign whatever the light does; grey pictures are left out.
+    grey = np.ptp(made.astype(int), axis=3).max((1, 2)) < 40
+    maps = slopes(made[~grey])
+    flat = np.abs(maps).max((1, 2)) < 0.05  # a rectangle of grey in the middle
+    assert flat.mean() < 0.1
+    assert (maps[~flat][:, 0, 0] < 0).mean() == pytest.approx(0.5, abs=0.05)
+    assert (maps[~flat][:, 1, 1] < 0).mean() < 0.03
+
+
+def test_default_changes_light_but_keeps_it_near() -> None:
+    made = augment(np.full((2000, 16, 16, 3), 128, np.uint8), "default", np.random.default_rng(3))
+    levels = made.mean((1, 2, 3))
+    assert levels.mean() == pytest.approx(128, abs=3)
+    assert 15 < levels.std() < 30
+    assert levels.min() > 70
+    assert levels.max() < 190
+    casts = made.mean((1, 2))
+    assert np.ptp(casts, axis=1).max() < 45
+
+
+def test_default_faults_come_as_often_as_it_says() -> None:
+    made = augment(np.full((2000, 24, 24, 3), 128, np.uint8), "default", np.random.default_rng(4))
+    rough = made.astype(float).std((1, 2)).max(1)
+    noisy = np.abs(np.diff(made.astype(int), axis=2)).max((1, 3)).min(1) > 0
+    assert noisy.mean() == pytest.approx(0.1, abs=0.02)
+    # A flat picture shows no blur; noise and most rectangles show.
+    assert (rough > 0.5).mean() == pytest.approx(0.2, abs=0.03)
+
+
+def test_camera_has_dark_far_and_blurred_pictures_as_often_as_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flat = np.full((2000, 24, 24, 3), 128, np.uint8)
+    made = augment(flat, "camera", np.random.default_rng(4))
+    assert (made.mean((1, 2, 3)) < 66).mean() == pytest.approx(0.1, abs=0.02)
+    # Far away and out of focus are counted where they happen: framing and light hide them.
+    counts = dict.fromkeys(("far", "blurred"), 0)
+    blur = cv2.GaussianBlur
+
+    def far_away(picture: np.ndarray, place: np.ndarray) -> np.ndarray:
+        counts["far"] += 1
+        return _far_away(picture, place)
+
+    def blurred(picture: np.ndarray, size: tuple[int, int], sigma: float, **more: object) -> object:
+        counts["blurred"] += size == (0, 0)
+        return blur(picture, size, sigma, **more)
+
+    monkeypatch.setattr(augmenting, "_far_away", far_away)
+    monkeypatch.setattr(cv2, "GaussianBlur", blurred)
+    augment(flat, "camera", np.random.default_rng(5))
+    assert counts["far"] / 2000 == pytest.approx(0.125, abs=0.02)
+    assert counts["blurred"] / 2000 == pytest.approx(0.1, abs=0.02)
+    monkeypatch.undo()
+    dot = np.zeros((1, 60, 60, 3), np.uint8)
+    dot[:, 15:45, 15:45] = 255
+    for place in np.random.default_rng(0).random((200, 5)):
+        framed = _far_away(dot[0], place)
+        assert framed.shape == dot[0].shape
+        side = round(60 * (0.25 + 0.5 * place[0]))
+        small = cv2.resize(dot[0], (side, side), interpolation=cv2.INTER_AREA)
+        assert cv2.matchTemplate(framed, small, cv2.TM_SQDIFF).min() < 100, "it is there, whole"
+
+
+def test_rectangles_and_sizes_that_are_not_square() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (12, 20, 33, 3), dtype=np.uint8)
+    for policy in ("default", "classic"):
+        assert augment(pictures, policy, np.random.default_rng(0)).shape == pictures.shape
+
+
+def test_none_returns_what_came_in() -> None:
+    pictures = photographs(2)
+    assert augment(pictures, "none", np.random.default_rng(0)) is pictures
+
+
+def test_wrong_input_is_named() -> None:
+    generator = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="default, camera, classic, none"):
+        augment(photographs(1), "strong", generator)
+    with pytest.raises(ValueError, match="float64"):
+        augment(photographs(1) / 255.0, "default", generator)
+    with pytest.raises(ValueError, match=r"\[48, 48, 3\]"):
+        augment(photographs(1)[0], "default", generator)

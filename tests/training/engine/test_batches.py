@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
+pytestmark = pytest.mark.train
+
+from catdog_edge.training.data.others import Others
+from catdog_edge.training.engine.batches import batch_bounds, batches, steps_per_epoch
+
+PIXELS = np.arange(23, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+LABELS = np.arange(23, dtype=np.int64)
+
+
+def epoch(first_step: int = 0, policy: str = "none", number: int = 0, seed: int = 5) -> list:
+    return list(
+        batches(
+            PIXELS,
+            LABELS,
+            batch_size=5,
+            policy=policy,
+            seed=seed,
+            epoch=number,
+            first_step=first_step,
+        )
+    )
+
+
+def test_every_picture_comes_once_with_its_label() -> None:
+    made = epoch()
+    assert len(made) == steps_per_epoch(23, 5) == 5
+    seen = torch.cat([batch.labels for batch in made])
+    assert sorted(seen.tolist()) == list(range(23))
+    for pixels, labels, _ in made:
+        assert pixels.dtype == torch.uint8
+        assert (pixels[:, 0, 0, 0] == labels).all()
+
+
+def test_epochs_and_seeds_differ_in_order() -> None:
+    first = torch.cat([batch.labels for batch in epoch()])
+    assert not torch.equal(first, torch.cat([batch.labels for batch in epoch(number=1)]))
+    assert not torch.equal(first, torch.cat([batch.labels for batch in epoch(seed=6)]))
+
+
+@pytest.mark.parametrize("policy", ["default", "classic"])
+def test_an_interrupted_epoch_goes_on_with_the_very_batches(policy: str) -> None:
+    whole, rest = epoch(policy=policy), epoch(policy=policy, first_step=2)
+    for (pixels, labels, _), (again, labels_again, _) in zip(whole[2:], rest, strict=True):
+        assert torch.equal(pixels, again)
+        assert torch.equal(labels, labels_again)
+
+
+def test_no_batch_holds_a_single_picture() -> None:
+    assert batch_bounds(21, 5) == [0, 5, 10, 15, 21]
+    assert batch_bounds(20, 5) == [0, 5, 10, 15, 20]
+    assert batch_bounds(1, 5) == [0, 1]
+
+
+@pytest.mark.parametrize("policy", ["default", "classic", "none"])
+def test_processes_share_a_batch_and_change_each_picture_alike(policy: str) -> None:
+    settings = {"batch_size": 6, "policy": policy, "seed": 5, "epoch": 1}
+    for processes in (2, 3):
+        parts = [
+            list(batches(PIXELS, LABELS, rank=rank, processes=processes, **settings))
+            for rank in range(processes)
+        ]
+        bounds = batch_bounds(23, 6, processes)
+        assert all(len(part) == len(bounds) - 1 for part in parts)
+        whole = [*batches(PIXELS, LABELS, **settings)]
+        if bounds != batch_bounds(23, 6):
+            continue
+        for step, (pixels, labels, _) in enumerate(whole):
+            for rank, part in enumerate(parts):
+                assert torch.equal(part[step][0], pixels[rank::processes])
+                assert torch.equal(part[step][1], labels[rank::processes])
+
+
+def test_no_process_is_left_with_less_than_two_pictures() -> None:
+    assert batch_bounds(23, 10, 2) == [0, 10, 23]
+    assert batch_bounds(24, 10, 2) == [0, 10, 20, 24]
+
+
+def test_scales_are_drawn_per_batch_and_resize_the_pictures() -> None:
+    settings = {"batch_size": 5, "policy": "none", "seed": 5, "epoch": 0}
+    made = list(batches(PIXELS, LABELS, scales=(0.5, 1.0), **settings))
+    again = list(batches(PIXELS, LABELS, scales=(0.5, 1.0), **settings))
+    sizes = [tuple(pixels.shape[1:3]) for pixels, *_ in made]
+    assert set(sizes) == {(4, 4), (8, 8)}
+    for (pixels, labels, _), (other, *_) in zip(made, again, strict=True):
+        assert torch.equal(pixels, other)
+        assert (pixels[:, 0, 0, 0] == labels).all(), "flat pictures keep their level"
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.5,)])
+def test_detailed_pictures_are_changed_first_and_made_smaller_afterwards(
+    scales: tuple[float, ...],
+) -> None:
+    generator = np.random.default_rng(0)
+    large = generator.integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
+    labels = np.arange(6) % 2
+    others = Others(large[:2], label=2, share=0.5)
+    settings = {"batch_size": 6, "policy": "default", "seed": 5, "epoch": 0, "others": others}
+    (batch,) = batches(large, labels, detail=1.5, scales=scales, **settings)
+    (plain,) = batches(large, labels, **settings)
+    assert torch.equal(batch.detailed, plain.pixels)
+    assert batch.pixels.shape[1:3] == (16 * scales[0], 16 * scales[0])
+    side = batch.pixels.shape[1]
+    for small, picture in zip(batch.pixels.numpy(), plain.pixels.numpy(), strict=True):
+        expected = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(small, expected)
+
+
+def test_the_worker_ends_when_the_epoch_is_left_early() -> None:
+    import threading
+
+    source = batches(PIXELS, LABELS, batch_size=5, policy="none", seed=0, epoch=0)
+    next(source)
+    source.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]

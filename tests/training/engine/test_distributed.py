@@ -1,0 +1,187 @@
+"""Several processes, one network: the figures of one process, by one writer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
+pytestmark = [
+    pytest.mark.train,
+    pytest.mark.skipif(
+        not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+        reason="this build of PyTorch has no gloo",
+    ),
+]
+
+from click.testing import CliRunner
+
+from catdog_edge.cli.main import main
+from catdog_edge.errors import CatdogError
+from catdog_edge.training.engine.distributed import Ranks, ranks
+from catdog_edge.training.models.checkpoint import load_checkpoint
+
+QUICK = ("--size", "32", "--batch-size", "16", "--precision", "float32")
+
+
+def command(name: str, *more: str, processes: int = 2) -> list[str]:
+    start = [sys.executable, "-m"]
+    if processes > 1:
+        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    return [*start, "catdog_edge", "train", "--name", name, *more]
+
+
+def run(folder: Path, *arguments: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments, processes=processes),
+        cwd=folder, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+
+
+def rows(folder: Path, name: str) -> list[dict[str, float]]:
+    with (folder / "runs" / name / "results.csv").open(newline="") as stream:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe in which every process computes what one would: no statistics of a batch."""
+    shown = CliRunner().invoke(main, ["train", "--show-recipe", "--epochs", "3", "--lr", "0.002"])
+    assert shown.exit_code == 0, shown.output
+    file = tmp_path / "plain.yaml"
+    file.write_text(shown.stdout.replace("norms: built", "norms: frozen"))
+    return file
+
+
+def test_two_processes_give_the_figures_of_one(
+    tmp_path: Path, easy_set: Path, recipe: Path
+) -> None:
+    settings = ("--data", str(easy_set), "--recipe", str(recipe), *QUICK)
+    for name, processes in (("one", 1), ("two", 2)):
+        done = run(tmp_path, name, *settings, processes=processes)
+        assert done.returncode == 0, done.stderr
+    assert "in 2 processes" in done.stderr
+    assert done.stderr.count("trained in") == 1, "each process speaks"
+    one, two = rows(tmp_path, "one"), rows(tmp_path, "two")
+    assert len(one) == len(two) == 3
+    for alone, shared in zip(one, two, strict=True):
+        # Half of the pictures each: all of them in both would give the same losses.
+        assert shared["pictures_per_second"] * shared["seconds"] == pytest.approx(
+            alone["pictures_per_second"] * alone["seconds"], rel=1e-3
+        )
+        for name in ("lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+            assert shared[name] == pytest.approx(alone[name], rel=1e-3), name
+    assert one[-1]["train_loss"] < one[0]["train_loss"], "nothing was learnt"
+    alone, shared = (
+        load_checkpoint(tmp_path / "runs" / name / "best.pt")[0].state_dict()
+        for name in ("one", "two")
+    )
+    for name, value in alone.items():
+        assert torch.allclose(value, shared[name], atol=1e-4), name
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["one", "two"]
+
+
+def test_batch_statistics_of_each_process_learn_as_well(tmp_path: Path, easy_set: Path) -> None:
+    done = run(tmp_path, "two", "--data", str(easy_set), "--epochs", "3", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path, "two")[-1]["val_accuracy"] > 0.9
+    # What all processes measured together is what the one file answers.
+    summary = json.loads((tmp_path / "runs" / "two" / "summary.json").read_text())
+    best = summary["best"]["epoch"] - 1
+    measured = rows(tmp_path, "two")[best]["val_accuracy"]
+    assert summary["validation"]["accuracy"] == pytest.approx(measured, abs=1e-6)
+
+
+def test_an_interrupted_pair_goes_on(tmp_path: Path, easy_set: Path, recipe: Path) -> None:
+    settings = ("--data", str(easy_set), "--recipe", str(recipe), *QUICK, "--epochs", "40")
+    process = subprocess.Popen(
+        command("cut", *settings),
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    heard = ""
+    while "2/40" not in heard:
+        line = process.stderr.readline()
+        assert line, heard
+        heard += line
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    heard += process.stderr.read()
+    process.wait(60)
+    assert heard.count("stopping after this step") == 1
+    assert heard.count("-m catdog_edge train --resume --name cut") == 1
+    assert "torchrun --nproc-per-node 2" in heard
+    before = len(rows(tmp_path, "cut"))
+    assert 2 <= before < 40
+    # torchrun sends SIGTERM after SIGINT; whichever came, what is there can be used.
+    load_checkpoint(tmp_path / "runs" / "cut" / "last.pt")
+    document = (tmp_path / "runs" / "cut" / "args.yaml").read_text()
+    shorter = document.replace("\nepochs: 40", f"\nepochs: {before + 2}")
+    (tmp_path / "runs" / "cut" / "args.yaml").write_text(shorter)
+    done = run(tmp_path, "cut", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path, "cut")) == before + 2
+
+
+def test_each_process_of_a_machine_has_a_cuda_device_of_its_own() -> None:
+    second = Ranks(rank=3, processes=4, local=1, per_machine=2)
+    assert [second.own_device(name) for name in ("cpu", "cuda", "cuda:0")] == [
+        "cpu", "cuda:1", "cuda:1",
+    ]  # fmt: skip
+    assert Ranks().own_device("cuda:2") == "cuda:2"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there are CUDA devices here")
+def test_more_processes_than_cuda_devices_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", 0), ("WORLD_SIZE", 2), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    told = pytest.raises(CatdogError, match="2 processes on this machine, but 0 CUDA devices")
+    with told, ranks("cuda"):
+        pass
+
+
+def test_too_few_pictures_for_the_processes_is_one_line(tmp_path: Path) -> None:
+    data = ("--data", "sample", "--limit", "12", "--split", "20/40/40")
+    done = run(tmp_path, "few", *data, *QUICK, processes=2)
+    assert done.returncode != 0
+    assert "too few for 2 processes" in done.stderr
+    assert not (tmp_path / "runs" / "few").exists()
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of ours; torchrun adds its own table of processes that failed."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("catdog-edge: ")]
+    assert done.returncode == 1, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert "gloo" not in done.stderr
+    return lines[0]
+
+
+def test_an_error_of_all_processes_is_told_once(tmp_path: Path) -> None:
+    data = ("--data", "sample", "--limit", "40")
+    assert "no folder or zip" in told(run(tmp_path, "bad", *QUICK, "--data", "absent"))
+    small = run(tmp_path, "bad", *data, *QUICK, "--batch-size", "3")
+    assert "--batch-size 4 or more" in told(small)
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    assert "taken exists already" in told(run(tmp_path, "taken", *data, *QUICK))
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE"])
+def test_half_of_torchruns_variables_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "1")
+    answer = CliRunner().invoke(main, ["train", "--data", "sample", "--limit", "40"])
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith(f"catdog-edge: {name} is set")
+    assert "Traceback" not in answer.output

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.smalldisk import small_disk
+
+torch = pytest.importorskip("torch", reason="checkpoints need torch; install [train]")
+pytestmark = pytest.mark.train
+
+from catdog_edge.errors import CatdogError, ModelError
+from catdog_edge.spec import ModelSpec, squash
+from catdog_edge.training.evaluation.inference import probabilities, softmax, to_input
+from catdog_edge.training.models.checkpoint import (
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from catdog_edge.training.models.registry import architecture
+
+ARCH = architecture("edge_cnn")
+SPEC = ModelSpec(
+    architecture=ARCH.name,
+    labels=("cat", "dog"),
+    height=ARCH.size,
+    width=ARCH.size,
+    resize=squash(ARCH.size, ARCH.size),
+    normalization=ARCH.normalization,
+    temperature=1.5,
+)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, ARCH.build(2).state_dict(), SPEC, {"epoch": 3})
+    return path
+
+
+def test_weights_and_spec_come_back(saved: Path) -> None:
+    torch.manual_seed(0)
+    original = ARCH.build(2).eval()
+    network, spec = load_checkpoint(saved)
+    assert spec == SPEC
+    assert not network.training
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *SPEC.size, 3), dtype=np.uint8)
+    expected = probabilities(original, SPEC, pixels)
+    assert (probabilities(network, spec, pixels) == expected).all()
+    assert read_checkpoint(saved)[0]["training"] == {"epoch": 3}
+
+
+def test_the_reference_answer_is_what_the_spec_says(saved: Path) -> None:
+    network, spec = load_checkpoint(saved)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, *SPEC.size, 3), dtype=np.uint8)
+    mean, std = np.float32(spec.normalization.mean), np.float32(spec.normalization.std)
+    by_hand = ((pixels[..., ::-1].astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)
+    inputs = to_input(torch.from_numpy(pixels), spec.normalization)
+    np.testing.assert_allclose(inputs.numpy(), by_hand, atol=1e-6)
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(by_hand.copy())).numpy()
+    np.testing.assert_allclose(
+        probabilities(network, spec, pixels), softmax(logits, 1.5), atol=1e-5
+    )
+
+
+def test_softmax_is_stable_and_sums_to_one() -> None:
+    answer = softmax(np.float32([[1000.0, 999.0], [-1e4, 1e4]]))
+    assert answer.dtype == np.float32
+    np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-6)
+    assert answer[0, 0] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_says_so_in_one_line(saved: Path, share: float) -> None:
+    data = saved.read_bytes()
+    saved.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ModelError, match="damaged or not a checkpoint") as caught:
+        load_checkpoint(saved)
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_foreign_files_are_named_as_such(tmp_path: Path, saved: Path) -> None:
+    with pytest.raises(ModelError, match="there is no checkpoint"):
+        load_checkpoint(tmp_path / "absent.pt")
+    text = tmp_path / "notes.pt"
+    text.write_text("hello")
+    with pytest.raises(ModelError, match="not a checkpoint"):
+        load_checkpoint(text)
+    foreign = tmp_path / "foreign.pt"
+    torch.save({"weight": torch.zeros(3)}, foreign)
+    with pytest.raises(ModelError, match="not a checkpoint of catdog-edge"):
+        load_checkpoint(foreign)
+    document = torch.load(saved, weights_only=True)
+    document["state_dict"].popitem()
+    torch.save(document, saved)
+    with pytest.raises(ModelError, match="do not fit edge_cnn"):
+        load_checkpoint(saved)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "ran",))
+
+    path = tmp_path / "evil.pt"
+    torch.save({"spec": SPEC.to_json(), "state_dict": {}, "training": Evil()}, path)
+    with pytest.raises(ModelError):
+        load_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_saving_into_a_file_instead_of_a_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CatdogError, match="cannot write"):
+        save_checkpoint(tmp_path / "file" / "best.pt", {}, SPEC)
+
+
+def test_a_full_disk_is_called_full(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "256k") as disk:
+        with pytest.raises(CatdogError, match="the disk is full") as caught:
+            save_checkpoint(disk / "best.pt", {"weight": torch.zeros(1_000_000)}, SPEC)
+        assert "\n" not in str(caught.value)
+        assert not list(disk.iterdir())

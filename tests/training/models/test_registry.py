@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the networks need torch; install [train]")
+pytestmark = pytest.mark.train
+
+from torch import nn
+
+from catdog_edge.errors import ModelError
+from catdog_edge.spec import Normalization
+from catdog_edge.training.models.registry import (
+    ARCHITECTURES,
+    CENTRED,
+    DEFAULT_ARCHITECTURE,
+    UNIT_RANGE,
+    Residual,
+    SimpleCNN,
+    architecture,
+)
+from catdog_edge.training.models.summary import layers
+
+# The known network as its table gives it: what comes out, and parameters.
+FEATURES = [
+    ((64, 222, 222), 1_792),
+    ((64, 220, 220), 36_928),
+    ((64, 110, 110), 0),
+    ((64, 108, 108), 36_928),
+    ((64, 54, 54), 0),
+    ((32, 52, 52), 18_464),
+    ((32, 26, 26), 0),
+    ((32, 24, 24), 9_248),
+    ((32, 12, 12), 0),
+    ((32, 10, 10), 9_248),
+    ((32, 5, 5), 0),
+]
+ORDER = "conv relu conv relu pool conv pool conv relu pool conv relu pool conv relu pool"
+HEAD = "flatten linear relu linear relu linear"
+WORDS = {
+    nn.Conv2d: "conv",
+    nn.ReLU: "relu",
+    nn.MaxPool2d: "pool",
+    nn.Flatten: "flatten",
+    nn.Linear: "linear",
+}
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_simple_cnn_is_exactly_the_known_network() -> None:
+    network = SimpleCNN(2)
+    assert [WORDS[type(module)] for module in network.features] == ORDER.split()
+    assert [WORDS[type(module)] for module in network.classifier] == HEAD.split()
+    rows = layers(network, 224)
+    shown = [
+        (row.output, row.parameters)
+        for row in rows
+        if row.name.startswith("features") and "ReLU" not in row.kind
+    ]
+    assert shown == FEATURES
+    linears = [row for row in rows if row.kind.startswith("Linear")]
+    assert [(row.output, row.parameters) for row in linears] == [
+        ((512,), 410_112),
+        ((512,), 262_656),
+        ((2,), 1_026),
+    ]
+    assert count(network) - linears[-1].parameters == 785_376
+    assert count(network) == 786_402
+    assert sum(row.multiply_adds for row in rows) == pytest.approx(2.36e9, abs=0.005e9)
+    for module in network.features:
+        if isinstance(module, nn.Conv2d):
+            assert (module.kernel_size, module.stride, module.padding) == ((3, 3), (1, 1), (0, 0))
+        if isinstance(module, nn.MaxPool2d):
+            assert (module.kernel_size, module.stride, module.padding) == (2, 2, 0)
+    entry = architecture("simple_cnn")
+    assert (entry.build, entry.size, entry.normalization) == (SimpleCNN, 224, UNIT_RANGE)
+
+
+def test_simple_cnn_takes_other_numbers_of_classes() -> None:
+    assert count(SimpleCNN(5)) == 785_376 + 5 * 513
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_every_entry_builds_and_gives_logits(name: str) -> None:
+    entry = architecture(name)
+    assert entry.name == name
+    torch.manual_seed(0)
+    network = entry.build(3).eval()
+    pictures = torch.randn(2, 3, entry.size, entry.size)
+    with torch.inference_mode():
+        logits = network(pictures)
+        again = network(pictures.contiguous(memory_format=torch.channels_last))
+    assert logits.shape == (2, 3)
+    assert logits.dtype == torch.float32
+    assert torch.isfinite(logits).all()
+    # Logits, not probabilities, and not one answer for all pictures.
+    assert not torch.allclose(logits.sum(1), torch.ones(2), atol=1e-3)
+    assert not torch.equal(logits[0], logits[1])
+    assert torch.allclose(logits, again, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["edge_cnn", "simple_cnn"])
+def test_fresh_weights_follow_the_seed_and_differ(name: str) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return nn.utils.parameters_to_vector(architecture(name).build(2).parameters()).detach()
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.equal(weights(3), weights(4))
+
+
+def test_the_default_fits_a_small_device() -> None:
+    entry = architecture(DEFAULT_ARCHITECTURE)
+    network = entry.build(2)
+    assert entry.normalization == CENTRED
+    assert count(network) <= 1_500_000
+    assert 4 * count(network) < 6e6
+    # Plain operators alone: what the float kernels and the int8 kernels do fast.
+    kinds = {type(module) for module in network.modules() if not list(module.children())}
+    plain = {nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear}
+    assert kinds <= plain
+
+
+def test_a_fresh_residual_block_is_the_identity_of_what_a_relu_gives() -> None:
+    maps = torch.rand(2, 8, 5, 5)
+    assert torch.equal(Residual(8).eval()(maps), maps)
+
+
+def first_convolution(network: nn.Module) -> nn.Conv2d:
+    return next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+
+
+@pytest.mark.parametrize("name", ["edge_cnn", "simple_cnn"])
+def test_normalisation_folds_into_the_first_convolution_without_a_rest(name: str) -> None:
+    """A convolution of raw 0..255 values, padded with the mean, equals the normalised one."""
+    entry = architecture(name)
+    torch.manual_seed(1)
+    convolution = first_convolution(entry.build(2)).double()
+    mean, std = entry.normalization.mean[0], entry.normalization.std[0]
+    assert entry.normalization == Normalization((mean,) * 3, (std,) * 3)
+    raw = torch.randint(0, 256, (2, 3, 33, 33)).double()
+    with torch.inference_mode():
+        wanted = convolution((raw - mean) / std)
+        weight = convolution.weight / std
+        bias = -mean * weight.sum(dim=(1, 2, 3))
+        if convolution.bias is not None:
+            bias = bias + convolution.bias
+        pad = convolution.padding[0]
+        padded = nn.functional.pad(raw, (pad,) * 4, value=mean)
+        folded = nn.functional.conv2d(padded, weight, bias, convolution.stride)
+        assert torch.allclose(folded, wanted, rtol=0, atol=1e-12 * 255)
+        if pad:  # the pad matters: zeros would not do
+            zeros = nn.functional.conv2d(raw, weight, bias, convolution.stride, pad)
+            assert (zeros - wanted).abs().max() > 0.01
+    assert mean == int(mean)  # so that the pad is a uint8
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ModelError, match="simple_cnn") as caught:
+        architecture("lenet")
+    assert "lenet" in str(caught.value)
+    assert "\n" not in str(caught.value)
