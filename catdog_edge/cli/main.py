@@ -444,8 +444,9 @@ def stream(**options: Any) -> None:
     it. `docs/stream.md` has the form of the events and how they are found.
     """
     from catdog_edge.cli.stream import StreamOptions
+    from catdog_edge.cli.stream import stream as run
 
-    bench(StreamOptions(**options), sys.stdout)
+    run(StreamOptions(**options), sys.stdout)
 
 
 @main.command()
