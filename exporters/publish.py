@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.system.files import cannot_write, written_whole
+from catdog_edge.system.files import atomic_write, cannot_write
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def publish(files: Sequence[Path], folder: Path) -> None:
         # The last of the contexts ends first: what is begun first is put into its place last.
         for file in reversed(files):
             target = folder / file.name
-            temporary = stack.enter_context(written_whole(target))
+            temporary = stack.enter_context(atomic_write(target))
             if target.is_dir():
                 raise IsADirectoryError(None, "a folder is in its place")
             shutil.copyfile(file, temporary)

@@ -22,7 +22,7 @@ from catdog_edge.images.read import is_picture, read_picture
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.spec import NEITHER, Prediction
 from catdog_edge.system.console import plain
-from catdog_edge.system.files import cannot_write, take_free_name, written_whole
+from catdog_edge.system.files import atomic_write, cannot_write, take_free_name
 
 BAR = 10
 """Characters of a full bar in the table."""
@@ -243,7 +243,7 @@ def _save(file: Path, drawn: Frame, folder: Path) -> tuple[Path, int]:
         raise CatdogError(f"cannot write a copy: OpenCV has no writer for {ending}")
     target, number = take_free_name(folder, file.stem, ending)
     try:
-        with written_whole(target) as temporary:
+        with atomic_write(target) as temporary:
             temporary.write_bytes(data.tobytes())
     except BaseException:
         target.unlink(missing_ok=True)  # what held the name

@@ -19,7 +19,7 @@ from catdog_edge.errors import CatdogError
 
 
 @contextlib.contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it onto `path` when the block ends well.
 
     The temporary file keeps the suffix of `path`, because some writers choose a format by
@@ -119,7 +119,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         CatdogError: The file cannot be written.
     """
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -129,7 +129,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         CatdogError: The file cannot be written.
     """
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 

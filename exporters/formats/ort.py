@@ -9,7 +9,7 @@ import os
 
 from catdog_edge.runtime.model_file import find_model, opening
 from catdog_edge.system import packages
-from catdog_edge.system.files import written_whole
+from catdog_edge.system.files import atomic_write
 
 PROCESSOR_SPECIFIC = ("NchwcTransformer",)
 """Left out: it lays weights out for the processor at hand, and the file would not load on
@@ -29,7 +29,7 @@ def write_ort(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> N
     """
     onnxruntime = packages.runtime()
     file = find_model(source)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.optimized_model_filepath = str(temporary)

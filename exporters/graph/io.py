@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from catdog_edge import __version__
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import METADATA_KEY, ModelSpec
-from catdog_edge.system.files import written_whole
+from catdog_edge.system.files import atomic_write
 from exporters.text import first_line
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -103,7 +103,7 @@ def write_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"{path}: the graph is not valid ONNX ({first_line(error)})") from error
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         onnx.save_model(model, str(temporary), save_as_external_data=False)
         written = read_model(temporary)
         for name, wanted, found in (

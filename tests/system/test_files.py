@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.system.files import remove_leftovers, write_bytes, write_text, written_whole
+from catdog_edge.system.files import atomic_write, remove_leftovers, write_bytes, write_text
 
 
 def test_text_and_bytes_arrive(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target.write_text("old")
 
     def fail_halfway() -> None:
-        with written_whole(target) as temporary:
+        with atomic_write(target) as temporary:
             temporary.write_text("half of the n")
             raise RuntimeError("halfway")
 
@@ -35,7 +35,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
-    with written_whole(tmp_path / "picture.png") as temporary:
+    with atomic_write(tmp_path / "picture.png") as temporary:
         assert temporary.suffix == ".png"
         assert temporary.parent == tmp_path
 
@@ -59,8 +59,8 @@ def test_a_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
 def test_what_a_kill_has_left_of_one_file_goes_and_of_others_stays(tmp_path: Path) -> None:
     target = tmp_path / "a [1].txt"
     write_text(target, "whole")
-    code = "import os, sys; from catdog_edge.system.files import written_whole\n"
-    code += "with written_whole(sys.argv[1]): os.kill(os.getpid(), 9)"
+    code = "import os, sys; from catdog_edge.system.files import atomic_write\n"
+    code += "with atomic_write(sys.argv[1]): os.kill(os.getpid(), 9)"
     for path in (target, tmp_path / "b.txt"):
         subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert len(list(tmp_path.iterdir())) == 3

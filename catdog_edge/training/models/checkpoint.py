@@ -20,7 +20,7 @@ from torch import nn
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import ModelSpec
-from catdog_edge.system.files import written_whole
+from catdog_edge.system.files import atomic_write
 from catdog_edge.training.models.registry import architecture
 
 
@@ -44,7 +44,7 @@ def save_checkpoint(
     document: dict[str, Any] = {"spec": spec.to_json(), "state_dict": dict(state_dict)}
     if training is not None:
         document["training"] = dict(training)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             # Where writing to a stream fails, the reason stands behind torch's own error; of a
             # path that it opens itself torch tells an `unexpected pos` of its zip writer alone.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from catdog_edge.system.files import written_whole
+from catdog_edge.system.files import atomic_write
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.listing import SPLITS
 from catdog_edge.training.runs.plots import drawable
@@ -69,7 +69,7 @@ def save_overview(path: str | os.PathLike[str], dataset: Dataset) -> None:
         axes.tick_params(length=0, labelcolor=_MUTED, labelbottom=False)
         axes.spines[:].set_visible(False)
         axes.axvline(0, color=_GRID)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120, facecolor="white")
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from catdog_edge.system.files import written_whole
+from catdog_edge.system.files import atomic_write
 from catdog_edge.training.engine.trainer import EpochRow
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
@@ -160,7 +160,7 @@ def _plain(axes) -> None:  # type: ignore[no-untyped-def]
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with written_whole(path) as temporary, warnings.catch_warnings():
+    with atomic_write(path) as temporary, warnings.catch_warnings():
         # A class may be named in a script that the font lacks: it is drawn as boxes, no more.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(temporary, dpi=120, facecolor="white")
