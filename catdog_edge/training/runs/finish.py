@@ -16,20 +16,25 @@ from torch import nn
 
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
-from catdog_edge.system.files import write_text
 from catdog_edge.spec import ModelSpec, Rejection
-from catdog_edge.training.evaluation.calibration import fit_temperature
-from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
+from catdog_edge.system.files import write_text
 from catdog_edge.training.data.load import Dataset, pixels
+from catdog_edge.training.data.negatives import OtherSet, drawings
+from catdog_edge.training.engine.precision import autocast
+from catdog_edge.training.engine.trainer import EpochRow, Labels, Pixels, Trainer
+from catdog_edge.training.evaluation.calibration import fit_temperature
 from catdog_edge.training.evaluation.evaluation import Evaluation, evaluate
 from catdog_edge.training.evaluation.inference import known, logits, probabilities, softmax
-from catdog_edge.training.engine.trainer import EpochRow, Labels, Pixels, Trainer
-from catdog_edge.training.data.negatives import OtherSet, drawings
-from catdog_edge.training.runs.plots import Mistake, save_confusion, save_curves, save_mistakes
-from catdog_edge.training.engine.precision import autocast
-from catdog_edge.training.runs.progress import duration
-from catdog_edge.training.evaluation.rejection import RejectionReport, Scores, choose_threshold, report
+from catdog_edge.training.evaluation.rejection import (
+    RejectionReport,
+    Scores,
+    choose_threshold,
+    report,
+)
+from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.runs.label_review import review, write_review_csv
+from catdog_edge.training.runs.plots import Mistake, save_confusion, save_curves, save_mistakes
+from catdog_edge.training.runs.progress import duration
 from catdog_edge.training.runs.run_folder import Run
 from catdog_edge.training.words import say, source_name
 

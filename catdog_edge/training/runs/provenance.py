@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from catdog_edge import __version__
-from catdog_edge.training.data.load import Dataset
-from catdog_edge.training.engine.trainer import Plan
 from catdog_edge.training.config.options import TrainOptions
+from catdog_edge.training.data.load import Dataset
 from catdog_edge.training.data.negatives import DRAWN, OtherSet
-from catdog_edge.training.engine.distributed import Ranks
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
 from catdog_edge.training.engine.distillation import Teacher
+from catdog_edge.training.engine.distributed import Ranks
+from catdog_edge.training.engine.trainer import Plan
 
 
 def git_commit() -> str:

@@ -16,11 +16,11 @@ from typing import Any
 import yaml
 
 from catdog_edge.errors import CatdogError, ModelError
-from catdog_edge.system.files import remove_leftovers, write_text
 from catdog_edge.runtime.threads import MOST
+from catdog_edge.system.files import remove_leftovers, write_text
+from catdog_edge.training.config.plain_yaml import plain_values, shown
 from catdog_edge.training.data.load import Dataset, open_dataset
 from catdog_edge.training.runs.lock import hold, is_held
-from catdog_edge.training.config.plain_yaml import plain_values, shown
 
 ROOT = Path("runs")
 """Where `train` makes run folders, below the current folder."""

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 
 from catdog_edge.spec import squash
-from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.runs.label_review import Suspect, near_duplicates, review, write_review_csv
+from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.runs.label_review import (
+    Suspect,
+    near_duplicates,
+    review,
+    write_review_csv,
+)
 
 STEPS = squash(32, 32)
 
