@@ -97,7 +97,8 @@ def test_the_runtime_never_loads_training_packages() -> None:
     program = f"""
         import numpy as np
         from catdog_edge import Classifier
-        from catdog_edge import annotate, doctor, predict
+        from catdog_edge.cli import doctor, predict
+        from catdog_edge.images import draw
         print(Classifier({str(model)!r})(np.zeros((8, 8, 3), np.uint8)))
     """
     loaded, _ = loaded_after(program, TRAINING)

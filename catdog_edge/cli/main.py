@@ -16,7 +16,13 @@ import click
 
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
-from catdog_edge.system.console import note, output_error, plain, tolerant_output
+from catdog_edge.system.console import (
+    log_to_stderr,
+    note,
+    output_error,
+    plain,
+    tolerant_output,
+)
 from catdog_edge.system.packages import explain
 
 ARCHITECTURES = (
@@ -52,7 +58,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             tolerant_output()
-            done = super().invoke(ctx)
+            with log_to_stderr():
+                done = super().invoke(ctx)
             sys.stdout.flush()
             return done
         except click.ClickException:

@@ -7,11 +7,14 @@ character, also those that a terminal obeys, and the place it is printed to may 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import json
+import logging
 import os
 import sys
 import unicodedata
+from collections.abc import Iterator
 from typing import TextIO
 
 from catdog_edge.errors import CatdogError
@@ -69,6 +72,50 @@ def note(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
     except OSError:
         _give_up(sys.stderr, sys.__stderr__)
+
+
+class _StderrHandler(logging.Handler):
+    """Write records to the current `sys.stderr` as lines for people, control characters escaped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"catdog-edge: warning: {text}"
+        note("\n".join(map(plain, text.split("\n"))))
+
+
+_PROGRESS = ("catdog_edge.training", "exporters", "benchmarks")
+"""Loggers whose `info` is the progress report of a command; of the others, warnings are shown."""
+
+
+@contextlib.contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Within the block, show on stderr what this project's modules log; for commands alone.
+
+    `info` of training, exporters and benchmarks is shown as it is, `warning` of any module as
+    `catdog-edge: warning: TEXT`. Of the processes that `torchrun` starts, only rank 0 shows `info`.
+
+    Example:
+        >>> log = logging.getLogger("exporters.pipeline")
+        >>> with log_to_stderr():
+        ...     log.info("model.onnx: %.2f MB", 1.5)
+    """
+    handler = _StderrHandler()
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    loggers = {name: logging.getLogger(name) for name in ("catdog_edge", *_PROGRESS)}
+    before = {name: logger.level for name, logger in loggers.items()}
+    roots = [logger for name, logger in loggers.items() if "." not in name]
+    for name, logger in loggers.items():
+        logger.setLevel(level if name in _PROGRESS else max(level, logging.WARNING))
+    for logger in roots:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in roots:
+            logger.removeHandler(handler)
+        for name, logger in loggers.items():
+            logger.setLevel(before[name])
 
 
 def _give_up(stream: TextIO, real: TextIO | None) -> None:
