@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.errors import CatdogError
+from catdog_edge.errors import CatdogError, first_line
 from catdog_edge.images.preprocess import Frame, preprocess
 from catdog_edge.runtime.model_file import PROBABILITIES
 from catdog_edge.spec import ModelSpec
@@ -251,7 +251,7 @@ class TorchSubject:
             with self._torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):
                 compiled(self._torch.zeros(self.row.batch, 3, *self.spec.size))
         except Exception as error:  # a missing C++ compiler, an operator that it cannot take
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+            reason = first_line(error)
             raise CatdogError(
                 f"torch.compile does not work here ({reason}); leave --compile out"
             ) from error

@@ -6,8 +6,13 @@ Anything else that escapes is a defect of ours.
 
 from __future__ import annotations
 
+import re
+
 FOLDER_GONE = "the current folder is not there any more: it was deleted or unmounted"
-"""What is wrong where a path that is not absolute cannot be told."""
+"""Reason why a relative path cannot be resolved."""
+
+# onnx puts a place in its own source before the reason, onnxruntime a number and a name.
+_PREFIX = re.compile(r"^.*Assertion .* failed: |^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
 class CatdogError(Exception):
@@ -44,3 +49,15 @@ class GateError(CatdogError):
     """The work is done, but a gate that was asked for is not met."""
 
     exit_code = 3
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """Return the first line of another library's error message, for use in one of ours.
+
+    Args:
+        error: The error; where its message is empty its class is named.
+        limit: Characters that are kept.
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    line = _PREFIX.sub("", next(filter(None, lines), ""))
+    return (line or type(error).__name__)[:limit]

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 from collections.abc import Iterator
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for one line of ours."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # ONNX's converter prefixes its reason with a place in its own source, onnxruntime its own
-    # number and name of the error.
-    reason = re.sub(r"^.*Assertion .* failed: ", "", lines[0]) if lines else ""
-    reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", reason)
-    return (reason or type(error).__name__)[:160]
 
 
 def megabytes(size: int) -> str:

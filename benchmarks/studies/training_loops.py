@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from catdog_edge.errors import CatdogError
+from catdog_edge.errors import CatdogError, first_line
 from catdog_edge.spec import ModelSpec, Normalization, squash
 from catdog_edge.training.config.recipe_files import recipe
 from catdog_edge.training.data.load import open_dataset, pixels
@@ -234,7 +234,7 @@ def _serve(name: str, setting: Setting, connection: Connection) -> None:
         pass
     except (CatdogError, MemoryError, RuntimeError) as error:
         # RuntimeError: what PyTorch raises where memory does not suffice, among others.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         with suppress(OSError):
             connection.send(("failed", reason))
 

@@ -20,10 +20,9 @@ import onnx
 import torch
 from torch import nn
 
-from catdog_edge.errors import ModelError
+from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import Layout, ModelSpec
 from exporters.graph import inputs, io, simplify
-from exporters.text import first_line
 
 DEFAULT_OPSET = 17
 """With IR version 8 it loads from onnxruntime 1.15 on; the table is in `docs/export.md`."""

@@ -18,10 +18,9 @@ import onnx
 from onnx import numpy_helper
 
 from catdog_edge import __version__
-from catdog_edge.errors import ModelError
+from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system.files import atomic_write
-from exporters.text import first_line
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that hold weights."""

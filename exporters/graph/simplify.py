@@ -10,9 +10,8 @@ import numpy as np
 import onnx
 import onnxscript.optimizer
 
-from catdog_edge.errors import ModelError
+from catdog_edge.errors import ModelError, first_line
 from exporters.graph.io import Constants, attribute, opset_of, prune, tidy
-from exporters.text import first_line
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from catdog_edge.errors import CatdogError
+from catdog_edge.errors import CatdogError, first_line
 
 PATIENCE = timedelta(hours=2)
 """How long the others wait while the first process reads the pictures of a large set."""
@@ -218,7 +218,7 @@ def ranks(device: str) -> Iterator[Ranks]:
     try:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        reason = first_line(error)
         raise CatdogError(
             f"process {me.rank} of {me.processes} cannot join the others ({reason}); start all "
             "of them with torchrun, with the same --master-addr and --master-port"

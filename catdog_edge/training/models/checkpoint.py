@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from catdog_edge.errors import ModelError
+from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import atomic_write
 from catdog_edge.training.models.registry import architecture
@@ -55,7 +55,9 @@ def save_checkpoint(
             while cause is not None and not isinstance(cause, OSError):
                 cause = cause.__cause__ or cause.__context__
             if cause is None:
-                raise OSError(None, f"torch could not write it ({_first_line(error)})") from error
+                raise OSError(
+                    None, f"torch could not write it ({first_line(error).split('. ')[0]})"
+                ) from error
             if cause.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OSError(cause.errno, "the disk is full") from error
             raise cause from None
@@ -84,7 +86,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Model
                 f"{file} is a PyTorch file, but not a checkpoint of catdog-edge (it holds Python "
                 "objects, which are not loaded); use the best.pt that `catdog-edge train` wrote"
             ) from error
-        reason = _first_line(error) if whole or _begins_as_zip(file) else "not PyTorch's zip format"
+        reason = (
+            first_line(error).split(". ")[0]
+            if whole or _begins_as_zip(file)
+            else "not PyTorch's zip format"
+        )
         raise ModelError(
             f"{file} is damaged or not a checkpoint ({reason}); "
             "copy it again, or take last.pt of the same run"
@@ -120,7 +126,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelSpec]
     except RuntimeError as error:
         raise ModelError(
             f"{path}: its weights do not fit {spec.architecture} with {len(spec.labels)} classes "
-            f"({_first_line(error)}); train again with this version of catdog-edge"
+            f"({first_line(error).split('. ')[0]}); train again with this version of catdog-edge"
         ) from error
     return network.eval(), spec
 
@@ -131,8 +137,3 @@ def _begins_as_zip(file: Path) -> bool:
             return stream.read(2) == b"PK"
     except OSError:
         return True  # torch's reason is the system's: it cannot be read
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].split(". ")[0][:120]
