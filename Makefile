@@ -4,7 +4,7 @@ VENV ?= .venv
 DEMO ?= demo
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test check lint clean
 
 # The virtual environment, made anew when pyproject.toml changes.
 $(VENV)/.installed: pyproject.toml
@@ -24,6 +24,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# Lint, types, layers and the tests that are not marked slow: under three minutes on two cores.
+check: lint
+	$(BIN)/python -m pytest -q -m 'not slow' -n 2
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
