@@ -6,6 +6,7 @@ Joins the rooms of the benchmarks; knows nothing of click's options. Words go to
 from __future__ import annotations
 
 import hashlib
+import logging
 import shlex
 import sys
 import tempfile
@@ -28,7 +29,9 @@ from catdog_edge.images.preprocess import Frame
 from catdog_edge.system.files import write_text
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.runs.provenance import git_commit
-from catdog_edge.training.words import describe, say
+from catdog_edge.training.words import describe
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Bench", "BenchOptions", "bench"]
 
@@ -94,13 +97,13 @@ def bench(options: BenchOptions) -> Bench:
 def _bench(options: BenchOptions) -> Bench:
     planned = plan(options)
     describe(planned.dataset)
-    say(
+    log.info(
         f"bench: {planned.weights} and {len(planned.files)} exported files on "
         f"{len(planned.items):,} test pictures, {len(planned.subjects)} rows, "
         f"{listed(planned.threads)} threads ({planned.card.threads_source})"
     )
     for one in planned.left_out:
-        say(f"bench: left out: {one['row']}: {one['reason']}")
+        log.info(f"bench: left out: {one['row']}: {one['reason']}")
     measured = _measure(options, planned)
     flips = _flips(planned, measured)
     document = _document(options, planned, measured, flips)
@@ -117,14 +120,14 @@ def _bench(options: BenchOptions) -> Bench:
 def _measure(options: BenchOptions, planned: Plan) -> Measured:
     subjects, dataset, items = planned.subjects, planned.dataset, planned.items
     watch = environment.Watch()
-    say("bench: answers, picture by picture ...")
+    log.info("bench: answers, picture by picture ...")
     askers: dict[str, parity.Ask] = {one.row.base: one.probabilities for one in planned.single}
     answers = parity.ask_all(askers, (dataset.decode(item) for item in items), _count(len(items)))
     frames = [dataset.decode(item) for item in robustness.spread(items, latency.POOL)]
 
-    say(f"bench: latency, {options.seconds:g} s of interleaved rounds ...")
+    log.info(f"bench: latency, {options.seconds:g} s of interleaved rounds ...")
     timed = latency.time_rows(subjects, frames, options.seconds)
-    say("bench: stages of a call ...")
+    log.info("bench: stages of a call ...")
     single = [one for one in subjects if one.row.batch == 1]
     stages = {
         one.row.name: latency.stages(one, frames, seconds=min(1.5, options.seconds / 20))
@@ -132,7 +135,7 @@ def _measure(options: BenchOptions, planned: Plan) -> Measured:
     }
     generated = None
     if options.scenario is not None:
-        say(f"bench: LoadGen, {options.scenario} ...")
+        log.info(f"bench: LoadGen, {options.scenario} ...")
         speeds = {
             one.row.name: 1e3 * one.row.batch / timed.summaries[one.row.name].mean_ms
             for one in subjects
@@ -143,20 +146,20 @@ def _measure(options: BenchOptions, planned: Plan) -> Measured:
         )
     spoiled = originals = None
     if options.corruptions:
-        say(f"bench: corruptions of up to {options.corruptions} test pictures ...")
+        log.info(f"bench: corruptions of up to {options.corruptions} test pictures ...")
         spoiled = robustness.corruptions(dataset, items, askers, answers, options.corruptions)
     if planned.originals is not None:
         originals = robustness.originals(planned.originals, askers)
     cold: dict[str, ColdStart] = {}
     failed: dict[str, str] = {}
     if options.cold_starts:
-        say(f"bench: cold starts, {options.cold_starts} fresh processes per row ...")
+        log.info(f"bench: cold starts, {options.cold_starts} fresh processes per row ...")
         with tempfile.TemporaryDirectory() as scratch:
             picture = latency.save_picture(frames[0], Path(scratch) / "picture.jpg")
             rows = [one.row for one in single]
             cold, failed = latency.cold_starts(rows, picture, options.cold_starts)
         for reason in failed.values():
-            say(f"bench: no cold start: {reason}")
+            log.info(f"bench: no cold start: {reason}")
     return Measured(
         answers=answers,
         timed=timed,

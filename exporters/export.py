@@ -5,6 +5,7 @@ Knows nothing of click's options, nor of how a file is made. Words go to stderr.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from catdog_edge.errors import GateError, ModelError
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.provenance import git_commit
 from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
-from catdog_edge.training.words import say
 from exporters.checks.sample import calibration_pictures, checking_sample, find_data
 from exporters.options import ExportOptions
 from exporters.pipeline import Job
 from exporters.publish import destination, scratch_folder
 from exporters.report import Row, table
+
+log = logging.getLogger(__name__)
 
 __all__ = ["ExportOptions", "Exported", "export"]
 
@@ -69,14 +71,14 @@ def export(options: ExportOptions) -> Exported:
         raise ModelError(f"{weights} is exported already; name the checkpoint it was made from")
     network, spec = load_checkpoint(weights)
     spec = spec.replace(tool_version=__version__, git_commit=git_commit())
-    data = find_data(spec, weights, run, options.data, say)
+    data = find_data(spec, weights, run, options.data)
     calibration = None
     if options.quantize in ("static", "all"):
         # Before any work: without training pictures this cannot be done.
         calibration = calibration_pictures(data, spec, options.calibration_pictures)
     sample = checking_sample(data, spec, options.limit)
     folder = options.out if options.out is not None else weights.parent
-    say(f"export: {weights} ({spec.architecture}), checked on {sample.source}, into {folder}")
+    log.info(f"export: {weights} ({spec.architecture}), checked on {sample.source}, into {folder}")
     with destination(folder), scratch_folder() as scratch:
         job = Job(options, sample, folder, scratch)
         job.fp32(network, spec, weights.name)

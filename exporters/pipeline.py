@@ -7,6 +7,7 @@ for `command`.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
@@ -21,7 +22,6 @@ from catdog_edge.errors import GateError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import write_text
 from catdog_edge.training.evaluation.inference import known, logits, softmax
-from catdog_edge.training.words import say
 from exporters.checks.compare import Verification
 from exporters.checks.flips import save_flip_sheet, write_flips
 from exporters.checks.gates import Checked, check, race, too_slow
@@ -41,6 +41,8 @@ from exporters.static_int8.quantize import Calibrated, calibrate
 from exporters.static_int8.runtime_graph import integer_layers, optimized_graph
 from exporters.static_int8.search import search
 from exporters.text import megabytes
+
+log = logging.getLogger(__name__)
 
 LITTLE = 0.05
 """Share of the parameters below which dynamic quantization is not worth a person's time."""
@@ -102,12 +104,12 @@ class Job:
                 opset=options.opset,
                 logits=options.logits,
             )
-        say(
+        log.info(
             f"{FP32}: opset {report.opset}, IR {report.ir_version}, {megabytes(report.bytes)}, "
             f"{report.nodes_before} nodes simplified to {report.nodes_after}; {report.folded}"
         )
         pictures = self._sample.pictures
-        say(f"asking PyTorch about {len(pictures):,} pictures")
+        log.info(f"asking PyTorch about {len(pictures):,} pictures")
         every = logits(network, spec.normalization, pictures)
         values = every[:, : len(spec.labels)]
         scores = known(every) if spec.logits > len(spec.labels) else None
@@ -144,12 +146,12 @@ class Job:
         with self._making(DYNAMIC):
             report = quantize_dynamic(self._source, path)
         count = len(report.quantized)
-        say(
+        log.info(
             f"{DYNAMIC}: {count} linear layer{'s' if count > 1 else ''} with {report.share:.1%} of "
             f"the parameters, {megabytes(report.bytes_before)} to {megabytes(report.bytes)}"
         )
         if report.share < LITTLE:
-            say(
+            log.info(
                 f"{DYNAMIC}: dynamic quantization has next to nothing to work on in "
                 f"{self._spec.architecture}; --quantize static is the one that pays here"
             )
@@ -167,7 +169,7 @@ class Job:
             ModelError: No kind of int8 loads in this onnxruntime and gives probabilities.
         """
         method = self._options.calibration
-        say(f"{STATIC}: measuring activations on {len(pictures)} {source} ({method})")
+        log.info(f"{STATIC}: measuring activations on {len(pictures)} {source} ({method})")
         with self._making(STATIC):
             calibrated = calibrate(self._source, pictures, method)
 
@@ -176,7 +178,7 @@ class Job:
                 return self._check(self._write_static(model, calibrated)).verification
 
         with self._making(STATIC):
-            scheme, found, attempts = search(calibrated, self._source, pictures, judge, say)
+            scheme, found, attempts = search(calibrated, self._source, pictures, judge)
             path = self._write_static(found.model, calibrated)
             runtime = optimized_graph(path)
         integer = integer_layers(runtime, calibrated.layers)
@@ -208,7 +210,7 @@ class Job:
             model, spec = halve(self._source)
             io.stamp(model, spec)
             io.write_model(model, path)
-        say(f"{HALF}: {megabytes(path.stat().st_size)}")
+        log.info(f"{HALF}: {megabytes(path.stat().st_size)}")
         self._judge(Candidate(path))
 
     def ort(self) -> None:
@@ -218,7 +220,7 @@ class Job:
             path = (self._scratch / source).with_suffix(".ort")
             with self._making(path.name):
                 write_ort(self._scratch / source, path)
-            say(f"{path.name}: {megabytes(path.stat().st_size)}")
+            log.info(f"{path.name}: {megabytes(path.stat().st_size)}")
             self._judge(Candidate(path))
 
     def finish(self, weights: str, source: str) -> tuple[tuple[Row, ...], dict[str, Any]]:
@@ -262,7 +264,7 @@ class Job:
             write_text(figures, json.dumps(document, indent=2) + "\n")
         publish([*self._kept, listed, sheet, figures], self._folder)
         if older:
-            say(
+            log.info(
                 f"note: {', '.join(older)} in {self._folder}: of an earlier export, perhaps of "
                 "other weights; make anew or remove"
             )
@@ -313,7 +315,7 @@ class Job:
         p50 = timing.rows[path.name].p50 * 1e3
         row = self._row(path, checked, FP32, p50, ratio, details, reason)
         if slow and not reason:
-            say(f"note: {path.name}: {slow}")
+            log.info(f"note: {path.name}: {slow}")
         if not reason:
             with self._making(path.name):
                 self._keep(row, checked.spec, candidate.how)
@@ -321,7 +323,7 @@ class Job:
         self._refuse(row)
 
     def _refuse(self, row: Row) -> None:
-        say(f"{row.file}: not kept: {row.refused}")
+        log.info(f"{row.file}: not kept: {row.refused}")
         self._rows.append(row)
 
     def _keep(

@@ -6,6 +6,7 @@ Joins the rooms of the exporters; knows nothing of click's options. Words go to 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from catdog_edge.errors import ModelError
 from catdog_edge.runtime.model_file import KNOWN, LOGITS, find_model
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.runs.run_folder import run_of
-from catdog_edge.training.words import say
 from exporters.checks.compare import Verification
 from exporters.checks.flips import save_flip_sheet, write_flips
 from exporters.checks.gates import FP32_BATCH, check
@@ -22,6 +22,8 @@ from exporters.checks.interface import answer_name, has_logits, knows_others
 from exporters.checks.sample import Sample, checking_sample, find_data
 from exporters.checks.session import Answers, ask_all, has_spec, open_session, spec_in
 from exporters.info import read_spec_file
+
+log = logging.getLogger(__name__)
 
 Asked = tuple[Answers, Answers | None, Answers | None]
 """Probabilities and, where there are any, logits, `float32 [N,K]`, and scores, `float32 [N]`."""
@@ -110,11 +112,11 @@ def verify(
         text for text in (_by_hand(reference), _by_hand(candidate, session)) if text is not None
     )
     if given is not None and not by_hand:
-        say(f"note: both files have specs of their own; {spec_file} is not used")
+        log.info(f"note: both files have specs of their own; {spec_file} is not used")
     run = run_of(reference) or run_of(candidate)
-    found = find_data(spec, reference, run, data, say)
+    found = find_data(spec, reference, run, data)
     sample = checking_sample(found, spec, limit)
-    say(f"verify: {candidate} against {reference} on {sample.source}")
+    log.info(f"verify: {candidate} against {reference} on {sample.source}")
     answers, values, scores = answer(sample)
     checked = check(
         candidate,

@@ -6,6 +6,7 @@ Knows rows and frames; the watch itself is in `harness`, fresh processes are in 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from benchmarks.rows import Row, Subject, open_subject
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Frame, preprocess
 from catdog_edge.images.read import decode_picture
-from catdog_edge.training.words import say
+
+log = logging.getLogger(__name__)
 
 POOL = 32
 """Different frames that the timed calls go through, so that no call finds its own in a cache."""
@@ -50,7 +52,7 @@ def time_rows(
             return calls([open_subject(one.row) for one in subjects])
         except CatdogError as error:
             # What has been measured is not lost for it.
-            say(f"bench: a row cannot be opened again, so the passes end here: {error}")
+            log.info(f"bench: a row cannot be opened again, so the passes end here: {error}")
             return None
 
     # The first pass is opened anew like the others: `subjects` stay open beside all of them.

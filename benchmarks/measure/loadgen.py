@@ -10,6 +10,7 @@ LoadGen writes is kept as it is; only its summary is read, for the table.
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ import numpy as np
 from benchmarks.rows import Subject
 from catdog_edge.errors import CatdogError, MissingPackageError
 from catdog_edge.images.preprocess import Frame
-from catdog_edge.training.words import say
+
+log = logging.getLogger(__name__)
 
 Scenario = Literal["single-stream", "offline"]
 
@@ -219,7 +221,7 @@ def run_rows(
     chosen = [one for one in subjects if scenario == "offline" or one.row.batch == 1]
     if len(chosen) < len(subjects):
         left = ", ".join(one.row.name for one in subjects if one not in chosen)
-        say(f"bench: LoadGen's {scenario} asks for one picture at a time, without: {left}")
+        log.info(f"bench: LoadGen's {scenario} asks for one picture at a time, without: {left}")
     rows: dict[str, dict[str, Any]] = {}
     taken: set[str] = set()
     for one in chosen:
@@ -233,7 +235,7 @@ def run_rows(
             rows[name] = run(one, frames, scenario, seconds, logs, per_second[name])
         except CatdogError as error:
             # The other rows, and all that was measured before, are not lost for it.
-            say(f"bench: LoadGen: {name}: {error}")
+            log.info(f"bench: LoadGen: {name}: {error}")
             rows[name] = {"valid": False, "reason": str(error)}
     return {
         "scenario": scenario,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from catdog_edge.training.evaluation.evaluation import Evaluation, Weights, chec
 from catdog_edge.training.evaluation.rejection import RejectionReport, report
 from catdog_edge.training.runs.progress import Reading
 from catdog_edge.training.runs.run_folder import newest_run, run_of
-from catdog_edge.training.words import say, source_name
+from catdog_edge.training.words import source_name
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def evaluate_weights(weights: Path | None, data: str | None, other: str | None) 
         dataset = run.dataset(progress=Reading())
     check_labels(model.spec, dataset.labels, path, dataset.source)
     pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
-    say(f"eval: {path} on the {len(truth):,} test pictures of {source_name(dataset)}")
+    log.info(f"eval: {path} on the {len(truth):,} test pictures of {source_name(dataset)}")
     result = evaluate(model.probabilities(pictures), truth, model.spec.labels)
     if other is None and data is None and run is not None:
         other = run.args().get("other")

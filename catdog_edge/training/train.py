@@ -6,6 +6,7 @@ Joins the rooms of training; knows nothing of click's options. Words go to stder
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -44,7 +45,9 @@ from catdog_edge.training.runs.provenance import arguments, git_commit, trained_
 from catdog_edge.training.runs.run_folder import ROOT, Run, check_name, new_run, newest_unfinished
 from catdog_edge.training.runs.stopping import one_line, stop_requests
 from catdog_edge.training.whereabouts import Whereabouts, again
-from catdog_edge.training.words import describe, say, warn
+from catdog_edge.training.words import describe
+
+log = logging.getLogger(__name__)
 
 
 def train(options: TrainOptions) -> Run:
@@ -90,7 +93,7 @@ def _train(
         check_teacher_file(options.teacher)
         check_other(options.other)
     if chosen.freeze and not chosen.pretrained:
-        warn("--freeze without --pretrained keeps the features as they are drawn at random")
+        log.warning("--freeze without --pretrained keeps the features as they are drawn at random")
     steps = squash(size, size)
     with me.one_first():  # the others find what it has cached
         dataset = open_dataset(
@@ -127,7 +130,7 @@ def _train(
     check_scales(network, spec, chosen)
     if chosen.pretrained:
         with me.one_first():
-            say(f"train: starting from {load_pretrained(network, arch.name)}")
+            log.info(f"train: starting from {load_pretrained(network, arch.name)}")
     precision = options.precision
     if precision == "auto":
         precision = me.agreed(_faster_precision(network, spec, chosen, train_set[0], device, me))
@@ -141,12 +144,12 @@ def _train(
                 precision,
                 others=others is not None,
             )
-        say(
+        log.info(
             f"train: {options.teacher} ({teacher.spec.architecture}) teaches"
             f"{', the logit for none of the classes too' * teacher.knows_others}"
         )
     if chosen.views and options.teacher is None:
-        warn(
+        log.warning(
             f"the recipe {chosen.name} is meant for a --teacher: without one, the same "
             f"{chosen.views} drawings of the pictures come again and again for nothing"
         )
@@ -185,7 +188,7 @@ def _train(
     with me.together():
         _show_data(run, dataset, me)
     passes = f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"
-    say(
+    log.info(
         f"train: {arch.name} at {size} x {size}, recipe {chosen.name}, {passes}, "
         f"batch {plan.batch_size}, learning rate {plan.lr:g}, {precision} on {device}"
         f"{f' in {me.processes} processes' * (not me.alone)}, into {run.folder}"
@@ -231,7 +234,7 @@ def _faster_precision(
         network = with_norms(network)
     frozen = chosen.freeze or chosen.norms == "frozen"
     precision, gain = choose_precision(network, spec, few, device, frozen)
-    say(f"train: {precision} (a bfloat16 step was timed {gain:.2f} times as fast as float32)")
+    log.info(f"train: {precision} (a bfloat16 step was timed {gain:.2f} times as fast as float32)")
     return precision
 
 
@@ -297,7 +300,7 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks, at: Whereabo
         precision=args["precision"],
         device=device,
     )
-    say(f"train: going on with {run.folder}")
+    log.info(f"train: going on with {run.folder}")
     describe(dataset)
     trainer = _trainer(dataset, spec, plan, network, None, others, me)
     trainer.folder = run.folder
@@ -315,9 +318,9 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks, at: Whereabo
     with me.together():
         _show_data(run, dataset, me)
     if trainer.finished:
-        say(f"train: {run.folder} has done its {trainer.epoch} epochs; nothing left to train")
+        log.info(f"train: {run.folder} has done its {trainer.epoch} epochs; nothing left to train")
     else:
-        say(f"train: at epoch {trainer.epoch + 1}, step {trainer.step + 1}")
+        log.info(f"train: at epoch {trainer.epoch + 1}, step {trainer.step + 1}")
     return _fit(run, dataset, trainer, others, me, at)
 
 

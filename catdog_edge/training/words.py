@@ -1,23 +1,12 @@
-"""Words for people, on stderr. Knows nothing but data sets' names."""
+"""Data sets in messages."""
 
 from __future__ import annotations
 
-import os
-
-import click
+import logging
 
 from catdog_edge.training.data.load import Dataset
 
-
-def say(text: str) -> None:
-    """A line for people; of the processes that `torchrun` started only the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
-        click.echo(text, err=True)
-
-
-def warn(text: str) -> None:
-    """A line for people about what they may not have meant."""
-    say(f"catdog-edge: warning: {text}")
+log = logging.getLogger(__name__)
 
 
 def source_name(dataset: Dataset) -> str:
@@ -26,6 +15,6 @@ def source_name(dataset: Dataset) -> str:
 
 
 def describe(dataset: Dataset) -> None:
-    """Say what the data is."""
+    """Log what the data is."""
     for line in dataset.describe():
-        say(line)
+        log.info(line)

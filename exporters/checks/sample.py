@@ -6,8 +6,8 @@ split is never touched here. What is done with them is for the caller.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from catdog_edge.training.runs.progress import Reading
 from catdog_edge.training.runs.run_folder import Run
 from exporters.checks.session import Pictures
 from exporters.static_int8.calibrate import check_pictures, stratified
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,7 @@ class Data:
         return Path(self.dataset.source).name
 
 
-def find_data(
-    spec: ModelSpec, weights: Path, run: Run | None, data: str | None, say: Callable[[str], None]
-) -> Data:
+def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None) -> Data:
     """Open the data that a model is to be checked on.
 
     Args:
@@ -73,7 +73,6 @@ def find_data(
         run: The run folder it lies in, if it does.
         data: A folder, a `.zip` or `sample` that was asked for; `None` takes the run's data,
             without a run `$CATDOG_DATA`. Where there is neither, drawings stand in.
-        say: Called with lines for people.
 
     Raises:
         DataError: What was asked for is not there or damaged, or has other classes.
@@ -92,7 +91,7 @@ def find_data(
         return Data(_checked(named, spec, weights))
     else:
         missing = f"{weights} lies in no run folder, and no data was named"
-    say(f"note: {missing}; checking on drawings instead, which says nothing of accuracy")
+    log.info(f"note: {missing}; checking on drawings instead, which says nothing of accuracy")
     return Data(open_dataset(SAMPLE, progress=Reading()), missing)
 
 

@@ -6,6 +6,7 @@ of the caller.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from exporters.checks.session import Pictures
 from exporters.static_int8.quantize import SCHEMES, Calibrated, Scheme
 from exporters.static_int8.sensitivity import PICTURES, Found, LayerError, give_back, rank_layers
 
+log = logging.getLogger(__name__)
+
 Judge = Callable[[onnx.ModelProto], Verification]
 
 
@@ -26,7 +29,6 @@ def search(
     source: Path,
     pictures: Pictures,
     judge: Judge,
-    say: Callable[[str], None],
 ) -> tuple[Scheme, Found, list[dict[str, Any]]]:
     """Try kinds of int8 in the order of `static.SCHEMES` until one is good enough.
 
@@ -35,7 +37,6 @@ def search(
         source: The fp32 file that was calibrated.
         pictures: `uint8 [N,S,S,3]`, BGR, of the training split.
         judge: Compares a model's answers with fp32's.
-        say: Called with lines for people.
 
     Returns:
         The kind, the model with how it was found, and every attempt, for JSON. Where none is good
@@ -47,13 +48,13 @@ def search(
     attempts: list[dict[str, Any]] = []
     tried: list[tuple[Scheme, Found]] = []
     for scheme in SCHEMES:
-        found = _try(calibrated, source, pictures, scheme, judge, attempts, say)
+        found = _try(calibrated, source, pictures, scheme, judge, attempts)
         if found is not None:
             tried.append((scheme, found))
             if found.passed:
                 break
         if scheme != SCHEMES[-1]:
-            say(f"  {scheme} is not good enough; trying the next kind")
+            log.info(f"  {scheme} is not good enough; trying the next kind")
     if not tried:
         raise ModelError("model.static.onnx: no kind of int8 loads and answers; see above")
     scheme, found = max(tried, key=lambda pair: _merit(pair[1]))
@@ -67,20 +68,19 @@ def _try(
     scheme: Scheme,
     judge: Judge,
     attempts: list[dict[str, Any]],
-    say: Callable[[str], None],
 ) -> Found | None:
     """Find which layers to leave in float; a fallback scheme is tried without any."""
 
     def rank() -> tuple[LayerError, ...]:
-        say(f"  ranking {len(calibrated.layers)} layers by what int8 does to the logits")
+        log.info(f"  ranking {len(calibrated.layers)} layers by what int8 does to the logits")
         few = pictures[:: max(1, len(pictures) // PICTURES)]
-        return rank_layers(calibrated, source, few, scheme, say)
+        return rank_layers(calibrated, source, few, scheme)
 
     most = None if scheme == SCHEMES[0] else 0
     try:
-        found = give_back(calibrated, judge, rank, scheme, most, say)
+        found = give_back(calibrated, judge, rank, scheme, most)
     except (ModelError, GateError) as error:
-        say(f"  {scheme}: {error}")
+        log.info(f"  {scheme}: {error}")
         attempts.append({"scheme": scheme, "error": str(error)})
         return None
     attempts.extend(

@@ -6,6 +6,7 @@ function of the caller.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from exporters.checks.compare import Verification
 from exporters.checks.session import Answers, Pictures, ask, open_session
 from exporters.graph import io
 from exporters.static_int8.quantize import Calibrated, Scheme, quantize
+
+log = logging.getLogger(__name__)
 
 PICTURES = 32
 """Training pictures that a layer is judged on: ranks, not figures, are wanted."""
@@ -85,7 +88,6 @@ def rank_layers(
     fp32: Path,
     pictures: Pictures,
     scheme: Scheme = "u8s8",
-    say: Callable[[str], None] | None = None,
 ) -> tuple[LayerError, ...]:
     """Quantize every layer by itself and see how far the logits move.
 
@@ -94,7 +96,6 @@ def rank_layers(
         fp32: The file that was calibrated.
         pictures: `uint8 [N,S,S,3]`, BGR, of the training split.
         scheme: See `static.SCHEMES`.
-        say: Called with a line for people after each layer.
 
     Returns:
         The layers, the one that int8 hurts most first.
@@ -108,8 +109,7 @@ def rank_layers(
         moved = _logits(model, calibrated, pictures) - reference
         error = float(np.sqrt(np.mean(moved**2))) / spread
         errors.append(LayerError(layer, error))
-        if say is not None:
-            say(f"  {number + 1}/{len(calibrated.layers)} {layer}: {error:.4f}")
+        log.info(f"  {number + 1}/{len(calibrated.layers)} {layer}: {error:.4f}")
     return tuple(sorted(errors, key=lambda entry: -entry.error))
 
 
@@ -119,7 +119,6 @@ def give_back(
     rank: Callable[[], tuple[LayerError, ...]],
     scheme: Scheme = "u8s8",
     most: int | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> Found:
     """Quantize all layers; while the answers do not hold, give the worst layer back to float.
 
@@ -129,7 +128,6 @@ def give_back(
         rank: Ranks the layers; called only where all of them in int8 is not good enough.
         scheme: See `static.SCHEMES`.
         most: The greatest number of layers to give back; `None` is `MOST_IN_FLOAT` of them.
-        say: Called with a line for people after each attempt.
 
     Returns:
         The first model whose answers hold, or the last that was tried.
@@ -147,8 +145,7 @@ def give_back(
         if not ranking:
             ranking = rank()
         in_float = tuple(entry.layer for entry in ranking[: len(in_float) + 1])
-        if say is not None:
-            say(f"  {'; '.join(steps[-1].verification.failures)}; {in_float[-1]} back to float")
+        log.info(f"  {'; '.join(steps[-1].verification.failures)}; {in_float[-1]} back to float")
 
 
 def _logits(model: onnx.ModelProto, calibrated: Calibrated, pictures: Pictures) -> Answers:

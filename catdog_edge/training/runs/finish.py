@@ -6,6 +6,7 @@ Knows validation and training pictures; the test split is for `eval` and `bench`
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,9 @@ from catdog_edge.training.runs.label_review import review, write_review_csv
 from catdog_edge.training.runs.plots import Mistake, save_confusion, save_curves, save_mistakes
 from catdog_edge.training.runs.progress import duration
 from catdog_edge.training.runs.run_folder import Run
-from catdog_edge.training.words import say, source_name
+from catdog_edge.training.words import source_name
+
+log = logging.getLogger(__name__)
 
 SHOWN_MISTAKES = 30
 """Errors on the contact sheet; more does not fit a page that people look at."""
@@ -96,7 +99,7 @@ def finish(
     save_checkpoint(run.weights, network.state_dict(), spec)
 
     _save_pictures(run.folder, dataset, trainer.rows, best, result, answers, val, val_files, spec)
-    say(f"review    of {len(trainer.train[1]):,} training pictures ...")
+    log.info(f"review    of {len(trainer.train[1]):,} training pictures ...")
     # At the network's own size, whatever size the training changed them at. The precision of
     # the training is good enough for a list of doubts, and quicker.
     on_train = pixels(dataset, "train", spec.resize)[0]
@@ -122,7 +125,7 @@ def finish(
         "tool_version": __version__,
     }
     write_text(run.folder / "summary.json", json.dumps(summary, indent=2))
-    say(
+    log.info(
         f"\ntrained in {duration(seconds)}; validation accuracy {result.accuracy:.2%} "
         f"(95 % interval {result.accuracy_low:.2%} to {result.accuracy_high:.2%}), "
         f"best of epoch {best.epoch}\n"

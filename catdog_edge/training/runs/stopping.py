@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from typing import Any
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.training.engine.distributed import among_others
-from catdog_edge.training.words import say
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def stop_requests() -> Iterator[threading.Event]:
         again = "" if among_others() else " (again: at once)"
         # The signal may have come in the middle of another line.
         with contextlib.suppress(RuntimeError):
-            say(f"\nstopping after this step{again}")
+            log.info(f"\nstopping after this step{again}")
 
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
