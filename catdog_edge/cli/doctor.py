@@ -1,7 +1,6 @@
-"""What will bite on this machine, found before it does: versions, providers, threads, disk.
+"""`catdog-edge doctor`: check versions, packages, providers, threads, cameras and disk.
 
-Looks and reports, changes nothing. Imports what it examines inside each check, so that it
-also runs, and says so, where half of it is missing.
+Changes nothing. Each check imports what it examines, so the others run where a package is missing.
 """
 
 from __future__ import annotations
@@ -19,18 +18,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import click
+
 from catdog_edge import __version__
+from catdog_edge.cli.options import grouped_command, json_option
 from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError
 from catdog_edge.runtime.threads import cgroup_quota, choose_threads, usable_processors
-from catdog_edge.system import packages as flavour
-from catdog_edge.system.console import plain
+from catdog_edge.system import packages
+from catdog_edge.system.console import note, plain
 from catdog_edge.system.cpu import processor_features, processor_name
 from catdog_edge.system.files import cache_folder
 
 State = Literal["ok", "note", "bad"]
 
 SELFTEST = Path(__file__).parents[1] / "runtime" / "selftest.onnx"
-"""A model of a few hundred bytes: one convolution, a mean, a softmax."""
+"""A model of a few hundred bytes: convolution, mean, softmax."""
 
 LEAST_DISK = 200 * 2**20
 """Free bytes below which exports and caches soon fail."""
@@ -41,11 +43,11 @@ class Check:
     """One finding.
 
     Attributes:
-        name: What was looked at.
-        state: `ok`; `note`: worth knowing; `bad`: it will bite.
+        name: What was checked.
+        state: `ok`; `note`: worth knowing; `bad`: a problem.
         text: What was found.
-        remedy: What to do about it, where something is to be done.
-        facts: The same for machines.
+        remedy: What to do about it; may be empty.
+        facts: The same for programs.
     """
 
     name: str
@@ -68,7 +70,7 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing will bite."""
+        """Whether there is no problem."""
         return all(check.state != "bad" for check in self.checks)
 
     def to_json(self) -> str:
@@ -81,7 +83,7 @@ class Report:
 
 
 def examine() -> Report:
-    """Look at everything."""
+    """Run all checks."""
     return Report(tuple(_all()))
 
 
@@ -92,8 +94,8 @@ def _all() -> Iterator[Check]:
     numpy = _module("numpy", ("numpy",))
     yield numpy
     if numpy.facts["loads"]:
-        yield _module("cv2", flavour.OPENCVS, "imdecode")
-        onnxruntime = _module("onnxruntime", flavour.RUNTIMES, "InferenceSession")
+        yield _module("cv2", packages.OPENCVS, "imdecode")
+        onnxruntime = _module("onnxruntime", packages.RUNTIMES, "InferenceSession")
         yield onnxruntime
         if onnxruntime.facts["loads"]:
             yield from _providers()
@@ -123,7 +125,7 @@ def _processor() -> Check:
     name, features = processor_name(), processor_features()
     facts = {"name": name, "features": list(features)}
     if not features:
-        return Check("processor", "note", f"{name}; its instructions are not told here", "", facts)
+        return Check("processor", "note", f"{name}; its features are unknown", "", facts)
     fast = {"AVX-512 VNNI", "AVX VNNI", "AMX int8", "ARM dot product", "ARM int8 matrix"}
     if not fast & set(features):
         return Check(
@@ -165,17 +167,17 @@ def _threads() -> Check:
     return Check("threads", "ok", text, "", facts)
 
 
-def _module(name: str, packages: tuple[str, ...], wanted: str = "") -> Check:
-    """A module of the runtime: there, whole, and from one package alone."""
-    found = flavour.builds(packages)
+def _module(name: str, builds: tuple[str, ...], wanted: str = "") -> Check:
+    """Check that a module loads, is complete, and comes from one package only."""
+    found = packages.builds(builds)
     listed = ", ".join(f"{package} {version}" for package, version in found.items())
     facts: dict[str, Any] = {"packages": found, "loads": False}
     try:
         module = importlib.import_module(name)
     except Exception as error:  # a broken package raises what it likes
         reason = " ".join(str(error).split()) or type(error).__name__
-        remedy = flavour.mending(found or {packages[0]: ""})
-        known = flavour.explain(error) or MissingPackageError(
+        remedy = packages.mending(found or {builds[0]: ""})
+        known = packages.explain(error) or MissingPackageError(
             f"the module {name} does not load ({reason[:160]}); mend it with: {remedy}"
         )
         text, _, remedy = str(known).partition("; ")
@@ -186,11 +188,11 @@ def _module(name: str, packages: tuple[str, ...], wanted: str = "") -> Check:
             name,
             "bad",
             f"{len(found)} packages install the same module and overwrite each other: {listed}",
-            flavour.mending(found),
+            packages.mending(found),
             facts,
         )
     if not facts["loads"]:
-        remedy = flavour.mending(found or {packages[0]: ""})
+        remedy = packages.mending(found or {builds[0]: ""})
         return Check(name, "bad", f"the module {name} is only partly there", remedy, facts)
     version = getattr(module, "__version__", "of unknown version")
     facts["version"] = version
@@ -198,7 +200,7 @@ def _module(name: str, packages: tuple[str, ...], wanted: str = "") -> Check:
 
 
 def _providers() -> Iterator[Check]:
-    """Start every provider that is offered on the built-in model and check its answer."""
+    """Run the built-in model on every provider that is offered and check its output."""
     import numpy as np
     import onnxruntime
 
@@ -227,13 +229,13 @@ def _providers() -> Iterator[Check]:
             continue
         except Exception as error:  # each provider has its own kinds
             text = f"{name} starts but does not run: {' '.join(str(error).split())[:200]}"
-            yield Check("provider", state, text, "take the provider cpu", facts)
+            yield Check("provider", state, text, "use the provider cpu", facts)
             continue
         difference = float(np.abs(answer - expected).max())
         facts |= {"runs": difference < 0.02, "difference": difference}
         if not facts["runs"]:
-            text = f"{name} answers wrongly, off by {difference:.2g}"
-            yield Check("provider", "bad", text, "take the provider cpu and report it", facts)
+            text = f"{name} computes wrong results, off by {difference:.2g}"
+            yield Check("provider", "bad", text, "use the provider cpu and report it", facts)
             continue
         yield Check("provider", "ok", f"{name} runs the built-in model", "", facts)
 
@@ -256,7 +258,7 @@ def _models() -> Iterator[Check]:
 
 
 def _cameras() -> Check:
-    """Video devices, looked at without opening one: a lamp would light up."""
+    """List video devices without opening them: that would light a lamp."""
     if sys.platform != "linux":
         return Check("cameras", "note", "not listed on this system; try: catdog-edge stream")
     devices = sorted(Path("/dev").glob("video*"))
@@ -281,7 +283,7 @@ def _cameras() -> Check:
 
 
 def _disk() -> Iterator[Check]:
-    """Free space, and whether it may be written to, where caches, runs and settings go."""
+    """Check free space and permissions where caches, runs and temporary files go."""
     places = {"cache": cache_folder, "folder": Path.cwd, "temporary": _temporary}
     for purpose, find in places.items():
         try:
@@ -310,7 +312,7 @@ def _temporary() -> Path:
 
 
 def _no_place(purpose: str, error: Exception) -> Check:
-    """A place that is not there at all, like a current folder that was deleted."""
+    """Report a folder that does not exist, like a deleted current folder."""
     facts = {"purpose": purpose, "path": None, "free_bytes": None}
     if purpose == "folder" and isinstance(error, FileNotFoundError):
         return Check("disk", "bad", FOLDER_GONE, "change to another one: cd", facts)
@@ -328,3 +330,15 @@ def _writable(folder: Path) -> bool:
     with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder):
         return True
     return False
+
+
+@grouped_command("doctor", "catdog-edge doctor", "catdog-edge doctor --json > report.json")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Check this machine for problems; exit code 1 if there are any."""
+    report = examine()
+    click.echo(report.to_json() if as_json else str(report))
+    if not report.healthy:
+        note("catdog-edge: there are problems; see the lines marked BAD")
+        ctx.exit(1)

@@ -16,10 +16,21 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from catdog_edge.cli.options import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Number,
+    group,
+    grouped_command,
+    provider_option,
+    reject_option,
+    size,
+    threads_option,
+)
 from catdog_edge.errors import CameraError, CatdogError
 from catdog_edge.system.console import plain
 from catdog_edge.system.signals import interrupts
@@ -398,3 +409,111 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError:
         raise CatdogError(f"--start {text}: write it like 2026-11-22T15:04:05Z") from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+source, model, events, output = map(group, ("Sources", "Model", "Events", "Output"))
+EVIDENCE = Number(0, 1, min_open=True)
+
+
+@grouped_command(
+    "stream",
+    "catdog-edge stream --source door=rtsp://camera/live --json",
+    "catdog-edge stream --source visit.mp4 --record annotated.mp4",
+    "catdog-edge stream --source 0 --roi 0,200,640,280 --snapshots visits/",
+)
+@source(
+    "--source",
+    multiple=True,
+    default=("0",),
+    metavar="[NAME=]SOURCE",
+    help="A camera index, an rtsp://, rtmp:// or http:// URL, a video, a folder or glob of "
+    "images, or - for JPEGs on standard input. Repeatable.",
+)
+@source(
+    "--roi",
+    multiple=True,
+    metavar="[NAME=]X,Y,W,H",
+    help="Region of interest: use this part of the frames only. Repeatable.",
+)
+@source("--realtime", is_flag=True, help="Play recordings at their own speed.")
+@source("--fps", type=POSITIVE, default=1.0, help="Frame rate of images, which have no times.")
+@source(
+    "--start",
+    metavar="TIME",
+    show_default="now",
+    help="When recordings began, like 2026-11-22T15:04:05Z.",
+)
+@source(
+    "--timeout",
+    type=POSITIVE,
+    default=5.0,
+    metavar="SECONDS",
+    help="Reconnect when a camera is silent for this long.",
+)
+@source(
+    "--retries",
+    type=click.IntRange(min=0),
+    show_default="never",
+    help="Give up a camera after this many failures in a row.",
+)
+@source("--keep-damaged", is_flag=True, help="Also use frames that the decoder reports damaged.")
+@source("--seconds", type=POSITIVE, help="Stop after this long.")
+@model(
+    "--model",
+    metavar="MODEL",
+    show_default="fast",
+    help="An .onnx file or the name of a shipped model.",
+)
+@provider_option
+@threads_option
+@reject_option
+@events(
+    "--smoothing",
+    type=NOT_NEGATIVE,
+    default=0.3,
+    metavar="SECONDS",
+    help="Time constant of the smoothed score.",
+)
+@events("--enter", type=EVIDENCE, default=0.6, help="Entry threshold of the smoothed score.")
+@events("--leave", type=EVIDENCE, default=0.4, help="Exit threshold of the smoothed score.")
+@events(
+    "--minimum",
+    type=NOT_NEGATIVE,
+    default=0.3,
+    metavar="SECONDS",
+    help="Shortest visit that is reported.",
+)
+@events(
+    "--absence",
+    type=NOT_NEGATIVE,
+    default=0.5,
+    metavar="SECONDS",
+    help="Shortest absence that ends a visit.",
+)
+@events("--motion/--no-motion", default=True, help="Run the model only where something moves.")
+@output("--json", "as_json", is_flag=True, help="Print one JSON document per line.")
+@output("--events", type=Path, metavar="FILE", help="Append events to this file as JSON lines.")
+@output(
+    "--rotate",
+    type=size,
+    default="10MB",
+    metavar="SIZE",
+    help="Start a new --events file at this size; five old ones are kept.",
+)
+@output("--snapshots", type=Path, metavar="DIR", help="Save the best frame of each visit here.")
+@output(
+    "--keep",
+    type=size,
+    default="500MB",
+    metavar="SIZE",
+    help="Delete the oldest --snapshots beyond this.",
+)
+@output("--record", type=Path, metavar="FILE", help="Record annotated video (.mkv, .mp4, .avi).")
+@output("--show", is_flag=True, help="Show annotated video in a window; q quits.")
+def command(**options: Any) -> None:
+    """Watch cameras or recordings; print an event when a cat or dog comes or leaves.
+
+    Events go to standard output, camera states to standard error. Ctrl-C stops. See
+    docs/stream.md for the format of events.
+    """
+    stream(StreamOptions(**options), sys.stdout)

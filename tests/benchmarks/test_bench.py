@@ -22,7 +22,7 @@ from support.benchrun import make_run, scramble
 
 from benchmarks import rows as subjects
 from benchmarks.measure import latency
-from catdog_edge.cli import main as cli
+from catdog_edge.cli import options
 from catdog_edge.cli.main import main
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.runtime import classifier
@@ -420,8 +420,8 @@ def test_a_fixed_batch_is_timed_at_that_batch_alone(run, tmp_path):
 
 
 def test_a_row_is_one_call_of_the_session(run):
-    assert cli.MOST_BATCH == classifier.CHUNK
-    assert _bench("--batch", str(cli.MOST_BATCH + 1)).exit_code == 2
+    assert options.MOST_BATCH == classifier.CHUNK
+    assert _bench("--batch", str(options.MOST_BATCH + 1)).exit_code == 2
 
 
 @pytest.mark.parametrize("originals", ["absent", "other labels"])

@@ -18,7 +18,8 @@ from support.paths import TINY
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
 
-from catdog_edge.cli.main import MOST_THREADS, main
+from catdog_edge.cli.main import main
+from catdog_edge.cli.options import MOST_THREADS
 from catdog_edge.cli.predict import listed_names
 from catdog_edge.images.draw import COLOURS, GREY, draw
 from catdog_edge.runtime.threads import MOST
@@ -69,7 +70,7 @@ def test_files_folders_and_patterns(album: Path) -> None:
 def test_without_arguments_it_takes_the_current_folder_and_says_so(album: Path) -> None:
     done = predict("--json")
     assert len(answers(done)) == 3
-    assert "3 pictures below the current folder" in done.stderr
+    assert "3 images below the current folder" in done.stderr
 
 
 def test_a_provider_that_does_not_start_is_one_plain_line(album: Path) -> None:
@@ -347,7 +348,7 @@ def test_the_folder_of_the_copies_is_not_searched_for_pictures(album: Path) -> N
         (album / "below" / "deep").mkdir(exist_ok=True)
         done = predict(*arguments)
         assert done.exit_code == 1
-        assert "is where --save puts the drawn copies" in done.stderr.splitlines()[-1]
+        assert "is where --save puts the annotated copies" in done.stderr.splitlines()[-1]
     assert [file.name for file in (album / "below").iterdir() if file.is_file()] == ["c.png"]
 
 

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.train
 
 import yaml
 
-from catdog_edge.cli.main import ARCHITECTURES as OFFERED
 from catdog_edge.cli.main import main
+from catdog_edge.cli.options import ARCHITECTURES as OFFERED
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import squash
 from catdog_edge.training import train

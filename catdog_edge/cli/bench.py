@@ -1,0 +1,153 @@
+"""`catdog-edge bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from catdog_edge.cli.options import (
+    MOST_BATCH,
+    MOST_THREADS,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROVIDERS,
+    Number,
+    group,
+    grouped_command,
+)
+
+model, data, measurement, gate, output = map(
+    group, ("Model", "Data", "Measurements", "Gates", "Output")
+)
+
+
+def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    del ctx
+    if value is None:
+        return ()
+    most = MOST_THREADS if param.name == "threads" else MOST_BATCH
+    try:
+        counts = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        counts = (0,)
+    if not 1 <= min(counts) <= max(counts) <= most or len(set(counts)) != len(counts):
+        raise click.BadParameter(f"give different whole numbers of 1 to {most}, like: 1,8,32")
+    return counts
+
+
+@grouped_command(
+    "bench",
+    "catdog-edge bench",
+    "catdog-edge bench --weights runs/pets/best.pt --threads 1,2 --batch 1,8",
+    "catdog-edge bench --baseline old/bench.json --tolerance 5",
+)
+@model(
+    "--weights",
+    type=Path,
+    metavar="PATH",
+    show_default="the newest run's best.pt",
+    help="A checkpoint; the exported files beside it are measured.",
+)
+@model("--also", multiple=True, metavar="FILE", help="Another exported file or shipped model.")
+@model("--compile", "compiled", is_flag=True, help="Add a row for torch.compile.")
+@data(
+    "--data",
+    metavar="PATH",
+    show_default="the run's data",
+    help="Folder or .zip of labelled images, `oxford-pets`, or `sample`.",
+)
+@data("--originals", metavar="PATH", help="More labelled images, for example at full size.")
+@measurement("--seconds", type=POSITIVE, default=60.0, help="Time for the interleaved rounds.")
+@measurement(
+    "--threads",
+    callback=_counts,
+    metavar="N,...",
+    show_default="the runtime's choice",
+    help="Thread counts.",
+)
+@measurement(
+    "--batch", "batches", callback=_counts, default="1", metavar="N,...", help="Batch sizes."
+)
+@measurement(
+    "--provider",
+    "asked",
+    multiple=True,
+    type=click.Choice(PROVIDERS[1:]),
+    show_default="the CPU and all others that start",
+    help="Measure on this execution provider.",
+)
+@measurement(
+    "--cold-starts",
+    type=click.IntRange(min=0),
+    default=3,
+    help="Fresh processes per row; 0 disables.",
+)
+@measurement(
+    "--corruptions",
+    type=click.IntRange(min=0),
+    default=100,
+    help="Test images per corruption; 0 disables.",
+)
+@measurement(
+    "--scenario",
+    type=click.Choice(["single-stream", "offline"]),
+    help="Also run the rows under MLCommons' LoadGen.",
+)
+@gate(
+    "--max-drop",
+    type=NOT_NEGATIVE,
+    metavar="POINTS",
+    help="Accuracy that a row may lose against PyTorch, in percentage points.",
+)
+@gate(
+    "--min-agreement",
+    type=Number(0, 100),
+    metavar="PERCENT",
+    help="Least agreement of a row with PyTorch.",
+)
+@gate("--max-ratio", multiple=True, metavar="ROW=X", help="Most time of a row, in times PyTorch's.")
+@gate("--baseline", type=Path, metavar="FILE", help="Be no worse than this earlier bench.json.")
+@gate(
+    "--tolerance",
+    type=NOT_NEGATIVE,
+    default=10.0,
+    metavar="PERCENT",
+    help="Tolerance of --baseline in time and size.",
+)
+@gate("--force", is_flag=True, help="Accept a --baseline of another machine, model or data.")
+@output(
+    "--out", type=Path, metavar="DIR", show_default="the run's folder", help="Folder of reports."
+)
+@output("--json", "as_json", is_flag=True, help="Print bench.json instead of the tables.")
+def command(
+    max_drop: float | None,
+    min_agreement: float | None,
+    max_ratio: tuple[str, ...],
+    tolerance: float,
+    asked: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare PyTorch and every exported file: latency, accuracy, parity.
+
+    Measures on the test split; writes bench.json, .csv, .md, .html and bench-flips.csv. Exit
+    code 3: a gate is not met.
+    """
+    from benchmarks import bench
+    from benchmarks.report import document as report
+    from benchmarks.report import gates
+
+    try:
+        ratios = gates.parse_max_ratio(max_ratio)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--max-ratio") from error
+    limits = gates.Limits(max_drop, min_agreement, ratios, tolerance)
+    done = bench.bench(bench.BenchOptions(limits=limits, providers=asked, **options))
+    if as_json:
+        click.echo(json.dumps(done.document, indent=1))
+    else:
+        click.echo(report.terminal(done.document, done.folder))
+    gates.enforce(done.gates)

@@ -1,0 +1,44 @@
+"""`catdog-edge info`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from catdog_edge.cli.options import ARCHITECTURES, group, grouped_command, json_option, spec_option
+
+
+@grouped_command(
+    "info",
+    "catdog-edge info",
+    "catdog-edge info runs/pets/model.onnx --json",
+    "catdog-edge info --arch resnet18",
+)
+@click.argument("file", required=False)
+@spec_option
+@group("Model")(
+    "--arch",
+    type=click.Choice(ARCHITECTURES),
+    metavar="NAME",
+    help=f"Print the layers of an architecture instead: {', '.join(ARCHITECTURES)}.",
+)
+@json_option
+def command(file: str | None, arch: str | None, spec_file: Path | None, as_json: bool) -> None:
+    """Print the spec, inputs, outputs and operators of a model file.
+
+    FILE is a .onnx, .ort or .pt file or the name of a shipped model, whose card is printed,
+    too.  [default: the shipped model]
+    """
+    if arch is not None:
+        if file is not None or as_json:
+            raise click.UsageError("--arch takes no FILE and no --json")
+        from catdog_edge.training.models.summary import architecture_table
+
+        click.echo(architecture_table(arch))
+        return
+    from exporters.info import read_info, read_spec_file
+
+    result = read_info(file, None if spec_file is None else read_spec_file(spec_file))
+    click.echo(json.dumps(result.to_dict(), indent=2) if as_json else str(result))

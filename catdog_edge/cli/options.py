@@ -1,0 +1,154 @@
+"""What the commands share: grouped help with examples, literal choices, option types.
+
+The choices are literals, so that `--help` imports nothing but click; tests compare them with
+the registries.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+ARCHITECTURES = (
+    "edge_cnn",
+    "simple_cnn",
+    "mobilenet_v3_small",
+    "resnet18",
+    "efficientnet_b0",
+    "efficientnet_lite0",
+    "efficientnet_lite0_short",
+    "efficientnet_lite2",
+)
+RECIPES = ("default", "classic", "finetune", "accurate", "distil", "yardstick")
+PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
+MOST_THREADS = 256
+"""As `catdog_edge.runtime.threads.MOST`."""
+
+MOST_BATCH = 32
+"""Of `bench`: the largest batch that `Classifier` gives its session in one call."""
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+class _GroupedOption(click.Option):
+    def __init__(self, *arguments: Any, group: str, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.group = group
+
+
+class _GroupedCommand(click.Command):
+    """A command whose help lists options under headings and ends with examples."""
+
+    examples: Sequence[str] = ()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                groups.setdefault(getattr(parameter, "group", "Other"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        write_examples(formatter, self.examples)
+
+
+def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
+    """Write lines of a shell under the heading `Examples`, unwrapped."""
+    with formatter.section("Examples"):
+        for example in examples:
+            formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+def grouped_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], _GroupedCommand]:
+    """Make a function a command with grouped help.
+
+    Args:
+        name: As it is typed.
+        examples: Shell lines for the end of its help.
+    """
+
+    def decorate(function: Callable[..., Any]) -> _GroupedCommand:
+        made = click.command(name, cls=_GroupedCommand)(function)
+        made.examples = examples
+        return made
+
+    return decorate
+
+
+def group(title: str) -> Callable[..., Callable[[_Decorated], _Decorated]]:
+    """Return `click.option` for the options under one heading.
+
+    Example:
+        >>> data = group("Data")
+        >>> @grouped_command("count", "catdog-edge count --limit 5")
+        ... @data("--limit", type=int, help="Use at most this many images.")
+        ... def count(limit: int | None) -> None: ...
+    """
+    return functools.partial(click.option, cls=_GroupedOption, group=title)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range."""
+
+    def convert(  # noqa: D102
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail("give a finite number", param, ctx)
+        return float(number)
+
+
+POSITIVE = Number(min=0, min_open=True)
+NOT_NEGATIVE = Number(min=0)
+SHARE = Number(0, 1)
+
+
+def size(text: str) -> int:
+    """Read a number of bytes, like 500MB; a type for options."""
+    number = text.strip().upper().removesuffix("B").strip()
+    factor = 1000 ** ("KMGT".index(number[-1]) + 1) if number[-1:] in tuple("KMGT") else 1
+    try:
+        found = float(number.rstrip("KMGT")) * factor
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 1e15:
+        raise click.BadParameter("give a size, like: 500MB")
+    return int(found)
+
+
+json_option = group("Output")("--json", "as_json", is_flag=True, help="Print JSON.")
+provider_option = group("Model")(
+    "--provider",
+    type=click.Choice(PROVIDERS),
+    default="auto",
+    help="ONNX Runtime execution provider; `auto` picks the fastest that starts.",
+)
+threads_option = group("Model")(
+    "--threads",
+    type=click.IntRange(1, MOST_THREADS),
+    show_default="$CATDOG_EDGE_THREADS, else the usable cores",
+    help="Threads of the model.",
+)
+spec_option = group("Model")(
+    "--spec",
+    "spec_file",
+    type=Path,
+    metavar="FILE.json",
+    help="Spec for a file without one; input and output then go by position.",
+)
+reject_option = group("Model")(
+    "--reject",
+    type=SHARE,
+    show_default="the model's own",
+    help="Answer `neither` below this score; 0 disables.",
+)

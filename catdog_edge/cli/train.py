@@ -1,0 +1,168 @@
+"""`catdog-edge train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from catdog_edge.cli.options import ARCHITECTURES, POSITIVE, RECIPES, group, grouped_command
+
+data, model, schedule, output, machine = map(
+    group, ("Data", "Model", "Schedule", "Output", "Machine")
+)
+
+
+def _labels(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    del ctx, param
+    if value is None:
+        return None
+    labels = tuple(part.strip() for part in value.split(","))
+    if len(labels) < 2 or not all(labels) or len(set(labels)) != len(labels):
+        raise click.BadParameter("give two or more different names, like: cat,dog")
+    return labels
+
+
+def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int, int]:
+    del ctx, param
+    try:
+        train, val, test = (int(part) for part in value.replace(":", "/").split("/"))
+    except ValueError:
+        raise click.BadParameter("give three whole numbers, like: 80/10/10") from None
+    if min(train, val, test) <= 0 or train + val + test != 100:
+        raise click.BadParameter("three shares above 0 that sum to 100, like: 80/10/10")
+    return train, val, test
+
+
+def _recipe(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    del ctx, param
+    if value is None or value in RECIPES or value.lower().endswith((".yaml", ".yml")):
+        return value
+    raise click.BadParameter(f"{value!r} is not one of {', '.join(RECIPES)}, nor a .yaml file")
+
+
+def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    del ctx, param
+    if value is not None and (not value or Path(value).name != value or value in (".", "..")):
+        raise click.BadParameter("a plain folder name, without slashes")
+    return value
+
+
+@grouped_command(
+    "train",
+    "catdog-edge train --data images/",
+    "catdog-edge train --data cats.zip --arch efficientnet_lite0 --pretrained",
+    "catdog-edge train --resume",
+)
+@data(
+    "--data",
+    metavar="PATH",
+    show_default="$CATDOG_DATA, else sample",
+    help="Folder or .zip of labelled images, `oxford-pets` (a download), or `sample` (drawings).",
+)
+@data("--labels", callback=_labels, metavar="A,B", help="Class names, in index order.")
+@data("--split", callback=_split, default="80/10/10", help="Percent for train/val/test.")
+@data("--limit", type=click.IntRange(min=1), help="Use at most this many images.")
+@data(
+    "--other",
+    metavar="PATH",
+    help="Negatives: a folder or .zip of images of no class, or `drawn`. The model learns to "
+    "answer `neither`.",
+)
+@model(
+    "--arch",
+    type=click.Choice(ARCHITECTURES),
+    default="edge_cnn",
+    metavar="NAME",
+    help=f"Architecture: {', '.join(ARCHITECTURES)}.",
+)
+@model(
+    "--size",
+    type=click.IntRange(32, 1024),
+    metavar="PIXELS",
+    show_default="the architecture's",
+    help="Height and width of the input.",
+)
+@model(
+    "--pretrained/--no-pretrained",
+    default=None,
+    show_default="the recipe's",
+    help="Start from ImageNet weights.",
+)
+@model(
+    "--freeze/--no-freeze",
+    default=None,
+    show_default="the recipe's",
+    help="Train the last layer only.",
+)
+@model(
+    "--teacher", type=Path, metavar="PATH", help="A trained .pt to distil: learn its answers, too."
+)
+@schedule(
+    "--recipe",
+    callback=_recipe,
+    metavar="NAME|FILE.yaml",
+    show_default="default; finetune with --pretrained; classic for simple_cnn",
+    help=f"Optimizer, schedule and augmentation: {', '.join(RECIPES)}, or a file in the form "
+    "that --show-recipe prints.",
+)
+@schedule("--show-recipe", is_flag=True, help="Print the recipe with the options given, and stop.")
+@schedule("--epochs", type=click.IntRange(min=1), show_default="the recipe's", help="Epochs.")
+@schedule(
+    "--batch-size",
+    type=click.IntRange(min=2),
+    show_default="the recipe's",
+    help="Images per step.",
+)
+@schedule("--lr", type=POSITIVE, show_default="the recipe's", help="Peak learning rate.")
+@schedule(
+    "--patience",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Early-stopping patience in epochs; 0 disables.",
+)
+@schedule(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    help="Seed of weights, order and augmentation.",
+)
+@output("--name", callback=_name, show_default="DATA-ARCH-NUMBER", help="Folder name below runs/.")
+@output(
+    "--resume",
+    is_flag=True,
+    help="Resume an interrupted run (the newest, or --name) with its own settings.",
+)
+@machine("--device", default="auto", help="cpu, cuda, cuda:1, ...")
+@machine(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    help="`auto` times a few steps of both.",
+)
+@click.pass_context
+def command(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: Any) -> None:
+    """Train a classifier; weights, metrics and plots go to runs/NAME/."""
+    if resume:
+        for name in ctx.params:
+            source = ctx.get_parameter_source(name)
+            if (
+                name not in ("name", "device", "resume")
+                and source is click.core.ParameterSource.COMMANDLINE
+            ):
+                raise click.UsageError(
+                    "--resume continues with the run's own settings; leave out "
+                    f"--{name.replace('_', '-')}"
+                )
+    from catdog_edge.training import train
+    from catdog_edge.training.config.options import TrainOptions, settled_recipe
+
+    if show_recipe:
+        click.echo(settled_recipe(TrainOptions(**options)).to_yaml(), nl=False)
+    elif resume:
+        train.resume(options["name"], options["device"])
+    else:
+        train.train(TrainOptions(**options))

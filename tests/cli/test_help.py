@@ -1,0 +1,124 @@
+"""Help: grouped, with examples that are accepted, nothing cut off; choices as in the registries."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import get_args
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from catdog_edge.cli import options
+from catdog_edge.cli.main import main
+
+
+def help_of(*arguments: str, width: int = 80) -> str:
+    done = CliRunner().invoke(main, [*arguments, "--help"], terminal_width=width)
+    assert done.exit_code == 0
+    return done.stdout
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_list_of_commands_is_whole_and_its_examples_stand_line_by_line(width: int) -> None:
+    output = help_of(width=width)
+    assert "..." not in output.replace("[ARGS]...", "")
+    assert "\\b" not in output
+    listed = re.findall(r"^  ([a-z]+) {2,}\S", output.partition("Commands:")[2], re.MULTILINE)
+    assert listed == list(main.commands)
+    examples = output.partition("Examples:\n")[2].splitlines()
+    assert len(examples) == 3
+    assert all(line.startswith("  catdog-edge ") for line in examples)
+
+
+@pytest.mark.parametrize("name", list(main.commands))
+def test_every_help_has_headings_and_two_or_three_examples(name: str) -> None:
+    output = help_of(name)
+    headings = re.findall(r"^([A-Z]\w+):$", output, re.MULTILINE)
+    assert headings[-2:] == ["Other", "Examples"]
+    assert len(headings) > 2
+    assert "Options" not in headings
+    examples = output.partition("Examples:\n")[2].splitlines()
+    assert 2 <= len(examples) <= 3
+    for option in main.commands[name].params:
+        if isinstance(option, click.Option):
+            assert output.count(f"  {option.opts[0]}") >= 1
+
+
+@pytest.mark.parametrize("name", list(main.commands))
+def test_examples_are_accepted_by_the_parser(name: str) -> None:
+    command = main.commands[name]
+    for example in command.examples:
+        *_, mine = example.rpartition("| ")
+        words = shlex.split(mine.partition(" >")[0])
+        assert words[:2] == ["catdog-edge", name]
+        with command.make_context(name, words[2:]):
+            pass
+
+
+def test_choices_are_those_of_the_edge_registries() -> None:
+    pytest.importorskip("onnxruntime")
+    from catdog_edge.runtime import providers, threads
+
+    assert set(options.PROVIDERS) == {"auto", *providers.NAMES}
+    assert options.MOST_THREADS == threads.MOST
+
+
+def test_choices_are_those_of_the_other_rooms() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from benchmarks.measure.loadgen import Scenario
+    from catdog_edge.spec import Layout
+    from catdog_edge.training.config.recipes import RECIPES
+    from catdog_edge.training.models.registry import ARCHITECTURES
+    from exporters.static_int8.calibrate import Calibration
+
+    def offered(command: str, option: str) -> tuple[str, ...]:
+        (found,) = (one for one in main.commands[command].params if one.name == option)
+        assert isinstance(found.type, click.Choice)
+        return tuple(found.type.choices)
+
+    assert tuple(RECIPES) == options.RECIPES
+    assert tuple(ARCHITECTURES) == offered("train", "arch") == offered("info", "arch")
+    assert offered("export", "calibration") == get_args(Calibration)
+    assert offered("export", "layout") == get_args(Layout)
+    assert offered("bench", "scenario") == get_args(Scenario)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--lr", "nan"], "finite"),
+        (["train", "--lr", "0"], "not in the range"),
+        (["train", "--labels", "cat,cat"], "two or more different names"),
+        (["train", "--labels", "cat"], "two or more different names"),
+        (["train", "--split", "80/20"], "three whole numbers"),
+        (["train", "--split", "80/20/0"], "sum to 100"),
+        (["train", "--split", "70/20/20"], "sum to 100"),
+        (["train", "--recipe", "secret"], "is not one of default"),
+        (["train", "--name", "a/b"], "plain folder name"),
+        (["train", "--name", ".."], "plain folder name"),
+        (["train", "--resume", "--epochs", "3"], "leave out --epochs"),
+        (["bench", "--threads", "1,1"], "different whole numbers of 1 to 256"),
+        (["bench", "--threads", "257"], "different whole numbers of 1 to 256"),
+        (["bench", "--batch", "0"], "different whole numbers of 1 to 32"),
+        (["bench", "--batch", "two"], "different whole numbers of 1 to 32"),
+        (["info", "model.onnx", "--arch", "resnet18"], "takes no FILE"),
+        (["stream", "--keep", "many"], "like: 500MB"),
+        (["stream", "--rotate", "-1"], "like: 500MB"),
+        (["stream", "--seconds", "inf"], "finite"),
+        (["nothing"], "No such command"),
+    ],
+)
+def test_wrong_usage_is_explained_with_exit_code_2(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("500MB", 500_000_000), ("1.5k", 1500), ("2 G", 2 * 10**9)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert options.size(text) == size
