@@ -9,16 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.system.files import atomic_write, cannot_write
+from catdog_edge.system.signals import termination_as_exit
 
 
 @contextlib.contextmanager
@@ -59,7 +56,7 @@ def scratch_folder() -> Iterator[Path]:
         folder = tempfile.TemporaryDirectory(prefix="catdog-export-")
     except OSError as error:
         raise no_room(Path(os.environ.get("TMPDIR", "the temporary folder")), error) from error
-    with folder as name, _terminated():
+    with folder as name, termination_as_exit():
         yield Path(name)
 
 
@@ -95,21 +92,3 @@ def _remove(folders: Sequence[Path]) -> None:
     with contextlib.suppress(OSError):  # not empty: what is in it is somebody else's
         for folder in folders:
             folder.rmdir()
-
-
-@contextlib.contextmanager
-def _terminated() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that what it began is cleaned up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
-        return
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        del frame
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

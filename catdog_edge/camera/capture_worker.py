@@ -21,7 +21,6 @@ import json
 import mmap
 import os
 import re
-import signal
 import socket
 import sys
 import tempfile
@@ -35,6 +34,7 @@ import numpy.typing as npt
 
 from catdog_edge.camera.credentials import Mask, is_url, openable, split_user
 from catdog_edge.camera.freshness import STALE, Freshness, Wholeness
+from catdog_edge.system.signals import ignore_interrupts
 
 SLOTS = 4
 """Frames in the shared memory: one newest, one being read, one being written, one spare."""
@@ -350,7 +350,7 @@ def _watch() -> None:
 
 def main() -> None:
     """Run until the other side closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides what Ctrl-C means
+    ignore_interrupts()
     threading.Thread(target=_watch, daemon=True).start()
     line = socket.socket(fileno=int(sys.argv[1]))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

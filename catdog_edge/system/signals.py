@@ -1,7 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one ends the work in order, a second one at once.
-
-Knows signals, nothing of the work.
-"""
+"""Handlers of SIGINT (Ctrl-C) and SIGTERM; no other module installs any."""
 
 from __future__ import annotations
 
@@ -11,14 +8,50 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any, NoReturn
+
+from catdog_edge.errors import CatdogError
+
+Handler = Callable[[int, FrameType | None], Any]
+
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def handler(
+    handle: Handler, numbers: tuple[signal.Signals, ...] = BOTH, *, ignored: bool = False
+) -> Iterator[Callable[[], None]]:
+    """Install a signal handler for the duration of a block.
+
+    Only the main thread can; in another one nothing happens.
+
+    Args:
+        handle: The handler.
+        numbers: The signals.
+        ignored: Also handle signals that the parent set to be ignored, as `nohup` and `&` do.
+
+    Yields:
+        A function that leaves the handler in place when the block ends.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if ignored or signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handle)
+    try:
+        yield before.clear
+    finally:
+        for changed, old in before.items():
+            signal.signal(changed, old)
 
 
 @contextlib.contextmanager
 def interrupts(stop: threading.Event) -> Iterator[Callable[[], None]]:
-    """Have Ctrl-C and SIGTERM end the stream in order.
+    """Set an event at the first signal and exit at the second.
 
-    Until the function that it gives is called there is nothing to put in order and the
-    process just ends; afterwards the first signal sets `stop`, a second one ends it at once.
+    Yields:
+        A function to call once there is something to shut down; before that the first signal
+        exits, with status 0.
     """
     began = False
 
@@ -31,12 +64,73 @@ def interrupts(stop: threading.Event) -> Iterator[Callable[[], None]]:
         nonlocal began
         began = True
 
-    if threading.current_thread() is not threading.main_thread():
+    with handler(handle, ignored=True):
         yield begin
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield begin
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stop_requests(notify: Callable[[], object], *, again: bool) -> Iterator[threading.Event]:
+    """Set an event at the first signal; a second one raises `KeyboardInterrupt`.
+
+    Args:
+        notify: Called at the first signal.
+        again: Whether a second signal does anything.
+    """
+    asked = threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if not asked.is_set():
+            asked.set()
+            with contextlib.suppress(RuntimeError):  # the signal came within another print
+                notify()
+        elif again:
+            raise KeyboardInterrupt
+
+    with handler(handle):
+        yield asked
+
+
+@contextlib.contextmanager
+def interruption_as_error(message: Callable[[], str], *, last: bool = False) -> Iterator[None]:
+    """Turn an interruption of a block into a `CatdogError`, after the block's clean-up.
+
+    Args:
+        message: Gives the message of the error.
+        last: The process ends after an interruption: further signals stay ignored.
+
+    Raises:
+        CatdogError: The block was interrupted.
+    """
+    hit = False
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        nonlocal hit
+        if not hit:  # not twice: the clean-up is under way
+            hit = True
+            raise KeyboardInterrupt
+
+    with handler(handle) as leave_installed:
+        try:
+            yield
+        except KeyboardInterrupt:
+            hit = True
+            raise CatdogError(message()) from None
+        finally:
+            if hit and last:
+                leave_installed()
+
+
+@contextlib.contextmanager
+def termination_as_exit() -> Iterator[None]:
+    """Turn SIGTERM into `SystemExit` within a block, so that the block is cleaned up."""
+
+    def handle(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    with handler(handle, (signal.SIGTERM,), ignored=True):
+        yield
+
+
+def ignore_interrupts() -> None:
+    """Ignore SIGINT in this process for good: its parent decides what Ctrl-C means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

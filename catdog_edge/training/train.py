@@ -18,6 +18,7 @@ from catdog_edge import __version__
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, squash
+from catdog_edge.system.signals import interruption_as_error, stop_requests
 from catdog_edge.training.config.options import (
     TrainOptions,
     check_batch,
@@ -32,7 +33,7 @@ from catdog_edge.training.engine import trainer as loop
 from catdog_edge.training.engine.batches import resized
 from catdog_edge.training.engine.device import choose_device, torch_threads
 from catdog_edge.training.engine.distillation import Teacher, check_teacher_file
-from catdog_edge.training.engine.distributed import Ranks, ranks, told_once
+from catdog_edge.training.engine.distributed import Ranks, among_others, ranks, told_once
 from catdog_edge.training.engine.precision import choose_precision, trial_batch
 from catdog_edge.training.models.batch_norm import with_norms
 from catdog_edge.training.models.checkpoint import load_checkpoint
@@ -43,7 +44,6 @@ from catdog_edge.training.runs.overview import save_overview
 from catdog_edge.training.runs.progress import Progress, Reading
 from catdog_edge.training.runs.provenance import arguments, git_commit, trained_on
 from catdog_edge.training.runs.run_folder import ROOT, Run, check_name, new_run, newest_unfinished
-from catdog_edge.training.runs.stopping import one_line, stop_requests
 from catdog_edge.training.whereabouts import Whereabouts, again
 from catdog_edge.training.words import describe
 
@@ -58,7 +58,7 @@ def train(options: TrainOptions) -> Run:
             diverged, or the run was interrupted (it says how to go on).
     """
     at = Whereabouts()
-    with told_once(), one_line(at.words):
+    with told_once(), interruption_as_error(at.words, last=among_others()):
         device = choose_device(options.device)
         with (
             ranks(device) as me,
@@ -250,7 +250,7 @@ def resume(name: str | None, device: str) -> Run:
             it, its `args.yaml` was changed in what must stay, or see `train`.
     """
     at = Whereabouts()
-    with told_once(), one_line(at.words):
+    with told_once(), interruption_as_error(at.words, last=among_others()):
         run = Run(ROOT / name) if name else newest_unfinished()
         args = run.settings()
         if not run.last.is_file():
@@ -374,7 +374,12 @@ def _fit(
     at: Whereabouts,
 ) -> Run:
     progress = Progress(trainer.plan.epochs, shown=me.first)
-    with stop_requests() as asked:
+    again_at_once = "" if among_others() else " (again: at once)"
+    with stop_requests(
+        lambda: log.info(f"\nstopping after this step{again_at_once}"),
+        # torchrun sends SIGTERM to those that Ctrl-C has reached already.
+        again=not among_others(),
+    ) as asked:
         finished = trainer.run(asked.is_set, progress.step, progress.epoch)
     if not finished:
         raise CatdogError(
