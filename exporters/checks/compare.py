@@ -15,57 +15,10 @@ import numpy.typing as npt
 
 from catdog_edge.errors import GateError
 from catdog_edge.spec import Precision
-from catdog_edge.training.evaluation.metrics import paired_difference
-from exporters.checks.limits import CLEAR, LIMITS
+from exporters.checks import comparison
+from exporters.checks.comparison import CLEAR, Accuracy, Flip
+from exporters.checks.limits import LIMITS
 from exporters.checks.session import Answers
-
-
-@dataclass(frozen=True)
-class Flip:
-    """A picture on which the two differ in the likeliest class.
-
-    Attributes:
-        index: Its place among the pictures.
-        truth: Index of the true class; -1 where it is not known.
-        reference: Index of the reference's answer.
-        candidate: Index of the candidate's answer.
-        reference_probability: Of the reference's answer, by the reference.
-        candidate_probability: Of the candidate's answer, by the candidate.
-        margin: How far the reference's two best are apart, 0..1.
-    """
-
-    index: int
-    truth: int
-    reference: int
-    candidate: int
-    reference_probability: float
-    candidate_probability: float
-    margin: float
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How often both are right, on the same pictures.
-
-    Attributes:
-        reference: Share of right answers of the reference, 0..1.
-        candidate: Share of right answers of the candidate.
-        change: The candidate's minus the reference's.
-        low: Lower end of the 95 % interval of the change (paired, Tango's score).
-        high: Upper end.
-    """
-
-    reference: float
-    candidate: float
-    change: float
-    low: float
-    high: float
-
-    @property
-    def change_text(self) -> str:
-        """The change with its interval, in percentage points."""
-        low, high = 100 * self.low, 100 * self.high
-        return f"{100 * self.change:+.2f} points ({low:+.2f} to {high:+.2f})"
 
 
 @dataclass(frozen=True)
@@ -132,7 +85,7 @@ class Verification:
         if self.accuracy is not None:
             lines.append(
                 f"accuracy            {self.accuracy.candidate:.2%}, "
-                f"reference {self.accuracy.reference:.2%}; change {self.accuracy.change_text}"
+                f"reference {self.accuracy.reference:.2%}; change {self.accuracy}"
             )
         return "\n".join(lines)
 
@@ -186,22 +139,14 @@ def compare_answers(
     """
     check_answers(candidate, len(reference), reference.shape[1], name)
     limits = LIMITS[precision]
-    asked, answered = reference.argmax(axis=1), candidate.argmax(axis=1)
-    ranked = np.sort(reference, axis=1)
-    margin = ranked[:, -1] - ranked[:, -2]
-    same = asked == answered
-    clear = margin >= CLEAR
-    difference = float(np.abs(reference - candidate).max())
-    agreement = float(same.mean())
-    clear_agreement = float(same[clear].mean()) if clear.any() else 1.0
-    accuracy = None if truth is None else _accuracy(asked == truth, answered == truth)
-
+    found = comparison.compare_answers(reference, candidate, truth)
+    accuracy, difference = found.accuracy, found.difference
     failures = []
     if limits.difference is not None and difference > limits.difference:
         failures.append(
             f"probabilities differ by up to {difference:.2e}, allowed is {limits.difference:.0e}"
         )
-    judged = clear_agreement if limits.clear_only else agreement
+    judged = found.clear_agreement if limits.clear_only else found.agreement
     if judged < limits.agreement:
         what = f" where the two best are {CLEAR} apart" if limits.clear_only else ""
         failures.append(
@@ -211,35 +156,15 @@ def compare_answers(
         allowed = limits.max_drop if max_drop is None else max_drop
         # The tolerance is for the rounding of a quotient of counts.
         if -100 * accuracy.change > allowed + 1e-9:
-            failures.append(f"accuracy changes by {accuracy.change_text}, allowed is -{allowed:g}")
-    flips = sorted(
-        (
-            Flip(
-                index=int(i),
-                truth=-1 if truth is None else int(truth[i]),
-                reference=int(asked[i]),
-                candidate=int(answered[i]),
-                reference_probability=float(reference[i, asked[i]]),
-                candidate_probability=float(candidate[i, answered[i]]),
-                margin=float(margin[i]),
-            )
-            for i in np.flatnonzero(~same)
-        ),
-        key=lambda flip: -flip.margin,
-    )
+            failures.append(f"accuracy changes by {accuracy}, allowed is -{allowed:g}")
     return Verification(
         precision=precision,
-        pictures=len(reference),
+        pictures=found.images,
         difference=difference,
-        agreement=agreement,
-        clear=int(clear.sum()),
-        clear_agreement=clear_agreement,
+        agreement=found.agreement,
+        clear=found.clear,
+        clear_agreement=found.clear_agreement,
         accuracy=accuracy,
-        flips=tuple(flips),
+        flips=found.flips,
         failures=tuple(failures),
     )
-
-
-def _accuracy(reference: npt.NDArray[np.bool_], candidate: npt.NDArray[np.bool_]) -> Accuracy:
-    change, low, high = paired_difference(candidate, reference)
-    return Accuracy(float(reference.mean()), float(candidate.mean()), change, low, high)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from catdog_edge.system.files import write_text
-from exporters.checks.compare import Flip
+from exporters.checks.comparison import Flip
 from exporters.checks.session import Pictures
 
 SHOWN = 30

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from catdog_edge.spec import Precision
 
-CLEAR = 0.05
-"""A picture is clear where the reference's two best probabilities differ by at least this."""
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -19,7 +16,7 @@ class Limits:
         logits: Largest difference of any logit, as a share of the reference's largest logit
             (which counts as at least 1). Judged where both sides give logits.
         agreement: Least share of pictures with the same likeliest class, 0..1.
-        clear_only: Whether agreement counts on clear pictures alone (see `CLEAR`).
+        clear_only: Whether agreement counts on clear pictures alone (see `comparison.CLEAR`).
         max_drop: Most accuracy that may be lost, in percentage points; `None`: not limited.
     """
 

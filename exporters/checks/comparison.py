@@ -1,0 +1,176 @@
+"""Compare the answers of two models on the same images: agreement, accuracy, flips.
+
+`compare_answers` is the one comparison of the project: `export`, `verify` and `bench` use it.
+Whether its figures are good enough is decided in `acceptance`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.training.evaluation.metrics import mcnemar_exact, paired_difference
+
+Probabilities = npt.NDArray[np.float32]
+
+CLEAR = 0.05
+"""An image is clear where the reference's two best probabilities differ by at least this."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image for which two models predict different classes.
+
+    Attributes:
+        index: Position of the image.
+        truth: Index of the true class; -1 where it is not known.
+        reference: Class index that the reference predicts.
+        candidate: Class index that the candidate predicts.
+        reference_probability: Of the reference's class, by the reference.
+        candidate_probability: Of the candidate's class, by the candidate.
+        margin: Distance between the reference's two best probabilities, 0..1.
+        difference: Largest difference of a probability between the two models, 0..1.
+    """
+
+    index: int
+    truth: int
+    reference: int
+    candidate: int
+    reference_probability: float
+    candidate_probability: float
+    margin: float
+    difference: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy of two models on the same images.
+
+    Attributes:
+        reference: Accuracy of the reference, 0..1.
+        candidate: Accuracy of the candidate, 0..1.
+        change: The candidate's minus the reference's.
+        low: Lower end of the 95 % interval of the change (paired, Tango's score).
+        high: Upper end.
+        only_reference: Images that only the reference gets right.
+        only_candidate: Images that only the candidate gets right.
+    """
+
+    reference: float
+    candidate: float
+    change: float
+    low: float
+    high: float
+    only_reference: int
+    only_candidate: int
+
+    @property
+    def mcnemar_p(self) -> float:
+        """Two-sided p-value of McNemar's exact test."""
+        return mcnemar_exact(self.only_candidate, self.only_reference)
+
+    def __str__(self) -> str:
+        low, high = 100 * self.low, 100 * self.high
+        return f"{100 * self.change:+.2f} points ({low:+.2f} to {high:+.2f})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a candidate's answers compare with the reference's.
+
+    Attributes:
+        images: Number of images.
+        difference: Largest difference of a probability.
+        mean_difference: Mean difference of the probabilities.
+        agreement: Share of images with the same predicted class, 0..1.
+        clear: Number of clear images, see `CLEAR`.
+        clear_flips: How many of those have different predicted classes.
+        accuracy: Of both; `None` where the true classes are not known.
+        flips: The images with different predicted classes, the widest margin first.
+    """
+
+    images: int
+    difference: float
+    mean_difference: float
+    agreement: float
+    clear: int
+    clear_flips: int
+    accuracy: Accuracy | None
+    flips: tuple[Flip, ...]
+
+    @property
+    def clear_agreement(self) -> float:
+        """Agreement on the clear images, 0..1; 1 where there are none."""
+        return (self.clear - self.clear_flips) / self.clear if self.clear else 1.0
+
+
+def compare_answers(
+    reference: Probabilities,
+    candidate: Probabilities,
+    truth: npt.NDArray[np.int64] | None = None,
+) -> Comparison:
+    """Compare the answers of two models on the same images.
+
+    Args:
+        reference: `float32 [N,K]`, probabilities.
+        candidate: `float32 [N,K]`, for the same images in the same order.
+        truth: `int64 [N]`, true class indices; `None` where they are not known.
+
+    Raises:
+        ValueError: The shapes do not match, or there are no images.
+
+    Example:
+        >>> compare_answers(pytorch, onnx, labels).agreement
+        0.998
+    """
+    if candidate.shape != reference.shape or (truth is not None and len(truth) != len(reference)):
+        raise ValueError(
+            f"answers {candidate.shape}, reference {reference.shape} and "
+            f"{0 if truth is None else len(truth)} labels do not belong to the same images"
+        )
+    if not len(reference):
+        raise ValueError("there are no images to compare answers on")
+    expected, predicted = reference.argmax(axis=1), candidate.argmax(axis=1)
+    best = np.partition(reference, -2, axis=1)
+    margin = best[:, -1] - best[:, -2]
+    distance = np.abs(reference - candidate)
+    different = expected != predicted
+    clear = margin >= CLEAR
+    flips = [
+        Flip(
+            index=int(i),
+            truth=-1 if truth is None else int(truth[i]),
+            reference=int(expected[i]),
+            candidate=int(predicted[i]),
+            reference_probability=float(reference[i, expected[i]]),
+            candidate_probability=float(candidate[i, predicted[i]]),
+            margin=float(margin[i]),
+            difference=float(distance[i].max()),
+        )
+        for i in np.flatnonzero(different)
+    ]
+    return Comparison(
+        images=len(reference),
+        difference=float(distance.max()),
+        mean_difference=float(distance.mean(dtype=np.float64)),
+        agreement=(len(reference) - len(flips)) / len(reference),
+        clear=int(clear.sum()),
+        clear_flips=int((different & clear).sum()),
+        accuracy=None if truth is None else _accuracy(expected == truth, predicted == truth),
+        flips=tuple(sorted(flips, key=lambda flip: -flip.margin)),
+    )
+
+
+def _accuracy(reference: npt.NDArray[np.bool_], candidate: npt.NDArray[np.bool_]) -> Accuracy:
+    change, low, high = paired_difference(candidate, reference)
+    return Accuracy(
+        reference=float(reference.mean()),
+        candidate=float(candidate.mean()),
+        change=change,
+        low=low,
+        high=high,
+        only_reference=int((reference & ~candidate).sum()),
+        only_candidate=int((candidate & ~reference).sum()),
+    )
