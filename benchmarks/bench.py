@@ -29,7 +29,6 @@ from catdog_edge.images.preprocess import Frame
 from catdog_edge.system.files import write_text
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.runs.provenance import git_commit
-from catdog_edge.training.words import describe
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ def bench(options: BenchOptions) -> Bench:
 
 def _bench(options: BenchOptions) -> Bench:
     planned = plan(options)
-    describe(planned.dataset)
+    planned.dataset.log_summary()
     log.info(
         f"bench: {planned.weights} and {len(planned.files)} exported files on "
         f"{len(planned.items):,} test pictures, {len(planned.subjects)} rows, "

@@ -25,12 +25,12 @@ from catdog_edge.runtime.model_file import find_model
 from catdog_edge.runtime.threads import Threads, choose_threads
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import cannot_write
-from catdog_edge.training.data.load import Dataset, Item, open_dataset
+from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.data.splits import split_of
 from catdog_edge.training.evaluation.evaluation import check_labels
 from catdog_edge.training.runs.progress import Reading
 from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
-from catdog_edge.training.words import source_name
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def plan(options: BenchOptions) -> Plan:
         check_labels(subject.spec, dataset.labels, Path(subject.row.file), dataset.source)
     if not items:
         raise DataError(
-            f"{source_name(dataset)} has no test pictures; bench measures on those alone: "
+            f"{dataset.display_name} has no test pictures; bench measures on those alone: "
             "name other data with --data"
         )
     if baseline is not None and options.baseline is not None and not options.force:

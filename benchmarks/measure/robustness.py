@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.measure import parity
 from benchmarks.measure.corruptions import CORRUPTIONS, corrupt
 from catdog_edge.images.preprocess import Frame
-from catdog_edge.training.data.load import Dataset, Item
+from catdog_edge.training.data.dataset import Dataset, Item
 
 
 @dataclass(frozen=True)

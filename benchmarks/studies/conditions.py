@@ -20,7 +20,8 @@ from benchmarks.measure.corruptions import CORRUPTIONS, Corruption, corrupt
 from catdog_edge import Classifier
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.images.preprocess import Frame
-from catdog_edge.training.data.load import Dataset, Item, open_dataset, open_others
+from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.load import open_dataset, open_negative_images
 from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.runs.progress import Reading
 
@@ -115,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"\n{model}: {count:,} test pictures of {options.data}\n")
                 print(table(["condition", "accuracy, %", "answered, %"], pets_rows(pets, dataset)))
                 if options.other:
-                    others = open_others(options.other, progress=Reading())
+                    others = open_negative_images(options.other, progress=Reading())
                     print(f"\n{model}: {len(others.items_of('test')):,} of {options.other}\n")
                     print(table(["condition", "rejected, %"], others_rows(pets, others)))
     except CatdogError as error:

@@ -31,9 +31,10 @@ from catdog_edge.errors import CatdogError, DataError, GateError
 from catdog_edge.runtime.threads import Threads, choose_threads
 from catdog_edge.spec import squash
 from catdog_edge.system.files import write_text
-from catdog_edge.training.data.load import Dataset, Item, open_dataset, pixels
+from catdog_edge.training.config.recipes import Policy
+from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.load import open_dataset, pixels
 from catdog_edge.training.data.sources import Source, open_source
-from catdog_edge.training.engine.augment import Policy
 from catdog_edge.training.models.registry import architecture
 from catdog_edge.training.runs.progress import Reading
 

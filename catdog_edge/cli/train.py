@@ -161,7 +161,10 @@ def command(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: A
     from catdog_edge.training.config.options import TrainOptions, settled_recipe
 
     if show_recipe:
-        click.echo(settled_recipe(TrainOptions(**options)).to_yaml(), nl=False)
+        from catdog_edge.training.models.registry import architecture
+
+        usual = architecture(options["arch"]).recipe
+        click.echo(settled_recipe(TrainOptions(**options), usual).to_yaml(), nl=False)
     elif resume:
         train.resume(options["name"], options["device"])
     else:

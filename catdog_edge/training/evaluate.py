@@ -11,13 +11,12 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.system.console import plain
 from catdog_edge.training.data.load import open_dataset, pixels
-from catdog_edge.training.data.negatives import drawings, open_other_set
+from catdog_edge.training.data.negatives import drawn_negatives, open_negatives
 from catdog_edge.training.data.splits import split_of
 from catdog_edge.training.evaluation.evaluation import Evaluation, Weights, check_labels, evaluate
 from catdog_edge.training.evaluation.rejection import RejectionReport, report
 from catdog_edge.training.runs.progress import Reading
 from catdog_edge.training.runs.run_folder import newest_run, run_of
-from catdog_edge.training.words import source_name
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ def evaluate_weights(weights: Path | None, data: str | None, other: str | None) 
             of the newest run.
         data: A folder, a `.zip` or `sample`; `None` takes the data and the split of the run
             that the weights lie in.
-        other: Pictures that show none of the classes, see `open_other_set`; `None` takes
+        other: Pictures that show none of the classes, see `open_negatives`; `None` takes
             those of the run. Only their test half is looked at.
 
     Raises:
@@ -84,20 +83,21 @@ def evaluate_weights(weights: Path | None, data: str | None, other: str | None) 
         dataset = run.dataset(progress=Reading())
     check_labels(model.spec, dataset.labels, path, dataset.source)
     pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
-    log.info(f"eval: {path} on the {len(truth):,} test pictures of {source_name(dataset)}")
+    log.info(f"eval: {path} on the {len(truth):,} test pictures of {dataset.display_name}")
     result = evaluate(model.probabilities(pictures), truth, model.spec.labels)
     if other is None and data is None and run is not None:
         other = run.args().get("other")
-    others = open_other_set(other, model.spec.resize, Reading())
+    others = open_negatives(other, model.spec.resize, Reading())
     if others is None:
         return Evaluated(path, result, {}, {})
+    others.log_summary()
     if model.spec.rejection is None:
         raise CatdogError(
             f"{path} was trained without --other: it has no threshold to measure; train again "
             "with --other, or leave it out here"
         )
     threshold, scores = model.spec.rejection.threshold, model.scores(pictures)
-    sets = {"drawn": drawings(others.steps)}
+    sets = {"drawn": drawn_negatives(others.steps)}
     if others.dataset is not None:
         sets["others"] = others.photographs("test")
     reports = {name: report(scores, model.scores(one), threshold) for name, one in sets.items()}

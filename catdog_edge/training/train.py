@@ -27,8 +27,14 @@ from catdog_edge.training.config.options import (
 )
 from catdog_edge.training.config.recipe_files import from_dict, recipe
 from catdog_edge.training.config.recipes import Recipe
-from catdog_edge.training.data.load import Dataset, open_dataset, pixels
-from catdog_edge.training.data.negatives import OtherSet, check_other, open_other_set
+from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.negatives import (
+    Negatives,
+    NegativeSampler,
+    check_negatives,
+    open_negatives,
+)
 from catdog_edge.training.engine import trainer as loop
 from catdog_edge.training.engine.batches import resized
 from catdog_edge.training.engine.device import choose_device, torch_threads
@@ -45,7 +51,6 @@ from catdog_edge.training.runs.progress import Progress, Reading
 from catdog_edge.training.runs.provenance import arguments, git_commit, trained_on
 from catdog_edge.training.runs.run_folder import ROOT, Run, check_name, new_run, newest_unfinished
 from catdog_edge.training.whereabouts import Whereabouts, again
-from catdog_edge.training.words import describe
 
 log = logging.getLogger(__name__)
 
@@ -78,20 +83,20 @@ def _train(
 ) -> Run:
     with me.together():
         arch = architecture(options.arch)
-        chosen = settled_recipe(options)
+        chosen = settled_recipe(options, arch.recipe)
         size = options.size or arch.size
         if arch.fixed_size and size != arch.size:
             raise CatdogError(
                 f"{arch.name} takes pictures of {arch.size} x {arch.size} alone; leave out --size"
             )
-        check_batch(chosen.batch_size, me)
+        check_batch(chosen.batch_size, me.processes)
         # What can be known before the pictures are read, which may take hours.
         if me.first:
             check_name(options.name)
         if chosen.pretrained:
             check_pretrained(arch.name)
         check_teacher_file(options.teacher)
-        check_other(options.other)
+        check_negatives(options.other)
     if chosen.freeze and not chosen.pretrained:
         log.warning("--freeze without --pretrained keeps the features as they are drawn at random")
     steps = squash(size, size)
@@ -105,9 +110,11 @@ def _train(
             steps=steps,
             progress=Reading() if me.first else None,
         )
-        describe(dataset)
+        dataset.log_summary()
         train_set = pixels(dataset, "train", _detailed(steps, chosen))
-        others = open_other_set(options.other, steps, Reading() if me.first else None)
+        others = open_negatives(options.other, steps, Reading() if me.first else None)
+        if others is not None:
+            others.log_summary()
     if len(train_set[1]) < 2 * me.processes:
         raise CatdogError(
             f"{len(train_set[1])} training pictures are too few for {me.processes} processes; "
@@ -275,7 +282,7 @@ def resume(name: str | None, device: str) -> Run:
 def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks, at: Whereabouts) -> Run:
     with me.one_first():
         chosen = _recipe_of(run, args)
-        check_batch(args["batch_size"], me)
+        check_batch(args["batch_size"], me.processes)
         try:
             network, spec = load_checkpoint(run.last)
         except ModelError as error:
@@ -289,7 +296,7 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks, at: Whereabo
         dataset = run.dataset(progress=Reading() if me.first else None)
         if dataset.labels != spec.labels:
             raise _changed(run, f"labels were {', '.join(spec.labels)}")
-        others = open_other_set(args.get("other"), spec.resize, Reading() if me.first else None)
+        others = open_negatives(args.get("other"), spec.resize, Reading() if me.first else None)
     plan = loop.Plan(
         recipe=chosen,
         epochs=args["epochs"],
@@ -301,7 +308,9 @@ def _resume(run: Run, args: dict[str, Any], device: str, me: Ranks, at: Whereabo
         device=device,
     )
     log.info(f"train: going on with {run.folder}")
-    describe(dataset)
+    dataset.log_summary()
+    if others is not None:
+        others.log_summary()
     trainer = _trainer(dataset, spec, plan, network, None, others, me)
     trainer.folder = run.folder
     trainer.restore(run.last)
@@ -351,7 +360,7 @@ def _trainer(
     plan: loop.Plan,
     network: torch.nn.Module,
     teacher: Teacher | None,
-    others: OtherSet | None,
+    others: Negatives | None,
     me: Ranks,
 ) -> loop.Trainer:
     """A trainer whose folder is still to be named."""
@@ -361,7 +370,13 @@ def _trainer(
         val_set = pixels(dataset, "val", spec.resize)[:2]
         mixed_in = None
         if others is not None:
-            mixed_in = others.for_training(len(spec.labels), plan.recipe, steps, train_set[0])
+            mixed_in = NegativeSampler(
+                others.photographs("train", steps),
+                label=len(spec.labels),
+                share=plan.recipe.negatives,
+                pictures=train_set[0],
+                backgrounds=plan.recipe.backgrounds,
+            )
     return loop.Trainer(network, spec, plan, train_set, val_set, Path(), teacher, me, mixed_in)
 
 
@@ -369,7 +384,7 @@ def _fit(
     run: Run,
     dataset: Dataset,
     trainer: loop.Trainer,
-    others: OtherSet | None,
+    others: Negatives | None,
     me: Ranks,
     at: Whereabouts,
 ) -> Run:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ModelSpec
-from catdog_edge.training.data.load import Dataset, open_dataset, pixels
+from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.load import open_dataset, pixels
 from catdog_edge.training.data.sources import SAMPLE
 from catdog_edge.training.evaluation.evaluation import check_labels
 from catdog_edge.training.runs.progress import Reading
@@ -59,9 +60,7 @@ class Data:
     @property
     def name(self) -> str:
         """What it is called, without folders."""
-        if self.dataset.is_sample:
-            return "the drawn sample set"
-        return Path(self.dataset.source).name
+        return self.dataset.short_name
 
 
 def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None) -> Data:

@@ -12,8 +12,6 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.config.recipe_files import recipe
 from catdog_edge.training.config.recipes import Recipe
-from catdog_edge.training.engine.distributed import Ranks
-from catdog_edge.training.models.registry import architecture
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,18 @@ class TrainOptions:
     precision: str
 
 
-def settled_recipe(options: TrainOptions) -> Recipe:
-    """The recipe with what the options change of it.
+def settled_recipe(options: TrainOptions, usual: str) -> Recipe:
+    """Apply the options to the recipe that they name.
+
+    Args:
+        options: Those of the command line.
+        usual: The recipe of the architecture, for options that name none.
 
     Raises:
         CatdogError: See `recipe`.
     """
     # The default recipe's rate would wash out what pretrained weights know.
-    usual = "finetune" if options.pretrained else architecture(options.arch).recipe
-    chosen = recipe(options.recipe or usual)
+    chosen = recipe(options.recipe or ("finetune" if options.pretrained else usual))
     changes: dict[str, Any] = {
         "epochs": options.epochs,
         "batch_size": options.batch_size,
@@ -66,16 +67,16 @@ def settled_recipe(options: TrainOptions) -> Recipe:
     return replace(chosen, least_steps=0) if options.epochs else chosen
 
 
-def check_batch(batch_size: int, me: Ranks) -> None:
+def check_batch(batch_size: int, processes: int) -> None:
     """Refuse a batch that leaves a process less than batch norm can train on.
 
     Raises:
         CatdogError: It does.
     """
-    if batch_size < 2 * me.processes:
+    if batch_size < 2 * processes:
         raise CatdogError(
-            f"a batch of {batch_size} is less than two pictures for each of {me.processes} "
-            f"processes; give --batch-size {2 * me.processes} or more, or start fewer"
+            f"a batch of {batch_size} is less than two pictures for each of {processes} "
+            f"processes; give --batch-size {2 * processes} or more, or start fewer"
         )
 
 

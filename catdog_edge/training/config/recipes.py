@@ -13,8 +13,8 @@ from typing import Any, Literal
 import yaml
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.engine.augment import Policy
 
+Policy = Literal["default", "camera", "classic", "none"]
 Norms = Literal["built", "frozen", "folded"]
 
 
@@ -70,8 +70,10 @@ class Recipe:
         views: Draw so many epochs of batches and go through them again and again: a teacher
             answers each once, which is most of the time of a run with a large one. 0: every
             epoch is drawn anew.
-        others: How many pictures of none of the classes join a batch, as a share of its own,
-            where there are any (`--other`).
+        balance: `auto` weights the loss by class where the largest class has more than 1.5
+            times the pictures of the smallest; `none` never does.
+        negatives: How many negatives (`--other`) join a batch, as a share of its own pictures;
+            files of earlier versions call it `others`.
         backgrounds: The share of these that are made of corners of the training pictures,
             where there is seldom more than a lawn or a wall; for classes that are things in
             a picture, not for classes that fill it.
@@ -101,7 +103,8 @@ class Recipe:
     stages: tuple[Stage, ...] = ()
     detail: float = 1.0
     views: int = 0
-    others: float = 0.15
+    balance: Literal["auto", "none"] = "auto"
+    negatives: float = 0.15
     backgrounds: float = 0.0
     distillation: float = 0.5
     distillation_temperature: float = 2.0
@@ -173,7 +176,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "most_epochs": (0, 1_000_000),
     "detail": (1, 4),
     "views": (0, 1_000_000),
-    "others": (0.001, 10),
+    "negatives": (0.001, 10),
     "backgrounds": (0, 0.5),
     "distillation": (0, 1),
     "distillation_temperature": (0.01, 100),
@@ -206,6 +209,7 @@ RECIPES: dict[str, Recipe] = {
             batch_size=20,
             epochs=40,
             augment="classic",
+            balance="none",
         ),
         # Weights that know ImageNet: a low rate, and the statistics that they came with.
         Recipe(

@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.read import is_picture
-from catdog_edge.training.data.listing import Candidate, Layout, Skipped, ordered
-from catdog_edge.training.data.sources import Source
+from catdog_edge.training.data.dataset import Candidate, Layout, sorted_names
+from catdog_edge.training.data.sources import Skipped, Source
 
 _IMAGE_COLUMNS = (
     *("image", "images", "img", "file", "files", "filename", "file_name", "filepath", "file_path"),
@@ -119,7 +119,7 @@ def _from_table(
     unlisted = sum(is_picture(name) for name in source.entries if name not in found)
     unlisted -= sum(entry.reason.endswith("two labels") for entry in skipped)
     notes = [f"{unlisted:,} pictures have no row in {table} and are left out"] if unlisted else []
-    order = tuple(labels) if labels is not None else ordered(set(names.values()))
+    order = tuple(labels) if labels is not None else sorted_names(set(names.values()))
     if labels is None and set(names.values()) <= {"cat", "dog"}:
         order = ("cat", "dog")
     return Layout(

@@ -7,18 +7,63 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.read import Frame
 from catdog_edge.system.files import write_bytes
-from catdog_edge.training.data.listing import SPLITS, Skipped, Split
 from catdog_edge.training.data.pixel_cache import Cache
-from catdog_edge.training.data.sources import SAMPLE, Source
+from catdog_edge.training.data.sources import SAMPLE, Skipped, Source
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""The names of folders, and words in a split.csv, that mean a split."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that should be a picture, with its label and, where it is laid down, its split."""
+
+    file: str
+    label: str
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the names say.
+
+    Attributes:
+        kind: The layout in words.
+        candidates: In the order of names.
+        labels: The classes, in index order.
+        skipped: Files that the layout names or holds but that cannot be used.
+        notes: What a person should know, one line each.
+    """
+
+    kind: str
+    candidates: tuple[Candidate, ...]
+    labels: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +109,16 @@ class Dataset:
     def is_sample(self) -> bool:
         """Whether these are drawings, not photographs."""
         return self.source == SAMPLE
+
+    @property
+    def display_name(self) -> str:
+        """The source as messages name it."""
+        return "the drawn sample set" if self.is_sample else self.source
+
+    @property
+    def short_name(self) -> str:
+        """The source without its folders."""
+        return Path(self.display_name).name
 
     def items_of(self, split: Split) -> list[Item]:
         """The pictures of one split, in the order of their names."""
@@ -115,6 +170,11 @@ class Dataset:
             lines.append(f"copies: {self.copies:,} pictures occur more than once, on one side each")
         return lines + [f"note: {note}" for note in self.notes]
 
+    def log_summary(self) -> None:
+        """Log what `describe` says."""
+        for line in self.describe():
+            log.info(line)
+
     def write_split_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `file,label,split`; `open_dataset(split_csv=...)` takes it back."""
         rows = ((item.file, self.labels[item.label], item.split) for item in self.items)
@@ -148,3 +208,8 @@ def write_csv(
         (quoting if any("\r" in str(cell) for cell in row) else plain).writerow(row)
     # Names that are no valid UTF-8 go out as the bytes they came in as.
     write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in the order of the alphabet, upper and lower case alike."""
+    return tuple(sorted(names, key=lambda name: (name.casefold(), name)))

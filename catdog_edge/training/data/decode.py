@@ -19,9 +19,9 @@ from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.images.read import quiet
 from catdog_edge.spec import ResizeStep
-from catdog_edge.training.data.listing import SPLITS, Candidate, Layout, Skipped, Split
+from catdog_edge.training.data.dataset import SPLITS, Candidate, Layout, Split
 from catdog_edge.training.data.pixel_cache import Cache, PixelWriter
-from catdog_edge.training.data.sources import Source
+from catdog_edge.training.data.sources import Skipped, Source
 from catdog_edge.training.data.splits import Assign
 
 Progress = Callable[[int, int], None]

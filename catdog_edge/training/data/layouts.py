@@ -19,8 +19,8 @@ from pathlib import PurePosixPath
 from catdog_edge.errors import DataError
 from catdog_edge.images.read import is_picture
 from catdog_edge.training.data.csv_labels import table_layout
-from catdog_edge.training.data.listing import SPLIT_NAMES, Candidate, Layout, Skipped, ordered
-from catdog_edge.training.data.sources import Source
+from catdog_edge.training.data.dataset import SPLIT_NAMES, Candidate, Layout, sorted_names
+from catdog_edge.training.data.sources import Skipped, Source
 
 _PREFIX = re.compile(r"^(.*?[^\W\d_].*?)[\W_]*\(?\d[\d\W_]*$")
 """`cat.0`, `dog_17`, `american_bulldog_100`, `cat (3)`: what stands before the last number."""
@@ -113,7 +113,7 @@ def _folders(source: Source, base: tuple[str, ...], pictures: Sequence[str]) -> 
         else:
             loose += is_picture(name)
     notes = [f"{loose:,} pictures lie beside the class folders and are left out"] if loose else []
-    return Layout("a folder per class", tuple(candidates), ordered(folders), (), tuple(notes))
+    return Layout("a folder per class", tuple(candidates), sorted_names(folders), (), tuple(notes))
 
 
 def _meant(source: Source) -> list[str]:
@@ -143,7 +143,7 @@ def _split_folders(source: Source, depth: int, splits: set[str]) -> Layout:
                 skipped.append(Skipped(name, "neither its folder nor its name says its class"))
             continue
         candidates.append(Candidate(name, label, SPLIT_NAMES[parts[0].lower()]))
-    labels = ordered({candidate.label for candidate in candidates})
+    labels = sorted_names({candidate.label for candidate in candidates})
     notes = [f"the folder {name} is no split and is left out" for name in sorted(others)]
     return Layout(
         "split folders with classes in them",
@@ -169,7 +169,7 @@ def _prefixes(source: Source, base: tuple[str, ...]) -> Layout:
             skipped.append(Skipped(name, "its name does not begin with a class, as in cat.0.jpg"))
         else:
             candidates.append(Candidate(name, label))
-    labels = ordered({candidate.label for candidate in candidates})
+    labels = sorted_names({candidate.label for candidate in candidates})
     return Layout(
         "the class is the beginning of each name", tuple(candidates), labels, tuple(skipped)
     )
@@ -192,13 +192,13 @@ def _only(layout: Layout, labels: tuple[str, ...], where: str) -> Layout:
     missing = [label for label in labels if label.casefold() not in {n.casefold() for n in there}]
     if missing:
         raise DataError(
-            f"{where} has no class {missing[0]!r} ({layout.kind}: {', '.join(ordered(there))})"
+            f"{where} has no class {missing[0]!r} ({layout.kind}: {', '.join(sorted_names(there))})"
         )
     kept = tuple(
         Candidate(c.file, wanted[c.label.casefold()], c.split)
         for c in layout.candidates
         if c.label.casefold() in wanted
     )
-    left = ordered({name for name in there if name.casefold() not in wanted})
+    left = sorted_names({name for name in there if name.casefold() not in wanted})
     notes = (f"left out by --labels: {', '.join(left)}",) if left else ()
     return Layout(layout.kind, kept, labels, layout.skipped, (*layout.notes, *notes))

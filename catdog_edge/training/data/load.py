@@ -19,17 +19,35 @@ import numpy.typing as npt
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.images.read import is_picture
 from catdog_edge.spec import NEITHER, ResizeStep
-from catdog_edge.training.data.dataset import Dataset, Item, changed, write_csv
+from catdog_edge.training.data.dataset import (
+    SPLITS,
+    Candidate,
+    Dataset,
+    Item,
+    Layout,
+    Split,
+    changed,
+    sorted_names,
+    write_csv,
+)
 from catdog_edge.training.data.decode import Progress, Reading, decoded
 from catdog_edge.training.data.layouts import find_layout
-from catdog_edge.training.data.listing import SPLITS, Candidate, Layout, Skipped, Split, ordered
 from catdog_edge.training.data.pixel_cache import Cache, PixelWriter
-from catdog_edge.training.data.sources import Source, open_source
+from catdog_edge.training.data.sources import Skipped, Source, open_source
 from catdog_edge.training.data.splits import assignment, expected_shares, from_split_csv, shares_of
 
-__all__ = ["SPLITS", "Dataset", "Item", "Skipped", "Split", "open_dataset", "open_others", "pixels"]
+__all__ = [
+    "SPLITS",
+    "Dataset",
+    "Item",
+    "Skipped",
+    "Split",
+    "open_dataset",
+    "open_negative_images",
+    "pixels",
+]
 
-OTHERS_SHARES = (0.4, 0.1, 0.5)
+NEGATIVES_SPLIT = (0.4, 0.1, 0.5)
 """Of pictures that show none of the classes: to train on, to choose by, to report on."""
 
 MAX_SKIPPED = 0.05
@@ -91,7 +109,7 @@ def open_dataset(
     return dataset
 
 
-def open_others(
+def open_negative_images(
     source: str | os.PathLike[str],
     *,
     steps: Sequence[ResizeStep] | None = None,
@@ -112,12 +130,12 @@ def open_others(
             cannot be read, or a split is left without a picture.
     """
     opened = open_source(source)
-    pictures = ordered(name for name in opened.entries if is_picture(name))
+    pictures = sorted_names(name for name in opened.entries if is_picture(name))
     if not pictures:
         raise DataError(f"{opened.name} has no pictures in it (.jpg, .png, ...)")
     candidates = tuple(Candidate(name, NEITHER) for name in pictures)
     layout = Layout("pictures of none of the classes", candidates, (NEITHER,))
-    dataset = _read(opened, layout, OTHERS_SHARES, None, 0, False, steps, progress)
+    dataset = _read(opened, layout, NEGATIVES_SPLIT, None, 0, False, steps, progress)
     _check_classes(dataset, SPLITS)
     return dataset
 

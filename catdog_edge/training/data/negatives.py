@@ -1,35 +1,38 @@
-"""The pictures of `--other`: opened, split, at the model's size.
+"""Negatives: out-of-class images from `--other`, and empty scenes that are drawn.
 
-Joins the photographs of a source with `others`, which draws; knows nothing of networks.
+A drawn scene shows plain and shaded walls, noise, stripes and tiles, or rooms of flat shapes.
+Each depends on its random generator alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
-from catdog_edge.training.config.recipes import Recipe
+from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.decode import Progress
-from catdog_edge.training.data.listing import Split
-from catdog_edge.training.data.load import Dataset, open_others, pixels
-from catdog_edge.training.data.others import Others, draw_nothing
+from catdog_edge.training.data.load import open_negative_images, pixels
 from catdog_edge.training.data.sources import PETS, SAMPLE
-from catdog_edge.training.words import describe
+
+Pixels = npt.NDArray[np.uint8]
+Generator = np.random.Generator
 
 DRAWN = "drawn"
 """What `--other` takes for no photographs, drawings alone."""
 
-DRAWN_PICTURES = 200
+DRAWN_COUNT = 200
 """Drawings that a threshold is looked at with, besides photographs."""
 
 
 @dataclass(frozen=True)
-class OtherSet:
+class Negatives:
     """Pictures of none of the classes.
 
     Attributes:
@@ -39,6 +42,11 @@ class OtherSet:
 
     dataset: Dataset | None
     steps: tuple[ResizeStep, ...]
+
+    def log_summary(self) -> None:
+        """Log what was found; nothing where all of it is drawn."""
+        if self.dataset is not None:
+            self.dataset.log_summary()
 
     @property
     def name(self) -> str:
@@ -57,30 +65,19 @@ class OtherSet:
             return np.zeros((0, steps[-1].height, steps[-1].width, 3), np.uint8)
         return pixels(self.dataset, split, steps)[0]
 
-    def for_training(
-        self,
-        label: int,
-        recipe: Recipe,
-        steps: tuple[ResizeStep, ...],
-        pictures: npt.NDArray[np.uint8],
-    ) -> Others:
-        """What joins the batches, by the rule of the training pictures; see `Others`."""
-        photographs = self.photographs("train", steps)
-        return Others(photographs, label, recipe.others, pictures, recipe.backgrounds)
 
-
-def drawings(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> npt.NDArray[np.uint8]:
+def drawn_negatives(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> npt.NDArray[np.uint8]:
     """Drawings of nothing that no training sees: `uint8 [M,H,W,3]`, BGR."""
     last = steps[-1]
     return np.stack(
         [
-            draw_nothing(last.height, last.width, np.random.default_rng([seed, number]))
-            for number in range(DRAWN_PICTURES)
+            draw_empty_scene(last.height, last.width, np.random.default_rng([seed, number]))
+            for number in range(DRAWN_COUNT)
         ]
     )
 
 
-def check_other(source: str | None) -> None:
+def check_negatives(source: str | None) -> None:
     """Refuse what `--other` cannot be before any picture is read.
 
     Raises:
@@ -95,18 +92,194 @@ def check_other(source: str | None) -> None:
         )
 
 
-def open_other_set(
+def open_negatives(
     source: str | None, steps: tuple[ResizeStep, ...], progress: Progress | None
-) -> OtherSet | None:
+) -> Negatives | None:
     """Open what `--other` names.
 
     Raises:
-        DataError: See `data.open_others`.
+        DataError: See `data.open_negative_images`.
     """
     if source is None:
         return None
     if source == DRAWN:
-        return OtherSet(None, steps)
-    dataset = open_others(source, steps=steps, progress=progress)
-    describe(dataset)
-    return OtherSet(dataset, steps)
+        return Negatives(None, steps)
+    return Negatives(open_negative_images(source, steps=steps, progress=progress), steps)
+
+
+DRAWN_SHARE = 0.4
+"""The share of the others that are drawn, where there are photographs as well."""
+
+CROP_SHARE = 0.5
+"""The share of the photographs of which a part fills the frame: a wheel, a window, a face."""
+
+
+@dataclass(frozen=True)
+class NegativeSampler:
+    """Pictures of none of the classes, to be mixed into the batches.
+
+    Attributes:
+        photographs: `uint8 [M,H,W,3]`, BGR; may be memory-mapped.
+        label: The index that stands for none of the classes.
+        share: How many join a batch, as a share of its pictures.
+        pictures: `uint8 [N,H,W,3]`, BGR: pictures of the classes, whose corners make
+            backgrounds; `None`: no such backgrounds.
+        backgrounds: The share of them among the others.
+    """
+
+    photographs: Pixels
+    label: int
+    share: float
+    pictures: Pixels | None = None
+    backgrounds: float = 0.0
+
+    def draw(self, generator: Generator) -> Pixels:
+        """One of them, `uint8 [H,W,3]`, BGR."""
+        height, width = self.photographs.shape[1:3]
+        if self.pictures is not None and self.backgrounds and generator.random() < self.backgrounds:
+            return background(self.pictures[generator.integers(len(self.pictures))], generator)
+        if len(self.photographs) == 0 or generator.random() < DRAWN_SHARE:
+            return draw_empty_scene(height, width, generator)
+        photograph = np.array(self.photographs[generator.integers(len(self.photographs))])
+        return _part(photograph, generator) if generator.random() < CROP_SHARE else photograph
+
+
+def _part(photograph: Pixels, generator: Generator) -> Pixels:
+    """A quarter to three quarters of each side, anywhere, grown to the whole frame."""
+    height, width = photograph.shape[:2]
+    tall, wide = (max(1, int(side * generator.uniform(0.25, 0.75))) for side in (height, width))
+    top, left = (
+        int(generator.integers(height - tall + 1)),
+        int(generator.integers(width - wide + 1)),
+    )
+    part = photograph[top : top + tall, left : left + wide]
+    grown = cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(grown, dtype=np.uint8)
+
+
+def background(picture: Pixels, generator: Generator) -> Pixels:
+    """What surrounds the thing in a picture, grown to a picture of the same size.
+
+    A corner of a ninth to a quarter of the sides, where there is seldom a part of the thing
+    itself: grown as it is, or mirrored side by side, two to four times each way.
+
+    Args:
+        picture: `uint8 [H,W,3]`, BGR.
+        generator: Where all that is random comes from.
+
+    Returns:
+        `uint8 [H,W,3]`, BGR.
+    """
+    height, width = picture.shape[:2]
+    tall = max(2, int(height * generator.uniform(0.11, 0.25)))
+    wide = max(2, int(width * generator.uniform(0.11, 0.25)))
+    below, right = generator.random(2) < 0.5
+    rows = slice(height - tall, None) if below else slice(tall)
+    columns = slice(width - wide, None) if right else slice(wide)
+    corner = np.ascontiguousarray(picture[rows, columns])
+    times = int(generator.integers(1, 5))
+    if times > 1:
+        pair = np.concatenate([corner, corner[:, ::-1]], 1)
+        tile = np.concatenate([pair, pair[::-1]], 0)
+        corner = np.tile(tile, (2, 2, 1))[: times * tall, : times * wide]
+    grown = cv2.resize(corner, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(grown, dtype=np.uint8)
+
+
+def draw_empty_scene(height: int, width: int, generator: Generator) -> Pixels:
+    """A picture with nothing in it, `uint8 [H,W,3]`, BGR."""
+    kind = _KINDS[generator.integers(len(_KINDS))]
+    picture = kind(height, width, generator)
+    if generator.random() < 0.5:
+        deviation = generator.uniform(1, 12)
+        picture = picture + generator.normal(0, deviation, picture.shape)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+Values = npt.NDArray[np.float64]
+
+
+def _colour(generator: Generator) -> Values:
+    """A colour; most walls, floors and skies are nearly grey."""
+    level = generator.uniform(0, 255)
+    return np.clip(level + generator.normal(0, generator.choice([4, 20, 70]), 3), 0, 255)
+
+
+def _plain(height: int, width: int, generator: Generator) -> Values:
+    return np.broadcast_to(_colour(generator), (height, width, 3)).copy()
+
+
+def _shaded(height: int, width: int, generator: Generator) -> Values:
+    """Light that falls off across a surface."""
+    angle = generator.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    along = x * np.cos(angle) + y * np.sin(angle)
+    along = (along - along.min()) / max(np.ptp(along), 1e-9)
+    weight = (along ** generator.uniform(0.5, 2))[..., None]
+    shaded: Values = _colour(generator) * (1 - weight) + _colour(generator) * weight
+    return shaded
+
+
+def _noise(height: int, width: int, generator: Generator) -> Values:
+    """Noise of one or more grains, grey or coloured: lawn, gravel, plaster, a lost signal."""
+    picture = np.zeros((height, width, 3))
+    channels = int(generator.choice([1, 3]))
+    for _ in range(int(generator.integers(1, 4))):
+        grain = int(2 ** generator.uniform(0, 5))
+        small = (max(2, width // grain), max(2, height // grain))
+        values = generator.normal(0, 1, (small[1], small[0], channels))
+        grown = cv2.resize(values, (width, height), interpolation=cv2.INTER_CUBIC)
+        picture += grown.reshape(height, width, channels)
+    return _colour(generator) + picture * generator.uniform(5, 60)
+
+
+def _stripes(height: int, width: int, generator: Generator) -> Values:
+    """Boards, tiles, fences, blinds, in perspective."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    tilt = generator.uniform(-0.5, 0.5) / height
+    angle = generator.uniform(0, np.pi)
+    period = generator.uniform(0.04, 0.5) * width
+    along = (x * np.cos(angle) + y * np.sin(angle)) * (1 + tilt * y)
+    across = (y * np.cos(angle) - x * np.sin(angle)) * (1 + tilt * y)
+    pattern = (along % period) < period * generator.uniform(0.05, 0.6)
+    if generator.random() < 0.5:
+        pattern = pattern ^ ((across % period) < period * generator.uniform(0.05, 0.6))
+    weight = pattern[..., None].astype(np.float64)
+    striped: Values = _shaded(height, width, generator) * (1 - weight) + (
+        _colour(generator) * weight
+    )
+    return striped
+
+
+def _room(height: int, width: int, generator: Generator) -> Values:
+    """A wall, a floor, and flat things in front of them."""
+    picture = _shaded(height, width, generator)
+    horizon = int(height * generator.uniform(0.3, 0.9))
+    picture[horizon:] = _shaded(height, width, generator)[horizon:]
+    for _ in range(int(generator.integers(0, 9))):
+        colour = tuple(_colour(generator).tolist())
+        centre = generator.uniform(0, 1, 2) * (width, height)
+        size = generator.uniform(0.05, 0.5, 2) * (width, height)
+        if generator.random() < 0.7:
+            box = (
+                tuple(centre),
+                tuple(size),
+                float(generator.choice([0, 0, generator.uniform(0, 90)])),
+            )
+            cv2.fillConvexPoly(picture, cv2.boxPoints(box).astype(np.int32), colour)
+        else:
+            cv2.ellipse(
+                picture, (tuple(centre), tuple(size), generator.uniform(0, 180)), colour, -1
+            )
+    return cv2.GaussianBlur(picture, (0, 0), generator.uniform(0.3, 2)).astype(np.float64)
+
+
+_KINDS: tuple[Callable[[int, int, Generator], Values], ...] = (
+    _plain,
+    _shaded,
+    _noise,
+    _noise,
+    _stripes,
+    _room,
+    _room,
+)

@@ -19,7 +19,6 @@ from typing import Protocol
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.read import Frame, check_size, decode_picture, read_bytes, read_picture
 from catdog_edge.training.data import sample
-from catdog_edge.training.data.listing import Skipped
 
 SAMPLE = "sample"
 """The name of the drawn set where a folder or a zip could stand."""
@@ -41,6 +40,14 @@ class Entry:
 
     size: int
     stamp: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is left out, and why."""
+
+    file: str
+    reason: str
 
 
 class Source(Protocol):

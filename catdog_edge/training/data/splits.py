@@ -20,15 +20,8 @@ from typing import Any
 
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.read import read_bytes
-from catdog_edge.training.data.listing import (
-    SPLIT_NAMES,
-    SPLITS,
-    Candidate,
-    Layout,
-    Skipped,
-    Split,
-)
-from catdog_edge.training.data.sources import Source
+from catdog_edge.training.data.dataset import SPLIT_NAMES, SPLITS, Candidate, Layout, Split
+from catdog_edge.training.data.sources import Skipped, Source
 
 Assign = Callable[[Candidate, str], Split]
 """From a file and the digest of its picture to its split."""

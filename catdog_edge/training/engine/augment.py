@@ -8,15 +8,16 @@ decide a batch wherever it is made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from catdog_edge.training.config.recipes import Policy
+
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
-Policy = Literal["default", "camera", "classic", "none"]
 
 LUMA = np.array([0.114, 0.587, 0.299])
 """What blue, green and red weigh in a grey value (ITU-R BT.601, as in OpenCV)."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from catdog_edge.training.data.others import Others
+from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.augment import Share, augment
 
 AHEAD = 2
@@ -68,7 +68,7 @@ def batches(
     rank: int = 0,
     processes: int = 1,
     pinned: bool = False,
-    others: Others | None = None,
+    others: NegativeSampler | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield the batches of one epoch from `first_step` on.
 
@@ -128,7 +128,7 @@ def batches(
 
 
 def _others(
-    others: Others, batch: int, rows: slice, policy: str, place: tuple[int, int, int]
+    others: NegativeSampler, batch: int, rows: slice, policy: str, place: tuple[int, int, int]
 ) -> npt.NDArray[np.uint8]:
     """This process's share of the others that join a batch, augmented like the rest."""
     count = max(1, round(others.share * batch))

@@ -29,7 +29,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import write_text
 from catdog_edge.training.config.recipes import Recipe
-from catdog_edge.training.data.others import Others
+from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.allocator import kept_freed_memory
 from catdog_edge.training.engine.batches import Batch, batches, steps_per_epoch
 from catdog_edge.training.engine.distillation import Teacher, distillation_loss
@@ -141,7 +141,7 @@ class Trainer:
         folder: Path,
         teacher: Teacher | None = None,
         me: Ranks = ALONE,
-        others: Others | None = None,
+        others: NegativeSampler | None = None,
     ) -> None:
         self.device = torch.device(plan.device)
         if plan.recipe.norms == "folded":

@@ -19,8 +19,9 @@ from catdog_edge import __version__
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec, Rejection
 from catdog_edge.system.files import write_text
-from catdog_edge.training.data.load import Dataset, pixels
-from catdog_edge.training.data.negatives import OtherSet, drawings
+from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.load import pixels
+from catdog_edge.training.data.negatives import Negatives, drawn_negatives
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.engine.trainer import EpochRow, Labels, Pixels, Trainer
 from catdog_edge.training.evaluation.calibration import fit_temperature
@@ -37,7 +38,6 @@ from catdog_edge.training.runs.label_review import review, write_review_csv
 from catdog_edge.training.runs.plots import Mistake, save_confusion, save_curves, save_mistakes
 from catdog_edge.training.runs.progress import duration
 from catdog_edge.training.runs.run_folder import Run
-from catdog_edge.training.words import source_name
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def finish(
     dataset: Dataset,
     trainer: Trainer,
     val_files: Sequence[str],
-    others: OtherSet | None = None,
+    others: Negatives | None = None,
 ) -> None:
     """Calibrate the best weights and write all that a person wants to see of the run.
 
@@ -138,11 +138,11 @@ def finish(
 
 
 def _rejection(
-    network: nn.Module, spec: ModelSpec, scores: Scores, others: OtherSet
+    network: nn.Module, spec: ModelSpec, scores: Scores, others: Negatives
 ) -> dict[str, RejectionReport]:
     """What the threshold does to other things of validation, and to drawings of nothing."""
     assert spec.rejection is not None
-    sets = {"drawn": drawings(others.steps)}
+    sets = {"drawn": drawn_negatives(others.steps)}
     if others.dataset is not None:
         sets["others"] = others.photographs("val")
     return {
@@ -164,8 +164,7 @@ def _save_pictures(
     val_files: Sequence[str],
     spec: ModelSpec,
 ) -> None:
-    where = source_name(dataset) if dataset.is_sample else Path(dataset.source).name
-    save_curves(folder / "curves.png", rows, best, f"{spec.architecture} on {where}")
+    save_curves(folder / "curves.png", rows, best, f"{spec.architecture} on {dataset.short_name}")
     save_confusion(
         folder / "confusion.png",
         np.array(result.confusion),

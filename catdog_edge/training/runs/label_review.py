@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.spec import ResizeStep
-from catdog_edge.training.data.dataset import Dataset, Item, write_csv
-from catdog_edge.training.data.listing import Split
+from catdog_edge.training.data.dataset import Dataset, Item, Split, write_csv
 from catdog_edge.training.data.load import pixels
 
 SIMILAR = 0.985

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from catdog_edge.system.files import atomic_write
-from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.listing import SPLITS
+from catdog_edge.training.data.dataset import SPLITS, Dataset
 from catdog_edge.training.runs.plots import drawable
 
 EACH = 6

@@ -14,8 +14,8 @@ import torch
 
 from catdog_edge import __version__
 from catdog_edge.training.config.options import TrainOptions
-from catdog_edge.training.data.load import Dataset
-from catdog_edge.training.data.negatives import DRAWN, OtherSet
+from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.negatives import DRAWN, Negatives
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
 from catdog_edge.training.engine.distillation import Teacher
 from catdog_edge.training.engine.distributed import Ranks
@@ -38,7 +38,7 @@ def trained_on(
     dataset: Dataset,
     plan: Plan,
     teacher: Teacher | None,
-    others: OtherSet | None,
+    others: Negatives | None,
     split: tuple[int, int, int],
 ) -> dict[str, Any]:
     """What the spec says of the training; it travels with the weights."""

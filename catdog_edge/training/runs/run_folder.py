@@ -18,8 +18,9 @@ import yaml
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.runtime.threads import MOST
 from catdog_edge.system.files import remove_leftovers, write_text
-from catdog_edge.training.config.plain_yaml import plain_values, shown
-from catdog_edge.training.data.load import Dataset, open_dataset
+from catdog_edge.training.config.recipe_files import parse_yaml, shorten
+from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.runs.lock import hold, is_held
 
 ROOT = Path("runs")
@@ -113,7 +114,7 @@ class Run:
         """
         file = self.folder / "args.yaml"
         try:
-            document = plain_values(file.read_text(encoding="utf-8"))
+            document = parse_yaml(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise CatdogError(
                 f"{self.folder} is not a run folder ({file.name}: {error.strerror}); "
@@ -126,7 +127,7 @@ class Run:
         for key, (fits, wanted) in _VALUES.items():
             if key in document and not fits(document[key]):
                 raise CatdogError(
-                    f"{file}: {key} is {shown(document[key])}, {wanted} is wanted; put back "
+                    f"{file}: {key} is {shorten(document[key])}, {wanted} is wanted; put back "
                     "what was there, or train again"
                 )
         return document

@@ -22,7 +22,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 
 from catdog_edge.spec import squash
-from catdog_edge.training.data.load import SPLITS, open_dataset, pixels
+from catdog_edge.training.data.dataset import SPLITS
+from catdog_edge.training.data.load import open_dataset, pixels
 from catdog_edge.training.engine import batches as batching
 
 STATUS = Path("/proc/self/status")

@@ -21,7 +21,8 @@ from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
 from catdog_edge.training.data import pixel_cache as cache_module
 from catdog_edge.training.data import sources
-from catdog_edge.training.data.load import Dataset, open_dataset, pixels
+from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.load import open_dataset, pixels
 
 STEPS = squash(16, 16)
 

@@ -21,9 +21,15 @@ from catdog_edge import Classifier
 from catdog_edge.cli.main import main
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import NEITHER, squash
-from catdog_edge.training.data.load import open_others, pixels
-from catdog_edge.training.data.negatives import DRAWN_PICTURES, drawings, open_other_set
-from catdog_edge.training.data.others import Others, background, draw_nothing
+from catdog_edge.training.data.load import open_negative_images, pixels
+from catdog_edge.training.data.negatives import (
+    DRAWN_COUNT,
+    NegativeSampler,
+    background,
+    draw_empty_scene,
+    drawn_negatives,
+    open_negatives,
+)
 from catdog_edge.training.engine.batches import batches
 from catdog_edge.training.engine.trainer import Trainer
 from catdog_edge.training.evaluation.evaluation import Weights
@@ -73,7 +79,7 @@ def run(easy_set: Path, streets: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_every_picture_of_a_folder_counts_and_half_of_them_is_for_the_report(streets: Path) -> None:
-    dataset = open_others(streets)
+    dataset = open_negative_images(streets)
     counts = {split: n[NEITHER] for split, n in dataset.counts().items()}
     assert sum(counts.values()) == 60
     assert counts["test"] > counts["train"] > counts["val"] > 0
@@ -81,21 +87,21 @@ def test_every_picture_of_a_folder_counts_and_half_of_them_is_for_the_report(str
 
 def test_an_empty_folder_and_too_few_pictures_are_one_line(tmp_path: Path, streets: Path) -> None:
     with pytest.raises(DataError, match="has no pictures"):
-        open_others(tmp_path)
+        open_negative_images(tmp_path)
     (tmp_path / "one.png").write_bytes((streets / "deep/1.png").read_bytes())
     with pytest.raises(DataError, match="has no 'neither'"):
-        open_others(tmp_path)
+        open_negative_images(tmp_path)
     with pytest.raises(DataError, match="there is no folder or zip"):
-        open_others(tmp_path / "absent")
+        open_negative_images(tmp_path / "absent")
 
 
 def test_drawings_of_nothing_are_many_kinds_and_repeat_with_their_seed() -> None:
-    first, again = drawings(STEPS), drawings(STEPS)
-    assert first.shape == (DRAWN_PICTURES, 48, 48, 3)
+    first, again = drawn_negatives(STEPS), drawn_negatives(STEPS)
+    assert first.shape == (DRAWN_COUNT, 48, 48, 3)
     assert np.array_equal(first, again)
-    assert len(np.unique(first.reshape(DRAWN_PICTURES, -1), axis=0)) == DRAWN_PICTURES
+    assert len(np.unique(first.reshape(DRAWN_COUNT, -1), axis=0)) == DRAWN_COUNT
     assert first.mean(axis=(1, 2, 3)).std() > 30, "all of one light"
-    wide = draw_nothing(30, 90, np.random.default_rng(1))
+    wide = draw_empty_scene(30, 90, np.random.default_rng(1))
     assert wide.shape == (30, 90, 3)
     assert wide.dtype == np.uint8
 
@@ -103,7 +109,7 @@ def test_drawings_of_nothing_are_many_kinds_and_repeat_with_their_seed() -> None
 @pytest.mark.parametrize("processes", [1, 2])
 def test_others_join_each_batch_with_a_label_of_their_own(processes: int) -> None:
     pixels = np.zeros((20, 8, 8, 3), np.uint8)
-    others = Others(np.full((4, 8, 8, 3), 200, np.uint8), label=2, share=0.4)
+    others = NegativeSampler(np.full((4, 8, 8, 3), 200, np.uint8), label=2, share=0.4)
     seen = []
     for rank in range(processes):
         made = batches(
@@ -128,13 +134,13 @@ def test_a_background_is_made_of_a_corner_and_shows_nothing_of_the_middle() -> N
 
 
 def test_as_many_backgrounds_as_the_recipe_says() -> None:
-    others = Others(
+    others = NegativeSampler(
         np.full((4, 8, 8, 3), 200, np.uint8), 2, 0.4,
         pictures=np.full((5, 8, 8, 3), 77, np.uint8), backgrounds=0.5,
     )  # fmt: skip
     drawn = [others.draw(np.random.default_rng(seed)) for seed in range(400)]
     assert 0.4 < np.mean([bool((one == 77).all()) for one in drawn]) < 0.6
-    none = Others(others.photographs, 2, 0.4, others.pictures)
+    none = NegativeSampler(others.photographs, 2, 0.4, others.pictures)
     drawn = [none.draw(np.random.default_rng(seed)) for seed in range(50)]
     assert not any((one == 77).all() for one in drawn)
 
@@ -143,7 +149,7 @@ def test_half_of_the_photographs_are_shown_in_parts() -> None:
     ramp = np.zeros((40, 40, 3), np.uint8)
     ramp[..., 1] = np.arange(40)[:, None] * 3
     ramp[..., 2] = np.arange(40)[None, :] * 3
-    others = Others(ramp[None], 2, 0.4)
+    others = NegativeSampler(ramp[None], 2, 0.4)
     drawn = [others.draw(np.random.default_rng(seed)) for seed in range(600)]
     # A drawing has a blue of its own; what was cut out of the ramp has none.
     photographs = [one for one in drawn if not one[..., 0].any() and one.any()]
@@ -187,10 +193,10 @@ def test_eval_reports_on_the_half_that_nothing_was_chosen_by(
     answer = call("eval", "--json")
     assert answer.exit_code == 0, answer.output
     document = json.loads(answer.stdout)
-    expected = open_others(streets).counts()["test"][NEITHER]
+    expected = open_negative_images(streets).counts()["test"][NEITHER]
     assert document["rejection"]["others"]["others"] == expected
     assert document["rejection"]["others"]["rejected"] > 0.9
-    assert document["rejection"]["drawn"]["others"] == DRAWN_PICTURES
+    assert document["rejection"]["drawn"]["others"] == DRAWN_COUNT
     model, dataset = Weights(run / "best.pt"), Run(run).dataset()
     assert model.spec.rejection is not None
     pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
@@ -212,7 +218,7 @@ def test_the_exported_file_says_neither(run: Path, streets: Path, file: str) -> 
     assert [value.name for value in session.get_outputs()] == ["probabilities", "known"]
     pets = Classifier(run / file)
     assert pets.spec.rejection is not None
-    other_set = open_other_set(str(streets), pets.spec.resize, None)
+    other_set = open_negatives(str(streets), pets.spec.resize, None)
     assert other_set is not None
     stripes = other_set.photographs("test")
     labels = [answer.label for answer in pets.batch(stripes)]

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from catdog_edge.training.data.others import Others
+from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.batches import batch_bounds, batches, steps_per_epoch
 
 PIXELS = np.arange(23, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
@@ -100,7 +100,7 @@ def test_detailed_pictures_are_changed_first_and_made_smaller_afterwards(
     generator = np.random.default_rng(0)
     large = generator.integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
     labels = np.arange(6) % 2
-    others = Others(large[:2], label=2, share=0.5)
+    others = NegativeSampler(large[:2], label=2, share=0.5)
     settings = {"batch_size": 6, "policy": "default", "seed": 5, "epoch": 0, "others": others}
     (batch,) = batches(large, labels, detail=1.5, scales=scales, **settings)
     (plain,) = batches(large, labels, **settings)
