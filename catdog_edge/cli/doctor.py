@@ -290,7 +290,7 @@ def _disk() -> Iterator[Check]:
             place = find()
             existing = next(one for one in (place, *place.parents) if one.exists())
             free = shutil.disk_usage(existing).free
-        except (OSError, RuntimeError, StopIteration) as error:
+        except (OSError, CatdogError, StopIteration) as error:
             yield _no_place(purpose, error)
             continue
         facts = {"purpose": purpose, "path": str(place), "free_bytes": free}

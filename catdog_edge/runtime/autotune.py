@@ -183,8 +183,7 @@ def remember(key: str, chosen: Chosen) -> None:
     entries.pop(key, None)
     entries[key] = {"provider": chosen.provider, "reason": chosen.reason}
     kept = dict(list(entries.items())[-ENTRIES:])
-    # RuntimeError: a user without a home folder. ValueError: $CATDOG_CACHE is no path at all.
-    with contextlib.suppress(CatdogError, RuntimeError, ValueError):
+    with contextlib.suppress(CatdogError, ValueError):  # ValueError: no path at all
         write_text(cache_file(), json.dumps(kept, indent=1) + "\n")
 
 
@@ -193,7 +192,7 @@ def _entries() -> dict[str, dict[str, str]]:
 
     try:
         document = json.loads(cache_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home folder, too deep a nest
+    except (OSError, ValueError, RecursionError, CatdogError):
         return {}
     if not isinstance(document, dict):
         return {}

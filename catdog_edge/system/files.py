@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from catdog_edge.errors import CatdogError
+from catdog_edge.errors import FOLDER_GONE, CatdogError
 
 
 @contextlib.contextmanager
@@ -142,18 +142,59 @@ def cannot_write(path: Path, error: OSError) -> CatdogError:
     )
 
 
-def cache_folder() -> Path:
-    """Where results are kept that can be made again; not made yet.
+def expand_path(path: str | os.PathLike[str]) -> Path:
+    """Expand a leading `~` or `~user` and make the path absolute.
 
-    `$CATDOG_CACHE`, else the user's cache folder of the system with `catdog-edge` below it.
+    Raises:
+        CatdogError: There is no such user, the user has no home folder, or the path is
+            relative and the current folder is gone.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise CatdogError(
+            f"{os.fspath(path)}: there is no home folder for it; write the whole path, from the "
+            "root on"
+        ) from error
+    except FileNotFoundError as error:
+        raise CatdogError(f"{os.fspath(path)}: {FOLDER_GONE}; change to another one: cd") from error
+
+
+def cache_folder() -> Path:
+    """Return the folder for results that can be made again; it may not exist yet.
+
+    It is `$CATDOG_CACHE`, else `catdog-edge` in the user's cache folder of the system. A user
+    without a home folder gets a private folder among the temporary files.
+
+    Raises:
+        CatdogError: `$CATDOG_CACHE` is not a usable path, or the private folder cannot be made.
     """
     named = os.environ.get("CATDOG_CACHE")
     if named:
-        return Path(named)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        return expand_path(named)
+    try:
+        if sys.platform == "win32":
+            base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:
+            base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return _temporary_cache()
     return Path(base) / "catdog-edge"
+
+
+def _temporary_cache() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"catdog-edge-{user}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid == user or not hasattr(os, "getuid"):
+            return folder
+        reason = "it belongs to another user"  # who could put anything into it
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise CatdogError(
+        f"there is no home folder, and the cache {folder} cannot be used ({reason}); set "
+        "CATDOG_CACHE to a folder that you may write to"
+    )

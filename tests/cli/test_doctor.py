@@ -196,7 +196,9 @@ def test_a_current_folder_that_was_deleted_is_found(tmp_path: Path, arguments: l
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system without a home folder")
-def test_a_user_without_a_home_folder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_folder_has_a_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("HOME", "XDG_CACHE_HOME", "CATDOG_CACHE"):
         monkeypatch.delenv(name, raising=False)
     import pwd
@@ -205,11 +207,11 @@ def test_a_user_without_a_home_folder_is_told(monkeypatch: pytest.MonkeyPatch) -
         raise KeyError(f"uid {number}")
 
     monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     done = CliRunner().invoke(main, ["doctor"])
     assert done.exception is None or isinstance(done.exception, SystemExit)
     line = next(line for line in done.stdout.splitlines() if "(cache" in line)
-    assert line.startswith("note  disk")
-    assert "set $CATDOG_CACHE" in done.stdout
+    assert f"{tmp_path}/catdog-edge-" in line
 
 
 def test_little_room_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

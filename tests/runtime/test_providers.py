@@ -101,12 +101,13 @@ def test_auto_warns_once_for_each_that_does_not_start_and_answers() -> None:
     done = in_fresh_python(
         f"""
         import numpy as np
-        from catdog_edge import Classifier, ProviderError, automatic
+        from catdog_edge import Classifier, ProviderError
+        from catdog_edge.runtime import selection
         frame = np.full((40, 40, 3), (0, 0, 200), np.uint8)
         for _ in range(3):
             print(Classifier({str(TINY)!r})(frame).label)
         refused = 0
-        for name in automatic.offered():
+        for name in selection.offered():
             try:
                 Classifier({str(TINY)!r}, provider=name)
             except ProviderError:
@@ -202,7 +203,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system without a home folder")
 def test_a_user_without_a_home_folder_is_no_obstacle(
-    azure: str, monkeypatch: pytest.MonkeyPatch
+    azure: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import pwd
 
@@ -212,6 +213,7 @@ def test_a_user_without_a_home_folder_is_no_obstacle(
     for name in ("HOME", "XDG_CACHE_HOME", "CATDOG_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert Classifier(TINY).reason.startswith("fastest here")
 
 
@@ -329,8 +331,8 @@ def test_the_reason_names_library_versions_and_remedy() -> None:
 def test_only_onnxruntimes_lines_are_kept_off_stderr() -> None:
     program = f"""
         import os, sys
-        from catdog_edge import whynot
-        with whynot.caught_stderr() as caught:
+        from catdog_edge.runtime import diagnostics
+        with diagnostics.caught_stderr() as caught:
             os.write(2, b"somebody else before\\n")
             os.write(2, {COLOURED!r}.encode())
             os.write(2, b"somebody else after\\n")
@@ -394,8 +396,8 @@ def test_two_builds_of_a_module_are_found(tmp_path: Path) -> None:
             f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
         )
     program = """
-        from catdog_edge import flavour
-        print(flavour.builds(flavour.RUNTIMES))
+        from catdog_edge.system import packages
+        print(packages.builds(packages.RUNTIMES))
     """
     done = in_fresh_python(program, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
     assert done.stdout.strip() == "{'onnxruntime': '1.32.0', 'onnxruntime-gpu': '1.31.1'}"
@@ -456,13 +458,15 @@ def test_of_two_builds_the_remedy_takes_both_away(tmp_path: Path) -> None:
         "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n"
     )
     program = f"""
-        from catdog_edge import Classifier, ProviderError, flavour, whynot
+        from catdog_edge import Classifier, ProviderError
+        from catdog_edge.runtime import diagnostics
+        from catdog_edge.system import packages
         try:
             Classifier({str(TINY)!r}, provider="cuda")
         except ProviderError as error:
             print(error)
-        print(flavour.mending(flavour.builds(flavour.RUNTIMES)))
-        print(whynot.explain("cuda", "x", "onnxruntime-gpu 1.31.1"))
+        print(packages.mending(packages.builds(packages.RUNTIMES)))
+        print(diagnostics.explain("cuda", "x", "onnxruntime-gpu 1.31.1"))
     """
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     said, mending, old = in_fresh_python(program, **environment).stdout.splitlines()
@@ -493,7 +497,7 @@ def test_the_plugin_is_looked_up_wherever_it_stands(
     with pytest.raises(ProviderError, match="openvino does not run here"):
         Classifier(TINY, provider=asked)
     monkeypatch.setattr(
-        providers.openvino_plugin, "choose_devices", lambda options: looked.append(options) or [0]
+        providers.openvino, "choose_devices", lambda options: looked.append(options) or [0]
     )
     with pytest.raises(ProviderError, match=said):
         Classifier(TINY, provider=asked)

@@ -4,12 +4,20 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.system.files import atomic_write, remove_leftovers, write_bytes, write_text
+from catdog_edge.system.files import (
+    atomic_write,
+    cache_folder,
+    expand_path,
+    remove_leftovers,
+    write_bytes,
+    write_text,
+)
 
 
 def test_text_and_bytes_arrive(tmp_path: Path) -> None:
@@ -102,3 +110,89 @@ def test_a_full_disk_is_one_line_and_the_old_file_survives(small_disk: Path) -> 
     assert "model.bin" in str(caught.value)
     assert (small_disk / "model.bin").read_bytes() == b"old" * 100
     assert [file.name for file in small_disk.iterdir()] == ["model.bin"]
+
+
+@pytest.fixture
+def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user without a passwd entry and without $HOME; gives the temporary folder."""
+    import pwd
+
+    def nobody(number: int) -> object:
+        raise KeyError(f"uid {number}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "CATDOG_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"CATDOG_CACHE": "~/here"}, "home/here"),
+        ("linux", {}, "home/.cache/catdog-edge"),
+        ("linux", {"XDG_CACHE_HOME": "xdg"}, "xdg/catdog-edge"),
+        ("darwin", {"XDG_CACHE_HOME": "xdg"}, "home/Library/Caches/catdog-edge"),
+        ("win32", {"LOCALAPPDATA": "local"}, "local/catdog-edge"),
+        ("win32", {}, "home/AppData/Local/catdog-edge"),
+    ],
+)
+def test_the_cache_is_where_the_system_wants_it(
+    platform: str,
+    variables: dict[str, str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("CATDOG_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        value = variables.get(name, "")
+        monkeypatch.setenv(
+            name, value if value.startswith("~") or not value else f"{tmp_path}/{value}"
+        )
+    monkeypatch.setattr(sys, "platform", platform)
+    assert cache_folder() == tmp_path / expected
+
+
+def test_a_relative_cache_folder_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CATDOG_CACHE", "below")
+    assert cache_folder() == tmp_path / "below"
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs Unix users")
+def test_a_user_without_a_home_folder_has_a_private_cache(homeless: Path) -> None:
+    folder = cache_folder()
+    assert folder == homeless / f"catdog-edge-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert cache_folder() == folder
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs Unix users")
+def test_a_cache_of_another_user_is_refused(
+    homeless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: real + 1)
+    with pytest.raises(CatdogError, match=r"belongs to another user\); set CATDOG_CACHE"):
+        cache_folder()
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "~"])
+def test_a_home_folder_that_does_not_exist_is_one_line(homeless: Path, path: str) -> None:
+    with pytest.raises(CatdogError, match="there is no home folder for it"):
+        expand_path(path)
+
+
+def test_a_path_in_a_deleted_current_folder_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(CatdogError, match="x: the current folder is not there any more"):
+        expand_path("x")
+    assert expand_path("/x") == Path("/x")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
+from catdog_edge.system.files import expand_path
 from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.decode import Progress
 from catdog_edge.training.data.load import open_negative_images, pixels
@@ -85,7 +86,7 @@ def check_negatives(source: str | None) -> None:
     """
     if source in (None, DRAWN, SAMPLE, PETS):
         return
-    if not source or not Path(source).expanduser().exists():
+    if not source or not expand_path(source).exists():
         raise DataError(
             f"there is no folder or zip {source!r}; give --other a folder of pictures, a .zip, or "
             f"{DRAWN!r}"

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from catdog_edge.errors import CatdogError, DataError, MissingPackageError
-from catdog_edge.system.files import write_text
-from catdog_edge.training.data.pixel_cache import cache_root, turn_in
+from catdog_edge.system.files import cache_folder, write_text
+from catdog_edge.training.data.pixel_cache import turn_in
 from catdog_edge.training.data.sources import PETS as NAME
 
 TIMEOUT = 30.0
@@ -35,7 +35,7 @@ def pets_folder() -> Path:
         MissingPackageError: torchvision is not installed.
         DataError: There is no network, the archive is damaged, or the disk is full.
     """
-    root = cache_root() / NAME
+    root = cache_folder() / NAME
     base = root / "oxford-iiit-pet"
     if not _whole(base):
         with turn_in(root):

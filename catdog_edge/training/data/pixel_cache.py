@@ -1,7 +1,7 @@
 """Decoded once: digests and resized pictures of a data set, kept on disk between runs.
 
-Lives in `$CATDOG_CACHE`, or `~/.cache/catdog-edge`, one folder a source; all of it may be
-deleted at any time. Knows nothing of labels and splits.
+Lives in `system.files.cache_folder()`, one folder a source; all of it may be deleted
+at any time. Knows nothing of labels and splits.
 
 - `index.json`: the digest of each file's pixels, or why it cannot be read. A line counts
   only while size and stamp of the file are those it was made from.
@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import ResizeStep
-from catdog_edge.system.files import write_text
+from catdog_edge.system.files import cache_folder, write_text
 from catdog_edge.training.data.sources import Source
 from catdog_edge.training.runs import lock
 
@@ -43,12 +43,6 @@ FORMAT = 3
 
 UNUSED_DAYS = 14
 """Pixels that no run has opened for so long are removed when new ones are written."""
-
-
-def cache_root() -> Path:
-    """`$CATDOG_CACHE`, or `~/.cache/catdog-edge`."""
-    named = os.environ.get("CATDOG_CACHE")
-    return Path(named).expanduser().absolute() if named else Path.home() / ".cache/catdog-edge"
 
 
 @contextlib.contextmanager
@@ -73,7 +67,7 @@ class Cache:
     def __init__(self, source: Source) -> None:
         name = re.sub(r"[^\w.-]", "_", Path(source.name).name)[:40]
         digest = hashlib.sha256(os.fsencode(source.name)).hexdigest()[:12]
-        self.folder = cache_root() / f"{name}-{digest}"
+        self.folder = cache_folder() / f"{name}-{digest}"
         self._source = source
         self._decoder = f"{FORMAT} opencv {cv2.__version__}"
         self._index = self._load()

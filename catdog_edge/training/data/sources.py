@@ -18,6 +18,7 @@ from typing import Protocol
 
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.read import Frame, check_size, decode_picture, read_bytes, read_picture
+from catdog_edge.system.files import expand_path
 from catdog_edge.training.data import sample
 
 SAMPLE = "sample"
@@ -95,7 +96,7 @@ def open_source(source: str | os.PathLike[str] | None) -> Source:
     if not str(source):
         # An empty variable in somebody's script; Path would take it for the current folder.
         raise DataError("--data is empty; give it a folder of pictures, a .zip, or 'sample'")
-    path = Path(source).expanduser().absolute()
+    path = expand_path(source)
     try:
         if path.is_dir():
             return FolderSource(path)
