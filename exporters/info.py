@@ -198,12 +198,12 @@ def read_spec_file(path: Path) -> ModelSpec:
 
 def _checkpoint(path: Path) -> Info:
     from catdog_edge.training.models.checkpoint import load_checkpoint
-    from catdog_edge.training.models.summary import layers
+    from catdog_edge.training.models.summary import summarize_layers
 
     network, spec = load_checkpoint(path)
     work = None  # the count passes one square picture through
     if spec.height == spec.width:
-        work = sum(layer.multiply_adds for layer in layers(network, spec.height))
+        work = sum(layer.multiply_adds for layer in summarize_layers(network, spec.height))
     return Info(
         path=path,
         bytes=path.stat().st_size,

@@ -41,7 +41,7 @@ from catdog_edge.training.engine.device import choose_device, torch_threads
 from catdog_edge.training.engine.distillation import Teacher, check_teacher_file
 from catdog_edge.training.engine.distributed import Ranks, among_others, ranks, told_once
 from catdog_edge.training.engine.precision import choose_precision, trial_batch
-from catdog_edge.training.models.batch_norm import with_norms
+from catdog_edge.training.models.batch_norm import add_batch_norms
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.models.pretrained import check_pretrained, load_pretrained
 from catdog_edge.training.models.registry import architecture
@@ -238,7 +238,7 @@ def _faster_precision(
         return ""
     few = resized(pictures[: min(trial_batch(spec.height), chosen.batch_size)], *spec.size)
     if chosen.norms == "folded":
-        network = with_norms(network)
+        network = add_batch_norms(network)
     frozen = chosen.freeze or chosen.norms == "frozen"
     precision, gain = choose_precision(network, spec, few, device, frozen)
     log.info(f"train: {precision} (a bfloat16 step was timed {gain:.2f} times as fast as float32)")

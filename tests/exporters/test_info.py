@@ -19,7 +19,7 @@ from catdog_edge.cli.main import main
 from catdog_edge.errors import ModelError
 from catdog_edge.training.models.checkpoint import save_checkpoint
 from catdog_edge.training.models.registry import architecture
-from catdog_edge.training.models.summary import layers
+from catdog_edge.training.models.summary import summarize_layers
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.fp16 import halve
 from exporters.formats.ort import write_ort
@@ -60,7 +60,7 @@ def test_every_form_has_the_networks_parameters_and_multiply_adds(form: str, fol
     info = read_info(folder / f"model{form}.onnx")
     assert info.graph["parameters"] == 786_402
     expected = sum(
-        layer.multiply_adds for layer in layers(architecture("simple_cnn").build(2), 224)
+        layer.multiply_adds for layer in summarize_layers(architecture("simple_cnn").build(2), 224)
     )
     assert info.graph["multiply_adds"] == expected
     assert round(expected / 1e9, 2) == 2.36
@@ -73,7 +73,7 @@ def test_multiply_adds_are_those_of_the_architectures_table(name: str, tmp_path:
     network = arch.build(2)
     spec = spec_for(arch.normalization, LABELS[:2], arch.size, name)
     info = read_info(export_onnx(network, spec, tmp_path / "model.onnx").path)
-    expected = sum(layer.multiply_adds for layer in layers(network.eval(), arch.size))
+    expected = sum(layer.multiply_adds for layer in summarize_layers(network.eval(), arch.size))
     assert info.graph["multiply_adds"] == expected
 
 

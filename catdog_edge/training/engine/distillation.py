@@ -16,7 +16,7 @@ from torch.nn import functional
 from catdog_edge.errors import ModelError
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import to_input
-from catdog_edge.training.models.batch_norm import fused
+from catdog_edge.training.models.batch_norm import fuse_batch_norms
 from catdog_edge.training.models.checkpoint import load_checkpoint
 
 
@@ -78,7 +78,7 @@ class Teacher:
                 f"the teacher {path} is another file than when the run began; put the old one "
                 "back, or start again with: catdog-edge train"
             )
-        self._network = fused(network).to(device).to(memory_format=torch.channels_last)
+        self._network = fuse_batch_norms(network).to(device).to(memory_format=torch.channels_last)
         self._order = [self.spec.labels.index(label) for label in labels]
         rejection = self.spec.rejection
         self.knows_others = others and rejection is not None and rejection.score == "known"

@@ -15,7 +15,7 @@ from torch import nn
 
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.evaluation.inference import to_input
-from catdog_edge.training.models.batch_norm import freeze_norms
+from catdog_edge.training.models.batch_norm import freeze_batch_norms
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -52,7 +52,7 @@ def choose_precision(
     place = torch.device(device)
     trial = copy.deepcopy(network).to(place).to(memory_format=torch.channels_last).train()
     if frozen:
-        freeze_norms(trial)
+        freeze_batch_norms(trial)
     inputs = to_input(torch.from_numpy(np.array(pixels)).to(place), spec.normalization)
     spent: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     for attempt in range(5):

@@ -38,7 +38,12 @@ from catdog_edge.training.engine.optim import make_optimizer, update_average
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import logits, softmax, to_input
 from catdog_edge.training.evaluation.metrics import log_loss
-from catdog_edge.training.models.batch_norm import folded, freeze_features, freeze_norms, with_norms
+from catdog_edge.training.models.batch_norm import (
+    add_batch_norms,
+    fold_batch_norms,
+    freeze_batch_norms,
+    freeze_features,
+)
 from catdog_edge.training.models.checkpoint import read_checkpoint, save_checkpoint
 
 Pixels = npt.NDArray[np.uint8]
@@ -145,7 +150,7 @@ class Trainer:
     ) -> None:
         self.device = torch.device(plan.device)
         if plan.recipe.norms == "folded":
-            network = with_norms(network)
+            network = add_batch_norms(network)
         if plan.recipe.freeze:
             freeze_features(network)
         if self.device.type == "cuda" and not me.alone:
@@ -272,7 +277,7 @@ class Trainer:
     def _run_epoch(self, stop: Callable[[], bool], on_step: Callable[[StepReport], None]) -> bool:
         self.network.train()
         if self.plan.recipe.freeze or self.plan.recipe.norms == "frozen":
-            freeze_norms(self.network)
+            freeze_batch_norms(self.network)
         source = batches(
             *self.train,
             batch_size=self.plan.batch_size,
@@ -449,7 +454,7 @@ class Trainer:
     def _kept_weights(self) -> dict[str, torch.Tensor]:
         kept = self.averaged if self.averaged is not None else self.network
         if self.plan.recipe.norms == "folded":
-            kept = folded(kept)
+            kept = fold_batch_norms(kept)
         return dict(kept.state_dict())
 
 

@@ -1,8 +1,8 @@
-"""Batch norms beside the architecture's own: folded in and out of convolutions, or frozen.
+"""Batch norms that are added to, folded into or fused with convolutions, or frozen.
 
-Knows nothing of training loops. A batch norm after a convolution is an affine map of its
-outputs: in evaluation it folds into the convolution without a rest (Ioffe and Szegedy,
-2015), so a network without batch norms can be trained with them and be itself afterwards.
+In evaluation a batch norm after a convolution is an affine map of its outputs and folds into it
+exactly (Ioffe and Szegedy, 2015), so a network without batch norms can be trained with them and
+keep its architecture.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-class NormedConvolution(nn.Module):
-    """A convolution that trains with a batch norm after it.
-
-    Args:
-        convolution: Taken over as it is.
-    """
+class ConvBatchNorm(nn.Module):
+    """A convolution followed by a batch norm that is there during training only."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -33,12 +29,14 @@ class NormedConvolution(nn.Module):
         return normed
 
 
-def with_norms(network: nn.Module) -> nn.Module:
-    """A copy of a network in which each convolution without a batch norm has one.
+def add_batch_norms(network: nn.Module) -> nn.Module:
+    """Copy a network, with a batch norm after each convolution that has none.
 
-    Args:
-        network: Left as it is. A convolution counts as normed where the next module of the
-            same `nn.Sequential` is a batch norm.
+    A convolution has one where the next module of the same parent is a batch norm.
+
+    Example:
+        >>> trained = add_batch_norms(SimpleCNN(2))
+        >>> plain = fold_batch_norms(trained)  # the tensors of SimpleCNN again
     """
     changed = copy.deepcopy(network)
     for module in list(changed.modules()):
@@ -46,47 +44,34 @@ def with_norms(network: nn.Module) -> nn.Module:
         followers = [*(child for _, child in children[1:]), None]
         for (name, child), follower in zip(children, followers, strict=False):
             if isinstance(child, nn.Conv2d) and not isinstance(follower, nn.BatchNorm2d):
-                setattr(module, name, NormedConvolution(child))
+                setattr(module, name, ConvBatchNorm(child))
     return changed
 
 
-def folded(network: nn.Module) -> nn.Module:
-    """A copy of a network of `with_norms` that is the plain network again.
-
-    Its answers in evaluation are those of the network that came in.
-
-    Args:
-        network: Left as it is.
-    """
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """Copy a network of `add_batch_norms`, its added batch norms folded into the convolutions."""
     plain = copy.deepcopy(network).eval()
     for module in list(plain.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, NormedConvolution):
+            if isinstance(child, ConvBatchNorm):
                 setattr(module, name, fuse_conv_bn_eval(child.convolution, child.norm))
     return plain
 
 
-def fused(network: nn.Module) -> nn.Module:
-    """A copy of a network for answers alone, its batch norms inside the convolutions.
-
-    Args:
-        network: Left as it is. Fused is what follows a convolution in an `nn.Sequential`.
-    """
-    plain = copy.deepcopy(network).eval()
-    for module in list(plain.modules()):
+def fuse_batch_norms(network: nn.Module) -> nn.Module:
+    """Copy a network for inference, each `nn.Sequential`'s batch norms fused into convolutions."""
+    fused = copy.deepcopy(network).eval()
+    for module in list(fused.modules()):
         if isinstance(module, nn.Sequential):
-            for place, (one, norm) in enumerate(itertools.pairwise(module)):
-                if isinstance(one, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    module[place] = fuse_conv_bn_eval(one, norm)
+            for place, (convolution, norm) in enumerate(itertools.pairwise(module)):
+                if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module[place] = fuse_conv_bn_eval(convolution, norm)
                     module[place + 1] = nn.Identity()
-    return plain
+    return fused
 
 
-def freeze_norms(network: nn.Module) -> None:
-    """Let the batch norms use the statistics that they have, and keep them.
-
-    To be called after each `train()`, which wakes them.
-    """
+def freeze_batch_norms(network: nn.Module) -> None:
+    """Freeze the running statistics; call it after each `network.train()`, which undoes it."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

@@ -1,13 +1,13 @@
 """Checkpoints: a `ModelSpec` and the weights it describes, in one file.
 
-Knows nothing of data or of the training loop. The file is `{"spec": JSON, "state_dict":
-tensors}` and, for a run that can be resumed, `"training"` (plain values and tensors). It is
-read with `weights_only=True`: a checkpoint from a stranger cannot run code.
+The file is `{"spec": JSON, "state_dict": tensors}` and, for a run that can be resumed,
+`"training"` (plain values and tensors). It is read with `weights_only=True`: a checkpoint from a
+stranger cannot run code.
 """
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 import pickle
 import zipfile
@@ -30,37 +30,29 @@ def save_checkpoint(
     spec: ModelSpec,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint; the write is atomic.
 
     Args:
         path: Usually `runs/NAME/best.pt` or `last.pt`.
         state_dict: The network's weights.
         spec: What describes them.
-        training: What a resumed run needs beyond the weights (optimiser state, epoch, ...).
+        training: What a resumed run needs beyond the weights (optimizer state, epoch, ...).
 
     Raises:
         CatdogError: The file cannot be written.
+
+    Example:
+        >>> save_checkpoint("best.pt", network.state_dict(), spec)
+        >>> network, spec = load_checkpoint("best.pt")
     """
     document: dict[str, Any] = {"spec": spec.to_json(), "state_dict": dict(state_dict)}
     if training is not None:
         document["training"] = dict(training)
+    # Into memory first: where a disk is full, torch reports a defect of its zip writer instead.
+    content = io.BytesIO()
+    torch.save(document, content)
     with atomic_write(path) as temporary:
-        try:
-            # Where writing to a stream fails, the reason stands behind torch's own error; of a
-            # path that it opens itself torch tells an `unexpected pos` of its zip writer alone.
-            with temporary.open("wb") as stream:
-                torch.save(document, stream)
-        except (OSError, RuntimeError) as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, OSError):
-                cause = cause.__cause__ or cause.__context__
-            if cause is None:
-                raise OSError(
-                    None, f"torch could not write it ({first_line(error).split('. ')[0]})"
-                ) from error
-            if cause.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OSError(cause.errno, "the disk is full") from error
-            raise cause from None
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ModelSpec]:
@@ -78,21 +70,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Model
     try:
         document = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        whole = zipfile.is_zipfile(file)
-        if whole and isinstance(error, pickle.UnpicklingError):
+        if zipfile.is_zipfile(file) and isinstance(error, pickle.UnpicklingError):
             # More in it than tensors and plain values: code, which is not run. torch's own
             # message advises to run it all the same.
-            raise ModelError(
-                f"{file} is a PyTorch file, but not a checkpoint of catdog-edge (it holds Python "
-                "objects, which are not loaded); use the best.pt that `catdog-edge train` wrote"
-            ) from error
-        reason = (
-            first_line(error).split(". ")[0]
-            if whole or _begins_as_zip(file)
-            else "not PyTorch's zip format"
-        )
+            raise _foreign(file, "it holds Python objects, which are not loaded") from error
         raise ModelError(
-            f"{file} is damaged or not a checkpoint ({reason}); "
+            f"{file} is damaged or not a checkpoint ({_reason(file, error)}); "
             "copy it again, or take last.pt of the same run"
         ) from error
     if (
@@ -100,10 +83,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Model
         or not isinstance(document.get("spec"), str)
         or not isinstance(document.get("state_dict"), dict)
     ):
-        raise ModelError(
-            f"{file} is a PyTorch file, but not a checkpoint of catdog-edge (no spec in it); "
-            "use the best.pt that `catdog-edge train` wrote"
-        )
+        raise _foreign(file, "no spec in it")
     return document, ModelSpec.from_json(document["spec"], source=str(file))
 
 
@@ -126,14 +106,24 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelSpec]
     except RuntimeError as error:
         raise ModelError(
             f"{path}: its weights do not fit {spec.architecture} with {len(spec.labels)} classes "
-            f"({first_line(error).split('. ')[0]}); train again with this version of catdog-edge"
+            f"({first_line(error, 120)}); train again with this version of catdog-edge"
         ) from error
     return network.eval(), spec
 
 
-def _begins_as_zip(file: Path) -> bool:
+def _foreign(file: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"{file} is a PyTorch file, but not a checkpoint of catdog-edge ({reason}); "
+        "use the best.pt that `catdog-edge train` wrote"
+    )
+
+
+def _reason(file: Path, error: Exception) -> str:
+    """Why torch cannot load a file; its own words mislead where the file is not a zip."""
     try:
         with file.open("rb") as stream:
-            return stream.read(2) == b"PK"
+            if stream.read(2) != b"PK":
+                return "not PyTorch's zip format"
     except OSError:
-        return True  # torch's reason is the system's: it cannot be read
+        pass  # torch's reason is the system's: the file cannot be read
+    return first_line(error, 120).split(". ")[0]

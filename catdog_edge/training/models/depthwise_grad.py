@@ -1,9 +1,8 @@
-"""Depthwise convolutions whose gradients are quick in bfloat16 on a processor.
+"""Depthwise convolutions with fast gradients on the CPU.
 
-Knows nothing of networks. Forward it is `conv2d`; what differs is how the gradients are computed.
-oneDNN, as PyTorch 2.14 calls it, is slow with three of them (`docs/experiments.md` has the
-figures): the weights' for 5x5 filters in any precision, and in bfloat16 the maps', for stride 2
-above all.
+The forward pass is `conv2d`. oneDNN, as PyTorch 2.14 calls it, is slow with two gradients
+(`docs/experiments.md` has the figures): that of 5x5 weights in any precision, and in bfloat16
+that of the input, most of all with stride 2.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ import torch
 from torch.nn import functional
 
 LARGE = 5
-"""Filters of this side are taken apart into four of three, which overlap in the middle."""
+"""Filters of this side are split into four 3x3 filters, which overlap in the middle."""
 
 
 def is_depthwise(weight: torch.Tensor, maps: torch.Tensor, groups: int) -> bool:
-    """Whether a convolution filters each channel by itself, once."""
+    """Whether a convolution has exactly one filter per channel."""
     return groups == maps.shape[1] == weight.shape[0] and weight.shape[1] == 1
 
 
 def depthwise(
     maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: int, padding: int
 ) -> torch.Tensor:
-    """`conv2d` with one square filter for each channel.
+    """Compute `conv2d` with one square filter per channel.
 
     Args:
         maps: `[N,C,H,W]`, channels last.
@@ -64,7 +63,7 @@ class _Depthwise(torch.autograd.Function):
             of_maps = _of_maps(gradient, maps, weight, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
             found = _of_weight(gradient, maps, weight, ctx.stride, ctx.padding)
-            # Laid out as the weight is, which DistributedDataParallel warns about otherwise.
+            # In the weight's memory layout: DistributedDataParallel warns about another.
             of_weight = torch.empty_like(weight).copy_(found)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum((0, 2, 3), dtype=torch.float32).to(weight.dtype)
@@ -76,7 +75,7 @@ def _of_maps(
 ) -> torch.Tensor:
     side = weight.shape[2]
     if stride == 1:
-        # The same convolution, backwards: a forward call with the filter turned round.
+        # A forward convolution with the flipped filter.
         return functional.conv2d(
             gradient, weight.flip(2, 3), None, 1, side - 1 - padding, 1, len(weight)
         )

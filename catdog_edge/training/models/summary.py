@@ -1,7 +1,6 @@
-"""The table of an architecture: its layers, what comes out of them, parameters, multiply-adds.
+"""The layers of an architecture: output shapes, parameters, multiply-adds.
 
-Knows nothing of data or training. One picture of zeros is passed through fresh weights, and
-every layer reports what it did, so that the table cannot disagree with the network.
+Measured with forward hooks on one blank image, so the table cannot disagree with the network.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ _HEADER = ("name", "layer", "output", "parameters", "multiply-adds")
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerSummary:
     """One call of one layer.
 
     Attributes:
-        name: Where it stands in the network, for instance `features.0`.
-        kind: Class and what it is made of, for instance `Conv2d 3-64, 3x3`.
-        output: Shape of what comes out, without the batch.
-        parameters: Its own; batch norm's running figures are not parameters.
-        multiply_adds: Of convolutions and linear layers; additions of a bias, batch norms
-            (which an export folds away), activations and pools are not counted.
+        name: Its place in the network, for instance `features.0`.
+        kind: Class and shape, for instance `Conv2d 3-64, 3x3`.
+        output: Shape of the output, without the batch.
+        parameters: Its own; running statistics of batch norms do not count.
+        multiply_adds: Of convolutions and linear layers; biases, batch norms (which an export
+            folds away), activations and pools do not count.
     """
 
     name: str
@@ -36,20 +35,26 @@ class Layer:
     multiply_adds: int
 
 
-def layers(network: nn.Module, size: int) -> list[Layer]:
-    """The layers of a network in the order in which they are called.
+def summarize_layers(network: nn.Module, size: int) -> list[LayerSummary]:
+    """List the layers of a network in the order in which they are called.
 
     Args:
         network: Takes `float32 [N,3,size,size]`; left in the mode it was in.
         size: Height and width of the input in pixels.
+
+    Example:
+        >>> layers = summarize_layers(architecture("simple_cnn").build(2), 224)
+        >>> sum(layer.multiply_adds for layer in layers)
+        2356104960
     """
-    rows: list[Layer] = []
+    rows: list[LayerSummary] = []
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def report(_: nn.Module, __: object, output: torch.Tensor) -> None:
             parameters = sum(parameter.numel() for parameter in module.parameters())
             shape = tuple(output.shape[1:])
-            rows.append(Layer(name, _kind(module), shape, parameters, _work(module, output)))
+            work = _multiply_adds(module, output)
+            rows.append(LayerSummary(name, _kind(module), shape, parameters, work))
 
         return module.register_forward_hook(report)
 
@@ -71,11 +76,11 @@ def layers(network: nn.Module, size: int) -> list[Layer]:
 
 
 def architecture_table(name: str, classes: int = 2) -> str:
-    """The table that `catdog-edge info --arch NAME` prints, digits grouped by commas.
+    """Format the table of `catdog-edge info --arch NAME`.
 
     Args:
-        name: In the registry of `catdog_edge.training.models.registry`.
-        classes: How many classes the head tells apart.
+        name: In `catdog_edge.training.models.registry`.
+        classes: Number of classes of the head.
 
     Returns:
         Several lines without a last line break.
@@ -84,22 +89,23 @@ def architecture_table(name: str, classes: int = 2) -> str:
         ModelError: There is no architecture of that name.
     """
     entry = architecture(name)
-    network = entry.build(classes)
-    rows = layers(network, entry.size)
-    body = [
-        (
-            row.name,
-            row.kind,
-            "x".join(str(side) for side in row.output),
-            f"{row.parameters:,}" if row.parameters else "",
-            f"{row.multiply_adds:,}" if row.multiply_adds else "",
-        )
-        for row in rows
-    ]
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    rows = summarize_layers(entry.build(classes), entry.size)
+    parameters = sum(row.parameters for row in rows)
     work = sum(row.multiply_adds for row in rows)
-    total = ("total", "", f"{classes} classes", f"{parameters:,}", f"{work:,}")
-    widths = [max(len(row[column]) for row in (_HEADER, *body, total)) for column in range(5)]
+    cells: list[tuple[str, ...]] = [_HEADER]
+    for row in rows:
+        shape = "x".join(str(side) for side in row.output)
+        counts = (f"{n:,}" if n else "" for n in (row.parameters, row.multiply_adds))
+        cells.append((row.name, row.kind, shape, *counts))
+    cells.append(("total", "", f"{classes} classes", f"{parameters:,}", f"{work:,}"))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 3 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
     rule = "  ".join("-" * width for width in widths)
     size = f"{entry.size}x{entry.size}"
     mean, std = (
@@ -111,21 +117,15 @@ def architecture_table(name: str, classes: int = 2) -> str:
             f"{entry.name}: {entry.summary}",
             f"input 3x{size}, RGB, (value - {mean}) / {std}",
             "",
-            _line(_HEADER, widths),
+            lines[0],
             rule,
-            *(_line(row, widths) for row in body),
+            *lines[1:-1],
             rule,
-            _line(total, widths),
-            f"{work / 1e9:.2f} G multiply-adds a picture, "
+            lines[-1],
+            f"{work / 1e9:.2f} G multiply-adds per image, "
             f"{4 * parameters / 1e6:.2f} MB of float32 weights",
         ]
     )
-
-
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    words = [cell.ljust(width) for cell, width in zip(cells[:3], widths[:3], strict=True)]
-    figures = [cell.rjust(width) for cell, width in zip(cells[3:], widths[3:], strict=True)]
-    return "  ".join([*words, *figures]).rstrip()
 
 
 def _kind(module: nn.Module) -> str:
@@ -144,9 +144,8 @@ def _kind(module: nn.Module) -> str:
     return kind
 
 
-def _work(module: nn.Module, output: torch.Tensor) -> int:
+def _multiply_adds(module: nn.Module, output: torch.Tensor) -> int:
     if isinstance(module, nn.Conv2d):
-        # Each number that comes out is one filter applied once.
         return output[0].numel() * module.weight[0].numel()
     if isinstance(module, nn.Linear):
         return output[0].numel() * module.in_features

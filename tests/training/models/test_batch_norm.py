@@ -10,12 +10,12 @@ pytestmark = pytest.mark.train
 from torch import nn
 
 from catdog_edge.training.models.batch_norm import (
-    NormedConvolution,
-    folded,
+    ConvBatchNorm,
+    add_batch_norms,
+    fold_batch_norms,
+    freeze_batch_norms,
     freeze_features,
-    freeze_norms,
-    fused,
-    with_norms,
+    fuse_batch_norms,
 )
 from catdog_edge.training.models.registry import architecture
 
@@ -37,9 +37,9 @@ def awake(network: nn.Module) -> nn.Module:
 
 def test_simple_cnn_with_norms_folds_back_into_itself() -> None:
     network = architecture("simple_cnn").build(2)
-    normed = awake(with_norms(network))
-    assert sum(isinstance(one, NormedConvolution) for one in normed.modules()) == 6
-    plain = folded(normed)
+    normed = awake(add_batch_norms(network))
+    assert sum(isinstance(one, ConvBatchNorm) for one in normed.modules()) == 6
+    plain = fold_batch_norms(normed)
     assert {k: v.shape for k, v in plain.state_dict().items()} == {
         k: v.shape for k, v in network.state_dict().items()
     }
@@ -50,14 +50,14 @@ def test_simple_cnn_with_norms_folds_back_into_itself() -> None:
 
 
 def test_a_network_with_norms_of_its_own_gets_no_others() -> None:
-    network = with_norms(architecture("edge_cnn").build(2))
-    assert not any(isinstance(one, NormedConvolution) for one in network.modules())
+    network = add_batch_norms(architecture("edge_cnn").build(2))
+    assert not any(isinstance(one, ConvBatchNorm) for one in network.modules())
 
 
 def test_frozen_norms_keep_their_statistics() -> None:
     network = architecture("edge_cnn").build(2).train()
     before = {k: v.clone() for k, v in network.state_dict().items() if "running" in k}
-    freeze_norms(network)
+    freeze_batch_norms(network)
     network(torch.rand(4, 3, 64, 64))
     assert all(torch.equal(network.state_dict()[k], v) for k, v in before.items())
     network.train()
@@ -88,7 +88,7 @@ def test_a_fused_network_answers_as_before_without_batch_norms() -> None:
         for _ in range(3):
             network(frames)  # statistics of their own
         network.eval()
-        plain = fused(network)
+        plain = fuse_batch_norms(network)
         assert torch.allclose(plain(frames), network(frames), atol=1e-4)
     kinds = [type(module) for module in plain.modules()]
     assert nn.BatchNorm2d not in kinds

@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 
-from catdog_edge.training.models.batch_norm import freeze_norms
+from catdog_edge.training.models.batch_norm import freeze_batch_norms
 from catdog_edge.training.models.depthwise_grad import depthwise, is_depthwise
-from catdog_edge.training.models.efficientnet_lite import InvertedBottleneck, Layer, SameConv2d
+from catdog_edge.training.models.efficientnet_lite import Conv2dSame, ConvNormAct, InvertedResidual
 
 pytestmark = pytest.mark.train
 
@@ -85,8 +85,8 @@ def test_a_frozen_batch_norm_in_the_weights_changes_neither_answers_nor_gradient
     stride, monkeypatch
 ):
     torch.manual_seed(0)
-    block = _settled(InvertedBottleneck(8, 8, 5, stride, 3)).train()
-    freeze_norms(block)
+    block = _settled(InvertedResidual(8, 8, 5, stride, 3)).train()
+    freeze_batch_norms(block)
     maps = torch.randn(2, 8, 14, 14).to(memory_format=torch.channels_last)
 
     def gradients():
@@ -95,7 +95,7 @@ def test_a_frozen_batch_norm_in_the_weights_changes_neither_answers_nor_gradient
         return answer, of_maps, {name: one.grad for name, one in block.named_parameters()}
 
     answer, of_maps, of_weights = gradients()
-    monkeypatch.setattr(Layer, "forward", _as_written)
+    monkeypatch.setattr(ConvNormAct, "forward", _as_written)
     expected, wanted_maps, wanted = gradients()
     assert torch.allclose(answer, expected, atol=1e-4)
     assert torch.allclose(of_maps, wanted_maps, atol=1e-3)
@@ -107,8 +107,8 @@ def test_a_frozen_batch_norm_in_the_weights_changes_neither_answers_nor_gradient
 @pytest.mark.parametrize("stride", [1, 2])
 def test_training_in_bfloat16_gives_the_gradients_of_the_layers_as_written(stride, monkeypatch):
     torch.manual_seed(0)
-    block = _settled(InvertedBottleneck(8, 8, 5, stride, 3)).train()
-    freeze_norms(block)
+    block = _settled(InvertedResidual(8, 8, 5, stride, 3)).train()
+    freeze_batch_norms(block)
     maps = torch.randn(2, 8, 14, 14).to(memory_format=torch.channels_last)
 
     def gradients(kind):
@@ -119,7 +119,7 @@ def test_training_in_bfloat16_gives_the_gradients_of_the_layers_as_written(strid
         return [one.grad.clone() for one in block.parameters()]
 
     found = gradients(torch.bfloat16)
-    monkeypatch.setattr(Layer, "forward", _as_written)
+    monkeypatch.setattr(ConvNormAct, "forward", _as_written)
     for one, other in zip(found, gradients(torch.float32), strict=True):
         assert one.dtype == torch.float32
         assert (one - other).norm() <= 0.05 * other.norm() + 1e-4
@@ -127,18 +127,20 @@ def test_training_in_bfloat16_gives_the_gradients_of_the_layers_as_written(strid
 
 def test_synchronised_batch_norms_can_be_frozen_too():
     torch.manual_seed(0)
-    layer = _settled(Layer(SameConv2d(3, 4, 3), torch.nn.BatchNorm2d(4, eps=1e-3))).train()
+    layer = _settled(ConvNormAct(Conv2dSame(3, 4, 3), torch.nn.BatchNorm2d(4, eps=1e-3))).train()
     maps = torch.randn(2, 3, 8, 8)
-    freeze_norms(layer)
+    freeze_batch_norms(layer)
     expected = layer(maps)
     synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(layer).train()
-    freeze_norms(synchronised)
+    freeze_batch_norms(synchronised)
     assert torch.allclose(synchronised(maps), expected, atol=1e-6)
 
 
 def test_live_statistics_are_kept_up_to_date():
     torch.manual_seed(0)
-    layer = Layer(SameConv2d(3, 4, 3), torch.nn.BatchNorm2d(4, eps=1e-3), torch.nn.ReLU6()).train()
+    layer = ConvNormAct(
+        Conv2dSame(3, 4, 3), torch.nn.BatchNorm2d(4, eps=1e-3), torch.nn.ReLU6()
+    ).train()
     before = layer[1].running_mean.clone()
     layer(torch.randn(4, 3, 8, 8) + 1)
     assert not torch.equal(before, layer[1].running_mean)

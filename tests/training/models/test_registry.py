@@ -12,13 +12,12 @@ from catdog_edge.spec import Normalization
 from catdog_edge.training.models.registry import (
     ARCHITECTURES,
     CENTRED,
-    DEFAULT_ARCHITECTURE,
     UNIT_RANGE,
-    Residual,
+    ResidualBlock,
     SimpleCNN,
     architecture,
 )
-from catdog_edge.training.models.summary import layers
+from catdog_edge.training.models.summary import summarize_layers
 
 # The known network as its table gives it: what comes out, and parameters.
 FEATURES = [
@@ -53,7 +52,7 @@ def test_simple_cnn_is_exactly_the_known_network() -> None:
     network = SimpleCNN(2)
     assert [WORDS[type(module)] for module in network.features] == ORDER.split()
     assert [WORDS[type(module)] for module in network.classifier] == HEAD.split()
-    rows = layers(network, 224)
+    rows = summarize_layers(network, 224)
     shown = [
         (row.output, row.parameters)
         for row in rows
@@ -112,7 +111,7 @@ def test_fresh_weights_follow_the_seed_and_differ(name: str) -> None:
 
 
 def test_the_default_fits_a_small_device() -> None:
-    entry = architecture(DEFAULT_ARCHITECTURE)
+    entry = architecture("edge_cnn")
     network = entry.build(2)
     assert entry.normalization == CENTRED
     assert count(network) <= 1_500_000
@@ -125,7 +124,7 @@ def test_the_default_fits_a_small_device() -> None:
 
 def test_a_fresh_residual_block_is_the_identity_of_what_a_relu_gives() -> None:
     maps = torch.rand(2, 8, 5, 5)
-    assert torch.equal(Residual(8).eval()(maps), maps)
+    assert torch.equal(ResidualBlock(8).eval()(maps), maps)
 
 
 def first_convolution(network: nn.Module) -> nn.Conv2d:

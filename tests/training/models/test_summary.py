@@ -9,7 +9,7 @@ from torch import nn
 
 from catdog_edge.errors import ModelError
 from catdog_edge.training.models.registry import ARCHITECTURES, architecture
-from catdog_edge.training.models.summary import architecture_table, layers
+from catdog_edge.training.models.summary import architecture_table, summarize_layers
 
 
 def test_the_table_of_the_known_network() -> None:
@@ -45,7 +45,7 @@ def test_the_parameters_of_the_layers_add_up(name: str) -> None:
     network = entry.build(2)
     network.train()
     before = [value.clone() for value in network.state_dict().values()]
-    rows = layers(network, entry.size)
+    rows = summarize_layers(network, entry.size)
     assert sum(row.parameters for row in rows) == sum(
         parameter.numel() for parameter in network.parameters()
     )
@@ -66,7 +66,7 @@ def test_multiply_adds_of_grouped_and_strided_convolutions() -> None:
         nn.Flatten(),
         nn.Linear(200, 2),
     )
-    rows = layers(network, 10)
+    rows = summarize_layers(network, 10)
     assert [row.multiply_adds for row in rows] == [200 * 27, 200 * 9, 0, 400]
     assert [row.kind for row in rows] == [
         "Conv2d 3-8, 3x3, stride 2",
