@@ -11,7 +11,7 @@ from typing import Any
 
 from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec, Precision
-from catdog_edge.system.cpu import processor_features, processor_name
+from catdog_edge.system.cpu import read_cpu
 from exporters.checks.compare import Verification
 from exporters.checks.timing import Ratio
 
@@ -72,8 +72,8 @@ def machine() -> dict[str, Any]:
     import onnxruntime
 
     return {
-        "processor": processor_name(),
-        "instructions": list(processor_features()),
+        "processor": read_cpu().name,
+        "instructions": list(read_cpu().features),
         "threads": choose_threads().count,
         "onnxruntime": onnxruntime.__version__,
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.runtime.threads import Threads, cgroup_quota, choose_threads, usable_processors
+from catdog_edge.system.cpu import read_cpu
 
 FLAGS = (
     "avx2", "f16c", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
@@ -118,13 +119,12 @@ def look(threads: Threads | None = None, root: Path = Path("/")) -> Environment:
         root: Where `proc` and `sys` are.
     """
     chosen = threads or choose_threads(None, root)
-    cpuinfo = _read(root / "proc/cpuinfo")
+    cpu = read_cpu(root)
     meminfo = _read(root / "proc/meminfo")
-    present = _words(cpuinfo, "flags") | _words(cpuinfo, "Features")
     return Environment(
-        processor=_processor(cpuinfo),
+        processor=f"{cpu.name} ({cpu.model})" if cpu.model else cpu.name,
         architecture=platform.machine(),
-        flags=tuple(flag for flag in FLAGS if flag in present),
+        flags=tuple(flag for flag in FLAGS if flag in cpu.flags),
         processors_shown=os.cpu_count() or 1,
         processors_usable=len(usable_processors()),
         quota=cgroup_quota(root),
@@ -133,7 +133,7 @@ def look(threads: Threads | None = None, root: Path = Path("/")) -> Environment:
         memory_bytes=_memory_limit(_kilobytes(meminfo, "MemTotal"), root),
         memory_available_bytes=_kilobytes(meminfo, "MemAvailable"),
         system=f"{platform.system()} {platform.release()}{_distribution()}",
-        hypervisor="hypervisor" in present,
+        hypervisor="hypervisor" in cpu.flags,
         governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
         or None,
         python=f"{platform.python_implementation()} {platform.python_version()}",
@@ -285,22 +285,6 @@ def noise(
         listed = ", ".join(unsettled)
         found.append(f"warming up ended before the time of {listed} had settled")
     return found
-
-
-def _processor(cpuinfo: str) -> str:
-    for key in ("model name", "Model", "Hardware", "cpu model"):
-        found = re.search(rf"^{key}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-        if found:
-            family = re.search(r"^cpu family\s*:\s*(\d+)", cpuinfo, re.MULTILINE)
-            model = re.search(r"^model\s*:\s*(\d+)", cpuinfo, re.MULTILINE)
-            numbers = f" (family {family[1]}, model {model[1]})" if family and model else ""
-            return found[1].strip() + numbers
-    return platform.processor() or platform.machine() or "unknown"
-
-
-def _words(cpuinfo: str, key: str) -> set[str]:
-    found = re.search(rf"^{key}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return set(found[1].split()) if found else set()
 
 
 def _kilobytes(meminfo: str, key: str) -> int | None:

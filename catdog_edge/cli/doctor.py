@@ -26,7 +26,7 @@ from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError
 from catdog_edge.runtime.threads import cgroup_quota, choose_threads, usable_processors
 from catdog_edge.system import packages
 from catdog_edge.system.console import note, plain
-from catdog_edge.system.cpu import processor_features, processor_name
+from catdog_edge.system.cpu import read_cpu
 from catdog_edge.system.files import cache_folder
 
 State = Literal["ok", "note", "bad"]
@@ -122,7 +122,8 @@ def _system() -> Check:
 
 
 def _processor() -> Check:
-    name, features = processor_name(), processor_features()
+    cpu = read_cpu()
+    name, features = cpu.name, cpu.features
     facts = {"name": name, "features": list(features)}
     if not features:
         return Check("processor", "note", f"{name}; its features are unknown", "", facts)

@@ -24,7 +24,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.runtime import openvino
 from catdog_edge.runtime.model_file import PROBABILITIES, ModelFile
 from catdog_edge.system import packages
-from catdog_edge.system.cpu import processor_features, processor_name
+from catdog_edge.system.cpu import read_cpu
 from catdog_edge.system.files import cache_folder, write_text
 
 if TYPE_CHECKING:
@@ -158,8 +158,8 @@ def cache_key(file: ModelFile, settings: Settings, candidates: Sequence[str]) ->
         *packages.builds(packages.RUNTIMES),
         openvino.version(),
         *candidates,
-        processor_name(),
-        *processor_features(),
+        read_cpu().name,
+        *read_cpu().features,
         f"{settings.threads} threads",
         f"spin {settings.spin}",
     ]

@@ -1,12 +1,9 @@
-"""The processor: its name, and the instructions that make int8 and bfloat16 fast.
-
-Knows nothing of ONNX Runtime. Read from the system's own text files, so that nothing runs.
-"""
+"""The CPU's name and instruction-set features, read from Linux's `/proc/cpuinfo`."""
 
 from __future__ import annotations
 
 import platform
-import re
+from dataclasses import dataclass
 from pathlib import Path
 
 FEATURES = {
@@ -24,25 +21,50 @@ FEATURES = {
     "bf16": "ARM BF16",
     "sve": "ARM SVE",
 }
-"""Flags as Linux names them, and as people do."""
+"""CPU flags that make int8 and bfloat16 fast: as Linux names them, and as people do."""
 
 
-def processor_name(root: Path = Path("/")) -> str:
-    """The processor's name, for instance `AMD EPYC`; the architecture where it has none."""
-    text = _cpuinfo(root)
-    found = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
+@dataclass(frozen=True)
+class Cpu:
+    """A CPU.
+
+    Attributes:
+        name: For instance `AMD EPYC 7763`; the architecture where the system has no name.
+        model: `family 25, model 1` on x86, otherwise empty.
+        flags: As Linux names them; empty on other systems.
+    """
+
+    name: str
+    model: str
+    flags: frozenset[str]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Those of `FEATURES` that it has, as people name them."""
+        return tuple(name for flag, name in FEATURES.items() if flag in self.flags)
 
 
-def processor_features(root: Path = Path("/")) -> tuple[str, ...]:
-    """Which of `FEATURES` the processor has, in people's words; empty where Linux does not tell."""
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpuinfo(root), re.MULTILINE)
-    flags = set(found[1].split()) if found else set()
-    return tuple(name for flag, name in FEATURES.items() if flag in flags)
+def read_cpu(root: Path = Path("/")) -> Cpu:
+    """Describe the CPU of this machine.
 
+    Args:
+        root: Where `proc` is.
 
-def _cpuinfo(root: Path) -> str:
+    Example:
+        >>> read_cpu().features
+        ('AVX2', 'AVX-512', 'AVX-512 VNNI')
+    """
     try:
-        return (root / "proc/cpuinfo").read_text(errors="replace")
+        text = (root / "proc/cpuinfo").read_text(errors="replace")
     except OSError:
-        return ""
+        text = ""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    names = (fields.get(key) for key in ("model name", "Model", "Hardware", "cpu model"))
+    name = next(filter(None, names), "") or platform.processor() or platform.machine() or "unknown"
+    numbers = [f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields]
+    flags = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
+    model = ", ".join(numbers).removeprefix("cpu ") if len(numbers) == 2 else ""
+    return Cpu(name, model, frozenset(flags))
