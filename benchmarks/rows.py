@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, first_line
-from catdog_edge.images.preprocess import Frame, preprocess
+from catdog_edge.images.preprocess import Frame, preprocess, to_layout
 from catdog_edge.runtime.model_file import PROBABILITIES
 from catdog_edge.spec import ModelSpec
 
@@ -183,11 +183,7 @@ class OnnxSubject:
         """See `Subject`."""
         # The very session that answers: another one of the same file would differ by percents.
         session = self.classifier._ready()
-        batch: npt.NDArray[Any] = pixels
-        if self.spec.layout == "nchw-float":
-            batch = np.ascontiguousarray(
-                pixels[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32
-            ) / np.float32(255)
+        batch = to_layout(pixels, self.spec.layout)
         return session.run([PROBABILITIES], {session.get_inputs()[0].name: batch})
 
 

@@ -21,7 +21,8 @@ from catdog_edge import __version__
 from catdog_edge.errors import GateError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import write_text
-from catdog_edge.training.evaluation.inference import known, logits, softmax
+from catdog_edge.training.evaluation.inference import known, logits
+from catdog_edge.training.evaluation.metrics import softmax
 from exporters.checks.compare import Verification
 from exporters.checks.flips import save_flip_sheet, write_flips
 from exporters.checks.gates import Checked, check, race, too_slow

@@ -166,7 +166,8 @@ def _by_hand(path: Path, session: Any = None) -> str | None:
 def _open(path: Path, given: ModelSpec | None, with_logits: bool) -> tuple[Any, ModelSpec]:
     """A function from a sample to answers, logits, scores (`None` without any), and the spec."""
     if path.suffix in (".pt", ".pth"):
-        from catdog_edge.training.evaluation.inference import known, logits, softmax
+        from catdog_edge.training.evaluation.inference import known, logits
+        from catdog_edge.training.evaluation.metrics import softmax
         from catdog_edge.training.models.checkpoint import load_checkpoint
 
         network, spec = load_checkpoint(path)

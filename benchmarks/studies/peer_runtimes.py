@@ -23,9 +23,10 @@ import numpy.typing as npt
 
 from benchmarks.rows import Row, TorchSubject
 from catdog_edge.errors import CatdogError
-from catdog_edge.images.preprocess import Frame, preprocess
+from catdog_edge.images.preprocess import Frame, preprocess, to_layout, to_nchw
 from catdog_edge.runtime.model_file import PROBABILITIES
 from catdog_edge.spec import ModelSpec
+from catdog_edge.training.evaluation.metrics import softmax
 
 Ask = Callable[[Frame], npt.NDArray[np.float32]]
 
@@ -77,7 +78,7 @@ def bare_onnxruntime(setting: Setting) -> Ask:
     name, steps = session.get_inputs()[0].name, setting.spec.resize
 
     def ask(frame: Frame) -> npt.NDArray[np.float32]:
-        batch = _batch(preprocess(frame, steps), setting.spec)
+        batch = to_layout(preprocess(frame, steps)[None], setting.spec.layout)
         result: npt.NDArray[np.float32] = session.run([PROBABILITIES], {name: batch})[0]
         return result
 
@@ -107,7 +108,7 @@ def openvino(setting: Setting, precision: str | None = None) -> Ask:
     steps = setting.spec.resize
 
     def ask(frame: Frame) -> npt.NDArray[np.float32]:
-        request.infer([_batch(preprocess(frame, steps), setting.spec)])
+        request.infer([to_layout(preprocess(frame, steps)[None], setting.spec.layout)])
         return np.array(request.get_tensor(port).data, np.float32)
 
     return ask
@@ -132,7 +133,7 @@ def opencv_dnn(setting: Setting) -> Ask:
     def ask(frame: Frame) -> npt.NDArray[np.float32]:
         if cv2.getNumThreads() != setting.threads:
             cv2.setNumThreads(setting.threads)
-        net.setInput(_batch(preprocess(frame, spec.resize), spec))
+        net.setInput(to_layout(preprocess(frame, spec.resize)[None], spec.layout))
         return np.asarray(net.forward(PROBABILITIES), np.float32)
 
     return ask
@@ -167,7 +168,7 @@ def ncnn(setting: Setting) -> Ask:
         extractor.input("in0", mat)
         _, out = extractor.extract("out0")
         logits = np.array(out, np.float32)[None, : len(spec.labels)]
-        return _softmax(logits / spec.temperature)
+        return softmax(logits / spec.temperature)
 
     return ask
 
@@ -233,8 +234,7 @@ class Ultralytics:
 
         def ask(frame: Frame) -> npt.NDArray[np.float32]:
             picture = preprocess(frame, self._setting.spec.resize)
-            rgb = picture[..., ::-1].transpose(2, 0, 1)[None]
-            batch = np.ascontiguousarray(rgb, np.float32) / np.float32(255)
+            batch = to_nchw(picture[None])
             return np.asarray(session.run(None, {name: batch})[0], np.float32)
 
         return ask
@@ -252,18 +252,6 @@ PEERS: dict[str, Callable[[Setting], Ask]] = {
     "pytorch, compiled": pytorch_compiled,
 }
 """The peers on our files; the first is what the others are compared with."""
-
-
-def _batch(picture: Frame, spec: ModelSpec) -> npt.NDArray[Any]:
-    if spec.layout == "nhwc-uint8":
-        return picture[None]
-    rgb = picture[..., ::-1].transpose(2, 0, 1)[None]
-    return np.ascontiguousarray(rgb, np.float32) / np.float32(255)
-
-
-def _softmax(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    exponentials = np.exp(values - values.max(axis=-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), np.float32)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from catdog_edge.system import packages
 
 if TYPE_CHECKING:
-    from catdog_edge.spec import ResizeStep
+    from catdog_edge.spec import Layout, ResizeStep
 
 packages.opencv()  # what is only partly there is told now, not at the first frame
 
@@ -92,3 +92,26 @@ def preprocess(frame: Any, steps: Sequence[ResizeStep]) -> Frame:
         ValueError: See `to_bgr`.
     """
     return resize(to_bgr(frame), steps)
+
+
+def to_nchw(images: Frame) -> npt.NDArray[np.float32]:
+    """Convert a batch to the layout `nchw-float`.
+
+    Args:
+        images: `uint8 [N,H,W,3]`, BGR.
+
+    Returns:
+        `float32 [N,3,H,W]`, RGB, 0..1.
+    """
+    planes = np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
+    return planes / np.float32(255)
+
+
+def to_layout(images: Frame, layout: Layout) -> npt.NDArray[Any]:
+    """Convert a batch to what a model of this layout takes, see `ModelSpec.layout`.
+
+    Args:
+        images: `uint8 [N,H,W,3]`, BGR.
+        layout: `nhwc-uint8` (nothing changes) or `nchw-float`.
+    """
+    return to_nchw(images) if layout == "nchw-float" else np.ascontiguousarray(images)

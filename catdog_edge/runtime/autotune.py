@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError
+from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime import openvino
 from catdog_edge.runtime.model_file import PROBABILITIES, ModelFile
 from catdog_edge.system import packages
@@ -133,9 +134,7 @@ def sample_input(session: onnxruntime.InferenceSession, seed: int = 0) -> npt.ND
     smooth = patches.repeat(tall, axis=1).repeat(wide, axis=2)[:, :height, :width]
     frames = smooth + random.integers(-32, 33, smooth.shape)
     pictures: npt.NDArray[np.uint8] = frames.clip(0, 255).astype(np.uint8)
-    if floats:
-        return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2), dtype=np.float32) / 255
-    return pictures
+    return to_layout(pictures, "nchw-float" if floats else "nhwc-uint8")
 
 
 def _answer(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
-from catdog_edge.images.preprocess import Frame, preprocess
+from catdog_edge.images.preprocess import Frame, preprocess, to_nchw
 from catdog_edge.runtime import providers
 from catdog_edge.runtime.forks import Inherited, keep_for_ever
 from catdog_edge.runtime.io_binding import BoundRunner
@@ -341,8 +341,7 @@ class Classifier(Inherited):
             batch: npt.NDArray[Any]
             batch = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
             if self._spec.layout == "nchw-float":
-                rgb = batch[..., ::-1].transpose(0, 3, 1, 2)
-                batch = np.ascontiguousarray(rgb, dtype=np.float32) / np.float32(255)
+                batch = to_nchw(batch)
         except MemoryError as error:
             free = len(pictures) if self._fixed is None else 1
             raise not_run(self._file, error, free, self._elsewhere()) from error

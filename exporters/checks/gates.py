@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime.model_file import KNOWN, LOGITS
 from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec
@@ -23,7 +24,7 @@ from exporters.checks.interface import (
 )
 from exporters.checks.outputs import with_known, with_logits
 from exporters.checks.sample import Sample
-from exporters.checks.session import Answers, as_input, ask_all, has_spec, open_session, spec_in
+from exporters.checks.session import Answers, ask_all, has_spec, open_session, spec_in
 from exporters.checks.timing import Ratio, Timing, compare
 
 SLOWER = 1.05
@@ -122,7 +123,7 @@ def race(files: Mapping[str, Path], sample: Sample, seconds: float) -> Timing:
         spec = spec_in(session, path)
         shape = session.get_inputs()[0].shape
         count = shape[0] if isinstance(shape[0], int) else 1
-        feed = as_input(sample.pictures[:1].repeat(count, axis=0), spec)
+        feed = to_layout(sample.pictures[:1].repeat(count, axis=0), spec.layout)
         candidates[name] = _call(session, {session.get_inputs()[0].name: feed})
     return compare(candidates, seconds)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.spec import ModelSpec
-from catdog_edge.training.evaluation.inference import softmax
+from catdog_edge.training.evaluation.metrics import softmax
 from exporters.checks.compare import Verification
 from exporters.checks.limits import LIMITS
 from exporters.checks.session import Answers

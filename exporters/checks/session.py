@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
+from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime.model_file import ModelFile, find_model, opening, spec_of
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system import packages
@@ -115,22 +116,6 @@ def has_spec(session: Any) -> bool:
     return METADATA_KEY in session.get_modelmeta().custom_metadata_map
 
 
-def as_input(pictures: Pictures, spec: ModelSpec) -> npt.NDArray[Any]:
-    """Pictures as the file's input wants them.
-
-    Args:
-        pictures: `uint8 [N,H,W,3]`, BGR.
-        spec: Its `layout` decides.
-
-    Returns:
-        The same, or `float32 [N,3,H,W]`, RGB, 0..1.
-    """
-    if spec.layout == "nhwc-uint8":
-        return np.ascontiguousarray(pictures)
-    planes = pictures[..., ::-1].transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(planes, dtype=np.float32) / np.float32(255)
-
-
 def ask(
     session: Any,
     spec: ModelSpec,
@@ -172,7 +157,7 @@ def ask_all(
         wanted = len(chunk)
         if fixed and wanted < fixed:
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], fixed - wanted, axis=0)])
-        answers = session.run(list(outputs), {name: as_input(chunk, spec)})
+        answers = session.run(list(outputs), {name: to_layout(chunk, spec.layout)})
         for part, answer in zip(parts, answers, strict=True):
             part.append(answer[:wanted])
     return [np.concatenate(part) for part in parts]

@@ -22,8 +22,9 @@ from onnxruntime.quantization import (
     TensorsData,
 )
 
+from catdog_edge.images.preprocess import to_layout
 from catdog_edge.spec import ModelSpec
-from exporters.checks.session import Pictures, as_input, open_part
+from exporters.checks.session import Pictures, open_part
 from exporters.formats.dynamic_int8 import finish, fp32_spec
 from exporters.graph import io
 from exporters.graph.inputs import FRAMES
@@ -110,7 +111,7 @@ def calibrate(
     def inputs() -> Iterator[npt.NDArray[np.float32]]:
         for picture in pictures:
             one = np.repeat(np.asarray(picture)[None], max(fixed, 1), axis=0)
-            value = as_input(one, spec)
+            value = to_layout(one, spec.layout)
             yield value if front is None else front.run(None, {FRAMES: value})[0]
 
     return Calibrated(

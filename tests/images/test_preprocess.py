@@ -5,7 +5,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour, like [cpu]")
 
-from catdog_edge.images.preprocess import preprocess, resize, to_bgr
+from catdog_edge.images.preprocess import preprocess, resize, to_bgr, to_layout, to_nchw
 from catdog_edge.spec import ResizeStep, squash
 
 
@@ -85,3 +85,14 @@ def test_the_rule_is_close_to_a_plain_area_filter_on_a_camera_frame() -> None:
     ours = preprocess(frame, squash(128, 128)).astype(float)
     linear = cv2.resize(frame, (128, 128), interpolation=cv2.INTER_LINEAR).astype(float)
     assert np.abs(ours - plain).mean() < 0.5 * np.abs(linear - plain).mean()
+
+
+def test_the_layouts() -> None:
+    images = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    planes = to_nchw(images)
+    assert (planes.shape, planes.dtype) == ((2, 3, 3, 4), np.float32)
+    assert planes.flags.c_contiguous
+    blue, green, red = images[1, 2, 3] / np.float32(255)
+    np.testing.assert_array_equal(planes[1, :, 2, 3], [red, green, blue])
+    np.testing.assert_array_equal(to_layout(images, "nchw-float"), planes)
+    np.testing.assert_array_equal(to_layout(images, "nhwc-uint8"), images)

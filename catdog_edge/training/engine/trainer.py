@@ -36,8 +36,8 @@ from catdog_edge.training.engine.distillation import Teacher, distillation_loss
 from catdog_edge.training.engine.distributed import Ranks
 from catdog_edge.training.engine.optim import make_optimizer, update_average
 from catdog_edge.training.engine.precision import autocast
-from catdog_edge.training.evaluation.inference import logits, softmax, to_input
-from catdog_edge.training.evaluation.metrics import log_loss
+from catdog_edge.training.evaluation.inference import logits, to_input
+from catdog_edge.training.evaluation.metrics import log_loss, softmax
 from catdog_edge.training.models.batch_norm import (
     add_batch_norms,
     fold_batch_norms,

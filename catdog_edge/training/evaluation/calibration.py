@@ -11,8 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.training.evaluation.inference import softmax
-from catdog_edge.training.evaluation.metrics import log_loss
+from catdog_edge.training.evaluation.metrics import log_loss, softmax
 
 LIMITS = (0.25, 8.0)
 """On a split without errors the best temperature is zero; nobody should believe that."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from catdog_edge.spec import ModelSpec, Normalization
+from catdog_edge.training.evaluation.metrics import softmax
 
 
 def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
@@ -58,13 +59,6 @@ def logits(
         parts.append(network(to_input(chunk, normalization)).float().cpu().numpy())
     network.train(was_training)
     return np.concatenate(parts)
-
-
-def softmax(values: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float32]:
-    """Softmax over the last axis of `values / temperature`, in float32."""
-    scaled = values / np.float32(temperature)
-    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
 def probabilities(

@@ -17,6 +17,13 @@ Z = NormalDist().inv_cdf(0.975)
 """The two-sided 95 % point of the normal distribution, 1.95996."""
 
 
+def softmax(values: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float32]:
+    """Softmax over the last axis of `values / temperature`, in float32."""
+    scaled = values / np.float32(temperature)
+    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float32)
+
+
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """Wilson's score interval for a proportion.
 

@@ -26,7 +26,8 @@ from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.engine.trainer import EpochRow, Labels, Pixels, Trainer
 from catdog_edge.training.evaluation.calibration import fit_temperature
 from catdog_edge.training.evaluation.evaluation import Evaluation, evaluate
-from catdog_edge.training.evaluation.inference import known, logits, probabilities, softmax
+from catdog_edge.training.evaluation.inference import known, logits, probabilities
+from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.evaluation.rejection import (
     RejectionReport,
     Scores,

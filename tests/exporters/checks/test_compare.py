@@ -20,7 +20,8 @@ from catdog_edge.cli.main import main
 from catdog_edge.errors import GateError
 from catdog_edge.runtime.model_file import ZOO
 from catdog_edge.spec import ModelSpec
-from catdog_edge.training.evaluation.inference import logits, softmax
+from catdog_edge.training.evaluation.inference import logits
+from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.models.registry import architecture
 from exporters.checks.compare import check_answers, compare_answers

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.train
 
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.spec import ModelSpec, squash
-from catdog_edge.training.evaluation.inference import probabilities, softmax, to_input
+from catdog_edge.training.evaluation.inference import probabilities, to_input
+from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import (
     load_checkpoint,
     read_checkpoint,
