@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import environment, latency, loadgen, parity, robustness
-from benchmarks.measure.cold_start import ColdStart
+from benchmarks.measure.cold_start import ColdStart, cold_starts
 from benchmarks.measure.interleaved import Measurement
 from benchmarks.plan import BenchOptions, Plan, plan
 from benchmarks.report import document as report
 from benchmarks.report import gates, html
 from benchmarks.report.text import listed
-from benchmarks.rows import REFERENCE, Subject
+from benchmarks.rows import REFERENCE, Runner
 from catdog_edge import __version__
 from catdog_edge.images.preprocess import Frame
 from catdog_edge.system.files import write_text
@@ -70,13 +70,13 @@ class Measured:
 
     answers: Mapping[str, parity.Probabilities]
     timed: Measurement
-    stages: Mapping[str, Mapping[str, float]]
+    stages: Mapping[str, Mapping[str, float | None]]
     cold: Mapping[str, ColdStart]
     no_cold_start: Mapping[str, str]
     loadgen: dict[str, Any] | None
     corruptions: robustness.Asked | None
     originals: robustness.Asked | None
-    quiet: environment.Quiet
+    quiet: environment.Activity
 
 
 def bench(options: BenchOptions) -> Bench:
@@ -96,9 +96,10 @@ def bench(options: BenchOptions) -> Bench:
 def _bench(options: BenchOptions) -> Bench:
     planned = plan(options)
     planned.dataset.log_summary()
+    files = {row.file for row in planned.rows if row.engine == "onnxruntime"}
     log.info(
-        f"bench: {planned.weights} and {len(planned.files)} exported files on "
-        f"{len(planned.items):,} test pictures, {len(planned.subjects)} rows, "
+        f"bench: {planned.weights} and {len(files)} exported files on "
+        f"{len(planned.items):,} test pictures, {len(planned.runners)} rows, "
         f"{listed(planned.threads)} threads ({planned.card.threads_source})"
     )
     for one in planned.left_out:
@@ -117,12 +118,14 @@ def _bench(options: BenchOptions) -> Bench:
 
 
 def _measure(options: BenchOptions, planned: Plan) -> Measured:
-    subjects, dataset, items = planned.subjects, planned.dataset, planned.items
-    watch = environment.Watch()
+    subjects, dataset, items = planned.runners, planned.dataset, planned.items
+    watch = environment.ActivityMonitor()
     log.info("bench: answers, picture by picture ...")
-    askers: dict[str, parity.Ask] = {one.row.base: one.probabilities for one in planned.single}
+    askers: dict[str, parity.Ask] = {
+        one.row.base: one.probabilities for one in planned.by_base.values()
+    }
     answers = parity.ask_all(askers, (dataset.decode(item) for item in items), _count(len(items)))
-    frames = [dataset.decode(item) for item in robustness.spread(items, latency.POOL)]
+    frames = [dataset.decode(item) for item in robustness.spread(items, latency.FRAMES)]
 
     log.info(f"bench: latency, {options.seconds:g} s of interleaved rounds ...")
     timed = latency.time_rows(subjects, frames, options.seconds)
@@ -154,9 +157,10 @@ def _measure(options: BenchOptions, planned: Plan) -> Measured:
     if options.cold_starts:
         log.info(f"bench: cold starts, {options.cold_starts} fresh processes per row ...")
         with tempfile.TemporaryDirectory() as scratch:
-            picture = latency.save_picture(frames[0], Path(scratch) / "picture.jpg")
+            picture = Path(scratch) / "picture.jpg"
+            picture.write_bytes(latency.as_jpeg(frames[0]))
             rows = [one.row for one in single]
-            cold, failed = latency.cold_starts(rows, picture, options.cold_starts)
+            cold, failed = cold_starts(rows, picture, options.cold_starts)
         for reason in failed.values():
             log.info(f"bench: no cold start: {reason}")
     return Measured(
@@ -191,8 +195,6 @@ def _document(
         base: parity.compare(values, reference, planned.truth, planned.dataset.labels).to_dict()
         for base, values in measured.answers.items()
     }
-    exported = [row for row in planned.rows if row.engine == "onnxruntime"]
-    opened = {one.row.name for one in planned.subjects}
     return {
         "kind": "catdog-edge bench",
         "schema": report.SCHEMA,
@@ -200,9 +202,7 @@ def _document(
         "git_commit": git_commit(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["catdog-edge", *sys.argv[1:]]),
-        "run": planned.weights.resolve().parent.name,
-        "model": planned.model,
-        "data": planned.data,
+        **planned.describe(),
         "settings": {
             "seconds": options.seconds,
             "threads": planned.threads,
@@ -214,17 +214,11 @@ def _document(
             "pause_ms": timed.timing.pause * 1e3,
             "block_ms": timed.block_seconds * 1e3,
         },
-        "environment": {
-            **planned.card.to_dict(),
-            "providers_asked": sorted({row.provider for row in exported}),
-            "providers_obtained": sorted({row.provider for row in exported if row.name in opened}),
-        },
         "quiet": measured.quiet.to_dict(),
-        "noise": environment.noise(
-            planned.card, measured.quiet, latency.drifts(timed).items(), timed.unsettled
+        "noise": environment.noise_reasons(
+            planned.card, measured.quiet, timed.drifts, timed.unsettled
         ),
-        "rows": [_row(one, measured, compared[one.row.base]) for one in planned.subjects],
-        "left_out": list(planned.left_out),
+        "rows": [_row(one, measured, compared[one.row.base]) for one in planned.runners],
         "no_cold_start": [
             {"row": row, "reason": reason} for row, reason in measured.no_cold_start.items()
         ],
@@ -240,7 +234,7 @@ def _document(
     }
 
 
-def _row(subject: Subject, measured: Measured, answers: Mapping[str, Any]) -> dict[str, Any]:
+def _row(subject: Runner, measured: Measured, answers: Mapping[str, Any]) -> dict[str, Any]:
     row, timed = subject.row, measured.timed
     path = Path(row.file)
     content = path.read_bytes()

@@ -1,7 +1,4 @@
-"""What a bench will measure: which run, files, rows and pictures, or why it cannot.
-
-Everything that can be wrong with what was asked for is found here, before anything is timed.
-"""
+"""Plan a bench: resolve the run, files, rows and test images, and check them before measuring."""
 
 from __future__ import annotations
 
@@ -15,15 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.measure import environment, loadgen
+from benchmarks.measure import loadgen
+from benchmarks.measure.environment import Environment
 from benchmarks.report import gates
 from benchmarks.report.document import DOCUMENT
-from benchmarks.rows import Row, Subject, base_names, open_subject, plan_rows
+from benchmarks.rows import BenchRow, Runner, open_row, plan_rows
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
 from catdog_edge.runtime import selection
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.runtime.threads import Threads, choose_threads
-from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import cannot_write
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.load import open_dataset
@@ -47,13 +44,13 @@ class BenchOptions:
         providers: Execution providers; empty: the CPU's and all others that start.
         compiled: Whether `torch.compile` gets a row.
         cold_starts: Fresh processes per row; 0: none.
-        corruptions: Test pictures per corruption; 0: none.
-        originals: More labelled pictures, for instance at their original size.
-        scenario: Run the rows under MLCommons' LoadGen as well, in this scenario.
-        out: The folder for the files; `None`: the run's.
+        corruptions: Test images per corruption; 0: none.
+        originals: More labelled images, for instance at their original size.
+        scenario: Also run the rows under MLCommons' LoadGen in this scenario.
+        out: The folder for the reports; `None`: the run's.
         limits: The gates.
-        baseline: A `bench.json` to be held against.
-        force: Compare with a baseline of another machine, model or data all the same.
+        baseline: An earlier `bench.json` to compare with.
+        force: Accept a baseline of another machine, model or data.
     """
 
     weights: Path | None = None
@@ -76,52 +73,90 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be measured; made by `plan`.
+    """What a bench measures.
 
     Attributes:
         weights: The checkpoint.
         folder: Where the reports go.
-        files: The exported files.
-        rows: All rows that were meant.
-        subjects: Those that opened, PyTorch's first.
+        rows: All rows.
+        runners: Those that opened, PyTorch's first.
         left_out: `row` and `reason` of the others.
-        dataset: Where the pictures are.
-        items: The test pictures.
-        truth: `int64 [N]`, their labels.
-        card: The environment, as it was before.
-        model: What the document says of the model.
-        data: What the document says of the pictures.
-        baseline: The document to be held against, or `None`.
-        originals: More labelled pictures, or `None`.
+        dataset: The source of the test images.
+        items: The test images.
+        card: The environment before the start.
+        baseline: The document to compare with, or `None`.
+        originals: More labelled images, or `None`.
     """
 
     weights: Path
     folder: Path
-    files: Sequence[Path]
-    rows: Sequence[Row]
-    subjects: Sequence[Subject]
+    rows: Sequence[BenchRow]
+    runners: Sequence[Runner]
     left_out: Sequence[dict[str, str]]
     dataset: Dataset
     items: Sequence[Item]
-    truth: npt.NDArray[np.int64]
-    card: environment.Environment
-    model: dict[str, Any]
-    data: dict[str, Any]
+    card: Environment
     baseline: dict[str, Any] | None
     originals: Dataset | None
 
     @property
+    def truth(self) -> npt.NDArray[np.int64]:
+        """`int64 [N]`, the labels of the test images."""
+        return np.array([item.label for item in self.items], dtype=np.int64)
+
+    @property
     def threads(self) -> list[int]:
-        """All counts of threads that rows have."""
+        """All thread counts."""
         return sorted({row.threads for row in self.rows})
 
     @property
-    def single(self) -> list[Subject]:
-        """One subject for each file and provider, whatever threads and batch."""
-        found: dict[str, Subject] = {}
-        for subject in self.subjects:
-            found.setdefault(subject.row.base, subject)
-        return list(found.values())
+    def by_base(self) -> dict[str, Runner]:
+        """The first runner of each file and provider, whatever its threads and batch."""
+        found: dict[str, Runner] = {}
+        for runner in self.runners:
+            found.setdefault(runner.row.base, runner)
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `bench.json` says of the run before anything is measured."""
+        spec, dataset = self.runners[0].spec, self.dataset
+        digests = "\n".join(sorted(f"{item.digest} {item.label}" for item in self.items))
+        exported = [row for row in self.rows if row.engine == "onnxruntime"]
+        opened = [one.row for one in self.runners]
+        return {
+            "run": self.weights.resolve().parent.name,
+            "model": {
+                "architecture": spec.architecture,
+                "labels": list(spec.labels),
+                "height": spec.height,
+                "width": spec.width,
+                "temperature": spec.temperature,
+                "trained_on": dict(spec.trained_on),
+            },
+            "data": {
+                "name": "sample" if dataset.is_sample else Path(dataset.source).name,
+                "drawings": dataset.is_sample,
+                "split": "test",
+                "pictures": len(self.items),
+                "counts": dict(dataset.counts()["test"]),
+                "digest": hashlib.sha256(digests.encode()).hexdigest()[:32],
+            },
+            "environment": {
+                **self.card.to_dict(),
+                "providers_asked": sorted({row.provider for row in exported}),
+                "providers_obtained": sorted({row.provider for row in exported if row in opened}),
+            },
+            "rows": [
+                {
+                    "name": one.row.name,
+                    "threads": one.row.threads,
+                    "batch": one.row.batch,
+                    "architecture": one.spec.architecture,
+                }
+                for one in self.runners
+            ],
+            "left_out": list(self.left_out),
+        }
 
 
 def plan(options: BenchOptions) -> Plan:
@@ -129,128 +164,66 @@ def plan(options: BenchOptions) -> Plan:
 
     Raises:
         CatdogError: Weights, exported files, data or baseline are missing, damaged, or do
-            not fit each other; a row that a gate names does not exist; or the folder for the
+            not fit each other; a gate names a row that does not exist; or the folder for the
             reports cannot be written.
     """
-    run, weights = _weights(options)
+    run, weights = _weights(options.weights)
     folder = options.out or weights.parent
-    files = _files(weights, options.also)
     chosen = Threads(options.threads[0], "--threads") if options.threads else choose_threads()
     rows = plan_rows(
         weights,
-        files,
+        _exported_files(weights, options.also),
         providers=tuple(dict.fromkeys(options.providers)) or ("cpu", *selection.offered()),
         threads=options.threads or (chosen.count,),
         batches=options.batches,
         compiled=options.compiled,
     )
-    _told_apart(rows)
-    _known_rows(options.limits.max_ratio, rows)
-    baseline = gates.read_baseline(options.baseline) if options.baseline else None
+    _check_names(rows, options.limits.max_ratio)
+    baseline = None
     if options.baseline is not None:
-        _spared(options.baseline, folder)
+        baseline = gates.read_baseline(options.baseline)
+        _check_not_overwritten(options.baseline, folder)
     if options.scenario is not None:
         loadgen.load()
         loadgen.check_batches(options.scenario, options.batches)
-    # Before anything is opened or read: that would count as load of others.
-    card = environment.look(chosen)
-    writable(folder)
-    subjects, left_out = _open(rows, named=bool(options.providers))
-    spec = subjects[0].spec
-    dataset = _dataset(options, run, spec)
-    items = dataset.items_of("test")
+    # Before anything is opened or read, which would raise the load average.
+    card = Environment.detect(chosen)
+    check_writable(folder)
+    runners, left_out = _open(rows, required=bool(options.providers))
+    labels = runners[0].spec.labels
+    if options.data is not None or run is None:
+        # Split as for the training, so that no training image becomes a test image.
+        split = split_of(runners[0].spec.trained_on)
+        dataset = open_dataset(options.data, split=split, progress=Reading())
+    else:
+        dataset = run.dataset(progress=Reading())
+    originals = None if options.originals is None else _originals(options.originals, labels)
     found = Plan(
         weights=weights,
         folder=folder,
-        files=files,
         rows=rows,
-        subjects=subjects,
+        runners=runners,
         left_out=left_out,
         dataset=dataset,
-        items=items,
-        truth=np.array([item.label for item in items], dtype=np.int64),
+        items=dataset.items_of("test"),
         card=card,
-        model={
-            "architecture": spec.architecture,
-            "labels": list(spec.labels),
-            "height": spec.height,
-            "width": spec.width,
-            "temperature": spec.temperature,
-            "trained_on": dict(spec.trained_on),
-        },
-        data={
-            "name": "sample" if dataset.is_sample else Path(dataset.source).name,
-            "drawings": dataset.is_sample,
-            "split": "test",
-            "pictures": len(items),
-            "counts": dict(dataset.counts()["test"]),
-            "digest": _digest(items),
-        },
         baseline=baseline,
-        originals=_originals(options.originals, spec.labels),
+        originals=originals,
     )
-    for subject in found.single:
-        check_labels(subject.spec, dataset.labels, Path(subject.row.file), dataset.source)
-    if not items:
+    for runner in found.by_base.values():
+        check_labels(runner.spec, dataset.labels, Path(runner.row.file), dataset.source)
+    if not found.items:
         raise DataError(
             f"{dataset.display_name} has no test pictures; bench measures on those alone: "
             "name other data with --data"
         )
     if baseline is not None and options.baseline is not None and not options.force:
-        gates.check_comparable(
-            baseline,
-            options.baseline,
-            environment=found.card.to_dict(),
-            model=found.model,
-            data=found.data,
-            rows={
-                one.row.name: (one.row.threads, one.row.batch, one.spec.architecture)
-                for one in subjects
-            },
-        )
+        gates.check_comparable(baseline, options.baseline, found.describe())
     return found
 
 
-def _dataset(options: BenchOptions, run: Run | None, spec: ModelSpec) -> Dataset:
-    if options.data is not None or run is None:
-        # Split as it was for the training: no picture of that becomes one of the test.
-        return open_dataset(options.data, split=split_of(spec.trained_on), progress=Reading())
-    return run.dataset(progress=Reading())
-
-
-def _originals(source: str | None, labels: tuple[str, ...]) -> Dataset | None:
-    """All pictures of another source, whatever split they would be in."""
-    if source is None:
-        return None
-    try:
-        dataset = open_dataset(source, labels=labels, split=(0, 0, 100), progress=Reading())
-    except DataError as error:
-        raise DataError(f"--originals: {str(error).replace('--data', '--originals')}") from error
-    if dataset.labels != labels:
-        raise DataError(
-            f"{dataset.source} has the classes {', '.join(dataset.labels)}, the model "
-            f"{', '.join(labels)}; name pictures with the model's classes with --originals"
-        )
-    return dataset
-
-
-def _spared(baseline: Path, folder: Path) -> None:
-    """See to it that a run does not take the place of what it is held against.
-
-    Otherwise a regression would be found once, and be the baseline of the next run.
-
-    Raises:
-        CatdogError: The baseline is where this run's own document goes.
-    """
-    if baseline.resolve() == (folder / DOCUMENT).resolve():
-        raise CatdogError(
-            f"the baseline {baseline} is where this run writes its own figures; name another "
-            f"folder for them with --out, or copy the baseline away first"
-        )
-
-
-def writable(folder: Path) -> None:
-    """Find out before minutes of measuring that the reports cannot be kept.
+def check_writable(folder: Path) -> None:
+    """Check that the reports can be written, before minutes of measuring.
 
     Raises:
         CatdogError: The folder cannot be written.
@@ -263,21 +236,8 @@ def writable(folder: Path) -> None:
         raise cannot_write(folder, error) from error
 
 
-def _weights(options: BenchOptions) -> tuple[Run | None, Path]:
-    if options.weights is None:
-        run = newest_run()
-        return run, run.weights
-    if options.weights.suffix in (".onnx", ".ort"):
-        raise ModelError(
-            f"{options.weights} is an exported file; --weights names the checkpoint beside it "
-            "that it is compared with, --also names more exported files"
-        )
-    weights = checkpoint(options.weights)
-    return run_of(weights), weights
-
-
 def checkpoint(named: Path) -> Path:
-    """The checkpoint that `--weights` names: a file, or the `best.pt` of a run's folder.
+    """Return the checkpoint that `--weights` names: a file, or the `best.pt` of a run's folder.
 
     Raises:
         ModelError: There is none.
@@ -291,8 +251,21 @@ def checkpoint(named: Path) -> Path:
     return found
 
 
-def _files(weights: Path, also: Sequence[str]) -> list[Path]:
-    """The exported files of a run, the plain one first, and the others that were named."""
+def _weights(named: Path | None) -> tuple[Run | None, Path]:
+    if named is None:
+        run = newest_run()
+        return run, run.weights
+    if named.suffix in (".onnx", ".ort"):
+        raise ModelError(
+            f"{named} is an exported file; --weights names the checkpoint beside it "
+            "that it is compared with, --also names more exported files"
+        )
+    weights = checkpoint(named)
+    return run_of(weights), weights
+
+
+def _exported_files(weights: Path, also: Sequence[str]) -> list[Path]:
+    """The exported files of a run, `model.onnx` first, and those named with `--also`."""
     folder = weights.parent
     found = sorted([*folder.glob("*.onnx"), *folder.glob("*.ort")], key=lambda one: one.name)
     found.sort(key=lambda one: one.name != "model.onnx")
@@ -305,80 +278,83 @@ def _files(weights: Path, also: Sequence[str]) -> list[Path]:
             f"{folder} has no exported file to compare with PyTorch; make one with: "
             f"catdog-edge export --quantize --weights {weights}"
         )
-    names = base_names(found)
-    for file, name in zip(found, names, strict=True):
-        if names.count(name) > 1:
-            raise ModelError(
-                f"{file} would be the row {name}, and so would another file; name each only once, "
-                "and give files of the same name folders of different names"
-            )
     return found
 
 
-def _told_apart(rows: Sequence[Row]) -> None:
-    """Refuse a file whose name is that of another row: figures are kept by name."""
+def _check_names(rows: Sequence[BenchRow], max_ratio: Mapping[str, float]) -> None:
+    """Check that row names are unique and that `--max-ratio` names existing rows."""
     names = [row.name for row in rows]
     for row in rows:
         if names.count(row.name) > 1 and row.engine == "onnxruntime":
             raise ModelError(
-                f"{row.file} would be the row {row.name}, which there is already; give the file "
-                "another name"
+                f"{row.file} would be the row {row.name}, and so would another file or PyTorch; "
+                "name each file only once, and give files of the same name folders of different "
+                "names"
             )
-
-
-def _known_rows(names: Mapping[str, float], rows: Sequence[Row]) -> None:
-    known = [row.name for row in rows]
-    for name in names:
-        if name not in known:
+    for name in max_ratio:
+        if name not in names:
             raise CatdogError(
                 f"--max-ratio names {name}, which is no row of this run; "
-                f"the rows are: {', '.join(known)}"
+                f"the rows are: {', '.join(names)}"
             )
-        if any(row.name == name and row.is_reference for row in rows):
+        if rows[names.index(name)].is_reference:
             raise CatdogError(
                 f"--max-ratio names {name}, which all others are compared with: its ratio is "
                 "always 1; name another row"
             )
 
 
-def _open(rows: Sequence[Row], named: bool) -> tuple[list[Subject], list[dict[str, str]]]:
-    """Open the rows; a provider that was not asked for by name may fail to start.
+def _check_not_overwritten(baseline: Path, folder: Path) -> None:
+    """A run must not replace its own baseline: a regression would be the next run's baseline."""
+    if baseline.resolve() == (folder / DOCUMENT).resolve():
+        raise CatdogError(
+            f"the baseline {baseline} is where this run writes its own figures; name another "
+            f"folder for them with --out, or copy the baseline away first"
+        )
+
+
+def _open(rows: Sequence[BenchRow], required: bool) -> tuple[list[Runner], list[dict[str, str]]]:
+    """Open the rows; unless providers are `required`, those that do not start are left out.
 
     Raises:
-        CatdogError: A file cannot be opened, or its fixed batch is that of no row.
+        CatdogError: A file cannot be opened, or no row has its fixed batch.
     """
-    subjects: list[Subject] = []
+    runners: list[Runner] = []
     left_out = []
     fixed_batches: dict[str, int | None] = {}
     for row in rows:
         try:
-            subject = open_subject(row)
-            if (fixed := subject.fixed_batch) not in (None, row.batch):
-                # Run all the same it would be filled up or cut, and its time that of other calls.
-                fixed_batches[row.file] = fixed
-                reason = f"the file takes {fixed} pictures a call, not {row.batch}"
-                left_out.append({"row": row.name, "reason": f"{reason}: --batch {fixed}"})
-                continue
-            subjects.append(subject)
-        except ProviderError as error:
-            if named:
-                raise
-            left_out.append({"row": row.name, "reason": str(error)})
+            runner = open_row(row)
         except CatdogError as error:
-            if row.variant != "compile":
+            optional = isinstance(error, ProviderError) and not required
+            if not optional and row.variant != "compile":
                 raise
             left_out.append({"row": row.name, "reason": str(error)})
-    measured = {subject.row.file for subject in subjects}
-    for file, fixed in fixed_batches.items():
-        if file not in measured:
-            raise ModelError(
-                f"{file} takes {fixed} pictures a call, which no row here has; give "
-                f"--batch {fixed}, or export it without --batch"
-            )
-    return subjects, left_out
+            continue
+        fixed = runner.fixed_batch
+        if fixed not in (None, row.batch):  # padded or split, its time would be of other calls
+            fixed_batches[row.file] = fixed
+            reason = f"the file takes {fixed} pictures a call, not {row.batch}: --batch {fixed}"
+            left_out.append({"row": row.name, "reason": reason})
+        else:
+            runners.append(runner)
+    for file in fixed_batches.keys() - {runner.row.file for runner in runners}:
+        raise ModelError(
+            f"{file} takes {fixed_batches[file]} pictures a call, which no row here has; give "
+            f"--batch {fixed_batches[file]}, or export it without --batch"
+        )
+    return runners, left_out
 
 
-def _digest(items: Sequence[Item]) -> str:
-    """Tells one set of labelled test pictures from another, whatever their names and order."""
-    text = "\n".join(sorted(f"{item.digest} {item.label}" for item in items))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def _originals(source: str, labels: tuple[str, ...]) -> Dataset:
+    """All images of another source, whatever split they would be in."""
+    try:
+        dataset = open_dataset(source, labels=labels, split=(0, 0, 100), progress=Reading())
+    except DataError as error:
+        raise DataError(f"--originals: {str(error).replace('--data', '--originals')}") from error
+    if dataset.labels != labels:
+        raise DataError(
+            f"{dataset.source} has the classes {', '.join(dataset.labels)}, the model "
+            f"{', '.join(labels)}; name pictures with the model's classes with --originals"
+        )
+    return dataset

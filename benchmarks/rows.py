@@ -1,8 +1,7 @@
-"""What is measured: PyTorch and exported files, each asked for answers in the same way.
+"""The rows of a bench: PyTorch and each exported file, called in the same way.
 
-Knows how a row is named and how it is opened. Knows nothing of clocks, statistics or data
-sets. Imports torch only when a PyTorch row is opened, so that a fresh process of an ONNX row
-has none of it in its memory.
+Imports torch only when a PyTorch row is opened, so that the fresh process of an exported file
+never loads it.
 """
 
 from __future__ import annotations
@@ -25,29 +24,28 @@ from catdog_edge.spec import ModelSpec
 REFERENCE = "pytorch"
 """The row that all others are compared with."""
 
-Engine = Literal["pytorch", "onnxruntime"]
 Variant = Literal["eager", "channels-last", "compile"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the table: a file, and how it is run.
+class BenchRow:
+    """One row of the table: a file and how it is run.
 
     Attributes:
         base: The name without threads and batch: `pytorch`, `pytorch-channels-last`,
-            `pytorch-compile`, or the file's stem, with `@PROVIDER` behind it for another
-            provider than the CPU's.
-        engine: Who runs it.
+            `pytorch-compile`, or the file's stem, followed by `@PROVIDER` for a provider other
+            than the CPU's.
+        engine: The library that runs it.
         file: The checkpoint or the exported file.
         threads: Threads of the engine.
-        batch: Pictures per call.
-        suffix: `:t1`, `:b8`, `:t1:b8`: what sets it apart from rows of the same base.
+        batch: Images per call.
+        suffix: `:t1`, `:b8` or `:t1:b8`; distinguishes rows of the same base.
         variant: How PyTorch runs it.
-        provider: The execution provider that ONNX Runtime is asked for.
+        provider: The execution provider of ONNX Runtime.
     """
 
     base: str
-    engine: Engine
+    engine: Literal["pytorch", "onnxruntime"]
     file: str
     threads: int
     batch: int = 1
@@ -62,7 +60,7 @@ class Row:
 
     @property
     def is_reference(self) -> bool:
-        """Whether others are compared with it."""
+        """Whether other rows are compared with it."""
         return self.engine == "pytorch" and self.variant == "eager"
 
     @property
@@ -71,23 +69,23 @@ class Row:
         return REFERENCE + self.suffix
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; `Row(**document)` reads it back."""
+        """Return a JSON object; `BenchRow(**document)` reads it back."""
         return asdict(self)
 
 
-class Subject(Protocol):
+class Runner(Protocol):
     """An opened row."""
 
-    row: Row
+    row: BenchRow
     spec: ModelSpec
     fixed_batch: int | None
-    """Pictures that every call of the engine takes; `None`: any number."""
+    """Images that every call of the engine takes; `None`: any number."""
 
     def probabilities(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
-        """Frames of any size, `uint8 [H,W,3]` BGR, to `float32 [N,K]`."""
+        """Classify frames of any size, `uint8 [H,W,3]` BGR: `float32 [N,K]`."""
 
-    def session(self, pixels: npt.NDArray[np.uint8]) -> object:
-        """The engine alone, on resized pictures `uint8 [N,H,W,3]` BGR."""
+    def infer(self, pixels: npt.NDArray[np.uint8]) -> object:
+        """Run the engine alone on resized images, `uint8 [N,H,W,3]` BGR."""
 
 
 def plan_rows(
@@ -98,46 +96,41 @@ def plan_rows(
     threads: Sequence[int],
     batches: Sequence[int] = (1,),
     compiled: bool = False,
-) -> list[Row]:
-    """Name the rows: PyTorch's first, then each file on each provider.
+) -> list[BenchRow]:
+    """List the rows for each batch and thread count: PyTorch's, then each file's by provider.
 
     Args:
         weights: The checkpoint that PyTorch runs.
         files: The exported files.
         providers: Short names of execution providers.
-        threads: Thread counts; the names tell them apart where there are several.
-        batches: Batch sizes; the names tell those that are not 1.
-        compiled: Whether `torch.compile` gets a row.
+        threads: Thread counts; part of the names where there are several.
+        batches: Batch sizes; part of the names where they are not 1.
+        compiled: Whether to add a row for `torch.compile`.
     """
     variants: list[Variant] = ["eager", "channels-last"]
     if compiled:
         variants.append("compile")
-    stems = base_names(files)
     rows = []
     for batch in batches:
         for count in threads:
-            suffix = (f":t{count}" if len(threads) > 1 else "") + (
-                f":b{batch}" if batch > 1 else ""
-            )
+            suffix = f":t{count}" if len(threads) > 1 else ""
+            suffix += f":b{batch}" if batch > 1 else ""
             for variant in variants:
                 base = REFERENCE if variant == "eager" else f"{REFERENCE}-{variant}"
-                rows.append(
-                    Row(base, "pytorch", str(weights), count, batch, suffix, variant=variant)
-                )
-            for file, stem in zip(files, stems, strict=True):
+                rows.append(BenchRow(base, "pytorch", str(weights), count, batch, suffix, variant))
+            for file, stem in zip(files, _base_names(files), strict=True):
                 for provider in providers:
                     base = stem if provider == "cpu" else f"{stem}@{provider}"
                     rows.append(
-                        Row(base, "onnxruntime", str(file), count, batch, suffix, provider=provider)
+                        BenchRow(
+                            base, "onnxruntime", str(file), count, batch, suffix, provider=provider
+                        )
                     )
     return rows
 
 
-def base_names(files: Sequence[Path]) -> list[str]:
-    """The stem of each `.onnx` file, the whole name of others.
-
-    The folder's name stands before it where two files would have the same name.
-    """
+def _base_names(files: Sequence[Path]) -> list[str]:
+    """The stem of an `.onnx` file, the whole name of others; after the folder where two clash."""
     short = [file.stem if file.suffix == ".onnx" else file.name for file in files]
     return [
         f"{file.parent.name}/{name}" if short.count(name) > 1 else name
@@ -145,27 +138,27 @@ def base_names(files: Sequence[Path]) -> list[str]:
     ]
 
 
-def open_subject(row: Row) -> Subject:
+def open_row(row: BenchRow) -> Runner:
     """Open a row.
 
     Raises:
         CatdogError: The file cannot be loaded, the provider does not run here, or
             `torch.compile` does not work here.
     """
-    return TorchSubject(row) if row.engine == "pytorch" else OnnxSubject(row)
+    return TorchRunner(row) if row.engine == "pytorch" else OnnxRunner(row)
 
 
-class OnnxSubject:
-    """An exported file through the runtime's own `Classifier`.
+class OnnxRunner:
+    """An exported file in the runtime's `Classifier`.
 
     Args:
         row: What to open.
 
     Raises:
-        CatdogError: See `open_subject`.
+        CatdogError: See `open_row`.
     """
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: BenchRow) -> None:
         from catdog_edge.runtime.classifier import Classifier
 
         self.row = row
@@ -176,28 +169,28 @@ class OnnxSubject:
         self.fixed_batch = self.classifier._fixed
 
     def probabilities(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
-        """See `Subject`."""
+        """See `Runner`."""
         return self.classifier.probabilities(frames)
 
-    def session(self, pixels: npt.NDArray[np.uint8]) -> object:
-        """See `Subject`."""
-        # The very session that answers: another one of the same file would differ by percents.
+    def infer(self, pixels: npt.NDArray[np.uint8]) -> object:
+        """See `Runner`."""
+        # The classifier's own session: the time of a second one would differ by percents.
         session = self.classifier._ready()
         batch = to_layout(pixels, self.spec.layout)
         return session.run([PROBABILITIES], {session.get_inputs()[0].name: batch})
 
 
-class TorchSubject:
-    """A checkpoint in PyTorch on the CPU, fed by the runtime's own preprocessing.
+class TorchRunner:
+    """A checkpoint in PyTorch on the CPU, with the runtime's preprocessing.
 
     Args:
         row: What to open.
 
     Raises:
-        CatdogError: See `open_subject`.
+        CatdogError: See `open_row`.
     """
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: BenchRow) -> None:
         import torch
 
         from catdog_edge.training.models.checkpoint import load_checkpoint
@@ -210,43 +203,41 @@ class TorchSubject:
         if row.variant == "channels-last":
             self._format = torch.channels_last
             network = network.to(memory_format=torch.channels_last)
-        self._network: Any = network
         normalization = self.spec.normalization
         self._mean = torch.tensor(normalization.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(normalization.std).view(1, 3, 1, 1)
-        if row.variant == "compile":
-            self._network = self._compiled(network)
+        self._network = self._compile(network) if row.variant == "compile" else network
 
     def probabilities(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
-        """See `Subject`."""
-        return self.session(np.stack([preprocess(frame, self.spec.resize) for frame in frames]))
+        """See `Runner`."""
+        return self.infer(np.stack([preprocess(frame, self.spec.resize) for frame in frames]))
 
-    def session(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """See `Subject`: colour order, scaling, network, temperature and softmax."""
+    def infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See `Runner`: colour order, scaling, network, temperature and softmax."""
         torch = self._torch
         if torch.get_num_threads() != self.row.threads:
-            torch.set_num_threads(self.row.threads)  # rows of several counts share a process
+            torch.set_num_threads(self.row.threads)  # rows with other counts share the process
         with torch.inference_mode():
-            pictures = torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).flip(1)
-            pictures = pictures.to(torch.float32, memory_format=self._format)
-            pictures.sub_(self._mean).div_(self._std)
-            # Behind the classes a network may have a logit for none of them.
-            logits = self._network(pictures)[:, : len(self.spec.labels)]
+            inputs = torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).flip(1)
+            inputs = inputs.to(torch.float32, memory_format=self._format)
+            inputs.sub_(self._mean).div_(self._std)
+            # A network trained with negatives has one more logit, for none of the classes.
+            logits = self._network(inputs)[:, : len(self.spec.labels)]
             result: npt.NDArray[np.float32] = torch.softmax(
                 logits / self.spec.temperature, dim=1
             ).numpy()
             return result
 
-    def _compiled(self, network: Any) -> Any:
-        # For this batch alone, whatever other rows have compiled; and with the threads that it
-        # will run with, since another number makes it compile again.
+    def _compile(self, network: Any) -> Any:
+        # For this batch and these threads alone: another number of threads makes it compile
+        # again, and the default limit counts the compilations of all rows.
         self._torch._dynamo.config.recompile_limit = 256
         self._torch.set_num_threads(self.row.threads)
         compiled: Any = self._torch.compile(network, dynamic=False)
         try:
             with self._torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):
                 compiled(self._torch.zeros(self.row.batch, 3, *self.spec.size))
-        except Exception as error:  # a missing C++ compiler, an operator that it cannot take
+        except Exception as error:  # no C++ compiler, an unsupported operator
             reason = first_line(error)
             raise CatdogError(
                 f"torch.compile does not work here ({reason}); leave --compile out"

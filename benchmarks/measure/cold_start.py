@@ -1,9 +1,7 @@
-"""A fresh process for one row: time to the first answer, memory and processor time.
+"""Cold start of a row: time to the first answer, memory and processor time in a fresh process.
 
-The parent half starts the process and holds the watch; the child half (`python -m
-benchmarks.measure.cold_start`) loads the row, answers one picture, says so, and goes on for a
-moment. So the memory of PyTorch is never charged to ONNX Runtime, and a cold start is really
-cold: the interpreter and every import are in it.
+A process per run keeps PyTorch's memory out of the rows of ONNX Runtime, and the interpreter and
+every import in the time. The child is this module, run with `-m`.
 """
 
 from __future__ import annotations
@@ -12,35 +10,23 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.rows import BenchRow, open_row
 from catdog_edge.errors import CatdogError
 
 TIMEOUT = 300.0
-"""Seconds after which a child that does not answer is ended."""
+"""Seconds after which a child is killed."""
 
 
 @dataclass(frozen=True)
 class ColdStart:
-    """One row in fresh processes; medians over the runs.
-
-    Attributes:
-        runs: How many processes were started.
-        first_answer_s: From the start of the process to its first answer, in seconds.
-        first_answers_s: The same for each run.
-        load_s: Loading the file until it can be asked, imports aside, in seconds.
-        rss_bytes: Resident memory after the first answer.
-        peak_rss_bytes: The most resident memory that the process ever had.
-        cpu_ms: Processor time per answer in a steady loop, all threads added, milliseconds.
-        wall_ms: Time per answer in the same loop, milliseconds.
-        torch_loaded: Whether PyTorch was in the process.
-    """
+    """One row in fresh processes, medians over the runs; see `cold` in docs/bench.md."""
 
     runs: int
     first_answer_s: float
@@ -52,151 +38,167 @@ class ColdStart:
     wall_ms: float
     torch_loaded: bool
 
+    @classmethod
+    def of(cls, runs: Sequence[dict[str, Any]]) -> ColdStart:
+        """Summarise the runs of one row."""
+
+        def middle(name: str) -> float:
+            return float(median(run[name] for run in runs))
+
+        return cls(
+            runs=len(runs),
+            first_answer_s=middle("first_answer_s"),
+            first_answers_s=tuple(run["first_answer_s"] for run in runs),
+            load_s=middle("load_s"),
+            rss_bytes=int(middle("rss_bytes")),
+            peak_rss_bytes=int(middle("peak_rss_bytes")),
+            cpu_ms=middle("cpu_ms"),
+            wall_ms=middle("wall_ms"),
+            torch_loaded=any(run["torch_loaded"] for run in runs),
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON object."""
         return asdict(self)
 
 
-def run_fresh(row: dict[str, Any], picture: Path, seconds: float = 0.5) -> dict[str, Any]:
+def cold_starts(
+    rows: Sequence[BenchRow], picture: Path, runs: int
+) -> tuple[dict[str, ColdStart], dict[str, str]]:
+    """Start every row in fresh processes, interleaved.
+
+    The disk is not in the time: the bench has read the files before, so they are cached.
+
+    Args:
+        rows: With batch 1.
+        picture: The image file that each classifies.
+        runs: Processes per row, 1 or more.
+
+    Returns:
+        By row the result, and by row why it does not run.
+    """
+    found: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
+    failed: dict[str, str] = {}
+    for _ in range(runs):
+        for row in rows:
+            if row.name in failed:
+                continue
+            try:
+                found[row.name].append(start_row(row, picture))
+            except CatdogError as error:
+                failed[row.name] = str(error)
+    return {name: ColdStart.of(runs) for name, runs in found.items() if name not in failed}, failed
+
+
+def start_row(row: BenchRow, picture: Path, seconds: float = 0.5) -> dict[str, Any]:
     """Run one row in a fresh process.
 
     Args:
-        row: `Row.to_dict()`.
-        picture: The file that is answered.
-        seconds: How long the steady loop goes on.
-
-    Returns:
-        What the child measured, and `first_answer_s` by the parent's watch.
+        row: The row.
+        picture: The image file to classify.
+        seconds: Duration of the steady loop after the first answer.
 
     Raises:
         CatdogError: The child failed; the message has its last line.
     """
-    # -P: what lies in the current folder is not imported; the modules are those of this process.
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "benchmarks.measure.cold_start",
-        json.dumps(row),
-        str(picture),
-        str(seconds),
-    ]
+    # -P: nothing is imported from the current folder.
+    module = ["-P", "-m", "benchmarks.measure.cold_start"]
+    return run_fresh([*module, json.dumps(row.to_dict()), str(picture), str(seconds)], row.base)
+
+
+def run_fresh(arguments: Sequence[str], name: str) -> dict[str, Any]:
+    """Run Python in a fresh process with the import path of this one.
+
+    Args:
+        arguments: Of the interpreter. Its last line is a JSON object with `answered_at`,
+            the value of `time.perf_counter()` (a clock of the whole system) at the first answer.
+        name: The program's name, for messages.
+
+    Returns:
+        The object, and `first_answer_s` from the start of the process.
+
+    Raises:
+        CatdogError: It failed or did not end in time; the message has its last line.
+    """
     paths = os.pathsep.join(path for path in sys.path if path)
-    # Into a file: a pipe that nobody reads holds the child up once it is full.
-    with tempfile.TemporaryFile("w+", errors="replace") as said:
-        start = time.perf_counter()
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=said, text=True,
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
             env={**os.environ, "PYTHONPATH": paths},
-        ) as child:  # fmt: skip
-            assert child.stdout is not None
-            late = threading.Event()
-            watch = threading.Timer(TIMEOUT, _end, (child, late))
-            watch.daemon = True
-            watch.start()
-            line = child.stdout.readline()
-            first = time.perf_counter() - start
-            rest = child.stdout.read()
-            child.wait()
-            watch.cancel()
-        said.seek(0)
-        complaint = said.read()
-    if late.is_set():
-        raise CatdogError(
-            f"{row['base']}: a fresh process gave no answer for {TIMEOUT:g} s; "
-            "leave the row out, or free the machine"
+            check=False,
         )
-    if child.returncode != 0 or not line or not rest:
-        reason = (complaint.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-        raise CatdogError(f"{row['base']}: it does not run in a fresh process ({reason})")
-    return {**json.loads(rest), "first_answer_s": first}
+    except subprocess.TimeoutExpired as error:
+        raise CatdogError(
+            f"{name}: a fresh process gave no answer for {TIMEOUT:g} s; leave the row out, or "
+            "free the machine"
+        ) from error
+    if done.returncode != 0 or not done.stdout:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise CatdogError(f"{name}: it does not run in a fresh process ({reason})")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {**found, "first_answer_s": found.pop("answered_at") - start}
 
 
-def _end(child: subprocess.Popen[str], late: threading.Event) -> None:
-    late.set()
-    child.kill()
+def resident_bytes(peak: bool = False) -> int:
+    """Return the resident memory of this process in bytes, now or at its peak.
 
-
-def summarise(runs: list[dict[str, Any]]) -> ColdStart:
-    """Medians over the runs of one row."""
-
-    def middle(name: str) -> float:
-        return float(median(run[name] for run in runs))
-
-    return ColdStart(
-        runs=len(runs),
-        first_answer_s=middle("first_answer_s"),
-        first_answers_s=tuple(run["first_answer_s"] for run in runs),
-        load_s=middle("load_s"),
-        rss_bytes=int(middle("rss_bytes")),
-        peak_rss_bytes=int(middle("peak_rss_bytes")),
-        cpu_ms=middle("cpu_ms"),
-        wall_ms=middle("wall_ms"),
-        torch_loaded=any(run["torch_loaded"] for run in runs),
-    )
-
-
-def resident(peak: bool = False) -> int:
-    """Resident memory of this process in bytes, now or at its peak.
-
-    Read from `/proc` where there is one: `ru_maxrss` of a child starts at what its parent
-    had, which would charge every row with the memory of the bench itself.
+    Read from `/proc` where there is one: `ru_maxrss` of a child starts at its parent's memory,
+    and psutil has no peak on Linux.
     """
     key = "VmHWM:" if peak else "VmRSS:"
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(key):
-                return int(line.split()[1]) * 1024
+        status = Path("/proc/self/status").read_text().splitlines()
     except OSError:
-        pass
-    import resource
+        import resource
 
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used if sys.platform == "darwin" else used * 1024
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
 
 
-def child(row_json: str, picture: str, seconds: str) -> None:
-    """The child half: two lines on stdout, one when the first answer is there, one at the end."""
-    from benchmarks.rows import Row, open_subject
+def _child(row_json: str, picture: str, seconds: str) -> None:
+    """Load the row, classify the image, then measure a steady loop; print one JSON object."""
     from catdog_edge.images.read import read_picture
 
-    row = Row(**json.loads(row_json))
-    start = time.perf_counter()
-    if row.engine == "pytorch":
-        import catdog_edge.training.models.checkpoint  # its time is that of imports, not of loading
+    row = BenchRow(**json.loads(row_json))
+    if row.engine == "pytorch":  # imported here, so that this is not part of `load_s`
+        import catdog_edge.training.models.checkpoint
     else:
         import onnxruntime  # noqa: F401
 
         import catdog_edge.runtime.classifier  # noqa: F401
     imported = time.perf_counter()
-    subject = open_subject(row)
+    runner = open_row(row)
     loaded = time.perf_counter()
     frame = read_picture(picture)
-    answer = subject.probabilities([frame])
-    print(json.dumps({"answer": answer.tolist()}), flush=True)
-    rss = resident()
+    answer = runner.probabilities([frame])
+    answered = time.perf_counter()
+    rss = resident_bytes()
     for _ in range(3):
-        subject.probabilities([frame])
+        runner.probabilities([frame])
     calls = 0
-    wall, processor = time.perf_counter(), time.process_time()
-    while time.perf_counter() - wall < float(seconds) or calls < 3:
-        subject.probabilities([frame])
+    start, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - start < float(seconds) or calls < 3:
+        runner.probabilities([frame])
         calls += 1
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    print(
-        json.dumps(
-            {
-                "import_s": imported - start,
-                "load_s": loaded - imported,
-                "rss_bytes": rss,
-                "peak_rss_bytes": resident(peak=True),
-                "cpu_ms": processor / calls * 1e3,
-                "wall_ms": wall / calls * 1e3,
-                "torch_loaded": "torch" in sys.modules,
-            }
-        )
-    )
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    document = {
+        "answer": answer.tolist(),
+        "answered_at": answered,
+        "load_s": loaded - imported,
+        "rss_bytes": rss,
+        "peak_rss_bytes": resident_bytes(peak=True),
+        "cpu_ms": cpu / calls * 1e3,
+        "wall_ms": wall / calls * 1e3,
+        "torch_loaded": "torch" in sys.modules,
+    }
+    print(json.dumps(document))
 
 
 if __name__ == "__main__":
-    child(*sys.argv[1:4])
+    _child(*sys.argv[1:4])

@@ -1,6 +1,7 @@
-"""The environment card: on what machine, with which versions, and how quiet it was.
+"""The environment card: machine, versions, and how busy the machine was while measuring.
 
-Knows processors, memory, load and package versions. Names no user, no host and no path.
+It names no user, no host and no path. Read from `/proc` and `/sys` instead of through psutil,
+which has neither cgroup limits nor the peak memory of a Linux process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ FLAGS = (
     "avx2", "f16c", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
     "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve", "fphp",
 )  # fmt: skip
-"""Instructions that decide how fast a convolution runs, in int8 and in float; x86 and ARM."""
+"""CPU flags that decide how fast a convolution runs, in int8 and in float; x86 and ARM."""
 
 PACKAGES = (
     "catdog-edge", "numpy", "opencv-python", "opencv-python-headless", "onnxruntime",
@@ -36,41 +37,21 @@ VARIABLES = (
     "CATDOG_EDGE_THREADS", "CATDOG_EDGE_AUTOTUNE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY",
     "GOMP_SPINCOUNT", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ORT_DISABLE_ALL",
 )  # fmt: skip
-"""Settings from outside that change a measurement; told where they are set."""
+"""Environment variables that change a measurement."""
 
-BUSY = 0.10
-"""A share of a usable processor taken by others above which a run is called noisy."""
+MAX_OTHERS = 0.10
+"""Share of the usable processors taken by other processes above which a run is noisy."""
 
-LOOK = 5.0
-"""Seconds between two looks at the load average; the system itself counts as often."""
+MAX_DRIFT = 0.10
+"""Quartile distance of a row's block medians, over their median, above which a run is noisy."""
 
-DRIFT = 0.10
-"""Distance of the quartiles of a row's block medians, over their median, that is noise."""
+LOAD_PERIOD = 5.0
+"""Seconds between two samples of the load average; the kernel updates it as often."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """The card.
-
-    Attributes:
-        processor: Its name.
-        architecture: `x86_64`, `aarch64`, ...
-        flags: Instructions out of `FLAGS` that it has.
-        processors_shown: Logical processors that the system shows.
-        processors_usable: Those that this process may run on.
-        quota: Processors that a cgroup grants, or `None`.
-        threads: The number of threads taken.
-        threads_source: Where that number comes from, in words.
-        memory_bytes: Memory of the machine, or the cgroup's limit where that is lower.
-        memory_available_bytes: What was free at the start.
-        system: Operating system and kernel.
-        hypervisor: Whether it is a virtual machine, where that can be seen.
-        governor: Frequency governor of the processor, or `None`.
-        python: Version and implementation.
-        packages: Version by package, of those that are installed.
-        variables: Settings from outside, of those that are set.
-        load_before: Load averages over 1, 5 and 15 minutes at the start.
-    """
+    """The card; docs/bench.md describes its fields."""
 
     processor: str
     architecture: str
@@ -90,73 +71,61 @@ class Environment:
     variables: dict[str, str]
     load_before: tuple[float, float, float] | None
 
+    @classmethod
+    def detect(cls, threads: Threads | None = None, root: Path = Path("/")) -> Environment:
+        """Fill in the card.
+
+        Args:
+            threads: The number of threads of the run; `None`: what the runtime chooses.
+            root: Where `proc` and `sys` are.
+        """
+        chosen = threads or choose_threads(None, root)
+        meminfo = _read(root / "proc/meminfo")
+        cpu = read_cpu(root)
+        governor = _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
+        return cls(
+            processor=f"{cpu.name} ({cpu.model})" if cpu.model else cpu.name,
+            architecture=platform.machine(),
+            flags=tuple(flag for flag in FLAGS if flag in cpu.flags),
+            processors_shown=os.cpu_count() or 1,
+            processors_usable=len(usable_processors()),
+            quota=cgroup_quota(root),
+            threads=chosen.count,
+            threads_source=chosen.source,
+            memory_bytes=_memory_limit(_kilobytes(meminfo, "MemTotal"), root),
+            memory_available_bytes=_kilobytes(meminfo, "MemAvailable"),
+            system=f"{platform.system()} {platform.release()}{_distribution()}",
+            hypervisor="hypervisor" in cpu.flags,
+            governor=governor or None,
+            python=f"{platform.python_implementation()} {platform.python_version()}",
+            packages=_packages(),
+            variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
+            load_before=_load(),
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON object."""
         return asdict(self)
 
-    @property
-    def machine(self) -> str:
-        """What two runs must share: processor with its instructions, usable cores, system."""
-        return machine_of(self.to_dict())
 
+def machine_of(card: Mapping[str, Any]) -> str:
+    """What two comparable runs share: processor, flags, usable processors, quota and system.
 
-def machine_of(card: dict[str, Any]) -> str:
-    """`Environment.machine` of a card that was read back from JSON."""
+    Args:
+        card: `Environment.to_dict()`, or the same read back from JSON.
+    """
     system = str(card["system"]).partition(" ")[0]
     quota = f", cgroup quota {card['quota']:g}" if card["quota"] else ""
-    # Virtual machines of one processor differ in what they are allowed to use of it.
+    # Flags: virtual machines on one processor differ in what they may use of it.
     return (
         f"{card['processor']} ({card['architecture']}, {', '.join(card['flags'])}; "
         f"{card['processors_usable']} usable processors{quota}, {system})"
     )
 
 
-def look(threads: Threads | None = None, root: Path = Path("/")) -> Environment:
-    """Fill in the card.
-
-    Args:
-        threads: The number of threads of the run; `None`: what the runtime chooses.
-        root: Where `proc` and `sys` are.
-    """
-    chosen = threads or choose_threads(None, root)
-    cpu = read_cpu(root)
-    meminfo = _read(root / "proc/meminfo")
-    return Environment(
-        processor=f"{cpu.name} ({cpu.model})" if cpu.model else cpu.name,
-        architecture=platform.machine(),
-        flags=tuple(flag for flag in FLAGS if flag in cpu.flags),
-        processors_shown=os.cpu_count() or 1,
-        processors_usable=len(usable_processors()),
-        quota=cgroup_quota(root),
-        threads=chosen.count,
-        threads_source=chosen.source,
-        memory_bytes=_memory_limit(_kilobytes(meminfo, "MemTotal"), root),
-        memory_available_bytes=_kilobytes(meminfo, "MemAvailable"),
-        system=f"{platform.system()} {platform.release()}{_distribution()}",
-        hypervisor="hypervisor" in cpu.flags,
-        governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
-        or None,
-        python=f"{platform.python_implementation()} {platform.python_version()}",
-        packages=_packages(),
-        variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
-        load_before=_load(),
-    )
-
-
 @dataclass(frozen=True)
-class Quiet:
-    """How quiet the machine was while something was measured.
-
-    Attributes:
-        seconds: How long it was watched.
-        load_during: Mean and highest of the load averages over 1 minute, looked at every
-            `LOOK` seconds; this process is in them.
-        load_after: Load averages at the end; this process is in them.
-        others_busy: Processors' worth of time that other processes took, on average;
-            `None` where the system does not tell.
-        stolen: The same, taken by the hypervisor for other guests.
-        throttled_s: Seconds for which a cgroup quota held this process back.
-    """
+class Activity:
+    """How busy the machine was during a measurement; see `quiet` in docs/bench.md."""
 
     seconds: float
     load_during: tuple[float, float] | None
@@ -166,12 +135,12 @@ class Quiet:
     throttled_s: float
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON object."""
         return asdict(self)
 
 
-class Watch:
-    """Watches how busy the rest of the machine is, from when it is made until `stop`.
+class ActivityMonitor:
+    """Monitors the rest of the machine from its creation until `stop`.
 
     Args:
         root: Where `proc` and `sys` are.
@@ -180,54 +149,50 @@ class Watch:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._loads: list[float] = []
-        self._ended = threading.Event()
-        threading.Thread(target=self._look_at_load, name="load", daemon=True).start()
+        self._stopped = threading.Event()
+        threading.Thread(target=self._sample_load, name="load", daemon=True).start()
         self._start = time.monotonic()
         self._own = _own_seconds()
-        self._jiffies = self._ticks()
-        self._throttled = self._throttle()
+        self._ticks_before = self._ticks()
+        self._throttled_before = self._throttled()
 
-    def stop(self) -> Quiet:
-        """What was seen; may be asked more than once."""
+    def stop(self) -> Activity:
+        """Return the activity since the start."""
         seconds = max(time.monotonic() - self._start, 1e-9)
-        self._ended.set()
+        self._stopped.set()
         loads = list(self._loads)
         others = stolen = None
-        now = self._ticks()
-        if now is not None and self._jiffies is not None:
+        before, now = self._ticks_before, self._ticks()
+        if now is not None and before is not None:
             hertz = os.sysconf("SC_CLK_TCK")
-            busy = (now[0] - self._jiffies[0]) / hertz - (_own_seconds() - self._own)
+            busy = (now[0] - before[0]) / hertz - (_own_seconds() - self._own)
             others = max(0.0, busy / seconds)
-            stolen = max(0.0, (now[1] - self._jiffies[1]) / hertz / seconds)
-        return Quiet(
+            stolen = max(0.0, (now[1] - before[1]) / hertz / seconds)
+        return Activity(
             seconds=seconds,
             load_during=(sum(loads) / len(loads), max(loads)) if loads else None,
             load_after=_load(),
             others_busy=others,
             stolen=stolen,
-            throttled_s=max(0.0, self._throttle() - self._throttled),
+            throttled_s=max(0.0, self._throttled() - self._throttled_before),
         )
 
-    def _look_at_load(self) -> None:
-        while not self._ended.is_set():
+    def _sample_load(self) -> None:
+        while not self._stopped.is_set():
             now = _load()
             if now is None:
                 return
             self._loads.append(now[0])
-            self._ended.wait(LOOK)
+            self._stopped.wait(LOAD_PERIOD)
 
     def _ticks(self) -> tuple[int, int] | None:
-        """Busy and stolen ticks since the machine started, of the usable processors.
-
-        Work on processors that this process may not use does not touch it.
-        """
+        """Busy and stolen ticks of the usable processors since boot; work on others is no noise."""
         lines = [line.split() for line in _read(self._root / "proc/stat").splitlines()]
         counts = {line[0]: line[1:9] for line in lines if len(line) >= 9 and line[0][:3] == "cpu"}
         own = [counts.get(f"cpu{number}") for number in usable_processors()]
-        # Where they are not told one by one, all of them together.
-        chosen = own if all(own) else [counts.get("cpu")]
         busy = stolen = 0
-        for fields in chosen:
+        # Where they are not listed one by one, all of them together.
+        for fields in own if all(own) else [counts.get("cpu")]:
             if fields is None:
                 return None
             user, nice, system, _, _, interrupt, soft, steal = (int(field) for field in fields)
@@ -235,50 +200,51 @@ class Watch:
             stolen += steal
         return busy, stolen
 
-    def _throttle(self) -> float:
-        text = _read(self._root / "sys/fs/cgroup/cpu.stat")
-        found = re.search(r"^throttled_usec (\d+)", text, re.MULTILINE)
-        if found:
-            return int(found[1]) / 1e6
-        text = _read(self._root / "sys/fs/cgroup/cpu/cpu.stat")
-        found = re.search(r"^throttled_time (\d+)", text, re.MULTILINE)
-        return int(found[1]) / 1e9 if found else 0.0
+    def _throttled(self) -> float:
+        """Seconds of throttling by a cgroup of version 2 or 1."""
+        for file, key, unit in (
+            ("cpu.stat", "throttled_usec", 1e-6),
+            ("cpu/cpu.stat", "throttled_time", 1e-9),
+        ):
+            text = _read(self._root / "sys/fs/cgroup" / file)
+            if found := re.search(rf"^{key} (\d+)", text, re.MULTILINE):
+                return int(found[1]) * unit
+        return 0.0
 
 
-def noise(
+def noise_reasons(
     card: Environment,
-    quiet: Quiet,
+    activity: Activity,
     drifts: Iterable[tuple[str, float]] = (),
     unsettled: Sequence[str] = (),
 ) -> list[str]:
-    """Reasons to doubt the figures of a run, one sentence each; none where it was quiet.
+    """List the reasons to doubt the figures of a run, one sentence each.
 
     Args:
         card: The environment.
-        quiet: What was seen while measuring.
+        activity: Of the machine while measuring.
         drifts: By row, `Summary.drift`.
         unsettled: Rows whose time still changed when warming up had to end.
     """
     found = []
     usable = card.processors_usable
-    if quiet.others_busy is not None and quiet.others_busy > BUSY * usable:
+    if activity.others_busy is not None and activity.others_busy > MAX_OTHERS * usable:
         found.append(
-            f"other processes took {quiet.others_busy:.1f} of {usable} processors while measuring"
+            f"other processes took {activity.others_busy:.1f} of {usable} processors while "
+            "measuring"
         )
-    if quiet.stolen is not None and quiet.stolen > 0.02 * usable:
-        found.append(f"the hypervisor took {quiet.stolen:.2f} processors away while measuring")
-    if quiet.throttled_s > 0.01 * quiet.seconds:
-        found.append(f"a cgroup quota held the process back for {quiet.throttled_s:.1f} s")
-    # Only where nothing better is known: it remembers for a minute what was at work before, as
-    # the export that ended when the bench began.
+    if activity.stolen is not None and activity.stolen > 0.02 * usable:
+        found.append(f"the hypervisor took {activity.stolen:.2f} processors away while measuring")
+    if activity.throttled_s > 0.01 * activity.seconds:
+        found.append(f"a cgroup quota throttled the process for {activity.throttled_s:.1f} s")
+    # Only where nothing better is known: the load average still contains what ended a minute
+    # before the start, such as an export.
     before = None if card.load_before is None else card.load_before[0]
-    if quiet.others_busy is None and before is not None and before > 0.5 * usable:
+    if activity.others_busy is None and before is not None and before > 0.5 * usable:
         found.append(f"the load average was {before:.2f} before the start")
-    restless = sorted(
-        ((name, drift) for name, drift in drifts if drift > DRIFT), key=lambda pair: -pair[1]
-    )
+    restless = sorted((drift, name) for name, drift in drifts if drift > MAX_DRIFT)
     if restless:
-        name, worst = restless[0]
+        worst, name = restless[-1]
         others = f" and {len(restless) - 1} more rows" if len(restless) > 1 else ""
         found.append(f"the time of {name}{others} wandered by up to {worst:.0%} between rounds")
     if unsettled:

@@ -1,10 +1,9 @@
-"""The rows under MLCommons' LoadGen, the load generator of MLPerf Inference.
+"""The rows under MLCommons' LoadGen, the load generator of MLPerf Inference (extra `[loadgen]`).
 
-Knows how LoadGen asks and how a row answers; the extra `[loadgen]` brings the package. What
-LoadGen writes is kept as it is; only its summary is read, for the table.
+LoadGen's logs are kept as it writes them; its summary is read for the table.
 
-    single-stream   one frame at a time, the next when the last is answered; latency counts
-    offline         all frames at once, answered in batches of the row; throughput counts
+    single-stream   one frame at a time, the next when the last is classified; latency counts
+    offline         all frames at once, classified in batches of the row; throughput counts
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.rows import Subject
+from benchmarks.rows import Runner
 from catdog_edge.errors import CatdogError, MissingPackageError
 from catdog_edge.images.preprocess import Frame
 
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 Scenario = Literal["single-stream", "offline"]
 
 FOLDER = "bench-loadgen"
-"""Where the logs are kept, a folder per row."""
+"""Where the logs go, a folder per row."""
 
 FIGURES = {
     "p50_ns": r"50\.00 percentile latency \(ns\)",
@@ -40,11 +39,11 @@ FIGURES = {
     "queries_per_second": r"QPS w/o loadgen overhead",
     "seed": r"qsl_rng_seed ",
 }
-"""What is read of a summary, by the words that stand before it."""
+"""What is read of a summary: patterns of the text before each figure."""
 
 
 def load() -> Any:
-    """The module `mlperf_loadgen`.
+    """Import `mlperf_loadgen`.
 
     Raises:
         MissingPackageError: The extra is not installed.
@@ -59,135 +58,11 @@ def load() -> Any:
     return mlperf_loadgen
 
 
-def run(
-    subject: Subject,
-    frames: Sequence[Frame],
-    scenario: Scenario,
-    seconds: float,
-    folder: Path,
-    expected_per_second: float,
-) -> dict[str, Any]:
-    """Run one row under LoadGen.
-
-    Args:
-        subject: The row.
-        frames: `uint8 [H,W,3]` BGR; LoadGen draws from them.
-        scenario: See the module.
-        seconds: The least duration, LoadGen's `min_duration`.
-        folder: Where the logs go; made when it is missing.
-        expected_per_second: Pictures a second as measured before; how many queries LoadGen
-            plans comes from it.
-
-    Returns:
-        `valid`, the figures of `FIGURES` that the summary has, and of an invalid run which of
-        LoadGen's conditions were not kept (`unsatisfied`).
-
-    Raises:
-        MissingPackageError: The extra is not installed.
-        CatdogError: The row failed, or the logs cannot be written.
-    """
-    module = load()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CatdogError(
-            f"cannot make {folder} for LoadGen's logs: {error.strerror}; choose another --out"
-        ) from error
-    settings = module.TestSettings()
-    settings.mode = module.TestMode.PerformanceOnly
-    settings.min_duration_ms = max(1, int(seconds * 1000))
-    if scenario == "single-stream":
-        settings.scenario = module.TestScenario.SingleStream
-        settings.min_query_count = 64  # what LoadGen's own estimate of p90 needs
-        # LoadGen plans its queries ahead, and calls a run invalid that is done with them
-        # before the time is up; so it is told that answers come twice as fast as measured.
-        settings.single_stream_expected_latency_ns = max(1, int(5e8 / expected_per_second))
-    else:
-        settings.scenario = module.TestScenario.Offline
-        # The same: a row that is a tenth faster than measured would be done before the time is up.
-        settings.offline_expected_qps = max(1.0, 2 * expected_per_second)
-    output = module.LogOutputSettings()
-    output.outdir = str(folder)
-    output.copy_summary_to_stdout = False
-    log = module.LogSettings()
-    log.log_output = output
-    log.enable_trace = False
-
-    failures: list[BaseException] = []
-    under_test = module.ConstructSUT(_answerer(module, subject, frames, failures), lambda: None)
-    library = module.ConstructQSL(len(frames), len(frames), lambda _: None, lambda _: None)
-    try:
-        module.StartTestWithLogSettings(under_test, library, settings, log, "")
-    finally:
-        module.DestroyQSL(library)
-        module.DestroySUT(under_test)
-    if failures:
-        raise CatdogError(
-            f"{subject.row.name} failed under LoadGen ({failures[0]}); its logs are in {folder}"
-        ) from failures[0]
-    summary = folder / "mlperf_log_summary.txt"
-    try:
-        return read_summary(summary.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CatdogError(
-            f"LoadGen left no summary in {folder} ({error.strerror}); make room and try again"
-        ) from error
-
-
-def _answerer(
-    module: Any, subject: Subject, frames: Sequence[Frame], failures: list[BaseException]
-) -> Callable[[Sequence[Any]], None]:
-    size = subject.row.batch
-
-    def answer(queries: Sequence[Any]) -> None:
-        for start in range(0, len(queries), size):
-            batch = queries[start : start + size]
-            # An exception must not leave through LoadGen's own thread: it would end the
-            # process. The test goes on with empty answers and is thrown away afterwards.
-            try:
-                if failures:
-                    raise failures[0]
-                values = subject.probabilities([frames[query.index] for query in batch])
-            except Exception as error:
-                if not failures:
-                    failures.append(error)
-                values = np.zeros((len(batch), len(subject.spec.labels)), np.float32)
-            values = np.ascontiguousarray(values)
-            step = values.strides[0]
-            module.QuerySamplesComplete(
-                [
-                    module.QuerySampleResponse(query.id, values.ctypes.data + step * place, step)
-                    for place, query in enumerate(batch)
-                ]
-            )
-
-    return answer
-
-
-def read_summary(text: str) -> dict[str, Any]:
-    """The figures of LoadGen's `mlperf_log_summary.txt` by the names of `FIGURES`.
-
-    Raises:
-        CatdogError: It is no such summary.
-    """
-    result = re.search(r"^Result is : (\w+)", text, re.MULTILINE)
-    if result is None:
-        raise CatdogError("LoadGen's summary has no result; see mlperf_log_detail.txt beside it")
-    found: dict[str, Any] = {"valid": result[1] == "VALID"}
-    if broken := re.findall(r"^\s*(.+?) satisfied : NO\s*$", text, re.MULTILINE):
-        found["unsatisfied"] = [one.lower() for one in broken]
-    for name, words in FIGURES.items():
-        value = re.search(rf"^{words}\s*: ([0-9.]+)\s*$", text, re.MULTILINE)
-        if value:
-            found[name] = float(value[1])
-    return found
-
-
 def check_batches(scenario: Scenario, batches: Sequence[int]) -> None:
     """Refuse a scenario that would leave out every row.
 
     Raises:
-        CatdogError: `single-stream` with batches above 1 alone.
+        CatdogError: `single-stream`, and no batch is 1.
     """
     if scenario == "single-stream" and 1 not in batches:
         raise CatdogError(
@@ -197,46 +72,44 @@ def check_batches(scenario: Scenario, batches: Sequence[int]) -> None:
 
 
 def run_rows(
-    subjects: Sequence[Subject],
+    runners: Sequence[Runner],
     frames: Sequence[Frame],
     scenario: Scenario,
     seconds: float,
     folder: Path,
     per_second: dict[str, float],
 ) -> dict[str, Any]:
-    """Run every row, one after the other, logs in `folder/bench-loadgen/SCENARIO/ROW`.
+    """Run every row, one after the other; logs go to `folder/bench-loadgen/SCENARIO/ROW`.
 
     Args:
-        subjects: The rows; `single-stream` takes those with batch 1 alone.
+        runners: The rows; `single-stream` takes only those with batch 1.
         frames: `uint8 [H,W,3]` BGR.
         scenario: See the module.
-        seconds: The least duration of each row.
+        seconds: The minimum duration of each row.
         folder: Where the reports go.
-        per_second: Pictures a second by row, as measured before.
+        per_second: Images per second by row, as measured before.
 
     Returns:
         For `bench.json`: `scenario`, `loadgen` (its version), `seconds`, `folder`, `rows`.
     """
     load()
-    chosen = [one for one in subjects if scenario == "offline" or one.row.batch == 1]
-    if len(chosen) < len(subjects):
-        left = ", ".join(one.row.name for one in subjects if one not in chosen)
-        log.info(f"bench: LoadGen's {scenario} asks for one picture at a time, without: {left}")
+    chosen = [one for one in runners if scenario == "offline" or one.row.batch == 1]
+    if len(chosen) < len(runners):
+        left = ", ".join(one.row.name for one in runners if one not in chosen)
+        log.info("bench: LoadGen's %s takes one picture at a time, without: %s", scenario, left)
     rows: dict[str, dict[str, Any]] = {}
-    taken: set[str] = set()
+    names: set[str] = set()
     for one in chosen:
-        name = one.row.name
-        plain = re.sub(r"[^\w.@-]", "_", name)
-        while plain in taken:
-            plain += "_"
-        taken.add(plain)
-        logs = folder / FOLDER / scenario / plain
+        name = re.sub(r"[^\w.@-]", "_", one.row.name)
+        while name in names:
+            name += "_"
+        names.add(name)
+        logs = folder / FOLDER / scenario / name
         try:
-            rows[name] = run(one, frames, scenario, seconds, logs, per_second[name])
-        except CatdogError as error:
-            # The other rows, and all that was measured before, are not lost for it.
-            log.info(f"bench: LoadGen: {name}: {error}")
-            rows[name] = {"valid": False, "reason": str(error)}
+            rows[one.row.name] = run(one, frames, scenario, seconds, logs, per_second[one.row.name])
+        except CatdogError as error:  # the other rows are measured all the same
+            log.warning("LoadGen: %s: %s", one.row.name, error)
+            rows[one.row.name] = {"valid": False, "reason": str(error)}
     return {
         "scenario": scenario,
         "loadgen": importlib.metadata.version("mlcommons-loadgen"),
@@ -244,3 +117,116 @@ def run_rows(
         "folder": f"{FOLDER}/{scenario}",
         "rows": rows,
     }
+
+
+def run(
+    runner: Runner,
+    frames: Sequence[Frame],
+    scenario: Scenario,
+    seconds: float,
+    folder: Path,
+    per_second: float,
+) -> dict[str, Any]:
+    """Run one row under LoadGen; the arguments are those of `run_rows`.
+
+    Returns:
+        See `read_summary`.
+
+    Raises:
+        MissingPackageError: The extra is not installed.
+        CatdogError: The row failed, or the logs cannot be written.
+    """
+    module = load()
+    output = module.LogOutputSettings()
+    output.outdir = str(folder)
+    output.copy_summary_to_stdout = False
+    logs = module.LogSettings()
+    logs.log_output = output
+    logs.enable_trace = False
+    settings = _settings(module, scenario, seconds, per_second)
+    failures: list[Exception] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        system = module.ConstructSUT(_issue_queries(module, runner, frames, failures), lambda: None)
+        library = module.ConstructQSL(len(frames), len(frames), lambda _: None, lambda _: None)
+        try:
+            module.StartTestWithLogSettings(system, library, settings, logs, "")
+        finally:
+            module.DestroyQSL(library)
+            module.DestroySUT(system)
+        if not failures:
+            return read_summary((folder / "mlperf_log_summary.txt").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CatdogError(
+            f"cannot keep LoadGen's logs in {folder}: {error.strerror}; choose another --out"
+        ) from error
+    raise CatdogError(
+        f"{runner.row.name} failed under LoadGen ({failures[0]}); its logs are in {folder}"
+    ) from failures[0]
+
+
+def _settings(module: Any, scenario: Scenario, seconds: float, per_second: float) -> Any:
+    settings = module.TestSettings()
+    settings.mode = module.TestMode.PerformanceOnly
+    settings.min_duration_ms = max(1, int(seconds * 1000))
+    # LoadGen plans its queries ahead, and a run that is done with them before the minimum
+    # duration is invalid: so it is given twice the measured speed.
+    if scenario == "single-stream":
+        settings.scenario = module.TestScenario.SingleStream
+        settings.min_query_count = 64  # needed for LoadGen's own estimate of p90
+        settings.single_stream_expected_latency_ns = max(1, int(5e8 / per_second))
+    else:
+        settings.scenario = module.TestScenario.Offline
+        settings.offline_expected_qps = max(1.0, 2 * per_second)
+    return settings
+
+
+def _issue_queries(
+    module: Any, runner: Runner, frames: Sequence[Frame], failures: list[Exception]
+) -> Callable[[Sequence[Any]], None]:
+    """Make LoadGen's callback; it appends to `failures` what the row raises."""
+    size = runner.row.batch
+
+    def issue(queries: Sequence[Any]) -> None:
+        for start in range(0, len(queries), size):
+            batch = queries[start : start + size]
+            values = np.zeros((len(batch), len(runner.spec.labels)), np.float32)
+            # An exception in LoadGen's own thread would end the process: after a failure the
+            # test continues with zeros, and `run` discards it.
+            if not failures:
+                try:
+                    values = runner.probabilities([frames[query.index] for query in batch])
+                except Exception as error:
+                    failures.append(error)
+            values = np.ascontiguousarray(values)
+            step = values.strides[0]
+            module.QuerySamplesComplete(
+                [
+                    module.QuerySampleResponse(query.id, values.ctypes.data + step * place, step)
+                    for place, query in enumerate(batch)
+                ]
+            )
+
+    return issue
+
+
+def read_summary(text: str) -> dict[str, Any]:
+    """Parse LoadGen's `mlperf_log_summary.txt`.
+
+    Returns:
+        `valid`, the figures of `FIGURES` that the summary has, and of an invalid run the
+        conditions that were not satisfied (`unsatisfied`).
+
+    Raises:
+        CatdogError: It is not such a summary.
+    """
+    result = re.search(r"^Result is : (\w+)", text, re.MULTILINE)
+    if result is None:
+        raise CatdogError("LoadGen's summary has no result; see mlperf_log_detail.txt beside it")
+    found: dict[str, Any] = {"valid": result[1] == "VALID"}
+    if broken := re.findall(r"^\s*(.+?) satisfied : NO\s*$", text, re.MULTILINE):
+        found["unsatisfied"] = [one.lower() for one in broken]
+    for name, pattern in FIGURES.items():
+        if value := re.search(rf"^{pattern}\s*: ([0-9.]+)\s*$", text, re.MULTILINE):
+            found[name] = float(value[1])
+    return found

@@ -9,11 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.report.tables import Document, card, tables
-from benchmarks.report.text import plain_table, wrap
+from benchmarks.report.text import markdown_table, plain_table, wrap
 from catdog_edge.system.files import write_text
 
 SCHEMA = 2
@@ -74,9 +73,9 @@ def markdown(document: Document) -> str:
             "",
         ]
     for title, heads, rows in tables(document):
-        lines += [f"## {title}", "", *_markdown_table(heads, rows), ""]
+        lines += [f"## {title}", "", *markdown_table(heads, rows), ""]
     if document["gates"]:
-        lines += ["## Gates", "", *_markdown_table(
+        lines += ["## Gates", "", *markdown_table(
             ["row", "gate", "", "found"],
             [[g["row"], g["gate"], "met" if g["met"] else "**not met**", g["says"]]
              for g in document["gates"]],
@@ -88,15 +87,6 @@ def markdown(document: Document) -> str:
         lines += [f"No cold start: {one['reason']}", ""]
     lines.append(notes(document))
     return "\n".join(lines) + "\n"
-
-
-def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(heads), "|" + "|".join(["---", *["---:"] * (len(heads) - 1)]) + "|"] + [
-        line(row) for row in rows
-    ]
 
 
 def _reading_line(document: Document) -> str:

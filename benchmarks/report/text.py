@@ -1,10 +1,8 @@
-"""Figures and tables as text: how many digits, how wide, where a name is cut.
-
-Knows numbers and strings, nothing of what they mean.
-"""
+"""Numbers, names and tables as text."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 WIDTH = 100
@@ -13,17 +11,14 @@ WIDTH = 100
 MISSING = "-"
 
 
-def plain_table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], width: int = WIDTH
-) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right.
+def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format a table of `WIDTH` columns: the first column left-aligned, the others right-aligned.
 
-    Where it would be wider than `width`, the names in the first column are cut so that they
-    can still be told apart, see `shorten_all`.
+    Where it would be wider, names in the first column are shortened, see `shorten_all`.
     """
     columns = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
-    gap = "  " if sum(columns) + 2 * (len(columns) - 1) <= width else " "
-    over = sum(columns) + len(gap) * (len(columns) - 1) - width
+    gap = "  " if sum(columns) + 2 * (len(columns) - 1) <= WIDTH else " "
+    over = sum(columns) + len(gap) * (len(columns) - 1) - WIDTH
     columns[0] = max(8, columns[0] - max(0, over))
     short = shorten_all([heads[0], *(row[0] for row in rows)], columns[0])
 
@@ -35,14 +30,30 @@ def plain_table(
     return [line(heads), gap.join("-" * size for size in columns), *(line(row) for row in rows)]
 
 
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format a Markdown table: the first column left-aligned, the others right-aligned."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = "|" + "|".join(["---", *["---:"] * (len(heads) - 1)]) + "|"
+    return [line(heads), rule, *(line(row) for row in rows)]
+
+
 def listed(counts: Sequence[int]) -> str:
     """`1`, `1 and 2`, `1, 2 and 4`."""
     words = [f"{count:,}" for count in counts]
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
+def few(names: Sequence[str], most: int = 10) -> str:
+    """The first names of a list, and how many more there are: `a, b and 298 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def shorten(text: str, width: int, head: int | None = None) -> str:
-    """Cut a name behind its first `head` letters (in the middle) where it is too long."""
+    """Shorten a text to `width` columns: cut after `head` characters, by default in the middle."""
     if len(text) <= width:
         return text
     head = (width - 1) // 2 if head is None else head
@@ -50,26 +61,20 @@ def shorten(text: str, width: int, head: int | None = None) -> str:
 
 
 def shorten_all(names: Sequence[str], width: int) -> dict[str, str]:
-    """Cut names that are too long, all at the same place, so that no two become the same.
+    """Shorten names, all at the same place, so that no two become equal.
 
     Args:
-        names: In any number; the same one may come again.
+        names: Any number; repeated ones count once.
         width: Columns, 8 or more.
 
     Returns:
-        By name, at most `width` columns. The cut is in the middle where that keeps them apart,
-        else where most of them stay different; those that do not are numbered, `~2`.
+        By name, at most `width` columns. The cut is as near to the middle as keeps most of them
+        distinct; the rest is numbered, `~2`.
     """
-    different = list(dict.fromkeys(names))
-    middle = (width - 1) // 2
-    heads = sorted(range(1, width - 1), key=lambda head: abs(head - middle))
-    best = {name: shorten(name, width) for name in different}
-    for head in heads:
-        if len(set(best.values())) == len(different):
-            return best
-        cut = {name: shorten(name, width, head) for name in different}
-        if len(set(cut.values())) > len(set(best.values())):
-            best = cut
+    unique = list(dict.fromkeys(names))
+    heads = sorted(range(1, width - 1), key=lambda head: abs(head - (width - 1) // 2))
+    cuts = ({name: shorten(name, width, head) for name in unique} for head in heads)
+    best = max(cuts, key=lambda cut: len(set(cut.values())))
     taken: set[str] = set()
     for name, text in best.items():
         number = 2
@@ -82,16 +87,8 @@ def shorten_all(names: Sequence[str], width: int) -> dict[str, str]:
 
 
 def wrap(text: str) -> list[str]:
-    """A text in lines of at most `WIDTH` columns; a word that is longer is cut."""
-    lines = [""]
-    pieces = (
-        word[start : start + WIDTH] for word in text.split() for start in range(0, len(word), WIDTH)
-    )
-    for word in pieces:
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > WIDTH:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
-    return lines
+    """Wrap a text into lines of at most `WIDTH` columns."""
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
 
 
 def ratio(value: Mapping[str, float]) -> str:
@@ -100,16 +97,17 @@ def ratio(value: Mapping[str, float]) -> str:
 
 
 def figure(value: float) -> str:
-    """Two digits that count, three from 1 on: `0.052`, `0.52`, `1.25`, `12.5`."""
+    """Two significant digits, three from 1 on: `0.052`, `0.52`, `1.25`, `12.5`."""
     if value >= 10:
         return f"{value:.1f}"
     return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def milliseconds(value: float) -> str:
-    """Three digits that count: `0.05`, `1.23`, `12.3`, `123`."""
-    size = abs(value)
-    return f"{value:.2f}" if size < 10 else f"{value:.1f}" if size < 100 else f"{value:.0f}"
+def milliseconds(value: float | None) -> str:
+    """Three significant digits: `0.05`, `1.23`, `12.3`, `123`."""
+    if value is None:
+        return MISSING
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def megabytes(value: int, digits: int) -> str:
@@ -117,9 +115,9 @@ def megabytes(value: int, digits: int) -> str:
     return f"{value / 1e6:.{digits}f}"
 
 
-def percent(value: float) -> str:
-    """`98.71 %` without the sign: the heads say what it is."""
-    return f"{100 * value:.2f}%"
+def percent(value: float | None) -> str:
+    """`98.71%`."""
+    return MISSING if value is None else f"{100 * value:.2f}%"
 
 
 def points(found: Mapping[str, float]) -> str:

@@ -456,10 +456,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts that are asked for; returns the exit code."""
     options = _parse(arguments)
-    card = environment.look()
+    card = environment.Environment.detect()
     print(f"{card.processor}, {card.processors_usable} processors, load {card.load_before}")
     document: dict[str, Any] = {"environment": card.to_dict()}
-    watch = environment.Watch()
+    watch = environment.ActivityMonitor()
     try:
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(options, Path(folder))

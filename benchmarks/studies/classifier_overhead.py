@@ -182,7 +182,10 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = options.only or ["overhead", "cold", "leak", "spinning"]
     with Classifier(options.model, provider="cpu", threads=options.threads) as pets:
         threads = pets.threads
-        document: dict[str, Any] = {"model": repr(pets), "machine": asdict(environment.look())}
+        document: dict[str, Any] = {
+            "model": repr(pets),
+            "machine": asdict(environment.Environment.detect()),
+        }
     print(document["model"])
     missed: list[str] = []
 

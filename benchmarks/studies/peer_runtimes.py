@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.rows import Row, TorchSubject
+from benchmarks.rows import BenchRow, TorchRunner
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Frame, preprocess, to_layout, to_nchw
 from catdog_edge.runtime.model_file import PROBABILITIES
@@ -175,8 +175,8 @@ def ncnn(setting: Setting) -> Ask:
 
 def pytorch(setting: Setting, variant: Any = "eager") -> Ask:
     """PyTorch on the checkpoint, as `bench` runs it."""
-    row = Row("pytorch", "pytorch", str(setting.weights), setting.threads, variant=variant)
-    subject = TorchSubject(row)
+    row = BenchRow("pytorch", "pytorch", str(setting.weights), setting.threads, variant=variant)
+    subject = TorchRunner(row)
     return lambda frame: subject.probabilities([frame])
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.measure import environment, interleaved
-from benchmarks.plan import checkpoint, writable
+from benchmarks.plan import check_writable, checkpoint
 from benchmarks.report import text as words
 from benchmarks.report.tables import card
 from benchmarks.studies.peer_runtimes import PEERS, ULTRALYTICS, Ask, Setting, Ultralytics
@@ -175,8 +175,8 @@ def run(
         seconds: For each of the two frames.
         card: The environment, where the process was then kept to a part of it.
     """
-    found = card or environment.look(Threads(setting.threads, "--threads"))
-    watch = environment.Watch()
+    found = card or environment.Environment.detect(Threads(setting.threads, "--threads"))
+    watch = environment.ActivityMonitor()
     small = preprocess(picture, setting.spec.resize)
     peers, left = open_peers(setting, small)
     frames = []
@@ -184,7 +184,7 @@ def run(
     unsettled: list[str] = []
     for frame in (small, large_frame(picture)):
         measured, rows = compare(peers, frame, seconds, lambda: open_peers(setting, small)[0])
-        drifts += [(name, summary.drift) for name, summary in measured.summaries.items()]
+        drifts += measured.drifts
         unsettled += [name for name in measured.unsettled if name not in unsettled]
         frames.append(
             {"height": frame.shape[0], "width": frame.shape[1], "rounds": measured.timing.rounds,
@@ -205,7 +205,7 @@ def run(
         "seconds": seconds,
         "environment": found.to_dict(),
         "quiet": quiet.to_dict(),
-        "noise": environment.noise(found, quiet, drifts, unsettled),
+        "noise": environment.noise_reasons(found, quiet, drifts, unsettled),
         "frames": frames,
         "left_out": left,
     }
@@ -328,7 +328,7 @@ def main(
             raise click.BadParameter("give a number of seconds", param_hint="--seconds")
         weights = checkpoint(weights) if weights else newest_run().weights
         folder = out or weights.parent
-        writable(folder)
+        check_writable(folder)
         model = model or weights.with_name("model.onnx")
         spec = read_spec(model)
         _check_same(weights, model, spec)
@@ -349,7 +349,7 @@ def main(
                 )
             frame = dataset.decode(items[0])
         chosen = choose_threads(threads)
-        found = environment.look(chosen)
+        found = environment.Environment.detect(chosen)
         with tempfile.TemporaryDirectory() as scratch, _only(chosen.count):
             setting = Setting(weights, model, spec, chosen.count, Path(scratch))
             document = run(setting, frame, seconds, found)

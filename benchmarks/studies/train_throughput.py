@@ -65,10 +65,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             f"{dataset.source}: {len(items):,} training pictures make no batch of "
             f"{options.batch_size:,}; raise --limit or lower --batch-size"
         )
-    card = environment.look(threads)
+    card = environment.Environment.detect(threads)
     # From before the loops start until they have ended: only then is their processor time
     # known to be this process's own.
-    watch = environment.Watch()
+    watch = environment.ActivityMonitor()
     with tempfile.TemporaryDirectory(prefix="train-throughput-") as scratch:
         setting = Setting(
             source=dataset.source,
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             )
             notes = {loop.name: loop.notes for loop in loops}
     quiet = watch.stop()
-    drifts = [(name, summary.drift) for name, summary in found.summaries.items()]
+    drifts = found.drifts
     ratio = found.ratios[PLAIN]
     return {
         "kind": "catdog-edge train throughput",
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "rows": [_row(name, notes[name], found, options.batch_size) for name in LOOPS],
         "environment": card.to_dict(),
         "quiet": quiet.to_dict(),
-        "noise": environment.noise(card, quiet, drifts),
+        "noise": environment.noise_reasons(card, quiet, drifts),
     }
 
 

@@ -208,7 +208,7 @@ def test_names_tell_threads_batches_and_providers_apart(tmp_path):
     assert not any(" " in name or "=" in name for name in names)
     plain = subjects.plan_rows(tmp_path / "best.pt", files[:1], threads=(2,))
     assert [row.name for row in plain] == ["pytorch", "pytorch-channels-last", "model"]
-    assert subjects.Row(**rows[5].to_dict()) == rows[5]
+    assert subjects.BenchRow(**rows[5].to_dict()) == rows[5]
 
 
 def test_scrambled_weights_are_caught_by_name_and_the_reports_stay(run):

@@ -13,7 +13,13 @@ import pytest
 pytest.importorskip("numpy", reason="NumPy is not installed")
 
 from benchmarks.measure import environment
-from benchmarks.measure.environment import Quiet, Watch, look, machine_of, noise
+from benchmarks.measure.environment import (
+    Activity,
+    ActivityMonitor,
+    Environment,
+    machine_of,
+    noise_reasons,
+)
 from catdog_edge.runtime.threads import Threads
 
 ARM = """processor\t: 0
@@ -25,15 +31,14 @@ Model\t\t: Raspberry Pi 5 Model B Rev 1.0
 
 
 def test_the_card_of_this_machine_is_filled_in():
-    card = look()
+    card = Environment.detect()
     assert card.processor
     assert card.threads >= 1
     assert 1 <= card.processors_usable <= card.processors_shown
     assert card.threads_source
     assert card.packages["numpy"]
-    assert card.architecture in card.machine
     document = card.to_dict()
-    assert machine_of(document) == card.machine
+    assert card.architecture in machine_of(document)
     assert os.uname().nodename not in {document["system"], document["processor"]}
 
 
@@ -46,7 +51,7 @@ def test_a_card_made_of_files(tmp_path):
     governor = tmp_path / "sys/devices/system/cpu/cpu0/cpufreq"
     governor.mkdir(parents=True)
     (governor / "scaling_governor").write_text("ondemand\n")
-    card = look(Threads(3, "a test"), tmp_path)
+    card = Environment.detect(Threads(3, "a test"), tmp_path)
     assert card.processor == "Raspberry Pi 5 Model B Rev 1.0"
     assert card.flags == ("asimd", "asimddp", "i8mm")
     assert card.memory_bytes == 2**30  # the cgroup's limit, not the machine's
@@ -65,7 +70,7 @@ def test_the_watch_tells_others_from_itself(tmp_path):
     (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
     _stat(tmp_path, 1000, 10)
     (tmp_path / "sys/fs/cgroup/cpu.stat").write_text("usage_usec 1\nthrottled_usec 1000000\n")
-    watch = Watch(tmp_path)
+    watch = ActivityMonitor(tmp_path)
     time.sleep(0.2)
     _stat(tmp_path, 1000 + 100 * os.sysconf("SC_CLK_TCK"), 10 + 2 * os.sysconf("SC_CLK_TCK"))
     (tmp_path / "sys/fs/cgroup/cpu.stat").write_text("usage_usec 9\nthrottled_usec 3500000\n")
@@ -89,7 +94,7 @@ def test_work_on_processors_that_are_not_ours_is_not_noise(tmp_path, monkeypatch
         (tmp_path / "proc/stat").write_text("\n".join(lines) + "\n")
 
     stat(1000, 1000)
-    watch = Watch(tmp_path)
+    watch = ActivityMonitor(tmp_path)
     stat(1000 + 500 * hertz, 1000 + 10 * hertz)
     quiet = watch.stop()
     assert quiet.others_busy * quiet.seconds == pytest.approx(20, abs=1.0)
@@ -98,7 +103,7 @@ def test_work_on_processors_that_are_not_ours_is_not_noise(tmp_path, monkeypatch
 def test_own_work_is_not_charged_to_others():
     if not Path("/proc/stat").is_file():
         pytest.skip("this system has no /proc/stat")
-    watch, own = Watch(), time.process_time()
+    watch, own = ActivityMonitor(), time.process_time()
     end = time.monotonic() + 0.6
     while time.monotonic() < end:
         sum(range(1000))
@@ -120,16 +125,16 @@ def test_the_load_is_looked_at_all_the_while(monkeypatch):
             return 2.0, 0.0, 0.0
         return value, 0.0, 0.0
 
-    monkeypatch.setattr(environment, "LOOK", 0.001)
+    monkeypatch.setattr(environment, "LOAD_PERIOD", 0.001)
     monkeypatch.setattr(environment.os, "getloadavg", load)
-    watch = Watch()
+    watch = ActivityMonitor()
     assert looked.wait(10)
     mean, highest = watch.stop().load_during
     assert mean == pytest.approx(2.0)
     assert highest == 3.0
 
 
-CALM = Quiet(
+CALM = Activity(
     seconds=60,
     load_during=None,
     load_after=None,
@@ -140,18 +145,22 @@ CALM = Quiet(
 
 
 def test_a_quiet_run_has_nothing_to_say():
-    card = dataclasses.replace(look(), load_before=(0.1, 0.1, 0.1), processors_usable=4)
-    assert noise(card, CALM, [("model", 0.03)]) == []
+    card = dataclasses.replace(
+        Environment.detect(), load_before=(0.1, 0.1, 0.1), processors_usable=4
+    )
+    assert noise_reasons(card, CALM, [("model", 0.03)]) == []
     # What was at work before the start and is not any more, does not count.
     exported = dataclasses.replace(card, load_before=(3.0, 0.1, 0.1))
-    assert noise(exported, CALM, [("model", 0.03)]) == []
+    assert noise_reasons(exported, CALM, [("model", 0.03)]) == []
     just = dataclasses.replace(CALM, others_busy=0.39, stolen=0.07)
-    assert noise(card, just, [("model", 0.09)]) == []
+    assert noise_reasons(card, just, [("model", 0.09)]) == []
 
 
 def test_rows_that_did_not_settle_are_named():
-    card = dataclasses.replace(look(), load_before=(0.0, 0.0, 0.0), processors_usable=4)
-    found = noise(card, CALM, [], ["model", "model.static"])
+    card = dataclasses.replace(
+        Environment.detect(), load_before=(0.0, 0.0, 0.0), processors_usable=4
+    )
+    found = noise_reasons(card, CALM, [], ["model", "model.static"])
     assert found == ["warming up ended before the time of model, model.static had settled"]
 
 
@@ -170,7 +179,9 @@ def test_rows_that_did_not_settle_are_named():
     ],
 )
 def test_each_kind_of_noise_is_named(quiet, load, drift, words):
-    card = dataclasses.replace(look(), load_before=(load, 0.0, 0.0), processors_usable=4)
-    found = noise(card, dataclasses.replace(CALM, **quiet), [("model", drift)])
+    card = dataclasses.replace(
+        Environment.detect(), load_before=(load, 0.0, 0.0), processors_usable=4
+    )
+    found = noise_reasons(card, dataclasses.replace(CALM, **quiet), [("model", drift)])
     assert len(found) == 1
     assert words in found[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import time
 
@@ -18,8 +16,8 @@ import onnxruntime
 from support.benchrun import make_run
 
 from benchmarks.measure import cold_start, interleaved, latency
-from benchmarks.measure.cold_start import run_fresh, summarise
-from benchmarks.rows import OnnxSubject, Row, TorchSubject, open_subject, plan_rows
+from benchmarks.measure.cold_start import ColdStart, cold_starts, start_row
+from benchmarks.rows import BenchRow, OnnxRunner, TorchRunner, open_row, plan_rows
 from catdog_edge.errors import CatdogError
 from catdog_edge.runtime.model_file import ZOO
 from catdog_edge.runtime.threads import choose_threads
@@ -40,24 +38,26 @@ def frames():
 
 @pytest.fixture
 def picture(frames, tmp_path):
-    return latency.save_picture(frames[0], tmp_path / "picture.jpg")
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(latency.as_jpeg(frames[0]))
+    return path
 
 
 def _row(run, name="model", threads=1, batch=1):
-    return Row(name, "onnxruntime", str(run.folder / f"{name}.onnx"), threads, batch)
+    return BenchRow(name, "onnxruntime", str(run.folder / f"{name}.onnx"), threads, batch)
 
 
 def test_every_kind_of_row_answers_alike(run, frames):
     rows = plan_rows(run.weights, [run.folder / "model.onnx"], threads=(1,))
-    answers = [open_subject(row).probabilities(frames) for row in rows]
-    assert [type(open_subject(row)) for row in rows] == [TorchSubject, TorchSubject, OnnxSubject]
+    answers = [open_row(row).probabilities(frames) for row in rows]
+    assert [type(open_row(row)) for row in rows] == [TorchRunner, TorchRunner, OnnxRunner]
     for answer in answers:
         assert answer.shape == (8, 2)
         assert np.abs(answer - answers[0]).max() < 1e-4
 
 
 def test_a_stage_is_a_part_of_its_call(run, frames):
-    found = latency.stages(open_subject(_row(run)), frames, seconds=0.5)
+    found = latency.stages(open_row(_row(run)), frames, seconds=0.5)
     assert list(found) == ["decode", "resize", "session", "rest", "answer"]
     assert 0 < found["resize"] < found["session"] < found["answer"] * 2
     assert abs(found["rest"]) < found["answer"]
@@ -65,7 +65,7 @@ def test_a_stage_is_a_part_of_its_call(run, frames):
 
 
 def test_a_batch_goes_through_all_frames(run, frames):
-    subject = open_subject(_row(run, batch=3))
+    subject = open_row(_row(run, batch=3))
     seen = []
     asked = subject.probabilities
 
@@ -83,10 +83,9 @@ def test_a_batch_goes_through_all_frames(run, frames):
     assert seen[3] == seen[0]
 
 
-def test_fresh_processes_are_measured_and_summarised(run, frames, tmp_path):
-    picture = latency.save_picture(frames[0], tmp_path / "picture.jpg")
-    rows = [_row(run), Row("broken", "onnxruntime", str(tmp_path / "none.onnx"), 1)]
-    found, failed = latency.cold_starts(rows, picture, runs=2)
+def test_fresh_processes_are_measured_and_summarised(run, picture, tmp_path):
+    rows = [_row(run), BenchRow("broken", "onnxruntime", str(tmp_path / "none.onnx"), 1)]
+    found, failed = cold_starts(rows, picture, runs=2)
     assert found["model"].runs == 2
     assert len(found["model"].first_answers_s) == 2
     assert not found["model"].torch_loaded
@@ -95,39 +94,34 @@ def test_fresh_processes_are_measured_and_summarised(run, frames, tmp_path):
     assert "none.onnx" in failed["broken"]
 
 
-def test_memory_of_the_bench_is_not_charged_to_a_row(run, frames, tmp_path):
-    picture = latency.save_picture(frames[0], tmp_path / "picture.jpg")
-    before = run_fresh(_row(run).to_dict(), picture, seconds=0.1)
+def test_memory_of_the_bench_is_not_charged_to_a_row(run, picture, tmp_path):
+    before = start_row(_row(run), picture, seconds=0.1)
     ballast = np.ones(400_000_000, np.uint8)  # 400 MB, touched
-    after = run_fresh(_row(run).to_dict(), picture, seconds=0.1)
+    after = start_row(_row(run), picture, seconds=0.1)
     assert ballast.sum() == 400_000_000
     assert abs(after["peak_rss_bytes"] - before["peak_rss_bytes"]) < 60_000_000
 
 
 def test_a_child_that_fails_is_one_line(run, tmp_path):
     with pytest.raises(CatdogError, match="does not run in a fresh process") as caught:
-        run_fresh(_row(run).to_dict(), tmp_path / "no-picture.jpg")
+        start_row(_row(run), tmp_path / "no-picture.jpg")
     assert "\n" not in str(caught.value)
 
 
-def test_the_child_says_its_answer_first(run, frames, tmp_path):
-    picture = latency.save_picture(frames[0], tmp_path / "picture.jpg")
-    row = json.dumps(_row(run).to_dict())
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.measure.cold_start", row, str(picture), "0"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    first, last = (json.loads(line) for line in done.stdout.splitlines())
-    expected = open_subject(_row(run)).probabilities([latency.decode_picture(picture.read_bytes())])
-    assert np.allclose(first["answer"], expected, atol=1e-6)
-    assert last["peak_rss_bytes"] >= last["rss_bytes"]
+def test_a_fresh_process_answers_as_the_row_does(run, picture):
+    found = start_row(_row(run), picture, seconds=0.0)
+    runner = open_row(_row(run))
+    expected = runner.probabilities([latency.decode_picture(picture.read_bytes())])
+    assert np.allclose(found["answer"], expected, atol=1e-6)
+    assert found["peak_rss_bytes"] >= found["rss_bytes"]
+    assert found["first_answer_s"] > found["load_s"] > 0
 
 
 def test_summary_of_runs_takes_the_middle_one():
     one = {"load_s": 0.1, "rss_bytes": 1, "peak_rss_bytes": 2, "cpu_ms": 1.0, "wall_ms": 1.0,
            "torch_loaded": False}  # fmt: skip
     runs = [{**one, "first_answer_s": value} for value in (0.3, 9.0, 0.4)]
-    assert summarise(runs).first_answer_s == 0.4
+    assert ColdStart.of(runs).first_answer_s == 0.4
 
 
 @pytest.mark.slow
@@ -135,8 +129,8 @@ def test_a_row_measures_the_same_alone_and_beside_others(run, frames):
     # The quickest blocks are compared, since a neighbour on the machine can make any other block
     # slower; three tries against chance.
     rows = [_row(run, threads=2), _row(run, "model.dynamic", threads=2)]
-    torch_row = Row("pytorch", "pytorch", str(run.weights), 2)
-    subjects = [open_subject(row) for row in (torch_row, *rows)]
+    torch_row = BenchRow("pytorch", "pytorch", str(run.weights), 2)
+    subjects = [open_row(row) for row in (torch_row, *rows)]
     ratios = []
     for _ in range(3):
         alone = interleaved.measure({"model": latency._call(subjects[1], frames)}, 2.0)
@@ -194,7 +188,7 @@ def test_a_fresh_process_that_hangs_is_ended(run, tmp_path, monkeypatch):
     monkeypatch.setattr(cold_start, "TIMEOUT", 0.5)
     started = time.monotonic()
     with pytest.raises(CatdogError, match=r"no answer for 0\.5 s"):
-        run_fresh(_row(run).to_dict(), tmp_path / "picture.jpg")
+        start_row(_row(run), tmp_path / "picture.jpg")
     assert time.monotonic() - started < 20
 
 
@@ -203,7 +197,7 @@ def test_a_fresh_process_takes_nothing_from_the_current_folder(run, picture, tmp
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')\n")
     monkeypatch.chdir(tmp_path)
-    assert run_fresh(_row(run).to_dict(), picture, seconds=0.1)["first_answer_s"] > 0
+    assert start_row(_row(run), picture, seconds=0.1)["first_answer_s"] > 0
 
 
 def test_a_fresh_process_that_says_a_lot_is_not_held_up(run, picture, tmp_path, monkeypatch):
@@ -213,19 +207,19 @@ def test_a_fresh_process_that_says_a_lot_is_not_held_up(run, picture, tmp_path, 
     )
     noisy.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(noisy))
-    assert run_fresh(_row(run).to_dict(), picture, seconds=0.1)["first_answer_s"] > 0
+    assert start_row(_row(run), picture, seconds=0.1)["first_answer_s"] > 0
 
 
 def test_every_pass_is_timed_on_rows_of_its_own(run, frames, monkeypatch):
     """Those that answered before stay open beside all passes, and none of them is timed."""
-    kept = [open_subject(row) for row in plan_rows(run.weights, [], threads=(1,))]
+    kept = [open_row(row) for row in plan_rows(run.weights, [], threads=(1,))]
     opened = []
 
     def opening(row):
-        opened.append(open_subject(row))
+        opened.append(open_row(row))
         return opened[-1]
 
-    monkeypatch.setattr(latency, "open_subject", opening)
+    monkeypatch.setattr(latency, "open_row", opening)
     asked = []
     for one in kept:
         monkeypatch.setattr(one, "probabilities", lambda frames: asked.append(frames))

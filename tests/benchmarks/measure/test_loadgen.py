@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
 from benchmarks.measure import loadgen
-from benchmarks.rows import Row
+from benchmarks.rows import BenchRow
 from catdog_edge.errors import CatdogError, MissingPackageError
 
 SUMMARY = """================================================
@@ -62,7 +62,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 def test_a_row_that_fails_costs_no_other_row_its_figures(tmp_path):
     pytest.importorskip("mlperf_loadgen", reason="needs mlcommons-loadgen (the [loadgen] extra)")
     bad, good = Counting(1, fails=True), Counting(1)
-    bad.row = Row("bad", "onnxruntime", "none.onnx", 1, 1)
+    bad.row = BenchRow("bad", "onnxruntime", "none.onnx", 1, 1)
     speeds = {"bad": 1000.0, "counting": 1000.0}
     found = loadgen.run_rows([bad, good], FRAMES, "single-stream", 0.05, tmp_path, speeds)
     assert not found["rows"]["bad"]["valid"]
@@ -70,26 +70,27 @@ def test_a_row_that_fails_costs_no_other_row_its_figures(tmp_path):
     assert found["rows"]["counting"]["p50_ns"] > 0
 
 
-def test_rows_that_a_scenario_leaves_out_are_said(tmp_path, capsys):
+def test_rows_that_a_scenario_leaves_out_are_said(tmp_path, caplog):
+    caplog.set_level("INFO", logger="benchmarks")
     with pytest.raises(CatdogError, match="--batch has no 1"):
         loadgen.check_batches("single-stream", (8, 32))
     loadgen.check_batches("single-stream", (1, 8))
     loadgen.check_batches("offline", (8,))
     pytest.importorskip("mlperf_loadgen", reason="needs mlcommons-loadgen (the [loadgen] extra)")
     many = Counting(8)
-    many.row = Row("many", "onnxruntime", "none.onnx", 1, 8)
+    many.row = BenchRow("many", "onnxruntime", "none.onnx", 1, 8)
     speeds = {"many": 1000.0, "counting": 1000.0}
     rows = [Counting(1), many]
     found = loadgen.run_rows(rows, FRAMES, "single-stream", 0.05, tmp_path, speeds)
     assert list(found["rows"]) == ["counting"]
-    assert "without: many" in "".join(capsys.readouterr())
+    assert "without: many" in caplog.text
 
 
 class Counting:
     """A row that counts what it is asked."""
 
     def __init__(self, batch: int, fails: bool = False) -> None:
-        self.row = Row("counting", "onnxruntime", "none.onnx", 1, batch)
+        self.row = BenchRow("counting", "onnxruntime", "none.onnx", 1, batch)
         self.spec = SimpleNamespace(labels=("cat", "dog"))
         self.sizes: list[int] = []
         self._fails = fails
