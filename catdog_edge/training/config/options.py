@@ -1,4 +1,4 @@
-"""The options of `catdog-edge train`, the recipe that they settle on, and whether it can be."""
+"""The options of `catdog-edge train`, and the recipe that they result in."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def settled_recipe(options: TrainOptions, usual: str) -> Recipe:
     Raises:
         CatdogError: See `recipe`.
     """
-    # The default recipe's rate would wash out what pretrained weights know.
+    # The default recipe's learning rate would destroy pretrained features.
     chosen = recipe(options.recipe or ("finetune" if options.pretrained else usual))
     changes: dict[str, Any] = {
         "epochs": options.epochs,
         "batch_size": options.batch_size,
         "pretrained": options.pretrained,
         "freeze": options.freeze,
-        # A smaller batch than the recipe's bears a lower rate, in proportion.
+        # A smaller batch than the recipe's needs a proportionally lower rate.
         "lr": options.lr
         or chosen.lr * min(1.0, (options.batch_size or chosen.batch_size) / chosen.batch_size),
     }
@@ -68,24 +68,16 @@ def settled_recipe(options: TrainOptions, usual: str) -> Recipe:
 
 
 def check_batch(batch_size: int, processes: int) -> None:
-    """Refuse a batch that leaves a process less than batch norm can train on.
-
-    Raises:
-        CatdogError: It does.
-    """
+    """Raise `CatdogError` where a process gets fewer than two images of a batch (batch norm)."""
     if batch_size < 2 * processes:
         raise CatdogError(
-            f"a batch of {batch_size} is less than two pictures for each of {processes} "
+            f"a batch of {batch_size} is less than two images for each of {processes} "
             f"processes; give --batch-size {2 * processes} or more, or start fewer"
         )
 
 
 def check_scales(network: torch.nn.Module, spec: ModelSpec, chosen: Recipe) -> None:
-    """Show the network the smallest picture that the recipe has for it.
-
-    Raises:
-        CatdogError: Its maps vanish on the way.
-    """
+    """Raise `CatdogError` where the recipe's smallest images vanish inside the network."""
     scales = [scale for stage in chosen.stages for scale in stage.scales]
     smallest = min(scales, default=1.0)
     height, width = (max(1, round(side * smallest)) for side in spec.size)
@@ -96,7 +88,7 @@ def check_scales(network: torch.nn.Module, spec: ModelSpec, chosen: Recipe) -> N
     except RuntimeError as error:
         what = f"scale {smallest:g} of recipe {chosen.name}" if scales else "--size"
         raise CatdogError(
-            f"{spec.architecture} cannot take pictures of {height} x {width}: nothing is left of "
+            f"{spec.architecture} cannot take images of {height} x {width}: nothing is left of "
             f"them in its last layers; give a larger {what}"
         ) from error
     finally:

@@ -1,132 +1,123 @@
-"""How a network is trained, in one readable place: named recipes, each a table of values.
-
-Knows nothing of networks or data. Why these values: `docs/experiments.md`.
-"""
+"""Recipes: how a network is trained, as tables of values. Reasons: `docs/experiments.md`."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from catdog_edge.errors import CatdogError
+from catdog_edge.training.config.schema import Bounds, check_fields
 
 Policy = Literal["default", "camera", "classic", "none"]
 Norms = Literal["built", "frozen", "folded"]
+Share = Annotated[float, Bounds(0, 1)]
+Count = Annotated[int, Bounds(0, 1_000_000)]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run and the sizes of its pictures.
+    """A part of a run and its image sizes.
 
     Attributes:
         until: The share of the run's epochs at which the stage ends, above 0, at most 1.
         scales: Each step draws one: height and width in shares of the network's input.
     """
 
-    until: float
-    scales: tuple[float, ...]
+    until: Annotated[float, Bounds(1e-6, 1)]
+    scales: tuple[Annotated[float, Bounds(0.1, 2)], ...]
 
     def __post_init__(self) -> None:
-        if not 0 < self.until <= 1:
-            raise CatdogError(f"a stage's until is {self.until}; give a share above 0, at most 1")
-        if not self.scales or not all(0.1 <= scale <= 2 for scale in self.scales):
-            raise CatdogError(f"a stage's scales are {list(self.scales)}; give numbers of 0.1 to 2")
+        check_fields(self)
+        if not self.scales:
+            raise CatdogError("a stage has no scales; give at least one, like [1]")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a training run besides data and architecture.
+    """All that decides a training run besides data and architecture.
 
     Attributes:
         name: What `--recipe` takes; of a file, its stem.
-        optimizer: `adam`, `adamw`, `sgd` (with Nesterov's momentum, if any), or `muon` (see there).
+        optimizer: `adam`, `adamw`, `sgd` (Nesterov, where there is momentum) or `muon`.
         lr: The highest learning rate, for the recipe's own batch size.
-        batch_size: Pictures per step.
-        epochs: Passes over the training pictures.
+        batch_size: Images per step.
+        epochs: Passes over the training images.
         augment: A policy of `catdog_edge.training.engine.augment`.
         schedule: `constant`, or `cosine` down to zero.
         warmup: The share of all steps in which the rate rises from zero.
-        weight_decay: For weights of two or more dimensions; biases and batch norms have none.
+        weight_decay: For weights of two or more dimensions; not for biases and batch norms.
         momentum: Of SGD and Muon.
         label_smoothing: 0..1.
-        ema: Decay per step of the averaged weights that are validated and kept; 0: none.
+        ema: Decay per step of the averaged weights, which are validated and kept; 0 disables.
         least_steps: Small sets get more epochs, until this many steps are reached.
-        most_epochs: But never more epochs than this.
+        most_epochs: The limit of `least_steps`, in epochs.
         pretrained: Start from ImageNet weights, see `catdog_edge.training.models.pretrained`.
         freeze: Train the last linear layer alone.
-        norms: `built`: batch norms as the architecture has them. `frozen`: they keep the
-            statistics that they came with, which small sets and low rates spoil. `folded`:
-            convolutions without a batch norm train with one, which is folded into them when
-            weights are kept.
-        stages: Sizes of the pictures over the run; empty: always the network's own.
-        detail: Training pictures are held at this multiple of the network's size while they
-            are changed, and made smaller afterwards: so a close framing is as sharp as the
-            whole picture, and a teacher sees more than its student. Takes its square in
-            space for the cache.
-        views: Draw so many epochs of batches and go through them again and again: a teacher
-            answers each once, which is most of the time of a run with a large one. 0: every
-            epoch is drawn anew.
+        norms: `built`: batch norms as the architecture has them. `frozen`: they keep their
+            statistics, which small sets and low rates spoil. `folded`: convolutions without a
+            batch norm train with one, which is folded into them when weights are kept.
+        stages: Image sizes over the run; empty: always the network's own.
+        detail: Training images are held at this multiple of the network's size while they
+            are augmented, and resized afterwards: a close crop stays sharp, and a teacher
+            sees more than its student. The cache takes the square of it in space.
+        views: Draw this many epochs of batches and repeat them: a teacher answers each once,
+            which is most of the time of a run with a large one. 0: draw every epoch anew.
         balance: `auto` weights the loss by class where the largest class has more than 1.5
-            times the pictures of the smallest; `none` never does.
-        negatives: How many negatives (`--other`) join a batch, as a share of its own pictures;
+            times the images of the smallest; `none` never does.
+        negatives: How many negatives (`--other`) join a batch, as a share of its own images;
             files of earlier versions call it `others`.
-        backgrounds: The share of these that are made of corners of the training pictures,
-            where there is seldom more than a lawn or a wall; for classes that are things in
-            a picture, not for classes that fill it.
-        distillation: The teacher's share of the loss, 0..1, where there is a teacher.
+        backgrounds: The share of the negatives that are made from corners of training images;
+            for classes that are things in an image, not for classes that fill it.
+        distillation: The teacher's share of the loss, 0..1.
         distillation_temperature: Divides both logits before the teacher's loss.
-        distillation_mirrored: The teacher answers each picture straight and mirrored, and the
-            mean counts; twice the teacher's time.
+        distillation_mirrored: The teacher classifies each image straight and mirrored, and
+            the mean counts; twice the teacher's time.
     """
 
     name: str
     optimizer: Literal["adam", "adamw", "muon", "sgd"]
-    lr: float
-    batch_size: int
-    epochs: int
+    lr: Annotated[float, Bounds(1e-9, 1e3)]
+    batch_size: Annotated[int, Bounds(2, 1_000_000)]
+    epochs: Annotated[int, Bounds(1, 1_000_000)]
     augment: Policy
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup: float = 0.0
-    weight_decay: float = 0.0
-    momentum: float = 0.9
-    label_smoothing: float = 0.0
-    ema: float = 0.0
-    least_steps: int = 0
-    most_epochs: int = 0
+    warmup: Share = 0.0
+    weight_decay: Annotated[float, Bounds(0, 100)] = 0.0
+    momentum: Annotated[float, Bounds(0, 0.99999)] = 0.9
+    label_smoothing: Annotated[float, Bounds(0, 0.99)] = 0.0
+    ema: Annotated[float, Bounds(0, 0.999999)] = 0.0
+    least_steps: Annotated[int, Bounds(0, 1_000_000_000)] = 0
+    most_epochs: Count = 0
     pretrained: bool = False
     freeze: bool = False
     norms: Norms = "built"
     stages: tuple[Stage, ...] = ()
-    detail: float = 1.0
-    views: int = 0
+    detail: Annotated[float, Bounds(1, 4)] = 1.0
+    views: Count = 0
     balance: Literal["auto", "none"] = "auto"
-    negatives: float = 0.15
-    backgrounds: float = 0.0
-    distillation: float = 0.5
-    distillation_temperature: float = 2.0
+    negatives: Annotated[float, Bounds(0.001, 10)] = 0.15
+    backgrounds: Annotated[float, Bounds(0, 0.5)] = 0.0
+    distillation: Share = 0.5
+    distillation_temperature: Annotated[float, Bounds(0.01, 100)] = 2.0
     distillation_mirrored: bool = True
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _BOUNDS.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise CatdogError(
-                    f"recipe {self.name}: {name} is {value}; give {low:g} to {high:g}"
-                )
+        check_fields(self)
         ends = [stage.until for stage in self.stages]
         if ends and (ends != sorted(set(ends)) or ends[-1] != 1):
             raise CatdogError(
-                f"recipe {self.name}: the stages end at {ends}; each must end after the one "
-                "before it, and the last at 1"
+                f"the stages of the recipe {self.name} end at {ends}; each must end after the "
+                "one before it, and the last at 1"
             )
 
-    def epochs_for(self, pictures: int, batch_size: int) -> int:
-        """Passes over a set of this many training pictures."""
-        wanted = math.ceil(self.least_steps / max(1, math.ceil(pictures / batch_size)))
+    def epochs_for(self, images: int, batch_size: int) -> int:
+        """Epochs for a set of this many training images."""
+        wanted = math.ceil(self.least_steps / max(1, math.ceil(images / batch_size)))
         return max(self.epochs, min(wanted, self.most_epochs))
 
     def rate(self, step: int, steps: int) -> float:
@@ -151,36 +142,13 @@ class Recipe:
         return self.stages[-1].scales if self.stages else (1.0,)
 
     def to_dict(self) -> dict[str, Any]:
-        """For YAML; `recipe_files.from_dict` reads it back."""
-        document = dataclasses.asdict(self)
-        document["stages"] = [
-            {"until": stage.until, "scales": list(stage.scales)} for stage in self.stages
-        ]
-        return document
+        """The recipe as plain values; `recipe_files.from_dict` reads them back."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
 
     def to_yaml(self) -> str:
-        """The form that `--recipe FILE.yaml` takes."""
+        """The recipe as `--recipe FILE.yaml` takes it."""
         return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
-
-
-_BOUNDS: dict[str, tuple[float, float]] = {
-    "lr": (1e-9, 1e3),
-    "batch_size": (2, 1_000_000),
-    "epochs": (1, 1_000_000),
-    "warmup": (0, 1),
-    "weight_decay": (0, 100),
-    "momentum": (0, 0.99999),
-    "label_smoothing": (0, 0.99),
-    "ema": (0, 0.999999),
-    "least_steps": (0, 1_000_000_000),
-    "most_epochs": (0, 1_000_000),
-    "detail": (1, 4),
-    "views": (0, 1_000_000),
-    "negatives": (0.001, 10),
-    "backgrounds": (0, 0.5),
-    "distillation": (0, 1),
-    "distillation_temperature": (0.01, 100),
-}
 
 
 RECIPES: dict[str, Recipe] = {
@@ -201,7 +169,7 @@ RECIPES: dict[str, Recipe] = {
             augment="camera",
             ema=0.998,
         ),
-        # The known system's recipe, kept as it was: no schedule, no decay, no averaging.
+        # The recipe of the original system: no schedule, no decay, no averaging.
         Recipe(
             name="classic",
             optimizer="adam",
@@ -211,7 +179,7 @@ RECIPES: dict[str, Recipe] = {
             augment="classic",
             balance="none",
         ),
-        # Weights that know ImageNet: a low rate, and the statistics that they came with.
+        # For ImageNet weights: a low rate, and batch norms that keep their statistics.
         Recipe(
             name="finetune",
             optimizer="sgd",
@@ -229,8 +197,7 @@ RECIPES: dict[str, Recipe] = {
             pretrained=True,
             norms="frozen",
         ),
-        # The same for a larger network at the size that its pictures have, smaller ones first:
-        # how `accurate` was made.
+        # The same for a larger network, smaller images first: how `accurate` was made.
         Recipe(
             name="accurate",
             optimizer="sgd",
@@ -250,10 +217,9 @@ RECIPES: dict[str, Recipe] = {
             stages=(Stage(0.72, (0.75, 0.9)), Stage(1.0, (1.0,))),
             backgrounds=0.25,
         ),
-        # A small network learns what a larger one says (`--teacher`), which sees more of each
-        # picture than it does, from pictures smaller than those that it will answer: framing
-        # shows things larger than they will be (Touvron and others: Fixing the train-test
-        # resolution discrepancy, 2019). How `fast` was made.
+        # Distillation from a larger network (`--teacher`), on images smaller than those it
+        # will classify: framing shows things larger than they will be (Touvron and others:
+        # Fixing the train-test resolution discrepancy, 2019). How `fast` was made.
         Recipe(
             name="distil",
             optimizer="sgd",
@@ -276,7 +242,7 @@ RECIPES: dict[str, Recipe] = {
             distillation=0.8,
             distillation_mirrored=False,
         ),
-        # `simple_cnn` within 100 minutes on two cores: small pictures first.
+        # `simple_cnn` within 100 minutes on two cores: small images first.
         Recipe(
             name="yardstick",
             optimizer="muon",

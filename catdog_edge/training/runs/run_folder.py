@@ -18,7 +18,8 @@ import yaml
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.runtime.threads import MOST
 from catdog_edge.system.files import remove_leftovers, write_text
-from catdog_edge.training.config.recipe_files import parse_yaml, shorten
+from catdog_edge.training.config.recipe_files import parse_yaml
+from catdog_edge.training.config.schema import shorten
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.runs.lock import hold, is_held
