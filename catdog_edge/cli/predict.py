@@ -185,7 +185,10 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 
 def classify_files(
-    classifier: Classifier, files: Iterable[Path], save: Path | None = None
+    classifier: Classifier,
+    files: Iterable[Path],
+    save: Path | None = None,
+    keep_damaged: bool = False,
 ) -> Iterator[FileResult]:
     """Classify one file after the other; an unreadable file is a result with an error.
 
@@ -194,6 +197,7 @@ def classify_files(
         files: As `gather` finds them.
         save: A folder for annotated copies; a copy that cannot be written is a result with an
             error.
+        keep_damaged: Classify images that the decoder reports damaged, too.
 
     Raises:
         CatdogError: The folder for copies cannot be made.
@@ -208,7 +212,7 @@ def classify_files(
             raise cannot_write(save, error) from error
     for file in files:
         try:
-            frame = read_picture(file)
+            frame = read_picture(file, keep_damaged=keep_damaged)
         except PictureError as error:
             yield FileResult(file, None, _why(file, error))
             continue
@@ -296,6 +300,9 @@ def _read_list() -> list[str]:
 @provider_option
 @threads_option
 @reject_option
+@group("Images")(
+    "--keep-damaged", is_flag=True, help="Also classify images that the decoder reports damaged."
+)
 @group("Output")(
     "--save",
     type=click.Path(file_okay=False, path_type=Path),
@@ -311,6 +318,7 @@ def command(
     provider: str,
     threads: int | None,
     reject: float | None,
+    keep_damaged: bool,
     save: Path | None,
     as_json: bool,
 ) -> None:
@@ -341,7 +349,7 @@ def command(
         if not as_json:
             click.echo(HEADER)
         counts: Counter[str] = Counter()
-        for result in classify_files(classifier, files, save):
+        for result in classify_files(classifier, files, save, keep_damaged):
             click.echo(result.to_json() if as_json else str(result))
             if result.error:
                 counts["unread" if result.prediction is None else "unsaved"] += 1

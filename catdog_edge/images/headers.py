@@ -44,13 +44,11 @@ class Header:
             1 where the decoder applies it itself (TIFF).
         transparent_grey: The one grey level (in the file's own bit depth) that a greyscale
             PNG declares transparent, with that bit depth.
-        cmyk: A JPEG with four channels.
         premultiplied: The decoder gives colours that are multiplied by alpha already.
         undeclared: The fourth channel may be alpha or something else; nothing says which.
         depth: Bits of each sample where the decoder gives more than 8.
         white: The level of white of a PNM whose levels the decoder leaves as they are, where
             it is none that fills 8 or 16 bits; otherwise 0.
-        ends_at: Where a JPEG's end marker stands, otherwise 0.
     """
 
     kind: Kind
@@ -59,8 +57,6 @@ class Header:
     alpha: bool = False
     orientation: int = 1
     transparent_grey: tuple[int, int] | None = None
-    cmyk: bool = False
-    ends_at: int = 0
     premultiplied: bool = False
     undeclared: bool = False
     depth: int = 16
@@ -107,7 +103,6 @@ def read_header(data: bytes) -> Header:
 def _jpeg(data: bytes) -> Header:
     width = height = 0
     orientation = 1
-    cmyk = False
     at = 2
     while True:
         if data[at] != 0xFF:
@@ -124,7 +119,6 @@ def _jpeg(data: bytes) -> Header:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             lines, columns = struct.unpack_from(">HH", data, at + 3)
             width, height = max(width, columns), max(height, lines)
-            cmyk = data[at + 7] == 4
         elif marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0":
             orientation = _exif_orientation(data[at + 8 : at + length])
         elif marker == 0xDA:
@@ -132,10 +126,9 @@ def _jpeg(data: bytes) -> Header:
         at += length
     # In the compressed part 0xFF is followed by 0x00 or a restart marker, so the end marker
     # cannot occur by chance. Some decoders fill what is missing with grey and say nothing.
-    end = data.find(b"\xff\xd9", at)
-    if end < 0:
+    if data.find(b"\xff\xd9", at) < 0:
         raise PictureError("truncated: the end marker of the JPEG is missing")
-    return Header("JPEG", width, height, orientation=orientation, cmyk=cmyk, ends_at=end)
+    return Header("JPEG", width, height, orientation=orientation)
 
 
 def _png(data: bytes) -> Header:

@@ -18,13 +18,8 @@ not to care.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import functools
 import os
 import stat
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import PictureError
+from catdog_edge.images.decoder_warnings import decode_with_verdict
 from catdog_edge.images.headers import Header, read_header
 from catdog_edge.system import packages
 
@@ -50,22 +46,21 @@ PICTURE_SUFFIXES = frozenset(_SUFFIXES.split())
 
 Frame = npt.NDArray[np.uint8]
 
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-_quiet_saved: Any = None
-
 
 def is_picture(path: str | os.PathLike[str]) -> bool:
     """Whether a file's name looks like a picture's; the file is not opened."""
     return Path(path).suffix.lower() in PICTURE_SUFFIXES
 
 
-def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Frame:
+def read_picture(
+    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
+) -> Frame:
     """Read a picture file.
 
     Args:
         path: The file; its ending plays no part.
         max_pixels: Refuse a picture with more pixels than this.
+        keep_damaged: See `decode_picture`.
 
     Returns:
         `uint8 [H,W,3]`, BGR, 0..255, as a person would see it.
@@ -73,7 +68,7 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
     Raises:
         PictureError: It cannot be read; the message is the reason without the name.
     """
-    return decode_picture(read_bytes(path), max_pixels=max_pixels)
+    return decode_picture(read_bytes(path), max_pixels=max_pixels, keep_damaged=keep_damaged)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -103,12 +98,18 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Frame:
+def decode_picture(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
+) -> Frame:
     """Decode the bytes of a picture file.
+
+    The decoder's own messages do not reach stderr; see `catdog_edge.images.decoder_warnings`.
 
     Args:
         data: The whole file.
         max_pixels: Refuse a picture with more pixels than this, before decoding.
+        keep_damaged: Return what the decoder makes of a JPEG or TIFF that it reports as
+            corrupt, instead of an error. A truncated file is refused all the same.
 
     Returns:
         `uint8 [H,W,3]`, BGR, 0..255, contiguous, as a person would see it.
@@ -123,17 +124,19 @@ def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Frame:
             f"too large: {header.width}x{header.height} are {header.pixels / 1e6:,.1f} "
             f"megapixels, the limit is {max_pixels / 1e6:,.1f}"
         )
-    if header.alpha:
-        pixels = _on_white(_imdecode(data, cv2.IMREAD_UNCHANGED, header), header)
-    elif header.white:
-        pixels = _up_to_white(_imdecode(data, cv2.IMREAD_UNCHANGED, header), header.white)
+    if header.alpha or header.white:
+        flags = cv2.IMREAD_UNCHANGED
     else:
-        flags = cv2.IMREAD_COLOR
-        if header.kind != "TIFF":
-            flags |= cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = _imdecode(data, flags, header)
-        if header.kind == "JPEG" and _ran_dry(data, pixels, flags, header):
-            raise PictureError("truncated: the JPEG ends before its last row")
+        flags = cv2.IMREAD_COLOR | (0 if header.kind == "TIFF" else cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels, damaged = _imdecode(data, flags, header)
+    if damaged and not keep_damaged:
+        raise PictureError(
+            f"damaged: the decoder reports corrupt {header.kind} data; --keep-damaged uses it"
+        )
+    if header.alpha:
+        pixels = _on_white(pixels, header)
+    elif header.white:
+        pixels = _up_to_white(pixels, header.white)
     return np.ascontiguousarray(_upright(pixels, header.orientation))
 
 
@@ -147,73 +150,12 @@ def check_size(size: int) -> None:
         raise PictureError(f"too large: the limit is {MAX_BYTES // 2**20} MiB a file")
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep OpenCV from writing to stderr about files that are reported by name anyway.
-
-    libjpeg knows no levels and writes for itself; it is kept silent too, where the C library
-    allows it. What Python writes to stderr meanwhile comes through. All of this is the process's
-    own, so this is for the outermost caller; it may be nested and entered from several threads.
-    """
-    global _quiet_depth, _quiet_saved
-    with _quiet_lock:
-        if _quiet_depth == 0:
-            _quiet_saved = _logging().getLogLevel(), _swap_c_stderr()
-            _logging().setLogLevel(0)
-        _quiet_depth += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0:
-                level, stderr = _quiet_saved
-                _logging().setLogLevel(level)
-                _swap_c_stderr(stderr)
-
-
-def _swap_c_stderr(stream: int | None = None) -> int | None:
-    """Let C code write its messages to another stream, or to nowhere.
-
-    File descriptor 2 stays as it is, and so does what Python writes to it.
-
-    Returns:
-        The stream before; `None`, and nothing is done, where the C library is not glibc: in
-        others the variable may not be written to.
-    """
-    found = _c_stderr()
-    if found is None:
-        return None
-    variable, nowhere = found
-    before, variable.value = variable.value, nowhere if stream is None else stream
-    return before
-
-
-@functools.cache
-def _c_stderr() -> tuple[ctypes.c_void_p, int] | None:
-    """The variable `stderr` of glibc, and a stream that leads nowhere."""
-    try:
-        library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018
-        library.fopen.restype = ctypes.c_void_p
-        nowhere = library.fopen(os.fsencode(os.devnull), b"w")
-        variable = ctypes.c_void_p.in_dll(library, "stderr")
-    except (OSError, TypeError, AttributeError, ValueError):
-        return None
-    return (variable, nowhere) if nowhere and variable.value else None
-
-
-def _logging() -> Any:
-    # OpenCV 4 has the functions at the top, OpenCV 5 in a module of their own.
-    return cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
-
-
-def _imdecode(data: bytes, flags: int, header: Header) -> npt.NDArray[Any]:
+def _imdecode(data: bytes, flags: int, header: Header) -> tuple[npt.NDArray[Any], bool]:
     if data[:2] in (b"P2", b"P3"):
         data += b"\n"  # without it OpenCV misses the last number, where the file ends with it
+    encoded = np.frombuffer(data, np.uint8)
     try:
-        with quiet():
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels, damaged = decode_with_verdict(lambda: cv2.imdecode(encoded, flags))
     except (cv2.error, MemoryError) as error:
         raise PictureError(f"damaged: the {header.kind} does not decode") from error
     if pixels is None or pixels.size == 0:
@@ -222,7 +164,7 @@ def _imdecode(data: bytes, flags: int, header: Header) -> npt.NDArray[Any]:
         raise PictureError(f"damaged or truncated: the {header.kind} does not decode")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise PictureError(f"{pixels.dtype} pixels are no photograph; save it with 8 or 16 bits")
-    return pixels
+    return pixels, damaged
 
 
 def _decodes(kind: str, animated: bool) -> bool:
@@ -274,20 +216,6 @@ def _on_white(pixels: npt.NDArray[Any], header: Header) -> Frame:
         return np.asarray(np.minimum(colour + (255 - opaque), 255), np.uint8)
     # uint16 holds 255 * 255 + 127.
     return np.asarray((colour * opaque + (255 * (255 - opaque) + 127)) // 255, np.uint8)
-
-
-def _ran_dry(data: bytes, pixels: npt.NDArray[Any], flags: int, header: Header) -> bool:
-    """Whether a JPEG ran out of data before its last rows, although it has an end marker.
-
-    The decoder then fills what is missing with mid-grey (of four CMYK channels in mid-tone it
-    makes 65) and says nothing. A picture may be grey there by right, so the question is put to
-    the decoder: with a few bytes more before the end marker, a complete picture stays as it is
-    and one that ran dry changes.
-    """
-    if (pixels[-16:, -16:] != (65 if header.cmyk else 128)).any():
-        return False
-    more = data[: header.ends_at] + bytes(range(1, 65)) * 4 + data[header.ends_at :]
-    return not np.array_equal(_imdecode(more, flags, header), pixels)
 
 
 def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:

@@ -149,6 +149,21 @@ def test_a_bad_picture_is_reported_and_the_rest_go_on(album: Path) -> None:
     assert "cat" in table.stdout
 
 
+def test_a_damaged_picture_is_named_and_kept_on_request(album: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = cv2.imencode(".jpg", noise)[1].tobytes()
+    third = len(data) // 3
+    (album / "torn.jpg").write_bytes(data[:third] + bytes(third) + data[2 * third :])
+    done = predict("torn.jpg", "a.png", "--json")
+    assert done.exit_code == 1
+    assert list(answers(done).values()) == ["error", "cat"]
+    assert "catdog-edge: torn.jpg: damaged: " in done.stderr
+    assert "--keep-damaged" in done.stderr
+    kept = predict("torn.jpg", "--json", "--keep-damaged")
+    assert kept.exit_code == 0
+    assert set(answers(kept).values()) <= {"cat", "dog", "neither"}
+
+
 def test_save_draws_on_copies(album: Path) -> None:
     before = (album / "a.png").read_bytes()
     done = predict("a.png", "b.JPG", "below", "--save", "out", "--reject", "0")

@@ -400,9 +400,9 @@ def test_jpeg_padded_with_grey_is_refused() -> None:
     for part in (0.3, 0.5, 0.8):
         cut = data[: int(len(data) * part)]
         assert "truncated" in reason(cut + bytes(len(data) - len(cut)))  # a copy that stopped
-        assert "truncated" in reason(cut + b"\xff\xd9")  # an end marker where none belongs
+        assert "damaged" in reason(cut + b"\xff\xd9")  # an end marker where none belongs
     cmyk = encode(photo().convert("CMYK"), "JPEG", quality=90)
-    assert "truncated" in reason(cmyk[: len(cmyk) // 2] + b"\xff\xd9")
+    assert "damaged" in reason(cmyk[: len(cmyk) // 2] + b"\xff\xd9")
 
 
 def test_a_grey_picture_is_not_taken_for_a_truncated_one() -> None:
@@ -528,42 +528,18 @@ def broken_files(count: int) -> list[tuple[str, bytes]]:
 
 def test_a_thousand_broken_files_never_end_a_run() -> None:
     refused = 0
-    with read.quiet():
-        for name, data in broken_files(1100):
-            frame, answer = None, ""
-            try:
-                frame = decode_picture(data, max_pixels=1_000_000)
-            except PictureError as error:
-                answer = str(error)
-            if frame is None:
-                assert answer, name
-                assert "\n" not in answer, name
-                refused += 1
-            else:
-                assert frame.dtype == np.uint8, name
-                assert frame.ndim == 3, name
-                assert frame.shape[2] == 3, name
+    for name, data in broken_files(1100):
+        frame, answer = None, ""
+        try:
+            frame = decode_picture(data, max_pixels=1_000_000)
+        except PictureError as error:
+            answer = str(error)
+        if frame is None:
+            assert answer, name
+            assert "\n" not in answer, name
+            refused += 1
+        else:
+            assert frame.dtype == np.uint8, name
+            assert frame.ndim == 3, name
+            assert frame.shape[2] == 3, name
     assert refused > 500
-
-
-def test_quiet_gives_the_level_back() -> None:
-    level = read._logging().getLogLevel()
-    with read.quiet(), read.quiet():
-        assert read._logging().getLogLevel() == 0
-    assert read._logging().getLogLevel() == level
-
-
-@pytest.mark.skipif(read._c_stderr() is None, reason="libjpeg is silenced with glibc alone")
-def test_what_libjpeg_says_of_damage_is_not_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    data = encode(photo(), "JPEG")
-    middle = len(data) // 2
-    damaged = data[:middle] + b"\0\x12\x9a" * 5 + data[middle:]
-    cv2.imdecode(np.frombuffer(damaged, np.uint8), cv2.IMREAD_COLOR)
-    assert "Corrupt JPEG data" in capfd.readouterr().err  # it does say so
-    decode_picture(damaged)
-    with read.quiet():
-        os.write(2, b"what others write\n")
-        decode_picture(damaged)
-    assert capfd.readouterr().err == "what others write\n"
-    cv2.imdecode(np.frombuffer(damaged, np.uint8), cv2.IMREAD_COLOR)
-    assert "Corrupt JPEG data" in capfd.readouterr().err

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.preprocess import preprocess
-from catdog_edge.images.read import quiet
 from catdog_edge.spec import ResizeStep
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Layout, Split
 from catdog_edge.training.data.pixel_cache import Cache, PixelWriter
@@ -51,26 +50,24 @@ def decoded(
     workers = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
     waiting: list[Future[Decoded]] = []
     done = 0
-    with quiet():
-        pool = ThreadPoolExecutor(workers)
-        try:
-            for start in range(0, len(files), 32):
-                chunk = [
-                    pool.submit(_decode_one, source, file, steps)
-                    for file in files[start : start + 32]
-                ]
-                for future in waiting:
-                    yield future.result()
-                done += len(waiting)
-                if progress is not None and waiting:
-                    progress(done, len(files))
-                waiting = chunk
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for start in range(0, len(files), 32):
+            chunk = [
+                pool.submit(_decode_one, source, file, steps) for file in files[start : start + 32]
+            ]
             for future in waiting:
                 yield future.result()
-            if progress is not None:
-                progress(len(files), len(files))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            done += len(waiting)
+            if progress is not None and waiting:
+                progress(done, len(files))
+            waiting = chunk
+        for future in waiting:
+            yield future.result()
+        if progress is not None:
+            progress(len(files), len(files))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Reading:
