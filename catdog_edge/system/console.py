@@ -65,13 +65,13 @@ def tolerant_output() -> None:
 
 
 def note(line: str) -> None:
-    """Say a line on standard error. Where that cannot be written nothing is said: results count."""
+    """Print a line on standard error; not an error where that cannot be written."""
     if sys.stderr is None:
         return
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
-        _give_up(sys.stderr, sys.__stderr__)
+        _discard(sys.stderr, sys.__stderr__, 2)
 
 
 class _StderrHandler(logging.Handler):
@@ -118,46 +118,18 @@ def log_to_stderr() -> Iterator[None]:
             logger.setLevel(before[name])
 
 
-def _give_up(stream: TextIO, real: TextIO | None) -> None:
-    """Let what a stream could not write go nowhere."""
-    # Otherwise the interpreter tries once more at its end, and complains in its own way.
-    if real is not None and stream is real:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, real.fileno())
-        os.close(nowhere)
+def _discard(stream: TextIO, real: TextIO | None, number: int) -> None:
+    """Let what is still buffered for a full output go nowhere: Python would flush it at exit."""
+    if stream is real:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
+        os.close(null)
 
 
 def output_error(error: Exception) -> CatdogError | None:
-    """The one line for a standard output that cannot be written, a full disk for instance.
-
-    Args:
-        error: What was caught around everything that writes.
-
-    Returns:
-        `None` for any other error, where standard output is in order, and where its reader has
-        gone: `head` has then seen enough, and no more is to be said.
-    """
-    if not isinstance(error, OSError) or error.errno == errno.EPIPE or sys.stdout is None:
+    """Return the one line for a full disk; `None` for any other error."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
-    try:
-        sys.stdout.flush()  # what could not be written is still there and fails again
-        if not _printing(error):  # unbuffered, nothing is kept
-            return None
-        raise error
-    except OSError as again:
-        _give_up(sys.stdout, sys.__stdout__)
-        return CatdogError(
-            f"standard output cannot be written: {again.strerror or again}; make room, or send "
-            "it to another place"
-        )
-
-
-def _printing(error: OSError) -> bool:
-    """Whether an error comes out of printing to standard output."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    if place is None:
-        return False
-    frame = place.tb_frame
-    return frame.f_globals.get("__name__") == "click.utils" and not frame.f_locals.get("err")
+    _discard(sys.stdout, sys.__stdout__, 1)
+    what = error.filename or "the output"
+    return CatdogError(f"cannot write {what}: {error.strerror}; make room, or send it elsewhere")

@@ -312,7 +312,7 @@ def test_a_version_that_cannot_be_printed_is_one_line(option: str) -> None:
         )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("catdog-edge: standard output cannot be written: ")
+    assert line.startswith("catdog-edge: cannot write the output: ")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
@@ -326,7 +326,7 @@ def test_a_standard_input_that_cannot_be_read_is_one_line(album: Path) -> None:
 @needs_full
 @pytest.mark.parametrize(
     ("end", "said"),
-    [(">/dev/full", b"standard output cannot be written"), (">&-", b"standard output is closed")],
+    [(">/dev/full", b"cannot write the output: "), (">&-", b"standard output is closed")],
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_an_output_that_takes_nothing_is_one_line(

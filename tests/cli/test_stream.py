@@ -381,7 +381,7 @@ def test_a_full_disk_behind_standard_output_takes_nothing_from_the_file(
     assert "Traceback" not in done.stderr
     assert done.stderr.count("cannot write standard output: No space left") == 1
     assert "4 lines could not be written" in done.stderr
-    assert "standard output cannot be written: No space left" in done.stderr.splitlines()[-1]
+    assert "cannot write the output: No space left" in done.stderr.splitlines()[-1]
 
 
 def test_the_command_survives_a_device_that_is_always_full(clip: Path) -> None:
