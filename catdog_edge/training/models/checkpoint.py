@@ -21,6 +21,7 @@ from torch import nn
 from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import atomic_write
+from catdog_edge.training.models.class_groups import build_grouped, group_sizes
 from catdog_edge.training.models.registry import architecture
 
 
@@ -96,8 +97,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelSpec]
     """
     document, spec = read_checkpoint(path)
     try:
-        network = architecture(spec.architecture).build(spec.logits)
-    except ModelError as error:
+        sizes = group_sizes(document["state_dict"])
+        if sizes is None:
+            network = architecture(spec.architecture).build(spec.logits)
+        else:
+            network = build_grouped(spec.architecture, sizes)
+    except (ModelError, ValueError) as error:
         raise ModelError(
             f"{path}: {error}, or upgrade catdog-edge if a newer one trained it"
         ) from error

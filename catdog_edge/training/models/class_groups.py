@@ -1,0 +1,174 @@
+"""A head that keeps ImageNet's thousand answers and adds them up to the classes.
+
+A class is the sum of its ImageNet categories, none of the classes the sum of the rest. The network
+then recognises other animals and things from its first step, without one picture of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from catdog_edge.training.models.pretrained import imagenet_state
+from catdog_edge.training.models.registry import architecture
+
+CATEGORIES = 1000
+
+IMAGENET_GROUPS: dict[str, tuple[range, ...]] = {
+    "bear": (range(294, 298),),
+    "bird": (range(7, 25), range(80, 101), range(127, 147)),
+    "cat": (range(281, 286),),
+    "dog": (range(151, 269),),
+    "fox": (range(277, 281),),
+    "frog": (range(30, 33),),
+    "lizard": (range(38, 49),),
+    "rabbit": (range(330, 333),),
+    "snake": (range(52, 69),),
+    "spider": (range(72, 78),),
+    "turtle": (range(33, 38),),
+    "wolf": (range(269, 273),),
+}
+"""Indices of the ImageNet categories that a class name stands for."""
+
+
+class ClassGroups(nn.Module):
+    """Turn logits of categories into logits of groups: `log(sum(exp(logits)))` of each.
+
+    The softmax over the groups then gives each the sum of its categories' probabilities.
+
+    Args:
+        sizes: Categories of each group, in the order of the logits.
+
+    Attributes:
+        scale: Multiplies the logits of the groups; see `calibrate_known`.
+        shift: Added to the logit of the last group afterwards.
+    """
+
+    sizes: torch.Tensor
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self._sizes = [int(size) for size in sizes]
+        self.register_buffer("sizes", torch.tensor(self._sizes))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("shift", torch.zeros(len(self._sizes)))
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        """`float32 [N, sum(sizes)]` -> `float32 [N, len(sizes)]`."""
+        # In bfloat16 a sum of hundreds of small terms would lose most of them.
+        parts = logits.float().split(self._sizes, dim=1)
+        sums = torch.cat([torch.logsumexp(part, dim=1, keepdim=True) for part in parts], dim=1)
+        return sums * self.scale + self.shift
+
+
+def imagenet_groups(labels: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
+    """Return the ImageNet categories of each label, and those of no label last.
+
+    Returns:
+        `None` where ImageNet has no category for one of the labels. Case and a plural `s` do not
+        matter.
+
+    Example:
+        >>> [len(group) for group in imagenet_groups(("cat", "dog"))]
+        [5, 118, 877]
+    """
+    names = [label.casefold() for label in labels]
+    names = [name if name in IMAGENET_GROUPS else name.removesuffix("s") for name in names]
+    if len(set(names)) < len(names) or not set(names) <= set(IMAGENET_GROUPS):
+        return None
+    groups = [tuple(index for part in IMAGENET_GROUPS[name] for index in part) for name in names]
+    taken = {index for group in groups for index in group}
+    return (*groups, tuple(index for index in range(CATEGORIES) if index not in taken))
+
+
+def head_linear(network: nn.Module) -> nn.Linear | None:
+    """Return the linear layer of `network.classifier`, `None` for a network of another form."""
+    classifier = getattr(network, "classifier", None)
+    if not isinstance(classifier, nn.Sequential):
+        return None
+    last = [layer for layer in classifier if not isinstance(layer, ClassGroups)][-1]
+    return last if isinstance(last, nn.Linear) else None
+
+
+def class_groups(network: nn.Module) -> ClassGroups | None:
+    """Return the network's groups, `None` where its head has one logit per class."""
+    return next((part for part in network.modules() if isinstance(part, ClassGroups)), None)
+
+
+def build_grouped(arch: str, sizes: Sequence[int]) -> nn.Module:
+    """Build an architecture whose head has `sum(sizes)` categories in groups, weights fresh.
+
+    Args:
+        arch: An architecture whose `classifier` is an `nn.Sequential` that ends in a linear layer.
+        sizes: See `ClassGroups`.
+    """
+    network = architecture(arch).build(sum(int(size) for size in sizes))
+    if head_linear(network) is None:
+        raise ValueError(f"wanted a network whose classifier ends in a linear layer, got {arch}")
+    classifier = network.classifier
+    assert isinstance(classifier, nn.Sequential)
+    classifier.append(ClassGroups(sizes))
+    return network
+
+
+def pretrained_grouped(arch: str, labels: Sequence[str]) -> tuple[nn.Module, str] | None:
+    """Build an architecture with ImageNet weights, head included, its categories in groups.
+
+    Returns:
+        The network and a line that says the source of the weights; `None` where ImageNet has no
+        category for one of the labels, or the architecture's head has another form.
+
+    Raises:
+        ModelError: See `load_pretrained`.
+        MissingPackageError: See `load_pretrained`.
+    """
+    groups = imagenet_groups(labels)
+    if groups is None or head_linear(architecture(arch).build(2)) is None:
+        return None
+    state, source = imagenet_state(arch)
+    network = build_grouped(arch, [len(group) for group in groups])
+    linear = head_linear(network)
+    order = torch.tensor([index for group in groups for index in group])
+    names = {id(module): name for name, module in network.named_modules()}
+    for name in (f"{names[id(linear)]}.weight", f"{names[id(linear)]}.bias"):
+        state[name] = state[name][order]
+    own = network.state_dict()
+    network.load_state_dict({**own, **{name: state[name] for name in own if name in state}})
+    return network, source
+
+
+def group_sizes(state_dict: dict[str, torch.Tensor]) -> list[int] | None:
+    """Return the sizes of the groups in a network's weights, `None` where it has none."""
+    for name, value in state_dict.items():
+        if name.startswith("classifier.") and name.endswith(".sizes"):
+            return [int(size) for size in value]
+    return None
+
+
+@torch.no_grad()
+def calibrate_known(network: nn.Module, scale: float, shift: float) -> None:
+    """Multiply the logits by `scale`, then add `shift` to the last, that of no class.
+
+    The order of the classes is unchanged; their temperature has to be fitted again.
+
+    Raises:
+        ValueError: The network has no linear layer.
+    """
+    groups = class_groups(network)
+    if groups is not None:
+        groups.scale *= scale
+        groups.shift *= scale
+        groups.shift[-1] += shift
+        return
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError("wanted a network with a linear layer, got one without")
+    linear[-1].weight *= scale
+    if linear[-1].bias is None:
+        raise ValueError("wanted a last linear layer with a bias, got one without")
+    linear[-1].bias *= scale
+    linear[-1].bias[-1] += shift

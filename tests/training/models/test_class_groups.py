@@ -1,0 +1,103 @@
+"""The head that adds ImageNet's categories up to classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the networks need torch; install [train]")
+pytestmark = pytest.mark.train
+
+from catdog_edge.spec import ModelSpec, Rejection, squash
+from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
+from catdog_edge.training.models.class_groups import (
+    IMAGENET_GROUPS,
+    ClassGroups,
+    build_grouped,
+    calibrate_known,
+    class_groups,
+    imagenet_groups,
+    pretrained_grouped,
+)
+from catdog_edge.training.models.pretrained import imagenet_state
+from catdog_edge.training.models.registry import CENTRED, architecture
+
+NAMES = {  # the first and the last category of each range, by torchvision's names
+    "bear": "brown bear, sloth bear",
+    "bird": "cock, great grey owl, black grouse, black swan, white stork, albatross",
+    "cat": "tabby, Egyptian cat",
+    "dog": "Chihuahua, Mexican hairless",
+    "fox": "red fox, grey fox",
+    "frog": "bullfrog, tailed frog",
+    "lizard": "banded gecko, Komodo dragon",
+    "rabbit": "wood rabbit, Angora",
+    "snake": "thunder snake, sidewinder",
+    "spider": "black and gold garden spider, wolf spider",
+    "turtle": "loggerhead, box turtle",
+    "wolf": "timber wolf, coyote",
+}
+
+
+def test_each_name_stands_for_its_categories() -> None:
+    meta = pytest.importorskip("torchvision.models._meta", reason="its list of names")
+    for name, ranges in IMAGENET_GROUPS.items():
+        ends = [meta._IMAGENET_CATEGORIES[i] for r in ranges for i in (r[0], r[-1])]
+        assert ", ".join(ends) == NAMES[name]
+
+
+def test_labels_are_found_whatever_their_case_and_number() -> None:
+    groups = imagenet_groups(("Dogs", "cat"))
+    assert groups is not None
+    assert [len(group) for group in groups] == [118, 5, 877]
+    assert sorted(index for group in groups for index in group) == list(range(1000))
+
+
+@pytest.mark.parametrize("labels", [("cat", "Rex"), ("cat", "cats"), ("mine", "yours")])
+def test_labels_that_imagenet_does_not_know_have_no_groups(labels: tuple[str, ...]) -> None:
+    assert imagenet_groups(labels) is None
+    assert pretrained_grouped("efficientnet_lite0", labels) is None
+
+
+def test_groups_have_the_sum_of_their_categories_probabilities() -> None:
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)) * 5
+    shares = logits.softmax(1)
+    wanted = torch.stack([shares[:, :1].sum(1), shares[:, 1:3].sum(1), shares[:, 3:].sum(1)], 1)
+    assert torch.allclose(ClassGroups((1, 2, 3))(logits).softmax(1), wanted, atol=1e-6)
+
+
+def test_the_network_begins_with_the_answers_of_imagenet() -> None:
+    try:
+        state = imagenet_state("efficientnet_lite0")[0]
+    except Exception as error:
+        pytest.skip(str(error))
+    whole = architecture("efficientnet_lite0").build(1000).eval()
+    whole.load_state_dict(state)
+    built = pretrained_grouped("efficientnet_lite0", ("cat", "dog"))
+    assert built is not None
+    pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        shares, found = whole(pictures).softmax(1), built[0].eval()(pictures).softmax(1)
+    assert torch.allclose(found[:, 0], shares[:, 281:286].sum(1), atol=1e-5)
+    assert torch.allclose(found[:, 1], shares[:, 151:269].sum(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_calibration_scales_and_shifts_the_logits_and_survives_a_checkpoint(
+    tmp_path: Path, grouped: bool
+) -> None:
+    arch = "efficientnet_lite0_short"
+    network = build_grouped(arch, (2, 3, 4)) if grouped else architecture(arch).build(3)
+    assert (class_groups(network) is not None) == grouped
+    spec = ModelSpec(
+        arch, ("cat", "dog"), 64, 64, squash(64, 64), CENTRED, rejection=Rejection("known", 0.5)
+    )
+    pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = network.eval()(pictures)
+        calibrate_known(network, 0.5, 1.5)
+        calibrate_known(network, 2.0, -1.0)
+        save_checkpoint(tmp_path / "best.pt", network.state_dict(), spec)
+        after = load_checkpoint(tmp_path / "best.pt")[0](pictures)
+    assert torch.allclose(after[:, :2], before[:, :2], atol=1e-5)
+    assert torch.allclose(after[:, 2], before[:, 2] + 2.0, atol=1e-5)
