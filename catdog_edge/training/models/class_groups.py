@@ -60,7 +60,7 @@ class ClassGroups(nn.Module):
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         """`float32 [N, sum(sizes)]` -> `float32 [N, len(sizes)]`."""
         # In bfloat16 a sum of hundreds of small terms would lose most of them.
-        parts = logits.float().split(self._sizes, dim=1)
+        parts = torch.split(logits.float(), self._sizes, dim=1)
         sums = torch.cat([torch.logsumexp(part, dim=1, keepdim=True) for part in parts], dim=1)
         return sums * self.scale + self.shift
 
@@ -160,15 +160,15 @@ def calibrate_known(network: nn.Module, scale: float, shift: float) -> None:
     """
     groups = class_groups(network)
     if groups is not None:
-        groups.scale *= scale
-        groups.shift *= scale
+        groups.scale.mul_(scale)
+        groups.shift.mul_(scale)
         groups.shift[-1] += shift
         return
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("wanted a network with a linear layer, got one without")
-    linear[-1].weight *= scale
+    linear[-1].weight.mul_(scale)
     if linear[-1].bias is None:
         raise ValueError("wanted a last linear layer with a bias, got one without")
-    linear[-1].bias *= scale
+    linear[-1].bias.mul_(scale)
     linear[-1].bias[-1] += shift
