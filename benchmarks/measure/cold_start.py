@@ -7,7 +7,6 @@ every import in the time. The child is this module, run with `-m`.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from benchmarks.rows import BenchRow, open_row
 from catdog_edge.errors import CatdogError
+from catdog_edge.system.child import child_environment, interpreter
 
 TIMEOUT = 300.0
 """Seconds after which a child is killed."""
@@ -120,16 +120,15 @@ def run_fresh(arguments: Sequence[str], name: str) -> dict[str, Any]:
     Raises:
         CatdogError: It failed or did not end in time; the message has its last line.
     """
-    paths = os.pathsep.join(path for path in sys.path if path)
     start = time.perf_counter()
     try:
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [interpreter(), *arguments],
             capture_output=True,
             text=True,
             errors="replace",
             timeout=TIMEOUT,
-            env={**os.environ, "PYTHONPATH": paths},
+            env=child_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired as error:

@@ -12,7 +12,6 @@ import mmap
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 from catdog_edge.camera.capture_worker import FFMPEG_OPTIONS, SLOTS
 from catdog_edge.camera.credentials import Mask
 from catdog_edge.camera.live_source import Image
+from catdog_edge.system.child import child_command, child_environment
 
 _LONGEST_WAIT = 3600.0
 """Seconds; the system refuses to wait for as long as a caller may ask."""
@@ -55,22 +55,19 @@ class CaptureProcess:
     def __init__(self, source: str = "") -> None:
         self.line, theirs = socket.socketpair()
         mask = Mask(source)
-        environment = {name: value for name, value in os.environ.items() if not mask.holds(value)}
+        environment = {
+            name: value
+            for name, value in child_environment().items()
+            if name == "PYTHONPATH" or not mask.holds(value)
+        }
         # What goes to the log is read there; another level or format would hide complaints.
         for name in ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG", "OPENCV_VIDEOIO_DEBUG"):
             environment.pop(name, None)
         environment.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_OPTIONS)
         environment["OPENCV_LOG_LEVEL"] = "ERROR"
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with theirs:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "catdog_edge.camera.capture_worker",
-                    str(theirs.fileno()),
-                ],
+                child_command("catdog_edge.camera.capture_worker", str(theirs.fileno())),
                 stdin=subprocess.PIPE,  # its end tells the process that we are gone
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

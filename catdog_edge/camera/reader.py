@@ -16,7 +16,8 @@ from typing import Any
 from catdog_edge.camera.capture_process import CaptureProcess, SharedFrames
 from catdog_edge.camera.credentials import is_url
 from catdog_edge.camera.live_source import FAREWELL, Arrived, LiveSource, State, Tell, misfit
-from catdog_edge.errors import CameraError
+from catdog_edge.errors import CameraError, CatdogError
+from catdog_edge.system.child import child_command
 
 STALLED_AFTER = 1.0
 """Seconds without a frame after which a camera counts as stalled, or three frame intervals."""
@@ -75,6 +76,10 @@ class Reader(LiveSource):
                 f"{name}: live cameras are read on Linux and macOS only; "
                 "record to a file and give that as the source"
             )
+        try:
+            child_command("")
+        except CatdogError as error:
+            raise CameraError(f"{name}: {error}") from error
         self._link = link
         self._name = name
         self._process: CaptureProcess | None = None

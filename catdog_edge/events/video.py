@@ -23,6 +23,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.events.events import View
 from catdog_edge.events.sinks import Say, Trouble
 from catdog_edge.spec import NEITHER
+from catdog_edge.system.child import child_command, child_environment
 from catdog_edge.system.files import take_free_name
 
 Image = npt.NDArray[np.uint8]
@@ -188,8 +189,9 @@ class Window:
         ):
             raise CatdogError("--show: there is no screen here (DISPLAY is not set); leave it out")
         # Where a window cannot be opened OpenCV may end the whole process: let it end another.
-        trial = "import cv2; cv2.namedWindow('catdog-edge'); cv2.waitKey(1)"
-        done = subprocess.run([sys.executable, "-c", trial], capture_output=True, timeout=30)
+        done = subprocess.run(
+            child_command(__name__), env=child_environment(), capture_output=True, timeout=30
+        )
         if done.returncode:
             raise CatdogError(
                 "--show: this OpenCV cannot open a window here; leave it out, or check the "
@@ -204,3 +206,8 @@ class Window:
     def close(self) -> None:
         """Close the windows."""
         cv2.destroyAllWindows()
+
+
+if __name__ == "__main__":  # the trial of `Window`
+    cv2.namedWindow("catdog-edge")
+    cv2.waitKey(1)

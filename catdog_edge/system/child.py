@@ -1,0 +1,89 @@
+"""How to start another Python process, also from a frozen program.
+
+In a program that PyInstaller or a similar tool made, `sys.executable` is the program itself:
+run as if it were Python it would start itself again and again. With `freeze_support()` as the
+first statement of its main module the program can stand in for Python; PyInstaller adds that
+call by itself (see `catdog_edge.system.pyinstaller`). Any other program without a Python is
+refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+
+from catdog_edge.errors import CatdogError
+
+FLAG = "--catdog-edge-child"
+
+_PYTHON = re.compile(r"python|pypy|graalpy", re.IGNORECASE)
+
+_supported = False
+
+
+def freeze_support() -> None:
+    """Let this frozen program run the child processes of catdog-edge.
+
+    In a child it runs the child's module and exits; anywhere else it only takes note. Call it
+    before anything else; in a program that is not frozen it changes nothing.
+
+    Example:
+        >>> from catdog_edge.system.child import freeze_support
+        >>> if __name__ == "__main__":
+        ...     freeze_support()
+        ...     main()
+    """
+    global _supported
+    _supported = True
+    if sys.argv[1:2] == [FLAG] and len(sys.argv) > 2:
+        module, sys.argv = sys.argv[2], sys.argv[2:]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.exit()
+
+
+def child_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of this project in a process of its own.
+
+    Args:
+        module: Its full name; it runs as `__main__`. Nothing is imported from the current
+            folder.
+        arguments: Its command line.
+
+    Raises:
+        CatdogError: There is no Python to run it.
+    """
+    if getattr(sys, "frozen", False):
+        if _supported:
+            return [sys.executable, FLAG, module, *arguments]
+        raise CatdogError(
+            "this needs a second process, and a frozen program has no Python for it; call "
+            "catdog_edge.system.child.freeze_support() first of all in its main module"
+        )
+    return [interpreter(), "-P", "-m", module, *arguments]
+
+
+def child_environment() -> dict[str, str]:
+    """Return this process's environment, with the modules that it can import."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return {**os.environ, "PYTHONPATH": paths}
+
+
+def interpreter() -> str:
+    """Return the path of this Python's interpreter, also where Python is embedded in a program.
+
+    Raises:
+        CatdogError: There is none, as in a frozen program.
+    """
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    names = ("python.exe", f"bin/python{version}", "bin/python3")
+    beside = [Path(prefix, name) for prefix in (sys.prefix, sys.base_prefix) for name in names]
+    for file in () if getattr(sys, "frozen", False) else (Path(sys.executable or ""), *beside):
+        if _PYTHON.search(file.name) and file.is_file():
+            return str(file)
+    raise CatdogError(
+        f"this needs a second process, and {sys.executable or 'this program'} is no Python "
+        "interpreter; set sys.executable to one that has the same packages"
+    )

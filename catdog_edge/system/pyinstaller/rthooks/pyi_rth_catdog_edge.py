@@ -1,0 +1,5 @@
+"""Before the program itself: run as a child process, where it was started as one."""
+
+from catdog_edge.system.child import freeze_support
+
+freeze_support()
