@@ -25,7 +25,7 @@ from benchmarks.report import gates, html
 from benchmarks.report.text import listed
 from benchmarks.rows import REFERENCE, Runner
 from catdog_edge import __version__
-from catdog_edge.images.preprocess import Frame
+from catdog_edge.images.preprocess import Image
 from catdog_edge.system.files import write_text
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.runs.provenance import git_commit
@@ -295,7 +295,7 @@ def _counted(flips: Sequence[parity.Flip], measured: Measured) -> dict[str, dict
     return found
 
 
-def _frame(planned: Plan, flip: parity.Flip) -> Frame:
+def _frame(planned: Plan, flip: parity.Flip) -> Image:
     if flip.pictures == parity.ORIGINALS and planned.originals is not None:
         return planned.originals.decode(planned.originals.items[flip.index])
     return robustness.seen(flip, planned.dataset, planned.items)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, first_line
-from catdog_edge.images.preprocess import Frame, preprocess, to_layout
+from catdog_edge.images.preprocess import Image, preprocess, to_layout
 from catdog_edge.runtime.model_file import PROBABILITIES
 from catdog_edge.spec import ModelSpec
 
@@ -81,7 +81,7 @@ class Runner(Protocol):
     fixed_batch: int | None
     """Images that every call of the engine takes; `None`: any number."""
 
-    def probabilities(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
+    def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
         """Classify frames of any size, `uint8 [H,W,3]` BGR: `float32 [N,K]`."""
 
     def infer(self, pixels: npt.NDArray[np.uint8]) -> object:
@@ -168,7 +168,7 @@ class OnnxRunner:
         self.spec = self.classifier.spec
         self.fixed_batch = self.classifier._fixed
 
-    def probabilities(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
+    def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
         """See `Runner`."""
         return self.classifier.probabilities(frames)
 
@@ -208,7 +208,7 @@ class TorchRunner:
         self._std = torch.tensor(normalization.std).view(1, 3, 1, 1)
         self._network = self._compile(network) if row.variant == "compile" else network
 
-    def probabilities(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
+    def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
         """See `Runner`."""
         return self.infer(np.stack([preprocess(frame, self.spec.resize) for frame in frames]))
 

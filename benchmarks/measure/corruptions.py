@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.images.preprocess import Frame
+from catdog_edge.images.preprocess import Image
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Corruption:
     Attributes:
         name: One word.
         says: What it does, with its strength.
-        apply: Frame `uint8 [H,W,3]` BGR and a generator to a frame of the same kind.
+        apply: Image `uint8 [H,W,3]` BGR and a generator to a frame of the same kind.
     """
 
     name: str
     says: str
-    apply: Callable[[Frame, np.random.Generator], Frame]
+    apply: Callable[[Image, np.random.Generator], Image]
 
 
-def corrupt(corruption: Corruption, frame: Frame, key: str) -> Frame:
+def corrupt(corruption: Corruption, frame: Image, key: str) -> Image:
     """Spoil one frame.
 
     Args:
@@ -49,31 +49,31 @@ def corrupt(corruption: Corruption, frame: Frame, key: str) -> Frame:
     return np.ascontiguousarray(corruption.apply(frame, np.random.default_rng(seed)))
 
 
-def _dark(frame: Frame, generator: np.random.Generator) -> Frame:
+def _dark(frame: Image, generator: np.random.Generator) -> Image:
     light = frame.astype(np.float32) * 0.2
     # The little light that is left is counted in few photons: shot noise grows as its root.
     light += generator.normal(0.0, 1.0, light.shape) * np.sqrt(light) * 0.6
     return _grey_levels(light)
 
 
-def _blur(frame: Frame, generator: np.random.Generator) -> Frame:
+def _blur(frame: Image, generator: np.random.Generator) -> Image:
     del generator
     sigma = 0.02 * min(frame.shape[:2])
     return np.asarray(cv2.GaussianBlur(frame, (0, 0), max(sigma, 0.3)), dtype=np.uint8)
 
 
-def _noise(frame: Frame, generator: np.random.Generator) -> Frame:
+def _noise(frame: Image, generator: np.random.Generator) -> Image:
     noisy = frame + generator.normal(0.0, 25.0, frame.shape)
     return _grey_levels(noisy)
 
 
-def _jpeg(frame: Frame, generator: np.random.Generator) -> Frame:
+def _jpeg(frame: Image, generator: np.random.Generator) -> Image:
     del generator
     _, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 10])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)
 
 
-def _crop(frame: Frame, generator: np.random.Generator) -> Frame:
+def _crop(frame: Image, generator: np.random.Generator) -> Image:
     height, width = frame.shape[:2]
     part_height, part_width = max(1, round(0.6 * height)), max(1, round(0.6 * width))
     top = int(generator.integers(0, height - part_height + 1))
@@ -81,7 +81,7 @@ def _crop(frame: Frame, generator: np.random.Generator) -> Frame:
     return frame[top : top + part_height, left : left + part_width]
 
 
-def _rotation(frame: Frame, generator: np.random.Generator) -> Frame:
+def _rotation(frame: Image, generator: np.random.Generator) -> Image:
     height, width = frame.shape[:2]
     angle = 25.0 if generator.random() < 0.5 else -25.0
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
@@ -89,7 +89,7 @@ def _rotation(frame: Frame, generator: np.random.Generator) -> Frame:
     return np.asarray(turned, dtype=np.uint8)
 
 
-def _small(frame: Frame, generator: np.random.Generator) -> Frame:
+def _small(frame: Image, generator: np.random.Generator) -> Image:
     # The surroundings are the picture's own colours, so that the task is to find it, not an edge.
     height, width = frame.shape[:2]
     sigma = max(0.1 * min(height, width), 0.3)
@@ -103,8 +103,8 @@ def _small(frame: Frame, generator: np.random.Generator) -> Frame:
     return around
 
 
-def _grey_levels(values: npt.NDArray[Any]) -> Frame:
-    levels: Frame = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _grey_levels(values: npt.NDArray[Any]) -> Image:
+    levels: Image = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return levels
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.measure.interleaved import Calls, Measurement, measure
 from benchmarks.rows import Runner, open_row
 from catdog_edge.errors import CatdogError
-from catdog_edge.images.preprocess import Frame, preprocess
+from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.images.read import decode_picture
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ UNRESOLVED = 0.1
 """Share of a call by which its stages may exceed it; beyond that their rest is not known."""
 
 
-def time_rows(runners: Sequence[Runner], frames: Sequence[Frame], seconds: float) -> Measurement:
+def time_rows(runners: Sequence[Runner], frames: Sequence[Image], seconds: float) -> Measurement:
     """Time frame to probabilities for every row, interleaved.
 
     A call takes a decoded frame at its own size through the runtime's preprocessing and the
@@ -58,7 +58,7 @@ def time_rows(runners: Sequence[Runner], frames: Sequence[Frame], seconds: float
     )
 
 
-def _call(runner: Runner, frames: Sequence[Frame]) -> Callable[[], object]:
+def _call(runner: Runner, frames: Sequence[Image]) -> Callable[[], object]:
     size = runner.row.batch
     starts = range(0, len(frames), size)
     batches = itertools.cycle(
@@ -69,7 +69,7 @@ def _call(runner: Runner, frames: Sequence[Frame]) -> Callable[[], object]:
 
 
 def stages(
-    runner: Runner, frames: Sequence[Frame], seconds: float = 1.5
+    runner: Runner, frames: Sequence[Image], seconds: float = 1.5
 ) -> dict[str, float | None]:
     """Split the time of a call into stages, in milliseconds (medians of an interleaved run).
 
@@ -111,7 +111,7 @@ def stages(
     }
 
 
-def as_jpeg(frame: Frame) -> bytes:
+def as_jpeg(frame: Image) -> bytes:
     """Encode a frame, `uint8 [H,W,3]` BGR, as a JPEG."""
     _, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return data.tobytes()

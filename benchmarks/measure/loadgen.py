@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.rows import Runner
 from catdog_edge.errors import CatdogError, MissingPackageError
-from catdog_edge.images.preprocess import Frame
+from catdog_edge.images.preprocess import Image
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def check_batches(scenario: Scenario, batches: Sequence[int]) -> None:
 
 def run_rows(
     runners: Sequence[Runner],
-    frames: Sequence[Frame],
+    frames: Sequence[Image],
     scenario: Scenario,
     seconds: float,
     folder: Path,
@@ -121,7 +121,7 @@ def run_rows(
 
 def run(
     runner: Runner,
-    frames: Sequence[Frame],
+    frames: Sequence[Image],
     scenario: Scenario,
     seconds: float,
     folder: Path,
@@ -182,7 +182,7 @@ def _settings(module: Any, scenario: Scenario, seconds: float, per_second: float
 
 
 def _issue_queries(
-    module: Any, runner: Runner, frames: Sequence[Frame], failures: list[Exception]
+    module: Any, runner: Runner, frames: Sequence[Image], failures: list[Exception]
 ) -> Callable[[Sequence[Any]], None]:
     """Make LoadGen's callback; it appends to `failures` what the row raises."""
     size = runner.row.batch

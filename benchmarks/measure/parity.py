@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from benchmarks.rows import REFERENCE
 from catdog_edge.errors import ModelError
-from catdog_edge.images.preprocess import Frame
+from catdog_edge.images.preprocess import Image
 from catdog_edge.system.files import write_text
 from catdog_edge.training.evaluation.evaluation import Evaluation, evaluate
 from catdog_edge.training.evaluation.metrics import (
@@ -31,7 +31,7 @@ from catdog_edge.training.evaluation.metrics import (
 )
 
 Probabilities = npt.NDArray[np.float32]
-Ask = Callable[[Sequence[Frame]], Probabilities]
+Ask = Callable[[Sequence[Image]], Probabilities]
 
 CHUNK = 64
 """Frames in memory at once."""
@@ -149,7 +149,7 @@ def compare(
 
 def ask_all(
     askers: Mapping[str, Ask],
-    frames: Iterable[Frame],
+    frames: Iterable[Image],
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Probabilities]:
     """Ask every row about every frame, one frame at a time.

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.measure import parity
 from benchmarks.measure.corruptions import CORRUPTIONS, corrupt
-from catdog_edge.images.preprocess import Frame
+from catdog_edge.images.preprocess import Image
 from catdog_edge.training.data.dataset import Dataset, Item
 
 
@@ -88,7 +88,7 @@ def originals(dataset: Dataset, askers: Mapping[str, parity.Ask]) -> Asked:
     truth = np.array([item.label for item in dataset.items], dtype=np.int64)
     sizes: list[tuple[int, ...]] = []
 
-    def frames() -> Iterator[Frame]:
+    def frames() -> Iterator[Image]:
         for item in dataset.items:
             frame = dataset.decode(item)
             sizes.append(frame.shape[:2])
@@ -109,7 +109,7 @@ def originals(dataset: Dataset, askers: Mapping[str, parity.Ask]) -> Asked:
     )
 
 
-def seen(flip: parity.Flip, dataset: Dataset, items: Sequence[Item]) -> Frame:
+def seen(flip: parity.Flip, dataset: Dataset, items: Sequence[Item]) -> Image:
     """The picture on which a row and PyTorch differ, as they saw it.
 
     Args:

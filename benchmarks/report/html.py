@@ -19,7 +19,7 @@ import cv2
 from benchmarks.measure.parity import AS_THEY_ARE, Flip
 from benchmarks.report import charts, tables
 from benchmarks.report import document as report
-from catdog_edge.images.preprocess import Frame
+from catdog_edge.images.preprocess import Image
 
 WIDE, SLIM = 980, 330
 """Widths in pixels that each chart is drawn for."""
@@ -47,7 +47,7 @@ class Shown:
         flips: The rows that differ from PyTorch on it, one or more.
     """
 
-    frame: Frame
+    frame: Image
     flips: Sequence[Flip]
 
 
@@ -374,7 +374,7 @@ def _mark(right: bool) -> str:
     return f'<span class="{kind}" title="{words}">{sign}</span>'
 
 
-def _data_uri(frame: Frame) -> str:
+def _data_uri(frame: Image) -> str:
     height, width = frame.shape[:2]
     share = min(1.0, THUMBNAIL / max(height, width))
     size = (max(1, round(width * share)), max(1, round(height * share)))

@@ -27,7 +27,7 @@ from benchmarks.measure import environment
 from benchmarks.studies import process_cost
 from catdog_edge import Classifier
 from catdog_edge.errors import CatdogError
-from catdog_edge.images.preprocess import Frame
+from catdog_edge.images.preprocess import Image
 from catdog_edge.runtime.classifier import SPIN
 from catdog_edge.system.files import write_text
 from exporters.checks.timing import Timing, compare
@@ -53,7 +53,7 @@ def bare_session(pets: Classifier) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(pets.path), options, providers=["CPUExecutionProvider"])
 
 
-def picture(height: int, width: int) -> Frame:
+def picture(height: int, width: int) -> Image:
     """A smooth random picture: `uint8 [height,width,3]`."""
     small = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
     return np.ascontiguousarray(cv2.resize(small, (width, height)), dtype=np.uint8)
@@ -122,7 +122,7 @@ def _rows(timing: Timing) -> dict[str, Any]:
     return timing.to_dict()
 
 
-def _paced(pets: Classifier, frame: Frame, seconds: float, rate: float = 30) -> dict[str, float]:
+def _paced(pets: Classifier, frame: Image, seconds: float, rate: float = 30) -> dict[str, float]:
     """Milliseconds of processor time and of waiting per frame, frames coming at a steady rate."""
     pets.warmup()
     waits = []

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.measure.corruptions import CORRUPTIONS, Corruption, corrupt
 from catdog_edge import Classifier
 from catdog_edge.errors import CatdogError, DataError
-from catdog_edge.images.preprocess import Frame
+from catdog_edge.images.preprocess import Image
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.load import open_dataset, open_negative_images
 from catdog_edge.training.evaluation.metrics import wilson
@@ -37,7 +37,7 @@ CHUNK = 256
 
 def frames(
     dataset: Dataset, items: Sequence[Item], corruption: Corruption | None
-) -> Iterator[Frame]:
+) -> Iterator[Image]:
     """The pictures, spoiled or as they are: `uint8 [H,W,3]` BGR."""
     for item in items:
         frame = dataset.decode(item)
@@ -75,7 +75,7 @@ def others_rows(pets: Classifier, dataset: Dataset) -> list[list[str]]:
     ]
 
 
-def rejected(pets: Classifier, pictures: Iterable[Frame]) -> int:
+def rejected(pets: Classifier, pictures: Iterable[Image]) -> int:
     """How many are answered with `neither`."""
     if pets.reject is None:
         return 0

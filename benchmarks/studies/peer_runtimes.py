@@ -23,12 +23,12 @@ import numpy.typing as npt
 
 from benchmarks.rows import BenchRow, TorchRunner
 from catdog_edge.errors import CatdogError
-from catdog_edge.images.preprocess import Frame, preprocess, to_layout, to_nchw
+from catdog_edge.images.preprocess import Image, preprocess, to_layout, to_nchw
 from catdog_edge.runtime.model_file import PROBABILITIES
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.evaluation.metrics import softmax
 
-Ask = Callable[[Frame], npt.NDArray[np.float32]]
+Ask = Callable[[Image], npt.NDArray[np.float32]]
 
 ULTRALYTICS = "yolo11n-cls"
 """Their architecture that is exported for the cost of their wrapper; with fresh weights."""
@@ -77,7 +77,7 @@ def bare_onnxruntime(setting: Setting) -> Ask:
     )
     name, steps = session.get_inputs()[0].name, setting.spec.resize
 
-    def ask(frame: Frame) -> npt.NDArray[np.float32]:
+    def ask(frame: Image) -> npt.NDArray[np.float32]:
         batch = to_layout(preprocess(frame, steps)[None], setting.spec.layout)
         result: npt.NDArray[np.float32] = session.run([PROBABILITIES], {name: batch})[0]
         return result
@@ -107,7 +107,7 @@ def openvino(setting: Setting, precision: str | None = None) -> Ask:
     request, port = compiled.create_infer_request(), compiled.output(PROBABILITIES)
     steps = setting.spec.resize
 
-    def ask(frame: Frame) -> npt.NDArray[np.float32]:
+    def ask(frame: Image) -> npt.NDArray[np.float32]:
         request.infer([to_layout(preprocess(frame, steps)[None], setting.spec.layout)])
         return np.array(request.get_tensor(port).data, np.float32)
 
@@ -130,7 +130,7 @@ def opencv_dnn(setting: Setting) -> Ask:
     net = cv2.dnn.readNetFromONNX(str(file))
     spec = spec.replace(layout="nchw-float")
 
-    def ask(frame: Frame) -> npt.NDArray[np.float32]:
+    def ask(frame: Image) -> npt.NDArray[np.float32]:
         if cv2.getNumThreads() != setting.threads:
             cv2.setNumThreads(setting.threads)
         net.setInput(to_layout(preprocess(frame, spec.resize)[None], spec.layout))
@@ -159,7 +159,7 @@ def ncnn(setting: Setting) -> Ask:
     mean = list(spec.normalization.mean)
     factor = [1 / value for value in spec.normalization.std]
 
-    def ask(frame: Frame) -> npt.NDArray[np.float32]:
+    def ask(frame: Image) -> npt.NDArray[np.float32]:
         picture = preprocess(frame, spec.resize)
         height, width = spec.size
         mat = runtime.Mat.from_pixels(picture, runtime.Mat.PixelType.PIXEL_BGR2RGB, width, height)
@@ -215,7 +215,7 @@ class Ultralytics:
         with _quiet():
             model = YOLO(str(self._file), task="classify")
 
-        def ask(frame: Frame) -> npt.NDArray[np.float32]:
+        def ask(frame: Image) -> npt.NDArray[np.float32]:
             result = model.predict(frame, imgsz=self._size, device="cpu", verbose=False)[0]
             return np.asarray(result.probs.data.numpy(), np.float32)[None]
 
@@ -232,7 +232,7 @@ class Ultralytics:
         )
         name = session.get_inputs()[0].name
 
-        def ask(frame: Frame) -> npt.NDArray[np.float32]:
+        def ask(frame: Image) -> npt.NDArray[np.float32]:
             picture = preprocess(frame, self._setting.spec.resize)
             batch = to_nchw(picture[None])
             return np.asarray(session.run(None, {name: batch})[0], np.float32)

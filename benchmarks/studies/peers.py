@@ -33,7 +33,7 @@ from benchmarks.report import text as words
 from benchmarks.report.tables import card
 from benchmarks.studies.peer_runtimes import PEERS, ULTRALYTICS, Ask, Setting, Ultralytics
 from catdog_edge.errors import CatdogError
-from catdog_edge.images.preprocess import Frame, preprocess
+from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.runtime.threads import MOST, Threads, choose_threads
 from catdog_edge.spec import ModelSpec
@@ -48,7 +48,7 @@ class Opened:
     """A peer that runs.
 
     Attributes:
-        ask: Frame to probabilities.
+        ask: Image to probabilities.
         difference: Largest difference of a probability from `Classifier` on the picture;
             `None` for a peer with a network of its own.
         reference: The row that its ratio is to.
@@ -59,7 +59,7 @@ class Opened:
     reference: str
 
 
-def open_peers(setting: Setting, frame: Frame) -> tuple[dict[str, Opened], dict[str, str]]:
+def open_peers(setting: Setting, frame: Image) -> tuple[dict[str, Opened], dict[str, str]]:
     """Open what is installed, and let each answer once.
 
     Args:
@@ -99,7 +99,7 @@ def open_peers(setting: Setting, frame: Frame) -> tuple[dict[str, Opened], dict[
 
 def compare(
     peers: dict[str, Opened],
-    frame: Frame,
+    frame: Image,
     seconds: float,
     reopen: Callable[[], dict[str, Opened]] | None = None,
 ) -> tuple[interleaved.Measurement, list[dict[str, Any]]]:
@@ -141,7 +141,7 @@ def compare(
     return measured, rows
 
 
-def large_frame(frame: Frame) -> Frame:
+def large_frame(frame: Image) -> Image:
     """The same picture at 1080p, `uint8 [1080,1920,3]`."""
     return np.asarray(cv2.resize(frame, LARGE[::-1], interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
@@ -163,7 +163,7 @@ def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 def run(
     setting: Setting,
-    picture: Frame,
+    picture: Image,
     seconds: float,
     card: environment.Environment | None = None,
 ) -> dict[str, Any]:

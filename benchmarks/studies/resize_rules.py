@@ -17,7 +17,7 @@ import numpy as np
 
 from catdog_edge import Classifier
 from catdog_edge.errors import CatdogError
-from catdog_edge.images.preprocess import Frame, resize
+from catdog_edge.images.preprocess import Image, resize
 from catdog_edge.spec import ResizeStep, squash
 from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.evaluation.metrics import wilson
@@ -41,7 +41,7 @@ def rules(size: int) -> dict[str, tuple[ResizeStep, ...]]:
     }
 
 
-def mosaic(frames: Sequence[Frame], height: int = 1080, width: int = 1920) -> Frame:
+def mosaic(frames: Sequence[Image], height: int = 1080, width: int = 1920) -> Image:
     """A frame of many photographs side by side: as sharp as a camera's own.
 
     One photograph blown up to the size would be smoother than what a camera sees.
@@ -55,7 +55,7 @@ def mosaic(frames: Sequence[Frame], height: int = 1080, width: int = 1920) -> Fr
     return np.ascontiguousarray(np.vstack(stripes), dtype=np.uint8)
 
 
-def levels(frames: Iterable[Frame], steps: Sequence[ResizeStep], size: int) -> tuple[float, int]:
+def levels(frames: Iterable[Image], steps: Sequence[ResizeStep], size: int) -> tuple[float, int]:
     """Mean and largest difference from the plain area filter, in grey levels."""
     whole = (ResizeStep("area", size, size),)
     differences = [

@@ -28,7 +28,7 @@ from catdog_edge.system.console import note, plain
 from catdog_edge.system.files import atomic_write, cannot_write, take_free_name
 
 if TYPE_CHECKING:
-    from catdog_edge.images.preprocess import Frame
+    from catdog_edge.images.preprocess import Image
     from catdog_edge.runtime.classifier import Classifier
 
 BAR = 10
@@ -240,7 +240,7 @@ def _why(file: Path, error: PictureError) -> str:
     return str(error)
 
 
-def _save(file: Path, annotated: Frame, folder: Path) -> tuple[Path, int]:
+def _save(file: Path, annotated: Image, folder: Path) -> tuple[Path, int]:
     """Write an annotated copy under the image's name, numbered where that is taken.
 
     Returns:

@@ -16,17 +16,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.camera.camera import Frame
 from catdog_edge.errors import CatdogError
 from catdog_edge.events.events import View
 from catdog_edge.events.sinks import Say, Trouble
+from catdog_edge.images.preprocess import Image
 from catdog_edge.spec import NEITHER
 from catdog_edge.system.child import child_command, child_environment
 from catdog_edge.system.files import take_free_name
-
-Image = npt.NDArray[np.uint8]
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 """What each kind of file is written with; all of it is in the packages on PyPI."""

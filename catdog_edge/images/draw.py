@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from catdog_edge.images.preprocess import Frame, to_bgr
+from catdog_edge.images.preprocess import Image, to_bgr
 from catdog_edge.spec import NEITHER, Prediction
 
 COLOURS = ((80, 175, 76), (43, 141, 245), (216, 129, 66), (176, 39, 156), (54, 67, 229))
@@ -22,7 +22,7 @@ GREY = (150, 150, 150)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw(frame: Any, prediction: Prediction) -> Frame:
+def draw(frame: Any, prediction: Prediction) -> Image:
     """Draw label, confidence and bar onto a strip at the lower edge.
 
     Args:

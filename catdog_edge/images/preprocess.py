@@ -1,4 +1,4 @@
-"""Frame to tensor: the one function that training, calibration, checks and the runtime call.
+"""Image to tensor: the one function that training, calibration, checks and the runtime call.
 
 The whole frame is squashed to the model's size, aspect ignored, by the steps named in the
 spec. The tensor stays `uint8`, BGR: colour order, scaling and normalisation are inside the
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 packages.opencv()  # what is only partly there is told now, not at the first frame
 
-Frame = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
+"""`uint8 [H,W,3]`, BGR, 0..255."""
 
 
-def to_bgr(frame: Any) -> Frame:
+def to_bgr(frame: Any) -> Image:
     """Return a camera frame as `uint8 [H,W,3]` BGR, contiguous, without a copy where it is one.
 
     Args:
@@ -51,7 +52,7 @@ def to_bgr(frame: Any) -> Frame:
     return cv2.cvtColor(np.ascontiguousarray(frame), code)  # type: ignore[return-value]
 
 
-def resize(frame: Frame, steps: Sequence[ResizeStep]) -> Frame:
+def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
     """Squash a frame to the size of the last step, aspect ignored.
 
     Each step goes to its height and width; a `shrink_only` step leaves an axis alone that
@@ -79,7 +80,7 @@ def resize(frame: Frame, steps: Sequence[ResizeStep]) -> Frame:
     return frame
 
 
-def preprocess(frame: Any, steps: Sequence[ResizeStep]) -> Frame:
+def preprocess(frame: Any, steps: Sequence[ResizeStep]) -> Image:
     """Turn one camera frame into the model's picture: `uint8 [height,width,3]` BGR.
 
     `preprocess(frame, spec.resize)[None]` is the batch of one that the exported graph takes.
@@ -94,7 +95,7 @@ def preprocess(frame: Any, steps: Sequence[ResizeStep]) -> Frame:
     return resize(to_bgr(frame), steps)
 
 
-def to_nchw(images: Frame) -> npt.NDArray[np.float32]:
+def to_nchw(images: Image) -> npt.NDArray[np.float32]:
     """Convert a batch to the layout `nchw-float`.
 
     Args:
@@ -107,7 +108,7 @@ def to_nchw(images: Frame) -> npt.NDArray[np.float32]:
     return planes / np.float32(255)
 
 
-def to_layout(images: Frame, layout: Layout) -> npt.NDArray[Any]:
+def to_layout(images: Image, layout: Layout) -> npt.NDArray[Any]:
     """Convert a batch to what a model of this layout takes, see `ModelSpec.layout`.
 
     Args:

@@ -30,6 +30,7 @@ import numpy.typing as npt
 from catdog_edge.errors import PictureError
 from catdog_edge.images.decoder_warnings import decode_with_verdict
 from catdog_edge.images.headers import Header, read_header
+from catdog_edge.images.preprocess import Image
 from catdog_edge.system import packages
 
 packages.opencv()  # what is only partly there is told now, not at the first picture
@@ -44,8 +45,6 @@ _SUFFIXES = ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .avif .j
 PICTURE_SUFFIXES = frozenset(_SUFFIXES.split())
 """Endings that a picture usually has, lower case. Reading goes by content, not by ending."""
 
-Frame = npt.NDArray[np.uint8]
-
 
 def is_picture(path: str | os.PathLike[str]) -> bool:
     """Whether a file's name looks like a picture's; the file is not opened."""
@@ -54,7 +53,7 @@ def is_picture(path: str | os.PathLike[str]) -> bool:
 
 def read_picture(
     path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
-) -> Frame:
+) -> Image:
     """Read a picture file.
 
     Args:
@@ -100,7 +99,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 def decode_picture(
     data: bytes, *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
-) -> Frame:
+) -> Image:
     """Decode the bytes of a picture file.
 
     The decoder's own messages do not reach stderr; see `catdog_edge.images.decoder_warnings`.
@@ -177,15 +176,15 @@ def _decodes(kind: str, animated: bool) -> bool:
     return kind not in ("GIF", "AVIF") or cv2.haveImageWriter(f"x.{kind.lower()}")
 
 
-def _up_to_white(pixels: npt.NDArray[Any], white: int) -> Frame:
+def _up_to_white(pixels: npt.NDArray[Any], white: int) -> Image:
     """Bring levels 0..`white` to 0..255; `uint8` or `uint16`, 1 or 3 channels, to BGR."""
     levels = np.arange(np.iinfo(pixels.dtype).max + 1)
     table = np.minimum((levels * 255 + white // 2) // white, 255).astype(np.uint8)
-    scaled: Frame = table[pixels]
+    scaled: Image = table[pixels]
     return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_GRAY2BGR) if scaled.ndim == 2 else scaled)
 
 
-def _on_white(pixels: npt.NDArray[Any], header: Header) -> Frame:
+def _on_white(pixels: npt.NDArray[Any], header: Header) -> Image:
     """Lay transparent pixels on white; `uint8` or `uint16`, 1, 3 or 4 channels, to BGR."""
     transparent = None
     if header.transparent_grey is not None and pixels.ndim == 2:

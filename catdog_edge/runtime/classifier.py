@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
-from catdog_edge.images.preprocess import Frame, preprocess, to_nchw
+from catdog_edge.images.preprocess import Image, preprocess, to_nchw
 from catdog_edge.runtime import providers
 from catdog_edge.runtime.forks import Inherited, keep_for_ever
 from catdog_edge.runtime.io_binding import BoundRunner
@@ -311,7 +311,7 @@ class Classifier(Inherited):
             )
         if isinstance(frames, (str, bytes)) or not isinstance(frames, Iterable):
             raise ValueError(f"{wanted}, got {type(frames).__name__}")
-        pictures: list[Frame] = []
+        pictures: list[Image] = []
         for index, frame in enumerate(frames):
             try:
                 pictures.append(self._picture(frame))
@@ -323,7 +323,7 @@ class Classifier(Inherited):
         if pictures:
             yield self._batch_of(pictures)
 
-    def _picture(self, frame: Any) -> Frame:
+    def _picture(self, frame: Any) -> Image:
         """A frame in the model's size."""
         me = enter()
         try:
@@ -331,7 +331,7 @@ class Classifier(Inherited):
         finally:
             leave(me)
 
-    def _batch_of(self, pictures: Sequence[Frame]) -> npt.NDArray[Any]:
+    def _batch_of(self, pictures: Sequence[Image]) -> npt.NDArray[Any]:
         """`[N,H,W,3]` of the pictures; a single one is not copied.
 
         Raises:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catdog_edge.errors import DataError, PictureError
-from catdog_edge.images.read import Frame
+from catdog_edge.images.preprocess import Image
 from catdog_edge.system.files import write_bytes
 from catdog_edge.training.data.pixel_cache import Cache
 from catdog_edge.training.data.sources import SAMPLE, Skipped, Source
@@ -137,7 +137,7 @@ class Dataset:
         """How many pictures are the same, pixel for pixel, as another one."""
         return len(self.items) - len({item.digest for item in self.items})
 
-    def decode(self, item: Item) -> Frame:
+    def decode(self, item: Item) -> Image:
         """The picture at its own size: `uint8 [H,W,3]` BGR.
 
         Raises:

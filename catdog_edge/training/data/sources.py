@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from catdog_edge.errors import DataError, PictureError
-from catdog_edge.images.read import Frame, check_size, decode_picture, read_bytes, read_picture
+from catdog_edge.images.preprocess import Image
+from catdog_edge.images.read import check_size, decode_picture, read_bytes, read_picture
 from catdog_edge.system.files import expand_path
 from catdog_edge.training.data import sample
 
@@ -68,10 +69,10 @@ class Source(Protocol):
     def read(self, file: str) -> bytes:
         """The bytes of a file. Raises `PictureError` where they cannot be had."""
 
-    def frame(self, file: str) -> Frame:
+    def frame(self, file: str) -> Image:
         """The picture in a file: `uint8 [H,W,3]` BGR. Raises `PictureError`."""
 
-    def digest(self, file: str, frame: Frame) -> str:
+    def digest(self, file: str, frame: Image) -> str:
         """32 hexadecimal digits that copies of a picture share and other pictures do not."""
 
 
@@ -110,7 +111,7 @@ def open_source(source: str | os.PathLike[str] | None) -> Source:
 
 
 class _Photographs:
-    def digest(self, file: str, frame: Frame) -> str:
+    def digest(self, file: str, frame: Image) -> str:
         """SHA-256 of the pixels, and of the shape: 2x3 and 3x2 of one colour are the same bytes."""
         del file
         digest = hashlib.sha256(b"%d %d " % frame.shape[:2])
@@ -160,7 +161,7 @@ class FolderSource(_Photographs):
         """The bytes of a file; a pipe or a device is refused, it may have no end."""
         return read_bytes(self._path / file)
 
-    def frame(self, file: str) -> Frame:
+    def frame(self, file: str) -> Image:
         """The picture in a file."""
         return read_picture(self._path / file)
 
@@ -212,7 +213,7 @@ class ZipSource(_Photographs):
         except OSError as error:
             raise PictureError(f"cannot be read: {error.strerror or error}") from error
 
-    def frame(self, file: str) -> Frame:
+    def frame(self, file: str) -> Image:
         """The picture in a file."""
         return decode_picture(self.read(file))
 
@@ -236,12 +237,12 @@ class SampleSource:
         """Drawings have no bytes of their own."""
         raise PictureError(f"{file} is drawn, not read")
 
-    def frame(self, file: str) -> Frame:
+    def frame(self, file: str) -> Image:
         """The drawing."""
         kind, number, _ = PurePosixPath(file).name.split(".")
         return sample.draw(kind, int(number))
 
-    def digest(self, file: str, frame: Frame) -> str:
+    def digest(self, file: str, frame: Image) -> str:
         """Of the name: a drawing's last bits depend on OpenCV's version, its place must not.
 
         The salt is one under which the few drawings fall nearly as 80/10/10 in both classes.

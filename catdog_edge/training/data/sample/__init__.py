@@ -12,7 +12,7 @@ import zlib
 import cv2
 import numpy as np
 
-from catdog_edge.images.read import Frame
+from catdog_edge.images.preprocess import Image
 from catdog_edge.training.data.sample.animals import draw_animal
 from catdog_edge.training.data.sample.scenes import draw_scene, smooth_noise
 
@@ -21,7 +21,7 @@ COUNT = 400
 """Drawings of each kind."""
 
 
-def draw(kind: str, number: int, seed: int = 0) -> Frame:
+def draw(kind: str, number: int, seed: int = 0) -> Image:
     """Draw one animal in a scene.
 
     Args:
@@ -48,7 +48,7 @@ def draw(kind: str, number: int, seed: int = 0) -> Frame:
     return _photograph(rng, cv2.resize(scene, (width, height), interpolation=cv2.INTER_AREA))
 
 
-def _with_fur(rng: np.random.Generator, scene: Frame, colours: Frame, mask: Frame) -> Frame:
+def _with_fur(rng: np.random.Generator, scene: Image, colours: Image, mask: Image) -> Image:
     """Lay flat colours on the scene with a rough outline, grain, and light from above."""
     height, width = mask.shape
     grid = np.dstack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
@@ -61,7 +61,7 @@ def _with_fur(rng: np.random.Generator, scene: Frame, colours: Frame, mask: Fram
     return np.clip(flat[..., :3] * light * share + scene * (1 - share), 0, 255).astype(np.uint8)
 
 
-def _photograph(rng: np.random.Generator, picture: cv2.typing.MatLike) -> Frame:
+def _photograph(rng: np.random.Generator, picture: cv2.typing.MatLike) -> Image:
     """Add exposure, a tint, blur and noise, as a camera does."""
     gain = rng.uniform(0.72, 1.12) * rng.uniform(0.96, 1.04, 3)
     out = picture * gain + rng.uniform(-10, 14)

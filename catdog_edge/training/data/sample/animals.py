@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.images.read import Frame
+from catdog_edge.images.preprocess import Image
 
 Generator = np.random.Generator
 Colour = tuple[int, ...]
 Point = tuple[float, float]
-Layer = tuple[Frame, Frame]
+Layer = tuple[Image, Image]
 """Colours, `uint8 [H,W,3]` BGR, and a mask, `uint8 [H,W]`, of what is drawn."""
 
 _COATS: tuple[tuple[Colour, Colour], ...] = (

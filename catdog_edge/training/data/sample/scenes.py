@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.images.read import Frame
+from catdog_edge.images.preprocess import Image
 
 Colour = tuple[int, ...]
 
@@ -20,7 +20,7 @@ def smooth_noise(
     return np.asarray(fine, np.float32).reshape(height, width, channels)
 
 
-def draw_scene(rng: np.random.Generator, height: int, width: int) -> Frame:
+def draw_scene(rng: np.random.Generator, height: int, width: int) -> Image:
     """Draw a background, `uint8 [height,width,3]` BGR, as likely behind a cat as behind a dog."""
     scene = np.zeros((height, width, 3), np.uint8)
     paint = (_room, _meadow, _lights)[int(rng.choice(3, p=(0.45, 0.35, 0.2)))]
@@ -36,7 +36,7 @@ def _colour(rng: np.random.Generator, low: int, high: int, vivid: int = 80) -> C
     return tuple(cv2.cvtColor(pixel[None, None], cv2.COLOR_HSV2BGR)[0, 0].tolist())
 
 
-def _room(rng: np.random.Generator, scene: Frame, floor: int) -> None:
+def _room(rng: np.random.Generator, scene: Image, floor: int) -> None:
     height, width = scene.shape[:2]
     scene[:floor] = _colour(rng, 110, 235)
     if rng.random() < 0.4:  # wallpaper
@@ -53,7 +53,7 @@ def _room(rng: np.random.Generator, scene: Frame, floor: int) -> None:
     scene[floor - 7 : floor] = _colour(rng, 170, 250)
 
 
-def _meadow(rng: np.random.Generator, scene: Frame, floor: int) -> None:
+def _meadow(rng: np.random.Generator, scene: Image, floor: int) -> None:
     height, width = scene.shape[:2]
     sky = np.sort(_colour(rng, 170, 240, 110))[::-1]
     scene[:] = np.linspace(sky, (250, 235, 215), height)[:, None]
@@ -70,7 +70,7 @@ def _meadow(rng: np.random.Generator, scene: Frame, floor: int) -> None:
         cv2.line(scene, (x, y), tip, tuple((grass * rng.uniform(0.7, 1.25)).tolist()), 2)
 
 
-def _lights(rng: np.random.Generator, scene: Frame, floor: int) -> None:
+def _lights(rng: np.random.Generator, scene: Image, floor: int) -> None:
     del floor
     height, width = scene.shape[:2]
     scene[:] = _colour(rng, 30, 190, 140)
