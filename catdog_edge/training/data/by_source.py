@@ -1,0 +1,121 @@
+"""Sources and kinds of images: where they come from, and which negatives show what.
+
+A file called `SOURCE-anything.jpg` is of that source; where a data set has more than `MOST_SOURCES`
+such words, or a file without one, the whole set is one source, named after its folder or zip.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.errors import DataError
+from catdog_edge.training.data.dataset import Dataset, Item, Split
+
+MOST_SOURCES = 20
+"""More different first words than this are numbers or digests, not sources."""
+
+_SOURCE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)-.")
+
+
+def file_sources(dataset: Dataset) -> dict[str, str]:
+    """Return the source of each file of a data set.
+
+    Example:
+        >>> file_sources(open_dataset("wild.zip"))["cat/pixabay-1f0e.jpg"]
+        'pixabay'
+    """
+    whole = Path(dataset.short_name).stem
+    found = [(item.file, _SOURCE.match(PurePosixPath(item.file).name)) for item in dataset.items]
+    words = {match[1] for _, match in found if match}
+    if not all(match for _, match in found) or len(words) > MOST_SOURCES:
+        return dict.fromkeys((file for file, _ in found), whole)
+    return {file: match[1] for file, match in found if match}
+
+
+def file_kind(dataset: Dataset, file: str) -> str:
+    """Return what a negative shows: the folder below the root of its data set, or the set's name.
+
+    Folders that every file is in do not count.
+    """
+    folders = {str(PurePosixPath(item.file).parent) for item in dataset.items}
+    common = len(PurePosixPath(posixpath.commonpath(folders)).parts)
+    parts = PurePosixPath(file).parts[:-1]
+    return parts[common] if len(parts) > common else Path(dataset.short_name).stem
+
+
+def without_sources(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
+    """Return a data set without the images of some sources; unknown names change nothing."""
+    if not left_out:
+        return dataset
+    sources = file_sources(dataset)
+    kept = tuple(item for item in dataset.items if sources[item.file] not in left_out)
+    return dataclasses.replace(dataset, items=kept)
+
+
+def held_out(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
+    """Return a data set in which every image of the sources left out of training is of `test`."""
+    if not left_out:
+        return dataset
+    sources = file_sources(dataset)
+    items = tuple(
+        dataclasses.replace(item, split="test") if sources[item.file] in left_out else item
+        for item in dataset.items
+    )
+    return dataclasses.replace(dataset, items=items)
+
+
+def check_left_out(datasets: Iterable[Dataset], left_out: Sequence[str]) -> None:
+    """Check that each source that is to be left out exists.
+
+    Raises:
+        DataError: One does not, or nothing would be left to train on.
+    """
+    known = {name for dataset in datasets for name in file_sources(dataset).values()}
+    for name in left_out:
+        if name not in known:
+            raise DataError(
+                f"--leave-out {name}: no data has this source; the sources are "
+                f"{', '.join(sorted(known))}"
+            )
+    if left_out and known <= set(left_out):
+        raise DataError("--leave-out names every source; leave one to train on")
+
+
+def sources_of(dataset: Dataset, split: Split) -> list[str]:
+    """Return the source of each image of a split, in the order of `pixels`."""
+    sources = file_sources(dataset)
+    return [sources[item.file] for item in dataset.items_of(split)]
+
+
+def kinds_of(dataset: Dataset, items: Sequence[Item]) -> list[str]:
+    """Return what each of some negatives shows, see `file_kind`."""
+    folders: dict[str, str] = {}
+    for item in items:
+        folder = str(PurePosixPath(item.file).parent)
+        if folder not in folders:
+            folders[folder] = file_kind(dataset, item.file)
+    return [folders[str(PurePosixPath(item.file).parent)] for item in items]
+
+
+def balanced_shares(names: Sequence[str], balance: float) -> npt.NDArray[np.float64]:
+    """Return the share of the draws that each image gets.
+
+    Args:
+        names: The source of each image.
+        balance: 0: every image alike. 1: every source alike, however small. Between them a
+            source counts by its size to the power of `1 - balance`.
+
+    Returns:
+        `float64 [N]`, sum 1.
+    """
+    unique, index, counts = np.unique(np.array(names), return_inverse=True, return_counts=True)
+    del unique
+    shares = np.asarray(counts[index] ** -float(balance), np.float64)
+    return np.asarray(shares / shares.sum())

@@ -1,0 +1,79 @@
+"""Sources in file names, kinds in folders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from catdog_edge.errors import DataError
+from catdog_edge.training.data.by_source import (
+    balanced_shares,
+    check_left_out,
+    file_sources,
+    held_out,
+    kinds_of,
+    sources_of,
+    without_sources,
+)
+from catdog_edge.training.data.dataset import Dataset, Item
+
+
+def dataset(*files: str, source: str = "/data/wild.zip") -> Dataset:
+    items = tuple(Item(file, 0, "val" if "val" in file else "train", file) for file in files)
+    return Dataset(source, ("cat", "dog"), items)
+
+
+WEB = dataset("cat/web-1.jpg", "cat/phone-2.jpg", "dog/web-val.jpg")
+
+
+def test_the_first_word_of_a_file_is_its_source() -> None:
+    assert file_sources(WEB) == {
+        "cat/web-1.jpg": "web",
+        "cat/phone-2.jpg": "phone",
+        "dog/web-val.jpg": "web",
+    }
+    assert sources_of(WEB, "train") == ["web", "phone"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("cat.1.jpg", "web-2.jpg"),
+        ("2026-1.jpg", "2026-2.jpg"),
+        tuple(f"a{number}-1.jpg" for number in range(30)),
+    ],
+)
+def test_a_set_without_such_names_is_one_source(files: tuple[str, ...]) -> None:
+    assert set(file_sources(dataset(*files)).values()) == {"wild"}
+
+
+def test_the_folder_below_the_root_is_the_kind_of_a_negative() -> None:
+    found = dataset(
+        "wild/animals/ant/web-1.jpg", "wild/animals/bear/web-2.jpg", "wild/hall/x-1.jpg"
+    )
+    assert kinds_of(found, found.items) == ["animals", "animals", "hall"]
+    flat = dataset("other/000001.jpg", "other/000002.jpg", source="/data/other.zip")
+    assert kinds_of(flat, flat.items) == ["other", "other"]
+
+
+def test_a_source_is_left_out_and_then_is_all_of_the_test() -> None:
+    assert [item.file for item in without_sources(WEB, ["web"]).items] == ["cat/phone-2.jpg"]
+    assert without_sources(WEB, []) is WEB
+    tested = held_out(WEB, ["web"]).items_of("test")
+    assert [item.file for item in tested] == ["cat/web-1.jpg", "dog/web-val.jpg"]
+
+
+def test_sources_to_leave_out_must_exist_and_not_be_all() -> None:
+    check_left_out([WEB], ["web"])
+    with pytest.raises(DataError, match="no data has this source; the sources are phone"):
+        check_left_out([WEB], ["wbe"])
+    with pytest.raises(DataError, match="every source"):
+        check_left_out([WEB], ["web", "phone"])
+
+
+@pytest.mark.parametrize(("balance", "small"), [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)])
+def test_a_small_source_gets_more_draws_than_its_images(balance: float, small: float) -> None:
+    shares = balanced_shares(["a"] * 90 + ["b"] * 10, balance)
+    assert shares.sum() == pytest.approx(1)
+    assert shares[90:].sum() == pytest.approx(small)
+    assert np.ptp(shares[90:]) == 0
