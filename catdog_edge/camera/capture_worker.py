@@ -1,40 +1,54 @@
 """The program that holds one live camera: `python -m catdog_edge.camera.capture_worker FD`.
 
-OpenCV and FFmpeg run here, in a process of their own, because there a call that never comes
-back can be ended, a decoder that crashes takes nobody with it, the options that OpenCV reads
-from the environment are this camera's alone, and what FFmpeg writes to its output (with
-addresses in it) reaches nobody before it is masked.
+OpenCV and FFmpeg run here, in a process of their own, because there a call that never returns
+can be killed, a decoder that crashes takes nobody with it, the options that OpenCV reads from
+the environment are this camera's alone, and what FFmpeg prints (with addresses in it) is masked
+before anybody reads it.
 
-Talks over the socket FD in lines of JSON. It is told `open`, `free` (a slot was read),
-`knock` (does the server answer?) and `close`; it tells `opened`, `buffer` (with a file
-descriptor: memory with `SLOTS` frames), `frame`, `lost` and `failed`. It decides nothing: how
-long to wait and when to try again is up to `catdog_edge.camera.reader`.
+Speaks JSON lines over the socket FD. It receives `open`, `free` (a slot was read), `probe` (does
+the server respond?) and `close`; it sends `opened`, `interval`, `buffer` (with the file
+descriptor of a memory of `SLOTS` frames), `frame`, `skipped`, `misfit`, `failed` and `probe`. How
+long to wait and when to try again is decided by `catdog_edge.camera.supervisor`.
 """
 
 from __future__ import annotations
 
 import array
-import base64
 import contextlib
-import http.client
 import json
 import mmap
 import os
 import re
+import resource
 import socket
 import sys
 import tempfile
 import threading
 import time
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.camera.credentials import Mask, is_url, openable, split_user
-from catdog_edge.camera.freshness import STALE, Freshness, Wholeness
+from catdog_edge.camera.credentials import Mask, ffmpeg_url, is_url, split_userinfo
+from catdog_edge.camera.freshness import STALE, DamageFilter, Freshness
+from catdog_edge.camera.http_stream import (
+    HttpFailureError,
+    HttpStream,
+    NotJpegError,
+    http_reason,
+)
+from catdog_edge.errors import PictureError
+from catdog_edge.images.preprocess import to_bgr
+from catdog_edge.images.read import decode_picture
 from catdog_edge.system.signals import ignore_interrupts
+
+Image = npt.NDArray[np.uint8]
 
 SLOTS = 4
 """Frames in the shared memory: one newest, one being read, one being written, one spare."""
@@ -44,6 +58,9 @@ FFMPEG_OPTIONS = (
 )
 """RTSP over TCP, and no more reading ahead than it takes to recognise the stream."""
 
+TIMED = ("rtsp", "rtsps", "rtmp", "rtmps")
+"""Schemes of streams that have timestamps of their own."""
+
 _QUICK = 0.002
 _QUICK_FAILURES = 20
 """An ended stream fails at once, each time; damaged data fail at the pace of the stream."""
@@ -52,13 +69,26 @@ _REPORT_EVERY = 0.25
 """Seconds between two reports that nothing came of what was read."""
 
 
-class _Log:
+class _Failure(Exception):
+    """The source cannot be opened, or the stream is over.
+
+    Args:
+        reason: Why, for people.
+        detail: What a library has said about it, for debugging.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.detail = detail
+
+
+class _NativeLog:
     """Everything that C libraries print in this process, as lines."""
 
     def __init__(self) -> None:
         self._end, write = os.pipe()
         os.set_blocking(self._end, False)
-        # A flood of messages between two looks is cut off rather than waited for.
+        # A flood of messages between two reads is cut off rather than waited for.
         os.set_blocking(write, False)
         for stream in (1, 2):
             os.dup2(write, stream)
@@ -70,7 +100,7 @@ class _Log:
         return []
 
 
-class _Buffer:
+class _FrameBuffer:
     """Memory that both processes see, with `SLOTS` frames of one shape."""
 
     def __init__(self, number: int, shape: tuple[int, ...]) -> None:
@@ -84,39 +114,166 @@ class _Buffer:
                 self.file = os.dup(stream.fileno())
         os.ftruncate(self.file, size)
         memory = mmap.mmap(self.file, size)
-        self.frames: npt.NDArray[np.uint8] = np.frombuffer(memory, np.uint8).reshape(SLOTS, *shape)
+        self.frames: Image = np.frombuffer(memory, np.uint8).reshape(SLOTS, *shape)
         self.free = list(range(SLOTS))
 
 
-class Capture:
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A frame that has come but is not unpacked yet.
+
+    Attributes:
+        monotonic: When it came, seconds.
+        wall: The same, seconds since 1970.
+        lag: By how much it is late, seconds.
+        intact: Whether nothing is known to be wrong with it.
+        unpack: Give its picture, in the memory given where that fits; `None`: it is damaged.
+    """
+
+    monotonic: float
+    wall: float
+    lag: float
+    intact: bool
+    unpack: Callable[[Image | None], Any]
+
+
+class _Stream(Protocol):
+    interval: float
+
+    def read(self) -> list[_Arrival]: ...
+
+    def close(self) -> None: ...
+
+
+class _FfmpegStream:
+    """A device, or an address that FFmpeg reads."""
+
+    interval = 0.0
+
+    def __init__(self, options: dict[str, Any], log: _NativeLog) -> None:
+        self._log = log
+        start = time.monotonic()
+        try:
+            self._capture = self._open(options)
+        except cv2.error as error:
+            raise _Failure("OpenCV cannot open it", str(error)) from None
+        if not self._capture.isOpened():
+            took = time.monotonic() - start
+            reason, detail = ffmpeg_reason(log.lines())
+            if took >= options["open_timeout"]:
+                reason = f"no answer within {took:.0f} s"
+            raise _Failure(reason or "there is no video that can be decoded", detail)
+        scheme = str(options["source"]).partition(":")[0].lower()
+        self._freshness = Freshness(timed=scheme in TIMED)
+        self._damage = DamageFilter()
+        self._one_thread = options["one_thread"]
+        self._failures = 0
+
+    def _open(self, options: dict[str, Any]) -> cv2.VideoCapture:
+        source = options["source"]
+        if isinstance(source, int):
+            return cv2.VideoCapture(source, cv2.CAP_ANY)
+        if not is_url(source):
+            return cv2.VideoCapture(source, cv2.CAP_V4L2)
+        milliseconds = int(min(1000 * options["open_timeout"], 2**31 - 1))
+        settings = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds]
+        settings += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
+        if options["one_thread"]:  # each further thread of the decoder holds back one frame
+            settings += [cv2.CAP_PROP_N_THREADS, 1]
+        return cv2.VideoCapture(ffmpeg_url(source), cv2.CAP_FFMPEG, settings)
+
+    def read(self) -> list[_Arrival]:
+        capture = self._capture
+        start, waits = time.monotonic(), _waits()
+        grabbed = capture.grab()
+        now, wall = time.monotonic(), time.time()
+        log = self._log.lines()
+        if not grabbed:
+            self._damage.is_intact(log, 0)
+            self._failures = self._failures + 1 if now - start < _QUICK else 0
+            if self._failures >= _QUICK_FAILURES:
+                reason, detail = ffmpeg_reason(log)
+                raise _Failure(reason or "the stream ended", detail)
+            time.sleep(_QUICK)
+            return []
+        self._failures = 0
+        # With several decoder threads this one waits for them, not for the network.
+        queued = not self._one_thread or _waits() == waits
+        stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        lag = self._freshness.lag(now, stamp, queued=queued)
+        intact = self._damage.is_intact(log, int(capture.get(cv2.CAP_PROP_FRAME_TYPE)))
+        return [_Arrival(now, wall, lag, intact, self._unpack)]
+
+    def _unpack(self, into: Image | None) -> Any:
+        done, image = self._capture.retrieve(into)
+        return image if done else None
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class _JpegStream:
+    """An address that sends JPEGs over HTTP."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._keep_damaged = options["keep_damaged"]
+        self._freshness = Freshness(timed=False)
+        self._stream = HttpStream(options["source"], options["open_timeout"], options["fps"])
+
+    @property
+    def interval(self) -> float:
+        return self._stream.interval
+
+    def read(self) -> list[_Arrival]:
+        try:
+            pictures = self._stream.read()
+        except (HttpFailureError, NotJpegError) as error:
+            raise _Failure(str(error)) from None
+        now, wall = time.monotonic(), time.time()
+        late = self._freshness.lag(now, now) if pictures else 0.0
+        lag = 0.0 if self.interval else late  # a snapshot is made when it is asked for
+        return [_Arrival(now, wall, lag, bool(p), partial(self._unpack, p)) for p in pictures]
+
+    def _unpack(self, picture: bytes, _into: Image | None) -> Any:
+        try:
+            return decode_picture(picture)
+        except PictureError:
+            if not (picture and self._keep_damaged):
+                return None
+        return cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class CaptureWorker:
     """The loop of this process."""
 
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
         self._received = b""
-        self._log = _Log()
-        self._buffer: _Buffer | None = None
-        self._index = 0
-        self._stale = 0
-        self._damaged = 0
+        self._log = _NativeLog()
+        self._buffer: _FrameBuffer | None = None
+        self._counts = [0, 0, 0, 0]
+        """Frames received, replaced, stale and damaged since they were sent last."""
 
     def run(self) -> None:
-        """Do as told until told to close."""
+        """Follow commands until told to close."""
         while True:
             for name, value in self._commands(wait=True):
                 if name == "open":
-                    self._stream(value)
-                elif name == "knock":
-                    self._tell("knock", _answers(value))
+                    self._run_stream(value)
+                elif name == "probe":
+                    self._send("probe", responds(value))
                 else:
-                    self._heed(name, value)
+                    self._handle(name, value)
 
     def _commands(self, *, wait: bool) -> list[tuple[str, Any]]:
         """Commands that have come; with `wait`, at least one. Raises `EOFError` at the end."""
-        self._line.setblocking(wait)
+        self._connection.setblocking(wait)
         while True:
             try:
-                data = self._line.recv(1 << 16)
+                data = self._connection.recv(1 << 16)
             except BlockingIOError:
                 return []
             if not data:
@@ -125,225 +282,168 @@ class Capture:
             if lines:
                 return [item for line in lines for item in json.loads(line).items()]
 
-    def _tell(self, name: str, value: object, file: int | None = None) -> None:
-        self._line.setblocking(True)
-        data = json.dumps({name: value}).encode() + b"\n"
-        if file is None:
-            self._line.sendall(data)
-            return
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))
-        sent = self._line.sendmsg([data], [rights])
-        self._line.sendall(data[sent:])
-
-    def _stream(self, options: dict[str, Any]) -> None:
-        """Open a source and hand on its frames until it ends or is told to close."""
-        mask = Mask(str(options["source"]))
-        self._log.lines()
-        start = time.monotonic()
-        capture, complaint = _open(options)
-        if capture is None:
-            took = time.monotonic() - start
-            reason = _page(options["source"]) or _reason(self._log.lines()) or complaint
-            if took >= options["open_timeout"]:
-                reason = f"no answer within {took:.0f} s"
-            self._tell("failed", mask(reason or "it cannot be opened"))
-            return
-        try:
-            self._tell("opened", None)
-            reason = self._frames(capture, options)
-            self._tell("failed", mask(reason))
-        finally:
-            capture.release()
-
-    def _frames(self, capture: Any, options: dict[str, Any]) -> str:
-        """Hand on frames; returns why the stream is over."""
-        import cv2
-
-        fresh = Freshness(timed=bool(options["timed"]))
-        whole = Wholeness()
-        quick = 0
-        reported = 0.0
-        while True:
-            for name, value in self._commands(wait=False):
-                self._heed(name, value)
-            start = time.monotonic()
-            grabbed = capture.grab()
-            now, wall = time.monotonic(), time.time()
-            complaints = self._log.lines()
-            if grabbed:
-                quick = 0
-                index, self._index = self._index, self._index + 1
-                lag = fresh.lag(now, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-                trusted = whole.is_whole(complaints, int(capture.get(cv2.CAP_PROP_FRAME_TYPE)))
-                late = lag > STALE
-                if late:
-                    self._stale += 1
-                elif not (trusted or options["keep_damaged"]):
-                    self._damaged += 1
-                else:
-                    self._hand_on(capture, options["roi"], index, now, wall, now - lag)
-                    continue
-            else:
-                late = False
-                whole.is_whole(complaints, 0)
-                quick = quick + 1 if now - start < _QUICK else 0
-                if quick >= _QUICK_FAILURES:
-                    return _reason(complaints) or "the stream ended"
-                time.sleep(_QUICK)
-            if grabbed or now - reported > _REPORT_EVERY:
-                reported = now
-                why = f"the pictures arrive damaged ({whole.complaint})" if whole.complaint else ""
-                why = f"the frames come more than {STALE:g} s late" if late else why
-                self._tell("lost", [self._index, self._stale, self._damaged, why])
-
-    def _heed(self, name: str, value: Any) -> None:
+    def _handle(self, name: str, value: Any) -> None:
         """Follow a command that may come at any time."""
         if name == "close":
             raise EOFError
         if name == "free" and self._buffer is not None and value[0] == self._buffer.number:
             self._buffer.free.append(value[1])
 
-    def _hand_on(
-        self, capture: Any, roi: list[int] | None, index: int, now: float, wall: float, made: float
-    ) -> None:
-        """Put the grabbed frame where the other side finds it.
+    def _send(self, name: str, value: object, file: int | None = None) -> None:
+        self._connection.setblocking(True)
+        data = json.dumps({name: value}).encode() + b"\n"
+        if file is not None:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))
+            data = data[self._connection.sendmsg([data], [rights]) :]
+        self._connection.sendall(data)
 
-        Args:
-            capture: The `cv2.VideoCapture`.
-            roi: The part to cut out, or `None`.
-            index: Of the frame, among all that this process has decoded.
-            now: Monotonic time of the grab.
-            wall: Wall time of the grab.
-            made: Monotonic time at which it would have come without the delay of this moment.
-        """
-        from catdog_edge.images.preprocess import to_bgr
+    def _take_counts(self) -> list[int]:
+        counts, self._counts = self._counts, [0, 0, 0, 0]
+        return counts
 
+    def _run_stream(self, options: dict[str, Any]) -> None:
+        """Open a source and publish its frames until it ends or is told to close."""
+        mask = Mask(str(options["source"]))
+        self._log.lines()
+        try:
+            stream = self._open(options)
+            self._send("opened", None)
+            with contextlib.closing(stream):
+                self._publish_frames(stream, options)
+        except _Failure as failure:
+            self._send("failed", [mask(str(failure)), mask(failure.detail)])
+
+    def _open(self, options: dict[str, Any]) -> _Stream:
+        found = ""
+        if str(options["source"]).lower().startswith(("http://", "https://")):
+            try:
+                return _JpegStream(options)
+            except HttpFailureError as error:
+                raise _Failure(str(error)) from None
+            except NotJpegError as error:
+                found = str(error)
+        try:
+            return _FfmpegStream(options, self._log)
+        except _Failure as failure:
+            raise _Failure(found or str(failure), failure.detail) from None
+
+    def _publish_frames(self, stream: _Stream, options: dict[str, Any]) -> None:
+        interval, reported = 0.0, 0.0
+        counts = self._counts
+        while True:
+            for name, value in self._commands(wait=False):
+                self._handle(name, value)
+            arrivals = stream.read()
+            if stream.interval != interval:
+                interval = stream.interval
+                self._send("interval", interval)
+            reason, published = "", False
+            counts = self._counts
+            for arrival in arrivals:
+                counts[0] += 1
+                if arrival.lag > STALE:
+                    counts[2] += 1
+                    reason = f"the frames come more than {STALE:g} s late"
+                elif not (arrival.intact or options["keep_damaged"]):
+                    counts[3] += 1
+                    reason = "the pictures arrive damaged"
+                elif arrival is not arrivals[-1]:
+                    counts[1] += 1
+                else:
+                    published = self._publish(arrival, options["roi"])
+            now = time.monotonic()
+            if not published and (arrivals or now - reported > _REPORT_EVERY):
+                reported = now
+                self._send("skipped", [reason, *self._take_counts()])
+
+    def _publish(self, arrival: _Arrival, roi: list[int] | None) -> bool:
+        """Put a frame where the other side finds it; whether that was possible."""
         buffer = self._buffer
         if buffer is not None and not buffer.free:
-            self._stale += 1  # nobody reads: the reader's process is stopped or starved
-            return
+            self._counts[2] += 1  # nobody reads: the reader's process is stopped or starved
+            return False
         slot = buffer.frames[buffer.free[-1]] if buffer is not None and roi is None else None
-        done, image = capture.retrieve(slot)
-        if not done or image is None:
-            self._damaged += 1
-            return
+        image = arrival.unpack(slot)
+        if image is None:
+            self._counts[3] += 1
+            return False
         image = to_bgr(image)
         size = image.shape[1], image.shape[0]
         if roi is not None:
             x, y, width, height = roi
             image = image[y : y + height, x : x + width]
             if image.shape[:2] != (height, width):
-                self._tell("misfit", size)
+                self._send("misfit", size)
                 raise EOFError
         if buffer is None or buffer.shape != image.shape:
             number = 0 if buffer is None else buffer.number + 1
-            self._buffer = buffer = _Buffer(number, image.shape)
-            self._tell("buffer", [number, *image.shape], buffer.file)
+            self._buffer = buffer = _FrameBuffer(number, image.shape)
+            self._send("buffer", [number, *image.shape], buffer.file)
             os.close(buffer.file)  # the mapping stays
             slot = None
         place = buffer.free.pop()
         if slot is None or not np.shares_memory(slot, image):
             np.copyto(buffer.frames[place], image)
-        told = [buffer.number, place, index, now, wall, made, self._stale, self._damaged]
-        self._tell("frame", told)
+        times = [arrival.monotonic, arrival.wall, arrival.monotonic - arrival.lag]
+        self._send("frame", [buffer.number, place, *times, *self._take_counts()])
+        return True
 
 
-def _open(options: dict[str, Any]) -> tuple[Any, str]:
-    """The opened `cv2.VideoCapture`, or none and why."""
-    try:
-        import cv2
-
-        source = options["source"]
-        milliseconds = int(min(1000 * options["open_timeout"], 2**31 - 1))
-        limit = [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),
-        ]
-        if isinstance(source, int):
-            capture = cv2.VideoCapture(source, cv2.CAP_ANY)
-        elif not is_url(source):
-            capture = cv2.VideoCapture(source, cv2.CAP_V4L2)
-        else:
-            # One thread: each further one of FFmpeg's decoder threads holds back one frame.
-            threads = [cv2.CAP_PROP_N_THREADS, 1] if options["one_thread"] else []
-            capture = cv2.VideoCapture(openable(source), cv2.CAP_FFMPEG, [*limit, *threads])
-        return (capture, "") if capture.isOpened() else (None, "")
-    except Exception as error:  # whatever it is, it is the reason
-        return None, f"{type(error).__name__}: {error}"
+def _waits() -> int:
+    """How often this thread has waited for something so far."""
+    who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # the others hardly run
+    return resource.getrusage(who).ru_nvcsw
 
 
-def _reason(lines: list[str]) -> str:
-    """The most telling of FFmpeg's lines, without its pointers; empty where there is none."""
+_FFMPEG_REASONS = (
+    (r"refused", "connection refused"),
+    (r"resolve hostname", "no such host is known"),
+    (r"timed out", "no answer"),
+    (r"unreachable|No route", "the host cannot be reached"),
+    (r"reset by peer|Broken pipe", "the server closed the connection"),
+    (r"Protocol not found", "this OpenCV cannot read addresses of that kind"),
+)
+
+
+def ffmpeg_reason(lines: list[str]) -> tuple[str, str]:
+    """Translate FFmpeg's log to a reason for people; the second text is its own last line."""
     told = [re.sub(r"^\[[^\]]*\] ", "", line) for line in lines if not line.startswith("[ ")]
-    return re.sub(r"\?timeout=\d+", "", told[-1]).strip() if told else ""
+    for line in reversed(told):
+        if status := re.search(r"(?:failed:|error|returned|reply) ([45]\d\d)\b", line):
+            return http_reason(int(status.group(1))), line
+        for pattern, reason in _FFMPEG_REASONS:
+            if re.search(pattern, line):
+                return reason, line
+    return "", told[-1] if told else ""
 
 
-def _answers(address: str) -> bool:
-    """Whether a server answers at all; no login, no stream.
+def responds(address: str) -> bool:
+    """Whether a server responds at all; without a login, and without a stream.
 
     A process that is stopped still has its connections accepted by the kernel, so RTSP and
-    HTTP servers are asked for a word.
+    HTTP servers are sent a request.
     """
-    scheme, _user, rest = split_user(address)
+    scheme, _user, rest = split_userinfo(address)
     ports = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "http": 80, "https": 443}
-    questions = {
+    requests = {
         "rtsp": b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n",
         "http": b"HEAD / HTTP/1.0\r\n\r\n",
     }
     try:
         parts = urlsplit(scheme + rest)
-        question = questions.get(parts.scheme, b"")
+        request = requests.get(parts.scheme, b"")
         place = (parts.hostname or "", parts.port or ports.get(parts.scheme, 80))
         with socket.create_connection(place, timeout=1) as connection:
-            if not question:
+            if not request:
                 return True
-            connection.sendall(question)
+            connection.sendall(request)
             return bool(connection.recv(1))
     except (OSError, ValueError):
         return False
 
 
-def _page(address: object) -> str:
-    """What an HTTP server answers where FFmpeg, which does not say so, finds no video.
-
-    The login goes only to the server of the address itself, and in clear (Basic) only where
-    nothing else was asked for, as FFmpeg has sent it then.
-    """
-    import urllib.error
-    import urllib.request
-
-    class Stay(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *_arguments: Any) -> None:
-            return None
-
-    scheme, user, rest = split_user(str(address))
-    url = scheme.lower() + rest
-    if not url.startswith(("http://", "https://")):
-        return ""
-    try:
-        try:
-            page = urllib.request.urlopen(url, timeout=2)
-        except urllib.error.HTTPError as error:
-            asked = " ".join(error.headers.get_all("WWW-Authenticate", [])).lower()
-            if not (user and error.code == 401 and error.url == url):
-                raise
-            with error:
-                if "basic" not in asked or "digest" in asked:
-                    return "HTTP error 401 without a login, and no video with ours"
-            login = base64.b64encode(unquote(user).encode()).decode()
-            request = urllib.request.Request(url, headers={"Authorization": f"Basic {login}"})
-            page = urllib.request.build_opener(Stay).open(request, timeout=2)
-        with page:
-            return f"it answers with {page.headers.get_content_type()}, in which there is no video"
-    except urllib.error.HTTPError as error:
-        with error:
-            return f"HTTP error {error.code} ({error.reason})"
-    except (OSError, ValueError, http.client.HTTPException):  # it does not speak HTTP
-        return ""
-
-
-def _watch() -> None:
-    """End this process when its owner is gone, also when FFmpeg does not come back."""
+def _exit_with_parent() -> None:
+    """End this process when its parent is gone, also when FFmpeg does not return."""
     sys.stdin.buffer.read()
     os._exit(0)
 
@@ -351,11 +451,11 @@ def _watch() -> None:
 def main() -> None:
     """Run until the other side closes."""
     ignore_interrupts()
-    threading.Thread(target=_watch, daemon=True).start()
-    line = socket.socket(fileno=int(sys.argv[1]))
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    connection = socket.socket(fileno=int(sys.argv[1]))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        Capture(line).run()
-    os._exit(0)  # no time for the farewells of libraries
+        CaptureWorker(connection).run()
+    os._exit(0)  # libraries take their time to clean up
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Keeps what opens a camera out of everything that a person or a program may read.
+"""Parse camera addresses, and keep their credentials out of messages and names.
 
-Knows nothing of cameras but the form of their addresses. Passwords stand before the host
-(`rtsp://user:secret@host`), in the query (`?user=a&pwd=secret`) and, with many cheap
-recorders, in the path (`/user=a_password=secret_channel=1.sdp`, `/admin/secret/ch1`); each of
-them is covered, also where the address has a slip in it.
+Passwords appear before the host (`rtsp://user:secret@host`), in the query (`?user=a&pwd=secret`)
+and, with many cheap recorders, in the path (`/user=a_password=secret_channel=1.sdp`,
+`/admin/secret/ch1`). All of them are hidden, also in an address with a typo.
 """
 
 from __future__ import annotations
@@ -16,69 +15,74 @@ HIDDEN = "***"
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*[^\s'\"<>:.,;)]")
-_HOST = re.compile(r"([\w.-]+|\[[\w:.%]+\])(:\d{1,5})?(?=[/?#]|$)")
-"""What may be a host, with its port; all else in its place may be a part of a password."""
+_AUTHORITY = re.compile(r"[^/?#]*")
+_HOST_PORT = re.compile(r"(\[[\w:.%]+\]|[\w.~!$&'()*+,;=%-]+)(:\d{0,5})?")
+"""Host and port by RFC 3986, with the letters of any language."""
+_PLAIN_HOST = re.compile(r"([\w.-]+|\[[\w:.%]+\])(:\d{1,5})?(?=[/?#]|$)")
+"""Host and port that are safe to show; other characters may belong to a password."""
 _PLAIN = (
     "amp av avc axis bin cam camera cgi ch channel channels feed flv h high hls image index isapi "
     "jpeg jpg live low m main media mjpeg mjpg mp mpeg mpegts onvif play preview profile "
-    "realmonitor rtsp sdp stream streaming streams sub trackid ts u ucast unicast video videomain "
-    "videos videosub webcam"
+    "realmonitor rtsp sdp snapshot stream streaming streams sub trackid ts u ucast unicast video "
+    "videomain videos videosub webcam"
 )
 _WORDS = frozenset(_PLAIN.split())
-"""What the path of a camera is usually made of; any other word in it may be a secret."""
+"""Usual words in the path of a camera; any other word may be a secret."""
 _SHORTEST = 4
-"""Shorter secrets are hidden where they stand in an address, not wherever those letters are."""
+"""Secrets shorter than this are hidden inside addresses only, not wherever the letters occur."""
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is an address with a scheme, not a file."""
+    """Whether a source is an address with a scheme rather than a file."""
     return _SCHEME.match(source) is not None
 
 
-def split_user(url: str) -> tuple[str, str, str]:
-    """Cut an address into scheme with `://`, user part without `@`, and the rest.
+def split_userinfo(url: str) -> tuple[str, str, str]:
+    """Split an address into its scheme with `://`, its userinfo without `@`, and the rest.
 
-    The user part goes up to the last `@` before a query that a host can follow: a password
-    that holds an unescaped `/`, `@` or `?` makes no valid address, but it is a secret all the
-    same.
+    RFC 3986 comes first: the userinfo ends at the last `@` of the authority, which ends at the
+    first `/`, `?` or `#`. Only an authority that has no `@` and is no host and port is repaired:
+    then the userinfo is a password with an unescaped `/`, `?` or `#` in it, and goes on to the
+    one `@` that a host follows. With several such places there is no userinfo; see `is_valid`.
     """
     match = _SCHEME.match(url)
     scheme = match.group() if match else ""
     rest = url[len(scheme) :]
-    before, mark, after = rest.partition("?")
-    places = [found.start() for found in re.finditer("@", before)]
-    at = next((place for place in reversed(places) if _HOST.match(rest, place + 1)), -1)
-    if at < 0 and places:
-        at = places[-1]
-    inside, sign, _tail = after.rpartition("@")
-    if mark and sign:
-        # Either an `@` in the query, or a question mark in the password.
-        last = len(before) + 1 + len(inside)
-        has_host = bool(places) or _HOST.match(before) is not None
-        if _HOST.match(rest, last + 1) and not (has_host and "=" in inside):
-            at = last
-    return (scheme, rest[:at], rest[at + 1 :]) if at >= 0 else (scheme, "", rest)
+    authority = _AUTHORITY.match(rest)
+    assert authority is not None
+    userinfo, at, _host = authority.group().rpartition("@")
+    if not at and not _HOST_PORT.fullmatch(authority.group()):
+        ends = [at.start() for at in re.finditer("@", rest) if _PLAIN_HOST.match(rest, at.end())]
+        if len(ends) == 1 and not re.search(r"\?.*=", rest[: ends[0]]):  # that is a query
+            userinfo, at = rest[: ends[0]], "@"
+    return scheme, userinfo, rest[len(userinfo) + len(at) :]
+
+
+def is_valid(url: str) -> bool:
+    """Whether an address has a host, and a port that is a number, as it is or repaired."""
+    authority = _AUTHORITY.match(split_userinfo(url)[2])
+    return authority is not None and _HOST_PORT.fullmatch(authority.group()) is not None
 
 
 def host(url: str) -> str:
-    """The host of an address, without port; empty where what stands there is no host."""
-    match = _HOST.match(split_user(url)[2])
+    """The host of an address, without port; empty where it may be part of a password."""
+    match = _PLAIN_HOST.match(split_userinfo(url)[2])
     return match.group(1) if match else ""
 
 
 def masked(url: str) -> str:
     """An address as it may be shown: scheme, host, port, and a path of well-known words.
 
-    `rtsp://***@door:554/stream`. A query, any other path, and what stands in the place of the
-    host but is none are hidden whole. Of a text that is no address, but may have been meant as
-    one, all is hidden before an `@` and after `?`, `=`, `;` or `#`.
+    `rtsp://***@door:554/stream`. Queries, other paths and unusual hosts are hidden. Of a text
+    that may be an address with a typo, everything before an `@` and after `?`, `=`, `;` or `#`
+    is hidden.
     """
     if not is_url(url):
         url = re.sub(r"^.*@", f"{HIDDEN}@", url, flags=re.DOTALL)
         return re.sub(r"([?=;#]).*", rf"\1{HIDDEN}", url, flags=re.DOTALL)
-    scheme, user, rest = split_user(url)
-    scheme += f"{HIDDEN}@" if user else ""
-    match = _HOST.match(rest)
+    scheme, userinfo, rest = split_userinfo(url)
+    scheme += f"{HIDDEN}@" if userinfo else ""
+    match = _PLAIN_HOST.match(rest)
     if match is None:
         return scheme + HIDDEN
     path, *query = re.split(r"[?#]", rest[match.end() :], maxsplit=1)
@@ -88,51 +92,42 @@ def masked(url: str) -> str:
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a path is made of well-known words and short numbers alone."""
+    """Whether a path consists of well-known words and short numbers."""
     if re.search(r"[^A-Za-z0-9_./-]|\d{4}", path):
         return False
     return all(word in _WORDS for word in re.findall(r"[a-z]+", path.lower()))
 
 
-def openable(url: str) -> str:
-    """The address as FFmpeg wants it.
-
-    The scheme is in lower case, and characters that a password may not hold are escaped.
-    """
-    scheme, user, rest = split_user(url)
-    scheme = scheme.lower()
-    if not user:
-        return scheme + rest
-    name, colon, password = user.partition(":")
-    return f"{scheme}{_escaped(name)}{colon}{_escaped(password)}@{rest}"
-
-
-def _escaped(text: str) -> str:
-    lone_percent = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text)
-    return quote(lone_percent, safe="%!$&'()*+,;=-._~")
+def ffmpeg_url(url: str) -> str:
+    """The address as FFmpeg wants it: scheme in lower case, userinfo percent-encoded."""
+    scheme, userinfo, rest = split_userinfo(url)
+    if not userinfo:
+        return scheme.lower() + rest
+    lone_percent = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", userinfo)
+    return f"{scheme.lower()}{quote(lone_percent, safe='%!$&()*+,;=-._~:' + chr(39))}@{rest}"
 
 
 class Mask:
     """Hides the secrets of one source in any text, whoever wrote the text.
 
-    `Mask(url)(text)` replaces the address, its user part and its password, plain, decoded
-    and as the Base64 of a login; then every other address in the text is shown as `masked`.
+    `Mask(url)(text)` replaces the address, its userinfo and its password, plain, decoded and
+    as the Base64 of a login; then every other address in the text is shown as `masked`.
     """
 
     def __init__(self, source: str) -> None:
         self._url = source if is_url(source) else ""
-        self._name = ""
+        self._user = ""
         found: set[str] = set()
         if self._url:
-            _scheme, user, rest = split_user(source)
-            self._name, _, password = user.partition(":")
-            found = {user, password, base64.b64encode(user.encode()).decode()}
-            found.add(base64.b64encode(unquote(user).encode()).decode())
+            _scheme, userinfo, rest = split_userinfo(source)
+            self._user, _, password = userinfo.partition(":")
+            found = {userinfo, password, base64.b64encode(userinfo.encode()).decode()}
+            found.add(base64.b64encode(unquote(userinfo).encode()).decode())
             address, _, query = rest.partition("?")
             found |= {query, *re.findall(r"=([^=&;#]+)", query)}
             found |= set(re.findall(r"=([^=&;,#_/]+)", address))
             place, _, path = address.partition("/")
-            if not _HOST.match(rest):
+            if not _PLAIN_HOST.match(rest):
                 found.add(place)
             if not _is_plain(path):
                 found.add(path)
@@ -142,7 +137,7 @@ class Mask:
         )
 
     def holds(self, text: str) -> bool:
-        """Whether a text holds the address, or is one of its secrets."""
+        """Whether a text contains the address, or is one of its secrets."""
         return bool(self._url) and (self._url in text or text in self._secrets)
 
     def __call__(self, text: str) -> str:
@@ -152,6 +147,6 @@ class Mask:
         text = _URL.sub(lambda match: masked(match.group()), text)
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
-        if len(self._name) >= _SHORTEST:
-            text = re.sub(rf"\b{re.escape(self._name)}\b", HIDDEN, text)
+        if len(self._user) >= _SHORTEST:
+            text = re.sub(rf"\b{re.escape(self._user)}\b", HIDDEN, text)
         return text

@@ -1,9 +1,8 @@
-"""Which frames of a live stream are what the camera sees now, and which are whole.
+"""Which frames of a live stream are current, and which are intact.
 
-Knows clocks and FFmpeg's log lines, nothing of sockets, processes or pictures. A stream
-hands over old frames after a connect (what was read to recognise the stream), after a
-network that stood still, and whenever more is sent than arrives; and after damaged data a
-decoder hands over pictures that no camera ever saw.
+A stream delivers old frames after a connect (what was read to recognise the stream), after a
+network stall, and whenever more is sent than arrives. After damaged data a decoder delivers
+pictures that no camera ever saw.
 """
 
 from __future__ import annotations
@@ -13,27 +12,39 @@ import re
 from collections.abc import Iterable
 
 STALE = 1.0
-"""Seconds behind the stream's best moment beyond which a frame is not handed on."""
+"""Delay in seconds beyond which a frame is dropped."""
 
 CATCHING_UP = 3.0
-"""Seconds after a connect for which a burst of old frames is taken to be one."""
+"""Seconds after a connect within which a burst of old frames is recognised as one."""
 
 DRIFT = 0.001
-"""How much faster or slower than ours a camera's clock may run; ordinary ones: 0.0001."""
+"""Largest difference in rate of an ordinary camera clock; 0.0001 is usual."""
+
+LONGEST_QUEUE = 30.0
+"""Seconds of video that a camera or a network may hold back; a longer delay is no delay."""
+
+_STEP = 0.2
+"""Seconds of delay after which it is checked whether the stream's clock runs at our rate."""
+_ALIKE = 0.25
+"""Relative difference up to which two measured rates are the same."""
 
 
 class Freshness:
-    """Tells how far a frame lags behind, from the stream's own times.
+    """Estimates how late each frame is, from the stream's own timestamps.
 
-    The smallest difference between arrival and stream time seen so far is a frame that came
-    without delay; what is later than that by a second is old. The mark follows a camera whose
-    clock runs otherwise than ours. Right after a connect it is not known yet: there a frame
-    counts as old while frames come faster than they were made.
+    The smallest difference between arrival and timestamp so far belongs to a frame without
+    delay; frames later than that by `STALE` are old. Right after a connect that difference is
+    unknown: frames count as old while they arrive faster than they were made.
+
+    A delay that grows evenly, twice in a row by the same amount a second, without pauses and
+    without frames waiting for us, is no delay: the camera makes another number of frames than
+    its timestamps say. Its clock is then read at the rate that was measured. If the growth soon
+    ends, or the timestamps leap ahead, it may have been a queue after all, and all of it counts.
 
     Args:
-        timed: Whether the stream carries times of its own (RTSP and RTMP do; FFmpeg numbers
-            the pictures of an MJPEG stream and calls that times). Without them the first
-            frame after a silence is called old, since it may have begun before it.
+        timed: Whether the stream has timestamps of its own (RTSP and RTMP do; FFmpeg numbers
+            the pictures of an MJPEG stream and calls that timestamps). Without them the first
+            frame after a silence is old, since it may have been made before it.
     """
 
     def __init__(self, *, timed: bool) -> None:
@@ -43,43 +54,90 @@ class Freshness:
         self._arrival = 0.0
         self._stamp = 0.0
         self._interval = 0.0
-        self._best = 0.0
         self._settled = False
+        self._best = 0.0
+        """Smallest difference, moved along at the measured rate of the stream's clock."""
+        self._first_best = 0.0
+        """The same at our own rate."""
+        self._growth = 0.0
+        """Measured growth of the difference, seconds per second."""
+        self._last_growth: float | None = None
+        self._begin_window(0.0, 0.0)
 
-    def lag(self, arrival: float, stamp: float) -> float:
-        """Seconds by which a frame is late, 0 or more; infinite: old, by an unknown amount.
+    def lag(self, arrival: float, stamp: float, *, queued: bool = False) -> float:
+        """Return the delay of a frame in seconds, 0 or more; infinite: old, by how much is unknown.
 
         Args:
             arrival: Our monotonic clock when the frame was decoded, seconds.
-            stamp: The stream's time of the frame, seconds.
+            stamp: The stream's timestamp of the frame, seconds.
+            queued: Whether the frame had arrived before we asked for it.
         """
         waited, advanced = arrival - self._arrival, stamp - self._stamp
         self._arrival, self._stamp = arrival, stamp
         self._frames += 1
-        if self._timed:
-            return self._lag_by_stamp(arrival, stamp, waited, advanced)
-        return self._lag_by_silence(waited)
-
-    def _lag_by_silence(self, waited: float) -> float:
         if self._frames == 1:
-            return 0.0
+            self._start, self._best = arrival, arrival - stamp
+            self._first_best = self._best
+            return math.inf if self._timed else 0.0  # the next one shows whether it was waiting
         if self._frames == 2:
             self._interval = waited
         silent = waited > max(STALE, 3 * self._interval)
+        if self._timed:
+            lag = self._lag_by_stamp(waited, advanced, queued)
+        else:
+            lag = math.inf if silent else 0.0
         self._interval += 0.1 * (min(waited, 3 * self._interval) - self._interval)
-        return math.inf if silent else 0.0
+        return lag
 
-    def _lag_by_stamp(self, arrival: float, stamp: float, waited: float, advanced: float) -> float:
-        offset = arrival - stamp
-        if self._frames == 1:
-            self._start, self._best = arrival, offset
-            return math.inf  # the next frame shows whether this one was waiting for us
-        if advanced < 0:
-            self._best = offset  # the stream's clock was set back: its old times mean nothing now
-        self._best = min(self._best + DRIFT * waited, offset)
-        if not self._settled:
-            self._settled = waited >= 0.5 * advanced or arrival - self._start > CATCHING_UP
+    def _lag_by_stamp(self, waited: float, advanced: float, queued: bool) -> float:
+        offset = self._arrival - self._stamp
+        if advanced < 0:  # the stream's clock was set back: its old times mean nothing now
+            self._best = self._first_best = offset
+            self._begin_window(self._arrival, offset)
+        self._first_best = min(self._first_best + DRIFT * waited, offset)
+        self._best = min(self._best + (DRIFT + self._growth) * waited, offset)
+        if advanced - waited > _STEP:
+            self._distrust()
+        elif self._settled:
+            self._measure_growth(offset, waited, queued)
+        else:
+            self._begin_window(self._arrival, offset)
+            self._settled = waited >= 0.5 * advanced or self._arrival - self._start > CATCHING_UP
         return max(0.0, offset - self._best) if self._settled else math.inf
+
+    def _measure_growth(self, offset: float, waited: float, queued: bool) -> None:
+        """Compare the growth of the difference over two windows, each as long as it takes."""
+        if waited > max(_STEP, 3 * self._interval):
+            self._begin_window(self._arrival, offset)
+            self._last_growth = None
+            return
+        self._window_frames += 1
+        self._window_queued += queued
+        elapsed = self._arrival - self._window_start
+        grown = offset - self._window_offset - self._growth * elapsed
+        if abs(grown) < _STEP or elapsed < 0.5:
+            return
+        growth = self._growth + grown / elapsed
+        evenly = self._window_queued <= self._window_frames / 2
+        before, self._last_growth = self._last_growth, growth if evenly else None
+        self._begin_window(self._arrival, offset)
+        if not evenly or before is None or abs(growth - before) > _ALIKE * abs(growth) + DRIFT:
+            return
+        if growth > 0.1 * self._growth:
+            self._growth, self._best = growth, offset
+        elif self._growth:
+            self._distrust()
+
+    def _distrust(self) -> None:
+        """Count all that was taken for a difference in rate as delay, if it can be one."""
+        if self._best - self._first_best < LONGEST_QUEUE:
+            self._best = self._first_best
+        self._first_best, self._growth, self._last_growth = self._best, 0.0, None
+        self._begin_window(self._arrival, self._arrival - self._stamp)
+
+    def _begin_window(self, arrival: float, offset: float) -> None:
+        self._window_start, self._window_offset = arrival, offset
+        self._window_frames = self._window_queued = 0
 
 
 _DECODERS = re.compile(
@@ -89,33 +147,26 @@ _HARMLESS = re.compile(r"SEI type|APP fields|number of reference frames|deprecat
 _KEY_FRAME = ord("I")
 
 
-class Wholeness:
-    """Tells whether a decoded picture can be trusted, from what the decoder complained about.
+class DamageFilter:
+    """Decides whether a decoded picture can be trusted, from what the decoder has logged.
 
-    Once it complains, its pictures are wrong until the next key frame that decodes without a
-    complaint: those in between are built upon the damaged one and raise no error themselves.
+    After an error the pictures are wrong until the next key frame that decodes without one:
+    those in between are predicted from the damaged one and log no error themselves.
     """
 
     def __init__(self) -> None:
-        self._damaged = False
-        self.complaint = ""
-        """The decoder's latest complaint."""
+        self.damaged = False
 
-    def is_whole(self, complaints: Iterable[str], frame_type: int) -> bool:
+    def is_intact(self, log: Iterable[str], frame_type: int) -> bool:
         """Whether the frame just decoded is what the camera saw.
 
         Args:
-            complaints: Log lines of FFmpeg since the frame before.
+            log: Lines that FFmpeg has logged since the frame before.
             frame_type: OpenCV's `CAP_PROP_FRAME_TYPE`: a letter's code, 0 or `?` if unknown.
         """
-        fresh = [
-            match.group(2)
-            for match in map(_DECODERS.match, complaints)
-            if match and not _HARMLESS.search(match.group(2))
-        ]
-        if fresh:
-            self.complaint = fresh[-1]
-            self._damaged = True
+        errors = filter(None, map(_DECODERS.match, log))
+        if any(not _HARMLESS.search(error.group(2)) for error in errors):
+            self.damaged = True
         elif frame_type == _KEY_FRAME:
-            self._damaged = False
-        return not self._damaged
+            self.damaged = False
+        return not self.damaged

@@ -1,7 +1,4 @@
-"""What every live source has: a state, counts, the newest frame, and a thread that fills it in.
-
-Knows nothing of where frames come from; `reader` and `jpegstream` do.
-"""
+"""Base of live sources: a state, counters, the newest frame, and a thread that supplies it."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,23 +17,23 @@ from catdog_edge.camera.freshness import STALE
 from catdog_edge.errors import CameraError
 
 Image = npt.NDArray[np.uint8]
+Offered = TypeVar("Offered")
 
-
-FAREWELL = 0.3
-"""Seconds for a source to end in order before it is made to."""
+SHUTDOWN_TIMEOUT = 0.3
+"""Seconds for a source to stop by itself before it is killed."""
 
 
 class State(enum.StrEnum):
     """What a source is doing."""
 
     CONNECTING = "connecting"
-    """A first frame is on its way, or is hoped for."""
+    """No frame has come yet."""
     LIVE = "live"
     """Frames come."""
     STALLED = "stalled"
-    """Connected, but no frame has come for longer than is usual."""
+    """Connected, but no frame has come for longer than usual."""
     RETRYING = "retrying"
-    """The connection is lost or was refused; the next attempt is being waited for."""
+    """The connection is lost or was refused; waiting for the next attempt."""
     ENDED = "ended"
     """No frame will come any more: closed, at its end, or failed for good."""
 
@@ -49,8 +46,8 @@ class Counts:
 
     Attributes:
         received: Frames that came out of the source.
-        delivered: Handed to the consumer.
-        replaced: Not asked for before a newer one came, or before the end.
+        delivered: Frames that the consumer got.
+        replaced: Frames that a newer one replaced before they were read, or that were left over.
         stale: More than a second old: a burst after a connect, a network that lagged.
         damaged: Could not be decoded, or the decoder complained about them.
         connects: Connections that gave at least one frame.
@@ -67,8 +64,8 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
-    """A frame on its way to the consumer."""
+class LiveFrame:
+    """A frame on its way to the consumer; see `catdog_edge.camera.camera.Frame`."""
 
     image: Image
     index: int
@@ -76,41 +73,44 @@ class Arrived:
     wall: float
 
 
-Tell = Callable[[State, str], None]
+OnState = Callable[[State, str], None]
 
 
-class LiveSource(ABC):
+class LiveSource(ABC, Generic[Offered]):
     """The consumer's side of a live source; all methods may be called from any thread.
 
-    `note` says what was found wrong with its frames, for people; most sources have none.
-
     Args:
-        bell: Notified whenever there is something new: a frame or a state.
-        tell: Called with each new state and its reason, in the source's thread.
-        name: Of the thread.
+        changed: Notified of each new frame and state.
+        on_state: Called with each new state and its reason, in the source's thread.
+        thread_name: Of the thread.
+
+    Attributes:
+        note: What was found wrong with its frames, for people; most sources have none.
+        error: What ended the thread.
+        listeners: Called, in the source's thread, when `changed` is notified.
     """
 
-    def __init__(self, bell: threading.Condition, tell: Tell, name: str) -> None:
+    def __init__(self, changed: threading.Condition, on_state: OnState, thread_name: str) -> None:
         self.counts = Counts()
         self.state = State.CONNECTING
         self.reason = ""
         self.note = ""
         self.error: BaseException | None = None
         self.listeners: list[Callable[[], object]] = []
-        self._bell = bell
-        self._tell = tell
+        self._changed = changed
+        self._on_state = on_state
         self._closing = False
-        self._newest: Any = None
+        self._newest: Offered | None = None
         self._made = 0.0
-        self._thread = threading.Thread(target=self._guarded, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run_guarded, name=thread_name, daemon=True)
 
     def start(self) -> None:
         """Begin to connect."""
         self._thread.start()
 
-    def take(self) -> Arrived | None:
-        """The newest frame, if there is one that was not taken yet and is not old."""
-        with self._bell:
+    def take(self) -> LiveFrame | None:
+        """Return the newest frame, unless it was taken already, is old, or does not decode."""
+        with self._changed:
             newest, self._newest = self._newest, None
             if newest is None:
                 return None
@@ -118,95 +118,93 @@ class LiveSource(ABC):
                 self.counts.stale += 1
                 self._discard(newest)
                 return None
-            self.counts.delivered += 1
-        return self._unpack(newest)
+        frame = self._unpack(newest)
+        if frame is not None:
+            with self._changed:
+                self.counts.delivered += 1
+        return frame
 
-    def waits(self) -> bool:
-        """Whether there is nothing to take but there may be later."""
+    def is_empty(self) -> bool:
+        """Whether there is no frame to take, but there may be one later."""
         return self._newest is None and self.state is not State.ENDED
 
     def close(self) -> None:
-        """Let go of everything; returns when the thread is gone."""
-        with self._bell:
+        """Release everything; returns when the thread is gone."""
+        with self._changed:
             self._closing = True
-            self._bell.notify_all()
+            self._changed.notify_all()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._hurry()
-            self._thread.join(FAREWELL)
+            self._request_stop()
+            self._thread.join(SHUTDOWN_TIMEOUT)
             if self._thread.is_alive():
-                self._force()
+                self._kill()
                 self._thread.join()
-        with self._bell:
+        with self._changed:
             self.counts.replaced += self._newest is not None
             self._newest = None
 
-    def _offer(self, newest: Any, made: float) -> None:
-        """Put a frame where the consumer finds it; the one that lay there is replaced."""
-        with self._bell:
+    def _publish(self, newest: Offered, made: float) -> None:
+        """Make a frame available in place of the one before it."""
+        with self._changed:
             if self._newest is not None:
                 self.counts.replaced += 1
                 self._discard(self._newest)
             self._newest, self._made = newest, made
-        self._ring()
+        self._notify()
 
-    def _enter(self, state: State, reason: str = "") -> None:
-        """Go to a state, and tell of it; in the same state, note another reason."""
-        with self._bell:
+    def _set_state(self, state: State, reason: str = "") -> None:
+        """Enter a state and report it; in the same state, note another reason."""
+        with self._changed:
             entered = state is not self.state
             self.state, self.reason = state, reason
-        if not entered:
-            return
-        self._ring()
-        self._tell(state, reason)
+        if entered:
+            self._notify()
+            self._on_state(state, reason)
 
-    def _ring(self) -> None:
-        with self._bell:
-            self._bell.notify_all()
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
         for listener in self.listeners:
             listener()
 
-    def _guarded(self) -> None:
+    def _run_guarded(self) -> None:
         try:
-            self._tell(self.state, "")
+            self._on_state(self.state, "")
             self._run()
-        except BaseException as error:  # handed to the consumer, who reads in another thread
+        except BaseException as error:  # raised to the consumer, who reads in another thread
             self.error = error
         finally:
             self._release()
             failed = self.error if isinstance(self.error, CameraError) else None
             try:
-                self._enter(State.ENDED, str(failed or self.note))
+                self._set_state(State.ENDED, str(failed or self.note))
             except BaseException as error:  # the callback's own
                 self.error = self.error or error
 
     @abstractmethod
     def _run(self) -> None:
-        """Fill in frames until closed; the body of the thread."""
+        """Publish frames until closed; the body of the thread."""
 
     @abstractmethod
-    def _unpack(self, newest: Any) -> Arrived:
-        """Turn what was offered into a frame; outside of the lock."""
+    def _unpack(self, newest: Offered) -> LiveFrame | None:
+        """Turn what was published into a frame, without the lock; `None` if it does not decode."""
 
-    @abstractmethod
-    def _discard(self, newest: Any) -> None:
-        """Free what an offered frame holds; inside the lock."""
+    def _discard(self, newest: Offered) -> None:
+        """Free what a published frame holds; with the lock held."""
 
-    @abstractmethod
-    def _hurry(self) -> None:
-        """Make the thread notice that it is to close."""
+    def _request_stop(self) -> None:
+        """Make the thread notice that it is to stop."""
 
-    @abstractmethod
-    def _force(self) -> None:
-        """Make the thread come back from whatever it waits for."""
+    def _kill(self) -> None:
+        """Make the thread return from whatever it waits for."""
 
-    @abstractmethod
     def _release(self) -> None:
         """Free what the thread holds; the last thing that it does."""
 
 
-def misfit(name: str, region: tuple[int, int, int, int], width: int, height: int) -> CameraError:
-    """The one line for a region that is not inside the frames."""
-    listed = ",".join(str(value) for value in region)
+def roi_error(name: str, roi: tuple[int, int, int, int], width: int, height: int) -> CameraError:
+    """The error for a region that is not inside the frames."""
+    listed = ",".join(str(value) for value in roi)
     return CameraError(
         f"{name}: the region {listed} is not inside its frames of {width}x{height}; "
         "give another --roi x,y,w,h"

@@ -1,7 +1,6 @@
-"""A stream of JPEG pictures, one after the other, as `libcamera-vid --codec mjpeg` writes it.
+"""Streams of JPEG pictures, one after the other, as `libcamera-vid --codec mjpeg` writes them.
 
-Knows bytes and pipes, nothing of cameras. From a pipe it is live: the newest picture only,
-so that the writer never waits for the reader. From a file it is a recording.
+A pipe is live: only the newest picture counts, so that the writer never waits for the reader.
 """
 
 from __future__ import annotations
@@ -12,25 +11,32 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from catdog_edge.camera.freshness import Freshness
-from catdog_edge.camera.live_source import Arrived, LiveSource, State, Tell
+from catdog_edge.camera.live_source import LiveFrame, LiveSource, OnState, State
 from catdog_edge.errors import CameraError, PictureError
 
 LARGEST = 64 * 2**20
-"""Bytes of one picture beyond which the stream is taken to be none of JPEGs."""
+"""Bytes without the end of a picture after which the stream is taken not to be JPEGs."""
 
-_CHUNK = 1 << 18
-_ALONE = {0x01, *range(0xD0, 0xD8)}
-"""Markers without a length: TEM and the restart markers."""
+CHUNK = 1 << 18
+"""Bytes to read at once."""
+
+_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
+"""TEM and the restart markers."""
 
 
-class Splitter:
-    """Cuts a stream of bytes into whole JPEG pictures; what lies between them is dropped.
+class JpegSplitter:
+    """Splits a stream of bytes into JPEG pictures; what lies between them is dropped.
 
-    It follows the segments, so that a thumbnail inside a picture, which has a beginning and
-    an end of its own, does not count as one.
+    It follows the segments, so that a thumbnail inside a picture, with a start and an end
+    marker of its own, does not count. Names, types, lengths and boundaries of a multipart
+    stream play no part: cameras get them wrong.
+
+    Example:
+        >>> splitter = JpegSplitter()
+        >>> for chunk in chunks:
+        ...     pictures = splitter.feed(chunk)
     """
 
     def __init__(self) -> None:
@@ -39,12 +45,12 @@ class Splitter:
         self._scanning = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take more bytes; returns the pictures that are complete now, empty ones if cut off."""
+        """Take more bytes; return the pictures that are complete now, empty ones if cut off."""
         self._data += data
         pictures = []
         while (found := self._advance()) is not None:
-            end, whole = found
-            pictures.append(bytes(self._data[:end]) if whole else b"")
+            end, picture = found
+            pictures.append(picture)
             self._restart(end)
         if len(self._data) > LARGEST:
             pictures.append(b"")
@@ -52,19 +58,19 @@ class Splitter:
         return pictures
 
     def end(self) -> list[bytes]:
-        """No more bytes will come: an empty picture where one was under way."""
-        return [b""] if self._under_way() else []
+        """Finish: an empty picture where one is incomplete."""
+        return [b""] if self._in_picture() else []
 
-    def _under_way(self) -> bool:
-        """Whether it is in a picture, not just at two bytes that look like its beginning."""
+    def _in_picture(self) -> bool:
+        """Whether more was found than two bytes that look like a start marker."""
         return self._at > 2
 
     def _restart(self, at: int) -> None:
         del self._data[:at]
         self._at, self._scanning = -1, False
 
-    def _advance(self) -> tuple[int, bool] | None:
-        """Go on as far as the bytes reach; the end of a picture, and whether it is whole."""
+    def _advance(self) -> tuple[int, bytes] | None:
+        """Go on as far as the bytes reach; the end of a picture, and its bytes."""
         data = self._data
         while True:
             if self._at < 0:
@@ -79,33 +85,40 @@ class Splitter:
                 if mark < 0 or mark + 1 >= len(data):
                     self._at = len(data) if mark < 0 else mark
                     return None
-                if data[mark + 1] == 0 or data[mark + 1] in _ALONE:
+                if data[mark + 1] == 0 or data[mark + 1] in _WITHOUT_LENGTH:
                     self._at = mark + 2
                     continue
-                self._at, self._scanning = mark, False
+                self._at = mark
             if self._at + 4 > len(data) and data[self._at : self._at + 2] != b"\xff\xd9":
                 return None
             if data[self._at] != 0xFF:
-                if self._under_way():
-                    return 2, False
+                if self._in_picture():
+                    return 2, b""
                 self._restart(2)  # not a picture after all
                 continue
             marker = data[self._at + 1]
             if marker == 0xD9:
-                return self._at + 2, True
-            if marker == 0xFF or marker in _ALONE:
+                return self._at + 2, bytes(data[: self._at + 2])
+            if marker == 0xD8:  # the next picture begins: the decoder knows what this one lacks
+                return self._at, _closed(data[: self._at]) if self._scanning else b""
+            self._scanning = False
+            if marker == 0xFF or marker in _WITHOUT_LENGTH:
                 self._at += 1 if marker == 0xFF else 2
-            elif marker == 0xD8:
-                return self._at, False  # the next picture begins here
             else:
                 self._at += 2 + int.from_bytes(data[self._at + 2 : self._at + 4], "big")
                 self._scanning = marker == 0xDA
 
 
+def _closed(data: bytearray) -> bytes:
+    """A picture without an end marker, which some cameras leave out, with one."""
+    head = data.rfind(b"\n--", len(data) - 512)  # of the next part
+    return bytes(data[: head if head > 0 else len(data)]).rstrip(b"\r") + b"\xff\xd9"
+
+
 def split(file: int) -> Iterator[bytes]:
-    """The pictures of a file, in order; an empty one in the place of one that is cut off."""
-    splitter = Splitter()
-    while data := os.read(file, _CHUNK):
+    """Yield the pictures of a file, in order; an empty one in the place of one that is cut off."""
+    splitter = JpegSplitter()
+    while data := os.read(file, CHUNK):
         yield from splitter.feed(data)
     yield from splitter.end()
 
@@ -118,14 +131,14 @@ class _Picture:
     wall: float
 
 
-class JpegPipe(LiveSource):
+class JpegPipe(LiveSource[_Picture]):
     """The newest picture of a pipe. Pictures that are never asked for are never decoded.
 
     Ends with the pipe; where that has brought no picture at all, `error` is a `CameraError`.
     """
 
-    def __init__(self, file: int, bell: threading.Condition, tell: Tell, name: str) -> None:
-        super().__init__(bell, tell, f"catdog-edge pictures {name}")
+    def __init__(self, file: int, changed: threading.Condition, on_state: OnState, name: str):
+        super().__init__(changed, on_state, f"catdog-edge pictures {name}")
         self._file = file
         self._wake = self._waker = -1
 
@@ -135,78 +148,62 @@ class JpegPipe(LiveSource):
         super().start()
 
     def _run(self) -> None:
-        splitter = Splitter()
+        splitter = JpegSplitter()
         fresh = Freshness(timed=False)
-        received = 0
         while not self._closing:
             ready = select.select([self._file, self._wake], [], [], 1.0)[0]
             if self._wake in ready:
                 return
             if not ready:
                 if self.state is State.LIVE:
-                    self._enter(State.STALLED, "no picture for a second")
+                    self._set_state(State.STALLED, "no picture for a second")
                 continue
-            data = os.read(self._file, _CHUNK)
-            now, wall = time.monotonic(), time.time()
+            data = os.read(self._file, CHUNK)
             for picture in splitter.feed(data) if data else splitter.end():
-                received += 1
-                with self._bell:
-                    self.counts.received = received
-                if not picture:
-                    self._broken(received - 1, "it is cut off")
-                    continue
-                self.counts.connects = 1
-                if fresh.lag(now, now):
-                    with self._bell:
-                        self.counts.stale += 1
-                else:
-                    self._offer(_Picture(picture, received - 1, now, wall), now)
-                self._enter(State.LIVE)
+                self._receive(picture, fresh)
             if not data:
                 if not self.counts.connects:
                     more = f"; {self.note}" if self.note else ""
                     raise CameraError(f"standard input: there is no picture in it{more}")
                 return
 
-    def _broken(self, number: int, why: str) -> None:
-        with self._bell:
-            self.counts.damaged += 1
-            more = "" if self.counts.damaged == 1 else f" (and {self.counts.damaged - 1} before it)"
-            self.note = f"passed over picture {number} on standard input: {why}{more}"
+    def _receive(self, data: bytes, fresh: Freshness) -> None:
+        now = time.monotonic()
+        with self._changed:
+            index, self.counts.received = self.counts.received, self.counts.received + 1
+        if not data:
+            self._count_damaged(index, "it is cut off")
+            return
+        self.counts.connects = 1
+        if fresh.lag(now, now):
+            with self._changed:
+                self.counts.stale += 1
+        else:
+            self._publish(_Picture(data, index, now, time.time()), now)
+        self._set_state(State.LIVE)
 
-    def _unpack(self, newest: _Picture) -> Arrived:
+    def _count_damaged(self, number: int, reason: str) -> None:
+        with self._changed:
+            self.counts.damaged += 1
+            before = self.counts.damaged - 1
+            more = f" (and {before} before it)" if before else ""
+            self.note = f"passed over picture {number} on standard input: {reason}{more}"
+
+    def _unpack(self, newest: _Picture) -> LiveFrame | None:
         from catdog_edge.images.read import decode_picture
 
         try:
             image = decode_picture(newest.data)
         except PictureError as error:
-            self._broken(newest.index, str(error))
-            raise
-        return Arrived(image, newest.index, newest.monotonic, newest.wall)
-
-    def take(self) -> Arrived | None:
-        """The newest picture; one that cannot be decoded is counted and passed over."""
-        try:
-            return super().take()
-        except PictureError:
-            with self._bell:
-                self.counts.delivered -= 1
+            self._count_damaged(newest.index, str(error))
             return None
+        return LiveFrame(image, newest.index, newest.monotonic, newest.wall)
 
-    def _discard(self, newest: Any) -> None:
-        pass
-
-    def _hurry(self) -> None:
+    def _request_stop(self) -> None:
         os.write(self._waker, b"x")
 
-    def _force(self) -> None:
-        pass
-
-    def _release(self) -> None:
-        pass
-
     def close(self) -> None:
-        """Let go of everything but the pipe, which is the caller's."""
+        """Stop reading. The pipe itself is the caller's."""
         super().close()
         if self._wake >= 0:
             os.close(self._wake)

@@ -1,192 +1,26 @@
-"""What a source is, from its text: a device, an address, a video, pictures, standard input.
-
-Recordings (videos, pictures, a file of JPEGs) are read here, each frame, in order. Knows
-nothing of threads, states or events.
-"""
+"""Read recordings frame by frame, in order: videos, picture files, a file of JPEGs."""
 
 from __future__ import annotations
 
-import glob
 import math
 import os
-import re
-import stat
 import sys
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
-from urllib.parse import unquote
+from typing import BinaryIO
 
-from catdog_edge.camera.credentials import host, is_url, masked
 from catdog_edge.camera.live_source import Counts, Image
+from catdog_edge.camera.source import Source, animation_format
 from catdog_edge.errors import CameraError, PictureError
 
-Kind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
-
-_NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-
-_LOCAL = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
-_SLIP = re.compile(r"://|[@=;]")
-"""What an address with a slip in it has, and a pattern of files hardly ever."""
-
-_KINDS = (
-    "a source is a device index, an address (rtsp://...), a video, a folder or glob of pictures, "
-    "or - for JPEGs on standard input"
-)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A source that was recognised.
-
-    Attributes:
-        kind: `device`, `url` and `pipe` are live, the others are recordings.
-        target: Device index or device file, address, path of a video; empty otherwise.
-        pictures: The files of `pictures`.
-        name: What it is called where the user gave it no name; holds no credentials.
-        shown: How it may be written in a message.
-    """
-
-    kind: Kind
-    target: int | str
-    name: str
-    shown: str
-    pictures: tuple[Path, ...] = field(default=(), repr=False)
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it shows what is now."""
-        return self.kind in ("device", "url", "pipe")
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that are read; none of them may be written to meanwhile."""
-        if self.kind == "jpegs":
-            return (Path("/dev/stdin"),)
-        return (Path(str(self.target)),) if self.kind == "video" else self.pictures
-
-
-def split_name(text: str) -> tuple[str | None, str]:
-    """Cut `[NAME=]SOURCE` as the command line takes it.
-
-    Raises:
-        CameraError: There is nothing after `NAME=`.
-    """
-    match = _NAMED.fullmatch(text)
-    if match is None or _mode(text):
-        return None, text
-    return match.group(1), match.group(2)
-
-
-def check_name(name: str) -> str:
-    """The name, if it can stand in a file name and in an event.
-
-    Raises:
-        CameraError: It cannot.
-    """
-    if not _NAME.fullmatch(name):
-        raise CameraError(
-            f"a source cannot be called {masked(name)!r}; "
-            "use letters, digits, dots, dashes and underscores"
-        )
-    return name
-
-
-def recognise(source: str | int | os.PathLike[str]) -> Source:
-    """Say what a source is. Nothing is opened, but what must exist is looked for.
-
-    Args:
-        source: A device index (`0`), a device file, an address (`rtsp://`, `rtmp://`,
-            `http://`), a video file (or its `file://`), a folder or a glob of pictures, or `-`.
-
-    Raises:
-        CameraError: There is no such device or file, it is a pipe, or a folder holds no
-            pictures.
-    """
-    text = os.fspath(source) if not isinstance(source, int) else str(source)
-    if local := _LOCAL.match(text):
-        text = unquote(text[local.end() :])
-    if not text:
-        raise CameraError(f"the source is empty; {_KINDS}")
-    if re.fullmatch(r"\d{1,4}", text):
-        return Source("device", _existing_device(int(text)), f"camera{int(text)}", f"camera {text}")
-    if text == "-":
-        if sys.stdin is None:
-            raise CameraError("standard input is closed; send JPEGs to it, or name another source")
-        kind: Kind = "jpegs" if _is_file(sys.stdin.fileno()) else "pipe"
-        return Source(kind, "", "stdin", "standard input")
-    if is_url(text):
-        return Source("url", text, _plain(host(text).lower()), masked(text))
-    path, mode = Path(text), _mode(text)
-    if text.startswith("/dev/") and stat.S_ISCHR(mode):
-        return Source("device", text, path.name, text)
-    if stat.S_ISDIR(mode):
-        return _pictures(sorted(path.iterdir()), path.resolve().name, text)
-    if not mode and glob.has_magic(text):
-        names = sorted(glob.glob(text))  # noqa: PTH207 - absolute ones too
-        if names or not _SLIP.search(text):
-            return _pictures([Path(name) for name in names], "pictures", text)
-    if not mode:
-        hint = "; the NAME of NAME=SOURCE is of letters, digits, dots, dashes and underscores"
-        raise CameraError(
-            f"{masked(text)}: there is no such file; {_KINDS}{hint if '=' in text else ''}"
-        )
-    if not stat.S_ISREG(mode):
-        # A read from a pipe may last for ever, and nothing could end it.
-        raise CameraError(
-            f"{text}: is a pipe or a device, not a file; send JPEGs to standard input and name - "
-            "as the source, or record a video to a file first"
-        )
-    from catdog_edge.images.read import is_picture
-
-    if is_picture(path):
-        return _pictures([path], path.stem, text)
-    return Source("video", text, _plain(path.stem), text)
-
-
-def _mode(text: str) -> int:
-    """The mode of what a path leads to; 0 where it leads nowhere, or cannot be a path at all."""
-    try:
-        return Path(text).stat().st_mode
-    except (OSError, ValueError):  # an address that is no path may be too long for one
-        return 0
-
-
-def _is_file(descriptor: int) -> bool:
-    return stat.S_ISREG(os.fstat(descriptor).st_mode)
-
-
-def _existing_device(index: int) -> int:
-    if sys.platform == "linux" and not Path(f"/dev/video{index}").exists():
-        there = sorted(path.name for path in Path("/dev").glob("video*"))
-        listed = ", ".join(there) if there else "none is connected"
-        raise CameraError(
-            f"there is no camera {index} (/dev/video{index}); cameras here: {listed}; "
-            "name another source with --source"
-        )
-    return index
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-") or "camera"
-
-
-def _pictures(files: Sequence[Path], name: str, shown: str) -> Source:
-    from catdog_edge.images.read import is_picture
-
-    found = tuple(path for path in files if is_picture(path) and path.is_file())
-    if not found:
-        raise CameraError(f"{shown}: there are no pictures there; name a folder or glob with some")
-    return Source("pictures", "", _plain(name), shown, found)
-
+LONGEST_GAP = 86_400.0
+"""Seconds between two frames of a video; a longer step of its clock is an error in it."""
 
 _Frames = Generator[tuple[Image, float], None, None]
 
 
 class Recording:
-    """A source that is read frame by frame, in order, as fast as the consumer asks.
+    """A source that is read frame by frame, as fast as the consumer asks.
 
     Attributes:
         counts: See `catdog_edge.camera.live_source.Counts`.
@@ -201,13 +35,14 @@ class Recording:
         self._frames: _Frames | None = None
 
     def next(self) -> tuple[Image, float] | None:
-        """The next frame and its place in seconds from the start; none at the end.
+        """Return the next frame and its place in seconds from the start; `None` at the end.
 
         Raises:
             CameraError: It cannot be opened, or there is no frame in it that can be decoded.
         """
         if self._frames is None:
-            self._frames = self._open()
+            is_video = self._source.kind == "video"
+            self._frames = self._video(str(self._source.target)) if is_video else self._pictures()
         found = next(self._frames, None)
         if found is not None:
             self.counts.delivered += 1
@@ -216,16 +51,9 @@ class Recording:
         return found
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._frames is not None:
             self._frames.close()
-
-    def _open(self) -> _Frames:
-        if self._source.kind == "video":
-            return self._video(str(self._source.target))
-        if self._source.kind == "pictures":
-            return self._pictures()
-        return self._jpegs()
 
     def _video(self, path: str) -> _Frames:
         import cv2
@@ -242,61 +70,123 @@ class Recording:
                 )
             fps = capture.get(cv2.CAP_PROP_FPS)
             interval = 1 / fps if math.isfinite(fps) and 0.01 < fps <= 1000 else 0.04
-            expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-            number, failed, position = 0, 0, -interval
+            failed, position, clock = 0, -interval, -interval
             while failed < 20:
                 good, image = capture.read()
                 if not good:
                     failed += 1
                     continue
                 self.counts.damaged += failed
-                number, failed = number + 1, 0
-                told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                plausible = position < told < position + 100 * interval or number == 1
-                position = told if plausible else position + interval
+                failed = 0
+                # A step of the clock is believed, a clock that was set back or is lost is not.
+                step, clock = -clock, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                step += clock
+                position += step if 0 < step < LONGEST_GAP else interval
                 yield to_bgr(image), position
-            if not number:
+            if not self.counts.delivered:
                 raise CameraError(f"{path}: there is no frame in it that can be decoded")
-            if expected > 0 and number < 0.98 * expected - 2:
-                self.note = f"{path}: ends after {number} of {expected} frames, it is cut off"
+            if is_cut_off(Path(path)):
+                self.note = f"{path}: ends after {self.counts.delivered} frames, it is cut off"
         finally:
             capture.release()
 
     def _pictures(self) -> _Frames:
-        from catdog_edge.images.read import read_picture
+        from catdog_edge.images.read import decode_picture, read_picture
 
-        for number, path in enumerate(self._source.pictures):
+        for number, (name, picture) in enumerate(self._encoded()):
             try:
-                image = read_picture(path)
-            except PictureError as error:
-                self._broken(f"{path}: {error}")
-                continue
-            yield image, number / self._fps
-        self._require_some()
-
-    def _jpegs(self) -> _Frames:
-        from catdog_edge.camera.mjpeg import split
-        from catdog_edge.images.read import decode_picture
-
-        for number, data in enumerate(split(sys.stdin.fileno())):
-            try:
-                if not data:
+                if not picture:
                     raise PictureError("it is cut off")
-                image = decode_picture(data)
+                if isinstance(picture, bytes):
+                    image = decode_picture(picture)
+                else:
+                    _check_still(picture)
+                    image = read_picture(picture)
             except PictureError as error:
-                self._broken(f"picture {number} on standard input: {error}")
+                self.counts.damaged += 1
+                before = self.counts.damaged - 1
+                more = f" (and {before} before it)" if before else ""
+                self.note = f"passed over {name}: {error}{more}"
                 continue
             yield image, number / self._fps
-        self._require_some()
-
-    def _require_some(self) -> None:
         if not self.counts.delivered:
             more = f"; {self.note}" if self.note else ""
             raise CameraError(
                 f"{self._source.shown}: there is no picture in it that can be decoded{more}"
             )
 
-    def _broken(self, what: str) -> None:
-        self.counts.damaged += 1
-        more = "" if self.counts.damaged == 1 else f" (and {self.counts.damaged - 1} before it)"
-        self.note = f"passed over {what}{more}"
+    def _encoded(self) -> Iterator[tuple[str, Path | bytes]]:
+        """Name and content of each picture."""
+        if self._source.kind == "pictures":
+            yield from ((str(path), path) for path in self._source.pictures)
+            return
+        from catdog_edge.camera.mjpeg import split
+
+        for number, data in enumerate(split(sys.stdin.fileno())):
+            yield f"picture {number} on standard input", data
+
+
+def _check_still(path: Path) -> None:
+    """Refuse an animation among pictures; of a TIFF the first page counts, others are thumbnails.
+
+    Raises:
+        PictureError: The picture has several frames.
+    """
+    import cv2
+
+    animation = animation_format(path)
+    if animation and "TIFF" not in animation and (animation != "GIF" or cv2.imcount(str(path)) > 1):
+        raise PictureError(f"it is {animation} of several frames; name it as a source of its own")
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether a video file ends before its container does (AVI, MP4, MOV, Matroska, WebM).
+
+    Only sizes that the container itself states count; frame counts and durations are often
+    estimates. Of other formats, and of a file that states no size, the answer is no.
+    """
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        head = stream.read(12)
+        stream.seek(0)
+        if head[:4] == b"RIFF":
+            ends = _riff_ends(stream)
+        elif head[:4] == b"\x1aE\xdf\xa3":
+            ends = _matroska_ends(stream)
+        elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
+            ends = _mp4_ends(stream)
+        else:
+            return False
+        return any(end > size for end in ends)
+
+
+def _riff_ends(stream: BinaryIO) -> Iterator[int]:
+    """Yield the end of each RIFF chunk; https://learn.microsoft.com/windows/win32/directshow/avi-riff-file-reference."""
+    while (head := stream.read(8))[:4] == b"RIFF" and len(head) == 8:
+        yield stream.seek(int.from_bytes(head[4:], "little"), os.SEEK_CUR)
+
+
+def _mp4_ends(stream: BinaryIO) -> Iterator[int]:
+    """Yield the end of each box; ISO/IEC 14496-12, 4.2."""
+    while head := stream.read(8):
+        size, read = int.from_bytes(head[:4], "big"), 8
+        if size == 1:
+            size, read = int.from_bytes(stream.read(8), "big"), 16
+        if size < read:  # 0: up to the end of the file
+            return
+        yield stream.seek(size - read, os.SEEK_CUR)
+
+
+def _matroska_ends(stream: BinaryIO) -> Iterator[int]:
+    """Yield the end of each element; RFC 8794, 4 to 6. Within one of unknown size, of its parts."""
+    while lead := stream.read(1):
+        name = lead + stream.read(8 - lead[0].bit_length())
+        first = stream.read(1)
+        if not first or not first[0] or not name[0]:
+            return
+        length = 9 - first[0].bit_length()
+        value = int.from_bytes(first + stream.read(length - 1), "big") & (1 << 7 * length) - 1
+        if value != (1 << 7 * length) - 1:
+            yield stream.seek(value, os.SEEK_CUR)
+        elif name not in (b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"):  # Segment, Cluster
+            return

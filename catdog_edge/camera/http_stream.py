@@ -1,0 +1,245 @@
+"""JPEGs over HTTP: MJPEG streams and snapshot addresses, as cameras serve them.
+
+What comes is recognised by its content: cameras get content types, boundaries and lengths wrong.
+Other video over HTTP (HLS, MPEG-TS, MP4, ...) is left to FFmpeg.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import os
+import re
+import select
+import socket
+import ssl
+import time
+import urllib.request
+from email.message import Message
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
+
+from catdog_edge.camera.credentials import split_userinfo
+from catdog_edge.camera.mjpeg import CHUNK, LARGEST, JpegSplitter
+
+LONE_PICTURE = 1.0
+"""Seconds without data after a picture that is none of several parts: no more will come."""
+
+
+class NotJpegError(Exception):
+    """The address sends no JPEGs, but perhaps other video; the message says what it sends."""
+
+
+class HttpFailureError(Exception):
+    """The address cannot be read; the message is the reason, for people."""
+
+
+class HttpStream:
+    """An address that sends JPEGs: many in one response, or one in each (a snapshot address).
+
+    Args:
+        address: `http://` or `https://`, with or without a login. The login goes to the server
+            of the address alone, also after a redirect, and in clear (Basic) only if that asks
+            for nothing else. Certificates are not verified: cameras sign their own.
+        timeout: Seconds for the connection, and for each wait for data.
+        fps: How many pictures a second are asked of a snapshot address.
+
+    Attributes:
+        interval: Seconds between two pictures of a snapshot address; 0 for other streams.
+
+    Raises:
+        NotJpegError: It sends something else.
+        HttpFailureError: It cannot be read.
+
+    Example:
+        >>> stream = HttpStream("http://door/video", timeout=10, fps=1)
+        >>> while True:
+        ...     pictures = stream.read()
+    """
+
+    def __init__(self, address: str, timeout: float, fps: float) -> None:
+        scheme, userinfo, rest = split_userinfo(address)
+        self._request = urllib.request.Request(
+            scheme.lower() + rest, headers={"User-Agent": "catdog-edge", "Accept": "*/*"}
+        )
+        # As with FFmpeg, and for the same reason.
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        handlers = [_Login(self._request.full_url, userinfo)]
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=context), *handlers
+        )
+        self._timeout = timeout
+        self._fps = fps
+        self.interval = 0.0
+        self._open()
+
+    def read(self) -> list[bytes]:
+        """Wait for data; return the pictures that are complete now, empty ones if cut off.
+
+        Raises:
+            HttpFailureError: The stream ended, or the connection is lost.
+            NotJpegError: A snapshot address now sends something else.
+        """
+        if self._ended:
+            time.sleep(max(0.0, self._asked + self.interval - time.monotonic()))
+            self._open()
+        data, self._head = self._head or self._receive(), b""
+        self._ended = not data
+        if self._is_jpeg:
+            pictures = self._splitter.feed(data) if data else self._splitter.end()
+        else:
+            self._body += data
+            pictures = [] if data else [bytes(self._body)]
+        if len(self._body) > LARGEST:
+            raise HttpFailureError("it sends a picture without an end")
+        self._count += len(pictures)
+        if self._count > 1:
+            self.interval = 0.0
+        if self._ended:
+            if self._count != 1:
+                raise HttpFailureError("the stream ended" if self._count else "it sends no picture")
+            self.interval = 1 / self._fps
+        return pictures
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._response.close()
+
+    def _open(self) -> None:
+        self._asked = time.monotonic()
+        self._response = self._connect()
+        self._splitter, self._body = JpegSplitter(), bytearray()
+        self._count, self._ended, self._head = 0, False, b""
+        kind = self._response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        self._is_multipart = kind.startswith("multipart/")
+        self._is_jpeg = True
+        if self._is_multipart:
+            self._response.length = None  # some state one, which cannot be right
+            return
+        while len(self._head) < 3 and (data := self._receive()):
+            self._head = (self._head + data).lstrip()
+        if not self._head.startswith((b"\xff\xd8\xff", b"--")):
+            self._is_jpeg = False
+            if not kind.startswith("image/"):
+                self.close()
+                raise NotJpegError(f"it answers with {kind or 'a page'}, in which there is no video")
+
+    def _connect(self) -> Any:
+        try:
+            return self._opener.open(self._request, timeout=self._timeout)
+        except HTTPError as error:
+            with error:
+                raise HttpFailureError(http_reason(error.code)) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            cause = error.reason if isinstance(error, URLError) else error
+            if isinstance(cause, OSError):
+                raise HttpFailureError(network_reason(cause, self._timeout)) from None
+            raise NotJpegError("it does not speak HTTP") from None
+
+    def _receive(self) -> bytes:
+        response = self._response
+        try:
+            if response.isclosed():
+                return b""
+            if self._count and not self._is_multipart:
+                wait = min(LONE_PICTURE, 1 / self._fps)
+                if not select.select([response], [], [], wait)[0]:
+                    return b""
+            data: bytes = response.read1(CHUNK)
+        except OSError as error:
+            raise HttpFailureError(network_reason(error, self._timeout)) from None
+        except (http.client.HTTPException, ValueError):
+            raise HttpFailureError("the connection was cut off") from None
+        return data
+
+
+def http_reason(code: int) -> str:
+    """What an HTTP or RTSP status means, for people."""
+    meanings = {
+        401: "the server asks for another login",
+        403: "the server forbids it",
+        404: "the server knows no such path",
+        503: "the server is busy",
+    }
+    kind = "the server has failed" if code >= 500 else "the server refuses"
+    return f"{meanings.get(code, kind)} (error {code})"
+
+
+def network_reason(error: OSError, timeout: float) -> str:
+    """What an error of a socket means, for people."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout:g} s"
+    if isinstance(error, socket.gaierror):
+        return "no such host is known"
+    if isinstance(error, ssl.SSLError):
+        return "the server does not speak TLS as it should"
+    return (error.strerror or "the connection failed").lower()
+
+
+class _Login(urllib.request.BaseHandler):
+    """Answers a 401 of the address's own server: with Digest (RFC 7616) if offered, else Basic."""
+
+    def __init__(self, url: str, userinfo: str) -> None:
+        user, _, password = userinfo.partition(":")
+        self._login = (unquote(user), unquote(password)) if userinfo else None
+        self._origin = _origin(url)
+
+    def http_error_401(
+        self, request: urllib.request.Request, answer: Any, *_more: Any
+    ) -> Any:
+        """Send the request again with a login; `None`: there is none for it."""
+        own = self._login is not None and _origin(request.full_url) == self._origin
+        if not own or request.has_header("Authorization"):
+            return None
+        authorization = self._authorization(answer.headers, request.selector)
+        if authorization is None:
+            return None
+        answer.close()
+        again = urllib.request.Request(request.full_url, headers=dict(request.headers))
+        again.add_unredirected_header("Authorization", authorization)
+        return self.parent.open(again, timeout=request.timeout)
+
+    def _authorization(self, headers: Message, path: str) -> str | None:
+        assert self._login is not None
+        offered = ", ".join(headers.get_all("WWW-Authenticate", []))
+        for challenge in re.split(r"\bDigest\s+", offered, flags=re.IGNORECASE)[1:]:
+            items = urllib.request.parse_http_list(challenge)
+            fields = urllib.request.parse_keqv_list([item for item in items if "=" in item])
+            if "realm" in fields and (answer := _digest(fields, *self._login, path)):
+                return answer
+        if re.search(r"\bDigest\b", offered, re.IGNORECASE) or "basic" not in offered.lower():
+            return None
+        return "Basic " + base64.b64encode(":".join(self._login).encode()).decode()
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _digest(fields: dict[str, str], user: str, password: str, path: str) -> str | None:
+    """The header for a Digest challenge; `None` where its algorithm is unknown."""
+    algorithm = fields.get("algorithm", "MD5")
+    name = algorithm.lower().removesuffix("-sess").replace("-", "")
+    if name not in ("md5", "sha256"):
+        return None
+
+    def digest(*parts: str) -> str:
+        return hashlib.new(name, ":".join(parts).encode()).hexdigest()
+
+    realm, nonce, client_nonce = fields["realm"], fields.get("nonce", ""), os.urandom(8).hex()
+    secret = digest(user, realm, password)
+    if algorithm.lower().endswith("-sess"):
+        secret = digest(secret, nonce, client_nonce)
+    header = f'Digest username="{user}", realm="{realm}", nonce="{nonce}", uri="{path}"'
+    if "auth" in re.split(r"[,\s]+", fields.get("qop", "")):
+        counted = (nonce, "00000001", client_nonce, "auth")
+        header += f', qop=auth, nc=00000001, cnonce="{client_nonce}"'
+    else:
+        counted = (nonce,)
+    header += f', response="{digest(secret, *counted, digest("GET", path))}"'
+    header += f", algorithm={algorithm}" if "algorithm" in fields else ""
+    return header + (f', opaque="{fields["opaque"]}"' if "opaque" in fields else "")

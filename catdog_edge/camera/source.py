@@ -1,0 +1,219 @@
+"""What a source is, from its text: a device, an address, a video, pictures, standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
+
+from catdog_edge.camera.credentials import host, is_url, is_valid, masked
+from catdog_edge.errors import CameraError
+
+Kind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_NAMED = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
+_FILE_URL = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
+_TYPO = re.compile(r"://|[@=;]")
+"""Found in an address with a typo, and hardly ever in a glob."""
+
+_KINDS = (
+    "a source is a device index, an address (rtsp://...), a video, a folder or glob of pictures, "
+    "or - for JPEGs on standard input"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was recognised.
+
+    Attributes:
+        kind: `device`, `url` and `pipe` are live, the others are recordings.
+        target: Device index or device file, address, path of a video; empty otherwise.
+        name: What it is called where the user gave it no name; holds no credentials.
+        shown: How it may be written in a message.
+        pictures: The files of `pictures`.
+    """
+
+    kind: Kind
+    target: int | str
+    name: str
+    shown: str
+    pictures: tuple[Path, ...] = field(default=(), repr=False)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it shows the present."""
+        return self.kind in ("device", "url", "pipe")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read; none of them may be written to meanwhile."""
+        if self.kind == "jpegs":
+            return (Path("/dev/stdin"),)
+        return (Path(str(self.target)),) if self.kind == "video" else self.pictures
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """Split `[NAME=]SOURCE` of the command line."""
+    match = _NAMED.fullmatch(text)
+    if match is None or _mode(text):
+        return None, text
+    return match.group(1), match.group(2)
+
+
+def check_name(name: str) -> str:
+    """Return the name if it is fit for a file name and an event.
+
+    Raises:
+        CameraError: It is not.
+    """
+    if not _NAME.fullmatch(name):
+        raise CameraError(
+            f"a source cannot be called {masked(name)!r}; "
+            "use letters, digits, dots, dashes and underscores"
+        )
+    return name
+
+
+def parse_source(source: str | int | os.PathLike[str]) -> Source:
+    """Recognise a source. Live sources are not opened; files are looked at.
+
+    Args:
+        source: A device index (`0`), a device file, an address (`rtsp://`, `rtmp://`,
+            `http://`), a video file (or its `file://`), a folder or a glob of pictures, or `-`.
+
+    Raises:
+        CameraError: There is no such device or file, it is a pipe, the address is not valid, or
+            a folder holds no pictures.
+
+    Example:
+        >>> parse_source("rtsp://user:secret@door:554/stream").shown
+        'rtsp://***@door:554/stream'
+    """
+    text = os.fspath(source) if not isinstance(source, int) else str(source)
+    if local := _FILE_URL.match(text):
+        text = unquote(text[local.end() :])
+    if not text:
+        raise CameraError(f"the source is empty; {_KINDS}")
+    if re.fullmatch(r"\d{1,4}", text):
+        return Source("device", _existing_device(int(text)), f"camera{int(text)}", f"camera {text}")
+    if text == "-":
+        if sys.stdin is None:
+            raise CameraError("standard input is closed; send JPEGs to it, or name another source")
+        is_file = stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+        return Source("jpegs" if is_file else "pipe", "", "stdin", "standard input")
+    if is_url(text):
+        if not is_valid(text):
+            raise CameraError(
+                f"{masked(text)}: host and port cannot be told apart from the login; write / ? # "
+                "and @ within a password as %2F %3F %23 and %40, and the port as a number"
+            )
+        return Source("url", text, _as_name(host(text).lower()), masked(text))
+    return _parse_path(text)
+
+
+def _parse_path(text: str) -> Source:
+    path, mode = Path(text), _mode(text)
+    if text.startswith("/dev/") and stat.S_ISCHR(mode):
+        return Source("device", text, path.name, text)
+    if stat.S_ISDIR(mode):
+        return _pictures(path.iterdir(), path.resolve().name, text)
+    if not mode and glob.has_magic(text):
+        names = glob.glob(text)  # noqa: PTH207 - absolute ones too
+        if names or not _TYPO.search(text):
+            return _pictures(map(Path, names), "pictures", text)
+    if not mode:
+        hint = "; the NAME of NAME=SOURCE is of letters, digits, dots, dashes and underscores"
+        raise CameraError(
+            f"{masked(text)}: there is no such file; {_KINDS}{hint if '=' in text else ''}"
+        )
+    if not stat.S_ISREG(mode):  # a read from a pipe may last for ever, and nothing could end it
+        raise CameraError(
+            f"{text}: is a pipe or a device, not a file; send JPEGs to standard input and name - "
+            "as the source, or record a video to a file first"
+        )
+    from catdog_edge.images.read import is_picture
+
+    if not is_picture(path):
+        return Source("video", text, _as_name(path.stem), text)
+    animation = animation_format(path)
+    if animation in ("GIF", "APNG"):  # FFmpeg plays them, whatever the version of OpenCV
+        return Source("video", text, _as_name(path.stem), text)
+    if animation:
+        raise CameraError(
+            f"{text}: {animation} is not played; save it as a video, a GIF or single pictures"
+        )
+    return _pictures([path], path.stem, text)
+
+
+def animation_format(path: Path) -> str:
+    """Name the format of a picture file with several frames; empty for a still picture.
+
+    Raises:
+        CameraError: It cannot be read.
+    """
+    import cv2
+
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(1 << 16)
+    except OSError as error:
+        raise CameraError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if head[:4] == b"GIF8":
+        return "GIF"
+    if head[:4] == b"\x89PNG" and b"acTL" in head.partition(b"IDAT")[0]:
+        return "APNG"
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & 2:
+        return "an animated WebP"
+    if head[4:8] == b"ftyp" and b"avis" in head[8:64]:
+        return "an animated AVIF"
+    if head[:4] in (b"II*\0", b"MM\0*") and cv2.imcount(str(path)) > 1:
+        return "a TIFF of several pages"
+    return ""
+
+
+def _mode(text: str) -> int:
+    """The mode of what a path leads to; 0 where it leads nowhere, or cannot be a path at all."""
+    try:
+        return Path(text).stat().st_mode
+    except (OSError, ValueError):  # an address that is no path may be too long for one
+        return 0
+
+
+def _existing_device(index: int) -> int:
+    if sys.platform == "linux" and not Path(f"/dev/video{index}").exists():
+        there = sorted(path.name for path in Path("/dev").glob("video*"))
+        listed = ", ".join(there) if there else "none is connected"
+        raise CameraError(
+            f"there is no camera {index} (/dev/video{index}); cameras here: {listed}; "
+            "name another source with --source"
+        )
+    return index
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-") or "camera"
+
+
+def _pictures(files: Iterable[Path], name: str, shown: str) -> Source:
+    """A source of picture files, in natural order: `frame2.png` before `frame10.png`."""
+    from catdog_edge.images.read import is_picture
+
+    found = [path for path in files if is_picture(path) and path.is_file()]
+    if not found:
+        raise CameraError(f"{shown}: there are no pictures there; name a folder or glob with some")
+    found.sort(key=_natural_order)
+    return Source("pictures", "", _as_name(name), shown, tuple(found))
+
+
+def _natural_order(path: Path) -> tuple[list[str | int], str]:
+    parts = re.split(r"([0-9]+)", str(path))
+    return [int(part) if part.isdecimal() else part for part in parts], str(path)
