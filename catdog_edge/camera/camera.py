@@ -1,40 +1,41 @@
-"""`Camera`: frames from any source, one at a time, none of them older than it says.
+"""`Camera`: frames from any source, one at a time, none of them old.
 
-Live sources hand on their newest frame and come back by themselves; recordings hand on
-every frame in order. Knows nothing of models and events.
+Live sources deliver their newest frame and reconnect by themselves; recordings deliver every
+frame in order.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.camera.credentials import Mask
-from catdog_edge.camera.live_source import Arrived, Counts, LiveSource, State, misfit
-from catdog_edge.camera.recording import Recording, check_name, recognise
+from catdog_edge.camera.live_source import Counts, LiveFrame, LiveSource, State, roi_error
+from catdog_edge.camera.recording import Recording
+from catdog_edge.camera.source import check_name, parse_source
 from catdog_edge.errors import CameraError
+from catdog_edge.system import packages
 
 __all__ = ["Camera", "Counts", "Frame", "Region", "State"]
 
 Region = tuple[int, int, int, int]
 """x, y, width, height in pixels of the source's frames."""
 
-SLOWEST = 1e-6
-"""Frames per second at least: a picture every eleven days."""
+MIN_FPS = 1e-6
+"""A picture every eleven days."""
 
-YEARS = (1000, 9000)
+START_YEARS = (1000, 9000)
 """When a recording may begin; its last frame must have a date as well."""
-
-_LONGEST_WAIT = 3600.0
-"""Seconds; the system refuses to wait for as long as a caller may ask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +43,12 @@ class Frame:
     """One frame and where it came from.
 
     Attributes:
-        image: `uint8 [H,W,3]`, BGR, the consumer's own; the region alone where one was given.
-        index: Its number among all frames of the source, 0 for the first; gaps are drops.
+        image: `uint8 [H,W,3]`, BGR, writable; only the region where one was given.
+        index: Its number among all frames of the source, from 0; gaps are drops.
         monotonic: Seconds on a clock that never jumps. Live: `time.monotonic()` when the
             frame came out of the decoder. Recordings: its place in the recording.
         wall: Seconds since 1970. Recordings: the start (see `Camera`) plus the place.
-        dropped: Frames of the source that were passed over since the frame before this one.
+        dropped: Frames of the source that were skipped since the frame before this one.
         source: The camera's name.
         live: Whether the source is live.
     """
@@ -69,24 +70,25 @@ class Camera:
                 print(frame.index, frame.image.shape)
 
     A live source (device, address, pipe of JPEGs) is read by a thread of its own that keeps
-    the newest frame only. A camera behind an address or a device is held by a process of its
-    own, is given up when it hangs, and is tried again for ever or `retries` times: after
-    0.5 s, then twice as long each time up to 30 s, and at once when a server that did not
-    answer does so again.
+    only the newest frame. A camera behind an address or a device is held by a process of its
+    own, is given up when it hangs, and is retried for ever or `retries` times: after 0.5 s, then
+    with a backoff that doubles up to 30 s, and at once when a server that did not respond does
+    so again.
 
     Args:
         source: A device index, an `rtsp://`, `rtmp://` or `http://` address, a video file, a
             folder or glob of pictures, or `-` for a stream of JPEGs on standard input.
         name: What events and messages call it; the host or the file's name otherwise.
-        roi: Hand on this part of each frame: x, y, width, height, pixels.
-        realtime: Hand on a recording's frames when they are due rather than at once.
-        fps: Frames per second of pictures and of JPEGs from a file, which carry no times.
+        roi: Crop each frame to x, y, width, height, pixels.
+        realtime: Deliver a recording's frames when they are due rather than at once.
+        fps: Frames per second of what carries no times: picture files, a file of JPEGs,
+            and snapshot addresses, which are asked that often.
         start: Wall time of a recording's first frame, in the years 1000 to 8999; the time of
             opening otherwise.
         timeout: Seconds without a frame after which a live connection is given up.
         open_timeout: Seconds for a connection, and again for its first frame.
         retries: Failures in a row after which a live source is given up; `None`: never.
-        keep_damaged: Hand on frames that the decoder complained about, too.
+        keep_damaged: Keep frames that the decoder complained about.
         on_state: Called with the camera, its new state and the reason, from another thread
             for live sources. What it raises ends the camera and is raised by `read`.
 
@@ -110,25 +112,18 @@ class Camera:
         keep_damaged: bool = False,
         on_state: Callable[[Camera, State, str], None] | None = None,
     ) -> None:
-        found = recognise(source)
-        self.name = check_name(name) if name is not None else found.name
-        self.is_live = found.is_live
-        self._shown = found.shown
+        parsed = parse_source(source)
+        self.name = check_name(name) if name is not None else parsed.name
+        self.is_live = parsed.is_live
+        self._shown = parsed.shown
         self._roi = _checked_region(roi, self.name)
-        for option, value in (("timeout", timeout), ("open_timeout", open_timeout), ("fps", fps)):
-            if not (math.isfinite(value) and value > 0):
-                raise CameraError(f"{option} must be a positive number, got {value}")
-        if fps < SLOWEST:
-            raise CameraError(f"fps must be at least {SLOWEST:g}, got {fps}")
-        if start is not None and not YEARS[0] <= start.year < YEARS[1]:
-            raise CameraError(
-                f"start must be in the years {YEARS[0]} to {YEARS[1] - 1}, got {start.isoformat()}"
-            )
+        _check_positive(timeout=timeout, open_timeout=open_timeout, fps=fps)
+        _check_start(start)
         if retries is not None and retries < 0:
             raise CameraError(f"retries must be 0 or more, got {retries}")
         self._on_state = on_state
-        self._mask = Mask(str(found.target) if found.kind == "url" else "")
-        self._bell = threading.Condition()
+        self._mask = Mask(str(parsed.target) if parsed.kind == "url" else "")
+        self._changed = threading.Condition()
         self._realtime = realtime
         self._start = start.timestamp() if start is not None else None
         self._began: float | None = None
@@ -137,22 +132,24 @@ class Camera:
         self._state = State.CONNECTING
         self._started = False
         self._exhausted = False
-        self._cuts_here = found.kind not in ("device", "url")
-        self._live: LiveSource | None = None
-        self._recording: Recording | None = None
-        if found.kind in ("device", "url"):
-            from catdog_edge.camera.reader import Link, Reader
+        self._crops_here = parsed.kind not in ("device", "url")
+        self._source: LiveSource[Any] | Recording
+        if not self._crops_here:
+            from catdog_edge.camera.supervisor import Connection, Supervisor
 
-            link = Link(found.target, self._roi, timeout, open_timeout, retries, keep_damaged)
-            self._live = Reader(link, self._bell, self._tell, self.name)
-        elif found.kind == "pipe":
-            import sys
-
+            packages.opencv()  # the process could not say so
+            target = parsed.target
+            connection = Connection(
+                target, self._roi, timeout, open_timeout, retries, keep_damaged, fps
+            )
+            self._source = Supervisor(connection, self._changed, self._set_state, self.name)
+        elif parsed.kind == "pipe":
             from catdog_edge.camera.mjpeg import JpegPipe
 
-            self._live = JpegPipe(sys.stdin.fileno(), self._bell, self._tell, self.name)
+            pipe = sys.stdin.fileno()
+            self._source = JpegPipe(pipe, self._changed, self._set_state, self.name)
         else:
-            self._recording = Recording(found, fps=fps)
+            self._source = Recording(parsed, fps=fps)
 
     @property
     def state(self) -> State:
@@ -167,7 +164,8 @@ class Camera:
     @property
     def reason(self) -> str:
         """Why it is in that state, for people; may be empty. Holds no credentials."""
-        return self._mask(self._live.reason) if self._live is not None else self.note
+        source = self._source
+        return self._mask(source.reason) if isinstance(source, LiveSource) else source.note
 
     @property
     def described(self) -> str:
@@ -177,29 +175,25 @@ class Camera:
     @property
     def note(self) -> str:
         """What was found wrong with a recording or a pipe (cut off, broken pictures), if any."""
-        part = self._live if self._live is not None else self._recording
-        assert part is not None
-        return part.note
+        return self._source.note
 
     @property
     def counts(self) -> Counts:
         """What became of the frames so far."""
-        part = self._live if self._live is not None else self._recording
-        assert part is not None
-        return part.counts
+        return self._source.counts
 
     def start(self) -> Camera:
         """Begin to connect; the first `read` does it otherwise."""
         if not self._started:
             self._started = True
-            if self._live is not None:
-                self._live.start()
+            if isinstance(self._source, LiveSource):
+                self._source.start()
             else:
-                self._tell(State.CONNECTING, "")
+                self._set_state(State.CONNECTING, "")
         return self
 
     def read(self, timeout: float | None = None) -> Frame | None:
-        """The next frame: the newest one of a live source, the following of a recording.
+        """Read the next frame: the newest one of a live source, the following of a recording.
 
         Args:
             timeout: Seconds to wait; `None`: as long as it takes, 0: not at all.
@@ -214,14 +208,13 @@ class Camera:
         """
         self.start()
         deadline = None if timeout is None else time.monotonic() + timeout
-        if self._recording is not None:
-            return self._read_recording(self._recording, deadline)
-        assert self._live is not None
-        return self._read_live(self._live, deadline)
+        if isinstance(self._source, Recording):
+            return self._read_recording(self._source, deadline)
+        return self._read_live(self._source, deadline)
 
     def due(self) -> float:
-        """Seconds until it is worth asking again; infinite: `listen` tells when."""
-        if self._live is not None:
+        """Seconds until the next `read` can succeed; infinite: `listen` tells when."""
+        if self.is_live:
             return math.inf
         if self._ahead is None or self._began is None:
             return 0.0
@@ -229,17 +222,14 @@ class Camera:
 
     def listen(self, listener: Callable[[], object]) -> None:
         """Have a function called, from another thread, when a frame or a state is new."""
-        if self._live is not None:
-            self._live.listeners.append(listener)
+        if isinstance(self._source, LiveSource):
+            self._source.listeners.append(listener)
 
     def close(self) -> None:
-        """Let go of the source: its thread, process and files. May be called twice."""
-        if self._live is not None:
-            self._live.close()
-        if self._recording is not None:
-            self._recording.close()
+        """Release the source: its thread, process and files. May be called twice."""
+        self._source.close()
         if self._started and self._state is not State.ENDED:
-            self._tell(State.ENDED, "")
+            self._set_state(State.ENDED, "")
         self._exhausted = True
         self._state = State.ENDED
 
@@ -257,24 +247,26 @@ class Camera:
     def __repr__(self) -> str:
         return f"Camera({self._shown!r}, name={self.name!r}, state={self._state.value!r})"
 
-    def _read_live(self, live: LiveSource, deadline: float | None) -> Frame | None:
+    def _read_live(self, live: LiveSource[Any], deadline: float | None) -> Frame | None:
         while True:
             ended = live.state is State.ENDED
-            arrived = live.take()
-            if arrived is not None:
-                return self._frame(arrived)
+            taken = live.take()
+            if taken is not None:
+                return self._frame(taken)
             if ended:
                 self._exhausted = True
                 if live.error is not None:
                     error, live.error = live.error, None
                     raise error
                 return None
-            with self._bell:
-                if live.waits():
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
+            with self._changed:
+                if live.is_empty():
+                    left = (
+                        threading.TIMEOUT_MAX if deadline is None else deadline - time.monotonic()
+                    )
+                    if left <= 0:
                         return None
-                    self._bell.wait(None if left is None else min(left, _LONGEST_WAIT))
+                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
 
     def _read_recording(self, recording: Recording, deadline: float | None) -> Frame | None:
         if self._exhausted or self._state is State.ENDED:
@@ -284,16 +276,16 @@ class Camera:
             found = self._ahead or recording.next()
         except CameraError as error:
             self._exhausted = True
-            self._tell(State.ENDED, str(error))
+            self._set_state(State.ENDED, str(error))
             raise
         if found is None:
             self._exhausted = True
-            self._tell(State.ENDED, recording.note)
+            self._set_state(State.ENDED, recording.note)
             return None
         if self._began is None:
             self._began = time.monotonic() - found[1]
             self._start = time.time() if self._start is None else self._start
-            self._tell(State.LIVE, "")
+            self._set_state(State.LIVE, "")
         self._ahead = found
         if self._realtime:
             wait = self.due()
@@ -305,25 +297,26 @@ class Camera:
         image, place = found
         assert self._start is not None
         index = recording.counts.received - 1
-        return self._frame(Arrived(image, index, place, self._start + place))
+        return self._frame(LiveFrame(image, index, place, self._start + place))
 
-    def _frame(self, arrived: Arrived) -> Frame:
-        image = arrived.image
-        if self._roi is not None and self._cuts_here:
+    def _frame(self, taken: LiveFrame) -> Frame:
+        """Crop a frame, and count what was skipped before it."""
+        image = taken.image
+        if self._roi is not None and self._crops_here:
             x, y, width, height = self._roi
             image = np.ascontiguousarray(image[y : y + height, x : x + width])
             if image.shape[:2] != (height, width):
-                error = misfit(self.name, self._roi, *arrived.image.shape[1::-1])
-                self._tell(State.ENDED, str(error))
+                error = roi_error(self.name, self._roi, *taken.image.shape[1::-1])
+                self._set_state(State.ENDED, str(error))
                 raise error
-        dropped = arrived.index - self._last_index - 1
-        self._last_index = arrived.index
+        dropped = taken.index - self._last_index - 1
+        self._last_index = taken.index
         return Frame(
-            image, arrived.index, arrived.monotonic, arrived.wall, dropped, self.name, self.is_live
+            image, taken.index, taken.monotonic, taken.wall, dropped, self.name, self.is_live
         )
 
-    def _tell(self, state: State, reason: str) -> None:
-        with self._bell:
+    def _set_state(self, state: State, reason: str) -> None:
+        with self._changed:
             if self._state is State.ENDED:
                 return  # a callback has closed the camera
             self._state = state
@@ -348,3 +341,19 @@ def _checked_region(region: Region | None, name: str) -> Region | None:
             "give --roi x,y,w,h in pixels, x and y from 0, w and h from 1"
         )
     return x, y, width, height
+
+
+def _check_positive(**options: float) -> None:
+    for name, value in options.items():
+        if not (math.isfinite(value) and value > 0):
+            raise CameraError(f"{name} must be a positive number, got {value}")
+    if options["fps"] < MIN_FPS:
+        raise CameraError(f"fps must be at least {MIN_FPS:g}, got {options['fps']}")
+
+
+def _check_start(start: datetime | None) -> None:
+    first, end = START_YEARS
+    if start is not None and not first <= start.year < end:
+        raise CameraError(
+            f"start must be in the years {first} to {end - 1}, got {start.isoformat()}"
+        )

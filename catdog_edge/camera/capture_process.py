@@ -1,8 +1,4 @@
-"""One process of `catdog_edge.camera.capture_worker`, seen from the program that started it.
-
-Knows how to start it, talk to it, map its memory and end it; what to say is up to
-`catdog_edge.camera.reader`.
-"""
+"""Start, talk to and stop one process of `catdog_edge.camera.capture_worker`."""
 
 from __future__ import annotations
 
@@ -19,13 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from catdog_edge.camera.capture_worker import FFMPEG_OPTIONS, SLOTS
 from catdog_edge.camera.credentials import Mask
 from catdog_edge.camera.live_source import Image
 from catdog_edge.system.child import child_command, child_environment
 
-_LONGEST_WAIT = 3600.0
-"""Seconds; the system refuses to wait for as long as a caller may ask."""
+SLOTS = 4
+"""Frames in the shared memory: one newest, one being read, one being written, one spare."""
+
+FFMPEG_OPTIONS = (
+    "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|analyzeduration;500000|probesize;500000"
+)
+"""RTSP over TCP, and no more reading ahead than it takes to recognise the stream."""
+
+LONGEST_WAIT = 3600.0
+"""Seconds; a socket refuses to wait as long as a caller may ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +45,18 @@ class SharedFrames:
 
 
 class CaptureProcess:
-    """A running process and the line to it.
+    """A running process and the connection to it.
 
     Args:
-        source: What it will be told to open; a variable that holds it, or its password, is not
-            handed on, since whoever may look at a process sees its environment.
+        source: What it will be told to open. A variable that holds it, or its password, is not
+            passed on, since whoever may look at a process sees its environment.
 
     Raises:
         OSError: It cannot be started.
     """
 
     def __init__(self, source: str = "") -> None:
-        self.line, theirs = socket.socketpair()
+        self._connection, theirs = socket.socketpair()
         mask = Mask(source)
         environment = {
             name: value
@@ -79,16 +82,16 @@ class CaptureProcess:
         self._files: deque[int] = deque()
         self._sending = threading.Lock()
 
-    def tell(self, name: str, value: object = None) -> None:
-        """Send a command; a process that is gone is noticed when it is read from."""
+    def send(self, name: str, value: object = None) -> None:
+        """Send a command; that the process is gone shows when it is read from."""
         with self._sending, contextlib.suppress(OSError):
-            self.line.sendall(json.dumps({name: value}).encode() + b"\n")
+            self._connection.sendall(json.dumps({name: value}).encode() + b"\n")
 
     def messages(self, seconds: float) -> list[tuple[str, Any]] | None:
-        """What it tells within some seconds; `None` when it is gone."""
+        """Wait some seconds for messages; `None` when the process is gone."""
         try:
-            self.line.settimeout(min(max(0.001, seconds), _LONGEST_WAIT))
-            data, files, _flags, _address = socket.recv_fds(self.line, 1 << 16, 4)
+            self._connection.settimeout(min(max(0.001, seconds), LONGEST_WAIT))
+            data, files, _flags, _address = socket.recv_fds(self._connection, 1 << 16, 4)
         except TimeoutError:
             return []
         except OSError:
@@ -99,7 +102,7 @@ class CaptureProcess:
         *lines, self._received = (self._received + data).split(b"\n")
         return [item for line in lines for item in json.loads(line).items()]
 
-    def memory(self, number: int, *shape: int) -> SharedFrames:
+    def map_frames(self, number: int, *shape: int) -> SharedFrames:
         """Map the memory whose file descriptor came last."""
         file = self._files.popleft()
         try:
@@ -109,20 +112,17 @@ class CaptureProcess:
         return SharedFrames(number, np.frombuffer(memory, np.uint8).reshape(SLOTS, *shape))
 
     def kill(self) -> None:
-        """Kill it; `end` must still follow."""
+        """Kill it; `stop` must still follow."""
         self._process.kill()
 
-    def end(self, patience: float = 0.0) -> int:
-        """Wait for its end, kill it if that takes too long; its exit code."""
-        try:
-            code = self._process.wait(patience) if patience else None
-        except subprocess.TimeoutExpired:
-            code = None
-        if code is None:
-            self._process.kill()
-            code = self._process.wait()
+    def stop(self, timeout: float = 0.0) -> int:
+        """Wait for its end, kill it after the timeout; return its exit code."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+        self._process.kill()
+        code = self._process.wait()
         with self._sending:
-            self.line.close()
+            self._connection.close()
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()

@@ -35,10 +35,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from catdog_edge.camera.capture_process import LONGEST_WAIT, SLOTS
 from catdog_edge.camera.credentials import Mask, ffmpeg_url, is_url, split_userinfo
 from catdog_edge.camera.freshness import STALE, DamageFilter, Freshness
 from catdog_edge.camera.http_stream import (
-    HttpFailureError,
+    HttpError,
     HttpStream,
     NotJpegError,
     http_reason,
@@ -49,14 +50,6 @@ from catdog_edge.images.read import decode_picture
 from catdog_edge.system.signals import ignore_interrupts
 
 Image = npt.NDArray[np.uint8]
-
-SLOTS = 4
-"""Frames in the shared memory: one newest, one being read, one being written, one spare."""
-
-FFMPEG_OPTIONS = (
-    "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|analyzeduration;500000|probesize;500000"
-)
-"""RTSP over TCP, and no more reading ahead than it takes to recognise the stream."""
 
 TIMED = ("rtsp", "rtsps", "rtmp", "rtmps")
 """Schemes of streams that have timestamps of their own."""
@@ -69,7 +62,7 @@ _REPORT_EVERY = 0.25
 """Seconds between two reports that nothing came of what was read."""
 
 
-class _Failure(Exception):
+class _StreamError(Exception):
     """The source cannot be opened, or the stream is over.
 
     Args:
@@ -138,7 +131,13 @@ class _Arrival:
 
 
 class _Stream(Protocol):
-    interval: float
+    @property
+    def interval(self) -> float:
+        """Seconds between two frames, where we decide on it; else 0."""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the decoder waits for a frame that is whole."""
 
     def read(self) -> list[_Arrival]: ...
 
@@ -156,16 +155,16 @@ class _FfmpegStream:
         try:
             self._capture = self._open(options)
         except cv2.error as error:
-            raise _Failure("OpenCV cannot open it", str(error)) from None
+            raise _StreamError("OpenCV cannot open it", str(error)) from None
         if not self._capture.isOpened():
             took = time.monotonic() - start
             reason, detail = ffmpeg_reason(log.lines())
             if took >= options["open_timeout"]:
                 reason = f"no answer within {took:.0f} s"
-            raise _Failure(reason or "there is no video that can be decoded", detail)
+            raise _StreamError(reason or "there is no video that can be decoded", detail)
         scheme = str(options["source"]).partition(":")[0].lower()
         self._freshness = Freshness(timed=scheme in TIMED)
-        self._damage = DamageFilter()
+        self._damage_filter = DamageFilter()
         self._one_thread = options["one_thread"]
         self._failures = 0
 
@@ -189,11 +188,11 @@ class _FfmpegStream:
         now, wall = time.monotonic(), time.time()
         log = self._log.lines()
         if not grabbed:
-            self._damage.is_intact(log, 0)
+            self._damage_filter.is_intact(log, 0)
             self._failures = self._failures + 1 if now - start < _QUICK else 0
             if self._failures >= _QUICK_FAILURES:
                 reason, detail = ffmpeg_reason(log)
-                raise _Failure(reason or "the stream ended", detail)
+                raise _StreamError(reason or "the stream ended", detail)
             time.sleep(_QUICK)
             return []
         self._failures = 0
@@ -201,8 +200,12 @@ class _FfmpegStream:
         queued = not self._one_thread or _waits() == waits
         stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         lag = self._freshness.lag(now, stamp, queued=queued)
-        intact = self._damage.is_intact(log, int(capture.get(cv2.CAP_PROP_FRAME_TYPE)))
+        intact = self._damage_filter.is_intact(log, int(capture.get(cv2.CAP_PROP_FRAME_TYPE)))
         return [_Arrival(now, wall, lag, intact, self._unpack)]
+
+    @property
+    def damaged(self) -> bool:
+        return self._damage_filter.damaged
 
     def _unpack(self, into: Image | None) -> Any:
         done, image = self._capture.retrieve(into)
@@ -215,10 +218,13 @@ class _FfmpegStream:
 class _JpegStream:
     """An address that sends JPEGs over HTTP."""
 
+    damaged = False
+
     def __init__(self, options: dict[str, Any]) -> None:
         self._keep_damaged = options["keep_damaged"]
         self._freshness = Freshness(timed=False)
-        self._stream = HttpStream(options["source"], options["open_timeout"], options["fps"])
+        timeout = min(options["open_timeout"], LONGEST_WAIT)
+        self._stream = HttpStream(options["source"], timeout, options["fps"])
 
     @property
     def interval(self) -> float:
@@ -227,8 +233,8 @@ class _JpegStream:
     def read(self) -> list[_Arrival]:
         try:
             pictures = self._stream.read()
-        except (HttpFailureError, NotJpegError) as error:
-            raise _Failure(str(error)) from None
+        except (HttpError, NotJpegError) as error:
+            raise _StreamError(str(error)) from None
         now, wall = time.monotonic(), time.time()
         late = self._freshness.lag(now, now) if pictures else 0.0
         lag = 0.0 if self.interval else late  # a snapshot is made when it is asked for
@@ -310,7 +316,7 @@ class CaptureWorker:
             self._send("opened", None)
             with contextlib.closing(stream):
                 self._publish_frames(stream, options)
-        except _Failure as failure:
+        except _StreamError as failure:
             self._send("failed", [mask(str(failure)), mask(failure.detail)])
 
     def _open(self, options: dict[str, Any]) -> _Stream:
@@ -318,18 +324,17 @@ class CaptureWorker:
         if str(options["source"]).lower().startswith(("http://", "https://")):
             try:
                 return _JpegStream(options)
-            except HttpFailureError as error:
-                raise _Failure(str(error)) from None
+            except HttpError as error:
+                raise _StreamError(str(error)) from None
             except NotJpegError as error:
                 found = str(error)
         try:
             return _FfmpegStream(options, self._log)
-        except _Failure as failure:
-            raise _Failure(found or str(failure), failure.detail) from None
+        except _StreamError as failure:
+            raise _StreamError(found or str(failure), failure.detail) from None
 
     def _publish_frames(self, stream: _Stream, options: dict[str, Any]) -> None:
         interval, reported = 0.0, 0.0
-        counts = self._counts
         while True:
             for name, value in self._commands(wait=False):
                 self._handle(name, value)
@@ -337,16 +342,16 @@ class CaptureWorker:
             if stream.interval != interval:
                 interval = stream.interval
                 self._send("interval", interval)
-            reason, published = "", False
+            late = published = False
             counts = self._counts
+            damaged_before = counts[3]
             for arrival in arrivals:
                 counts[0] += 1
                 if arrival.lag > STALE:
+                    late = True
                     counts[2] += 1
-                    reason = f"the frames come more than {STALE:g} s late"
                 elif not (arrival.intact or options["keep_damaged"]):
                     counts[3] += 1
-                    reason = "the pictures arrive damaged"
                 elif arrival is not arrivals[-1]:
                     counts[1] += 1
                 else:
@@ -354,6 +359,9 @@ class CaptureWorker:
             now = time.monotonic()
             if not published and (arrivals or now - reported > _REPORT_EVERY):
                 reported = now
+                damaged = stream.damaged or counts[3] > damaged_before
+                reason = "the pictures arrive damaged" if damaged else ""
+                reason = f"the frames come more than {STALE:g} s late" if late else reason
                 self._send("skipped", [reason, *self._take_counts()])
 
     def _publish(self, arrival: _Arrival, roi: list[int] | None) -> bool:

@@ -52,7 +52,8 @@ def split_userinfo(url: str) -> tuple[str, str, str]:
     assert authority is not None
     userinfo, at, _host = authority.group().rpartition("@")
     if not at and not _HOST_PORT.fullmatch(authority.group()):
-        ends = [at.start() for at in re.finditer("@", rest) if _PLAIN_HOST.match(rest, at.end())]
+        # Addresses of cameras have no fragment.
+        ends = [at.start() for at in re.finditer(f"@(?={_PLAIN_HOST.pattern})(?![^/?]*#)", rest)]
         if len(ends) == 1 and not re.search(r"\?.*=", rest[: ends[0]]):  # that is a query
             userinfo, at = rest[: ends[0]], "@"
     return scheme, userinfo, rest[len(userinfo) + len(at) :]

@@ -32,7 +32,7 @@ class NotJpegError(Exception):
     """The address sends no JPEGs, but perhaps other video; the message says what it sends."""
 
 
-class HttpFailureError(Exception):
+class HttpError(Exception):
     """The address cannot be read; the message is the reason, for people."""
 
 
@@ -51,7 +51,7 @@ class HttpStream:
 
     Raises:
         NotJpegError: It sends something else.
-        HttpFailureError: It cannot be read.
+        HttpError: It cannot be read.
 
     Example:
         >>> stream = HttpStream("http://door/video", timeout=10, fps=1)
@@ -67,20 +67,22 @@ class HttpStream:
         # As with FFmpeg, and for the same reason.
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        handlers = [_Login(self._request.full_url, userinfo)]
         self._opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=context), *handlers
+            urllib.request.HTTPSHandler(context=context), _Login(self._request.full_url, userinfo)
         )
         self._timeout = timeout
         self._fps = fps
         self.interval = 0.0
+        self._head = b""
+        self._ended = False
+        self._is_jpeg = True
         self._open()
 
     def read(self) -> list[bytes]:
         """Wait for data; return the pictures that are complete now, empty ones if cut off.
 
         Raises:
-            HttpFailureError: The stream ended, or the connection is lost.
+            HttpError: The stream ended, or the connection is lost.
             NotJpegError: A snapshot address now sends something else.
         """
         if self._ended:
@@ -94,13 +96,13 @@ class HttpStream:
             self._body += data
             pictures = [] if data else [bytes(self._body)]
         if len(self._body) > LARGEST:
-            raise HttpFailureError("it sends a picture without an end")
+            raise HttpError("it sends a picture without an end")
         self._count += len(pictures)
         if self._count > 1:
             self.interval = 0.0
         if self._ended:
             if self._count != 1:
-                raise HttpFailureError("the stream ended" if self._count else "it sends no picture")
+                raise HttpError("the stream ended" if self._count else "it sends no picture")
             self.interval = 1 / self._fps
         return pictures
 
@@ -125,18 +127,20 @@ class HttpStream:
             self._is_jpeg = False
             if not kind.startswith("image/"):
                 self.close()
-                raise NotJpegError(f"it answers with {kind or 'a page'}, in which there is no video")
+                raise NotJpegError(
+                    f"it answers with {kind or 'a page'}, in which there is no video"
+                )
 
     def _connect(self) -> Any:
         try:
             return self._opener.open(self._request, timeout=self._timeout)
         except HTTPError as error:
             with error:
-                raise HttpFailureError(http_reason(error.code)) from None
+                raise HttpError(http_reason(error.code)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             cause = error.reason if isinstance(error, URLError) else error
             if isinstance(cause, OSError):
-                raise HttpFailureError(network_reason(cause, self._timeout)) from None
+                raise HttpError(network_reason(cause, self._timeout)) from None
             raise NotJpegError("it does not speak HTTP") from None
 
     def _receive(self) -> bytes:
@@ -150,9 +154,9 @@ class HttpStream:
                     return b""
             data: bytes = response.read1(CHUNK)
         except OSError as error:
-            raise HttpFailureError(network_reason(error, self._timeout)) from None
+            raise HttpError(network_reason(error, self._timeout)) from None
         except (http.client.HTTPException, ValueError):
-            raise HttpFailureError("the connection was cut off") from None
+            raise HttpError("the connection was cut off") from None
         return data
 
 
@@ -187,9 +191,7 @@ class _Login(urllib.request.BaseHandler):
         self._login = (unquote(user), unquote(password)) if userinfo else None
         self._origin = _origin(url)
 
-    def http_error_401(
-        self, request: urllib.request.Request, answer: Any, *_more: Any
-    ) -> Any:
+    def http_error_401(self, request: urllib.request.Request, answer: Any, *_more: Any) -> Any:
         """Send the request again with a login; `None`: there is none for it."""
         own = self._login is not None and _origin(request.full_url) == self._origin
         if not own or request.has_header("Authorization"):
@@ -235,11 +237,10 @@ def _digest(fields: dict[str, str], user: str, password: str, path: str) -> str 
     if algorithm.lower().endswith("-sess"):
         secret = digest(secret, nonce, client_nonce)
     header = f'Digest username="{user}", realm="{realm}", nonce="{nonce}", uri="{path}"'
+    counted = [nonce]
     if "auth" in re.split(r"[,\s]+", fields.get("qop", "")):
-        counted = (nonce, "00000001", client_nonce, "auth")
+        counted += ["00000001", client_nonce, "auth"]
         header += f', qop=auth, nc=00000001, cnonce="{client_nonce}"'
-    else:
-        counted = (nonce,)
     header += f', response="{digest(secret, *counted, digest("GET", path))}"'
     header += f", algorithm={algorithm}" if "algorithm" in fields else ""
     return header + (f', opaque="{fields["opaque"]}"' if "opaque" in fields else "")

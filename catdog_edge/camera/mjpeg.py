@@ -99,8 +99,8 @@ class JpegSplitter:
             marker = data[self._at + 1]
             if marker == 0xD9:
                 return self._at + 2, bytes(data[: self._at + 2])
-            if marker == 0xD8:  # the next picture begins: the decoder knows what this one lacks
-                return self._at, _closed(data[: self._at]) if self._scanning else b""
+            if marker == 0xD8:  # the next picture begins
+                return self._at, _without_end(data[: self._at]) if self._scanning else b""
             self._scanning = False
             if marker == 0xFF or marker in _WITHOUT_LENGTH:
                 self._at += 1 if marker == 0xFF else 2
@@ -109,10 +109,11 @@ class JpegSplitter:
                 self._scanning = marker == 0xDA
 
 
-def _closed(data: bytearray) -> bytes:
-    """A picture without an end marker, which some cameras leave out, with one."""
-    head = data.rfind(b"\n--", len(data) - 512)  # of the next part
-    return bytes(data[: head if head > 0 else len(data)]).rstrip(b"\r") + b"\xff\xd9"
+def _without_end(data: bytearray) -> bytes:
+    """A picture without an end marker: whole if the head of another part follows it."""
+    # Some cameras leave the marker out. Whether anything else is missing the decoder finds out.
+    head = data.rfind(b"\n--", -512)
+    return bytes(data[:head]).rstrip(b"\r") + b"\xff\xd9" if head > 0 else b""
 
 
 def split(file: int) -> Iterator[bytes]:

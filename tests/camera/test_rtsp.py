@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +19,6 @@ cv2 = pytest.importorskip("cv2")
 from support import clips, servers
 
 from catdog_edge import Camera, CameraError
-from catdog_edge.camera import capture_worker
 from catdog_edge.camera.camera import State
 
 FPS = 15
@@ -362,70 +358,3 @@ def test_an_mjpeg_server_with_a_login(folder: Path) -> None:
             returns(camera, server)
         with Camera(server.url, retries=0) as camera, pytest.raises(CameraError, match="401"):
             camera.read(timeout=20)
-
-
-@contextlib.contextmanager
-def answering(headers: dict[str, str], code: int = 200) -> Iterator[tuple[str, list[str | None]]]:
-    """An HTTP server that is no camera: its address, and the logins that it was sent."""
-    logins: list[str | None] = []
-
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            logins.append(self.headers.get("Authorization"))
-            self.send_response(200 if logins[-1] else code)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(b"<html>no video here</html>" * 100)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as page:
-        thread = threading.Thread(target=page.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{page.server_port}/", logins
-        finally:
-            page.shutdown()
-            thread.join()
-
-
-def with_login(url: str) -> str:
-    return url.replace("://", "://porter:s3cret@")
-
-
-def test_a_server_that_is_no_camera() -> None:
-    with answering({"Content-Type": "text/html"}) as (url, _logins):
-        camera = Camera(url, retries=0)
-        with camera, pytest.raises(CameraError, match="answers with text/html"):
-            camera.read(timeout=30)
-
-
-def test_a_login_is_sent_in_clear_only_where_that_was_asked_for() -> None:
-    digest = {"WWW-Authenticate": 'Digest realm="camera", nonce="1"'}
-    with answering(digest, 401) as (url, logins):
-        assert "HTTP error 401" in capture_worker._page(with_login(url))
-        assert logins == [None]
-    basic = {"WWW-Authenticate": 'Basic realm="camera"', "Content-Type": "text/html"}
-    with answering(basic, 401) as (url, logins):
-        assert "answers with text/html" in capture_worker._page(with_login(url))
-        assert [login is None for login in logins] == [True, False]
-        with answering({"Location": url}, 302) as (elsewhere, asked):
-            logins.clear()
-            assert "HTTP error 401" in capture_worker._page(with_login(elsewhere))
-            assert asked == logins == [None], "no login follows a redirect"
-
-
-def test_a_server_that_does_not_speak_http_has_no_page() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            with listener.accept()[0] as connection:
-                connection.recv(1 << 16)
-                connection.sendall(b"\x00\x01garbage\r\n\r\n")
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        assert capture_worker._page(f"http://127.0.0.1:{listener.getsockname()[1]}/") == ""
-        thread.join()
