@@ -147,9 +147,9 @@ class Camera:
             from catdog_edge.camera.mjpeg import JpegPipe
 
             pipe = sys.stdin.fileno()
-            self._source = JpegPipe(pipe, self._changed, self._set_state, self.name)
+            self._source = JpegPipe(pipe, keep_damaged, self._changed, self._set_state)
         else:
-            self._source = Recording(parsed, fps=fps)
+            self._source = Recording(parsed, fps=fps, keep_damaged=keep_damaged)
 
     @property
     def state(self) -> State:

@@ -242,11 +242,9 @@ class _JpegStream:
 
     def _unpack(self, picture: bytes, _into: Image | None) -> Any:
         try:
-            return decode_picture(picture)
+            return decode_picture(picture, keep_damaged=self._keep_damaged)
         except PictureError:
-            if not (picture and self._keep_damaged):
-                return None
-        return cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+            return None
 
     def close(self) -> None:
         self._stream.close()

@@ -138,9 +138,12 @@ class JpegPipe(LiveSource[_Picture]):
     Ends with the pipe; where that has brought no picture at all, `error` is a `CameraError`.
     """
 
-    def __init__(self, file: int, changed: threading.Condition, on_state: OnState, name: str):
-        super().__init__(changed, on_state, f"catdog-edge pictures {name}")
+    def __init__(
+        self, file: int, keep_damaged: bool, changed: threading.Condition, on_state: OnState
+    ) -> None:
+        super().__init__(changed, on_state, "catdog-edge pictures")
         self._file = file
+        self._keep_damaged = keep_damaged
         self._wake = self._waker = -1
 
     def start(self) -> None:
@@ -194,7 +197,7 @@ class JpegPipe(LiveSource[_Picture]):
         from catdog_edge.images.read import decode_picture
 
         try:
-            image = decode_picture(newest.data)
+            image = decode_picture(newest.data, keep_damaged=self._keep_damaged)
         except PictureError as error:
             self._count_damaged(newest.index, str(error))
             return None

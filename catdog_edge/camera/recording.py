@@ -27,11 +27,12 @@ class Recording:
         note: What was found wrong with it, for people; empty: nothing.
     """
 
-    def __init__(self, source: Source, *, fps: float) -> None:
+    def __init__(self, source: Source, *, fps: float, keep_damaged: bool = False) -> None:
         self.counts = Counts()
         self.note = ""
         self._source = source
         self._fps = fps
+        self._keep_damaged = keep_damaged
         self._frames: _Frames | None = None
 
     def next(self) -> tuple[Image, float] | None:
@@ -98,10 +99,10 @@ class Recording:
                 if not picture:
                     raise PictureError("it is cut off")
                 if isinstance(picture, bytes):
-                    image = decode_picture(picture)
+                    image = decode_picture(picture, keep_damaged=self._keep_damaged)
                 else:
                     _check_still(picture)
-                    image = read_picture(picture)
+                    image = read_picture(picture, keep_damaged=self._keep_damaged)
             except PictureError as error:
                 self.counts.damaged += 1
                 before = self.counts.damaged - 1

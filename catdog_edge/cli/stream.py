@@ -352,16 +352,16 @@ def _sources(options: StreamOptions) -> list[tuple[str, str]]:
         CameraError: One of them is no source, or is the file that events would be written to.
     """
     from catdog_edge.camera.credentials import is_url
-    from catdog_edge.camera.recording import recognise, split_name
+    from catdog_edge.camera.source import parse_source, split_name
 
     named = [(name, _looked_up(source)) for name, source in map(split_name, options.source)]
     found = []
     for name, source in named:
-        recognised = recognise(source)
-        found.append((name or recognised.name, source))
+        parsed = parse_source(source)
+        found.append((name or parsed.name, source))
         if options.events is None:
             continue
-        for file in recognised.files:
+        for file in parsed.files:
             with contextlib.suppress(OSError):
                 if options.events.samefile(file):
                     raise CameraError(

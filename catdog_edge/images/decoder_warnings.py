@@ -18,8 +18,9 @@ from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
+# A few bytes before a marker are padding, which some cameras write into every picture.
 _DAMAGE = re.compile(
-    rb"Corrupt JPEG data|Premature end of JPEG|Inconsistent progression"
+    rb"Corrupt JPEG data(?!: \d extraneous bytes)|Premature end of JPEG|Inconsistent progression"
     rb"|TIFF_Error|TIFF_Warning (\w+Decode|JPEGLib)"
 )
 _DECODER = re.compile(
