@@ -374,7 +374,7 @@ def _trainer(
                 others.photographs("train", steps),
                 label=len(spec.labels),
                 share=plan.recipe.negatives,
-                pictures=train_set[0],
+                images=train_set[0],
                 backgrounds=plan.recipe.backgrounds,
             )
     return loop.Trainer(network, spec, plan, train_set, val_set, Path(), teacher, me, mixed_in)

@@ -1,6 +1,6 @@
-"""The Kaggle layout: a CSV with a column of images and one of labels, beside the pictures.
+"""The Kaggle layout: a CSV with a column of images and one of labels, beside the images.
 
-Columns are found by name, pictures by path or by name; labels come from the table alone.
+Columns are found by name, images by path or by name; labels come from the table alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from catdog_edge.training.data.sources import Skipped, Source
 
 _IMAGE_COLUMNS = (
     *("image", "images", "img", "file", "files", "filename", "file_name", "filepath", "file_path"),
-    *("path", "image_path", "image_name", "imagename", "image_id", "picture", "photo", "id"),
+    *("path", "image_path", "image_name", "imagename", "image_id", "image", "photo", "id"),
 )
 _LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "class_name", "classname", "category", "species"),
@@ -34,7 +34,7 @@ def table_layout(
 
     Args:
         source: Where the files are.
-        base: The deepest folder that holds all pictures; the table is there or above.
+        base: The deepest folder that holds all images; the table is there or above.
         labels: Names of the classes 0, 1, ..., where the table has numbers.
 
     Returns:
@@ -118,7 +118,7 @@ def _from_table(
             found.pop((by_path.get(entry.file) or [""])[0], None)
     unlisted = sum(is_picture(name) for name in source.entries if name not in found)
     unlisted -= sum(entry.reason.endswith("two labels") for entry in skipped)
-    notes = [f"{unlisted:,} pictures have no row in {table} and are left out"] if unlisted else []
+    notes = [f"{unlisted:,} images have no row in {table} and are left out"] if unlisted else []
     order = tuple(labels) if labels is not None else sorted_names(set(names.values()))
     if labels is None and set(names.values()) <= {"cat", "dog"}:
         order = ("cat", "dog")

@@ -1,7 +1,4 @@
-"""What a data set is: pictures with labels and splits, and how it is told to people and files.
-
-Made by `data.open_dataset`; decides nothing itself.
-"""
+"""A data set: images with labels and splits, and its description for people and files."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ from typing import Any, Literal
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.files import write_bytes
-from catdog_edge.training.data.pixel_cache import Cache
 from catdog_edge.training.data.sources import SAMPLE, Skipped, Source
 
 log = logging.getLogger(__name__)
@@ -40,7 +36,7 @@ SPLIT_NAMES: dict[str, Split] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that should be a picture, with its label and, where it is laid down, its split."""
+    """A file that should be an image, with its label and, where it is laid down, its split."""
 
     file: str
     label: str
@@ -49,7 +45,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the names say.
+    """What the names of the files say.
 
     Attributes:
         kind: The layout in words.
@@ -68,7 +64,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Item:
-    """One picture.
+    """One image.
 
     Attributes:
         file: Its name inside the source, posix.
@@ -85,12 +81,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures with labels and splits; made by `open_dataset`.
+    """Images with labels and splits; made by `open_dataset`.
 
     Attributes:
         source: Absolute path of the folder or zip, or `sample`.
         labels: Class names in index order.
-        items: The pictures, in the order of their names.
+        items: The images, in the order of their names.
+        files: Where they are read from.
         skipped: Files that are left out, each with its reason.
         layout: How the labels were told, in words.
         notes: What a person should know, one line each.
@@ -99,11 +96,10 @@ class Dataset:
     source: str
     labels: tuple[str, ...]
     items: tuple[Item, ...]
+    files: Source = field(repr=False, compare=False)
     skipped: tuple[Skipped, ...] = ()
     layout: str = ""
     notes: tuple[str, ...] = ()
-    _source: Source | None = field(default=None, repr=False, compare=False)
-    _cache: Cache | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_sample(self) -> bool:
@@ -121,11 +117,11 @@ class Dataset:
         return Path(self.display_name).name
 
     def items_of(self, split: Split) -> list[Item]:
-        """The pictures of one split, in the order of their names."""
+        """The images of one split, in the order of their names."""
         return [item for item in self.items if item.split == split]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many pictures there are: `{split: {label: n}}`, every split and label named."""
+        """How many images there are: `{split: {label: n}}`, every split and label named."""
         found = Counter((item.split, item.label) for item in self.items)
         return {
             split: {label: found[split, index] for index, label in enumerate(self.labels)}
@@ -134,18 +130,17 @@ class Dataset:
 
     @property
     def copies(self) -> int:
-        """How many pictures are the same, pixel for pixel, as another one."""
+        """How many images are the same, pixel for pixel, as another one."""
         return len(self.items) - len({item.digest for item in self.items})
 
     def decode(self, item: Item) -> Image:
-        """The picture at its own size: `uint8 [H,W,3]` BGR.
+        """The image at its own size: `uint8 [H,W,3]` BGR.
 
         Raises:
             DataError: It was readable when the set was opened and no longer is.
         """
-        assert self._source is not None
         try:
-            return self._source.frame(item.file)
+            return self.files.frame(item.file)
         except PictureError as error:
             raise changed(self.source, item.file, str(error)) from error
 
@@ -159,7 +154,7 @@ class Dataset:
                 "photographs: good for trying the commands, not for judging a model"
             )
         else:
-            first = f"data: {self.source}: {len(self.items):,} pictures ({each}), {self.layout}"
+            first = f"data: {self.source}: {len(self.items):,} images ({each}), {self.layout}"
         sizes = Counter(item.split for item in self.items)
         lines = [first, "split: " + ", ".join(f"{sizes[split]:,} {split}" for split in SPLITS)]
         if self.skipped:
@@ -167,7 +162,7 @@ class Dataset:
             listed = "; ".join(f"{count:,} {reason}" for reason, count in reasons)
             lines.append(f"skipped: {len(self.skipped):,} files ({listed})")
         if self.copies:
-            lines.append(f"copies: {self.copies:,} pictures occur more than once, on one side each")
+            lines.append(f"copies: {self.copies:,} images occur more than once, on one side each")
         return lines + [f"note: {note}" for note in self.notes]
 
     def log_summary(self) -> None:
@@ -187,7 +182,7 @@ class Dataset:
 
 
 def changed(source: str, file: str, reason: str) -> DataError:
-    """The one line for a picture that is no longer what it was when the set was opened."""
+    """The error for an image that differs from when the set was opened."""
     return DataError(f"{source}: {file} has changed while it was in use ({reason}); run it again")
 
 

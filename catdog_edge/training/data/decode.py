@@ -1,171 +1,149 @@
-"""One pass over the files of a source: digests, reasons, and resized pictures for the cache.
-
-Knows that decoding is what costs time, and does it on all processors, once. Knows nothing of
-what a label means.
-"""
+"""Decode the images of a source on all processors, into its cache."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.errors import DataError, PictureError
+from catdog_edge.errors import PictureError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import ResizeStep
-from catdog_edge.training.data.dataset import SPLITS, Candidate, Layout, Split
+from catdog_edge.training.data.dataset import SPLITS, Candidate, Item, Split, changed
 from catdog_edge.training.data.pixel_cache import Cache, PixelWriter
 from catdog_edge.training.data.sources import Skipped, Source
-from catdog_edge.training.data.splits import Assign
 
 Progress = Callable[[int, int], None]
-"""Called with how many pictures are decoded, and of how many."""
+"""Called with the number of decoded images and their total."""
 
-Decoded = tuple[str, str, npt.NDArray[np.uint8] | None]
-"""Digest and reason (one of them empty), and the resized picture where one was asked for."""
-
-
-def _decode_one(source: Source, file: str, steps: Sequence[ResizeStep] | None) -> Decoded:
-    try:
-        frame = source.frame(file)
-    except PictureError as error:
-        return "", str(error), None
-    small = None if steps is None else np.ascontiguousarray(preprocess(frame, steps))
-    return source.digest(file, frame), "", small
+CHUNK = 32
+"""Images that are submitted together; two chunks are in memory at a time."""
 
 
-def decoded(
-    source: Source,
-    files: Sequence[str],
-    steps: Sequence[ResizeStep] | None,
-    progress: Progress | None,
-) -> Iterator[Decoded]:
-    """Decode files on all processors, in order, with few of them in memory at a time."""
-    # OpenCV and hashlib release the interpreter's lock, so threads are enough.
-    workers = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
-    waiting: list[Future[Decoded]] = []
-    done = 0
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for start in range(0, len(files), 32):
-            chunk = [
-                pool.submit(_decode_one, source, file, steps) for file in files[start : start + 32]
-            ]
-            for future in waiting:
-                yield future.result()
-            done += len(waiting)
-            if progress is not None and waiting:
-                progress(done, len(files))
-            waiting = chunk
-        for future in waiting:
-            yield future.result()
-        if progress is not None:
-            progress(len(files), len(files))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+@dataclass(frozen=True)
+class Decoded:
+    """A file of a source.
+
+    Attributes:
+        candidate: The file.
+        digest: Of its pixels; empty where it cannot be read.
+        reason: Why it cannot be read.
+        image: The resized image, `uint8 [S,S,3]` BGR, where one was asked for.
+    """
+
+    candidate: Candidate
+    digest: str = ""
+    reason: str = ""
+    image: npt.NDArray[np.uint8] | None = None
 
 
-class Reading:
-    """One pass over the files: digests, reasons, and the cache of pixels where it can be."""
+class Decoder:
+    """Decodes the images of a source.
 
-    def __init__(
+    Args:
+        source: Where they are.
+        cache: Where digests and resized images are kept.
+        progress: Called now and then.
+    """
+
+    def __init__(self, source: Source, cache: Cache, progress: Progress | None = None) -> None:
+        self._source, self._cache, self._progress = source, cache, progress
+
+    def read(self, candidates: Sequence[Candidate]) -> list[Decoded]:
+        """Digests of the candidates; only files that are new or changed are decoded."""
+        new = [one for one in candidates if self._cache.known(one.file) is None]
+        for one in self._decode(new, None):
+            self._cache.learn(one.candidate.file, one.digest, one.reason)
+        return [self._known(candidate) for candidate in candidates]
+
+    def read_and_keep(
         self,
-        source: Source,
-        cache: Cache,
-        assign: Assign,
-        progress: Progress | None,
-    ) -> None:
-        self._source = source
-        self._cache = cache
-        self._assign = assign
-        self._progress = progress
-        self.found: list[tuple[Candidate, str]] = []
-        self.skipped: list[Skipped] = []
+        candidates: Sequence[Candidate],
+        steps: Sequence[ResizeStep],
+        split_of: Callable[[Candidate, str], Split],
+    ) -> list[Decoded]:
+        """Digests of the candidates, and in the same pass the cache of `pixels`.
 
-    def read(
-        self, candidates: Sequence[Candidate], steps: Sequence[ResizeStep] | None = None
-    ) -> None:
-        """Learn the digests of all candidates, resizing on the way where all are new."""
-        new = [c.file for c in candidates if self._cache.known(c.file) is None]
-        # Where most of it has to be decoded anyway, all of it is: one pass instead of two.
-        if steps is not None and 2 * len(new) > len(candidates):
-            self._read_and_keep(candidates, steps)
-        else:
-            progress = self._progress if new else None
-            for file, (digest, reason, _) in zip(
-                new, decoded(self._source, new, None, progress), strict=True
-            ):
-                self._cache.learn(file, digest, reason)
-        for candidate in candidates:
-            digest, reason = self._cache.known(candidate.file) or ("", "changed while it was read")
-            if digest:
-                self.found.append((candidate, digest))
-            else:
-                self.skipped.append(Skipped(candidate.file, reason))
-
-    def _read_and_keep(self, candidates: Sequence[Candidate], steps: Sequence[ResizeStep]) -> None:
-        self._cache.check_room(len(candidates), steps)
-        self._cache.forget_unused()
-        ordered = sorted(candidates, key=lambda candidate: candidate.file)
+        Most of them being known, this is `read`: the cache is made when it is needed.
+        """
+        new = sum(self._cache.known(one.file) is None for one in candidates)
+        if 2 * new <= len(candidates):
+            return self.read(candidates)
+        self._cache.make_room(len(candidates), steps)
         writers = {split: PixelWriter(self._cache) for split in SPLITS}
-        files: dict[Split, list[str]] = defaultdict(list)
         try:
-            names = [candidate.file for candidate in ordered]
-            for candidate, (digest, reason, picture) in zip(
-                ordered, decoded(self._source, names, steps, self._progress), strict=True
-            ):
-                self._cache.learn(candidate.file, digest, reason)
-                if picture is not None:
-                    split = self._assign(candidate, digest)
-                    writers[split].add(picture)
-                    files[split].append(candidate.file)
-            for split, writer in writers.items():
-                if files[split]:
-                    writer.keep(files[split], steps)
+            for one in self._decode(sorted(candidates, key=lambda one: one.file), steps):
+                self._cache.learn(one.candidate.file, one.digest, one.reason)
+                if one.image is not None:
+                    split = split_of(one.candidate, one.digest)
+                    writers[split].add(one.candidate.file, one.image)
+            for writer in writers.values():
+                if writer.files:
+                    writer.keep(steps)
         finally:
             for writer in writers.values():
                 writer.discard()
+        return [self._known(candidate) for candidate in candidates]
 
-    def read_some(self, layout: Layout, limit: int, seed: int, shares: Sequence[float]) -> None:
-        """Take a stratified subset, decoding hardly more than it needs.
+    def write_pixels(self, items: Sequence[Item], steps: Sequence[ResizeStep]) -> None:
+        """Write the resized images of some items into the cache.
 
-        Files come in the order of a hash of their names, so neither their order nor the
-        machine matters; each is taken while its class and split has room.
+        Raises:
+            DataError: An image has changed since the set was opened, or the disk is full.
         """
-        if limit < 1:
-            raise DataError(f"--limit must be at least 1, got {limit}")
-        ordered = sorted(
-            layout.candidates,
-            key=lambda c: hashlib.sha256(
-                f"{seed}\0{c.file}".encode("utf-8", "surrogateescape")
-            ).digest(),
-        )
-        each = limit // len(layout.labels)
-        size = {s: max(1, round(each * share)) for s, share in zip(SPLITS, shares) if share > 0}
-        # What rounding has added comes off the largest split, so that limit is not exceeded.
-        largest = max(size, key=lambda split: size[split])
-        size[largest] = max(1, size[largest] - max(0, sum(size.values()) - each))
-        room = {(label, split): count for label in layout.labels for split, count in size.items()}
-        progress, self._progress = self._progress, None
-        taken: list[tuple[Candidate, str]] = []
-        wanted = sum(room.values())
-        for start in range(0, len(ordered), 64):
-            self.found = []
-            self.read(ordered[start : start + 64])
-            for candidate, digest in self.found:
-                place = (candidate.label, self._assign(candidate, digest))
-                if room.get(place, 0) > 0:
-                    room[place] -= 1
-                    taken.append((candidate, digest))
-            if not any(room.values()):
-                break
-            if progress is not None:
-                progress(len(taken), wanted)
-        if progress is not None:
-            progress(len(taken), len(taken))
-        self.found, self._progress = taken, progress
+        self._cache.make_room(len(items), steps)
+        writer = PixelWriter(self._cache)
+        candidates = [Candidate(item.file, "") for item in items]
+        try:
+            for item, one in zip(items, self._decode(candidates, steps), strict=True):
+                if one.image is None or one.digest != item.digest:
+                    reason = one.reason or "other pixels than before"
+                    raise changed(self._source.name, item.file, reason)
+                writer.add(item.file, one.image)
+            writer.keep(steps)
+        finally:
+            writer.discard()
+
+    def _known(self, candidate: Candidate) -> Decoded:
+        digest, reason = self._cache.known(candidate.file) or ("", "changed while it was read")
+        return Decoded(candidate, digest, reason)
+
+    def _decode(
+        self,
+        candidates: Sequence[Candidate],
+        steps: Sequence[ResizeStep] | None,
+    ) -> Iterator[Decoded]:
+        """Decode in order. OpenCV and hashlib release the interpreter lock: threads suffice."""
+        workers = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+        pool = ThreadPoolExecutor(workers)
+        waiting: list[Future[Decoded]] = []
+        done = 0
+        try:
+            for start in range(0, len(candidates) + CHUNK, CHUNK):
+                chunk = candidates[start : start + CHUNK]
+                submitted = [pool.submit(self._decode_one, one, steps) for one in chunk]
+                for future in waiting:
+                    yield future.result()
+                done += len(waiting)
+                if self._progress is not None and waiting:
+                    self._progress(done, len(candidates))
+                waiting = submitted
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _decode_one(self, candidate: Candidate, steps: Sequence[ResizeStep] | None) -> Decoded:
+        try:
+            frame = self._source.frame(candidate.file)
+        except PictureError as error:
+            return Decoded(candidate, reason=str(error))
+        small = None if steps is None else np.ascontiguousarray(preprocess(frame, steps))
+        return Decoded(candidate, self._source.digest(candidate.file, frame), image=small)
+
+
+def unreadable(read: Sequence[Decoded]) -> list[Skipped]:
+    """The files that cannot be read."""
+    return [Skipped(one.candidate.file, one.reason) for one in read if not one.digest]

@@ -3,8 +3,8 @@
 Sees names and, for the Kaggle layout, the text of a table; never a pixel. The layouts, in the
 order in which they are tried:
 
-1. a table beside the pictures: a CSV with a column of images and one of labels (`tables`);
-2. class folders, `train/ val/ test/` above them or not; an annotation beside each picture
+1. a table beside the images: a CSV with a column of images and one of labels (`tables`);
+2. class folders, `train/ val/ test/` above them or not; an annotation beside each image
    (`.xml`, `.txt`, `.json`, ...) does no harm;
 3. name-prefixed files: `cat.0.jpg`, `dog_17.png`.
 """
@@ -27,7 +27,7 @@ _PREFIX = re.compile(r"^(.*?[^\W\d_].*?)[\W_]*\(?\d[\d\W_]*$")
 
 
 _BESIDE = frozenset((".aae", ".csv", ".json", ".txt", ".xml", ".xmp", ".yaml", ".yml"))
-"""Endings of what tools put beside pictures: annotations, edits, notes."""
+"""Endings of what tools put beside images: annotations, edits, notes."""
 
 
 def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
@@ -39,16 +39,16 @@ def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
             0, 1, ...; otherwise they choose and order the classes that there are.
 
     Raises:
-        DataError: There are no pictures, no layout fits, or there are fewer than two classes.
+        DataError: There are no images, no layout fits, or there are fewer than two classes.
     """
-    pictures = [name for name in source.entries if is_picture(name)]
-    if not pictures:
+    images = [name for name in source.entries if is_picture(name)]
+    if not images:
         closed = "".join(f"; {entry.file}: {entry.reason}" for entry in source.closed[:1])
-        raise DataError(f"{source.name} has no pictures in it (.jpg, .png, ...){closed}")
-    base = _common_folder(pictures)
+        raise DataError(f"{source.name} has no images in it (.jpg, .png, ...){closed}")
+    base = _common_folder(images)
     layout, other_tables = table_layout(source, base, labels)
     if layout is None:
-        layout = _without_table(source, base, pictures)
+        layout = _without_table(source, base, images)
         layout = replace(layout, notes=(*layout.notes, *(_ignored(t) for t in other_tables)))
     if labels is not None:
         layout = _only(layout, tuple(labels), source.name)
@@ -56,7 +56,7 @@ def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
         hint = "".join(f"; {table}, none of them a known name" for table in other_tables[:1])
         one = f"only the class {layout.labels[0]!r}" if layout.labels else "no classes"
         raise DataError(
-            f"{source.name} has pictures of {one}; two or more are needed: a CSV with image and "
+            f"{source.name} has images of {one}; two or more are needed: a CSV with image and "
             f"label columns, a folder per class, or names like cat.0.jpg and dog.0.jpg{hint}"
         )
     return layout
@@ -77,15 +77,15 @@ def _common_folder(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _without_table(source: Source, base: tuple[str, ...], pictures: Sequence[str]) -> Layout:
-    folders = _folders(source, base, pictures)
+def _without_table(source: Source, base: tuple[str, ...], images: Sequence[str]) -> Layout:
+    folders = _folders(source, base, images)
     if folders is not None and len(folders.labels) > 1:
         return folders
     prefixes = _prefixes(source, base)
     a_class = bool(base) and base[-1].lower() not in SPLIT_NAMES
     if folders is None and len(prefixes.labels) < 2 and a_class:
         # One folder with everything in it is one class, whatever numbers its files carry.
-        alone = tuple(Candidate(name, base[-1]) for name in pictures)
+        alone = tuple(Candidate(name, base[-1]) for name in images)
         return Layout("a folder per class", alone, (base[-1],))
     return prefixes if folders is None or len(prefixes.labels) > 1 else folders
 
@@ -93,9 +93,9 @@ def _without_table(source: Source, base: tuple[str, ...], pictures: Sequence[str
 # ---- class folders ---------------------------------------------------------------------
 
 
-def _folders(source: Source, base: tuple[str, ...], pictures: Sequence[str]) -> Layout | None:
+def _folders(source: Source, base: tuple[str, ...], images: Sequence[str]) -> Layout | None:
     depth = len(base)
-    inside = [name.split("/")[depth:] for name in pictures]
+    inside = [name.split("/")[depth:] for name in images]
     splits = {parts[0] for parts in inside if len(parts) > 1 and parts[0].lower() in SPLIT_NAMES}
     # A class may be called "train" (beside "bus"): a split has folders or prefixed names below.
     splits = {name for name in splits if _has_classes([p[1:] for p in inside if p[0] == name])}
@@ -112,12 +112,12 @@ def _folders(source: Source, base: tuple[str, ...], pictures: Sequence[str]) -> 
             candidates.append(Candidate(name, parts[0]))
         else:
             loose += is_picture(name)
-    notes = [f"{loose:,} pictures lie beside the class folders and are left out"] if loose else []
+    notes = [f"{loose:,} images lie beside the class folders and are left out"] if loose else []
     return Layout("a folder per class", tuple(candidates), sorted_names(folders), (), tuple(notes))
 
 
 def _meant(source: Source) -> list[str]:
-    """The files that are meant to be pictures, whatever most of their endings say."""
+    """The files that are meant to be images, whatever most of their endings say."""
     return [name for name in source.entries if PurePosixPath(name).suffix.lower() not in _BESIDE]
 
 

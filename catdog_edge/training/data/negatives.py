@@ -17,10 +17,11 @@ import numpy.typing as npt
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import expand_path
+from catdog_edge.training.data import oxford_pets
 from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.decode import Progress
 from catdog_edge.training.data.load import open_negative_images, pixels
-from catdog_edge.training.data.sources import PETS, SAMPLE
+from catdog_edge.training.data.sources import SAMPLE
 
 Pixels = npt.NDArray[np.uint8]
 Generator = np.random.Generator
@@ -34,7 +35,7 @@ DRAWN_COUNT = 200
 
 @dataclass(frozen=True)
 class Negatives:
-    """Pictures of none of the classes.
+    """Images of none of the classes.
 
     Attributes:
         dataset: The photographs; `None`: drawings alone.
@@ -79,16 +80,16 @@ def drawn_negatives(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> npt.ND
 
 
 def check_negatives(source: str | None) -> None:
-    """Refuse what `--other` cannot be before any picture is read.
+    """Refuse what `--other` cannot be before any image is read.
 
     Raises:
         DataError: There is no such folder or zip.
     """
-    if source in (None, DRAWN, SAMPLE, PETS):
+    if source in (None, DRAWN, SAMPLE, oxford_pets.NAME):
         return
     if not source or not expand_path(source).exists():
         raise DataError(
-            f"there is no folder or zip {source!r}; give --other a folder of pictures, a .zip, or "
+            f"there is no folder or zip {source!r}; give --other a folder of images, a .zip, or "
             f"{DRAWN!r}"
         )
 
@@ -117,13 +118,13 @@ CROP_SHARE = 0.5
 
 @dataclass(frozen=True)
 class NegativeSampler:
-    """Pictures of none of the classes, to be mixed into the batches.
+    """Images of none of the classes, to be mixed into the batches.
 
     Attributes:
         photographs: `uint8 [M,H,W,3]`, BGR; may be memory-mapped.
         label: The index that stands for none of the classes.
-        share: How many join a batch, as a share of its pictures.
-        pictures: `uint8 [N,H,W,3]`, BGR: pictures of the classes, whose corners make
+        share: How many join a batch, as a share of its images.
+        images: `uint8 [N,H,W,3]`, BGR: images of the classes, whose corners make
             backgrounds; `None`: no such backgrounds.
         backgrounds: The share of them among the others.
     """
@@ -131,14 +132,14 @@ class NegativeSampler:
     photographs: Pixels
     label: int
     share: float
-    pictures: Pixels | None = None
+    images: Pixels | None = None
     backgrounds: float = 0.0
 
     def draw(self, generator: Generator) -> Pixels:
         """One of them, `uint8 [H,W,3]`, BGR."""
         height, width = self.photographs.shape[1:3]
-        if self.pictures is not None and self.backgrounds and generator.random() < self.backgrounds:
-            return background(self.pictures[generator.integers(len(self.pictures))], generator)
+        if self.images is not None and self.backgrounds and generator.random() < self.backgrounds:
+            return background(self.images[generator.integers(len(self.images))], generator)
         if len(self.photographs) == 0 or generator.random() < DRAWN_SHARE:
             return draw_empty_scene(height, width, generator)
         photograph = np.array(self.photographs[generator.integers(len(self.photographs))])
@@ -158,26 +159,26 @@ def _part(photograph: Pixels, generator: Generator) -> Pixels:
     return np.asarray(grown, dtype=np.uint8)
 
 
-def background(picture: Pixels, generator: Generator) -> Pixels:
-    """What surrounds the thing in a picture, grown to a picture of the same size.
+def background(image: Pixels, generator: Generator) -> Pixels:
+    """What surrounds the thing in an image, grown to an image of the same size.
 
     A corner of a ninth to a quarter of the sides, where there is seldom a part of the thing
     itself: grown as it is, or mirrored side by side, two to four times each way.
 
     Args:
-        picture: `uint8 [H,W,3]`, BGR.
+        image: `uint8 [H,W,3]`, BGR.
         generator: Where all that is random comes from.
 
     Returns:
         `uint8 [H,W,3]`, BGR.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     tall = max(2, int(height * generator.uniform(0.11, 0.25)))
     wide = max(2, int(width * generator.uniform(0.11, 0.25)))
     below, right = generator.random(2) < 0.5
     rows = slice(height - tall, None) if below else slice(tall)
     columns = slice(width - wide, None) if right else slice(wide)
-    corner = np.ascontiguousarray(picture[rows, columns])
+    corner = np.ascontiguousarray(image[rows, columns])
     times = int(generator.integers(1, 5))
     if times > 1:
         pair = np.concatenate([corner, corner[:, ::-1]], 1)
@@ -188,13 +189,13 @@ def background(picture: Pixels, generator: Generator) -> Pixels:
 
 
 def draw_empty_scene(height: int, width: int, generator: Generator) -> Pixels:
-    """A picture with nothing in it, `uint8 [H,W,3]`, BGR."""
+    """An image with nothing in it, `uint8 [H,W,3]`, BGR."""
     kind = _KINDS[generator.integers(len(_KINDS))]
-    picture = kind(height, width, generator)
+    image = kind(height, width, generator)
     if generator.random() < 0.5:
         deviation = generator.uniform(1, 12)
-        picture = picture + generator.normal(0, deviation, picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        image = image + generator.normal(0, deviation, image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 Values = npt.NDArray[np.float64]
@@ -223,15 +224,15 @@ def _shaded(height: int, width: int, generator: Generator) -> Values:
 
 def _noise(height: int, width: int, generator: Generator) -> Values:
     """Noise of one or more grains, grey or coloured: lawn, gravel, plaster, a lost signal."""
-    picture = np.zeros((height, width, 3))
+    image = np.zeros((height, width, 3))
     channels = int(generator.choice([1, 3]))
     for _ in range(int(generator.integers(1, 4))):
         grain = int(2 ** generator.uniform(0, 5))
         small = (max(2, width // grain), max(2, height // grain))
         values = generator.normal(0, 1, (small[1], small[0], channels))
         grown = cv2.resize(values, (width, height), interpolation=cv2.INTER_CUBIC)
-        picture += grown.reshape(height, width, channels)
-    return _colour(generator) + picture * generator.uniform(5, 60)
+        image += grown.reshape(height, width, channels)
+    return _colour(generator) + image * generator.uniform(5, 60)
 
 
 def _stripes(height: int, width: int, generator: Generator) -> Values:
@@ -254,9 +255,9 @@ def _stripes(height: int, width: int, generator: Generator) -> Values:
 
 def _room(height: int, width: int, generator: Generator) -> Values:
     """A wall, a floor, and flat things in front of them."""
-    picture = _shaded(height, width, generator)
+    image = _shaded(height, width, generator)
     horizon = int(height * generator.uniform(0.3, 0.9))
-    picture[horizon:] = _shaded(height, width, generator)[horizon:]
+    image[horizon:] = _shaded(height, width, generator)[horizon:]
     for _ in range(int(generator.integers(0, 9))):
         colour = tuple(_colour(generator).tolist())
         centre = generator.uniform(0, 1, 2) * (width, height)
@@ -267,12 +268,10 @@ def _room(height: int, width: int, generator: Generator) -> Values:
                 tuple(size),
                 float(generator.choice([0, 0, generator.uniform(0, 90)])),
             )
-            cv2.fillConvexPoly(picture, cv2.boxPoints(box).astype(np.int32), colour)
+            cv2.fillConvexPoly(image, cv2.boxPoints(box).astype(np.int32), colour)
         else:
-            cv2.ellipse(
-                picture, (tuple(centre), tuple(size), generator.uniform(0, 180)), colour, -1
-            )
-    return cv2.GaussianBlur(picture, (0, 0), generator.uniform(0.3, 2)).astype(np.float64)
+            cv2.ellipse(image, (tuple(centre), tuple(size), generator.uniform(0, 180)), colour, -1)
+    return cv2.GaussianBlur(image, (0, 0), generator.uniform(0.3, 2)).astype(np.float64)
 
 
 _KINDS: tuple[Callable[[int, int, Generator], Values], ...] = (

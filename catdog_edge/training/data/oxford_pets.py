@@ -1,9 +1,7 @@
-"""Oxford-IIIT Pet as a data set: fetched through torchvision, once, into the cache folder.
+"""Oxford-IIIT Pet as a data set: downloaded once, through torchvision, into the cache folder.
 
 7,349 photographs of 12 breeds of cats and 25 of dogs (Parkhi, Vedaldi, Zisserman, Jawahar:
-Cats and Dogs, CVPR 2012). What torchvision calls the binary category is the label here. The
-result is an ordinary folder with a table in it, so nothing else has to know of it, and it is
-opened later without a network.
+Cats and Dogs, CVPR 2012), labelled cat or dog. The result is a folder with a `labels.csv`.
 """
 
 from __future__ import annotations
@@ -16,20 +14,23 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from filelock import FileLock
+
 from catdog_edge.errors import CatdogError, DataError, MissingPackageError
 from catdog_edge.system.files import cache_folder, write_text
-from catdog_edge.training.data.pixel_cache import turn_in
-from catdog_edge.training.data.sources import PETS as NAME
+
+NAME = "oxford-pets"
+"""What `--data` takes for this data set."""
 
 TIMEOUT = 30.0
-"""Seconds without an answer after which the network counts as absent."""
+"""Seconds without a response after which the download fails."""
 
 
 def pets_folder() -> Path:
-    """The folder of the pictures, with `labels.csv` in it; fetched where it is not there whole.
+    """Return the folder of the images, with `labels.csv` in it; download what is missing.
 
-    A table that a person has corrected stays; a picture that it names comes back. Of processes
-    that start together one fetches, and the others wait for it.
+    A corrected `labels.csv` is kept. Of processes that start together one downloads, and the
+    others wait for it.
 
     Raises:
         MissingPackageError: torchvision is not installed.
@@ -37,78 +38,76 @@ def pets_folder() -> Path:
     """
     root = cache_folder() / NAME
     base = root / "oxford-iiit-pet"
-    if not _whole(base):
-        with turn_in(root):
-            if not _whole(base):  # another process may have fetched it meanwhile
+    images = base / "images"
+    if _is_complete(images, _table(images)):
+        return images
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / "lock"):
+            if not _is_complete(images, _table(images)):
                 _complete(base)
-    return base / "images"
-
-
-def _whole(base: Path) -> bool:
-    rows = _table(base / "images" / "labels.csv")
-    return bool(rows) and not _missing(base / "images", rows)
+    except OSError as error:
+        raise DataError(f"cannot write {root}: {error.strerror or error}; make room") from error
+    return images
 
 
 def _complete(base: Path) -> None:
     images = base / "images"
-    table = images / "labels.csv"
-    rows = _table(table)
-    # The archives are kept beside what was unpacked: what lies there without a table may be
-    # half unpacked. Without them a person has unpacked it, and all of it must be there.
-    if rows or (base / "images.tar.gz").exists() or not _unpacked(base):
-        _fetch(base)
+    rows = _table(images)
+    # What lies beside the archives without a table may be half unpacked; without archives
+    # somebody has unpacked it, and all of it must be there.
+    by_hand = not rows and not (base / "images.tar.gz").exists()
+    if not (by_hand and _is_complete(images, _listed(base))):
+        _download(base)
     rows = rows or _listed(base)
-    missing = _missing(images, rows)
-    if missing or not rows:
-        first = f", {missing[0]} is the first" if missing else ""
+    if not _is_complete(images, rows):
         raise DataError(
-            f"{base} is incomplete: {len(missing):,} of {len(rows):,} pictures are missing"
-            f"{first}; delete this folder and try again, then it is fetched anew"
+            f"{base} is incomplete: of {len(rows):,} images some are missing; delete this folder "
+            "and try again, then it is downloaded anew"
         )
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("image", "label"), *rows])
-    # Written last: a folder without it is one that was not fetched to the end.
+    # Written last: a folder without it was not downloaded to the end.
     try:
-        write_text(table, text.getvalue())
+        write_text(images / "labels.csv", text.getvalue())
     except CatdogError as error:
         raise DataError(str(error)) from error
 
 
-def _table(table: Path) -> list[tuple[str, str]]:
-    """Image and label of each row; none where there is no table, or a damaged one."""
+def _table(images: Path) -> list[tuple[str, str]]:
+    """Image and label of each row of `labels.csv`; none where it is missing or damaged."""
     try:
-        with table.open(encoding="utf-8", newline="") as stream:
+        with (images / "labels.csv").open(encoding="utf-8", newline="") as stream:
             rows = [(row["image"], row["label"]) for row in csv.DictReader(stream)]
             return rows if all(image and label for image, label in rows) else []
     except (OSError, ValueError, KeyError, csv.Error):
         return []
 
 
-def _missing(images: Path, rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Which of the pictures are not there, or are empty."""
+def _listed(base: Path) -> list[tuple[str, str]]:
+    """Image and label of each line `NAME CLASS SPECIES BREED`; species 1 is a cat, 2 a dog."""
+    try:
+        files = [base / "annotations" / name for name in ("trainval.txt", "test.txt")]
+        lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
+        rows = [line.split() for line in lines if line and not line.startswith("#")]
+        return [(f"{row[0]}.jpg", {"1": "cat", "2": "dog"}[row[2]]) for row in rows]
+    except (OSError, ValueError, LookupError):
+        return []
+
+
+def _is_complete(images: Path, rows: Iterable[tuple[str, str]]) -> bool:
+    """Whether there are rows, and every image that they name is there and not empty."""
     try:
         with os.scandir(images) as entries:
             there = {entry.name for entry in entries if entry.stat().st_size > 0}
     except OSError:
-        there = set()
-    return [image for image, _ in rows if image not in there]
-
-
-def _listed(base: Path) -> list[tuple[str, str]]:
-    listings = [base / "annotations" / name for name in ("trainval.txt", "test.txt")]
-    return [row for listing in listings for row in _labels(listing)]
-
-
-def _unpacked(base: Path) -> bool:
-    try:
-        rows = _listed(base)
-    except DataError:
         return False
-    return bool(rows) and not _missing(base / "images", rows)
+    named = {image for image, _ in rows}
+    return bool(named) and named <= there
 
 
-def _fetch(base: Path) -> None:
-    """Fetch the archives that are not there whole, and unpack them over what is there."""
+def _download(base: Path) -> None:
+    """Download the archives that are missing or damaged, and unpack them."""
     try:
         from torchvision.datasets import OxfordIIITPet
         from torchvision.datasets.utils import download_and_extract_archive
@@ -128,28 +127,9 @@ def _fetch(base: Path) -> None:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         incomplete = " what is there is incomplete;" if (base / "images").exists() else ""
         raise DataError(
-            f"Oxford-IIIT Pet cannot be fetched ({_one_line(reason)});{incomplete} look at the "
-            f"network, delete {base} to begin anew, or unpack "
+            f"Oxford-IIIT Pet cannot be downloaded ({' '.join(str(reason).split())});{incomplete} "
+            f"check the network, delete {base} to begin anew, or unpack "
             f"{' and '.join(url for url, _ in archives)} from another machine into it"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _labels(listing: Path) -> list[tuple[str, str]]:
-    """Image and label of each line `NAME CLASS SPECIES BREED`; species 1 is a cat, 2 a dog."""
-    try:
-        lines = [line.split() for line in listing.read_text(encoding="utf-8").splitlines()]
-        return [
-            (f"{line[0]}.jpg", {"1": "cat", "2": "dog"}[line[2]])
-            for line in lines
-            if line and not line[0].startswith("#")
-        ]
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise DataError(
-            f"{listing} is damaged; delete {listing.parents[1]} and try again"
-        ) from error
-
-
-def _one_line(reason: object) -> str:
-    return " ".join(str(reason).split())

@@ -1,17 +1,14 @@
-"""Decoded once: digests and resized pictures of a data set, kept on disk between runs.
+"""The cache of decoded images: digests and resized pixels of a source, kept between runs.
 
-Lives in `system.files.cache_folder()`, one folder a source; all of it may be deleted
-at any time. Knows nothing of labels and splits.
+One folder a source below `system.files.cache_folder()`; all of it may be deleted at any time.
 
-- `index.json`: the digest of each file's pixels, or why it cannot be read. A line counts
-  only while size and stamp of the file are those it was made from.
-- `pixels-KEY.u8`: resized pictures one after the other. KEY is a digest of the files' names,
-  sizes and stamps, of the resize steps and of the decoder, so a changed file is another KEY
-  and a cache cannot be stale.
+- `index.json`: the digest of each file's pixels, or why it cannot be read. An entry is valid
+  while size and stamp of the file are those it was made from.
+- `pixels-KEY.u8`: resized images one after the other. KEY is a digest of the files' names,
+  sizes and stamps, of the resize steps and of the decoder.
 
-Files are written under a temporary name and renamed when they are whole, so a reader never
-sees half of one, whoever else writes. Two processes that start together take turns where the
-file system can lock: the second finds what the first has decoded.
+Writes are atomic. Of two processes that start together the second waits, where the file system
+can lock, and reads what the first has decoded.
 """
 
 from __future__ import annotations
@@ -24,41 +21,26 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import cache_folder, write_text
 from catdog_edge.training.data.sources import Source
-from catdog_edge.training.runs import lock
 
 FORMAT = 3
-"""Raised when pictures are read, resized or stored in another way."""
+"""Incremented when images are read, resized or stored in another way."""
 
 UNUSED_DAYS = 14
-"""Pixels that no run has opened for so long are removed when new ones are written."""
-
-
-@contextlib.contextmanager
-def turn_in(folder: Path) -> Iterator[bool]:
-    """Wait until no other process works in a folder of the cache; see `locks.turn`.
-
-    Raises:
-        DataError: The folder cannot be written.
-    """
-    with contextlib.ExitStack() as held:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            locked = held.enter_context(lock.turn(folder / "lock"))
-        except OSError as error:
-            raise _no_room(folder, error) from error
-        yield locked
+"""Pixels that no run has opened for this long are removed when new ones are written."""
 
 
 class Cache:
@@ -70,35 +52,29 @@ class Cache:
         self.folder = cache_folder() / f"{name}-{digest}"
         self._source = source
         self._decoder = f"{FORMAT} opencv {cv2.__version__}"
-        self._index = self._load()
         self._changed = False
 
-    def knows_all(self, files: Iterable[str]) -> bool:
-        """Whether nothing has to be decoded for the digests of these files."""
-        return all(self.known(file) is not None for file in files)
-
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until no other process decodes this source; then know what it has learnt.
-
-        A process that is killed gives its turn back. Where the file system or the operating
-        system has no such lock, there is no waiting, and both processes do the work.
+    def exclusive(self) -> Iterator[None]:
+        """Wait until no other process decodes this source; then read what it has learnt.
 
         Raises:
             DataError: The cache folder cannot be written.
         """
-        with turn_in(self.folder) as locked:
-            if locked:
-                # Nobody else writes now, so these are what a killed process has left.
-                with contextlib.suppress(OSError):
-                    for path in self.folder.glob(".pixels-*.tmp"):
-                        path.unlink()
-            self._index = self._load()
+        with contextlib.ExitStack() as stack:
+            with _writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(self.folder / "lock"))
+            # Nobody else writes now, so these are what a killed process has left.
+            for path in self.folder.glob(".pixels-*.tmp"):
+                path.unlink(missing_ok=True)
+            self.__dict__.pop("_index", None)
             yield
 
     # ---- digests -----------------------------------------------------------------------
 
-    def _load(self) -> dict[str, list[Any]]:
+    @cached_property
+    def _index(self) -> dict[str, list[Any]]:
         try:
             document = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
             files: dict[str, list[Any]] = document["files"]
@@ -109,39 +85,39 @@ class Cache:
 
     def known(self, file: str) -> tuple[str, str] | None:
         """Digest and reason (one of them empty), or `None` where the file is new or changed."""
-        entry = self._source.entries[file]
-        line = self._index.get(file)
+        entry, line = self._source.entries[file], self._index.get(file)
         if not isinstance(line, list) or line[:2] != [entry.size, entry.stamp] or len(line) != 4:
             return None
         return line[2], line[3]
 
+    def knows_all(self, files: Iterable[str]) -> bool:
+        """Whether the digests of these files are known."""
+        return all(self.known(file) is not None for file in files)
+
     def learn(self, file: str, digest: str, reason: str) -> None:
-        """Take down the digest of a file's pixels, or why it cannot be read."""
+        """Remember the digest of a file's pixels, or why it cannot be read."""
         entry = self._source.entries[file]
         self._index[file] = [entry.size, entry.stamp, digest, reason]
         self._changed = True
 
     def save(self) -> None:
-        """Write the index, where something was learnt.
+        """Write the index, where something is new.
 
         Raises:
             DataError: The cache folder cannot be written.
         """
-        if not self._changed:
-            return
-        # ensure_ascii keeps names that are no valid UTF-8 (lone surrogates) in one piece.
-        text = json.dumps({"decoder": self._decoder, "files": self._index}, ensure_ascii=True)
-        try:
-            write_text(self.folder / "index.json", text)
-        except CatdogError as error:
-            raise _no_room(self.folder, error.__cause__ or error) from error
-        self._changed = False
+        if self._changed:
+            # ASCII keeps names that are not valid UTF-8 (lone surrogates).
+            text = json.dumps({"decoder": self._decoder, "files": self._index}, ensure_ascii=True)
+            with _writing(self.folder):
+                write_text(self.folder / "index.json", text)
+            self._changed = False
 
     # ---- pixels ------------------------------------------------------------------------
 
     def pixel_file(self, files: Sequence[str], steps: Sequence[ResizeStep]) -> Path:
-        """Where the resized pictures of these files, in this order, are or would be."""
-        entries: Mapping[str, Any] = self._source.entries
+        """The file of the resized images of these files, in this order."""
+        entries = self._source.entries
         content = [self._decoder, repr(tuple(steps))]
         content += [f"{file}\0{entries[file].size}\0{entries[file].stamp}" for file in files]
         key = hashlib.sha256("\n".join(content).encode("utf-8", "surrogateescape")).hexdigest()
@@ -150,7 +126,7 @@ class Cache:
     def open_pixels(
         self, files: Sequence[str], steps: Sequence[ResizeStep]
     ) -> npt.NDArray[np.uint8] | None:
-        """The resized pictures of these files, read-only and memory-mapped, where they are kept.
+        """The resized images of these files, read-only and memory-mapped, where they are cached.
 
         Returns:
             `uint8 [n,S,S,3]` BGR, or `None`.
@@ -161,91 +137,84 @@ class Cache:
             if path.stat().st_size != int(np.prod(shape, dtype=np.int64)):
                 return None
             with contextlib.suppress(OSError):
-                os.utime(path)  # the clock of UNUSED_DAYS; a read-only cache does without
+                os.utime(path)  # the clock of UNUSED_DAYS
             return np.memmap(path, np.uint8, "r", shape=shape)
         except OSError:
             return None
 
-    def check_room(self, count: int, steps: Sequence[ResizeStep]) -> None:
-        """Refuse before hours of work what cannot fit on the disk.
+    def make_room(self, count: int, steps: Sequence[ResizeStep]) -> None:
+        """Remove pixels that no run needs, and check the disk before hours of work.
 
         Raises:
-            DataError: There is less room than `count` resized pictures need.
+            DataError: There is less room than `count` resized images need.
         """
         need = count * steps[-1].height * steps[-1].width * 3
-        try:
+        oldest = time.time() - UNUSED_DAYS * 86400
+        with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            for path in (*self.folder.glob("pixels-*.u8"), *self.folder.glob(".pixels-*.tmp")):
+                with contextlib.suppress(OSError):
+                    if path.stat().st_mtime < oldest:
+                        path.unlink()
             free = shutil.disk_usage(self.folder).free
-        except OSError as error:
-            raise _no_room(self.folder, error) from error
         if free < need:
             raise DataError(
                 f"the cache {self.folder} needs {need / 1e9:,.1f} GB, the disk has "
                 f"{free / 1e9:,.1f} GB; make room, set CATDOG_CACHE to another folder, "
-                "or take fewer pictures with --limit"
+                "or take fewer images with --limit"
             )
-
-    def forget_unused(self) -> None:
-        """Remove pixels of this source that no run has opened for `UNUSED_DAYS`."""
-        oldest = time.time() - UNUSED_DAYS * 86400
-        for path in (*self.folder.glob("pixels-*.u8"), *self.folder.glob(".pixels-*.tmp")):
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
 
 
 class PixelWriter:
-    """Resized pictures, one after the other, into a file that is whole or not there."""
+    """Writes resized images one after the other into a file that gets its name at the end."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        try:
+        self.files: list[str] = []
+        with _writing(cache.folder):
             cache.folder.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(prefix=".pixels-", suffix=".tmp", dir=cache.folder)
-        except OSError as error:
-            raise _no_room(cache.folder, error) from error
         self._path = Path(name)
         self._stream = os.fdopen(descriptor, "wb", buffering=2**20)
 
-    def add(self, picture: npt.NDArray[np.uint8]) -> None:
-        """Append a picture, `uint8 [S,S,3]`.
+    def add(self, file: str, image: npt.NDArray[np.uint8]) -> None:
+        """Append the resized image of a file, `uint8 [S,S,3]`.
 
-        A write call, not a memory map: on a full disk a write is an error that can be
-        reported, a store into a map kills the process.
+        Raises:
+            DataError: The disk is full. (A store into a memory map would kill the process.)
+        """
+        self.files.append(file)
+        with _writing(self._cache.folder):
+            self._stream.write(image.tobytes())
+
+    def keep(self, steps: Sequence[ResizeStep]) -> None:
+        """Give the file its name.
 
         Raises:
             DataError: The disk is full.
         """
-        try:
-            self._stream.write(picture.tobytes())
-        except OSError as error:
-            raise _no_room(self._cache.folder, error) from error
-
-    def keep(self, files: Sequence[str], steps: Sequence[ResizeStep]) -> None:
-        """Give the file its name: the pictures of these files, in this order.
-
-        Raises:
-            DataError: The disk is full.
-        """
-        try:
+        with _writing(self._cache.folder):
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._stream.close()
             self._path.chmod(0o644)
-            self._path.replace(self._cache.pixel_file(files, steps))
-        except OSError as error:
-            raise _no_room(self._cache.folder, error) from error
+            self._path.replace(self._cache.pixel_file(self.files, steps))
 
     def discard(self) -> None:
-        """Remove what `keep` has not kept; harmless afterwards."""
+        """Remove what `keep` has not kept."""
         with contextlib.suppress(OSError):
             self._stream.close()
         self._path.unlink(missing_ok=True)
 
 
-def _no_room(folder: Path, error: BaseException) -> DataError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return DataError(
-        f"cannot write the cache {folder}: {reason}; make room, or set CATDOG_CACHE to "
-        "another folder"
-    )
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn an error of the file system into one that names the cache."""
+    try:
+        yield
+    except (OSError, CatdogError) as error:
+        cause = error.__cause__ or error
+        raise DataError(
+            f"cannot write the cache {folder}: {getattr(cause, 'strerror', None) or cause}; make "
+            "room, or set CATDOG_CACHE to another folder"
+        ) from error

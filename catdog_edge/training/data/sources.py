@@ -1,8 +1,4 @@
-"""Where pictures come from: a folder, a `.zip` read in place, or the drawn sample.
-
-A source lists its files and gives the bytes or the frame of one. It knows nothing of classes,
-splits or caches.
-"""
+"""Where images come from: a folder, a `.zip` read in place, or the drawn sample."""
 
 from __future__ import annotations
 
@@ -20,13 +16,10 @@ from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.images.read import check_size, decode_picture, read_bytes, read_picture
 from catdog_edge.system.files import expand_path
-from catdog_edge.training.data import sample
+from catdog_edge.training.data import oxford_pets, sample
 
 SAMPLE = "sample"
 """The name of the drawn set where a folder or a zip could stand."""
-
-PETS = "oxford-pets"
-"""The name of a data set that is fetched; see `pets`."""
 
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"}
 
@@ -70,10 +63,10 @@ class Source(Protocol):
         """The bytes of a file. Raises `PictureError` where they cannot be had."""
 
     def frame(self, file: str) -> Image:
-        """The picture in a file: `uint8 [H,W,3]` BGR. Raises `PictureError`."""
+        """The image in a file: `uint8 [H,W,3]` BGR. Raises `PictureError`."""
 
     def digest(self, file: str, frame: Image) -> str:
-        """32 hexadecimal digits that copies of a picture share and other pictures do not."""
+        """32 hexadecimal digits that copies of an image share and other images do not."""
 
 
 def open_source(source: str | os.PathLike[str] | None) -> Source:
@@ -90,13 +83,11 @@ def open_source(source: str | os.PathLike[str] | None) -> Source:
         source = os.environ.get("CATDOG_DATA") or SAMPLE
     if str(source) == SAMPLE:
         return SampleSource()
-    if str(source) == PETS:
-        from catdog_edge.training.data import oxford_pets
-
+    if str(source) == oxford_pets.NAME:
         return FolderSource(oxford_pets.pets_folder())
     if not str(source):
         # An empty variable in somebody's script; Path would take it for the current folder.
-        raise DataError("--data is empty; give it a folder of pictures, a .zip, or 'sample'")
+        raise DataError("--data is empty; give it a folder of images, a .zip, or 'sample'")
     path = expand_path(source)
     try:
         if path.is_dir():
@@ -106,7 +97,7 @@ def open_source(source: str | os.PathLike[str] | None) -> Source:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     raise DataError(
-        f"there is no folder or zip {path}; give --data a folder of pictures, a .zip, or 'sample'"
+        f"there is no folder or zip {path}; give --data a folder of images, a .zip, or 'sample'"
     )
 
 
@@ -162,7 +153,7 @@ class FolderSource(_Photographs):
         return read_bytes(self._path / file)
 
     def frame(self, file: str) -> Image:
-        """The picture in a file."""
+        """The image in a file."""
         return read_picture(self._path / file)
 
 
@@ -193,7 +184,7 @@ class ZipSource(_Photographs):
         except zipfile.BadZipFile as error:
             raise DataError(
                 f"{self.name} is no zip, or an incomplete one ({error}); "
-                "give --data a folder of pictures or a whole .zip"
+                "give --data a folder of images or a whole .zip"
             ) from error
 
     def read(self, file: str) -> bytes:
@@ -214,7 +205,7 @@ class ZipSource(_Photographs):
             raise PictureError(f"cannot be read: {error.strerror or error}") from error
 
     def frame(self, file: str) -> Image:
-        """The picture in a file."""
+        """The image in a file."""
         return decode_picture(self.read(file))
 
 
@@ -227,7 +218,7 @@ class SampleSource:
         self.name = SAMPLE
         files = sorted(Path(sample.__file__).parent.glob("*.py"))
         code = b"".join(file.read_bytes() for file in files)
-        # Drawings that another version of the code made are other pictures.
+        # Drawings that another version of the code made are other images.
         entry = Entry(0, hashlib.sha256(code).hexdigest()[:16])
         self.entries: Mapping[str, Entry] = {
             f"{kind}.{number}.png": entry for kind in sample.KINDS for number in range(sample.COUNT)

@@ -22,28 +22,6 @@ PATIENCE = 1.0
 
 
 @contextlib.contextmanager
-def turn(file: Path) -> Iterator[bool]:
-    """Wait until no other process has this lock, and have it for the length of a block.
-
-    Args:
-        file: Made where it is missing, and left behind; its folder is there.
-
-    Yields:
-        Whether it is locked, and not only open.
-
-    Raises:
-        OSError: The file cannot be made.
-    """
-    with file.open("a") as stream:
-        locked = False
-        if fcntl is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(stream, fcntl.LOCK_EX)
-                locked = True
-        yield locked
-
-
-@contextlib.contextmanager
 def hold(folder: Path) -> Iterator[bool]:
     """Hold a folder for the length of a block, without a file in it that says so.
 

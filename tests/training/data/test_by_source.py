@@ -16,11 +16,12 @@ from catdog_edge.training.data.by_source import (
     without_sources,
 )
 from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.sources import SampleSource
 
 
 def dataset(*files: str, source: str = "/data/wild.zip") -> Dataset:
     items = tuple(Item(file, 0, "val" if "val" in file else "train", file) for file in files)
-    return Dataset(source, ("cat", "dog"), items)
+    return Dataset(source, ("cat", "dog"), items, files=SampleSource())
 
 
 WEB = dataset("cat/web-1.jpg", "cat/phone-2.jpg", "dog/web-val.jpg")

@@ -173,7 +173,7 @@ def test_pictures_without_a_row_are_named_and_left_out(tmp_path: Path) -> None:
     write(tmp_path, {"x.csv": table(rows), **files, "test/1.jpg": picture(1)})
     dataset = open_dataset(tmp_path)
     assert len(dataset.items) == len(files)
-    assert any("1 pictures have no row in x.csv" in line for line in dataset.describe())
+    assert any("1 images have no row in x.csv" in line for line in dataset.describe())
 
 
 def test_a_table_without_the_columns_is_mentioned(tmp_path: Path) -> None:
@@ -276,8 +276,8 @@ def test_breeds_with_underscores(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no pictures"),
-        ({"notes.txt": b"x"}, "no pictures"),
+        ({}, "no images"),
+        ({"notes.txt": b"x"}, "no images"),
         ({"1.jpg": b"x", "2.jpg": b"y"}, "no classes"),
         ({"cat.1.jpg": b"x", "cat.2.jpg": b"y"}, "only the class 'cat'"),
         ({"cat/pic 0.png": b"x", "cat/pic 1.png": b"y"}, "only the class 'cat'"),
@@ -510,7 +510,7 @@ def test_split_csv_wins_and_round_trips(tmp_path: Path) -> None:
     assert swapped.counts()["val"] == first.counts()["test"]
     assert swapped.counts()["test"] == first.counts()["val"]
     assert len(swapped.items) == len(first.items)
-    assert any("1 pictures are not in split.csv" in note for note in swapped.notes)
+    assert any("1 images are not in split.csv" in note for note in swapped.notes)
 
 
 @pytest.mark.parametrize("name", ["cat.\r.900.jpg", "cat.\r\n.900.jpg", 'cat.",\n .900.jpg'])
@@ -572,7 +572,7 @@ def test_the_same_picture_in_train_and_test_folders_is_taken_out_of_train(tmp_pa
     files["train/cat/leaked.jpg"] = files[leak]
     dataset = open_dataset(write(tmp_path, files))
     assert [(e.file, e.reason) for e in dataset.skipped] == [
-        ("train/cat/leaked.jpg", f"the same picture is {leak} in test")
+        ("train/cat/leaked.jpg", f"the same image is {leak} in test")
     ]
 
 
@@ -580,7 +580,7 @@ def test_copies_with_two_labels_are_mentioned(tmp_path: Path) -> None:
     files = named()
     files["dog.99.jpg"] = files["cat.0.jpg"]
     dataset = open_dataset(write(tmp_path, files))
-    assert "1 pictures have two labels, each under another name: " in dataset.notes[0]
+    assert "1 images have two labels, each under another name: " in dataset.notes[0]
     assert "cat.0.jpg (cat) = dog.99.jpg (dog)" in dataset.notes[0]
 
 

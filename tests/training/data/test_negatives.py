@@ -86,7 +86,7 @@ def test_every_picture_of_a_folder_counts_and_half_of_them_is_for_the_report(str
 
 
 def test_an_empty_folder_and_too_few_pictures_are_one_line(tmp_path: Path, streets: Path) -> None:
-    with pytest.raises(DataError, match="has no pictures"):
+    with pytest.raises(DataError, match="has no images"):
         open_negative_images(tmp_path)
     (tmp_path / "one.png").write_bytes((streets / "deep/1.png").read_bytes())
     with pytest.raises(DataError, match="has no 'neither'"):
@@ -136,11 +136,11 @@ def test_a_background_is_made_of_a_corner_and_shows_nothing_of_the_middle() -> N
 def test_as_many_backgrounds_as_the_recipe_says() -> None:
     others = NegativeSampler(
         np.full((4, 8, 8, 3), 200, np.uint8), 2, 0.4,
-        pictures=np.full((5, 8, 8, 3), 77, np.uint8), backgrounds=0.5,
+        images=np.full((5, 8, 8, 3), 77, np.uint8), backgrounds=0.5,
     )  # fmt: skip
     drawn = [others.draw(np.random.default_rng(seed)) for seed in range(400)]
     assert 0.4 < np.mean([bool((one == 77).all()) for one in drawn]) < 0.6
-    none = NegativeSampler(others.photographs, 2, 0.4, others.pictures)
+    none = NegativeSampler(others.photographs, 2, 0.4, others.images)
     drawn = [none.draw(np.random.default_rng(seed)) for seed in range(50)]
     assert not any((one == 77).all() for one in drawn)
 

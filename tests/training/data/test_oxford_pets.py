@@ -104,8 +104,8 @@ def test_fetched_once_and_labelled_by_species(served: list[str], tmp_path: Path)
 def test_those_that_start_together_fetch_once(
     served: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetched, fetch = [], oxford_pets._fetch
-    monkeypatch.setattr(oxford_pets, "_fetch", lambda base: (fetched.append(base), fetch(base)))
+    fetched, fetch = [], oxford_pets._download
+    monkeypatch.setattr(oxford_pets, "_download", lambda base: (fetched.append(base), fetch(base)))
     with ThreadPoolExecutor(4) as pool:
         sets = list(pool.map(open_dataset, ["oxford-pets"] * 4))
     assert [len(dataset.items) for dataset in sets] == [120] * 4
@@ -115,9 +115,9 @@ def test_those_that_start_together_fetch_once(
 def test_no_network_is_one_line(served: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = (("http://127.0.0.1:9/images.tar.gz", "0" * 32),) * 2
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", nowhere)
-    with pytest.raises(DataError, match="cannot be fetched") as caught:
+    with pytest.raises(DataError, match="cannot be downloaded") as caught:
         open_dataset("oxford-pets")
-    assert "look at the network" in str(caught.value)
+    assert "check the network" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_archive_is_refused_and_fetched_again(
     good = torchvision.datasets.OxfordIIITPet._RESOURCES
     wrong = tuple((url, "0" * 32) for url, _ in good)
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", wrong)
-    with pytest.raises(DataError, match="cannot be fetched"):
+    with pytest.raises(DataError, match="cannot be downloaded"):
         open_dataset("oxford-pets")
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", good)
     assert len(open_dataset("oxford-pets").items) == 120
