@@ -1,11 +1,9 @@
-"""What `catdog-edge bench` does, from options to files and words.
-
-Joins the rooms of the benchmarks; knows nothing of click's options. Words go to stderr.
-"""
+"""Run a bench: measure PyTorch and every exported file of a run, and write the reports."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import shlex
 import sys
@@ -16,35 +14,45 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import environment, latency, loadgen, parity, robustness
+from benchmarks.measure import latency, loadgen, robustness
 from benchmarks.measure.cold_start import ColdStart, cold_starts
+from benchmarks.measure.environment import Activity, ActivityMonitor, noise_reasons
 from benchmarks.measure.interleaved import Measurement
+from benchmarks.measure.parity import (
+    Disagreement,
+    ImageSet,
+    Predict,
+    class_figures,
+    classify_all,
+    compare_rows,
+    write_disagreements,
+)
 from benchmarks.plan import BenchOptions, Plan, plan
 from benchmarks.report import document as report
 from benchmarks.report import gates, html
 from benchmarks.report.text import listed
-from benchmarks.rows import REFERENCE, Runner
+from benchmarks.rows import Runner
 from catdog_edge import __version__
-from catdog_edge.images.preprocess import Image
 from catdog_edge.system.files import write_text
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.runs.provenance import git_commit
+from exporters.checks.comparison import Probabilities
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Bench", "BenchOptions", "bench"]
+__all__ = ["BenchOptions", "BenchResult", "bench"]
 
-SHOWN_FLIPS = 1000
-"""Pictures of each kind on the contact sheet, of about 8 KB each: all but for broken files."""
+SHOWN_DISAGREEMENTS = 200
+"""Images of each set on the contact sheet, of about 8 KB each."""
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What was made.
+class BenchResult:
+    """The result of `bench`.
 
     Attributes:
-        document: What `bench.json` holds.
-        folder: Where the files are.
+        document: The content of `bench.json`.
+        folder: Where the reports are.
         gates: Every limit, met or not.
     """
 
@@ -54,104 +62,100 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was measured.
+class _Measured:
+    """All measurements; `stages` and `cold` of the rows with batch 1, by name."""
 
-    Attributes:
-        answers: By base: `float32 [N,K]` for the test pictures.
-        timed: Latency of every row.
-        stages: By row with batch 1.
-        cold: By row with batch 1.
-        loadgen: See docs/bench.md; likewise the next two.
-        corruptions: See above.
-        originals: See above.
-        quiet: How quiet the machine was meanwhile.
-    """
-
-    answers: Mapping[str, parity.Probabilities]
+    answers: Mapping[str, Probabilities]
     timed: Measurement
     stages: Mapping[str, Mapping[str, float | None]]
     cold: Mapping[str, ColdStart]
     no_cold_start: Mapping[str, str]
     loadgen: dict[str, Any] | None
-    corruptions: robustness.Asked | None
-    originals: robustness.Asked | None
-    quiet: environment.Activity
+    corruptions: robustness.Result | None
+    originals: robustness.Result | None
+    activity: Activity
 
 
-def bench(options: BenchOptions) -> Bench:
-    """Measure PyTorch and every exported file, and write the reports.
+def bench(options: BenchOptions) -> BenchResult:
+    """Measure PyTorch and every exported file of a run, and write the reports.
 
-    The gates are checked but not enforced: that is for the caller, who prints the table
-    first.
+    Gates are checked, not enforced: the command prints the table first.
 
     Raises:
-        CatdogError: See `benchmarks.plan.plan`; or a row failed, or a report cannot be
-            written.
+        CatdogError: See `benchmarks.plan.plan`; or a row failed, or a report cannot be written.
+
+    Example:
+        >>> done = bench(BenchOptions(weights=Path("runs/pets"), seconds=30.0))
+        >>> [(row["name"], row["ratio"]["value"]) for row in done.document["rows"]]
+        [('pytorch', 1.0), ('model', 0.31), ('model.static', 0.11)]
     """
-    with torch_threads():  # the rows of PyTorch set their own
-        return _bench(options)
-
-
-def _bench(options: BenchOptions) -> Bench:
-    planned = plan(options)
-    planned.dataset.log_summary()
-    files = {row.file for row in planned.rows if row.engine == "onnxruntime"}
-    log.info(
-        f"bench: {planned.weights} and {len(files)} exported files on "
-        f"{len(planned.items):,} test pictures, {len(planned.runners)} rows, "
-        f"{listed(planned.threads)} threads ({planned.card.threads_source})"
-    )
-    for one in planned.left_out:
-        log.info(f"bench: left out: {one['row']}: {one['reason']}")
-    measured = _measure(options, planned)
-    flips = _flips(planned, measured)
-    document = _document(options, planned, measured, flips)
+    with torch_threads():  # PyTorch's rows set their own number
+        planned = plan(options)
+        planned.dataset.log_summary()
+        files = {row.file for row in planned.rows if row.engine == "onnxruntime"}
+        log.info(
+            f"bench: {planned.weights} and {len(files)} exported files on "
+            f"{len(planned.items):,} test pictures, {len(planned.runners)} rows, "
+            f"{listed(planned.threads)} threads ({planned.card.threads_source})"
+        )
+        for one in planned.left_out:
+            log.info(f"bench: left out: {one['row']}: {one['reason']}")
+        sets = _image_sets(options, planned)
+        measured = _measure(options, planned, sets)
+        document, disagreements = _document(options, planned, measured, sets)
     found = gates.check(document, options.limits, planned.baseline)
     document["gates"] = [gate.to_dict() for gate in found]
-    # The figures first: minutes of measuring are not lost, whatever becomes of the page.
+    # The figures first: they are kept whatever becomes of the page.
     report.write(document, planned.folder)
-    parity.write_flips(planned.folder / report.FLIPS, flips)
-    page = html.page(document, _sheet(planned, flips))
+    write_disagreements(planned.folder / report.FLIPS, disagreements)
+    page = html.page(document, _contact_sheet(sets, disagreements))
     write_text(planned.folder / report.PAGE, page)
-    return Bench(document, planned.folder, found)
+    return BenchResult(document, planned.folder, found)
 
 
-def _measure(options: BenchOptions, planned: Plan) -> Measured:
-    subjects, dataset, items = planned.runners, planned.dataset, planned.items
-    watch = environment.ActivityMonitor()
+def _image_sets(options: BenchOptions, planned: Plan) -> dict[str, ImageSet]:
+    """By name, what every row classifies: the test split, originals, corrupted test images."""
+    sets = [ImageSet("test", planned.dataset, planned.items)]
+    if planned.originals is not None:
+        sets.append(ImageSet("originals", planned.originals, planned.originals.items))
+    if options.corruptions:
+        sets += robustness.corruption_sets(planned.dataset, planned.items, options.corruptions)
+    return {one.name: one for one in sets}
+
+
+def _measure(options: BenchOptions, planned: Plan, sets: Mapping[str, ImageSet]) -> _Measured:
+    runners, test = planned.runners, sets["test"]
+    single = [one for one in runners if one.row.batch == 1]
+    monitor = ActivityMonitor()
     log.info("bench: answers, picture by picture ...")
-    askers: dict[str, parity.Ask] = {
-        one.row.base: one.probabilities for one in planned.by_base.values()
+    predictors: dict[str, Predict] = {
+        base: runner.probabilities for base, runner in planned.by_base.items()
     }
-    answers = parity.ask_all(askers, (dataset.decode(item) for item in items), _count(len(items)))
-    frames = [dataset.decode(item) for item in robustness.spread(items, latency.FRAMES)]
-
+    answers = classify_all(predictors, test.frames(), _counter(len(test.items)))
+    frames = [test.dataset.decode(item) for item in robustness.balanced(test.items, latency.FRAMES)]
     log.info(f"bench: latency, {options.seconds:g} s of interleaved rounds ...")
-    timed = latency.time_rows(subjects, frames, options.seconds)
+    timed = latency.time_rows(runners, frames, options.seconds)
     log.info("bench: stages of a call ...")
-    single = [one for one in subjects if one.row.batch == 1]
-    stages = {
-        one.row.name: latency.stages(one, frames, seconds=min(1.5, options.seconds / 20))
-        for one in single
-    }
+    seconds = min(1.5, options.seconds / 20)
+    stages = {one.row.name: latency.stages(one, frames, seconds) for one in single}
     generated = None
     if options.scenario is not None:
         log.info(f"bench: LoadGen, {options.scenario} ...")
         speeds = {
             one.row.name: 1e3 * one.row.batch / timed.summaries[one.row.name].mean_ms
-            for one in subjects
+            for one in runners
         }
-        seconds = max(1.0, options.seconds / len(subjects))
+        seconds = max(1.0, options.seconds / len(runners))
         generated = loadgen.run_rows(
-            subjects, frames, options.scenario, seconds, planned.folder, speeds
+            runners, frames, options.scenario, seconds, planned.folder, speeds
         )
-    spoiled = originals = None
-    if options.corruptions:
+    corrupted = [one for one in sets.values() if one.corruption is not None]
+    corruptions = originals = None
+    if corrupted:
         log.info(f"bench: corruptions of up to {options.corruptions} test pictures ...")
-        spoiled = robustness.corruptions(dataset, items, askers, answers, options.corruptions)
-    if planned.originals is not None:
-        originals = robustness.originals(planned.originals, askers)
+        corruptions = robustness.corruptions(corrupted, predictors, test, answers)
+    if "originals" in sets:
+        originals = robustness.originals(sets["originals"], predictors)
     cold: dict[str, ColdStart] = {}
     failed: dict[str, str] = {}
     if options.cold_starts:
@@ -159,43 +163,35 @@ def _measure(options: BenchOptions, planned: Plan) -> Measured:
         with tempfile.TemporaryDirectory() as scratch:
             picture = Path(scratch) / "picture.jpg"
             picture.write_bytes(latency.as_jpeg(frames[0]))
-            rows = [one.row for one in single]
-            cold, failed = cold_starts(rows, picture, options.cold_starts)
+            cold, failed = cold_starts([one.row for one in single], picture, options.cold_starts)
         for reason in failed.values():
             log.info(f"bench: no cold start: {reason}")
-    return Measured(
+    return _Measured(
         answers=answers,
         timed=timed,
         stages=stages,
         cold=cold,
         no_cold_start=failed,
         loadgen=generated,
-        corruptions=spoiled,
+        corruptions=corruptions,
         originals=originals,
-        quiet=watch.stop(),
+        activity=monitor.stop(),
     )
 
 
-def _flips(planned: Plan, measured: Measured) -> list[parity.Flip]:
-    """Every disagreement of every row with PyTorch: on the test split, then on other pictures."""
-    files = [item.file for item in planned.items]
-    flips = parity.all_flips(measured.answers, planned.truth, planned.dataset.labels, files)
-    for asked in (measured.originals, measured.corruptions):
-        flips += [] if asked is None else asked.flips
-    return flips
-
-
 def _document(
-    options: BenchOptions, planned: Plan, measured: Measured, flips: Sequence[parity.Flip]
-) -> dict[str, Any]:
-    """What `bench.json` holds, but for the gates; its keys are told in docs/bench.md."""
-    timed = measured.timed
-    reference = measured.answers[REFERENCE]
-    compared = {
-        base: parity.compare(values, reference, planned.truth, planned.dataset.labels).to_dict()
-        for base, values in measured.answers.items()
-    }
-    return {
+    options: BenchOptions, planned: Plan, measured: _Measured, sets: Mapping[str, ImageSet]
+) -> tuple[dict[str, Any], list[Disagreement]]:
+    """Make the content of `bench.json` but for the gates (see docs/bench.md); list disagreements.
+
+    Those of the test split come first.
+    """
+    timed, test = measured.timed, sets["test"]
+    figures, disagreements = compare_rows(measured.answers, test)
+    others = [one for one in (measured.originals, measured.corruptions) if one is not None]
+    disagreements += itertools.chain.from_iterable(found for _, found in others)
+    by_set = {name: [one for one in disagreements if one.pictures == name] for name in sets}
+    document = {
         "kind": "catdog-edge bench",
         "schema": report.SCHEMA,
         "tool_version": __version__,
@@ -214,32 +210,33 @@ def _document(
             "pause_ms": timed.timing.pause * 1e3,
             "block_ms": timed.block_seconds * 1e3,
         },
-        "quiet": measured.quiet.to_dict(),
-        "noise": environment.noise_reasons(
-            planned.card, measured.quiet, timed.drifts, timed.unsettled
-        ),
-        "rows": [_row(one, measured, compared[one.row.base]) for one in planned.runners],
+        "quiet": measured.activity.to_dict(),
+        "noise": noise_reasons(planned.card, measured.activity, timed.drifts, timed.unsettled),
+        "rows": [_row(one, measured, figures[one.row.base]) for one in planned.runners],
+        "classes": class_figures(measured.answers, test.truth),
         "no_cold_start": [
             {"row": row, "reason": reason} for row, reason in measured.no_cold_start.items()
         ],
         "loadgen": measured.loadgen,
-        "corruptions": None if measured.corruptions is None else measured.corruptions.document,
-        "originals": None if measured.originals is None else measured.originals.document,
+        "corruptions": None if measured.corruptions is None else measured.corruptions[0],
+        "originals": None if measured.originals is None else measured.originals[0],
         "flips": {
-            "count": sum(flip.pictures == parity.AS_THEY_ARE for flip in flips),
-            "by_pictures": _counted(flips, measured),
+            "count": len(by_set["test"]),
+            "by_pictures": {
+                name: {"disagreements": len(found), "pictures": len({one.index for one in found})}
+                for name, found in by_set.items()
+            },
             "file": report.FLIPS,
         },
         "gates": [],
     }
+    return document, disagreements
 
 
-def _row(subject: Runner, measured: Measured, answers: Mapping[str, Any]) -> dict[str, Any]:
-    row, timed = subject.row, measured.timed
-    path = Path(row.file)
-    content = path.read_bytes()
+def _row(runner: Runner, measured: _Measured, figures: Mapping[str, Any]) -> dict[str, Any]:
+    row, timed = runner.row, measured.timed
+    content = Path(row.file).read_bytes()
     summary = timed.summaries[row.name]
-    ratio = timed.ratios[row.name]
     return {
         "name": row.name,
         "base": row.base,
@@ -247,14 +244,14 @@ def _row(subject: Runner, measured: Measured, answers: Mapping[str, Any]) -> dic
         "engine": row.engine,
         "variant": row.variant if row.engine == "pytorch" else None,
         "provider": row.provider if row.engine == "onnxruntime" else None,
-        "precision": subject.spec.precision,
-        "architecture": subject.spec.architecture,
-        "file": path.name,
+        "precision": runner.spec.precision,
+        "architecture": runner.spec.architecture,
+        "file": Path(row.file).name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),
         "threads": row.threads,
         "batch": row.batch,
-        "ratio": {**asdict(ratio), "to": timed.references[row.name]},
+        "ratio": {**asdict(timed.ratios[row.name]), "to": timed.references[row.name]},
         "latency": {
             **summary.to_dict(),
             "pictures_per_second": 1e3 * row.batch / summary.mean_ms,
@@ -262,46 +259,31 @@ def _row(subject: Runner, measured: Measured, answers: Mapping[str, Any]) -> dic
         },
         "stages_ms": measured.stages.get(row.name),
         "cold": measured.cold[row.name].to_dict() if row.name in measured.cold else None,
-        "answers": dict(answers),
+        "answers": dict(figures),
     }
 
 
-def _sheet(planned: Plan, flips: Sequence[parity.Flip]) -> list[html.Shown]:
-    """The pictures of the contact sheet: each once, with the rows that differ on it."""
-    kinds: dict[str, dict[int, list[parity.Flip]]] = {}
-    for flip in flips:
-        kinds.setdefault(flip.pictures, {}).setdefault(flip.index, []).append(flip)
+def _contact_sheet(
+    sets: Mapping[str, ImageSet], disagreements: Sequence[Disagreement]
+) -> list[html.SheetImage]:
+    """Each image once, with the rows that disagree; of each set the most confident ones first."""
+    groups: dict[tuple[str, int], list[Disagreement]] = {}
+    for one in disagreements:
+        groups.setdefault((one.pictures, one.index), []).append(one)
     shown = []
-    for by_picture in kinds.values():
-        # Two confident answers that differ are further apart than two hesitant ones.
-        surest = sorted(
-            by_picture.values(),
+    for name, images in sets.items():
+        ranked = sorted(
+            (group for (pictures, _), group in groups.items() if pictures == name),
             key=lambda group: -max(one.confidence + one.reference_confidence for one in group),
         )
-        shown += [html.Shown(_frame(planned, group[0]), group) for group in surest[:SHOWN_FLIPS]]
+        shown += [
+            html.SheetImage(images.frame(group[0].index), group)
+            for group in ranked[:SHOWN_DISAGREEMENTS]
+        ]
     return shown
 
 
-def _counted(flips: Sequence[parity.Flip], measured: Measured) -> dict[str, dict[str, int]]:
-    """By kind of pictures, none left out: disagreements, and pictures that have one."""
-    kinds = [parity.AS_THEY_ARE]
-    kinds += [] if measured.originals is None else [parity.ORIGINALS]
-    if measured.corruptions is not None:
-        kinds += [one["name"] for one in measured.corruptions.document["set"]]
-    found = {}
-    for kind in kinds:
-        indices = [flip.index for flip in flips if flip.pictures == kind]
-        found[kind] = {"disagreements": len(indices), "pictures": len(set(indices))}
-    return found
-
-
-def _frame(planned: Plan, flip: parity.Flip) -> Image:
-    if flip.pictures == parity.ORIGINALS and planned.originals is not None:
-        return planned.originals.decode(planned.originals.items[flip.index])
-    return robustness.seen(flip, planned.dataset, planned.items)
-
-
-def _count(total: int) -> Callable[[int], None]:
+def _counter(total: int) -> Callable[[int], None]:
     def show(done: int) -> None:
         if sys.stderr.isatty():
             end = "\n" if done == total else ""

@@ -1,164 +1,122 @@
-"""Do the exported files answer as PyTorch does, and as rightly?
+"""Accuracy of every row, and its agreement with PyTorch's answers to the same images.
 
-Knows answers (arrays of probabilities) and labels, nothing of clocks or engines. Every row
-is asked picture by picture (batch 1), through the preprocessing of the runtime: some
-quantized layers answer slightly differently in company.
+Rows classify one image at a time through the runtime's preprocessing: some quantized layers give
+slightly different answers in a batch.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.measure.corruptions import Corruption, corrupt
 from benchmarks.rows import REFERENCE
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image
-from catdog_edge.system.files import write_text
-from catdog_edge.training.evaluation.evaluation import Evaluation, evaluate
+from catdog_edge.training.data.dataset import Dataset, Item, write_csv
 from catdog_edge.training.evaluation.metrics import (
     calibration_bins,
-    mcnemar_exact,
-    paired_difference,
+    confusion,
+    expected_calibration_error,
+    log_loss,
+    precision_recall,
     wilson,
 )
+from exporters.checks.comparison import Comparison, Probabilities, compare_answers
 
-Probabilities = npt.NDArray[np.float32]
-Ask = Callable[[Sequence[Image]], Probabilities]
+Predict = Callable[[Sequence[Image]], Probabilities]
 
 CHUNK = 64
 """Frames in memory at once."""
 
-FIGURES = (
+SHORT = (
     "accuracy", "accuracy_low", "accuracy_high", "agreement", "agreement_low", "agreement_high",
     "difference", "difference_low", "difference_high", "mcnemar_p", "max_difference",
-    "mean_difference", "expected_calibration_error", "precision", "recall", "confusion", "flips",
+    "mean_difference", "expected_calibration_error", "flips",
 )  # fmt: skip
-"""What is kept of a comparison on spoiled pictures; the keys are those of `Parity.to_dict`."""
-
-AS_THEY_ARE = "test"
-ORIGINALS = "originals"
-"""What a `Flip` calls the pictures of the test split, and those at their original size."""
-
-T = TypeVar("T")
+"""The figures of `compare_rows` that are kept for other images than the test split."""
 
 
 @dataclass(frozen=True)
-class Parity:
-    """One row against the reference, on the same pictures.
+class ImageSet:
+    """Labelled images that every row classifies.
 
     Attributes:
-        evaluation: Accuracy with Wilson's interval, per class, calibration.
-        agreement: Share of pictures on which both give the same class, 0..1.
-        agreement_low: Lower end of its 95 % Wilson interval.
-        agreement_high: Upper end.
-        difference: Accuracy of the row minus accuracy of the reference, -1..1.
-        difference_low: Lower end of its 95 % paired interval (Tango).
-        difference_high: Upper end.
-        only_row_right: Pictures that only the row gets right.
-        only_reference_right: Pictures that only the reference gets right.
-        mcnemar_p: Two-sided p-value of McNemar's exact test.
-        max_difference: Largest difference of a probability.
-        mean_difference: Mean difference of the probabilities.
-        flips: Indices of the pictures on which the two give different classes.
-        calibration: Bins of the reliability diagram: count, confidence, accuracy.
+        name: `test`, `originals`, or the name of a corruption.
+        dataset: Their source.
+        items: The images.
+        corruption: Applied to each of them; `None`: as they are.
     """
 
-    evaluation: Evaluation
-    agreement: float
-    agreement_low: float
-    agreement_high: float
-    difference: float
-    difference_low: float
-    difference_high: float
-    only_row_right: int
-    only_reference_right: int
-    mcnemar_p: float
-    max_difference: float
-    mean_difference: float
-    flips: tuple[int, ...]
-    calibration: tuple[dict[str, float | int | None], ...]
+    name: str
+    dataset: Dataset
+    items: Sequence[Item]
+    corruption: Corruption | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: the evaluation's figures beside the others; `nan` becomes null."""
-        document = asdict(self)
-        del document["evaluation"]
-        return {**self.evaluation.to_dict(), **document, "flips": len(self.flips)}
+    @cached_property
+    def truth(self) -> npt.NDArray[np.int64]:
+        """`int64 [N]`, the class indices."""
+        return np.array([item.label for item in self.items], dtype=np.int64)
+
+    def frame(self, index: int) -> Image:
+        """Decode an image as the rows see it: `uint8 [H,W,3]` BGR."""
+        item = self.items[index]
+        frame = self.dataset.decode(item)
+        return frame if self.corruption is None else corrupt(self.corruption, frame, item.digest)
+
+    def frames(self) -> Iterator[Image]:
+        """Decode all images in order."""
+        return (self.frame(index) for index in range(len(self.items)))
 
 
-def compare(
-    probabilities: Probabilities,
-    reference: Probabilities,
-    truth: npt.NDArray[np.int64],
-    labels: tuple[str, ...],
-) -> Parity:
-    """Compare two sets of answers to the same pictures.
+@dataclass(frozen=True)
+class Disagreement:
+    """An image for which a row and PyTorch predict different classes; a line of the CSV file.
 
-    Args:
-        probabilities: `float32 [N,K]`, of the row.
-        reference: `float32 [N,K]`, of the reference.
-        truth: `int64 [N]`, indices of `labels`.
-        labels: Class names.
-
-    Raises:
-        ValueError: The shapes do not fit, or there are no pictures.
+    Attributes:
+        row: The row.
+        file: Name of the image inside the data.
+        label: The true class.
+        reference_answer: PyTorch's class.
+        reference_confidence: 0..1.
+        answer: The row's class.
+        confidence: 0..1.
+        right: `row`, `reference`, or `neither`.
+        pictures: Name of the image set.
+        index: Position in the image set.
     """
-    if probabilities.shape != reference.shape or len(truth) != len(reference):
-        raise ValueError(
-            f"answers {probabilities.shape}, reference {reference.shape} and {len(truth)} labels "
-            "do not belong to the same pictures"
-        )
-    answer, expected = probabilities.argmax(axis=1), reference.argmax(axis=1)
-    same = int((answer == expected).sum())
-    right, reference_right = answer == truth, expected == truth
-    difference, low, high = paired_difference(right, reference_right)
-    only_row = int((right & ~reference_right).sum())
-    only_reference = int((~right & reference_right).sum())
-    distance = np.abs(probabilities.astype(np.float64) - reference)
-    agreement_low, agreement_high = wilson(same, len(truth))
-    return Parity(
-        evaluation=evaluate(probabilities, truth, labels),
-        agreement=same / len(truth),
-        agreement_low=agreement_low,
-        agreement_high=agreement_high,
-        difference=difference,
-        difference_low=low,
-        difference_high=high,
-        only_row_right=only_row,
-        only_reference_right=only_reference,
-        mcnemar_p=mcnemar_exact(only_row, only_reference),
-        max_difference=float(distance.max()),
-        mean_difference=float(distance.mean()),
-        flips=tuple(int(index) for index in np.flatnonzero(answer != expected)),
-        calibration=tuple(
-            {
-                name: None if isinstance(value, float) and math.isnan(value) else value
-                for name, value in asdict(group).items()
-            }
-            for group in calibration_bins(probabilities, truth)
-        ),
-    )
+
+    row: str
+    file: str
+    label: str
+    reference_answer: str
+    reference_confidence: float
+    answer: str
+    confidence: float
+    right: str
+    pictures: str
+    index: int
 
 
-def ask_all(
-    askers: Mapping[str, Ask],
+def classify_all(
+    predictors: Mapping[str, Predict],
     frames: Iterable[Image],
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> dict[str, Probabilities]:
-    """Ask every row about every frame, one frame at a time.
+    """Let every row classify every frame, one frame a call.
 
-    Frames are taken in chunks and each row answers a whole chunk in turn, so that memory is
-    bounded and a picture is decoded once for all rows.
+    An image is decoded once for all rows; `CHUNK` of them are in memory.
 
     Args:
-        askers: By row: one frame in a list to `float32 [1,K]`.
+        predictors: By row: a list of one frame to `float32 [1,K]`.
         frames: `uint8 [H,W,3]` BGR, of any size.
         progress: Called with the number of frames done.
 
@@ -169,152 +127,153 @@ def ask_all(
         ModelError: A row answers with infinities or nan.
         ValueError: There are no frames.
     """
-    parts: dict[str, list[Probabilities]] = {name: [] for name in askers}
+    answers: dict[str, list[Probabilities]] = {row: [] for row in predictors}
+    source = iter(frames)
     done = 0
-    for chunk in _chunks(frames, CHUNK):
-        for name, ask in askers.items():
-            found = [ask([frame]) for frame in chunk]
+    while chunk := list(itertools.islice(source, CHUNK)):
+        for row, predict in predictors.items():
+            found = [predict([frame]) for frame in chunk]
             if not np.isfinite(found).all():
                 raise ModelError(
-                    f"{name} answers with what is no number: its weights are damaged, or the "
-                    "training went astray; train again with a lower --lr, or name other weights"
+                    f"{row} answers with what is no number: its weights are damaged, or the "
+                    "training diverged; train again with a lower --lr, or name other weights"
                 )
-            parts[name].extend(found)
+            answers[row].extend(found)
         done += len(chunk)
         if progress is not None:
             progress(done)
     if not done:
-        raise ValueError("there are no frames to ask about")
-    return {name: np.concatenate(answers) for name, answers in parts.items()}
+        raise ValueError("there are no frames to classify")
+    return {row: np.concatenate(parts) for row, parts in answers.items()}
 
 
-def brief(
-    answers: Mapping[str, Probabilities],
-    truth: npt.NDArray[np.int64],
-    labels: tuple[str, ...],
-) -> dict[str, dict[str, Any]]:
-    """Compare every row with PyTorch's, and keep the figures named in `FIGURES`.
+def compare_rows(
+    answers: Mapping[str, Probabilities], images: ImageSet
+) -> tuple[dict[str, dict[str, Any]], list[Disagreement]]:
+    """Compare every row with PyTorch's.
 
     Args:
         answers: By row: `float32 [N,K]`; `pytorch` is one of them.
-        truth: `int64 [N]`, indices of `labels`.
-        labels: Class names.
+        images: What was classified.
+
+    Returns:
+        By row the figures that docs/bench.md lists under `answers`; and all disagreements, of
+        each row those with the largest difference of a probability first.
     """
-    result = {}
+    figures: dict[str, dict[str, Any]] = {}
+    disagreements: list[Disagreement] = []
     for row, values in answers.items():
-        document = compare(values, answers[REFERENCE], truth, labels).to_dict()
-        result[row] = {name: document[name] for name in FIGURES}
-    return result
+        comparison = compare_answers(answers[REFERENCE], values, images.truth)
+        figures[row] = row_figures(values, images.truth, comparison)
+        disagreements += _disagreements(row, comparison, images)
+    return figures, disagreements
 
 
-@dataclass(frozen=True)
-class Flip:
-    """A picture on which a row and the reference give different classes.
+def row_figures(
+    values: Probabilities, truth: npt.NDArray[np.int64], comparison: Comparison
+) -> dict[str, Any]:
+    """Return the figures of one row for JSON: accuracy, calibration, agreement with PyTorch.
 
-    Attributes:
-        row: The row.
-        index: Of the picture in the list that was asked.
-        file: Its name inside the data.
-        label: The true class.
-        reference_answer: What the reference says.
-        reference_confidence: 0..1.
-        answer: What the row says.
-        confidence: 0..1.
-        right: `row`, `reference`, or `neither` (possible with three classes and more).
-        pictures: Which pictures: `AS_THEY_ARE`, `ORIGINALS`, or the name of a corruption.
+    Args:
+        values: `float32 [N,K]`, of the row.
+        truth: `int64 [N]`.
+        comparison: Of the row with PyTorch's.
     """
+    images, accuracy = len(truth), comparison.accuracy
+    assert accuracy is not None  # the truth is known
+    correct = int((values.argmax(axis=1) == truth).sum())
+    accuracy_low, accuracy_high = wilson(correct, images)
+    agreement_low, agreement_high = wilson(images - len(comparison.flips), images)
+    return {
+        "pictures": images,
+        "correct": correct,
+        "accuracy": accuracy.candidate,
+        "accuracy_low": accuracy_low,
+        "accuracy_high": accuracy_high,
+        "log_loss": log_loss(values, truth),
+        "expected_calibration_error": expected_calibration_error(values, truth),
+        "agreement": comparison.agreement,
+        "agreement_low": agreement_low,
+        "agreement_high": agreement_high,
+        "difference": accuracy.change,
+        "difference_low": accuracy.low,
+        "difference_high": accuracy.high,
+        "only_row_right": accuracy.only_candidate,
+        "only_reference_right": accuracy.only_reference,
+        "mcnemar_p": accuracy.mcnemar_p,
+        "max_difference": comparison.difference,
+        "mean_difference": comparison.mean_difference,
+        "flips": len(comparison.flips),
+        "calibration": [
+            {name: _or_none(value) for name, value in asdict(one).items()}
+            for one in calibration_bins(values, truth)
+        ],
+    }
 
-    row: str
-    index: int
-    file: str
-    label: str
-    reference_answer: str
-    reference_confidence: float
-    answer: str
-    confidence: float
-    right: str
-    pictures: str
+
+def class_figures(
+    answers: Mapping[str, Probabilities], truth: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return precision and recall per class of every row, and PyTorch's confusion matrix.
+
+    The matrix of another row differs from it by the row's disagreements, so one is enough; of
+    its K x K cells those that are not 0 are kept, at most one per image.
+
+    Args:
+        answers: By row: `float32 [N,K]`; `pytorch` is one of them.
+        truth: `int64 [N]`.
+
+    Returns:
+        `rows`: by row `precision` and `recall`, a list per class with `None` where a class is
+        never predicted; `confusion`: lists of true class, predicted class and count.
+    """
+    rows = {}
+    cells: list[list[int]] = []
+    for row, values in answers.items():
+        matrix = confusion(truth, values.argmax(axis=1), values.shape[1])
+        precision, recall = precision_recall(matrix)
+        rows[row] = {
+            "precision": [_or_none(float(value)) for value in precision],
+            "recall": [_or_none(float(value)) for value in recall],
+        }
+        if row == REFERENCE:
+            cells = [[int(t), int(p), int(matrix[t, p])] for t, p in np.argwhere(matrix)]
+    return {"rows": rows, "confusion": cells}
 
 
-def flips_of(
-    row: str,
-    probabilities: Probabilities,
-    reference: Probabilities,
-    truth: npt.NDArray[np.int64],
-    labels: tuple[str, ...],
-    files: Sequence[str],
-    pictures: str = AS_THEY_ARE,
-) -> list[Flip]:
-    """The pictures on which a row and the reference differ; the most different first."""
-    answer, expected = probabilities.argmax(axis=1), reference.argmax(axis=1)
-    indices = np.flatnonzero(answer != expected)
-    distance = np.abs(probabilities - reference).max(axis=1)
-    result = []
-    for index in indices[np.argsort(-distance[indices], kind="stable")]:
-        a, b, true = int(answer[index]), int(expected[index]), int(truth[index])
-        result.append(
-            Flip(
-                row=row,
-                index=int(index),
-                file=files[index],
-                label=labels[true],
-                reference_answer=labels[b],
-                reference_confidence=float(reference[index, b]),
-                answer=labels[a],
-                confidence=float(probabilities[index, a]),
-                right="row" if a == true else "reference" if b == true else "neither",
-                pictures=pictures,
-            )
+def _disagreements(row: str, comparison: Comparison, images: ImageSet) -> Iterator[Disagreement]:
+    labels = images.dataset.labels
+    for flip in sorted(comparison.flips, key=lambda flip: -flip.difference):
+        right = {flip.candidate: "row", flip.reference: "reference"}.get(flip.truth, "neither")
+        yield Disagreement(
+            row=row,
+            file=images.items[flip.index].file,
+            label=labels[flip.truth],
+            reference_answer=labels[flip.reference],
+            reference_confidence=flip.reference_probability,
+            answer=labels[flip.candidate],
+            confidence=flip.candidate_probability,
+            right=right,
+            pictures=images.name,
+            index=flip.index,
         )
-    return result
 
 
-FLIP_COLUMNS = (
-    "row", "file", "label", "reference_answer", "reference_confidence",
-    "answer", "confidence", "right", "pictures",
-)  # fmt: skip
-
-
-def all_flips(
-    answers: Mapping[str, Probabilities],
-    truth: npt.NDArray[np.int64],
-    labels: tuple[str, ...],
-    files: Sequence[str],
-    pictures: str = AS_THEY_ARE,
-) -> list[Flip]:
-    """Every disagreement of every row with PyTorch; the arguments are those of `flips_of`."""
-    return [
-        flip
-        for row, values in answers.items()
-        if row != REFERENCE
-        for flip in flips_of(row, values, answers[REFERENCE], truth, labels, files, pictures)
-    ]
-
-
-def write_flips(path: Path, flips: Sequence[Flip]) -> None:
-    """Write `bench-flips.csv`, a line per row and picture; only the header where none differ.
+def write_disagreements(path: Path, disagreements: Sequence[Disagreement]) -> None:
+    """Write `bench-flips.csv`: a header, and a line per row and image.
 
     Raises:
         CatdogError: The file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FLIP_COLUMNS)
-    for flip in flips:
-        values = asdict(flip)
-        writer.writerow(
-            f"{values[name]:.6f}" if isinstance(values[name], float) else values[name]
-            for name in FLIP_COLUMNS
-        )
-    write_text(path, text.getvalue())
+    columns = [field.name for field in fields(Disagreement) if field.name != "index"]
+    values = (asdict(one) for one in disagreements)
+    rows = ([_cell(one[column]) for column in columns] for one in values)
+    write_csv(path, columns, rows)
 
 
-def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    chunk: list[T] = []
-    for value in values:
-        chunk.append(value)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def _cell(value: object) -> object:
+    return f"{value:.6f}" if isinstance(value, float) else value
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

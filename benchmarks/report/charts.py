@@ -1,12 +1,12 @@
-"""The charts of `bench.html`: ratios, distributions, the front, reliability.
+"""The charts of `bench.html`: ratios, distributions, accuracy against latency, reliability.
 
-Knows the document of `bench.json`; the pieces are in `svg`, colours in `page.css`. Each chart
-is drawn for one width in pixels; the page holds a wide and a narrow drawing of each and shows
-the one that fits, so that text is never scaled to a size that nobody can read.
+Each is drawn for one width in pixels; the page has a wide and a narrow drawing and shows the one
+that fits, so that text is never scaled.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +33,9 @@ Row = Mapping[str, Any]
 NARROW = 520
 """Below this width the names stand above the marks instead of beside them."""
 
+MIN_ANSWERS = 5
+"""A bin of the reliability diagram with fewer answers is left out."""
+
 CHARACTER = 7.0
 """Width of a character of the labels in pixels, on the generous side."""
 
@@ -49,7 +52,7 @@ def ratios(document: Mapping[str, Any], width: int) -> str:
         return ""
     frame = _Strips(rows, width, height=30)
     ends = [row["ratio"][end] for row in rows for end in ("low", "high")]
-    scale = frame.scale([*ends, 1.0], room_right=74)
+    scale = frame.scale([*ends, 1.0], room_right=102)
     parts = [frame.grid(scale, "times PyTorch's time"), line(*frame.across(scale, 1.0), "one")]
     for row, y in frame.places():
         ratio = row["ratio"]
@@ -62,7 +65,8 @@ def ratios(document: Mapping[str, Any], width: int) -> str:
         mark += circle(x, y, 5, f"dot fill-{family(row)}")
         gain = 1 / ratio["value"]
         words = f"{gain:.1f}\u00d7 as fast" if gain >= 1 else f"{1 / gain:.1f}\u00d7 the time"
-        mark += text(high + 10, y + 4, words, kind="value")
+        # In a column of its own: beside the bars it would cross the dashed line.
+        mark += text(scale.end + 12, y + 4, words, kind="value")
         parts += [frame.name(row, y), group(mark, tip)]
     return frame.drawn("".join(parts), "Time of each row relative to PyTorch")
 
@@ -70,39 +74,32 @@ def ratios(document: Mapping[str, Any], width: int) -> str:
 def distributions(document: Mapping[str, Any], width: int) -> str:
     """How the calls of each row are spread, on a log scale of milliseconds."""
     rows = document["rows"]
-    frame = _Strips(rows, width, height=52)
+    frame = _Strips(rows, width, height=56)
     shown = [row["latency"]["quantiles_ms"] for row in rows]
     scale = frame.scale([q[place] for q in shown for place in (1, 99)], room_right=12)
     parts = [frame.grid(scale, "milliseconds per call")]
     for row, y in frame.places():
         latency = row["latency"]
-        base, tall = y + 14, 30.0
+        base, tall = y + 18, 30.0
         outline = [(scale(x), base - tall * share) for x, share in density(row, scale)]
-        tip = (
-            f"{row['name']}: p50 {milliseconds(latency['p50_ms'])} ms, "
-            f"p75 {milliseconds(latency['p75_ms'])}, p90 {milliseconds(latency['p90_ms'])}, "
-            f"p95 {milliseconds(latency['p95_ms'])}, p99 {milliseconds(latency['p99_ms'])}, "
-            f"mean {milliseconds(latency['mean_ms'])}, {latency['calls']:,} calls"
+        others = ", ".join(
+            f"{name} {milliseconds(latency[f'{name}_ms'])}"
+            for name in ("p75", "p90", "p95", "p99", "mean")
         )
+        words = f"{milliseconds(latency['p50_ms'])} ms"
+        tip = f"{row['name']}: p50 {words}, {others}, {latency['calls']:,} calls"
         area = path(
             [(outline[0][0], base), *outline, (outline[-1][0], base)],
             f"ridge fill-{family(row)} stroke-{family(row)}",
             closed=True,
         )
         middle, late = scale(latency["p50_ms"]), scale(latency["p95_ms"])
-        area += line(scale.low_end, base, scale.high_end, base, "baseline")
-        area += line(middle, base - tall, middle, base, "median")
+        area += line(scale.start, base, scale.end, base, "baseline")
+        area += line(middle, base - tall - 2, middle, base, "median")
         area += line(late, base - 9, late, base + 3, f"tail stroke-{family(row)}")
-        words = f"{milliseconds(latency['p50_ms'])} ms"
-        before, after = outline[0][0] - 10, outline[-1][0] + 10
-        long = len(words) * CHARACTER
-        if after + long < scale.high_end:
-            area += text(after, base - 6, words, kind="value", anchor="start")
-        elif before - long > frame.left_end:
-            area += text(before, base - 6, words, kind="value", anchor="end")
-        else:  # a shape from end to end
-            place = frame.above(y)
-            area += text(scale.high_end, place, words, kind="value", anchor="end")
+        half = len(words) * CHARACTER / 2  # on top of the median, inside the frame
+        place = min(max(middle, scale.start + half), scale.end - half)
+        area += text(place, base - tall - 6, words, kind="value", anchor="middle")
         parts += [frame.name(row, y), group(area, tip)]
     return frame.drawn("".join(parts), "Distribution of the latency of each row")
 
@@ -233,24 +230,34 @@ def _labels(
     return parts
 
 
-def reliability(document: Mapping[str, Any]) -> list[str]:
-    """One small diagram per row: how right it is against how sure it says it is."""
+def reliability(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A small diagram for each file: accuracy of its answers against their confidence.
+
+    Bins with too few answers to tell an accuracy are left out, and the line is broken there.
+
+    Returns:
+        Pairs of the row's base and the drawing.
+    """
     rows = bases(document)
-    low = min(1 / len(row["answers"]["labels"]) for row in rows)
-    least = min(
-        (one["accuracy"] for row in rows for one in row["answers"]["calibration"] if one["count"]),
-        default=low,
-    )
-    # One scale for all, so that they can be compared.
-    floor = low if least >= low else 0.0
-    return [_reliability(row, floor) for row in rows]
+    low = 1 / len(document["model"]["labels"])
+    bins = {row["base"]: _calibration(row) for row in rows}
+    least = min((one["accuracy"] for found in bins.values() for one in found if one), default=low)
+    floor = low if least >= low else 0.0  # one scale for all, so that they can be compared
+    return [(row["base"], _reliability(row, bins[row["base"]], low, floor)) for row in rows]
 
 
-def _reliability(row: Row, floor: float) -> str:
+def _calibration(row: Row) -> list[Mapping[str, Any] | None]:
+    """The bins of a row, `None` for those with too few answers."""
+    bins = row["answers"]["calibration"]
+    enough = max(MIN_ANSWERS, 0.005 * sum(one["count"] for one in bins))
+    return [one if one["count"] >= enough else None for one in bins]
+
+
+def _reliability(
+    row: Row, bins: Sequence[Mapping[str, Any] | None], low: float, floor: float
+) -> str:
     size, left, top, bottom = 216.0, 34.0, 12.0, 184.0
     right = size - 8
-    low = 1 / len(row["answers"]["labels"])
-    bins = [one for one in row["answers"]["calibration"] if one["count"]]
     x = Scale(low, 1.0, left, right)
     y = Scale(floor, 1.0, bottom, top)
     parts = []
@@ -259,28 +266,24 @@ def _reliability(row: Row, floor: float) -> str:
             line(left, y(value), right, y(value), "grid"),
             text(left - 6, y(value) + 4, f"{100 * value:.0f}", kind="tick", anchor="end"),
         ]
-    for value in (low, (1 + low) / 2, 1.0):
-        parts.append(
-            text(
-                x(value), bottom + 16, f"{100 * value:.0f}", kind="tick",
-                anchor="end" if value == 1.0 else "start" if value == low else "middle",
-            )
-        )  # fmt: skip
+    for value, anchor in ((low, "start"), ((1 + low) / 2, "middle"), (1.0, "end")):
+        parts.append(text(x(value), bottom + 16, f"{100 * value:.0f}", kind="tick", anchor=anchor))
     parts.append(line(x(low), y(low), x(1.0), y(1.0), "diagonal"))
-    total = sum(one["count"] for one in bins)
-    points = []
-    for one in bins:
+    total = sum(one["count"] for one in row["answers"]["calibration"])
+    for one, following in itertools.pairwise([*bins, None]):
+        if one is None:
+            continue
         px, py = x(one["confidence"]), y(one["accuracy"])
-        points.append((px, py))
-        radius = 2.5 + 8 * math.sqrt(one["count"] / total)
         tip = (
             f"{row['base']}: {one['count']:,} answers between {100 * one['low']:.0f} and "
             f"{100 * one['high']:.0f} % sure; {100 * one['confidence']:.1f} % on average, "
             f"{100 * one['accuracy']:.1f} % right"
         )
+        radius = 2.5 + 8 * math.sqrt(one["count"] / total)
         parts.append(circle(px, py, radius, f"bubble fill-{family(row)}", tip))
-    if len(points) > 1:
-        parts.append(path(points, f"trace stroke-{family(row)}"))
+        if following is not None:
+            end = (x(following["confidence"]), y(following["accuracy"]))
+            parts.append(line(px, py, *end, f"trace stroke-{family(row)}"))
     error = 100 * row["answers"]["expected_calibration_error"]
     parts.append(text(right, bottom - 8, f"ECE {error:.2f} %", kind="value", anchor="end"))
     return drawing(
@@ -308,19 +311,15 @@ class _Strips:
         room = width - 22 if self._narrow else self._left - 18
         self._short = shorten_all([str(row["name"]) for row in rows], int(room / CHARACTER))
 
-    def scale(self, values: Sequence[float], room_right: float) -> _StripScale:
+    def scale(self, values: Sequence[float], room_right: float) -> Scale:
+        """A log scale for the strips, with room for a column of text at the right."""
         low, high = padded(values, log=True)
-        return _StripScale(low, high, self._left + 6, self._width - room_right)
+        return Scale(low, high, self._left + 6, self._width - room_right, log=True)
 
     def places(self) -> list[tuple[Row, float]]:
         """Each row and the height at which its marks are centred."""
         first = 6 + self._strip - (self._strip - 18 if self._narrow else self._strip) / 2
         return [(row, first + self._strip * index) for index, row in enumerate(self._rows)]
-
-    @property
-    def left_end(self) -> float:
-        """Where the strips begin, and the names beside them end."""
-        return 0.0 if self._narrow else self._left
 
     def above(self, y: float) -> float:
         """The line of text over a strip; on narrow screens the names begin it."""
@@ -336,23 +335,15 @@ class _Strips:
     def across(self, scale: Scale, value: float) -> tuple[float, float, float, float]:
         return scale(value), 6.0, scale(value), self._bottom
 
-    def grid(self, scale: _StripScale, words: str) -> str:
+    def grid(self, scale: Scale, words: str) -> str:
         parts = []
         for value in scale.ticks(4 if self._narrow else 8):
             parts.append(line(*self.across(scale, value), "grid"))
             parts.append(
                 text(scale(value), self._bottom + 18, plain(value), kind="tick", anchor="middle")
             )
-        parts.append(text(scale.low_end, self._bottom + 38, words, kind="axis"))
+        parts.append(text(scale.start, self._bottom + 38, words, kind="axis"))
         return "".join(parts)
 
     def drawn(self, content: str, label: str) -> str:
         return drawing(self._width, self._bottom + 46, content, label, "chart")
-
-
-class _StripScale(Scale):
-    """A log scale that remembers its ends in pixels."""
-
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        super().__init__(low, high, start, end, log=True)
-        self.low_end, self.high_end = start, end

@@ -1,8 +1,4 @@
-"""What was measured, for people and for programs: a table, `bench.json`, `.csv`, `.md`.
-
-Knows the document that `run` makes (its keys are in docs/bench.md), nothing of how it was
-measured. The page is made by `html`.
-"""
+"""Reports for programs and for text: the terminal, `bench.json`, `bench.csv`, `bench.md`."""
 
 from __future__ import annotations
 
@@ -12,11 +8,11 @@ import json
 from pathlib import Path
 
 from benchmarks.report.tables import Document, card, tables
-from benchmarks.report.text import markdown_table, plain_table, wrap
+from benchmarks.report.text import few, markdown_table, plain_table, wrap
 from catdog_edge.system.files import write_text
 
-SCHEMA = 2
-"""Version of the document in `bench.json`. Raised when a reader of the old one would misread."""
+SCHEMA = 3
+"""Of `bench.json`; raised when a reader of an older version would misread it."""
 
 DOCUMENT = "bench.json"
 SHEET = "bench.csv"
@@ -28,15 +24,14 @@ DOUBT = (
     "Repeat it on a quiet machine before you quote it: neighbours slow rows with several threads "
     "more than others, so not only the milliseconds but the ratios can be off."
 )
-"""What a noisy run says about itself."""
-
+"""What the reports say of a noisy run."""
 
 ONCE = "rows opened once: intervals do not hold what differs from run to run"
-"""What a run of one pass says, where there is a line for it."""
+"""What short reports say of a run with one pass."""
 
 
 def terminal(document: Document, folder: Path) -> str:
-    """The report for a terminal of `words.WIDTH` columns."""
+    """Format the report for a terminal of `text.WIDTH` columns."""
     lines: list[str] = []
     if document["noise"]:
         lines += wrap("NOISY RUN: " + "; ".join(document["noise"]) + ".")
@@ -56,22 +51,19 @@ def terminal(document: Document, folder: Path) -> str:
 
 
 def markdown(document: Document) -> str:
-    """The report for a README, an issue or a pull request."""
+    """Format the report as Markdown, for a README, an issue or a pull request."""
     model, data = document["model"], document["data"]
     lines = [
         f"# Bench of {document['run']}",
         "",
         f"{model['architecture']} {model['height']}x{model['width']}, "
-        f"{' / '.join(model['labels'])}, on {data['pictures']:,} test pictures of "
+        f"{few(model['labels'])}, on {data['pictures']:,} test pictures of "
         f"{'the drawn sample set (not photographs)' if data['drawings'] else data['name']}; "
         f"`{document['command']}`, {document['created']}.",
         "",
     ]
     if document["noise"]:
-        lines += [
-            f"> **Noisy run:** {'; '.join(document['noise'])}. {DOUBT}",
-            "",
-        ]
+        lines += [f"> **Noisy run:** {'; '.join(document['noise'])}. {DOUBT}", ""]
     for title, heads, rows in tables(document):
         lines += [f"## {title}", "", *markdown_table(heads, rows), ""]
     if document["gates"]:
@@ -109,7 +101,7 @@ def _rounds(document: Document) -> str:
 
 
 def notes(document: Document) -> str:
-    """How to read the figures, for the end of a report."""
+    """Explain the figures, for the end of a report."""
     if _opened_once(document):
         how = (
             f"interval over {_rounds(document)}: the rows were opened once, so it does not hold "
@@ -136,11 +128,11 @@ COLUMNS = (
     "max_difference", "mean_difference", "log_loss", "expected_calibration_error",
     "noise", "card",
 )  # fmt: skip
-"""Columns of `bench.csv`; the names are those of `bench.json`, made flat."""
+"""Columns of `bench.csv`: the names of `bench.json`, flattened."""
 
 
 def sheet(document: Document) -> str:
-    """The rows as CSV; a figure that was not measured is empty."""
+    """Format the rows as CSV; a figure that was not measured is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
@@ -149,17 +141,11 @@ def sheet(document: Document) -> str:
         "card": "; ".join(f"{name}: {value}" for name, value in card(document)),
     }
     for row in document["rows"]:
-        flat = machine | row["latency"] | (row["cold"] or {}) | (row["answers"] or {})
-        # Last: the answers have a precision for each class, the row has that of its weights.
+        flat = machine | row["latency"] | (row["cold"] or {}) | row["answers"]
         flat |= {name: value for name, value in row.items() if not isinstance(value, dict)}
         flat |= {f"{name}_ms": value for name, value in (row["stages_ms"] or {}).items()}
-        given = row["ratio"]
-        flat |= {
-            "ratio": given["value"],
-            "ratio_low": given["low"],
-            "ratio_high": given["high"],
-            "ratio_to": given["to"],
-        }
+        flat |= {f"ratio_{name}": value for name, value in row["ratio"].items()}
+        flat["ratio"] = flat["ratio_value"]
         writer.writerow(flat)
     return text.getvalue()
 

@@ -30,7 +30,7 @@ class Scale:
         if not low < high or (log and low <= 0):
             raise ValueError(f"wanted low < high (above 0 for a log scale), got {low} and {high}")
         self.low, self.high, self.log = low, high, log
-        self._start, self._end = start, end
+        self.start, self.end = start, end
 
     def __call__(self, value: float) -> float:
         """The pixel of a value; values outside land at the nearer end."""
@@ -39,7 +39,7 @@ class Scale:
             share = math.log(value / self.low) / math.log(self.high / self.low)
         else:
             share = (value - self.low) / (self.high - self.low)
-        return self._start + share * (self._end - self._start)
+        return self.start + share * (self.end - self.start)
 
     def ticks(self, most: int = 7) -> list[float]:
         """Round values inside the scale, at most `most` of them where that can be."""

@@ -1,8 +1,4 @@
-"""The document of `bench.json` as tables of text, and the environment card as pairs.
-
-Knows the document's keys (docs/bench.md), nothing of how its figures came about or where the
-tables are shown.
-"""
+"""The document of `bench.json` (docs/bench.md) as tables of text, and the environment card."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from typing import Any
 
 from benchmarks.report.text import (
     MISSING,
+    few,
     listed,
     megabytes,
     milliseconds,
@@ -24,42 +21,50 @@ Document = Mapping[str, Any]
 Table = tuple[str, list[str], list[list[str]]]
 """Title, heads, rows; the first column is a name, the others are figures."""
 
+FEW_CLASSES = 3
+"""With more classes, the table of classes has a line for each of the worst ones."""
+
+WORST = 10
+"""How many of them."""
+
 
 def tables(document: Document, *, brief: bool = False) -> list[Table]:
-    """The document as tables of text.
+    """Return latency, answers, classes, stages and fresh processes, and what else was measured.
 
     Args:
-        document: What `bench.json` holds.
-        brief: Leave out what a terminal has no room for.
-
-    Returns:
-        Latency, answers, classes (not in brief), stages and fresh processes; corruptions and
-        originals where they were measured.
+        document: The content of `bench.json`.
+        brief: Leave out what does not fit a terminal.
     """
-    found = [_latency(document), _answers(document, brief)]
-    if not brief:
-        found.append(_classes(document))
-    found += [table for table in (_fresh(document), _corruptions(document)) if table is not None]
-    if document["originals"] is not None:
-        found.append(_originals(document["originals"]))
-    if document["loadgen"] is not None:
-        found.append(_loadgen(document["loadgen"]))
-    return found
+    found = [
+        _latency(document),
+        _answers(document, brief),
+        None if brief else _classes(document),
+        _fresh(document),
+        _corruptions(document["corruptions"]),
+        _originals(document["originals"]),
+        _loadgen(document["loadgen"]),
+    ]
+    return [table for table in found if table is not None]
+
+
+def bases(document: Document) -> list[Mapping[str, Any]]:
+    """The first row of each file and provider, whatever its threads and batch."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in document["rows"]:
+        found.setdefault(row["base"], row)
+    return list(found.values())
 
 
 def _latency(document: Document) -> Table:
     rows = []
     for row in document["rows"]:
         latency = row["latency"]
+        times = (latency[f"{name}_ms"] for name in ("p50", "p95", "p99", "mean", "std"))
         rows.append(
             [
                 row["name"],
                 ratio(row["ratio"]) if row["name"] != row["ratio"]["to"] else "1",
-                milliseconds(latency["p50_ms"]),
-                milliseconds(latency["p95_ms"]),
-                milliseconds(latency["p99_ms"]),
-                milliseconds(latency["mean_ms"]),
-                milliseconds(latency["std_ms"]),
+                *map(milliseconds, times),
                 f"{latency['pictures_per_second']:,.0f}",
                 megabytes(row["size_bytes"], 2),
             ]
@@ -71,54 +76,74 @@ def _latency(document: Document) -> Table:
 
 
 def _answers(document: Document, brief: bool) -> Table:
+    heads = ["row", "accuracy", "95 %", "points to PyTorch", "p", "agree", "flips", "max dp"]
+    heads += ["ECE"] if brief else ["mean", "ECE"]
     rows = []
     for row in bases(document):
-        answers = row["answers"]
-        same = row["is_reference"]
+        found = row["answers"]
+        compared = [
+            points(found),
+            p_value(found["mcnemar_p"]),
+            percent(found["agreement"]),
+            f"{found['flips']:,}",
+            f"{found['max_difference']:.1e}",
+        ]
+        compared += [] if brief else [f"{found['mean_difference']:.1e}"]
         rows.append(
             [
                 row["base"],
-                percent(answers["accuracy"]),
-                f"{100 * answers['accuracy_low']:.1f}-{100 * answers['accuracy_high']:.1f}",
-                MISSING if same else points(answers),
-                MISSING if same else p_value(answers["mcnemar_p"]),
-                MISSING if same else percent(answers["agreement"]),
-                MISSING if same else f"{answers['flips']:,}",
-                MISSING if same else f"{answers['max_difference']:.1e}",
-                MISSING if same else f"{answers['mean_difference']:.1e}",
-                percent(answers["expected_calibration_error"]),
+                percent(found["accuracy"]),
+                f"{100 * found['accuracy_low']:.1f}-{100 * found['accuracy_high']:.1f}",
+                *([MISSING] * len(compared) if row["is_reference"] else compared),
+                percent(found["expected_calibration_error"]),
             ]
         )
-    heads = [
-        "row", "accuracy", "95 %", "points to PyTorch", "p", "agree", "flips", "max dp", "mean",
-        "ECE",
-    ]  # fmt: skip
-    if brief:
-        mean = heads.index("mean")
-        del heads[mean]
-        for figures in rows:
-            del figures[mean]
     pictures = f"{document['data']['pictures']:,} test pictures"
     return f"Answers: one picture at a time, on {pictures}", heads, rows
 
 
 def _classes(document: Document) -> Table:
-    labels = document["model"]["labels"]
+    labels, counts = document["model"]["labels"], document["data"]["counts"]
+    by_row: Mapping[str, Any] = document["classes"]["rows"]
+    if len(labels) > FEW_CLASSES:
+        return _worst_classes(labels, counts, by_row)
     rows = []
-    for row in bases(document):
-        answers = row["answers"]
-        figures = [row["base"]]
-        for index in range(len(labels)):
-            for name in ("precision", "recall"):
-                share = answers[name][index]  # none where the class is never answered
-                figures.append(MISSING if share is None else percent(share))
-            others = sum(answers["confusion"][index]) - answers["confusion"][index][index]
-            figures.append(f"{others:,}")
-        rows.append(figures)
+    for base, found in by_row.items():
+        cells = [base]
+        for label, precision, recall in zip(
+            labels, found["precision"], found["recall"], strict=True
+        ):
+            missed = round(counts[label] * (1 - (recall or 0.0)))
+            cells += [percent(precision), percent(recall), f"{missed:,}"]
+        rows.append(cells)
     heads = ["row"]
     for label in labels:
         heads += [f"{label}: precision", "recall", "missed"]
     return "Class by class: how often the answer is right, how many are found", heads, rows
+
+
+def _worst_classes(
+    labels: list[str], counts: Mapping[str, int], by_row: Mapping[str, Any]
+) -> Table:
+    first = next(iter(by_row.values()))["recall"]
+    present = [index for index, recall in enumerate(first) if recall is not None]
+    worst = sorted(present, key=lambda index: first[index])[:WORST]
+    rows = [
+        [
+            labels[index],
+            f"{counts[labels[index]]:,}",
+            *(
+                f"{percent(found['recall'][index])} / {percent(found['precision'][index])}"
+                for found in by_row.values()
+            ),
+        ]
+        for index in worst
+    ]
+    title = (
+        f"Recall / precision of the {len(worst)} of {len(labels):,} classes that PyTorch finds "
+        "least often"
+    )
+    return title, ["class", "pictures", *by_row], rows
 
 
 def _fresh(document: Document) -> Table | None:
@@ -127,23 +152,16 @@ def _fresh(document: Document) -> Table | None:
         cold, stages = row["cold"], row["stages_ms"]
         if cold is None and stages is None:
             continue
-        figures = [row["name"]]
-        figures += (
-            [MISSING] * 4
-            if cold is None
-            else [
+        cells = [MISSING] * 4
+        if cold is not None:
+            cells = [
                 f"{cold['first_answer_s']:.2f}",
                 milliseconds(1e3 * cold["load_s"]),
                 megabytes(cold["peak_rss_bytes"], 0),
                 milliseconds(cold["cpu_ms"]),
             ]
-        )
-        figures += (
-            [MISSING] * 4
-            if stages is None
-            else [milliseconds(stages[name]) for name in ("decode", "resize", "session", "rest")]
-        )
-        rows.append(figures)
+        names = ("decode", "resize", "session", "rest")
+        rows.append([row["name"], *cells, *(milliseconds((stages or {}).get(n)) for n in names)])
     if not rows:
         return None
     heads = [
@@ -153,80 +171,70 @@ def _fresh(document: Document) -> Table | None:
     return "A fresh process, and the stages of a call in milliseconds", heads, rows
 
 
-def _corruptions(document: Document) -> Table | None:
-    spoiled = document["corruptions"]
-    if spoiled is None:
+def _corruptions(found: Document | None) -> Table | None:
+    if found is None:
         return None
-    results = spoiled["results"]
+    results = found["results"]
+
+    def cell(figures: Mapping[str, float], base: str) -> str:
+        accuracy = f"{100 * figures['accuracy']:.1f}"
+        return accuracy if base == "pytorch" else f"{accuracy}/{100 * figures['agreement']:.0f}"
+
     rows = [
-        [base, *(_accuracy_and_agreement(by_row[base], base) for by_row in results.values())]
+        [base, *(cell(by_row[base], base) for by_row in results.values())]
         for base in results["clean"]
     ]
     title = (
-        f"Spoiled pictures: accuracy / agreement with PyTorch, in %, on {spoiled['pictures']} "
+        f"Corrupted pictures: accuracy / agreement with PyTorch, in %, on {found['pictures']} "
         "test pictures"
     )
     return title, ["row", *results], rows
 
 
-def _originals(originals: Mapping[str, Any]) -> Table:
+def _originals(found: Document | None) -> Table | None:
+    if found is None:
+        return None
     rows = [
         [
             base,
-            percent(found["accuracy"]),
-            points(found),
-            percent(found["agreement"]),
-            f"{found['flips']:,}",
-            f"{found['max_difference']:.1e}",
+            percent(figures["accuracy"]),
+            points(figures),
+            percent(figures["agreement"]),
+            f"{figures['flips']:,}",
+            f"{figures['max_difference']:.1e}",
         ]
-        for base, found in originals["rows"].items()
+        for base, figures in found["rows"].items()
     ]
     title = (
-        f"{originals['pictures']:,} pictures of {originals['name']}, about "
-        f"{originals['median_width']}x{originals['median_height']} (used in training or not)"
+        f"{found['pictures']:,} pictures of {found['name']}, about "
+        f"{found['median_width']}x{found['median_height']} (used in training or not)"
     )
     return title, ["row", "accuracy", "points to PyTorch", "agree", "flips", "max dp"], rows
 
 
-def _loadgen(loadgen: Mapping[str, Any]) -> Table:
-    heads = ["row", "p50 ms", "p90", "p99", "mean", "per second", "result"]
+def _loadgen(found: Document | None) -> Table | None:
+    if found is None:
+        return None
     rows = []
-    for name, found in loadgen["rows"].items():
-        times = (found.get(f"{which}_ns") for which in ("p50", "p90", "p99", "mean"))
-        speed = found.get("samples_per_second") or found.get("queries_per_second")
+    for name, figures in found["rows"].items():
+        times = (figures.get(f"{which}_ns") for which in ("p50", "p90", "p99", "mean"))
+        speed = figures.get("samples_per_second") or figures.get("queries_per_second")
+        why = ", ".join(figures.get("unsatisfied", ()))
+        invalid = f"INVALID ({why})" if why else "INVALID"
         rows.append(
             [
                 name,
-                *(MISSING if one is None else milliseconds(one / 1e6) for one in times),
+                *(milliseconds(None if one is None else one / 1e6) for one in times),
                 MISSING if speed is None else f"{speed:,.1f}",
-                "valid" if found["valid"] else _invalid(found),
+                "valid" if figures["valid"] else invalid,
             ]
         )
     title = (
-        f"LoadGen {loadgen['loadgen']}, {loadgen['scenario']}, at least {loadgen['seconds']:g} s a "
-        "row"
+        f"LoadGen {found['loadgen']}, {found['scenario']}, at least {found['seconds']:g} s a row"
     )
-    if loadgen["scenario"] == "offline":
+    if found["scenario"] == "offline":
         title += "; all are asked for at the start, and times count from there"
-    return title, heads, rows
-
-
-def _invalid(found: Mapping[str, Any]) -> str:
-    why = ", ".join(found.get("unsatisfied", ()))
-    return f"INVALID ({why})" if why else "INVALID"
-
-
-def _accuracy_and_agreement(found: Mapping[str, float], base: str) -> str:
-    accuracy = f"{100 * found['accuracy']:.1f}"
-    return accuracy if base == "pytorch" else f"{accuracy}/{100 * found['agreement']:.0f}"
-
-
-def bases(document: Document) -> list[Mapping[str, Any]]:
-    """The first row of each base: one for each file and provider, whatever threads and batch."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for row in document["rows"]:
-        found.setdefault(row["base"], row)
-    return list(found.values())
+    return title, ["row", "p50 ms", "p90", "p99", "mean", "per second", "result"], rows
 
 
 def card(document: Document) -> list[tuple[str, str]]:
@@ -234,48 +242,41 @@ def card(document: Document) -> list[tuple[str, str]]:
     found, quiet = document["environment"], document["quiet"]
     # Of a bench; peers have one count.
     threads = document.get("settings", {}).get("threads", [found["threads"]])
-    load = found["load_before"]
-    during, after = quiet["load_during"], quiet["load_after"]
-    pairs = [
-        ("processor", found["processor"] + (", virtual machine" if found["hypervisor"] else "")),
-        ("instructions", ", ".join(found["flags"]) or "none of those that matter"),
-        (
-            "processors",
-            f"{found['processors_usable']} usable of {found['processors_shown']}"
-            + (f", cgroup quota {found['quota']:g}" if found["quota"] else ""),
+    quota = f", cgroup quota {found['quota']:g}" if found["quota"] else ""
+    memory, free = ((found[f"memory{which}_bytes"] or 0) / 2**30 for which in ("", "_available"))
+    before, during, after = found["load_before"], quiet["load_during"], quiet["load_after"]
+    load = [f"{before[0]:.2f} before"] if before else []
+    load += [f"{during[0]:.2f} (up to {during[1]:.2f}) during"] if during else []
+    load += [f"{after[0]:.2f} after (with this process)"] if after else []
+    others = None
+    if quiet["others_busy"] is not None:
+        others = (
+            f"{quiet['others_busy']:.2f} processors busy with other processes, "
+            f"{quiet['stolen']:.2f} taken by the hypervisor, over {quiet['seconds']:.0f} s"
+        )
+    pairs = {
+        "processor": found["processor"] + (", virtual machine" if found["hypervisor"] else ""),
+        "instructions": ", ".join(found["flags"]) or "none of those that matter",
+        "processors": (
+            f"{found['processors_usable']} usable of {found['processors_shown']}{quota}"
         ),
-        ("threads", f"{listed(threads)}, from {found['threads_source']}"),
-        (
-            "memory",
-            f"{(found['memory_bytes'] or 0) / 2**30:.1f} GiB, "
-            f"{(found['memory_available_bytes'] or 0) / 2**30:.1f} GiB free at the start",
-        ),
-        ("system", found["system"]),
-        ("governor", found["governor"] or "not told"),
-        ("python", found["python"]),
-        ("packages", ", ".join(f"{name} {value}" for name, value in found["packages"].items())),
-        (
-            "load",
-            (f"{load[0]:.2f} before, " if load else "")
-            + (f"{during[0]:.2f} (up to {during[1]:.2f}) during, " if during else "")
-            + (f"{after[0]:.2f} after (with this process)" if after else "not told"),
-        ),
-        (
-            "others",
-            "not told"
-            if quiet["others_busy"] is None
-            else f"{quiet['others_busy']:.2f} processors busy with other processes, "
-            f"{quiet['stolen']:.2f} taken by the hypervisor, over {quiet['seconds']:.0f} s",
-        ),
-    ]
+        "threads": f"{listed(threads)}, from {found['threads_source']}",
+        "memory": f"{memory:.1f} GiB, {free:.1f} GiB free at the start",
+        "system": found["system"],
+        "governor": found["governor"] or "not known",
+        "python": found["python"],
+        "packages": ", ".join(f"{name} {value}" for name, value in found["packages"].items()),
+        "load": ", ".join(load) or "not known",
+        "others": others or "not known",
+    }
     if "providers_asked" in found:  # of a bench; peers are not all of ONNX Runtime
         asked, obtained = (", ".join(found[f"providers_{how}"]) for how in ("asked", "obtained"))
-        pairs.append(("providers", f"asked for {asked}; obtained {obtained or 'none'}"))
+        pairs["providers"] = f"asked for {asked}; obtained {obtained or 'none'}"
     if found["variables"]:
-        pairs.append(
-            (
-                "variables",
-                ", ".join(f"{name}={value}" for name, value in found["variables"].items()),
-            )
-        )
-    return pairs
+        pairs["variables"] = ", ".join(f"{n}={value}" for n, value in found["variables"].items())
+    return list(pairs.items())
+
+
+def counts_text(document: Document) -> str:
+    """Test images by class: `300 cat, 300 dog`, of many classes the first ones."""
+    return few([f"{count:,} {label}" for label, count in document["data"]["counts"].items()])

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import parity
 from benchmarks.measure.cold_start import ColdStart
 from benchmarks.measure.corruptions import CORRUPTIONS
 from benchmarks.measure.interleaved import Summary, WarmUp
+from benchmarks.measure.parity import SHORT, class_figures, row_figures
 from benchmarks.report.document import SCHEMA
+from exporters.checks.comparison import compare_answers
 from exporters.checks.timing import Latencies, Timing
 
 LABELS = ("cat", "dog")
@@ -31,11 +32,14 @@ ROWS = (  # base, engine, variant, provider, precision, p50 in ms, noise of the 
 )
 
 
-def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
+def document(
+    rows=ROWS, seed: int = 0, *, labels=LABELS, pictures: int = PICTURES, **changes: Any
+) -> dict[str, Any]:
     """A document; `changes` replace its top-level entries."""
+    classes = len(labels)
     rng = np.random.default_rng(seed)
-    truth = np.arange(PICTURES) % 2
-    margin = rng.normal(2.6, 1.7, PICTURES)
+    truth = np.arange(pictures) % classes
+    margin = rng.normal(2.6, 1.7, pictures)
     seconds = {}
     wander = rng.normal(1.0, 0.02, 24)
     for base, *_, p50, _, _ in rows:
@@ -51,14 +55,14 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
         pause=0.05,
     )
     answers = {
-        base: _answers(margin + rng.normal(0, noise, PICTURES), truth)
+        base: _answers(margin + rng.normal(0, noise, pictures), truth, classes)
         for base, *_, noise, _ in rows
     }
     reference = answers[rows[0][0]]
     found = []
     for base, engine, variant, provider, precision, p50, _, size in rows:
         summary = Summary.of(timing.rows[base])
-        compared = parity.compare(answers[base], reference, truth, LABELS)
+        compared = compare_answers(reference, answers[base], truth)
         cold = ColdStart(
             runs=3,
             first_answer_s=2.4 if engine == "pytorch" else 0.4,
@@ -99,7 +103,7 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
                     "answer": p50,
                 },
                 "cold": cold.to_dict(),
-                "answers": compared.to_dict(),
+                "answers": row_figures(answers[base], truth, compared),
             }
         )
     results: dict[str, Any] = {}
@@ -109,13 +113,15 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
             base: _answers(
                 margin[few] - 0.35 * strength + rng.normal(0, noise * (1 + strength), 200),
                 truth[few],
+                classes,
             )
             for base, *_, noise, _ in rows
         }
         results[name] = {}
         for base, values in spoiled.items():
-            whole = parity.compare(values, spoiled[rows[0][0]], truth[few], LABELS).to_dict()
-            results[name][base] = {key: whole[key] for key in parity.FIGURES}
+            compared = compare_answers(spoiled[rows[0][0]], values, truth[few])
+            whole = row_figures(values, truth[few], compared)
+            results[name][base] = {key: whole[key] for key in SHORT}
     made: dict[str, Any] = {
         "kind": "catdog-edge bench",
         "schema": SCHEMA,
@@ -126,7 +132,7 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
         "run": "cat_dog-simple_cnn-1",
         "model": {
             "architecture": "simple_cnn",
-            "labels": list(LABELS),
+            "labels": list(labels),
             "height": 224,
             "width": 224,
             "temperature": 1.1,
@@ -136,8 +142,8 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
             "name": "cat_dog.zip",
             "drawings": False,
             "split": "test",
-            "pictures": PICTURES,
-            "counts": {"cat": 300, "dog": 300},
+            "pictures": pictures,
+            "counts": {label: int((truth == i).sum()) for i, label in enumerate(labels)},
             "digest": "0123456789abcdef0123456789abcdef",
         },
         "settings": {
@@ -182,6 +188,7 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
         },
         "noise": [],
         "rows": found,
+        "classes": class_figures(answers, truth),
         "left_out": [],
         "no_cold_start": [],
         "corruptions": {
@@ -204,11 +211,10 @@ def document(rows=ROWS, seed: int = 0, **changes: Any) -> dict[str, Any]:
     return {**made, **changes}
 
 
-def _answers(margin: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Probabilities of two classes; the right one wins where the margin is above 0."""
-    sure = 1 / (1 + np.exp(-np.abs(margin)))
-    answer = np.where(margin > 0, truth, 1 - truth)
-    probabilities = np.empty((len(truth), 2), np.float32)
-    probabilities[np.arange(len(truth)), answer] = sure
-    probabilities[np.arange(len(truth)), 1 - answer] = 1 - sure
+def _answers(margin: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """Probabilities; the true class wins against the next one where the margin is above 0."""
+    sure = 1 / (1 + np.exp(-margin))
+    probabilities = np.zeros((len(truth), classes), np.float32)
+    probabilities[np.arange(len(truth)), truth] = sure
+    probabilities[np.arange(len(truth)), (truth + 1) % classes] = 1 - sure
     return probabilities

@@ -9,8 +9,17 @@ import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from benchmarks.measure.parity import ask_all, compare, flips_of, write_flips
+from benchmarks.measure.corruptions import CORRUPTIONS, corrupt
+from benchmarks.measure.parity import (
+    ImageSet,
+    class_figures,
+    classify_all,
+    compare_rows,
+    write_disagreements,
+)
+from benchmarks.measure.robustness import balanced
 from catdog_edge.errors import ModelError
+from catdog_edge.training.data.dataset import Item
 
 LABELS = ("cat", "dog")
 #                     both right   only ref     only row    both wrong
@@ -19,28 +28,46 @@ ROW = np.array([[0.8, 0.2], [0.45, 0.55], [0.7, 0.3], [0.1, 0.9]], np.float32)
 TRUTH = np.array([0, 0, 0, 0])
 
 
+class Pictures:
+    """A data set of flat pictures."""
+
+    labels = LABELS
+
+    def decode(self, item):
+        return np.full((20, 20, 3), 10 * int(item.digest), np.uint8)
+
+
+def image_set(truth=TRUTH, **options):
+    items = [Item(f"{'abcd'[i % 4]}.jpg", int(t), "test", str(i)) for i, t in enumerate(truth)]
+    return ImageSet("test", Pictures(), items, **options)
+
+
+def figures(row, reference, truth=TRUTH):
+    found, _ = compare_rows({"pytorch": reference, "model": row}, image_set(truth))
+    return found["model"]
+
+
 def test_every_figure_of_four_pictures():
-    found = compare(ROW, REFERENCE, TRUTH, LABELS)
-    assert found.evaluation.accuracy == 0.5
-    assert found.agreement == 0.5
-    assert (found.only_row_right, found.only_reference_right) == (1, 1)
-    assert found.difference == 0.0
-    assert found.difference_low < 0 < found.difference_high
-    assert found.mcnemar_p == 1.0
-    assert found.max_difference == pytest.approx(0.4, abs=1e-6)
-    assert found.mean_difference == pytest.approx((0.1 + 0.15 + 0.4 + 0.1) / 4, abs=1e-6)
-    assert found.flips == (1, 2)
+    found = figures(ROW, REFERENCE)
+    assert (found["pictures"], found["correct"], found["accuracy"]) == (4, 2, 0.5)
+    assert found["accuracy_low"] < 0.5 < found["accuracy_high"]
+    assert found["agreement"] == 0.5
+    assert found["agreement_low"] < 0.5 < found["agreement_high"]
+    assert (found["only_row_right"], found["only_reference_right"]) == (1, 1)
+    assert found["difference"] == 0.0
+    assert found["difference_low"] < 0 < found["difference_high"]
+    assert found["mcnemar_p"] == 1.0
+    assert found["max_difference"] == pytest.approx(0.4, abs=1e-6)
+    assert found["mean_difference"] == pytest.approx((0.1 + 0.15 + 0.4 + 0.1) / 4, abs=1e-6)
+    assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.45, 0.7, 0.1]).mean())
+    assert found["flips"] == 2
+    assert sum(one["count"] for one in found["calibration"]) == 4
 
 
 def test_the_same_answers_agree_and_say_so_with_an_interval():
-    found = compare(REFERENCE, REFERENCE, TRUTH, LABELS)
-    assert (found.agreement, found.max_difference, found.flips) == (1.0, 0.0, ())
-    assert found.agreement_low < 1.0  # four pictures prove little
-    document = found.to_dict()
-    assert document["flips"] == 0
-    assert document["accuracy"] == 0.5
-    assert document["precision"] == [1.0, 0.0]
-    assert sum(one["count"] for one in document["calibration"]) == 4
+    found = figures(REFERENCE, REFERENCE)
+    assert (found["agreement"], found["max_difference"], found["flips"]) == (1.0, 0.0, 0)
+    assert found["agreement_low"] < 1.0  # four pictures prove little
 
 
 def test_one_sided_losses_are_significant():
@@ -48,35 +75,25 @@ def test_one_sided_losses_are_significant():
     right = np.tile(np.array([[0.9, 0.1]], np.float32), (40, 1))
     worse = right.copy()
     worse[:12] = [0.2, 0.8]
-    found = compare(worse, right, truth, LABELS)
-    assert found.difference == pytest.approx(-0.3)
-    assert found.difference_high < 0
-    assert found.mcnemar_p == pytest.approx(2 / 2**12)
+    found = figures(worse, right, truth)
+    assert found["difference"] == pytest.approx(-0.3)
+    assert found["difference_high"] < 0
+    assert found["mcnemar_p"] == pytest.approx(2 / 2**12)
 
 
-def test_answers_of_other_pictures_are_refused():
-    with pytest.raises(ValueError, match="same pictures"):
-        compare(ROW[:2], REFERENCE, TRUTH, LABELS)
-    with pytest.raises(ValueError, match="same pictures"):
-        compare(ROW, REFERENCE, TRUTH[:2], LABELS)
+def test_classes_have_precision_and_recall_and_one_matrix():
+    found = class_figures({"pytorch": REFERENCE, "model": ROW}, TRUTH)
+    assert found["rows"]["pytorch"] == {"precision": [1.0, 0.0], "recall": [0.5, None]}
+    assert found["rows"]["model"] == {"precision": [1.0, 0.0], "recall": [0.5, None]}
+    assert found["confusion"] == [[0, 0, 2], [0, 1, 2]]
 
 
-def test_an_answer_that_is_no_number_is_told_with_the_row_at_once():
-    frames = [np.zeros((4, 4, 3), np.uint8)] * 3
-
-    def ask(batch):
-        return np.array([[np.nan, 0.5]], np.float32)
-
-    with pytest.raises(ModelError, match="model answers with what is no number") as caught:
-        ask_all({"good": lambda batch: np.array([[0.5, 0.5]], np.float32), "model": ask}, frames)
-    assert caught.value.exit_code == 1
-
-
-def test_flips_come_with_both_answers_the_most_different_first(tmp_path):
-    flips = flips_of("model", ROW, REFERENCE, TRUTH, LABELS, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
-    assert [flip.file for flip in flips] == ["c.jpg", "b.jpg"]
-    assert [flip.right for flip in flips] == ["row", "reference"]
-    write_flips(tmp_path / "flips.csv", flips)
+def test_disagreements_come_with_both_answers_the_most_different_first(tmp_path):
+    _, found = compare_rows({"pytorch": REFERENCE, "model": ROW}, image_set())
+    assert [one.file for one in found] == ["c.jpg", "b.jpg"]
+    assert [one.right for one in found] == ["row", "reference"]
+    assert [one.index for one in found] == [2, 1]
+    write_disagreements(tmp_path / "flips.csv", found)
     with (tmp_path / "flips.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert rows[0] == {
@@ -90,8 +107,39 @@ def test_flips_come_with_both_answers_the_most_different_first(tmp_path):
         "right": "row",
         "pictures": "test",
     }
-    write_flips(tmp_path / "none.csv", [])
+    write_disagreements(tmp_path / "none.csv", [])
     assert (tmp_path / "none.csv").read_text().startswith("row,file,label,")
+
+
+def test_an_image_of_a_corrupted_set_is_what_the_rows_see():
+    blur = next(one for one in CORRUPTIONS if one.name == "noise")
+    images = image_set(corruption=blur)
+    plain = image_set()
+    for index, frame in enumerate(images.frames()):
+        assert np.array_equal(frame, images.frame(index))
+        assert np.array_equal(frame, corrupt(blur, plain.frame(index), str(index)))
+    assert images.truth.tolist() == TRUTH.tolist()
+
+
+def test_a_balanced_choice_takes_all_classes_alike_and_the_same_every_time():
+    items = image_set([0] * 30 + [1] * 4).items
+    chosen = balanced(items, 10)
+    assert [sum(item.label == label for item in chosen) for label in (0, 1)] == [6, 4]
+    assert balanced(list(reversed(items)), 10) == chosen
+    assert len(balanced(items, 100)) == 34
+
+
+def test_an_answer_that_is_no_number_is_told_with_the_row_at_once():
+    frames = [np.zeros((4, 4, 3), np.uint8)] * 3
+
+    def ask(batch):
+        return np.array([[np.nan, 0.5]], np.float32)
+
+    with pytest.raises(ModelError, match="model answers with what is no number") as caught:
+        classify_all(
+            {"good": lambda batch: np.array([[0.5, 0.5]], np.float32), "model": ask}, frames
+        )
+    assert caught.value.exit_code == 1
 
 
 def test_rows_are_asked_one_frame_at_a_time_in_order_and_in_bounded_memory():
@@ -109,9 +157,9 @@ def test_rows_are_asked_one_frame_at_a_time_in_order_and_in_bounded_memory():
         assert len(alive) - int(batch[0][0, 0, 0]) <= 64  # no more than a chunk ahead
         return np.array([[batch[0][0, 0, 0] / 255, 0.0]], np.float32)
 
-    answers = ask_all({"a": ask, "b": ask}, frames())
+    answers = classify_all({"a": ask, "b": ask}, frames())
     assert set(asked) == {1}
     assert answers["a"].shape == (150, 2)
     assert (answers["b"][:, 0] * 255).round().tolist() == list(range(150))
     with pytest.raises(ValueError, match="no frames"):
-        ask_all({"a": ask}, [])
+        classify_all({"a": ask}, [])

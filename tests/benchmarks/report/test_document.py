@@ -16,7 +16,9 @@ pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 from support.benchdoc import ROWS, document
 
 from benchmarks.report import document as report
+from benchmarks.report import html
 from benchmarks.report import text as words
+from benchmarks.report.tables import tables
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_what_was_not_measured_is_a_dash_and_an_empty_cell(doc):
     bare["corruptions"] = None
     text = report.terminal(bare, Path("runs/x"))
     assert "fresh process" not in text
-    assert "Spoiled" not in text
+    assert "Corrupted" not in text
     rows = list(csv.DictReader(io.StringIO(report.sheet(bare))))
     assert rows[0]["first_answer_s"] == ""
     bare["rows"][2]["cold"] = doc["rows"][2]["cold"]
@@ -205,3 +207,34 @@ def test_a_call_of_several_frames_is_not_called_one_frame(doc):
     assert "Latency: a frame to its" in report.terminal(several, Path("x"))
     several["rows"][-1]["batch"] = 8
     assert "Latency: the frames of a call to their" in report.terminal(several, Path("x"))
+
+
+def test_with_300_classes_every_report_stays_small_and_shows_the_worst_ten():
+    labels = tuple(f"class-{number:03}" for number in range(300))
+    doc = document(labels=labels, pictures=3000)
+    recall = doc["classes"]["rows"]["pytorch"]["recall"]
+    text = json.dumps(doc, indent=1, allow_nan=False)
+    assert len(text) < 500_000
+    assert text.count("confusion") == 1
+    assert sum(count for _, _, count in doc["classes"]["confusion"]) == 3000
+    worst = sorted(range(300), key=lambda index: recall[index])[:10]
+    title, heads, rows = next(table for table in tables(doc) if "classes" in table[0])
+    assert "10 of 300 classes" in title
+    assert heads == ["class", "pictures", *(base for base, *_ in ROWS)]
+    assert [row[0] for row in rows] == [labels[index] for index in worst]
+    assert rows[0][1] == "10"
+    assert rows[0][2].startswith(f"{100 * recall[worst[0]]:.2f}% / ")
+    markdown, page = report.markdown(doc), html.page(doc)
+    assert "class-009 and 290 more" in markdown
+    assert "10 class-009 and 290 more" in page
+    for made, limit in ((markdown, 10_000), (page, 200_000), (report.sheet(doc), 20_000)):
+        assert len(made) < limit
+        assert made.count("class-") < 40
+    assert max(map(len, report.terminal(doc, Path("x")).splitlines())) <= words.WIDTH
+
+
+def test_a_class_that_is_never_predicted_or_absent_is_a_dash(doc):
+    changed = copy.deepcopy(doc)
+    changed["classes"]["rows"]["model"] = {"precision": [None, 0.5], "recall": [0.0, 1.0]}
+    rows = {row[0]: row[1:] for row in tables(changed)[2][2]}
+    assert rows["model"] == ["-", "0.00%", "300", "50.00%", "100.00%", "0"]

@@ -16,7 +16,7 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flav
 
 from support.benchdoc import ROWS, document
 
-from benchmarks.measure.parity import Flip
+from benchmarks.measure.parity import Disagreement
 from benchmarks.report import charts, html, svg
 
 CHROMIUM = next(
@@ -41,24 +41,9 @@ def doc():
 def shown():
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 255, (90, 160, 3), dtype=np.uint8) for _ in range(3)]
+    answers = ("cat", "cat", 0.6, "dog", 0.7, "reference", "test")
     return [
-        html.Shown(
-            frame,
-            [
-                Flip(
-                    "model.static",
-                    i,
-                    f"a/{i}.jpg",
-                    "cat",
-                    "cat",
-                    0.6,
-                    "dog",
-                    0.7,
-                    "reference",
-                    "test",
-                )
-            ],
-        )
+        html.SheetImage(frame, [Disagreement("model.static", f"a/{i}.jpg", *answers, index=i)])
         for i, frame in enumerate(frames)
     ]
 
@@ -115,7 +100,7 @@ def test_the_page_tells_what_the_document_tells(text, doc):
     words = " ".join(checker.words)
     for row in doc["rows"]:
         assert row["name"] in words
-    for part in ("7.3", "94.33", "Reliability", "Spoiled pictures", "Example 9000", "a/2.jpg"):
+    for part in ("7.3", "94.33", "Reliability", "Corrupted pictures", "Example 9000", "a/2.jpg"):
         assert part in words
     assert doc["command"] in words
 
@@ -171,12 +156,12 @@ def test_every_drawing_is_well_formed_and_stays_inside_its_frame(doc, spread):
         wide = np.geomspace(0.5, 50, 101).tolist()
         for row in doc["rows"]:
             row["latency"] |= {"quantiles_ms": wide, "p50_ms": 5.0, "p95_ms": 45.0}
-    for width in (html.WIDE, html.SLIM):
+    for width in (html.WIDE, html.NARROW):
         drawings = [
             charts.ratios(doc, width),
             charts.distributions(doc, width),
             charts.front(doc, width),
-            *charts.reliability(doc),
+            *(drawn for _, drawn in charts.reliability(doc)),
         ]
         assert len(drawings) == 3 + len(ROWS)
         for drawing in drawings:
@@ -196,6 +181,41 @@ def test_every_drawing_is_well_formed_and_stays_inside_its_frame(doc, spread):
                 start = {"start": x, "middle": x - long / 2, "end": x - long}[anchor]
                 assert start >= -8
                 assert start + long <= wide + 16
+
+
+def test_the_gain_of_a_row_stands_beside_the_chart_not_on_the_dashed_line(doc):
+    near = copy.deepcopy(doc)
+    near["rows"][2]["ratio"] |= {"value": 0.93, "low": 0.9, "high": 0.97}
+    for width in (html.WIDE, html.NARROW):
+        root = ET.fromstring(charts.ratios(near, width))
+        (one,) = (node for node in root.iter() if node.get("class") == "one")
+        values = [node for node in root.iter() if node.get("class") == "value"]
+        assert len(values) == len(ROWS) - 1
+        assert len({node.get("x") for node in values}) == 1  # a column
+        assert all(float(node.get("x")) > float(one.get("x1")) for node in values)
+
+
+def test_the_median_is_written_on_top_of_its_line(doc):
+    root = ET.fromstring(charts.distributions(doc, html.WIDE))
+    for shape in (node for node in root.iter() if node.tag.endswith("}g")):
+        (median,) = (node for node in shape if node.get("class") == "median")
+        (words,) = (node for node in shape if node.get("class") == "value")
+        assert float(words.get("x")) == pytest.approx(float(median.get("x1")), abs=0.01)
+        assert float(words.get("y")) < float(median.get("y1"))
+
+
+def test_bins_with_few_answers_neither_draw_nor_bend_the_line(doc):
+    made = copy.deepcopy(doc)
+    bins = made["rows"][0]["answers"]["calibration"]
+    full = [one for one in bins if one["count"]]
+    full[2] |= {"count": 2, "accuracy": 0.0}
+    root = ET.fromstring(dict(charts.reliability(made))["pytorch"])
+    dots = [node for node in root.iter() if node.tag.endswith("circle")]
+    joins = [node for node in root.iter() if node.get("class", "").startswith("trace")]
+    assert len(dots) == len(full) - 1
+    assert len(joins) == len(full) - 3  # none to it and none across it
+    ticks = [node.text for node in root.iter() if node.get("class") == "tick"]
+    assert ticks[0] == "50"  # and the scale does not begin at 0 for its sake
 
 
 def test_a_density_peaks_where_the_calls_are(doc):
