@@ -26,7 +26,7 @@ from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.data.splits import split_of
 from catdog_edge.training.evaluation.evaluation import check_labels
-from catdog_edge.training.runs.progress import Reading
+from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
 
 
@@ -194,9 +194,9 @@ def plan(options: BenchOptions) -> Plan:
     if options.data is not None or run is None:
         # Split as for the training, so that no training image becomes a test image.
         split = split_of(runners[0].spec.trained_on)
-        dataset = open_dataset(options.data, split=split, progress=Reading())
+        dataset = open_dataset(options.data, split=split, progress=ReadingProgress())
     else:
-        dataset = run.dataset(progress=Reading())
+        dataset = run.dataset(progress=ReadingProgress())
     originals = None if options.originals is None else _originals(options.originals, labels)
     found = Plan(
         weights=weights,
@@ -349,7 +349,7 @@ def _open(rows: Sequence[BenchRow], required: bool) -> tuple[list[Runner], list[
 def _originals(source: str, labels: tuple[str, ...]) -> Dataset:
     """All images of another source, whatever split they would be in."""
     try:
-        dataset = open_dataset(source, labels=labels, split=(0, 0, 100), progress=Reading())
+        dataset = open_dataset(source, labels=labels, split=(0, 0, 100), progress=ReadingProgress())
     except DataError as error:
         raise DataError(f"--originals: {str(error).replace('--data', '--originals')}") from error
     if dataset.labels != labels:

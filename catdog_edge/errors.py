@@ -7,6 +7,7 @@ Anything else that escapes is a defect of ours.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 FOLDER_GONE = "the current folder is not there any more: it was deleted or unmounted"
 """Reason why a relative path cannot be resolved."""
@@ -61,3 +62,9 @@ def first_line(error: BaseException, limit: int = 160) -> str:
     lines = (line.strip() for line in str(error).splitlines())
     line = _PREFIX.sub("", next(filter(None, lines), ""))
     return (line or type(error).__name__)[:limit]
+
+
+def list_names(names: Collection[str], limit: int = 10) -> str:
+    """Join names for a message; of many only the first: `cat, dog`, or `a, b, ... (300 in all)`."""
+    shown = ", ".join(list(names)[:limit])
+    return shown if len(names) <= limit else f"{shown}, ... ({len(names):,} in all)"

@@ -23,7 +23,7 @@ from catdog_edge.images.preprocess import Image
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.load import open_dataset, open_negative_images
 from catdog_edge.training.evaluation.metrics import wilson
-from catdog_edge.training.runs.progress import Reading
+from catdog_edge.training.runs.progress import ReadingProgress
 
 CONDITIONS: dict[str, Corruption | None] = {
     "as they are": None,
@@ -100,7 +100,10 @@ def main(arguments: list[str] | None = None) -> int:
         for model in options.models:
             with Classifier(model, provider="cpu") as pets:
                 dataset = open_dataset(
-                    options.data, labels=pets.spec.labels, limit=options.limit, progress=Reading()
+                    options.data,
+                    labels=pets.spec.labels,
+                    limit=options.limit,
+                    progress=ReadingProgress(),
                 )
                 if dataset.labels != pets.spec.labels:
                     raise DataError(
@@ -116,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"\n{model}: {count:,} test pictures of {options.data}\n")
                 print(table(["condition", "accuracy, %", "answered, %"], pets_rows(pets, dataset)))
                 if options.other:
-                    others = open_negative_images(options.other, progress=Reading())
+                    others = open_negative_images(options.other, progress=ReadingProgress())
                     print(f"\n{model}: {len(others.items_of('test')):,} of {options.other}\n")
                     print(table(["condition", "rejected, %"], others_rows(pets, others)))
     except CatdogError as error:

@@ -36,7 +36,7 @@ from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.load import open_dataset, pixels
 from catdog_edge.training.data.sources import Source, open_source
 from catdog_edge.training.models.registry import architecture
-from catdog_edge.training.runs.progress import Reading
+from catdog_edge.training.runs.progress import ReadingProgress
 
 OURS, PLAIN = LOOPS
 
@@ -56,8 +56,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     arch = architecture(options.arch)
     steps = squash(arch.size, arch.size)
     threads = _checked(options)
-    dataset = open_dataset(options.data, limit=options.limit, steps=steps, progress=Reading())
-    _, truth, items = pixels(dataset, "train", steps, progress=Reading())
+    dataset = open_dataset(
+        options.data, limit=options.limit, steps=steps, progress=ReadingProgress()
+    )
+    _, truth, items = pixels(dataset, "train", steps, progress=ReadingProgress())
     pixels(dataset, "val", steps)
     count = len(items) // options.batch_size * options.batch_size
     if not count:

@@ -34,7 +34,7 @@ from catdog_edge.training.data.load import open_dataset, pixels
 from catdog_edge.training.engine.augment import augment
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.engine.precision import choose_precision, trial_batch
-from catdog_edge.training.engine.trainer import Plan, StepReport, Trainer
+from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
 from catdog_edge.training.models.registry import UNIT_RANGE, architecture
 
 RECIPE = "classic"
@@ -142,12 +142,12 @@ def ours(setting: Setting, turns: Turns) -> None:
         device="cpu",
     )
     # Two pictures to validate on: the plain loop validates nothing.
-    val = (val_frames[:2], val_truth[:2])
+    data = TrainingData((frames, truth), (val_frames[:2], val_truth[:2]))
 
-    def step(_report: StepReport) -> None:
+    def step(_metrics: object) -> None:
         turns.stepped()
 
-    def epoch(*_row: object) -> None:
+    def epoch(*_metrics: object) -> None:
         pass
 
     turns.ready(
@@ -159,7 +159,7 @@ def ours(setting: Setting, turns: Turns) -> None:
         }
     )
     while not turns.over:  # run after run, each as long as the recipe has it
-        trainer = Trainer(network, spec, plan, (frames, truth), val, Path(setting.scratch))
+        trainer = Trainer(network, spec, plan, data, Path(setting.scratch))
         trainer.run(lambda: turns.over, step, epoch)
 
 

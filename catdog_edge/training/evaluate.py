@@ -1,4 +1,4 @@
-"""What `catdog-edge eval` does, from options to figures. Words go to stderr."""
+"""`catdog-edge eval`: accuracy, calibration and rejection on the test split."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from catdog_edge.system.console import plain
 from catdog_edge.training.data.load import open_dataset, pixels
 from catdog_edge.training.data.negatives import drawn_negatives, open_negatives
 from catdog_edge.training.data.splits import split_of
-from catdog_edge.training.evaluation.evaluation import Evaluation, Weights, check_labels, evaluate
-from catdog_edge.training.evaluation.rejection import RejectionReport, report
-from catdog_edge.training.runs.progress import Reading
+from catdog_edge.training.evaluation.evaluation import Evaluation, Predictor, check_labels, evaluate
+from catdog_edge.training.evaluation.rejection import RejectionReport, evaluate_threshold
+from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import newest_run, run_of
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """What `catdog-edge eval` found.
+class EvaluationReport:
+    """Result of `catdog-edge eval`.
 
     Attributes:
         path: The file.
         result: Accuracy and calibration.
-        rejection: How well it tells its classes from other things, by set.
-        answered: The share of each class that is answered with a class; empty where nothing
-            was compared with other things.
+        rejection: Rejection of negatives, by set; empty where there were none.
+        answered: The share of each class that is not rejected; empty where there were no
+            negatives.
     """
 
     path: Path
@@ -56,54 +56,59 @@ class Evaluated:
         return "\n".join(lines)
 
 
-def evaluate_weights(weights: Path | None, data: str | None, other: str | None) -> Evaluated:
-    """Measure a checkpoint or an ONNX file on a test split.
+def evaluate_weights(weights: Path | None, data: str | None, other: str | None) -> EvaluationReport:
+    """Evaluate a checkpoint or an ONNX file on a test split.
 
     Args:
         weights: A `.pt` or `.onnx` file, or the name of a shipped model; `None` takes `best.pt`
             of the newest run.
         data: A folder, a `.zip` or `sample`; `None` takes the data and the split of the run
             that the weights lie in.
-        other: Pictures that show none of the classes, see `open_negatives`; `None` takes
-            those of the run. Only their test half is looked at.
+        other: Negatives, see `open_negatives`; `None` takes those of the run. Only their test
+            half is used.
 
     Raises:
         CatdogError: Weights or data are missing, damaged, or do not fit each other.
+
+    Example:
+        >>> print(evaluate_weights(Path("runs/mine/best.pt"), None, None))
     """
     if weights is not None and str(weights) in shipped_models():
         weights = find_model(str(weights)).path
     run = run_of(weights) if weights else newest_run()
     path = weights or newest_run().weights
-    model = Weights(path)
+    model = Predictor(path)
+    progress = ReadingProgress()
     if data is not None or run is None:
-        # Split as it was for the training: no picture of that becomes one of the test.
-        split = split_of(model.spec.trained_on)
-        dataset = open_dataset(data, split=split, progress=Reading())
+        # Split as it was for the training, so that no training image is tested on.
+        dataset = open_dataset(data, split=split_of(model.spec.trained_on), progress=progress)
     else:
-        dataset = run.dataset(progress=Reading())
+        dataset = run.dataset(progress=progress)
     check_labels(model.spec, dataset.labels, path, dataset.source)
-    pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
+    images, truth, _ = pixels(dataset, "test", model.spec.resize)
     log.info(f"eval: {path} on the {len(truth):,} test pictures of {dataset.display_name}")
-    result = evaluate(model.probabilities(pictures), truth, model.spec.labels)
+    result = evaluate(model.probabilities(images), truth, model.spec.labels)
     if other is None and data is None and run is not None:
         other = run.args().get("other")
-    others = open_negatives(other, model.spec.resize, Reading())
-    if others is None:
-        return Evaluated(path, result, {}, {})
-    others.log_summary()
+    negatives = open_negatives(other, model.spec.resize, progress)
+    if negatives is None:
+        return EvaluationReport(path, result, {}, {})
+    negatives.log_summary()
     if model.spec.rejection is None:
         raise CatdogError(
             f"{path} was trained without --other: it has no threshold to measure; train again "
             "with --other, or leave it out here"
         )
-    threshold, scores = model.spec.rejection.threshold, model.scores(pictures)
-    sets = {"drawn": drawn_negatives(others.steps)}
-    if others.dataset is not None:
-        sets["others"] = others.photographs("test")
-    reports = {name: report(scores, model.scores(one), threshold) for name, one in sets.items()}
-    answered = {
-        label: float((scores[truth == number] >= threshold).mean())
-        for number, label in enumerate(model.spec.labels)
-        if (truth == number).any()
+    threshold, scores = model.spec.rejection.threshold, model.scores(images)
+    sets = {"drawn": drawn_negatives(negatives.steps)}
+    if negatives.dataset is not None:
+        sets["others"] = negatives.photographs("test")
+    reports = {
+        name: evaluate_threshold(scores, model.scores(one), threshold) for name, one in sets.items()
     }
-    return Evaluated(path, result, reports, answered)
+    answered = {
+        label: float((scores[truth == index] >= threshold).mean())
+        for index, label in enumerate(model.spec.labels)
+        if (truth == index).any()
+    }
+    return EvaluationReport(path, result, reports, answered)

@@ -83,7 +83,7 @@ def save_flip_sheet(
     Raises:
         CatdogError: The file cannot be written.
     """
-    from catdog_edge.training.runs.plots import save_sheet, short_name
+    from catdog_edge.training.runs.plots import save_contact_sheet, short_name
 
     # A picture that two candidates answer alike (a file and its ORT form) is shown once.
     first = {(flip.index, flip.candidate): (name, flip) for name, flip in reversed(flips)}
@@ -98,7 +98,9 @@ def save_flip_sheet(
         for name, flip in ranked
     ]
     title = f"{len(ranked)} of {len(first)} answers that differ, the most certain first"
-    save_sheet(path, cells, title if flips else "verify", nothing="every answer is the same")
+    save_contact_sheet(
+        path, cells, title if flips else "verify", nothing="every answer is the same"
+    )
 
 
 def _label(labels: Sequence[str], index: int) -> str:

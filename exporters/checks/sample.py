@@ -20,7 +20,7 @@ from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.load import open_dataset, pixels
 from catdog_edge.training.data.sources import SAMPLE
 from catdog_edge.training.evaluation.evaluation import check_labels
-from catdog_edge.training.runs.progress import Reading
+from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import Run
 from exporters.checks.session import Pictures
 from exporters.static_int8.calibrate import check_pictures, stratified
@@ -78,20 +78,20 @@ def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None)
     """
     if data is not None:
         # Neither the test split nor, but for a calibration, the training split is needed here.
-        named = open_dataset(data, progress=Reading(), required=("val",))
+        named = open_dataset(data, progress=ReadingProgress(), required=("val",))
         return Data(_checked(named, spec, weights))
     if run is not None:
         try:
-            return Data(_checked(run.dataset(progress=Reading()), spec, weights))
+            return Data(_checked(run.dataset(progress=ReadingProgress()), spec, weights))
         except DataError as error:
             missing = str(error)
     elif os.environ.get("CATDOG_DATA"):
-        named = open_dataset(None, progress=Reading(), required=("val",))
+        named = open_dataset(None, progress=ReadingProgress(), required=("val",))
         return Data(_checked(named, spec, weights))
     else:
         missing = f"{weights} lies in no run folder, and no data was named"
     log.info(f"note: {missing}; checking on drawings instead, which says nothing of accuracy")
-    return Data(open_dataset(SAMPLE, progress=Reading()), missing)
+    return Data(open_dataset(SAMPLE, progress=ReadingProgress()), missing)
 
 
 def checking_sample(data: Data, spec: ModelSpec, limit: int | None = None) -> Sample:
@@ -102,7 +102,7 @@ def checking_sample(data: Data, spec: ModelSpec, limit: int | None = None) -> Sa
         spec: Of the model.
         limit: At most this many; `None` takes all.
     """
-    pictures, truth, items = pixels(data.dataset, "val", spec.resize, Reading())
+    pictures, truth, items = pixels(data.dataset, "val", spec.resize, ReadingProgress())
     files = tuple(item.file for item in items)
     if limit is not None and limit < len(truth):
         places = stratified(truth, limit)
@@ -135,7 +135,7 @@ def calibration_pictures(data: Data, spec: ModelSpec, count: int) -> Pictures:
             f"{data.missing}; static quantization measures activations on training pictures: "
             "name them with --data"
         )
-    pictures, truth, _ = pixels(data.dataset, "train", spec.resize, Reading())
+    pictures, truth, _ = pixels(data.dataset, "train", spec.resize, ReadingProgress())
     places = stratified(truth, count)
     check_pictures(truth[places], spec.labels, data.dataset.source)
     return pictures[places]

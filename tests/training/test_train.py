@@ -34,14 +34,15 @@ from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.engine import trainer as loop
 from catdog_edge.training.engine.distillation import Teacher
 from catdog_edge.training.engine.optim import make_optimizer
-from catdog_edge.training.engine.trainer import Trainer
+from catdog_edge.training.engine.trainer import Trainer, optimizer_marks
 from catdog_edge.training.models.checkpoint import load_checkpoint, read_checkpoint
 from catdog_edge.training.models.registry import ARCHITECTURES
 from catdog_edge.training.runs.plots import Mistake, save_confusion, save_mistakes
 from catdog_edge.training.runs.run_folder import Run, newest_unfinished
 
 RUN_FILES = {
-    "args.yaml", "best.pt", "confusion.png", "curves.png", "data.png", "last.pt", "mistakes.png",
+    ".lock", "args.yaml", "best.pt", "confusion.png", "curves.png", "data.png", "last.pt",
+    "mistakes.png",
     "results.csv", "review.csv", "skipped.csv", "split.csv", "summary.json",
 }  # fmt: skip
 
@@ -317,7 +318,7 @@ def test_a_taught_run_at_another_size_goes_on_with_its_teacher(
     teacher.unlink()
     again = call("train", "--resume", "--name", "pupil")
     assert again.exit_code == 0, again.output
-    assert "nothing left to train" in again.output
+    assert "all 3 epochs of" in again.output
     args = here / "runs/pupil/args.yaml"
     args.write_text(args.read_text().replace("\nepochs: 3", "\nepochs: 4"))
     teacher.write_bytes((here / "runs/alone/best.pt").read_bytes())
@@ -547,7 +548,7 @@ def test_a_long_epoch_is_saved_on_the_way(
         saved.append((training["epoch"], training["step"]))
 
     monkeypatch.setattr(loop.Trainer, "save", noted)
-    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(loop, "SAVE_INTERVAL", 0.0)
     assert quick(easy_set, "long").exit_code == 0
     assert saved[:3] == [(0, 0), (0, 1), (0, 2)]
     assert saved[-1] == (2, 0)
@@ -635,20 +636,20 @@ def test_a_run_of_an_older_version_goes_on_but_not_with_another_optimizer(copied
         assert "of another optimizer" in last_line(call("train", "--resume", "--name", "copy"))
 
 
-def test_adam_is_not_gone_on_with_as_adamw() -> None:
+def test_adam_is_not_resumed_as_adamw() -> None:
     groups = [
         make_optimizer(torch.nn.Linear(2, 2), replace(recipe("classic"), optimizer=name), 0.1)
         .state_dict()["param_groups"]
         for name in ("adam", "adamw", "sgd", "muon")
     ]  # fmt: skip
-    marks = [[[bool(group.get(n)) for n in loop._MARKS] for group in one] for one in groups]
+    marks = [optimizer_marks(one) for one in groups]
     assert all(one not in marks[:number] for number, one in enumerate(marks))
 
 
 def test_a_run_that_is_being_trained_is_left_alone(copied: Path) -> None:
     (copied / "summary.json").unlink()
     assert newest_unfinished().name == "copy"
-    with Run(copied).held():
+    with Run(copied).lock():
         busy = "copy is being trained by another process"
         assert busy in last_line(call("train", "--resume"))
         assert busy in last_line(call("train", "--resume", "--name", "copy"))
@@ -665,18 +666,18 @@ def test_a_run_is_held_until_its_last_file(
     copied: Path, easy_set: Path, how: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = []
-    monkeypatch.setattr(train, "finish", lambda run, *_: held.append(run.busy))
+    monkeypatch.setattr(train, "finish", lambda run, *_: held.append(run.locked))
     (copied / "summary.json").unlink()
     settings = ("--size", 32, "--epochs", 1, "--precision", "float32", "--data", easy_set)
     assert call(*how, *(() if "--resume" in how else settings)).exit_code == 0
     assert held == [True]
-    assert not Run(copied).busy
+    assert not Run(copied).locked
 
 
 def test_a_killed_process_gives_its_run_back(copied: Path) -> None:
     code = (
-        "import os, sys, pathlib; from catdog_edge.training.runs.lock import hold\n"
-        "with hold(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        "import pathlib, sys; from catdog_edge.training.runs.run_folder import Run\n"
+        "with Run(pathlib.Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(copied)],
@@ -684,10 +685,10 @@ def test_a_killed_process_gives_its_run_back(copied: Path) -> None:
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    assert Run(copied).busy
+    assert Run(copied).locked
     process.kill()
     process.communicate()
-    assert not Run(copied).busy
+    assert not Run(copied).locked
 
 
 def test_a_kill_before_the_first_save_leaves_no_run(

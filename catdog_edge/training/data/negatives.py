@@ -51,6 +51,11 @@ class Negatives:
             self.dataset.log_summary()
 
     @property
+    def source(self) -> str:
+        """The value of `--other` that opens them again anywhere on this machine."""
+        return self.dataset.source if self.dataset else DRAWN
+
+    @property
     def name(self) -> str:
         """For the spec: no path of this machine."""
         return Path(self.dataset.source).name if self.dataset else DRAWN

@@ -1,13 +1,14 @@
-"""Shuffled, augmented batches, prepared one ahead of the step that uses them.
+"""Shuffled, augmented batches, prepared ahead of the step that uses them.
 
-Knows nothing of networks. What a batch holds depends on seed, epoch and step alone, so a
-run that was interrupted anywhere goes on with the very batches it would have had.
+The content of a batch depends on seed, epoch and step alone, so a resumed run continues with the
+batches that an uninterrupted one would have had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -18,18 +19,17 @@ import torch
 from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.augment import Share, augment
 
-AHEAD = 2
-"""Batches in preparation: enough to hide augmentation behind a step, little memory."""
+PREFETCH = 2
+"""Batches in preparation: enough to hide augmentation behind a step, in little memory."""
 
 
 class Batch(NamedTuple):
-    """What one step learns from.
+    """The samples of one step.
 
     Attributes:
-        pixels: `uint8 [B,h,w,3]`, BGR, at the size that the network sees.
+        pixels: `uint8 [B,h,w,3]`, BGR, at the size of this step.
         labels: `int64 [B]`.
-        detailed: The same pictures before they were made smaller, `uint8 [B,H,W,3]`, for a
-            teacher that sees more.
+        detailed: The same images at the size of the data, `uint8 [B,H,W,3]`, for a teacher.
     """
 
     pixels: torch.Tensor
@@ -37,119 +37,137 @@ class Batch(NamedTuple):
     detailed: torch.Tensor
 
 
-def batch_bounds(pictures: int, batch_size: int, processes: int = 1) -> list[int]:
-    """Where the batches of an epoch begin, and where the last one ends.
+def batch_bounds(samples: int, batch_size: int, processes: int = 1) -> list[int]:
+    """Return where the batches of an epoch begin, and where the last one ends.
 
-    The last batch holds what is left; where that is less than two pictures for each process
-    it joins the batch before it, since batch norm cannot train on one.
+    A last batch of less than two images per process joins the one before it: batch norm cannot
+    train on a single image.
     """
-    bounds = [*range(0, pictures, batch_size), pictures]
+    bounds = [*range(0, samples, batch_size), samples]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] < 2 * processes:
         del bounds[-2]
     return bounds
 
 
-def steps_per_epoch(pictures: int, batch_size: int, processes: int = 1) -> int:
-    """Steps of one epoch."""
-    return len(batch_bounds(pictures, batch_size, processes)) - 1
+def steps_per_epoch(samples: int, batch_size: int, processes: int = 1) -> int:
+    """Return the number of batches of an epoch."""
+    return len(batch_bounds(samples, batch_size, processes)) - 1
 
 
-def batches(
-    pixels: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.int64],
-    *,
-    batch_size: int,
-    policy: str,
-    seed: int,
-    epoch: int,
-    first_step: int = 0,
-    scales: tuple[float, ...] = (1.0,),
-    detail: float = 1.0,
-    rank: int = 0,
-    processes: int = 1,
-    pinned: bool = False,
-    others: NegativeSampler | None = None,
-) -> Generator[Batch, None, None]:
-    """Yield the batches of one epoch from `first_step` on.
+@dataclass(frozen=True)
+class BatchLoader:
+    """Makes the batches of this process.
 
-    Args:
+    Attributes:
         pixels: `uint8 [N,H,W,3]`, BGR; may be memory-mapped.
         labels: `int64 [N]`.
-        batch_size: Pictures per batch, see `batch_bounds`.
-        policy: The augmentation, see `catdog_edge.training.engine.augment`.
+        batch_size: Images per batch over all processes, see `batch_bounds`.
+        policy: See `catdog_edge.training.engine.augment`.
         seed: Of the run.
-        epoch: Counted from 0.
-        first_step: Where an interrupted epoch goes on.
-        scales: Each batch draws one of them: its height and width in shares of the network's.
         detail: H and W in shares of the network's height and width.
-        rank: Which of the processes this is, from 0 on.
-        processes: How many share each batch; what is done to a picture does not depend on it.
-        pinned: Put the batch where a CUDA device can fetch it while the processor goes on.
-        others: Pictures of none of the classes that join each batch, after its own.
+        rank: Of this process.
+        processes: How many share each batch; what is done to an image does not depend on it.
+        pin_memory: For copies to a CUDA device in the background.
+        negatives: Sampled into each batch, after its own images.
 
-    Yields:
-        This process's part of each batch.
+    Example:
+        >>> loader = BatchLoader(pixels, labels, batch_size=64, policy="default", seed=0)
+        >>> for batch in loader.epoch(0):
+        ...     train_step(batch.pixels, batch.labels)
     """
-    order = np.random.default_rng([seed, epoch]).permutation(len(labels))
-    starts = batch_bounds(len(order), batch_size, processes)
-    rows = slice(rank, None, processes)
 
-    def prepare(step: int) -> Batch:
-        # Sorted, so that a memory-mapped file is read forwards; the order inside a batch
-        # does not matter.
-        chosen = np.sort(order[starts[step] : starts[step + 1]])
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    batch_size: int
+    policy: str
+    seed: int
+    detail: float = 1.0
+    rank: int = 0
+    processes: int = 1
+    pin_memory: bool = False
+    negatives: NegativeSampler | None = None
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return steps_per_epoch(len(self.labels), self.batch_size, self.processes)
+
+    def epoch(
+        self, epoch: int, first_step: int = 0, scales: tuple[float, ...] = (1.0,)
+    ) -> Generator[Batch, None, None]:
+        """Yield the batches of one epoch.
+
+        Args:
+            epoch: Counted from 0.
+            first_step: Where an interrupted epoch resumes.
+            scales: Each batch draws one of them: its height and width in shares of the network's.
+        """
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.labels))
+        bounds = batch_bounds(len(order), self.batch_size, self.processes)
+
+        def prepare(step: int) -> Batch:
+            scale = scales[self._generator(epoch, step, 1).integers(len(scales))]
+            # Sorted, so that a memory-mapped file is read forwards.
+            return self._batch(np.sort(order[bounds[step] : bounds[step + 1]]), epoch, step, scale)
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as worker:
+            pending: list[Future[Batch]] = []
+            try:
+                for step in range(first_step, len(bounds) - 1):
+                    pending.append(worker.submit(prepare, step))
+                    if len(pending) > PREFETCH:
+                        yield pending.pop(0).result()
+                while pending:
+                    yield pending.pop(0).result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def _generator(self, *place: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *place])
+
+    def _batch(self, chosen: npt.NDArray[np.int64], epoch: int, step: int, scale: float) -> Batch:
+        rows = slice(self.rank, None, self.processes)
         share = Share(len(chosen), rows)
         chosen = chosen[rows]
-        generator = np.random.default_rng([seed, epoch, step])
-        changed = augment(np.array(pixels[chosen]), policy, generator, share)
-        targets = labels[chosen]
-        if others is not None:
-            more = _others(others, share.batch, rows, policy, (seed, epoch, step))
-            changed = np.concatenate([changed, more])
-            targets = np.concatenate([targets, np.full(len(more), others.label, np.int64)])
-        scale = scales[np.random.default_rng([seed, epoch, step, 1]).integers(len(scales))]
-        detailed = torch.from_numpy(changed)
-        ready = torch.from_numpy(_scaled(changed, scale, detail))
-        made = Batch(ready, torch.from_numpy(targets), detailed)
-        return made._replace(pixels=ready.pin_memory()) if pinned else made
+        images = augment(
+            np.array(self.pixels[chosen]), self.policy, self._generator(epoch, step), share
+        )
+        labels = self.labels[chosen]
+        if self.negatives is not None:
+            more = self._sample_negatives(self.negatives, share, epoch, step)
+            images = np.concatenate([images, more])
+            labels = np.concatenate([labels, np.full(len(more), self.negatives.label, np.int64)])
+        pixels = torch.from_numpy(self._scaled(images, scale))
+        return Batch(
+            pixels.pin_memory() if self.pin_memory else pixels,
+            torch.from_numpy(labels),
+            torch.from_numpy(images),
+        )
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as worker:
-        waiting: list[Future[Batch]] = []
-        try:
-            for step in range(first_step, len(starts) - 1):
-                waiting.append(worker.submit(prepare, step))
-                if len(waiting) > AHEAD:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    def _sample_negatives(
+        self, sampler: NegativeSampler, share: Share, epoch: int, step: int
+    ) -> npt.NDArray[np.uint8]:
+        count = max(1, round(sampler.share * share.batch))
+        drawn = [sampler.draw(self._generator(epoch, step, 2, number)) for number in range(count)]
+        mine = np.stack(drawn)[share.rows]
+        generator = self._generator(epoch, step, 3)
+        return augment(mine, self.policy, generator, Share(count, share.rows))
 
-
-def _others(
-    others: NegativeSampler, batch: int, rows: slice, policy: str, place: tuple[int, int, int]
-) -> npt.NDArray[np.uint8]:
-    """This process's share of the others that join a batch, augmented like the rest."""
-    count = max(1, round(others.share * batch))
-    drawn = [others.draw(np.random.default_rng([*place, 2, number])) for number in range(count)]
-    mine = np.stack(drawn)[rows]
-    return augment(mine, policy, np.random.default_rng([*place, 3]), Share(count, rows))
+    def _scaled(self, images: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]:
+        """Resize images of `detail` times the network's size to `scale` times that size."""
+        if scale == self.detail:
+            return images
+        height, width = (
+            max(1, round(round(side / self.detail) * scale)) for side in images.shape[1:3]
+        )
+        return resize_batch(images, height, width)
 
 
-def _scaled(pictures: npt.NDArray[np.uint8], scale: float, detail: float) -> npt.NDArray[np.uint8]:
-    """Pictures of `detail` times the network's size to `scale` times that size."""
-    if scale == detail:
-        return pictures
-    return resized(
-        pictures, *(max(1, round(round(side / detail) * scale)) for side in pictures.shape[1:3])
-    )
-
-
-def resized(pictures: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """`uint8 [N,H,W,3]` to `uint8 [N,height,width,3]`, by area where that is smaller."""
-    method = cv2.INTER_AREA if height < pictures.shape[1] else cv2.INTER_LINEAR
-    changed = np.empty((len(pictures), height, width, 3), np.uint8)
-    for index, picture in enumerate(pictures):
-        cv2.resize(picture, (width, height), dst=changed[index], interpolation=method)
-    return changed
+def resize_batch(images: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Resize `uint8 [N,H,W,3]` to `[N,height,width,3]`, by area where that is smaller."""
+    method = cv2.INTER_AREA if height < images.shape[1] else cv2.INTER_LINEAR
+    resized = np.empty((len(images), height, width, 3), np.uint8)
+    for index, image in enumerate(images):
+        cv2.resize(image, (width, height), dst=resized[index], interpolation=method)
+    return resized

@@ -1,8 +1,7 @@
-"""What PyTorch computes on: the device, and how many threads for as long as a job lasts.
+"""PyTorch's device and its number of threads.
 
-Knows PyTorch's settings and `catdog_edge.runtime.threads`; knows nothing of training. The sums of
-a convolution depend on how many threads share it: a run that is resumed with another
-number does not give the same figures.
+The sums of a convolution depend on the number of threads that share it: a run that is resumed
+with another number does not give the same figures.
 """
 
 from __future__ import annotations
@@ -20,12 +19,11 @@ from catdog_edge.runtime.threads import choose_threads
 
 @contextmanager
 def torch_threads(count: int | None = None) -> Iterator[int]:
-    """Compute with so many threads, and leave the setting as it was found.
+    """Set PyTorch's number of threads within a block.
 
     Args:
-        count: `None` takes what `choose_threads` finds (PyTorch itself counts the cores of
-            the machine, not those that a container grants), unless `$OMP_NUM_THREADS` says
-            otherwise.
+        count: `None` takes `$OMP_NUM_THREADS`, or else what `choose_threads` finds: PyTorch
+            counts the cores of the machine, not those that a container grants.
 
     Yields:
         The number of threads.
@@ -44,13 +42,13 @@ def torch_threads(count: int | None = None) -> Iterator[int]:
 
 
 def choose_device(name: str) -> str:
-    """`auto` is CUDA where it works, else the CPU.
+    """Resolve `--device`: `auto` is CUDA where it works, else the CPU.
 
     Args:
-        name: `auto`, `cpu`, `cuda` or `cuda:N`, in letters of any case.
+        name: `auto`, `cpu`, `cuda` or `cuda:N`, upper or lower case.
 
     Raises:
-        CatdogError: It is none of these; or CUDA was asked for by name and is not there.
+        CatdogError: It is none of these, or the CUDA device is not there.
     """
     asked, name = name, name.strip().lower()
     if name == "auto":
@@ -61,11 +59,11 @@ def choose_device(name: str) -> str:
         build = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
         raise CatdogError(
             f"--device {name}: PyTorch {torch.__version__} {build}; "
-            "train with --device cpu, or mend the driver (nvidia-smi tells whether it works)"
+            "train with --device cpu, or check the driver with nvidia-smi"
         )
     if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
         raise CatdogError(
             f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, numbered from "
-            "0 on; give one of them"
+            "0; give one of them"
         )
     return name

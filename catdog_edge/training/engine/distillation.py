@@ -1,8 +1,6 @@
-"""Distillation: a trained network whose answers the student learns from, beside the labels.
+"""Distillation: the student learns from a teacher's outputs besides the labels.
 
-The loss is Hinton's (Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network,
-2015): the divergence between both answers at a raised temperature, times its square. Knows
-nothing of optimisers or data.
+The loss is that of Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015.
 """
 
 from __future__ import annotations
@@ -11,28 +9,28 @@ import hashlib
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional
 
-from catdog_edge.errors import ModelError
+from catdog_edge.errors import ModelError, list_names
+from catdog_edge.training.config.recipes import Recipe
+from catdog_edge.training.engine.batches import Batch
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import to_input
 from catdog_edge.training.models.batch_norm import fuse_batch_norms
 from catdog_edge.training.models.checkpoint import load_checkpoint
 
 
-def check_teacher_file(path: Path | None) -> None:
-    """Refuse what `--teacher` cannot be before any picture is read.
+def check_teacher_file(path: Path) -> None:
+    """Reject a value of `--teacher` that cannot work, before any image is read.
 
     Raises:
-        ModelError: It is an exported file or a folder, there is no such file, or it is no
-            checkpoint.
+        ModelError: It is an exported file or a folder, is missing, or is not a checkpoint.
     """
-    if path is None:
-        return
     if path.suffix.lower() in (".onnx", ".ort"):
         raise ModelError(
-            f"--teacher {path}: an exported file cannot teach, a .pt is wanted; name the best.pt "
-            "that it was exported from"
+            f"--teacher {path}: an exported file cannot be a teacher, a .pt is wanted; name the "
+            "best.pt that it was exported from"
         )
     if path.is_dir():
         best = path / "best.pt"
@@ -42,19 +40,18 @@ def check_teacher_file(path: Path | None) -> None:
 
 
 class Teacher:
-    """A checkpoint that answers the student's pictures.
+    """A checkpoint whose outputs the student learns.
 
     Args:
         path: Its `.pt` file.
         labels: The student's classes, in its order.
         device: Where to compute.
         precision: `float32` or `bfloat16`.
-        digest: What `digest` was when the run began; empty: this is the beginning.
-        others: The student has a logit for none of the classes, the last.
+        sha256: Of the file when the run began; empty: the run begins.
+        negatives: The student has a logit for negatives, the last.
 
     Raises:
-        ModelError: The file is missing, damaged or another one than at the beginning, or
-            knows other classes.
+        ModelError: The file is missing, damaged, not that of the beginning, or has other classes.
     """
 
     def __init__(
@@ -63,59 +60,97 @@ class Teacher:
         labels: tuple[str, ...],
         device: torch.device,
         precision: str,
-        digest: str = "",
-        others: bool = False,
+        sha256: str = "",
+        negatives: bool = False,
     ) -> None:
         network, self.spec = load_checkpoint(path)
         if set(self.spec.labels) != set(labels):
             raise ModelError(
-                f"the teacher {path} tells {', '.join(self.spec.labels)} apart, the data has "
-                f"{', '.join(labels)}; name a --teacher that was trained on the same classes"
+                f"the teacher {path} has the classes {list_names(self.spec.labels)}, the data has "
+                f"{list_names(labels)}; name a --teacher that was trained on the same classes"
             )
-        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest and digest != self.digest:
+        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        if sha256 and sha256 != self.sha256:
             raise ModelError(
                 f"the teacher {path} is another file than when the run began; put the old one "
                 "back, or start again with: catdog-edge train"
             )
         self._network = fuse_batch_norms(network).to(device).to(memory_format=torch.channels_last)
         self._order = [self.spec.labels.index(label) for label in labels]
+        self._classes = len(labels)
         rejection = self.spec.rejection
-        self.knows_others = others and rejection is not None and rejection.score == "known"
-        if self.knows_others:
+        self.knows_negatives = negatives and rejection is not None and rejection.score == "known"
+        if self.knows_negatives:
             self._order.append(len(labels))
         self._device, self._precision = device, precision
+        self._outputs: dict[tuple[int, int], torch.Tensor] = {}
 
     @torch.no_grad()
     def logits(self, pixels: torch.Tensor, mirrored: bool = True) -> torch.Tensor:
-        """The teacher's opinion.
+        """Compute the teacher's logits.
 
         Args:
-            pixels: `uint8 [N,H,W,3]`, BGR, on any device: the student's pictures, resized
-                here where the teacher's input has another size.
-            mirrored: Average over each picture and its mirror image.
+            pixels: `uint8 [N,H,W,3]`, BGR, on any device; resized where the teacher's input has
+                another size.
+            mirrored: Average over each image and its mirror image.
 
         Returns:
-            `float32 [N,K]`, in the order of the student's classes; `[N,K+1]` where both know
-            pictures of none of them, that logit last.
+            `float32 [N,K]`, in the order of the student's classes; `[N,K+1]` where both have a
+            logit for negatives, the last.
         """
-        pictures = to_input(pixels.to(self._device), self.spec.normalization)
-        size = (self.spec.height, self.spec.width)
-        if pictures.shape[-2:] != size:
-            pictures = functional.interpolate(
-                pictures, size, mode="bilinear", align_corners=False, antialias=True
+        images = to_input(pixels.to(self._device), self.spec.normalization)
+        if images.shape[-2:] != self.spec.size:
+            images = functional.interpolate(
+                images, self.spec.size, mode="bilinear", align_corners=False, antialias=True
             ).contiguous(memory_format=torch.channels_last)
         with autocast(self._device, self._precision):
-            answers: torch.Tensor = self._network(pictures).float()
+            outputs: torch.Tensor = self._network(images).float()
             if mirrored:
-                answers = (answers + self._network(pictures.flip(3)).float()) / 2
-        return answers[:, self._order]
+                outputs = (outputs + self._network(images.flip(3)).float()) / 2
+        return outputs[:, self._order]
+
+    def loss(
+        self,
+        batch: Batch,
+        outputs: torch.Tensor,
+        criterion: nn.Module,
+        recipe: Recipe,
+        view: tuple[int, int],
+    ) -> torch.Tensor:
+        """Compute the mean loss of a batch against the teacher's logits.
+
+        The label of a negative is certain, so negatives take the loss of their label.
+
+        Args:
+            batch: Images and labels.
+            outputs: The student's logits, `float32 [N,K]` or `[N,K+1]`.
+            criterion: Loss of logits against labels.
+            recipe: Temperature, and whether views repeat.
+            view: Epoch of the view and step: where views repeat, the teacher sees each once.
+        """
+        labels = batch.labels.to(outputs.device)
+        positive = labels < self._classes
+        detailed = batch.detailed.to(outputs.device)[positive]
+        share = len(detailed) / len(labels)
+        by_label = (
+            criterion(outputs[~positive], labels[~positive]) * (1 - share) if share < 1 else 0
+        )
+        outputs = outputs[positive]
+        if not self.knows_negatives:
+            outputs = outputs[:, : self._classes]
+        targets = self._outputs.get(view)
+        if targets is None:
+            targets = self.logits(detailed, recipe.distillation_mirrored)
+            if recipe.views:
+                self._outputs[view] = targets
+        by_teacher = distillation_loss(outputs, targets, recipe.distillation_temperature)
+        return by_label + share * by_teacher
 
 
 def distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Kullback-Leibler divergence of the student from the teacher, times temperature squared.
+    """Compute the Kullback-Leibler divergence from the teacher, times temperature squared.
 
     Args:
         student: Logits `float32 [N,K]`.
@@ -123,7 +158,7 @@ def distillation_loss(
         temperature: Divides both.
 
     Returns:
-        A scalar: the mean over the pictures.
+        The mean over the batch, a scalar.
     """
     divergence = functional.kl_div(
         functional.log_softmax(student / temperature, dim=1),

@@ -1,7 +1,6 @@
-"""Several processes that train one network: who this one is, and what they agree on.
+"""The process group of `torchrun`: ranks, collectives, and errors that all processes share.
 
-Knows `torch.distributed` and the variables that `torchrun` sets; knows nothing of networks
-or data. Alone, every function is the obvious one for a single process.
+In a single process every function does the obvious thing without `torch.distributed`.
 """
 
 from __future__ import annotations
@@ -19,232 +18,214 @@ from torch import nn
 
 from catdog_edge.errors import CatdogError, first_line
 
-PATIENCE = timedelta(hours=2)
-"""How long the others wait while the first process reads the pictures of a large set."""
+TIMEOUT = timedelta(hours=2)
+"""How long a collective waits: the first process may be decoding a large data set."""
 
 T = TypeVar("T")
 
 
-def among_others() -> bool:
-    """Whether `torchrun` started this process beside others."""
+def is_distributed() -> bool:
+    """Return whether `torchrun` started this process with others."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 @contextmanager
-def told_once() -> Iterator[None]:
-    """Let one process of each machine alone tell an error that all of them run into.
-
-    The others end with the same exit code and without a word. Once they have joined, `ranks`
-    lets only the first speak.
-    """
+def once_per_node() -> Iterator[None]:
+    """Let only the first process of a node report a `CatdogError`; the others exit silently."""
     try:
         yield
     except CatdogError as error:
-        if among_others() and os.environ.get("LOCAL_RANK", "0") != "0":
+        if is_distributed() and os.environ.get("LOCAL_RANK", "0") != "0":
             raise SystemExit(error.exit_code) from error
         raise
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among those that train together.
+class ProcessGroup:
+    """This process's place among those that train together; its defaults are a single process.
 
     Attributes:
-        rank: From 0 on, over all machines.
-        processes: How many there are.
-        local: From 0 on, on this machine.
-        per_machine: How many there are on this machine.
+        rank: From 0, over all nodes.
+        world_size: Number of processes.
+        local_rank: From 0, on this node.
+        local_world_size: Number of processes on this node.
     """
 
     rank: int = 0
-    processes: int = 1
-    local: int = 0
-    per_machine: int = 1
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+    def is_main(self) -> bool:
+        """Whether this process writes the files and the log."""
         return self.rank == 0
 
     @property
-    def alone(self) -> bool:
-        """Whether there are no others."""
-        return self.processes == 1
+    def is_single(self) -> bool:
+        """Whether there are no other processes."""
+        return self.world_size == 1
 
     def own_device(self, device: str) -> str:
-        """The device of this process: on CUDA each process of a machine has its own.
-
-        Args:
-            device: `cpu`, `cuda` or `cuda:N`; a number counts only where there are no others.
-        """
-        if self.alone or not device.startswith("cuda"):
+        """Return this process's device: in a group, the CUDA device of its local rank."""
+        if self.is_single or not device.startswith("cuda"):
             return device
-        return f"cuda:{self.local}"
+        return f"cuda:{self.local_rank}"
 
-    def agreed(self, value: T) -> T:
-        """What the first process has, in all of them.
-
-        Args:
-            value: Anything that pickles; counts in the first process alone.
-        """
-        if self.alone:
+    def broadcast(self, value: T) -> T:
+        """Return the main process's value, which must pickle."""
+        if self.is_single:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def gathered(self, value: T) -> list[T]:
-        """What each process has, in the order of their ranks, in all of them."""
-        if self.alone:
+    def all_gather(self, value: T) -> list[T]:
+        """Return the values of all processes, in the order of their ranks."""
+        if self.is_single:
             return [value]
-        values: list[T | None] = [None] * self.processes
+        values: list[T | None] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return [one for one in values if one is not None]
 
-    def summed(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, in place and in all of them."""
-        if not self.alone:
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over all processes, in place."""
+        if not self.is_single:
             dist.all_reduce(values)
         return values
 
-    def share_buffers(self, network: nn.Module) -> None:
-        """Take over the first process's batch-norm statistics, in place.
-
-        Weights are alike in all processes, statistics are not: each saw its own pictures.
-        """
-        if not self.alone:
+    def broadcast_buffers(self, network: nn.Module) -> None:
+        """Take over the main process's batch-norm statistics; each saw its own images."""
+        if not self.is_single:
             for buffer in network.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def wait(self) -> None:
-        """Go on once all have come here."""
-        if not self.alone:
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        if not self.is_single:
             dist.barrier()
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Leave a block in all processes with the error of the first that failed in it.
+    def shared_errors(self) -> Iterator[None]:
+        """Raise a `CatdogError` of any process's block in all processes.
 
-        A process that waits for one that has failed would wait for ever. Nothing in the
-        block may wait for the others.
-
-        Raises:
-            CatdogError: The block raised it, in this process or in another.
+        Otherwise the others would wait for the failed process for ever. The block must not hold
+        a collective.
         """
-        failed: CatdogError | None = None
+        if self.is_single:
+            yield
+            return
+        own: CatdogError | None = None
         try:
             yield
         except CatdogError as error:
-            if self.alone:
-                raise
-            failed = error
-        if self.alone:
-            return
-        told = self.gathered((str(failed), failed.exit_code) if failed else ("", 0))
-        self.wait()  # a process that leaves early was seen to disturb those that still gather
-        if failed is not None:
-            raise failed
-        for rank, (words, code) in enumerate(told):
-            if words:
-                theirs = CatdogError(f"process {rank} of {self.processes}: {words}")
-                theirs.exit_code = code
-                raise theirs
+            own = error
+        reports = self.all_gather((str(own), own.exit_code) if own else ("", 0))
+        self.barrier()  # a process that leaves early was seen to disturb those that still gather
+        if own is not None:
+            raise own
+        for rank, (message, exit_code) in enumerate(reports):
+            if message:
+                other = CatdogError(f"process {rank} of {self.world_size}: {message}")
+                other.exit_code = exit_code
+                raise other
 
     @contextmanager
-    def one_first(self) -> Iterator[None]:
-        """Let the first process of each machine go through a block before the others.
+    def local_main_first(self) -> Iterator[None]:
+        """Run a block in the first process of each node, then in the others; see `shared_errors`.
 
-        Raises:
-            CatdogError: See `together`.
+        The others find what the first has written to the cache.
         """
-        with self.together():
-            if self.local:
-                self.wait()
+        with self.shared_errors():
+            if self.local_rank:
+                self.barrier()
             try:
                 yield
             finally:
-                if not self.local:
-                    self.wait()
+                if not self.local_rank:
+                    self.barrier()
 
 
 @contextmanager
-def ranks(device: str) -> Iterator[Ranks]:
-    """Join the others that `torchrun` started, if it did, for the length of a block.
+def join_process_group(device: str) -> Iterator[ProcessGroup]:
+    """Join the processes that `torchrun` started, if it did, for the duration of a block.
 
     Args:
-        device: `cpu` talks through gloo, `cuda` through nccl.
+        device: `cpu` communicates through gloo, `cuda` through nccl.
 
     Raises:
-        CatdogError: The variables of `torchrun` are incomplete, or the others do not answer,
-            or have ended.
-        SystemExit: Instead of every `CatdogError` of the block in all processes but the first.
+        CatdogError: The variables of `torchrun` are incomplete, or another process does not
+            answer or has ended.
+        SystemExit: Instead of every `CatdogError` of the block, in all processes but the main one.
+
+    Example:
+        >>> with join_process_group("cpu") as group:
+        ...     epochs = group.broadcast(10)
     """
-    named = [name for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)]
-    if not named:
-        yield Ranks()
+    group = _group_of_torchrun()
+    if group.is_single:
+        yield group
         return
-    if len(named) == 1:
-        lacking = "WORLD_SIZE" if named == ["RANK"] else "RANK"
-        raise CatdogError(
-            f"{named[0]} is set, {lacking} is not; start with torchrun, or unset {named[0]}"
-        )
+    _init(group, device)
     try:
-        me = Ranks(
-            rank=int(os.environ["RANK"]),
-            processes=int(os.environ["WORLD_SIZE"]),
-            local=int(os.environ.get("LOCAL_RANK", "0")),
-            per_machine=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        )
-    except ValueError as error:
-        raise CatdogError(
-            f"RANK, WORLD_SIZE or LOCAL_RANK is no number ({error}); start with torchrun, "
-            "or unset them"
-        ) from error
-    if not (0 <= me.rank < me.processes and 0 <= me.local < me.per_machine):
-        raise CatdogError(
-            f"RANK {me.rank} of WORLD_SIZE {me.processes}, LOCAL_RANK {me.local} of "
-            f"LOCAL_WORLD_SIZE {me.per_machine} cannot be; start with torchrun, or unset them"
-        )
-    if me.alone:
-        yield me
-        return
-    if device.startswith("cuda"):
-        if me.per_machine > torch.cuda.device_count():
-            raise CatdogError(
-                f"{me.per_machine} processes on this machine, but {torch.cuda.device_count()} CUDA "
-                "devices; start one for each device"
-            )
-        torch.cuda.set_device(me.local)  # what nccl and plain `cuda` mean in this process
-    try:
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
-    except (RuntimeError, ValueError) as error:
-        reason = first_line(error)
-        raise CatdogError(
-            f"process {me.rank} of {me.processes} cannot join the others ({reason}); start all "
-            "of them with torchrun, with the same --master-addr and --master-port"
-        ) from error
-    try:
-        yield me
-        # The first writes its pictures last. A process that leaves earlier than the others
+        yield group
+        # The main process writes its figures last. A process that left earlier than the others
         # was seen to abort in gloo's threads.
-        me.wait()
+        group.barrier()
     except CatdogError as error:
-        if me.first:
+        if group.is_main:
             raise
         raise SystemExit(error.exit_code) from error
     except RuntimeError as error:
-        if not _is_of_the_others(error):
+        # A collective fails so when another process has ended.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
-        if not me.first:
+        if not group.is_main:
             raise SystemExit(1) from error
         raise CatdogError(
-            "another of the processes has ended, so this one stops; what was saved is whole, go "
-            "on with --resume, started with torchrun in the same way"
+            "another of the processes has ended, so this one stops; what was saved is complete, "
+            "resume with --resume, started with torchrun in the same way"
         ) from error
     finally:
         dist.destroy_process_group()
 
 
-def _is_of_the_others(error: RuntimeError) -> bool:
-    """Whether a collective failed, as it does when another process has ended."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+def _group_of_torchrun() -> ProcessGroup:
+    """The place that `torchrun` gave this process through the environment."""
+    given = [name for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)]
+    if not given:
+        return ProcessGroup()
+    if len(given) == 1:
+        missing = "WORLD_SIZE" if given == ["RANK"] else "RANK"
+        raise CatdogError(
+            f"{given[0]} is set, {missing} is not; start with torchrun, or unset {given[0]}"
+        )
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    values = [os.environ.get(name, default) for name, default in zip(names, "0101", strict=True)]
+    try:
+        group = ProcessGroup(*map(int, values))
+    except ValueError:
+        group = ProcessGroup(rank=-1)
+    if not (0 <= group.rank < group.world_size and 0 <= group.local_rank < group.local_world_size):
+        found = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        raise CatdogError(f"{found} is not a process group; start with torchrun, or unset them")
+    return group
+
+
+def _init(group: ProcessGroup, device: str) -> None:
+    on_cuda = device.startswith("cuda")
+    if on_cuda:
+        if group.local_world_size > torch.cuda.device_count():
+            raise CatdogError(
+                f"{group.local_world_size} processes on this machine, but "
+                f"{torch.cuda.device_count()} CUDA devices; start one for each device"
+            )
+        torch.cuda.set_device(group.local_rank)  # what nccl and plain `cuda` mean from here on
+    try:
+        dist.init_process_group("nccl" if on_cuda else "gloo", timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise CatdogError(
+            f"process {group.rank} of {group.world_size} cannot join the others "
+            f"({first_line(error)}); start all of them with torchrun, with the same --master-addr "
+            "and --master-port"
+        ) from error

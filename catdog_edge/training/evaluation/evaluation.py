@@ -1,7 +1,4 @@
-"""Accuracy of one set of weights on one split, for a checkpoint or an ONNX file alike.
-
-Knows how to get probabilities out of either, and how to say what they are worth.
-"""
+"""Evaluation of predictions, and predictions of a checkpoint or an exported file."""
 
 from __future__ import annotations
 
@@ -13,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.errors import DataError, ModelError
+from catdog_edge.errors import DataError, ModelError, list_names
+from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.spec import ModelSpec
+from catdog_edge.training.evaluation.inference import known, logits, probabilities
 from catdog_edge.training.evaluation.metrics import (
     confusion,
     expected_calibration_error,
@@ -22,24 +21,25 @@ from catdog_edge.training.evaluation.metrics import (
     precision_recall,
     wilson,
 )
+from catdog_edge.training.models.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a set of answers is worth.
+    """Metrics of a set of predictions.
 
     Attributes:
-        pictures: How many.
-        correct: How many of them are answered right (the likeliest class; rejection aside).
+        pictures: Number of images.
+        correct: Number of correct top-1 predictions; rejection aside.
         accuracy: 0..1.
         accuracy_low: Lower end of its 95 % Wilson interval.
         accuracy_high: Upper end.
         log_loss: Mean negative log-likelihood, in nats.
         expected_calibration_error: 0..1, 15 bins of equal width.
         labels: Class names.
-        precision: Per class, `nan` where the class was never answered.
+        precision: Per class, `nan` where the class was never predicted.
         recall: Per class.
-        confusion: Rows are true classes, columns answers.
+        confusion: A row per true class, a column per prediction.
     """
 
     pictures: int
@@ -82,16 +82,16 @@ class Evaluation:
 
 
 def evaluate(
-    probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.int64], labels: tuple[str, ...]
+    predicted: npt.NDArray[np.float32], truth: npt.NDArray[np.int64], labels: tuple[str, ...]
 ) -> Evaluation:
-    """Measure a set of answers.
+    """Evaluate predictions.
 
     Args:
-        probabilities: `float32 [N,K]`.
+        predicted: Probabilities, `float32 [N,K]`.
         truth: `int64 [N]`, indices of `labels`.
         labels: Class names.
     """
-    answers = probabilities.argmax(axis=1)
+    answers = predicted.argmax(axis=1)
     matrix = confusion(truth, answers, len(labels))
     precision, recall = precision_recall(matrix)
     correct = int((answers == truth).sum())
@@ -102,8 +102,8 @@ def evaluate(
         accuracy=correct / len(truth),
         accuracy_low=low,
         accuracy_high=high,
-        log_loss=log_loss(probabilities, truth),
-        expected_calibration_error=expected_calibration_error(probabilities, truth),
+        log_loss=log_loss(predicted, truth),
+        expected_calibration_error=expected_calibration_error(predicted, truth),
         labels=labels,
         precision=tuple(float(value) for value in precision),
         recall=tuple(float(value) for value in recall),
@@ -111,54 +111,44 @@ def evaluate(
     )
 
 
-class Weights:
-    """A checkpoint (`.pt`) or an ONNX file, answering alike.
+class Predictor:
+    """A checkpoint (`.pt`) or an exported file, behind one interface.
 
     Args:
         path: The file.
 
     Raises:
         ModelError: It is missing, damaged, or of another kind.
+
+    Example:
+        >>> model = Predictor(Path("runs/mine/model.onnx"))
+        >>> result = evaluate(model.probabilities(images), truth, model.spec.labels)
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         if not path.is_file():
             raise ModelError(f"there is no file {path}; name a .pt or an .onnx with --weights")
+        self._classifier: Classifier | None = None
         if path.suffix in (".onnx", ".ort"):
-            from catdog_edge.runtime.classifier import Classifier
-
-            self._classifier: Classifier | None = Classifier(path, provider="cpu")
-            self.spec: ModelSpec = self._classifier.spec
+            self._classifier = Classifier(path, provider="cpu")
+            self.spec = self._classifier.spec
         else:
-            from catdog_edge.training.models.checkpoint import load_checkpoint
-
-            self._classifier = None
             self._network, self.spec = load_checkpoint(path)
 
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """`float32 [N,K]` for `uint8 [N,H,W,3]` BGR pictures of the model's size.
+        """Classify images of the model's size: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR.
 
-        An ONNX file is asked one picture at a time, as a camera loop does: dynamically
-        quantized layers answer slightly differently in company.
+        An exported file takes one image at a time, as in a camera loop: dynamically quantized
+        layers answer slightly differently in a batch.
         """
         if self._classifier is None:
-            from catdog_edge.training.evaluation.inference import probabilities
-
             return probabilities(self._network, self.spec, pixels)
-        ask = self._classifier.probabilities
-        return np.concatenate([ask([picture]) for picture in pixels])
+        return np.concatenate([self._classifier.probabilities([image]) for image in pixels])
 
     def scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """How sure the model is that one of its classes is seen: `float32 [N]`.
-
-        Args:
-            pixels: See `probabilities`.
-        """
+        """Compute how certain it is that one of the classes is seen: `float32 [N]`."""
         if self._classifier is not None:
-            return np.concatenate([self._classifier.scores([picture]) for picture in pixels])
-        from catdog_edge.training.evaluation.inference import known, logits
-
+            return np.concatenate([self._classifier.scores([image]) for image in pixels])
         rejection = self.spec.rejection
         if rejection is None or rejection.score == "max_probability":
             return np.asarray(self.probabilities(pixels).max(axis=1))
@@ -166,15 +156,15 @@ class Weights:
 
 
 def check_labels(spec: ModelSpec, labels: tuple[str, ...], weights: Path, source: str) -> None:
-    """Data must have the very classes of the model, in the same order.
+    """Check that data has exactly the classes of the model, in the same order.
 
     Raises:
         DataError: They differ.
     """
     if spec.labels != labels:
         raise DataError(
-            f"{weights} tells {', '.join(spec.labels)} apart, but {source} has "
-            f"{', '.join(labels)}; name data with the model's classes with --data"
+            f"{weights} has the classes {list_names(spec.labels)}, but {source} has "
+            f"{list_names(labels)}; name data with the model's classes with --data"
         )
 
 

@@ -1,8 +1,4 @@
-"""The PyTorch answer: the reference that every exported file is checked against.
-
-Knows nothing of files. Pictures come in as the runtime holds them and are normalised here
-by the figures of the spec.
-"""
+"""Inference with PyTorch: the reference that every exported file is checked against."""
 
 from __future__ import annotations
 
@@ -16,19 +12,19 @@ from catdog_edge.training.evaluation.metrics import softmax
 
 
 def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
-    """Normalise a batch of pictures.
+    """Normalise a batch of images.
 
     Args:
         pixels: `uint8 [N,H,W,3]`, BGR.
-        normalization: What the network expects.
+        normalization: Of the network.
 
     Returns:
         `float32 [N,3,H,W]`, RGB, in channels-last memory order.
     """
-    pictures = pixels.permute(0, 3, 1, 2).flip(1).float()
+    images = pixels.permute(0, 3, 1, 2).flip(1).float()
     mean = torch.tensor(normalization.mean, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(normalization.std, device=pixels.device).view(1, 3, 1, 1)
-    return pictures.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+    return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -39,17 +35,17 @@ def logits(
     batch: int = 64,
     device: str | torch.device = "cpu",
 ) -> npt.NDArray[np.float32]:
-    """Logits of a network in evaluation mode, in float32.
+    """Compute the logits of a network in evaluation mode.
 
     Args:
         network: Takes normalised `float32 [N,3,H,W]`.
-        normalization: What the network expects.
+        normalization: Of the network.
         pixels: `uint8 [N,H,W,3]`, BGR.
-        batch: Pictures per call.
+        batch: Images per call.
         device: Where the network is.
 
     Returns:
-        `float32 [N,K]`; `[N,K+1]` where the network knows others, theirs last.
+        `float32 [N,K]`; `[N,K+1]` where the network has a logit for negatives, the last.
     """
     was_training = network.training
     network.eval()
@@ -68,18 +64,18 @@ def probabilities(
     batch: int = 64,
     device: str | torch.device = "cpu",
 ) -> npt.NDArray[np.float32]:
-    """Calibrated probabilities by PyTorch: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR pictures."""
+    """Compute calibrated probabilities: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR images."""
     values = logits(network, spec.normalization, pixels, batch, device)
     return softmax(values[:, : len(spec.labels)], spec.temperature)
 
 
 def known(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """How sure a network that knows others is that one of its classes is seen.
+    """Compute the score of a network with a logit for negatives: that of its classes together.
 
     Args:
-        values: Logits `float32 [N,K+1]`, that of the others last.
+        values: Logits `float32 [N,K+1]`, that of negatives last.
 
     Returns:
-        `float32 [N]`, 0..1: one minus the others' share, without temperature.
+        `float32 [N]`, 0..1: one minus the softmax of the last logit, without temperature.
     """
     return np.asarray(1 - softmax(values)[:, -1], dtype=np.float32)

@@ -1,6 +1,6 @@
-"""When to answer `neither`: the threshold, and how well it tells the classes from all else.
+"""Rejection (`neither`): the choice of its threshold, and its evaluation.
 
-Knows scores, 0..1, high where a class is seen; nothing of networks.
+Scores are 0..1, high where a class is seen.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy.typing as npt
 from catdog_edge.training.evaluation.metrics import wilson
 
 KEPT = 0.95
-"""The share of the pictures of the classes that are still answered."""
+"""The share of the images of the classes that are not rejected."""
 
 Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class RejectionReport:
-    """What a threshold does.
+    """Metrics of a threshold.
 
     Attributes:
-        threshold: Scores below it are answered `neither`.
-        pictures: Pictures of the classes.
-        kept: The share of them that is answered.
-        others: Pictures of none of the classes.
-        rejected: The share of them that is not answered.
+        threshold: Lower scores are rejected.
+        pictures: Number of images of the classes.
+        kept: The share of them that is not rejected.
+        others: Number of negatives.
+        rejected: The share of them that is rejected.
         rejected_low: Lower end of its 95 % Wilson interval.
         rejected_high: Upper end.
-        auroc: The chance that a picture of a class has the higher score of a pair.
+        auroc: Area under the ROC curve.
     """
 
     threshold: float
@@ -56,48 +56,48 @@ class RejectionReport:
 
 
 def choose_threshold(scores: Scores) -> float:
-    """The highest threshold that leaves `KEPT` of the classes' pictures answered.
+    """Return the highest threshold that keeps the share `KEPT` of the images of the classes.
 
     Args:
-        scores: `float32 [N]` of validation pictures of the classes.
+        scores: `float32 [N]` of validation images of the classes.
     """
     ordered = np.sort(np.asarray(scores, np.float64))
     return float(ordered[int(np.floor((1 - KEPT) * len(ordered)))])
 
 
-def report(scores: Scores, others: Scores, threshold: float) -> RejectionReport:
-    """Measure a threshold.
+def evaluate_threshold(scores: Scores, negatives: Scores, threshold: float) -> RejectionReport:
+    """Evaluate a threshold.
 
     Args:
-        scores: `float32 [N]` of pictures of the classes.
-        others: `float32 [M]` of pictures of none of them; M at least 1.
+        scores: `float32 [N]` of images of the classes.
+        negatives: `float32 [M]` of negatives; M at least 1.
         threshold: See `RejectionReport`.
     """
-    rejected = int((others < threshold).sum())
-    low, high = wilson(rejected, len(others))
+    rejected = int((negatives < threshold).sum())
+    low, high = wilson(rejected, len(negatives))
     return RejectionReport(
         threshold=threshold,
         pictures=len(scores),
         kept=float((scores >= threshold).mean()),
-        others=len(others),
-        rejected=rejected / len(others),
+        others=len(negatives),
+        rejected=rejected / len(negatives),
         rejected_low=low,
         rejected_high=high,
-        auroc=auroc(scores, others),
+        auroc=auroc(scores, negatives),
     )
 
 
-def auroc(scores: Scores, others: Scores) -> float:
-    """Area under the receiver operating characteristic, by ranks (Mann and Whitney, 1947).
+def auroc(scores: Scores, negatives: Scores) -> float:
+    """Compute the area under the ROC curve, by ranks (Mann and Whitney, 1947).
 
     Args:
-        scores: `float32 [N]` of pictures of the classes.
-        others: `float32 [M]` of pictures of none of them.
+        scores: `float32 [N]` of images of the classes.
+        negatives: `float32 [M]` of negatives.
 
     Returns:
         0..1; ties count half.
     """
-    ordered = np.sort(others)
+    ordered = np.sort(negatives)
     below = np.searchsorted(ordered, scores, side="left")
     up_to = np.searchsorted(ordered, scores, side="right")
-    return float((below + up_to).mean() / 2 / len(others))
+    return float((below + up_to).mean() / 2 / len(negatives))

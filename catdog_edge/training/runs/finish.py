@@ -1,14 +1,13 @@
-"""What a finished run leaves behind: calibrated weights, figures, pictures, and a list to review.
+"""The end of a run: calibrated weights, figures, a summary, and labels to review.
 
-Knows validation and training pictures; the test split is for `eval` and `bench` alone.
+Only validation and training images are used; the test split is for `eval` and `bench`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +15,22 @@ import numpy.typing as npt
 from torch import nn
 
 from catdog_edge import __version__
-from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec, Rejection
 from catdog_edge.system.files import write_text
-from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.load import pixels
 from catdog_edge.training.data.negatives import Negatives, drawn_negatives
+from catdog_edge.training.engine.history import EpochMetrics
 from catdog_edge.training.engine.precision import autocast
-from catdog_edge.training.engine.trainer import EpochRow, Labels, Pixels, Trainer
+from catdog_edge.training.engine.trainer import Trainer, TrainingData
 from catdog_edge.training.evaluation.calibration import fit_temperature
 from catdog_edge.training.evaluation.evaluation import Evaluation, evaluate
 from catdog_edge.training.evaluation.inference import known, logits, probabilities
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.evaluation.rejection import (
     RejectionReport,
-    Scores,
     choose_threshold,
-    report,
+    evaluate_threshold,
 )
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.runs.label_review import review, write_review_csv
@@ -43,12 +41,12 @@ from catdog_edge.training.runs.run_folder import Run
 log = logging.getLogger(__name__)
 
 SHOWN_MISTAKES = 30
-"""Errors on the contact sheet; more does not fit a page that people look at."""
+"""Mistakes in `mistakes.png`."""
 
-SURE = 0.9
-"""How sure the network must be of another label to call one doubtful in `review.csv`."""
+CONFIDENT = 0.9
+"""Confidence in another label from which on `review.csv` lists an image."""
 
-KEPT_METRICS = (
+SPEC_METRICS = (
     "pictures",
     "accuracy",
     "accuracy_low",
@@ -56,73 +54,63 @@ KEPT_METRICS = (
     "log_loss",
     "expected_calibration_error",
 )
-"""What of the evaluation travels with the weights."""
+"""Metrics that travel with the weights."""
 
 
-def finish(
-    run: Run,
-    dataset: Dataset,
-    trainer: Trainer,
-    val_files: Sequence[str],
-    others: Negatives | None = None,
-) -> None:
-    """Calibrate the best weights and write all that a person wants to see of the run.
+@dataclass(frozen=True)
+class _Validated:
+    """The calibrated spec, and what the best weights do on the validation images."""
+
+    spec: ModelSpec
+    probabilities: npt.NDArray[np.float32]
+    result: Evaluation
+    rejection: dict[str, RejectionReport]
+
+
+def finish(run: Run, dataset: Dataset, trainer: Trainer, negatives: Negatives | None) -> None:
+    """Calibrate the best weights and write figures, summary and review of a run.
 
     Args:
-        run: Where it goes.
+        run: The run folder.
         dataset: What was trained on.
         trainer: After its last epoch.
-        val_files: Names of the validation pictures.
-        others: Pictures of none of the classes, where the network was trained with some.
+        negatives: What the network was trained with, if anything.
 
     Raises:
         CatdogError: A file cannot be read or written.
     """
-    best, val = trainer.best_epoch(), trainer.val
-    if best is None:
-        raise CatdogError(f"{run.folder}: no epoch was trained; give --epochs 1 or more")
+    best = trainer.best_epoch()
+    assert best is not None
     network, spec = load_checkpoint(run.weights)
-    every = logits(network, spec.normalization, val[0])
-    values = every[:, : len(spec.labels)]
-    spec = spec.replace(temperature=fit_temperature(values, val[1]))
-    answers = softmax(values, spec.temperature)
-    result = evaluate(answers, val[1], spec.labels)
-    validation = result.to_dict()
-    rejection: dict[str, RejectionReport] = {}
-    if others is not None:
-        scores = known(every)
-        spec = spec.replace(rejection=Rejection("known", choose_threshold(scores)))
-        rejection = _rejection(network, spec, scores, others)
-    spec = spec.replace(
-        trained_on={**spec.trained_on, "best_epoch": best.epoch},
-        metrics={"validation": {name: validation[name] for name in KEPT_METRICS}},
-    )
+    validated = _validate(network, spec, trainer.data, negatives, best)
+    spec, result = validated.spec, validated.result
     save_checkpoint(run.weights, network.state_dict(), spec)
+    _save_figures(run.folder, dataset, trainer, validated, best)
 
-    _save_pictures(run.folder, dataset, trainer.rows, best, result, answers, val, val_files, spec)
-    log.info(f"review    of {len(trainer.train[1]):,} training pictures ...")
-    # At the network's own size, whatever size the training changed them at. The precision of
-    # the training is good enough for a list of doubts, and quicker.
+    log.info(f"review    of {len(trainer.data.train[1]):,} training pictures ...")
+    # At the network's own size. The precision of the training is good enough here, and faster.
     on_train = pixels(dataset, "train", spec.resize)[0]
     with autocast(trainer.device, trainer.plan.precision):
-        answers_on_train = probabilities(network, spec, on_train)
-    suspects = review(dataset, {"train": answers_on_train, "val": answers}, spec.resize)
-    # A network that hardly knows better than the labels has no right to doubt them.
-    suspects = [one for one in suspects if one.why != "label" or one.confidence >= SURE]
+        answers: dict[Split, npt.NDArray[np.float32]] = {
+            "train": probabilities(network, spec, on_train),
+            "val": validated.probabilities,
+        }
+    suspects = review(dataset, answers, spec.resize)
+    suspects = [one for one in suspects if one.why != "label" or one.confidence >= CONFIDENT]
     write_review_csv(run.folder / "review.csv", suspects)
 
-    seconds = sum(row.seconds for row in trainer.rows)
+    seconds = sum(one.seconds for one in trainer.history)
     summary = {
         "run": run.name,
         "architecture": spec.architecture,
         "labels": spec.labels,
-        "epochs": len(trainer.rows),
+        "epochs": len(trainer.history),
         "best": asdict(best),
         "seconds_of_training": round(seconds, 1),
         "precision": trainer.plan.precision,
         "temperature": spec.temperature,
-        "validation": validation,
-        "rejection": {name: one.to_dict() for name, one in rejection.items()},
+        "validation": result.to_dict(),
+        "rejection": {name: one.to_dict() for name, one in validated.rejection.items()},
         "tool_version": __version__,
     }
     write_text(run.folder / "summary.json", json.dumps(summary, indent=2))
@@ -130,7 +118,7 @@ def finish(
         f"\ntrained in {duration(seconds)}; validation accuracy {result.accuracy:.2%} "
         f"(95 % interval {result.accuracy_low:.2%} to {result.accuracy_high:.2%}), "
         f"best of epoch {best.epoch}\n"
-        + "".join(f"neither   {name}: {one}\n" for name, one in rejection.items())
+        + "".join(f"neither   {name}: {one}\n" for name, one in validated.rejection.items())
         + f"weights   {run.weights}\n"
         f"pictures  {run.folder}: data.png, curves.png, confusion.png, mistakes.png\n"
         f"review    {run.folder}/review.csv: {len(suspects):,} doubtful labels and copies\n"
@@ -138,66 +126,69 @@ def finish(
     )
 
 
-def _rejection(
-    network: nn.Module, spec: ModelSpec, scores: Scores, others: Negatives
-) -> dict[str, RejectionReport]:
-    """What the threshold does to other things of validation, and to drawings of nothing."""
-    assert spec.rejection is not None
-    sets = {"drawn": drawn_negatives(others.steps)}
-    if others.dataset is not None:
-        sets["others"] = others.photographs("val")
-    return {
-        name: report(
-            scores, known(logits(network, spec.normalization, one)), spec.rejection.threshold
-        )
-        for name, one in sets.items()
-    }
-
-
-def _save_pictures(
-    folder: Path,
-    dataset: Dataset,
-    rows: Sequence[EpochRow],
-    best: EpochRow,
-    result: Evaluation,
-    answers: npt.NDArray[np.float32],
-    val: tuple[Pixels, Labels],
-    val_files: Sequence[str],
+def _validate(
+    network: nn.Module,
     spec: ModelSpec,
+    data: TrainingData,
+    negatives: Negatives | None,
+    best: EpochMetrics,
+) -> _Validated:
+    """Fit temperature and threshold, and evaluate."""
+    images, truth = data.val
+    outputs = logits(network, spec.normalization, images)
+    values = outputs[:, : len(spec.labels)]
+    spec = spec.replace(temperature=fit_temperature(values, truth))
+    answers = softmax(values, spec.temperature)
+    result = evaluate(answers, truth, spec.labels)
+    rejection: dict[str, RejectionReport] = {}
+    if negatives is not None:
+        scores = known(outputs)
+        threshold = choose_threshold(scores)
+        spec = spec.replace(rejection=Rejection("known", threshold))
+        sets = {"drawn": drawn_negatives(negatives.steps)}
+        if negatives.dataset is not None:
+            sets["others"] = negatives.photographs("val")
+        for name, one in sets.items():
+            rejected = known(logits(network, spec.normalization, one))
+            rejection[name] = evaluate_threshold(scores, rejected, threshold)
+    metrics = result.to_dict()
+    spec = spec.replace(
+        trained_on={**spec.trained_on, "best_epoch": best.epoch},
+        metrics={"validation": {name: metrics[name] for name in SPEC_METRICS}},
+    )
+    return _Validated(spec, answers, result, rejection)
+
+
+def _save_figures(
+    folder: Path, dataset: Dataset, trainer: Trainer, validated: _Validated, best: EpochMetrics
 ) -> None:
-    save_curves(folder / "curves.png", rows, best, f"{spec.architecture} on {dataset.short_name}")
+    spec, result = validated.spec, validated.result
+    title = f"{spec.architecture} on {dataset.short_name}"
+    save_curves(folder / "curves.png", trainer.history, best, title)
     save_confusion(
         folder / "confusion.png",
         np.array(result.confusion),
         spec.labels,
         f"validation: {result.accuracy:.2%} of {result.pictures:,}",
     )
-    mistakes = _mistakes(answers, *val, val_files, spec)
-    save_mistakes(
-        folder / "mistakes.png",
-        mistakes[:SHOWN_MISTAKES],
-        f"{min(len(mistakes), SHOWN_MISTAKES)} of {len(mistakes)} errors on validation, "
-        "the most confident first",
-    )
-
-
-def _mistakes(
-    answers: npt.NDArray[np.float32],
-    pictures: Pixels,
-    truth: Labels,
-    files: Sequence[str],
-    spec: ModelSpec,
-) -> list[Mistake]:
+    images, truth = trainer.data.val
+    answers = validated.probabilities
     answered = answers.argmax(axis=1)
     wrong = np.flatnonzero(answered != truth)
     ranked = wrong[np.argsort(-answers[wrong, answered[wrong]], kind="stable")]
-    return [
+    files = [item.file for item in dataset.items_of("val")]
+    mistakes = [
         Mistake(
-            picture=np.array(pictures[index]),
+            picture=np.array(images[index]),
             file=files[index],
             truth=spec.labels[truth[index]],
             answer=spec.labels[answered[index]],
             confidence=float(answers[index, answered[index]]),
         )
-        for index in ranked
+        for index in ranked[:SHOWN_MISTAKES]
     ]
+    save_mistakes(
+        folder / "mistakes.png",
+        mistakes,
+        f"{len(mistakes)} of {len(wrong)} errors on validation, the most confident first",
+    )

@@ -1,7 +1,6 @@
-"""What a person should look at again: suspicious labels and near-duplicates, as `review.csv`.
+"""Labels to review: disagreements of the network and near-duplicates, as `review.csv`.
 
-Looks at training and validation pictures alone; the test split is for `eval` and `bench`.
-Knows nothing of the network: it takes the probabilities that somebody else computed.
+Of the training and validation images alone; the test split is for `eval` and `bench`.
 """
 
 from __future__ import annotations
@@ -19,28 +18,28 @@ from catdog_edge.training.data.dataset import Dataset, Item, Split, write_csv
 from catdog_edge.training.data.load import pixels
 
 SIMILAR = 0.985
-"""Correlation of two 16x16 grey thumbnails above which pictures are near-duplicates.
+"""Correlation of two 16x16 grey thumbnails from which on images are near-duplicates.
 
-Chosen by looking at pairs: the same photograph saved, toned or lightly cropped once more stays
-well above it, different photographs, also of one animal, well below."""
+The same photograph saved, toned or lightly cropped again is well above it; different photographs,
+also of one animal, are well below."""
 
 MAX_COMPARED = 50_000
-"""Every picture is compared with every other one, so beyond this number it takes minutes."""
+"""Images that are compared, each with every other: more would take minutes."""
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A picture to look at.
+    """An image to review.
 
     Attributes:
         file: Its name in the data.
         split: `train` or `val`.
         label: Its label in the data.
-        why: `label`: the network is sure of another one. `duplicate`: nearly the same as
-            an earlier picture. `contradiction`: nearly the same, with another label.
-        answer: What the network says, or the label of the other picture.
-        confidence: Of that, 0..1: a probability, or a correlation.
-        other: The other picture, for duplicates.
+        why: `label`: the network predicts another one. `duplicate`: nearly the same as an
+            earlier image. `contradiction`: nearly the same, with another label.
+        answer: The predicted label, or that of the other image.
+        confidence: Of the prediction, 0..1, or the correlation.
+        other: The other image, for duplicates.
     """
 
     file: str
@@ -57,16 +56,16 @@ def review(
     probabilities: Mapping[Split, npt.NDArray[np.float32]],
     steps: Sequence[ResizeStep],
 ) -> list[Suspect]:
-    """List what should be looked at: disagreements, the most confident first, then duplicates.
+    """List disagreements, the most confident first, then near-duplicates.
 
     Args:
-        dataset: The data set that was trained on.
+        dataset: What was trained on.
         probabilities: For `train` and `val`, `float32 [n,K]`, calibrated, in the order of
             `dataset.items_of(split)`.
-        steps: The resize rule of the model, whose cache of pixels is there already.
+        steps: The resize rule of the model.
 
     Raises:
-        ValueError: A split has another number of pictures than of probabilities, or is `test`.
+        ValueError: A split has another number of images than of probabilities, or is `test`.
     """
     if "test" in probabilities:
         raise ValueError("the test split is not for review")
@@ -116,19 +115,18 @@ def near_duplicates(
     similar: float = SIMILAR,
     labels: npt.NDArray[np.int64] | None = None,
 ) -> list[tuple[int, int, float]]:
-    """Pictures that are nearly the same as an earlier one, mirrored or not.
+    """Find images that are nearly the same as an earlier one, mirrored or not.
 
-    Each picture is told once, however many are like it: a burst of a thousand frames makes a
-    thousand rows and not half a million.
+    Each image is listed once, however many are like it.
 
     Args:
         thumbnails: `uint8 [n,16,16]`, grey; of more than `MAX_COMPARED` the first ones count.
         similar: Correlation from which on two are nearly the same.
         labels: `int64 [n]`. With them, the earlier one is the first with another label, where
-            there is one: that is what has to be mended.
+            there is one.
 
     Returns:
-        The earlier one's index, the picture's, and the correlation; the most similar first.
+        Index of the earlier one, index of the image, correlation; the most similar first.
     """
     thumbnails = thumbnails[:MAX_COMPARED]
     plain = _standardised(thumbnails)
@@ -136,7 +134,7 @@ def near_duplicates(
     count = len(plain)
     first = np.full(count, -1, np.int64)
     value = np.zeros(count, np.float32)
-    settled = np.zeros(count, bool)  # nothing that comes later can be told instead
+    settled = np.zeros(count, bool)  # no later match replaces it
     block = 1024
     for start in range(0, count, block):
         rows = np.arange(start, min(start + block, count))
@@ -181,9 +179,9 @@ def _thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _standardised(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Rows of mean 0 and length 1, so that a product of two is their correlation."""
+    """Scale rows to mean 0 and length 1: the product of two is their correlation."""
     flat = thumbnails.reshape(len(thumbnails), 256).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
-    # A picture of one grey level is like no other: its correlation is not defined.
+    # The correlation of an image of one grey level is not defined.
     return np.where(length < 16, 0, flat / np.maximum(length, 1)).astype(np.float32)

@@ -1,38 +1,48 @@
-"""The pictures of a run: `curves.png`, `confusion.png`, `mistakes.png`.
+"""The figures of a run: `data.png`, `curves.png`, `confusion.png`, `mistakes.png`.
 
-Knows matplotlib; draws without a screen. Every figure is written whole or not at all.
-Names of files and classes may hold `$`: text from outside is never read as a formula.
+They are drawn without a screen. Names of files and classes may hold `$`, so no text is parsed as a
+formula.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from catdog_edge.system.files import atomic_write
-from catdog_edge.training.engine.trainer import EpochRow
+from catdog_edge.training.data.dataset import SPLITS, Dataset
+from catdog_edge.training.engine.history import EpochMetrics
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
-TRAIN, VAL, GOOD = "#2563eb", "#ea580c", "#15803d"
+TRAIN, VAL, TEST = "#2563eb", "#ea580c", "#15803d"
+
+SHOWN_CLASSES = 12
+"""Classes in `data.png`."""
+
+SHOWN_IMAGES = 6
+"""Images of each class in `data.png`."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that was answered wrong.
+    """An image that is misclassified.
 
     Attributes:
         picture: `uint8 [H,W,3]`, BGR.
         file: Its name in the data.
-        truth: The label of the data.
-        answer: The label that was answered.
-        confidence: Of the answer, 0..1.
+        truth: Its label.
+        answer: The predicted label.
+        confidence: Of the prediction, 0..1.
     """
 
     picture: npt.NDArray[np.uint8]
@@ -42,27 +52,65 @@ class Mistake:
     confidence: float
 
 
-def save_curves(path: Path, rows: Sequence[EpochRow], best: EpochRow, title: str) -> None:
-    """Loss and accuracy per epoch, for the training and the validation pictures."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    figure.suptitle(drawable(title), color=INK, fontsize=12, parse_math=False)
+def save_overview(path: str | os.PathLike[str], dataset: Dataset) -> None:
+    """Draw training images of each class, and the number of images in each split.
+
+    Raises:
+        CatdogError: The file cannot be written, or an image has changed.
+    """
+    labels = dataset.labels[:SHOWN_CLASSES]
+    counts = dataset.counts()
+    most = max(max(split.values()) for split in counts.values())
+    kind = "drawings" if dataset.is_sample else "pictures"
+    title = f"{dataset.short_name}: {len(dataset.items):,} {kind}"
+    figure = _figure(12, 1.55 * len(labels) + 1.2, title)
+    grid = figure.add_gridspec(len(labels), SHOWN_IMAGES + 3)
+    for row, label in enumerate(labels):
+        of_class = [item for item in dataset.items if item.label == row]
+        shown = [item for item in of_class if item.split == "train"] or of_class
+        # Spread evenly over the names.
+        picks = np.linspace(0, len(shown) - 1, min(SHOWN_IMAGES, len(shown))).round().astype(int)
+        for column, pick in enumerate(picks):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(_square(dataset.decode(shown[pick]))[:, :, ::-1])
+            axes.set_axis_off()
+            if column == 0:
+                axes.set_title(
+                    drawable(label), color=INK, fontsize=12, loc="left", fontweight="bold",
+                    parse_math=False,
+                )  # fmt: skip
+        axes = figure.add_subplot(grid[row, SHOWN_IMAGES:])
+        values = [counts[split][label] for split in SPLITS]
+        axes.barh(SPLITS, values, color=[TRAIN, VAL, TEST], height=0.62)
+        for place, value in enumerate(values):
+            axes.text(value + most * 0.02, place, f"{value:,}", va="center", color=INK)
+        axes.set_xlim(0, most * 1.22)
+        axes.invert_yaxis()
+        axes.tick_params(length=0, labelcolor=MUTED, labelbottom=False)
+        axes.spines[:].set_visible(False)
+        axes.axvline(0, color=GRID)
+    _save(figure, path)
+
+
+def save_curves(path: Path, epochs: Sequence[EpochMetrics], best: EpochMetrics, title: str) -> None:
+    """Draw loss and accuracy per epoch, for the training and the validation images."""
+    figure = _figure(10, 4.2, title)
     loss, accuracy = figure.subplots(1, 2)
-    epochs = [row.epoch for row in rows]
-    marker = "o" if len(rows) < 3 else None
+    numbers = [one.epoch for one in epochs]
+    marker = "o" if len(epochs) < 3 else None
     for axes, name, unit in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
         for side, colour in (("train", TRAIN), ("val", VAL)):
-            values = [getattr(row, f"{side}_{name}") * unit for row in rows]
+            values = [getattr(one, f"{side}_{name}") * unit for one in epochs]
             label = "training (augmented)" if side == "train" else "validation"
-            axes.plot(epochs, values, color=colour, linewidth=2, label=label, marker=marker)
+            axes.plot(numbers, values, color=colour, linewidth=2, label=label, marker=marker)
+        _style(axes)
         axes.set_xlabel("epoch", color=MUTED)
-        _plain(axes)
+        axes.set_xlim(min(0.5, numbers[0]), numbers[-1] + 0.5)
     loss.set_ylabel("cross entropy", color=MUTED)
-    loss.set_ylim(0, 1.1 * max(max(row.train_loss, row.val_loss) for row in rows))
-    for axes in (loss, accuracy):
-        axes.set_xlim(min(0.5, epochs[0]), epochs[-1] + 0.5)
+    loss.set_ylim(0, 1.1 * max(max(one.train_loss, one.val_loss) for one in epochs))
     accuracy.set_ylabel("accuracy, %", color=MUTED)
     accuracy.plot(
-        best.epoch, 100 * best.val_accuracy, "o", color=GOOD, markersize=10, zorder=3,
+        best.epoch, 100 * best.val_accuracy, "o", color=TEST, markersize=10, zorder=3,
         markerfacecolor="none", markeredgewidth=2,
         label=f"kept: epoch {best.epoch}, {best.val_accuracy:.2%}",
     )  # fmt: skip
@@ -74,11 +122,10 @@ def save_curves(path: Path, rows: Sequence[EpochRow], best: EpochRow, title: str
 def save_confusion(
     path: Path, matrix: npt.NDArray[np.int64], labels: Sequence[str], title: str
 ) -> None:
-    """Rows are true classes, columns answers; counts, and shares of the row as shade."""
+    """Draw a confusion matrix: counts, and shares of the row as shade; a row per true class."""
     classes = len(labels)
     side = max(4.2, 1.1 * classes + 2)
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-    figure.suptitle(drawable(title), color=INK, fontsize=12, parse_math=False)
+    figure = _figure(side + 0.6, side, title)
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -90,8 +137,8 @@ def save_confusion(
                 color="white" if shares[row, column] > 0.55 else INK,
             )  # fmt: skip
     labels = [drawable(label) for label in labels]
-    turned = 0 if classes < 5 else 45
-    axes.set_xticks(range(classes), labels, rotation=turned, color=INK, parse_math=False)
+    rotation = 0 if classes < 5 else 45
+    axes.set_xticks(range(classes), labels, rotation=rotation, color=INK, parse_math=False)
     axes.set_yticks(range(classes), labels, color=INK, parse_math=False)
     axes.set_xlabel("answered", color=MUTED)
     axes.set_ylabel("true", color=MUTED)
@@ -101,7 +148,7 @@ def save_confusion(
 
 
 def save_mistakes(path: Path, mistakes: Sequence[Mistake], title: str) -> None:
-    """A contact sheet of errors, the most confident first, each with its name."""
+    """Draw a contact sheet of mistakes, in the order given."""
     cells = [
         (
             mistake.picture,
@@ -110,24 +157,23 @@ def save_mistakes(path: Path, mistakes: Sequence[Mistake], title: str) -> None:
         )
         for mistake in mistakes
     ]
-    save_sheet(path, cells, title, nothing="no mistakes")
+    save_contact_sheet(path, cells, title, nothing="no mistakes")
 
 
-def save_sheet(
+def save_contact_sheet(
     path: Path, cells: Sequence[tuple[npt.NDArray[np.uint8], str]], title: str, nothing: str
 ) -> None:
-    """A contact sheet: pictures in a grid, each under its caption.
+    """Draw images in a grid, each under its caption.
 
     Args:
         path: The PNG to write.
-        cells: Picture (`uint8 [H,W,3]`, BGR) and caption, in the order to show them.
+        cells: Images (`uint8 [H,W,3]`, BGR) and captions, in order.
         title: Above the sheet.
-        nothing: What to say where there are no pictures.
+        nothing: Text where there are no images.
     """
     columns = 6 if len(cells) > 8 else max(1, min(4, len(cells)))
     rows = max(1, -(-len(cells) // columns))
-    figure = Figure(figsize=(max(5.0, 2.1 * columns), 2.55 * rows + 0.6), layout="constrained")
-    figure.suptitle(drawable(title), color=INK, fontsize=12, parse_math=False)
+    figure = _figure(max(5.0, 2.1 * columns), 2.55 * rows + 0.6, title)
     grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -140,17 +186,23 @@ def save_sheet(
 
 
 def drawable(text: str) -> str:
-    """Text without what a font cannot draw at all: bytes of a file's name that are no UTF-8."""
+    """Replace what no font can draw: bytes of a file name that are not UTF-8."""
     return text.encode("utf-8", "replace").decode()
 
 
 def short_name(file: str) -> str:
-    """The last part of a name, short enough for a caption."""
+    """Shorten the last part of a file name for a caption."""
     name = file.rsplit("/", 1)[-1]
     return name if len(name) <= 22 else name[:10] + "…" + name[-11:]
 
 
-def _plain(axes) -> None:  # type: ignore[no-untyped-def]
+def _figure(width: float, height: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(drawable(title), color=INK, fontsize=12, parse_math=False)
+    return figure
+
+
+def _style(axes: Axes) -> None:
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -159,8 +211,21 @@ def _plain(axes) -> None:  # type: ignore[no-untyped-def]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _square(frame: npt.NDArray[np.uint8], side: int = 200) -> npt.NDArray[np.uint8]:
+    """Fit an image into a white square: `uint8 [side,side,3]`."""
+    height, width = frame.shape[:2]
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    square = np.full((side, side, 3), 255, np.uint8)
+    top, left = (side - size[1]) // 2, (side - size[0]) // 2
+    resized = cv2.resize(frame, size, interpolation=method)
+    square[top : top + size[1], left : left + size[0]] = resized
+    return square
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     with atomic_write(path) as temporary, warnings.catch_warnings():
-        # A class may be named in a script that the font lacks: it is drawn as boxes, no more.
+        # Characters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(temporary, dpi=120, facecolor="white")

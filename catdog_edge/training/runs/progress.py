@@ -1,102 +1,105 @@
-"""What a person sees while training: one line that moves, and a row an epoch that stays.
+"""Progress on stderr: a line that is redrawn on a terminal, and a row per epoch.
 
-Knows nothing of training but the reports it is given. Writes to stderr.
+Nothing is shown where `INFO` of this logger is off.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 
 import click
 
-from catdog_edge.training.engine.trainer import EpochRow, StepReport
+from catdog_edge.training.engine.history import EpochMetrics, StepMetrics
 
-REFRESH = 0.2
-"""Seconds between two redraws of the moving line on a terminal."""
+log = logging.getLogger(__name__)
 
-QUIET = 30.0
+REDRAW = 0.2
+"""Seconds between two redraws on a terminal."""
+
+INTERVAL = 30.0
 """Seconds between two lines where stderr is a file or a pipe."""
 
 
-class Progress:
+class _Line:
+    """A line that replaces itself on a terminal, and that is repeated now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self.started = self._last = time.monotonic()
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def due(self) -> bool:
+        return time.monotonic() - self._last >= (REDRAW if self._terminal else INTERVAL)
+
+    def show(self, line: str, end: bool = False) -> None:
+        if not log.isEnabledFor(logging.INFO):
+            return
+        self._last = time.monotonic()
+        if self._terminal:
+            click.echo(f"\r\x1b[2K{line}", err=True, nl=end)
+        elif line:
+            log.info(line)
+
+
+class TrainingProgress:
     """Shows steps and epochs.
 
     Args:
         epochs: Of the whole run.
-        shown: Whether to show anything at all.
     """
 
-    def __init__(self, epochs: int, shown: bool = True) -> None:
-        self._shown = shown
+    def __init__(self, epochs: int) -> None:
         self._epochs = epochs
-        self._terminal = sys.stderr.isatty()
-        self._last = time.monotonic()
+        self._line = _Line()
         self._header_due = True
 
-    def step(self, report: StepReport) -> None:
+    def step(self, metrics: StepMetrics) -> None:
         """Show a step, at most as often as a person can read it."""
-        now = time.monotonic()
-        if not self._shown or now - self._last < (REFRESH if self._terminal else QUIET):
-            return
-        self._last = now
-        line = (
-            f"epoch {report.epoch}/{self._epochs}  step {report.step}/{report.steps}  "
-            f"loss {report.loss:.4f}  accuracy {report.accuracy:.1%}  "
-            f"{report.pictures_per_second:,.0f} pictures/s  {duration(report.seconds_left)} left"
-        )
-        if self._terminal:
-            click.echo(f"\r\x1b[2K{line}", err=True, nl=False)
-        else:
-            click.echo(line, err=True)
+        if self._line.due():
+            self._line.show(
+                f"epoch {metrics.epoch}/{self._epochs}  step {metrics.step}/{metrics.steps}  "
+                f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.1%}  "
+                f"{metrics.pictures_per_second:,.0f} pictures/s  "
+                f"{duration(metrics.seconds_left)} left"
+            )
 
-    def epoch(self, row: EpochRow, best: bool, seconds_left: float) -> None:
+    def epoch(self, metrics: EpochMetrics, is_best: bool, seconds_left: float) -> None:
         """Show a finished epoch."""
-        if not self._shown:
-            return
-        if self._terminal:
-            click.echo("\r\x1b[2K", err=True, nl=False)
+        self._line.show("")
         if self._header_due:
             self._header_due = False
-            click.echo(
+            log.info(
                 f"{'epoch':>7}  {'loss':>7}  {'accuracy':>8}  {'val loss':>8}  {'val acc.':>8}  "
-                f"{'pictures/s':>10}  {'left':>7}",
-                err=True,
+                f"{'pictures/s':>10}  {'left':>7}"
             )
-        click.echo(
-            f"{row.epoch:>3}/{self._epochs:<3}  {row.train_loss:7.4f}  {row.train_accuracy:8.2%}  "
-            f"{row.val_loss:8.4f}  {row.val_accuracy:8.2%}  {row.pictures_per_second:10,.0f}  "
-            f"{duration(seconds_left):>7}{'  best so far' if best else ''}",
-            err=True,
+        log.info(
+            f"{metrics.epoch:>3}/{self._epochs:<3}  {metrics.train_loss:7.4f}  "
+            f"{metrics.train_accuracy:8.2%}  {metrics.val_loss:8.4f}  {metrics.val_accuracy:8.2%}  "
+            f"{metrics.pictures_per_second:10,.0f}  {duration(seconds_left):>7}"
+            f"{'  best so far' if is_best else ''}"
         )
 
 
-class Reading:
-    """Shows how far the reading of a data set is."""
+class ReadingProgress:
+    """Shows how many images of a data set are decoded."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._started = self._last = time.monotonic()
+        self._line = _Line()
 
     def __call__(self, done: int, total: int) -> None:
-        """Show `done` of `total` pictures."""
-        now = time.monotonic()
-        finished = done >= total
-        if now - self._last < (REFRESH if self._terminal else QUIET) and not finished:
-            return
-        if finished and now - self._started < 1:
-            return  # too short for anybody to wonder
-        self._last = now
-        speed = done / max(now - self._started, 1e-9)
-        line = f"reading pictures: {done:,} of {total:,}  ({speed:,.0f} a second)"
-        if self._terminal:
-            click.echo(f"\r\x1b[2K{line}", err=True, nl=finished)
-        else:
-            click.echo(line, err=True)
+        """Show `done` of `total` images."""
+        elapsed = time.monotonic() - self._line.started
+        finished = done >= total and elapsed >= 1  # nothing of what takes no time
+        if finished or (done < total and self._line.due()):
+            speed = done / max(elapsed, 1e-9)
+            self._line.show(
+                f"reading pictures: {done:,} of {total:,}  ({speed:,.0f} a second)", end=finished
+            )
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `3:20`, `1:02:05`."""
+    """Format as `45 s`, `3:20` or `1:02:05`."""
     whole = round(max(0.0, seconds))
     if whole < 60:
         return f"{whole} s"

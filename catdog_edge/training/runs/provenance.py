@@ -1,4 +1,4 @@
-"""Where weights come from: what `args.yaml` keeps of a run, and what travels with the weights."""
+"""The provenance of weights: `args.yaml` of a run, and what travels in the spec."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,14 @@ import torch
 from catdog_edge import __version__
 from catdog_edge.training.config.options import TrainOptions
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.negatives import DRAWN, Negatives
+from catdog_edge.training.data.negatives import Negatives
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
 from catdog_edge.training.engine.distillation import Teacher
-from catdog_edge.training.engine.distributed import Ranks
-from catdog_edge.training.engine.trainer import Plan
+from catdog_edge.training.engine.trainer import Plan, Trainer
 
 
 def git_commit() -> str:
-    """The commit of the checkout that this package runs from; empty where it is installed."""
+    """Return the commit of the checkout that this package runs from; empty if installed."""
     try:
         answer = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
@@ -38,16 +38,15 @@ def trained_on(
     dataset: Dataset,
     plan: Plan,
     teacher: Teacher | None,
-    others: Negatives | None,
+    negatives: Negatives | None,
     split: tuple[int, int, int],
 ) -> dict[str, Any]:
-    """What the spec says of the training; it travels with the weights."""
-    # The name alone: the path of this machine is nobody's business on the device.
+    """Return the spec's `trained_on`, without paths of this machine."""
     return {
         "data": "sample" if dataset.is_sample else Path(dataset.source).name,
         "drawings": dataset.is_sample,
         "pictures": {side: sum(n.values()) for side, n in dataset.counts().items()},
-        # Who measures elsewhere must not test on what was learnt.
+        # For a later test on the same data: nothing that was trained on may be in it.
         **({"split": list(split)} if split != DEFAULT_SPLIT else {}),
         "recipe": plan.recipe.name,
         "epochs": plan.epochs,
@@ -58,40 +57,35 @@ def trained_on(
         **({"pretrained": True} if plan.recipe.pretrained else {}),
         **({"freeze": True} if plan.recipe.freeze else {}),
         **({"teacher": teacher.spec.architecture} if teacher else {}),
-        **({"other": others.name} if others else {}),
+        **({"other": negatives.name} if negatives else {}),
     }
 
 
 def arguments(
     dataset: Dataset,
+    negatives: Negatives | None,
     options: TrainOptions,
-    plan: Plan,
-    threads: int,
-    teacher: Teacher | None,
-    me: Ranks,
+    trainer: Trainer,
+    machine: Mapping[str, int],
 ) -> dict[str, Any]:
-    """What `args.yaml` keeps: all that a resume needs, and what a person wants to look up.
+    """Return the content of `args.yaml`: all that a resume needs, and what is worth looking up.
 
     Args:
         dataset: What is trained on.
-        options: What was asked for.
-        plan: What it came to.
-        threads: Of PyTorch.
-        teacher: The one of `options.teacher`.
-        me: This process among those that train together.
+        negatives: Those of `options.other`.
+        options: Of the command.
+        trainer: Before its first epoch.
+        machine: Threads and processes.
     """
-    other = options.other
-    if other is not None and other != DRAWN:
-        other = str(Path(other).resolve())
-    known = None
-    if options.teacher and teacher:
-        known = {"file": str(options.teacher.resolve()), "sha256": teacher.digest}
+    plan, teacher = trainer.plan, None
+    if options.teacher and trainer.teacher:
+        teacher = {"file": str(options.teacher.resolve()), "sha256": trainer.teacher.sha256}
     return {
         "data": dataset.source,
         "labels": list(dataset.labels),
         "split": list(options.split),
         "limit": options.limit,
-        "other": other,
+        "other": negatives.source if negatives else None,
         "arch": options.arch,
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,
@@ -100,9 +94,8 @@ def arguments(
         "patience": plan.patience,
         "precision": plan.precision,
         "device": plan.device,
-        "threads": threads,
-        "processes": me.processes,
-        "teacher": known,
+        **machine,
+        "teacher": teacher,
         "command": shlex.join(["catdog-edge", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "catdog_edge": __version__,

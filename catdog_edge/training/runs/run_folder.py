@@ -1,7 +1,4 @@
-"""Run folders: where a training run keeps its files, and how a later command finds them.
-
-Knows the names of the files and what `args.yaml` says, nothing of training.
-"""
+"""Run folders: their files, their lock, and how a later command finds them."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.runtime.threads import MOST
@@ -22,16 +20,17 @@ from catdog_edge.training.config.recipe_files import parse_yaml
 from catdog_edge.training.config.schema import shorten
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.load import open_dataset
-from catdog_edge.training.runs.lock import hold, is_held
 
 ROOT = Path("runs")
-"""Where `train` makes run folders, below the current folder."""
+"""Parent of the run folders, below the current folder."""
+
+LOCK = ".lock"
 
 FILES = (
     "args.yaml", "best.pt", "confusion.png", "curves.png", "data.png", "last.pt", "mistakes.png",
     "results.csv", "review.csv", "skipped.csv", "split.csv", "summary.json",
 )  # fmt: skip
-"""What a training run writes into its folder."""
+"""Files of a training run."""
 
 
 class Run:
@@ -39,6 +38,11 @@ class Run:
 
     Args:
         folder: For instance `runs/cat_dog-1`.
+
+    Example:
+        >>> run = newest_run()
+        >>> network, spec = load_checkpoint(run.weights)
+        >>> dataset = run.dataset()
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,23 +54,28 @@ class Run:
         return self.folder.name
 
     @property
-    def is_one(self) -> bool:
-        """Whether the folder is a run folder at all."""
+    def exists(self) -> bool:
+        """Whether the folder is a run folder."""
         return (self.folder / "args.yaml").is_file()
 
     @property
     def weights(self) -> Path:
-        """The best weights of the run."""
+        """The best weights."""
         return self.folder / "best.pt"
 
     @property
     def last(self) -> Path:
-        """The newest weights of the run, with what a resume needs."""
+        """The newest weights, with the state that a resume needs."""
         return self.folder / "last.pt"
 
     @property
+    def split_csv(self) -> Path:
+        """The split of each image."""
+        return self.folder / "split.csv"
+
+    @property
     def finished(self) -> bool:
-        """Whether nothing is left to do: the summary was written after the last weights."""
+        """Whether the summary was written after the last weights."""
         try:
             summary = (self.folder / "summary.json").stat().st_mtime_ns
             return not self.last.is_file() or summary >= self.last.stat().st_mtime_ns
@@ -74,41 +83,49 @@ class Run:
             return False
 
     @property
-    def can_go_on(self) -> bool:
-        """Whether a resume has something to do, and something to do it with."""
-        return self.is_one and self.last.is_file() and not self.finished
+    def resumable(self) -> bool:
+        """Whether there is something left to do, and a `last.pt` to resume from."""
+        return self.exists and self.last.is_file() and not self.finished
 
     @property
-    def busy(self) -> bool:
+    def locked(self) -> bool:
         """Whether a process is training it, where the file system can tell."""
-        return is_held(self.folder)
+        if not (self.folder / LOCK).is_file():
+            return False
+        try:
+            with FileLock(self.folder / LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a file system without locks
+            return False
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes from training the run for the length of a block.
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training the run for the duration of a block.
 
-        What processes that were killed in the middle of a file have left is removed.
+        Temporary files of killed processes are removed.
 
         Raises:
             CatdogError: Another process is training it.
         """
-        with hold(self.folder) as mine:
-            if not mine:
+        with contextlib.ExitStack() as stack:
+            try:
+                # One that only looks whether it is locked holds the lock for an instant.
+                stack.enter_context(FileLock(self.folder / LOCK, timeout=1))
+            except Timeout as error:
                 raise CatdogError(
                     f"{self.folder} is being trained by another process; wait until it ends, or "
                     "stop it first"
-                )
+                ) from error
+            except OSError:
+                pass  # a file system without locks
             for name in FILES:
                 remove_leftovers(self.folder / name)
             yield
 
-    @property
-    def split_csv(self) -> Path:
-        """Which picture is on which side."""
-        return self.folder / "split.csv"
-
     def args(self) -> dict[str, Any]:
-        """What the run was started with; `data` is an absolute path or `sample`.
+        """Read what the run was started with; `data` is an absolute path or `sample`.
 
         Raises:
             CatdogError: `args.yaml` is missing or damaged, or a value is not what it must be.
@@ -134,7 +151,7 @@ class Run:
         return document
 
     def settings(self) -> dict[str, Any]:
-        """What `args` gives, with all that a resume needs.
+        """Read `args` and check that all that a resume needs is there.
 
         Raises:
             CatdogError: See `args`, or something is missing.
@@ -149,62 +166,51 @@ class Run:
 
     def write_args(self, args: dict[str, Any]) -> None:
         """Write `args.yaml`."""
-        write_text(
-            self.folder / "args.yaml", yaml.safe_dump(args, sort_keys=False, allow_unicode=True)
-        )
+        text = yaml.safe_dump(args, sort_keys=False, allow_unicode=True)
+        write_text(self.folder / "args.yaml", text)
 
     def dataset(self, progress: Callable[[int, int], None] | None = None) -> Dataset:
         """Open the run's data again, with the split that the run recorded.
 
         Args:
-            progress: Called with the pictures read so far and their number.
+            progress: Called with the number of images read and of all.
 
         Raises:
             DataError: The data is not where it was, or is damaged.
         """
         args = self.args()
-        split_csv = self.split_csv if self.split_csv.is_file() else None
         return open_dataset(
             args["data"],
             labels=tuple(args["labels"]) if args.get("labels") else None,
             split=tuple(args.get("split") or (80, 10, 10)),
             limit=args.get("limit"),
             seed=args.get("seed", 0),
-            split_csv=split_csv,
+            split_csv=self.split_csv if self.split_csv.is_file() else None,
             progress=progress,
         )
 
 
-def _whole(value: object, least: int, most: int = 2**64 - 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+def _whole(low: int, high: int = 2**64 - 1) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
 
 
-def _labels(value: object) -> bool:
-    return value is None or (
-        isinstance(value, list)
-        and len(value) >= 2
-        and all(isinstance(one, str) and one for one in value)
-        and len(set(value)) == len(value)
-    )
+def _labels(value: Any) -> bool:
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        return value is None
+    return len(value) >= 2 and len(set(value)) == len(value)
 
 
-def _split(value: object) -> bool:
-    return value is None or (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(_whole(one, 0, 100) for one in value)
-        and sum(value) == 100
-    )
+def _split(value: Any) -> bool:
+    if not isinstance(value, list) or not all(map(_whole(0, 100), value)):
+        return value is None
+    return len(value) == 3 and sum(value) == 100
 
 
-def _rate(value: object) -> bool:
-    # YAML 1.1 reads 1e-3 as text.
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return 0 < value <= sys.float_info.max
+def _rate(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= sys.float_info.max
 
 
-def _teacher(value: object) -> bool:
+def _teacher(value: Any) -> bool:
     return value is None or (
         isinstance(value, dict) and all(isinstance(value.get(k), str) for k in ("file", "sha256"))
     )
@@ -214,80 +220,71 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data": (lambda value: isinstance(value, str) and value != "", "a path or sample"),
     "labels": (_labels, "a list of two or more different names"),
     "split": (_split, "a list of three shares that sum to 100"),
-    "limit": (lambda value: value is None or _whole(value, 1), "a whole number above 0, or null"),
+    "limit": (lambda value: value is None or _whole(1)(value), "a whole number above 0, or null"),
     "other": (lambda value: value is None or isinstance(value, str), "a path, drawn or null"),
-    "epochs": (lambda value: _whole(value, 1), "a whole number above 0"),
-    "batch_size": (lambda value: _whole(value, 2), "a whole number above 1"),
-    "lr": (_rate, "a number above 0 (of the form 1.0e-3)"),
-    "seed": (lambda value: _whole(value, 0), "a whole number"),
-    "patience": (lambda value: _whole(value, 0), "a whole number"),
+    "epochs": (_whole(1), "a whole number above 0"),
+    "batch_size": (_whole(2), "a whole number above 1"),
+    "lr": (_rate, "a number above 0 (of the form 1.0e-3)"),  # YAML 1.1 reads 1e-3 as text
+    "seed": (_whole(0), "a whole number"),
+    "patience": (_whole(0), "a whole number"),
     "precision": (lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
     "device": (lambda value: isinstance(value, str), "cpu, cuda or cuda:NUMBER"),
-    "threads": (lambda value: _whole(value, 1, MOST), f"a whole number in 1..{MOST}"),
+    "threads": (_whole(1, MOST), f"a whole number in 1..{MOST}"),
     "teacher": (_teacher, "null, or file and sha256"),
     "recipe": (lambda value: isinstance(value, str | dict), "a table of values"),
 }
-"""What each value of `args.yaml` that a command reads must be, and how to say it."""
+"""The values of `args.yaml` that a command reads: their check and its description."""
 
 _NEEDED = (
     "labels", "epochs", "batch_size", "lr", "seed", "patience", "precision", "device", "recipe",
 )  # fmt: skip
-"""Without these a run cannot be gone on with."""
+"""Values of `args.yaml` that a resume needs."""
 
 
 def newest_unfinished(root: Path = ROOT) -> Run:
-    """The run that was begun or saved last of those that something is left to do of.
-
-    Runs that another process is training are passed over.
-
-    Args:
-        root: The folder that holds the runs.
+    """Return the unfinished run that was started or saved last and that no process is training.
 
     Raises:
         ModelError: There is none.
     """
-    known = [Run(found.parent) for found in root.glob("*/args.yaml")]
-    if not known:
+    runs = [Run(found.parent) for found in root.glob("*/args.yaml")]
+    if not runs:
         raise ModelError(
             f"there is no run under {root.absolute()}; train one with: catdog-edge train"
         )
 
-    def touched(run: Run) -> int:
+    def modified(run: Run) -> int:
         files = (run.folder / "args.yaml", run.last)
         return max(file.stat().st_mtime_ns for file in files if file.is_file())
 
-    open_ones = [run for run in known if run.can_go_on]
-    free = [run for run in open_ones if not run.busy]
-    if free:
-        return max(free, key=touched)
-    if open_ones:
-        newest = max(open_ones, key=touched)
+    runs.sort(key=modified, reverse=True)
+    resumable = [run for run in runs if run.resumable]
+    for run in resumable:
+        if not run.locked:
+            return run
+    if resumable:
         raise ModelError(
-            f"{newest.folder} is being trained by another process, and no other run under "
-            f"{root.absolute()} is left to go on with; wait until it ends, or stop it first"
+            f"{resumable[0].folder} is being trained by another process, and no other run under "
+            f"{root.absolute()} can be resumed; wait until it ends, or stop it first"
         )
-    newest = max(known, key=touched)
-    if not newest.finished:
+    if not runs[0].finished:
         raise ModelError(
-            f"no run under {root.absolute()} can be gone on with, {newest.name} has no last.pt; "
+            f"no run under {root.absolute()} can be resumed, {runs[0].name} has no last.pt; "
             "start another with: catdog-edge train"
         )
     raise ModelError(
-        f"every run under {root.absolute()} is finished, the newest is {newest.name}; "
+        f"every run under {root.absolute()} is finished, the newest is {runs[0].name}; "
         "start another with: catdog-edge train"
     )
 
 
 def newest_run(root: Path = ROOT) -> Run:
-    """The run whose best weights were written last.
-
-    Args:
-        root: The folder that holds the runs.
+    """Return the run whose best weights were written last.
 
     Raises:
         ModelError: There is none.
     """
-    candidates = [found for found in root.glob("*/best.pt") if Run(found.parent).is_one]
+    candidates = [found for found in root.glob("*/best.pt") if Run(found.parent).exists]
     if not candidates:
         raise ModelError(
             f"there is no trained model under {root.absolute()}; train one with: "
@@ -297,13 +294,13 @@ def newest_run(root: Path = ROOT) -> Run:
 
 
 def run_of(weights: Path) -> Run | None:
-    """The run folder that a weights file or an exported file lies in, if it does."""
+    """Return the run folder that a file lies in, if it does."""
     run = Run(weights.resolve().parent)
-    return run if run.is_one else None
+    return run if run.exists else None
 
 
 def check_name(name: str | None, root: Path = ROOT) -> None:
-    """Refuse a name that `new_run` would not take, before any work is done.
+    """Reject a name that `new_run` would not take.
 
     Raises:
         CatdogError: It is taken.
@@ -313,26 +310,26 @@ def check_name(name: str | None, root: Path = ROOT) -> None:
 
 
 def _taken(run: Run) -> CatdogError:
-    if run.busy:
+    if run.locked:
         otherwise = " (another process is training it)"
-    elif run.is_one and run.last.is_file():
+    elif run.exists and run.last.is_file():
         name = shlex.quote(run.name)
-        otherwise = f", or go on with it: catdog-edge train --resume --name {name}"
+        otherwise = f", or resume it: catdog-edge train --resume --name {name}"
     else:
-        otherwise = " (nothing in it can be gone on with), or remove it"
+        otherwise = " (nothing in it can be resumed), or remove it"
     return CatdogError(f"{run.folder} exists already; choose another --name{otherwise}")
 
 
 def new_run(name: str | None, stem: str, root: Path = ROOT) -> Run:
-    """Make a fresh run folder.
+    """Create a run folder.
 
     Args:
         name: The folder's name; `None` takes the first free `STEM-1`, `STEM-2`, ...
         stem: See `name`.
-        root: The folder that holds the runs.
+        root: Its parent.
 
     Raises:
-        CatdogError: The name is taken, or the folder cannot be made.
+        CatdogError: The name is taken, or the folder cannot be created.
     """
     number = 1
     while True:

@@ -51,7 +51,7 @@ CACHE = PICTURES * PICTURE
 DECODING = 2 * 32
 """Pictures that `reading.decoded` has in hand: a chunk that is waited for, and the next one."""
 
-TRAINING = BATCH * 2 * (batching.AHEAD + 2)
+TRAINING = BATCH * 2 * (batching.PREFETCH + 2)
 """Pictures in batches: those ahead, the one in preparation and the one in use, each with the
 copy that it was changed from."""
 
@@ -98,10 +98,9 @@ def child(folder: str, way: str) -> dict[str, int]:
             sets = {split: (np.array(frames), truth) for split, (frames, truth) in sets.items()}
         found["mapped"] = sum(frames.nbytes for frames, _ in sets.values())
         for split, (frames, truth) in sets.items():
+            loader = batching.BatchLoader(frames, truth, BATCH, policy="default", seed=0)
             for epoch in range(EPOCHS):
-                for inputs, labels, _ in batching.batches(
-                    frames, truth, batch_size=BATCH, policy="default", seed=0, epoch=epoch
-                ):
+                for inputs, labels, _ in loader.epoch(epoch):
                     if split == "train" and not found["pictures"]:
                         # A slow step: batches must wait for it, not pile up behind it.
                         time.sleep(1.0)

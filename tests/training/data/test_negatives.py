@@ -30,10 +30,10 @@ from catdog_edge.training.data.negatives import (
     drawn_negatives,
     open_negatives,
 )
-from catdog_edge.training.engine.batches import batches
+from catdog_edge.training.engine.batches import BatchLoader
 from catdog_edge.training.engine.trainer import Trainer
-from catdog_edge.training.evaluation.evaluation import Weights
-from catdog_edge.training.evaluation.rejection import auroc, choose_threshold, report
+from catdog_edge.training.evaluation.evaluation import Predictor
+from catdog_edge.training.evaluation.rejection import auroc, choose_threshold, evaluate_threshold
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.run_folder import Run
 
@@ -112,11 +112,11 @@ def test_others_join_each_batch_with_a_label_of_their_own(processes: int) -> Non
     others = NegativeSampler(np.full((4, 8, 8, 3), 200, np.uint8), label=2, share=0.4)
     seen = []
     for rank in range(processes):
-        made = batches(
-            pixels, np.arange(20) % 2, batch_size=10, policy="none", seed=3, epoch=0,
-            rank=rank, processes=processes, others=others,
+        loader = BatchLoader(
+            pixels, np.arange(20) % 2, batch_size=10, policy="none", seed=3,
+            rank=rank, processes=processes, negatives=others,
         )  # fmt: skip
-        seen += [batch.labels for batch in made]
+        seen += [batch.labels for batch in loader.epoch(0)]
     labels = torch.cat(seen)
     assert int((labels == 2).sum()) == 2 * 4, "four others for ten pictures, in two batches"
     assert int((labels < 2).sum()) == 20
@@ -166,7 +166,7 @@ def test_the_threshold_keeps_what_it_says_and_the_report_counts() -> None:
     scores = np.linspace(0.01, 1, 100, dtype=np.float32)
     threshold = choose_threshold(scores)
     assert (scores >= threshold).mean() == pytest.approx(0.95)
-    found = report(scores, np.array([0.001, 0.02, 0.5], np.float32), threshold)
+    found = evaluate_threshold(scores, np.array([0.001, 0.02, 0.5], np.float32), threshold)
     assert found.rejected == pytest.approx(2 / 3)
     assert (found.kept, found.others) == (pytest.approx(0.95), 3)
     assert auroc(np.array([0.9, 0.8]), np.array([0.1, 0.85])) == pytest.approx(0.75)
@@ -197,7 +197,7 @@ def test_eval_reports_on_the_half_that_nothing_was_chosen_by(
     assert document["rejection"]["others"]["others"] == expected
     assert document["rejection"]["others"]["rejected"] > 0.9
     assert document["rejection"]["drawn"]["others"] == DRAWN_COUNT
-    model, dataset = Weights(run / "best.pt"), Run(run).dataset()
+    model, dataset = Predictor(run / "best.pt"), Run(run).dataset()
     assert model.spec.rejection is not None
     pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
     answered = model.scores(pictures) >= model.spec.rejection.threshold
@@ -227,7 +227,7 @@ def test_the_exported_file_says_neither(run: Path, streets: Path, file: str) -> 
     with Classifier(run / file, reject=False) as never:
         assert NEITHER not in [answer.label for answer in never.batch(stripes)]
     scores = pets.scores(stripes)
-    reference = Weights(run / "best.pt").scores(stripes)
+    reference = Predictor(run / "best.pt").scores(stripes)
     assert scores.shape == (len(stripes),)
     assert np.abs(scores - reference).max() < (1e-4 if file == "model.onnx" else 0.2)
 

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from catdog_edge.training.engine.allocator import kept_freed_memory
+from catdog_edge.training.engine.allocator import keep_freed_memory
 
 PROGRAM = """
 import contextlib, resource, sys
 import numpy as np
-from catdog_edge.training.engine.allocator import kept_freed_memory
+from catdog_edge.training.engine.allocator import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
@@ -22,7 +22,7 @@ def faults():
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 start = resident()
-with kept_freed_memory() if sys.argv[1] == "keep" else contextlib.nullcontext(True) as done:
+with keep_freed_memory() if sys.argv[1] == "keep" else contextlib.nullcontext(True) as done:
     assert done
     faults()
     within = faults()
@@ -56,5 +56,5 @@ def test_afterwards_all_is_as_it_was_and_nothing_is_kept() -> None:
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda *_: ("", ""))
-    with kept_freed_memory() as done:
+    with keep_freed_memory() as done:
         assert done is False

@@ -8,24 +8,15 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 from catdog_edge.training.data.negatives import NegativeSampler
-from catdog_edge.training.engine.batches import batch_bounds, batches, steps_per_epoch
+from catdog_edge.training.engine.batches import BatchLoader, batch_bounds, steps_per_epoch
 
 PIXELS = np.arange(23, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
 LABELS = np.arange(23, dtype=np.int64)
 
 
 def epoch(first_step: int = 0, policy: str = "none", number: int = 0, seed: int = 5) -> list:
-    return list(
-        batches(
-            PIXELS,
-            LABELS,
-            batch_size=5,
-            policy=policy,
-            seed=seed,
-            epoch=number,
-            first_step=first_step,
-        )
-    )
+    loader = BatchLoader(PIXELS, LABELS, batch_size=5, policy=policy, seed=seed)
+    return list(loader.epoch(number, first_step))
 
 
 def test_every_picture_comes_once_with_its_label() -> None:
@@ -60,15 +51,15 @@ def test_no_batch_holds_a_single_picture() -> None:
 
 @pytest.mark.parametrize("policy", ["default", "classic", "none"])
 def test_processes_share_a_batch_and_change_each_picture_alike(policy: str) -> None:
-    settings = {"batch_size": 6, "policy": policy, "seed": 5, "epoch": 1}
+    settings = {"batch_size": 6, "policy": policy, "seed": 5}
     for processes in (2, 3):
         parts = [
-            list(batches(PIXELS, LABELS, rank=rank, processes=processes, **settings))
+            [*BatchLoader(PIXELS, LABELS, rank=rank, processes=processes, **settings).epoch(1)]
             for rank in range(processes)
         ]
         bounds = batch_bounds(23, 6, processes)
         assert all(len(part) == len(bounds) - 1 for part in parts)
-        whole = [*batches(PIXELS, LABELS, **settings)]
+        whole = [*BatchLoader(PIXELS, LABELS, **settings).epoch(1)]
         if bounds != batch_bounds(23, 6):
             continue
         for step, (pixels, labels, _) in enumerate(whole):
@@ -83,9 +74,9 @@ def test_no_process_is_left_with_less_than_two_pictures() -> None:
 
 
 def test_scales_are_drawn_per_batch_and_resize_the_pictures() -> None:
-    settings = {"batch_size": 5, "policy": "none", "seed": 5, "epoch": 0}
-    made = list(batches(PIXELS, LABELS, scales=(0.5, 1.0), **settings))
-    again = list(batches(PIXELS, LABELS, scales=(0.5, 1.0), **settings))
+    loader = BatchLoader(PIXELS, LABELS, batch_size=5, policy="none", seed=5)
+    made = list(loader.epoch(0, scales=(0.5, 1.0)))
+    again = list(loader.epoch(0, scales=(0.5, 1.0)))
     sizes = [tuple(pixels.shape[1:3]) for pixels, *_ in made]
     assert set(sizes) == {(4, 4), (8, 8)}
     for (pixels, labels, _), (other, *_) in zip(made, again, strict=True):
@@ -101,9 +92,9 @@ def test_detailed_pictures_are_changed_first_and_made_smaller_afterwards(
     large = generator.integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
     labels = np.arange(6) % 2
     others = NegativeSampler(large[:2], label=2, share=0.5)
-    settings = {"batch_size": 6, "policy": "default", "seed": 5, "epoch": 0, "others": others}
-    (batch,) = batches(large, labels, detail=1.5, scales=scales, **settings)
-    (plain,) = batches(large, labels, **settings)
+    settings = {"batch_size": 6, "policy": "default", "seed": 5, "negatives": others}
+    (batch,) = BatchLoader(large, labels, detail=1.5, **settings).epoch(0, scales=scales)
+    (plain,) = BatchLoader(large, labels, **settings).epoch(0)
     assert torch.equal(batch.detailed, plain.pixels)
     assert batch.pixels.shape[1:3] == (16 * scales[0], 16 * scales[0])
     side = batch.pixels.shape[1]
@@ -115,7 +106,7 @@ def test_detailed_pictures_are_changed_first_and_made_smaller_afterwards(
 def test_the_worker_ends_when_the_epoch_is_left_early() -> None:
     import threading
 
-    source = batches(PIXELS, LABELS, batch_size=5, policy="none", seed=0, epoch=0)
+    source = BatchLoader(PIXELS, LABELS, batch_size=5, policy="none", seed=0).epoch(0)
     next(source)
     source.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]

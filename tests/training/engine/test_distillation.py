@@ -16,7 +16,6 @@ from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.config.recipe_files import recipe
 from catdog_edge.training.engine.batches import Batch
 from catdog_edge.training.engine.distillation import Teacher, distillation_loss
-from catdog_edge.training.engine.trainer import Plan, Trainer
 from catdog_edge.training.evaluation.inference import logits
 from catdog_edge.training.models.checkpoint import save_checkpoint
 from catdog_edge.training.models.registry import architecture
@@ -34,8 +33,8 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "teacher.pt"
 
 
-def taught(checkpoint: Path, labels: tuple[str, ...] = ("cat", "dog"), digest: str = "") -> Teacher:
-    return Teacher(checkpoint, labels, torch.device("cpu"), "float32", digest)
+def taught(checkpoint: Path, labels: tuple[str, ...] = ("cat", "dog"), sha256: str = "") -> Teacher:
+    return Teacher(checkpoint, labels, torch.device("cpu"), "float32", sha256)
 
 
 def test_the_answer_is_that_of_the_network_averaged_over_the_mirrored_pair(
@@ -69,15 +68,15 @@ def test_the_students_order_of_classes_counts(checkpoint: Path) -> None:
 
 
 def test_other_classes_or_another_file_than_before_are_refused(checkpoint: Path) -> None:
-    with pytest.raises(ModelError, match="cat, dog apart, the data has cat, fox"):
+    with pytest.raises(ModelError, match="the classes cat, dog, the data has cat, fox"):
         taught(checkpoint, ("cat", "fox"))
-    digest = taught(checkpoint).digest
-    taught(checkpoint, digest=digest)
+    sha256 = taught(checkpoint).sha256
+    taught(checkpoint, sha256=sha256)
     with pytest.raises(ModelError, match="another file than when the run began"):
-        taught(checkpoint, digest="0" * 64)
+        taught(checkpoint, sha256="0" * 64)
 
 
-def test_a_teacher_that_knows_others_teaches_them_to_a_student_that_does(tmp_path: Path) -> None:
+def test_a_teacher_that_knows_negatives_teaches_them_to_a_student_that_does(tmp_path: Path) -> None:
     arch = architecture("edge_cnn")
     spec = ModelSpec(
         architecture=arch.name, labels=("cat", "dog"), height=64, width=64,
@@ -89,9 +88,9 @@ def test_a_teacher_that_knows_others_teaches_them_to_a_student_that_does(tmp_pat
     save_checkpoint(path, arch.build(3).state_dict(), spec)
     pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     cpu = torch.device("cpu")
-    both = Teacher(path, ("dog", "cat"), cpu, "float32", others=True)
+    both = Teacher(path, ("dog", "cat"), cpu, "float32", negatives=True)
     alone = Teacher(path, ("dog", "cat"), cpu, "float32")
-    assert (both.knows_others, alone.knows_others) == (True, False)
+    assert (both.knows_negatives, alone.knows_negatives) == (True, False)
     answers = both.logits(pixels)
     assert answers.shape == (2, 3)
     assert torch.equal(answers[:, :2], alone.logits(pixels))
@@ -114,32 +113,32 @@ def test_the_loss_is_zero_where_both_agree_and_grows_apart() -> None:
     assert distillation_loss(one, other, 2.0).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("knows_others", [False, True])
-def test_of_pictures_of_no_class_the_label_alone_counts(tmp_path: Path, knows_others: bool) -> None:
+@pytest.mark.parametrize("knows_negatives", [False, True])
+def test_of_pictures_of_no_class_the_label_alone_counts(
+    tmp_path: Path, knows_negatives: bool
+) -> None:
     arch = architecture("edge_cnn")
     spec = ModelSpec(
         architecture=arch.name, labels=("cat", "dog"), height=32, width=32,
         resize=squash(32, 32), normalization=arch.normalization,
-        rejection=Rejection("known", 0.5) if knows_others else None,
+        rejection=Rejection("known", 0.5) if knows_negatives else None,
     )  # fmt: skip
     torch.manual_seed(5)
     path = tmp_path / "teacher.pt"
-    save_checkpoint(path, arch.build(3 if knows_others else 2).state_dict(), spec)
-    teacher = Teacher(path, ("cat", "dog"), torch.device("cpu"), "float32", others=True)
+    save_checkpoint(path, arch.build(3 if knows_negatives else 2).state_dict(), spec)
+    teacher = Teacher(path, ("cat", "dog"), torch.device("cpu"), "float32", negatives=True)
     chosen = replace(recipe("distil"), norms="built", views=0)
-    plan = Plan(chosen, 1, 4, 0.01, 0, 0, "float32", "cpu")
-    none = np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, np.int64)
-    trainer = Trainer(arch.build(3), spec, plan, none, none, tmp_path, teacher)
+    criterion = torch.nn.CrossEntropyLoss()
     pixels = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     labels = torch.tensor([0, 2, 1, 1])
     outputs = torch.randn(4, 3)
     said = teacher.logits(pixels[[0, 2, 3]], chosen.distillation_mirrored)
-    own = outputs[[0, 2, 3]] if knows_others else outputs[[0, 2, 3], :2]
+    own = outputs[[0, 2, 3]] if knows_negatives else outputs[[0, 2, 3], :2]
     wanted = 0.75 * distillation_loss(own, said, chosen.distillation_temperature)
-    wanted += 0.25 * torch.nn.functional.cross_entropy(outputs[[1]], labels[[1]])
-    found = trainer._taught(Batch(pixels, labels, pixels), labels, outputs)
+    wanted += 0.25 * criterion(outputs[[1]], labels[[1]])
+    found = teacher.loss(Batch(pixels, labels, pixels), outputs, criterion, chosen, (0, 0))
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-    pets = labels[[0, 2, 3]]
-    found = trainer._taught(Batch(pixels, pets, pixels[[0, 2, 3]]), pets, outputs[[0, 2, 3]])
+    positive = Batch(pixels, labels[[0, 2, 3]], pixels[[0, 2, 3]])
+    found = teacher.loss(positive, outputs[[0, 2, 3]], criterion, chosen, (0, 1))
     wanted = distillation_loss(own, said, chosen.distillation_temperature)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)

@@ -26,7 +26,7 @@ from click.testing import CliRunner
 
 from catdog_edge.cli.main import main
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.engine.distributed import Ranks, ranks
+from catdog_edge.training.engine.distributed import ProcessGroup, join_process_group
 from catdog_edge.training.models.checkpoint import load_checkpoint
 
 QUICK = ("--size", "32", "--batch-size", "16", "--precision", "float32")
@@ -132,11 +132,11 @@ def test_an_interrupted_pair_goes_on(tmp_path: Path, easy_set: Path, recipe: Pat
 
 
 def test_each_process_of_a_machine_has_a_cuda_device_of_its_own() -> None:
-    second = Ranks(rank=3, processes=4, local=1, per_machine=2)
+    second = ProcessGroup(rank=3, world_size=4, local_rank=1, local_world_size=2)
     assert [second.own_device(name) for name in ("cpu", "cuda", "cuda:0")] == [
         "cpu", "cuda:1", "cuda:1",
     ]  # fmt: skip
-    assert Ranks().own_device("cuda:2") == "cuda:2"
+    assert ProcessGroup().own_device("cuda:2") == "cuda:2"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there are CUDA devices here")
@@ -144,7 +144,7 @@ def test_more_processes_than_cuda_devices_is_an_error(monkeypatch: pytest.Monkey
     for name, value in (("RANK", 0), ("WORLD_SIZE", 2), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 2)):
         monkeypatch.setenv(name, str(value))
     told = pytest.raises(CatdogError, match="2 processes on this machine, but 0 CUDA devices")
-    with told, ranks("cuda"):
+    with told, join_process_group("cuda"):
         pass
 
 

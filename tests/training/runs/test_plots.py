@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from catdog_edge.training.data.load import open_dataset
-from catdog_edge.training.runs.overview import MOST, save_overview
+from catdog_edge.training.runs.plots import SHOWN_CLASSES, save_overview
 
 pytestmark = pytest.mark.train
 
 
-@pytest.mark.parametrize("classes", [2, MOST + 2])
+@pytest.mark.parametrize("classes", [2, SHOWN_CLASSES + 2])
 def test_every_class_is_shown(
     classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,8 +32,8 @@ def test_every_class_is_shown(
     dataset = open_dataset(tmp_path / "set", split=(100, 0, 0))
     save_overview(tmp_path / "data.png", dataset)
     drawn = cv2.imread(str(tmp_path / "data.png"))
-    assert drawn.shape[0] > 120 * min(classes, MOST)
-    for label in range(min(classes, MOST)):
+    assert drawn.shape[0] > 120 * min(classes, SHOWN_CLASSES)
+    for label in range(min(classes, SHOWN_CLASSES)):
         colour = np.array((label * 15, 255 - label * 15))
         shown = (np.abs(drawn[..., 1:].astype(int) - colour) < 3).all(axis=2)
         assert shown.sum() > 500, label

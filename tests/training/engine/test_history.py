@@ -6,15 +6,15 @@ import pytest
 
 pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 
-from catdog_edge.training.engine.trainer import EpochRow, best_of
+from catdog_edge.training.engine.history import EpochMetrics, best_epoch
 
 pytestmark = pytest.mark.train
 
 
-def rows(*figures: tuple[float, float]) -> list[EpochRow]:
+def rows(*figures: tuple[float, float]) -> list[EpochMetrics]:
     """Of (accuracy, loss) of each epoch."""
     return [
-        EpochRow(number, 0.1, 0.5, 0.9, loss, accuracy, 1.0, 100.0)
+        EpochMetrics(number, 0.1, 0.5, 0.9, loss, accuracy, 1.0, 100.0)
         for number, (accuracy, loss) in enumerate(figures, start=1)
     ]
 
@@ -37,20 +37,20 @@ def rows(*figures: tuple[float, float]) -> list[EpochRow]:
     ],
 )
 def test_the_lowest_loss_wins_where_accuracy_is_as_good(figures, kept):
-    best = best_of(rows(*figures), 2000)
+    best = best_epoch(rows(*figures), 2000)
     assert best is not None
     assert best.epoch == kept
 
 
 def test_on_few_pictures_little_can_be_told_apart():
     figures = rows((0.95, 0.3), (0.91, 0.2))
-    assert best_of(figures, 20).epoch == 2
-    assert best_of(figures, 2000).epoch == 1
+    assert best_epoch(figures, 20).epoch == 2
+    assert best_epoch(figures, 2000).epoch == 1
 
 
 def test_all_right_leaves_no_room():
-    assert best_of(rows((1.0, 0.2), (0.999, 0.1), (1.0, 0.15)), 1000).epoch == 3
+    assert best_epoch(rows((1.0, 0.2), (0.999, 0.1), (1.0, 0.15)), 1000).epoch == 3
 
 
 def test_before_the_first_epoch_there_is_none():
-    assert best_of([], 10) is None
+    assert best_epoch([], 10) is None

@@ -5,13 +5,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from catdog_edge.training.engine.muon import ITERATIONS, Muon, orthogonalized
+from catdog_edge.training.engine.optim import ITERATIONS, Muon, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(16, 27), (48, 144), (128, 40), (32, 32)])
 def test_an_update_becomes_nearly_orthogonal(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    result = orthogonalized(torch.randn(shape))
+    result = orthogonalize(torch.randn(shape))
     values = torch.linalg.svdvals(result)
     assert values.max() < 1.3
     assert values.median() > 0.6
@@ -24,7 +24,7 @@ def test_it_is_the_published_iteration() -> None:
     for _ in range(ITERATIONS):
         gram = wanted @ wanted.T
         wanted = 3.4445 * wanted + (-4.7750 * gram + 2.0315 * gram @ gram) @ wanted
-    torch.testing.assert_close(orthogonalized(matrix), wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(orthogonalize(matrix), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_both_kinds_of_group_learn_and_adam_is_torchs() -> None:
