@@ -1,8 +1,7 @@
-"""What the first bytes of a picture file say: its format, size, rotation and alpha.
+"""What the first bytes of an image file say: format, size, rotation, alpha; and what is refused.
 
-Knows the layout of picture files and nothing of pixels: no decoder runs here, so a hostile
-file costs a few table look-ups. `catdog_edge.images.read` decides with it what to refuse before
-anything is decoded.
+No decoder runs here, so a hostile file costs a few table look-ups. Kinds that OpenCV does not
+decode, or in wrong colours, are refused by name: unsupported is not damaged.
 """
 
 from __future__ import annotations
@@ -14,41 +13,71 @@ from dataclasses import dataclass
 from typing import Literal
 
 from catdog_edge.errors import PictureError
-from catdog_edge.images import tiff
+from catdog_edge.images.bmp import BmpHeader, read_bmp_header
 
-Kind = Literal["JPEG", "PNG", "GIF", "WebP", "BMP", "TIFF", "AVIF", "JPEG 2000", "PNM"]
+Kind = Literal["JPEG", "PNG", "GIF", "WebP", "BMP", "TIFF", "AVIF", "PNM"]
 
 _FOREIGN = (
-    (b"%PDF", "a PDF document"),
-    (b"PK\x03\x04", "a zip archive"),
+    (b"%pdf", "a PDF document"),
+    (b"pk\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"<!doctype html", "a web page; was it saved by a download that failed?"),
     (b"<html", "a web page; was it saved by a download that failed?"),
     (b"<svg", "an SVG drawing; save it as PNG"),
     (b"<?xml", "an XML document"),
-    (b"\x1aE\xdf\xa3", "a video"),
+    (b"\x1ae\xdf\xa3", "a video"),
 )
-_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+"""Beginnings, in lower case, of what is no image."""
+
+_UNSUPPORTED = {
+    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "JPEG XL": (b"\0\0\0\x0cJXL ", b"\xff\x0a"),
+    "JPEG XR": (b"II\xbc",),
+    "PNM as text": (b"P1", b"P2", b"P3"),
+    "PAM": (b"P7\n",),
+    "PFM": (b"PF", b"Pf"),
+    "PCX": (b"\x0a\x05\x01",),
+    "QOI": (b"qoif",),
+    "DDS": (b"DDS ",),
+    "OpenEXR": (b"v/1\x01",),
+    "Radiance HDR": (b"#?RADIANCE", b"#?RGBE"),
+    "PostScript": (b"%!PS",),
+    "an icon (ICO)": (b"\0\0\x01\0",),
+    "a Photoshop file": (b"8BPS",),
+    "a camera raw file": (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\0"),
+}
+"""Formats that OpenCV does not decode, or without a verdict on damage, and how they begin."""
+
+_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_JPEG_KINDS = {0xC3: "lossless", 0xC9: "arithmetic-coded", 0xCA: "arithmetic-coded"}
+_TIFF_KINDS = {
+    *((photometric, (bits,)) for photometric in (0, 1) for bits in (1, 8, 16)),
+    *((2, (bits,) * samples) for samples in (3, 4) for bits in (8, 16)),
+    *((3, (8,)), (5, (8,) * 4), (6, (8,) * 3)),
+}
+"""Colour space (PhotometricInterpretation) and bits of each channel that OpenCV decodes right."""
+
+_TIFF_COLOURS = {0: "greyscale", 1: "greyscale", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
+_TIFF_COMPRESSIONS = {6: "old JPEG", 34712: "JPEG 2000", 50000: "Zstandard", 50001: "WebP"}
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture file says of itself before it is decoded.
+    """What an image file says of itself before it is decoded.
 
     Attributes:
         kind: The format, by signature; the file's name plays no part.
         width: Stored width in pixels, before any rotation.
         height: Stored height in pixels.
         alpha: The file has, or may have, transparent pixels.
-        orientation: EXIF orientation 1..8 that is still to be applied to the decoded pixels;
+        orientation: Exif orientation 1..8 that is still to be applied to the decoded pixels;
             1 where the decoder applies it itself (TIFF).
         transparent_grey: The one grey level (in the file's own bit depth) that a greyscale
             PNG declares transparent, with that bit depth.
-        premultiplied: The decoder gives colours that are multiplied by alpha already.
-        undeclared: The fourth channel may be alpha or something else; nothing says which.
-        depth: Bits of each sample where the decoder gives more than 8.
-        white: The level of white of a PNM whose levels the decoder leaves as they are, where
-            it is none that fills 8 or 16 bits; otherwise 0.
+        premultiplied: The decoder returns colours that are multiplied by alpha already.
+        depth: Bits of each sample where the decoder returns more than 8.
+        variant: A kind of JPEG that only some builds of OpenCV decode; otherwise empty.
+        bmp: The header of a BMP.
     """
 
     kind: Kind
@@ -58,9 +87,9 @@ class Header:
     orientation: int = 1
     transparent_grey: tuple[int, int] | None = None
     premultiplied: bool = False
-    undeclared: bool = False
     depth: int = 16
-    white: int = 0
+    variant: str = ""
+    bmp: BmpHeader | None = None
 
     @property
     def pixels(self) -> int:
@@ -68,15 +97,24 @@ class Header:
         return self.width * self.height
 
 
+def unsupported(what: str, remedy: str = "PNG or JPEG") -> PictureError:
+    """Return the error for an image that is intact, but of a kind that is not read."""
+    return PictureError(f"{what} is not supported; save it as {remedy}")
+
+
 def read_header(data: bytes) -> Header:
-    """Read the header of a picture file.
+    """Read the header of an image file.
 
     Args:
-        data: The whole file; the ends of JPEG, PNG and WebP are checked too.
+        data: The whole file; the ends of JPEG, PNG and WebP are checked, too.
 
     Raises:
-        PictureError: The file is empty, truncated, damaged, or no picture; the message is the
-            reason, short, without the name of the file.
+        PictureError: The file is empty, truncated, damaged, of an unsupported kind, or no
+            image; the message is the reason, short, without the name of the file.
+
+    Example:
+        >>> read_header(Path("cat.jpg").read_bytes()).orientation
+        6
     """
     if not data:
         raise PictureError("empty file (zero bytes)")
@@ -91,18 +129,26 @@ def read_header(data: bytes) -> Header:
             return header
     if data[4:8] == b"ftyp":
         return _avif(data)
+    for what, signatures in _UNSUPPORTED.items():
+        if data.startswith(signatures):
+            raise unsupported(what)
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for signature, what in _FOREIGN:
-        if start.startswith(signature.lower()):
+        if start.startswith(signature):
             raise PictureError(f"not a picture: it is {what}")
     if not any(data[:4096]):
         raise PictureError("not a picture: it begins with nothing but zeros")
+    # TGA has no signature at its beginning: types of colour map and image, then bits a pixel.
+    is_tga = len(data) > 18 and data[1] < 2 and data[2] in (1, 2, 3, 9, 10, 11)
+    if data.endswith(b"TRUEVISION-XFILE.\0") or (is_tga and data[16] in (8, 16, 24, 32)):
+        raise unsupported("TGA")
     raise PictureError("not a picture of a known format (JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF)")
 
 
 def _jpeg(data: bytes) -> Header:
     width = height = 0
-    orientation = 1
+    variant = ""
+    exif: list[bytes] = []
     at = 2
     while True:
         if data[at] != 0xFF:
@@ -116,24 +162,31 @@ def _jpeg(data: bytes) -> Header:
         if marker == 0xD9:
             raise PictureError("truncated: a JPEG without picture data")
         (length,) = struct.unpack_from(">H", data, at)
+        if marker == 0xF7:
+            raise unsupported("JPEG-LS")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            lines, columns = struct.unpack_from(">HH", data, at + 3)
+            bits, lines, columns = struct.unpack_from(">BHH", data, at + 2)
+            if not lines:
+                raise unsupported("a JPEG that tells its height only at its end")
             width, height = max(width, columns), max(height, lines)
+            kinds = [f"{bits}-bit"] if bits != 8 else []
+            kinds += [_JPEG_KINDS.get(marker, "hierarchical")] if marker > 0xC2 else []
+            variant = " ".join(kinds)
         elif marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0":
-            orientation = _exif_orientation(data[at + 8 : at + length])
+            exif.append(data[at + 8 : at + length])
         elif marker == 0xDA:
             break
         at += length
     # In the compressed part 0xFF is followed by 0x00 or a restart marker, so the end marker
-    # cannot occur by chance. Some decoders fill what is missing with grey and say nothing.
+    # cannot occur by chance.
     if data.find(b"\xff\xd9", at) < 0:
         raise PictureError("truncated: the end marker of the JPEG is missing")
-    return Header("JPEG", width, height, orientation=orientation)
+    return Header("JPEG", width, height, orientation=_orientation(exif), variant=variant)
 
 
 def _png(data: bytes) -> Header:
     width = height = depth = colour = 0
-    orientation = 1
+    exif: list[bytes] = []
     grey = None
     alpha = False
     for name, start, length in _png_chunks(data):
@@ -145,12 +198,14 @@ def _png(data: bytes) -> Header:
             if colour == 0 and length >= 2:
                 grey = (struct.unpack_from(">H", data, start)[0], depth)
         elif name == b"eXIf":
-            orientation = _exif_orientation(data[start : start + length])
-    return Header("PNG", width, height, alpha, orientation, grey)
+            exif.append(data[start : start + length])
+        elif name == b"CgBI":
+            raise unsupported("a PNG in Apple's own form (CgBI)")
+    return Header("PNG", width, height, alpha, _orientation(exif), grey)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length of each chunk, its checksum compared."""
+    """Name, start and length of each chunk; its checksum is compared."""
     at = 8
     while True:
         if at + 12 > len(data):
@@ -193,95 +248,101 @@ def _webp(data: bytes) -> Header:
         raise PictureError("truncated: it ends inside its header")
     flags = data[20]
     width, height = (int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
-    orientation = 1
-    if flags & 0x08:
-        exif = data.find(b"EXIF", 30)
-        if exif >= 0:
-            (length,) = struct.unpack_from("<I", data, exif + 4)
-            block = data[exif + 8 : exif + 8 + length]
-            orientation = _exif_orientation(block.removeprefix(b"Exif\0\0"))
-    return Header("WebP", width + 1, height + 1, bool(flags & 0x10), orientation)
+    exif: list[bytes] = []
+    at = 30
+    while at + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, at)
+        if name == b"EXIF":
+            exif.append(data[at + 8 : at + 8 + length].removeprefix(b"Exif\0\0"))
+        at += 8 + length + length % 2
+    return Header("WebP", width + 1, height + 1, bool(flags & 0x10), _orientation(exif))
 
 
 def _bmp(data: bytes) -> Header:
-    (header_size,) = struct.unpack_from("<I", data, 14)
-    if header_size == 12:
-        width, height = struct.unpack_from("<HH", data, 18)
-    else:
-        width, height = struct.unpack_from("<ii", data, 18)
-    # The fourth byte of a 32-bit bitmap is padding far more often than alpha.
-    return Header("BMP", width, abs(height))
+    bmp = read_bmp_header(data)
+    return Header("BMP", bmp.width, bmp.height, bmp=bmp)
 
 
 def _tiff(data: bytes) -> Header:
-    seen = tiff.layout(data)
-    return Header(
-        "TIFF",
-        seen.width,
-        seen.height,
-        seen.alpha,
-        premultiplied=seen.premultiplied,
-        undeclared=seen.undeclared,
-    )
+    tags = {} if data[8:10] == b"CR" else read_directory(data)
+    if not tags or 50706 in tags or tags.get(254, (0,))[0] & 1:
+        raise unsupported("a camera raw file", "JPEG")
+    compression, samples, planar = (tags.get(tag, (1,))[0] for tag in (259, 277, 284))
+    photometric = tags.get(262, (2 if samples >= 3 else 1,))[0]
+    bits, extra = tags.get(258, (1,)), tags.get(338, (0,))[0]
+    alpha = photometric == 2 and samples == 4
+    readable = {7} if photometric == 6 else {1, 5, 7, 8, 32773, 32946}
+    readable |= {2, 3, 4} if bits == (1,) else set()
+    what = ""
+    if any(sample_format != 1 for sample_format in tags.get(339, ())):
+        what = "signed or floating-point numbers"
+    elif (photometric, bits) not in _TIFF_KINDS or len(bits) != samples:
+        colours = _TIFF_COLOURS.get(photometric, f"colour space {photometric}")
+        what = f"{colours} of {'+'.join(map(str, bits))} bits"
+    elif compression not in readable:
+        name = _TIFF_COMPRESSIONS.get(compression)
+        what = f"compression {compression}" + (f" ({name})" if name else "")
+    elif alpha and extra not in (1, 2):
+        what = "a fourth channel that is not declared as alpha"
+    elif alpha and planar != 1 and bits[0] == 16:
+        what = "alpha and 16 bits in separate planes"
+    if what:
+        raise unsupported(f"a TIFF with {what}", "PNG")
+    width, height = (tags.get(tag, (0,))[0] for tag in (256, 257))
+    # Of 8 bits the decoder multiplies colours by alpha itself; of 16 they are as in the file.
+    return Header("TIFF", width, height, alpha, premultiplied=bits[0] == 8 or extra == 1)
+
+
+_LISTED = (258, 338, 339)
+"""Tags with a value for each channel: bits, extra channels, formats of numbers."""
+
+
+def read_directory(data: bytes) -> dict[int, tuple[int, ...]]:
+    """The short and long tags in the first directory of a TIFF or an Exif block.
+
+    Raises:
+        PictureError: It is a BigTIFF.
+        struct.error: It ends inside the directory.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    magic, start = struct.unpack_from(order + "HI", data, 2)
+    if magic != 42:
+        raise unsupported("BigTIFF", "PNG")
+    (entries,) = struct.unpack_from(order + "H", data, start)
+    tags = {}
+    for at in range(start + 2, start + 2 + 12 * entries, 12):
+        tag, kind, count = struct.unpack_from(order + "HHI", data, at)
+        values = f"{order}{min(count, 64)}{'H' if kind == 3 else 'I'}"
+        inline = struct.calcsize(values) <= 4
+        if kind in (3, 4) and count and (inline or tag in _LISTED):
+            place = at + 8 if inline else struct.unpack_from(order + "I", data, at + 8)[0]
+            tags[tag] = struct.unpack_from(values, data, place)
+    return tags
 
 
 def _pnm(data: bytes) -> Header:
     numbers: list[int] = []
-    kind = data[1:2]
-    wanted = 2 if kind in b"14" else 3  # one bit a pixel has no level of white
     for line in data[2:4096].split(b"\n"):
         for token in line.split(b"#")[0].split():
             if not token.isdigit() or len(token) > 9:
                 raise PictureError("not a picture of a known format")
             numbers.append(int(token))
-            if len(numbers) == wanted:
-                width, height, white = (*numbers, 255)[:3]
-                if not 0 < white < 2**16:
-                    raise PictureError(f"damaged: its header says that white is {white}")
-                # OpenCV brings numbers in words up to 255 by itself.
-                filled = white in (255, 65535) or (kind in b"23" and white < 255)
-                return Header("PNM", width, height, white=0 if filled else white)
+            if len(numbers) == 2 and data[1:2] == b"4":
+                return Header("PNM", numbers[0], numbers[1])
+            if len(numbers) == 3:
+                width, height, white = numbers
+                if white not in (255, 65535):
+                    raise unsupported(f"a PNM whose white is {white}")
+                return Header("PNM", width, height)
     raise PictureError("truncated: it ends inside its header")
-
-
-def _jpeg2000(data: bytes) -> Header:
-    at = data.find(b"\xff\x4f\xff\x51")
-    if at < 0:
-        raise PictureError("truncated: a JPEG 2000 without picture data")
-    right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
-    (channels,) = struct.unpack_from(">H", data, at + 40)
-    width, height = right - left, bottom - top
-    boxes = data[:at]  # none before a bare codestream
-    if channels in (1, 3):
-        # Of a bare grey codestream OpenCV makes no colours, so it is asked for as it is.
-        return Header("JPEG 2000", width, height, alpha=channels == 1 and not boxes)
-    if channels != 4:
-        what = "greyscale and alpha" if channels == 2 else f"{channels} channels"
-        raise _unread_jpeg2000(what)
-    colour = boxes.find(b"colr")
-    if colour >= 0:
-        method, space = boxes[colour + 4], boxes[colour + 7 : colour + 11]
-        profile = boxes[colour + 23 : colour + 27]  # an ICC profile names its colours at 16
-        if (method == 1 and space != b"\0\0\0\x10") or (method != 1 and profile != b"RGB "):
-            raise _unread_jpeg2000("four channels that are not RGB and alpha")
-    definitions = boxes.find(b"cdef")
-    if definitions >= 0:
-        (count,) = struct.unpack_from(">H", boxes, definitions + 4)
-        for number in range(min(count, 4)):
-            index, kind, _ = struct.unpack_from(">HHH", boxes, definitions + 6 + 6 * number)
-            if kind != (1 if index == 3 else 0):
-                raise _unread_jpeg2000("a fourth channel that is not plain alpha")
-    return Header("JPEG 2000", width, height, True, undeclared=bool(boxes) and definitions < 0)
-
-
-def _unread_jpeg2000(what: str) -> PictureError:
-    return PictureError(f"a JPEG 2000 with {what} is not read; save it as PNG")
 
 
 def _avif(data: bytes) -> Header:
     brands = {data[at : at + 4] for at in range(8, min(len(data), 64), 4)}
-    if data[8:12] in _HEIC and not brands & {b"avif", b"avis"}:
-        raise PictureError("HEIC is not supported; save it as JPEG")
+    if b"crx " in brands:
+        raise unsupported("a camera raw file", "JPEG")
+    if data[8:12] in _HEIF and not brands & {b"avif", b"avis"}:
+        raise unsupported("HEIC", "JPEG")
     if not brands & {b"avif", b"avis"}:
         raise PictureError("not a picture: it is a video")
     sizes = [
@@ -322,15 +383,25 @@ def _positions(data: bytes, name: bytes) -> Iterator[int]:
         at = data.find(name, at + 4, 65536)
 
 
-def _exif_orientation(block: bytes) -> int:
-    """The orientation in an EXIF block; 1 where there is none or the block is damaged."""
-    if block[:2] not in (b"II", b"MM"):
-        return 1
-    try:
-        orientation = tiff.first_directory(block).get(0x112, 1)
-    except (struct.error, PictureError):
-        return 1
-    return orientation if 1 <= orientation <= 8 else 1
+def _orientation(segments: list[bytes]) -> int:
+    """The orientation in the first valid Exif block; 1 where there is none.
+
+    A block of more than 64 KB is continued in the following segments of a JPEG.
+    """
+    blocks: list[bytes] = []
+    for segment in segments:
+        if segment[:4] in (b"II*\0", b"MM\0*") or not blocks:
+            blocks.append(segment)
+        else:
+            blocks[-1] += segment
+    for block in blocks:
+        if block[:4] in (b"II*\0", b"MM\0*"):
+            try:
+                orientation = read_directory(block).get(0x112, (1,))[0]
+            except struct.error:
+                continue
+            return orientation if 1 <= orientation <= 8 else 1
+    return 1
 
 
 _READERS = (
@@ -344,7 +415,5 @@ _READERS = (
     (b"MM\0*", _tiff),
     (b"II+\0", _tiff),
     (b"MM\0+", _tiff),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", _jpeg2000),
-    (b"\xff\x4f\xff\x51", _jpeg2000),
-    *((b"P%d" % number, _pnm) for number in range(1, 7)),
+    *((b"P%d" % number, _pnm) for number in (4, 5, 6)),
 )

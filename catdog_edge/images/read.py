@@ -4,13 +4,14 @@ Training, calibration, checks and the runtime all call it, so a photograph is th
 everywhere. Knows nothing of data sets, models or the size that a model wants.
 
 - 16-bit, greyscale, palette, CMYK and progressive pictures become 8-bit BGR; so do 10 and 12
-  bits, and the PNM whose white is any other number.
+  bits of AVIF.
 - Transparent pixels lie on white: cut-outs are made to be looked at on a white page.
 - The rotation that EXIF (or AVIF's own property) asks for is applied.
 - Animated files give their first frame.
 - What is too large is refused by the size in its header, before a decoder sees it.
 - Truncated files are refused, also where the decoder would fill the rest with grey.
-- TIFF and JPEG 2000 of kinds that the decoder gives wrong colours of are refused by name.
+- Damaged JPEGs and TIFFs are refused, also where the decoder returns pixels.
+- Formats and kinds that OpenCV does not decode, or in wrong colours, are refused by name.
 
 Colour profiles are not applied: a camera's frames have none, and the model is small enough
 not to care.
@@ -28,8 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import PictureError
+from catdog_edge.images.bmp import decode_masked
 from catdog_edge.images.decoder_warnings import decode_with_verdict
-from catdog_edge.images.headers import Header, read_header
+from catdog_edge.images.headers import Header, read_header, unsupported
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system import packages
 
@@ -41,9 +43,13 @@ MAX_PIXELS = 120_000_000
 MAX_BYTES = 256 * 2**20
 """Largest file that is read at all: 256 MiB."""
 
-_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .avif .jp2 .ppm .pgm .pbm"
-PICTURE_SUFFIXES = frozenset(_SUFFIXES.split())
-"""Endings that a picture usually has, lower case. Reading goes by content, not by ending."""
+_READ = ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .avif .ppm .pgm .pbm"
+_REFUSED = (
+    ".jp2 .j2k .jxl .heic .heif .ico .tga .psd .pcx .exr .hdr .qoi .dds .dng .cr2 .cr3 .nef .arw"
+)
+PICTURE_SUFFIXES = frozenset([*_READ.split(), *_REFUSED.split()])
+"""Lower-case suffixes of images, also of those that are refused by name: a folder of HEIC files is
+not an empty folder. Reading goes by content, not by suffix."""
 
 
 def is_picture(path: str | os.PathLike[str]) -> bool:
@@ -123,19 +129,16 @@ def decode_picture(
             f"too large: {header.width}x{header.height} are {header.pixels / 1e6:,.1f} "
             f"megapixels, the limit is {max_pixels / 1e6:,.1f}"
         )
-    if header.alpha or header.white:
-        flags = cv2.IMREAD_UNCHANGED
+    if header.bmp is not None and header.bmp.masks is not None:
+        pixels = _on_white(decode_masked(data, header.bmp), header)
     else:
-        flags = cv2.IMREAD_COLOR | (0 if header.kind == "TIFF" else cv2.IMREAD_IGNORE_ORIENTATION)
-    pixels, damaged = _imdecode(data, flags, header)
-    if damaged and not keep_damaged:
-        raise PictureError(
-            f"damaged: the decoder reports corrupt {header.kind} data; --keep-damaged uses it"
-        )
-    if header.alpha:
-        pixels = _on_white(pixels, header)
-    elif header.white:
-        pixels = _up_to_white(pixels, header.white)
+        pixels, damaged = _imdecode(data, header)
+        if damaged and not keep_damaged:
+            raise PictureError(
+                f"damaged: the decoder reports corrupt {header.kind} data; --keep-damaged uses it"
+            )
+        if header.alpha:
+            pixels = _on_white(pixels, header)
     return np.ascontiguousarray(_upright(pixels, header.orientation))
 
 
@@ -149,18 +152,24 @@ def check_size(size: int) -> None:
         raise PictureError(f"too large: the limit is {MAX_BYTES // 2**20} MiB a file")
 
 
-def _imdecode(data: bytes, flags: int, header: Header) -> tuple[npt.NDArray[Any], bool]:
-    if data[:2] in (b"P2", b"P3"):
-        data += b"\n"  # without it OpenCV misses the last number, where the file ends with it
+def _imdecode(data: bytes, header: Header) -> tuple[npt.NDArray[Any], bool]:
+    flags = cv2.IMREAD_COLOR | (0 if header.kind == "TIFF" else cv2.IMREAD_IGNORE_ORIENTATION)
+    if header.alpha:
+        flags = cv2.IMREAD_UNCHANGED
     encoded = np.frombuffer(data, np.uint8)
     try:
         pixels, damaged = decode_with_verdict(lambda: cv2.imdecode(encoded, flags))
-    except (cv2.error, MemoryError) as error:
-        raise PictureError(f"damaged: the {header.kind} does not decode") from error
+    except (cv2.error, MemoryError):
+        pixels, damaged = None, True
     if pixels is None or pixels.size == 0:
+        if header.variant:
+            raise unsupported(f"a {header.variant} JPEG", "an ordinary JPEG")
         if not _decodes(header.kind, animated=data[30:34] == b"ANIM"):
             raise PictureError(f"this {header.kind} needs a newer OpenCV than {cv2.__version__}")
-        raise PictureError(f"damaged or truncated: the {header.kind} does not decode")
+        raise PictureError(
+            f"the {header.kind} does not decode: damaged, truncated or of a kind that OpenCV "
+            "does not read"
+        )
     if pixels.dtype not in (np.uint8, np.uint16):
         raise PictureError(f"{pixels.dtype} pixels are no photograph; save it with 8 or 16 bits")
     return pixels, damaged
@@ -174,14 +183,6 @@ def _decodes(kind: str, animated: bool) -> bool:
     if kind == "WebP" and animated:
         return tuple(int(part) for part in cv2.__version__.split(".")[:2]) >= (4, 11)
     return kind not in ("GIF", "AVIF") or cv2.haveImageWriter(f"x.{kind.lower()}")
-
-
-def _up_to_white(pixels: npt.NDArray[Any], white: int) -> Image:
-    """Bring levels 0..`white` to 0..255; `uint8` or `uint16`, 1 or 3 channels, to BGR."""
-    levels = np.arange(np.iinfo(pixels.dtype).max + 1)
-    table = np.minimum((levels * 255 + white // 2) // white, 255).astype(np.uint8)
-    scaled: Image = table[pixels]
-    return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_GRAY2BGR) if scaled.ndim == 2 else scaled)
 
 
 def _on_white(pixels: npt.NDArray[Any], header: Header) -> Image:
@@ -203,11 +204,6 @@ def _on_white(pixels: npt.NDArray[Any], header: Header) -> Image:
     colour, alpha = pixels[..., :3], pixels[..., 3:]
     if (alpha == 255).all():
         return np.asarray(colour, np.uint8)
-    if header.undeclared:
-        raise PictureError(
-            f"a {header.kind} that does not say whether its fourth channel is alpha is not read; "
-            "save it as PNG"
-        )
     # (255 - alpha) of white shows through.
     opaque = alpha.astype(np.uint16)
     if header.premultiplied:

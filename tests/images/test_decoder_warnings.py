@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
@@ -11,25 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
+from support.encoded import Image, encode
 
 from catdog_edge.errors import PictureError
 from catdog_edge.images.decoder_warnings import decode_with_verdict
 from catdog_edge.images.read import decode_picture
 
-Image = pytest.importorskip("PIL.Image")
 pytestmark = pytest.mark.skipif(not hasattr(os, "pread"), reason="no verdict on this system")
 
 
-def photo(seed: int = 0, height: int = 240, width: int = 320) -> Image.Image:
+def photo(seed: int = 0) -> Image.Image:
     """Something that does not compress to nothing."""
     small = np.random.default_rng(seed).integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    return Image.fromarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
-
-
-def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
+    return Image.fromarray(cv2.resize(small, (320, 240), interpolation=cv2.INTER_CUBIC))
 
 
 def middle_third_overwritten(data: bytes, fill: str) -> bytes:
@@ -82,6 +75,13 @@ def test_what_a_decoder_only_remarks_upon_is_no_damage(capfd: pytest.CaptureFixt
     odd = data[:revision] + b"\x03\x07" + data[revision + 2 :]
     assert np.array_equal(decode_picture(odd), decode_picture(data))
     assert capfd.readouterr().err == ""
+
+
+def test_a_few_bytes_of_padding_before_a_marker_are_no_damage() -> None:
+    data = encode(photo(), "JPEG")
+    assert np.array_equal(decode_picture(data[:-2] + bytes(4) + data[-2:]), decode_picture(data))
+    with pytest.raises(PictureError, match="corrupt JPEG data"):
+        decode_picture(data[:-2] + bytes(40) + data[-2:])
 
 
 def test_what_others_print_meanwhile_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
