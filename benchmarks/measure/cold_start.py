@@ -21,7 +21,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.system.child import child_environment, interpreter
 
 TIMEOUT = 300.0
-"""Seconds after which a child is killed."""
+"""Seconds for a row in a fresh process."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,21 @@ def start_row(row: BenchRow, picture: Path, seconds: float = 0.5) -> dict[str, A
     """
     # -P: nothing is imported from the current folder.
     module = ["-P", "-m", "benchmarks.measure.cold_start"]
-    return run_fresh([*module, json.dumps(row.to_dict()), str(picture), str(seconds)], row.base)
+    return run_fresh(
+        [*module, json.dumps(row.to_dict()), str(picture), str(seconds)], row.base, TIMEOUT
+    )
 
 
-def run_fresh(arguments: Sequence[str], name: str) -> dict[str, Any]:
+def run_fresh(
+    arguments: Sequence[str], name: str, timeout: float | None = TIMEOUT
+) -> dict[str, Any]:
     """Run Python in a fresh process with the import path of this one.
 
     Args:
         arguments: Of the interpreter. Its last line is a JSON object with `answered_at`,
             the value of `time.perf_counter()` (a clock of the whole system) at the first answer.
         name: The program's name, for messages.
+        timeout: Seconds after which the process is killed.
 
     Returns:
         The object, and `first_answer_s` from the start of the process.
@@ -127,13 +132,13 @@ def run_fresh(arguments: Sequence[str], name: str) -> dict[str, Any]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=TIMEOUT,
+            timeout=timeout,
             env=child_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise CatdogError(
-            f"{name}: a fresh process gave no answer for {TIMEOUT:g} s; leave the row out, or "
+            f"{name}: a fresh process gave no answer for {timeout:g} s; leave the row out, or "
             "free the machine"
         ) from error
     if done.returncode != 0 or not done.stdout:

@@ -240,8 +240,9 @@ def _loadgen(found: Document | None) -> Table | None:
 def card(document: Document) -> list[tuple[str, str]]:
     """The environment card, in pairs of name and text."""
     found, quiet = document["environment"], document["quiet"]
-    # Of a bench; peers have one count.
-    threads = document.get("settings", {}).get("threads", [found["threads"]])
+    # A bench may have several counts, a study has one.
+    counts = {row.get("threads", found["threads"]) for row in document.get("rows", ())}
+    threads = listed(sorted(counts) or [found["threads"]])
     quota = f", cgroup quota {found['quota']:g}" if found["quota"] else ""
     memory, free = ((found[f"memory{which}_bytes"] or 0) / 2**30 for which in ("", "_available"))
     before, during, after = found["load_before"], quiet["load_during"], quiet["load_after"]
@@ -260,7 +261,7 @@ def card(document: Document) -> list[tuple[str, str]]:
         "processors": (
             f"{found['processors_usable']} usable of {found['processors_shown']}{quota}"
         ),
-        "threads": f"{listed(threads)}, from {found['threads_source']}",
+        "threads": f"{threads}, from {found['threads_source']}",
         "memory": f"{memory:.1f} GiB, {free:.1f} GiB free at the start",
         "system": found["system"],
         "governor": found["governor"] or "not known",

@@ -1,12 +1,11 @@
-"""Pictures per second of training: this tool against a plain loop, in one interleaved run.
+"""Images per second of training: this tool against a plain loop, in one interleaved run.
 
     python -m benchmarks.studies.train_throughput [--data PATH] [--arch simple_cnn]
                                           [--batch-size 20] [--seconds 60] [--json FILE]
 
-Both train the same network from the same weights with Adam, the same batch size, the same
-augmentation and the same number of threads; `benchmarks.studies.training_loops` says what sets them
-apart. Blocks of steps take turns with a pause between. A table for people; `--json` keeps the
-figures; `--min-ratio` makes it exit with code 3 where the ratio is below.
+Both train the same network from the same weights with Adam, the same batch size, augmentation and
+number of threads; see `training_loops` for the differences. Blocks of steps are interleaved.
+Prints a table; `--json` keeps the figures; with `--min-ratio` the exit code is 3 below it.
 """
 
 from __future__ import annotations
@@ -23,14 +22,16 @@ from typing import Any, get_args
 
 import cv2
 
-from benchmarks.measure import environment
+from benchmarks.measure.environment import ActivityMonitor, Environment, noise_reasons
 from benchmarks.measure.interleaved import PAUSE, Measurement, measure
+from benchmarks.report.tables import card
 from benchmarks.report.text import milliseconds, plain_table, wrap
-from benchmarks.studies.training_loops import LOOPS, Loop, Setting
+from benchmarks.studies.program import exit_code
+from benchmarks.studies.training_loops import LOOPS, Loop, LoopConfig
 from catdog_edge.errors import CatdogError, DataError, GateError
 from catdog_edge.runtime.threads import Threads, choose_threads
 from catdog_edge.spec import squash
-from catdog_edge.system.files import write_text
+from catdog_edge.system.files import cannot_write, write_text
 from catdog_edge.training.config.recipes import Policy
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.load import open_dataset, pixels
@@ -41,17 +42,14 @@ from catdog_edge.training.runs.progress import ReadingProgress
 OURS, PLAIN = LOOPS
 
 FIRST = 2
-"""Steps before any is looked at: PyTorch imports parts of itself in the first one."""
-
-PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless")
-"""Those of the environment card that matter here."""
+"""Steps before the measurement: PyTorch imports parts of itself in the first one."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure.
 
     Raises:
-        CatdogError: The data or an option is not what it must be, or a loop failed.
+        CatdogError: The data or an option is not valid, or a loop failed.
     """
     arch = architecture(options.arch)
     steps = squash(arch.size, arch.size)
@@ -67,12 +65,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             f"{dataset.source}: {len(items):,} training pictures make no batch of "
             f"{options.batch_size:,}; raise --limit or lower --batch-size"
         )
-    card = environment.Environment.detect(threads)
-    # From before the loops start until they have ended: only then is their processor time
-    # known to be this process's own.
-    watch = environment.ActivityMonitor()
-    with tempfile.TemporaryDirectory(prefix="train-throughput-") as scratch:
-        setting = Setting(
+    environment = Environment.detect(threads)
+    # Until the loops have ended: only then their processor time counts as this process's own.
+    monitor = ActivityMonitor()
+    with tempfile.TemporaryDirectory(prefix="train-throughput-") as scratch, ExitStack() as stack:
+        config = LoopConfig(
             source=dataset.source,
             limit=options.limit,
             arch=arch.name,
@@ -84,18 +81,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             classes=len(dataset.labels),
             scratch=scratch,
         )
-        with ExitStack() as stack:
-            loops = [stack.enter_context(closing(Loop(name, setting))) for name in LOOPS]
-            for loop in loops * FIRST:
-                loop.step()
-            found = measure(
-                {loop.name: loop.step for loop in loops},
-                options.seconds,
-                references={PLAIN: OURS, OURS: OURS},
-            )
-            notes = {loop.name: loop.notes for loop in loops}
-    quiet = watch.stop()
-    drifts = found.drifts
+        loops = [stack.enter_context(closing(Loop(name, config))) for name in LOOPS]
+        for loop in loops * FIRST:
+            loop.step()
+        found = measure(
+            {loop.name: loop.step for loop in loops},
+            options.seconds,
+            references={PLAIN: OURS, OURS: OURS},
+        )
+    activity = monitor.stop()
     ratio = found.ratios[PLAIN]
     return {
         "kind": "catdog-edge train throughput",
@@ -113,10 +107,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "pause_ms": 1e3 * PAUSE,
         },
         "ratio": {"value": ratio.value, "low": ratio.low, "high": ratio.high},
-        "rows": [_row(name, notes[name], found, options.batch_size) for name in LOOPS],
-        "environment": card.to_dict(),
-        "quiet": quiet.to_dict(),
-        "noise": environment.noise_reasons(card, quiet, drifts),
+        "rows": [_row(loop, found, options.batch_size) for loop in loops],
+        "environment": environment.to_dict(),
+        "quiet": activity.to_dict(),
+        "noise": noise_reasons(environment, activity, found.drifts),
     }
 
 
@@ -131,33 +125,33 @@ def _checked(options: argparse.Namespace) -> Threads:
         raise CatdogError(f"--{error}") from error
 
 
-def _row(name: str, notes: dict[str, str], found: Measurement, batch_size: int) -> dict[str, Any]:
-    summary = found.summaries[name]
+def _row(loop: Loop, found: Measurement, batch_size: int) -> dict[str, Any]:
+    summary = found.summaries[loop.name]
     return {
-        "name": name,
-        **notes,
+        "name": loop.name,
+        **loop.notes,
         "pictures_per_second": batch_size / (summary.p50_ms / 1e3),
         "step": summary.to_dict(),
-        "warm_up": vars(found.warm_ups[name]),
+        "warm_up": vars(found.warm_ups[loop.name]),
     }
 
 
 def write_jpegs(dataset: Dataset, items: Sequence[Item], folder: Path) -> tuple[str, ...]:
-    """Write pictures as JPEG files, for the loop that decodes them every epoch.
+    """Write images as JPEG files, for the loop that decodes them every epoch.
 
-    JPEG files of the data set are copied byte for byte; what is none (a PNG, a drawing) is
-    written at its own size with OpenCV's usual quality of 95.
+    JPEG files of the data set are copied; others are encoded at their own size with OpenCV's
+    default quality of 95.
 
     Args:
-        dataset: Where they are.
-        items: Which.
+        dataset: The source.
+        items: The images.
         folder: Where to write.
 
     Returns:
         The paths, in the order of `items`.
 
     Raises:
-        CatdogError: A picture has changed, or the disk is full.
+        CatdogError: An image has changed, or the disk is full.
     """
     source = None if dataset.is_sample else open_source(dataset.source)
     paths = [folder / f"{number:06}.jpg" for number in range(len(items))]
@@ -165,9 +159,7 @@ def write_jpegs(dataset: Dataset, items: Sequence[Item], folder: Path) -> tuple[
         try:
             path.write_bytes(_jpeg(dataset, source, item))
         except OSError as error:
-            raise CatdogError(
-                f"cannot write {path}: {error.strerror}; make room, or lower --limit"
-            ) from error
+            raise cannot_write(path, error) from error
     return tuple(str(path) for path in paths)
 
 
@@ -176,16 +168,12 @@ def _jpeg(dataset: Dataset, source: Source | None, item: Item) -> bytes:
         data = source.read(item.file)
         if data.startswith(b"\xff\xd8\xff"):
             return data
-    written, coded = cv2.imencode(".jpg", dataset.decode(item))
-    if not written:
-        raise CatdogError("OpenCV cannot write a JPEG here; install another build of it")
-    return coded.tobytes()
+    return cv2.imencode(".jpg", dataset.decode(item))[1].tobytes()
 
 
 def text(document: dict[str, Any]) -> str:
-    """The document as a table for people, at most 100 columns wide."""
-    settings, found, quiet = document["settings"], document["environment"], document["quiet"]
-    ratio = document["ratio"]
+    """Format the document as a table of at most 100 columns."""
+    settings, ratio = document["settings"], document["ratio"]
     rows = [
         (
             row["name"],
@@ -200,23 +188,6 @@ def text(document: dict[str, Any]) -> str:
         for row in document["rows"]
     ]
     heads = ("loop", "from", "precision", "memory", "pictures/s", "step, ms", "p95, ms", "steps")
-    packages = ", ".join(
-        f"{name} {found['packages'][name]}" for name in PACKAGES if name in found["packages"]
-    )
-    others = quiet["others_busy"]
-    card = [
-        f"processor: {found['processor']}{', virtual machine' if found['hypervisor'] else ''}",
-        f"instructions: {', '.join(found['flags']) or 'none of those that matter'}",
-        f"threads: {found['threads']} of {found['processors_usable']} usable processors, from "
-        f"{found['threads_source']}",
-        f"system: {found['system']}, {found['python']}, {packages}",
-        "others: "
-        + ("not told" if others is None else f"{others:.2f} processors busy with other processes"),
-    ]
-    if found["variables"]:
-        told = ", ".join(f"{name}={value}" for name, value in found["variables"].items())
-        card.append(f"variables: {told}")
-    noise = [f"NOISY: {reason}" for reason in document["noise"]] or ["the machine was quiet"]
     head = (
         f"{settings['arch']} at {settings['size']}x{settings['size']}, Adam, batch "
         f"{settings['batch_size']}, augmentation {settings['augment']}, {settings['pictures']:,} "
@@ -227,41 +198,44 @@ def text(document: dict[str, Any]) -> str:
         f"many pictures per second as the {PLAIN} (median of {settings['rounds']} rounds, 95 % "
         "bootstrap interval)"
     )
-    tried = f"{OURS}: {document['rows'][0]['tried']}"
-    lines = [*wrap(head), "", *plain_table(heads, rows), "", *wrap(result), *wrap(tried), ""]
-    return "\n".join(lines + [line for entry in (*card, *noise) for line in wrap(entry)])
+    notes = [result, f"{OURS}: {document['rows'][0]['tried']}"]
+    notes += [f"{name}: {value}" for name, value in card(document)]
+    notes += [f"NOISY: {reason}" for reason in document["noise"]] or ["the machine was quiet"]
+    lines = [*wrap(head), "", *plain_table(heads, rows), ""]
+    return "\n".join(lines + [line for note in notes for line in wrap(note)])
+
+
+def report(options: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+        GateError: The ratio is below `--min-ratio`.
+    """
+    document = run(options)
+    print(text(document))
+    if options.json is not None:
+        write_text(options.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    value = document["ratio"]["value"]
+    if options.min_ratio is not None and value < options.min_ratio:
+        raise GateError(f"the ratio is {value:.2f}, at least {options.min_ratio:g} asked for")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and print; 1 where it could not, 3 where `--min-ratio` is missed."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", help="a folder, a .zip or sample; else $CATDOG_DATA or sample")
-    parser.add_argument("--limit", type=int, default=800, help="pictures to take, all splits")
+    parser.add_argument("--limit", type=int, default=800, help="images to take, all splits (800)")
     parser.add_argument("--arch", default="simple_cnn", help="the network (simple_cnn)")
-    parser.add_argument("--batch-size", type=int, default=20, help="pictures per step (20)")
+    parser.add_argument("--batch-size", type=int, default=20, help="images per step (20)")
     parser.add_argument(
-        "--augment", choices=get_args(Policy), default="classic", help="on both sides (classic)"
+        "--augment", choices=get_args(Policy), default="classic", help="in both (classic)"
     )
     parser.add_argument("--threads", type=int, help="of PyTorch, in both")
     parser.add_argument("--seconds", type=float, default=60.0, help="for the rounds (60)")
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     parser.add_argument("--min-ratio", type=float, help="exit with code 3 below this")
     options = parser.parse_args(arguments)
-    try:
-        document = run(options)
-        print(text(document))
-        if options.json is not None:
-            write_text(options.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
-        value = document["ratio"]["value"]
-        if options.min_ratio is not None and value < options.min_ratio:
-            raise GateError(f"the ratio is {value:.2f}, at least {options.min_ratio:g} asked for")
-    except CatdogError as error:
-        print(f"train_throughput: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("train_throughput: stopped; nothing is kept", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code("train_throughput", lambda: report(options))
 
 
 if __name__ == "__main__":

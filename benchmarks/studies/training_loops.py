@@ -1,13 +1,10 @@
-"""Two ways to train one network, each in a process of its own that steps when it is told to.
+"""The two training loops of `train_throughput`, each in a process of its own.
 
-`ours` is the tool's own `Trainer`: cached pixels, augmentation ahead of the step, channels
-last, the precision that is timed to be the faster. `plain` is the loop that people write: a
-`DataLoader` without workers over JPEG files that are decoded anew every epoch, float32, NCHW.
-Knows nothing of how steps are timed or told about.
-
-A process each, because that is how either is run: neither finds its memory allocator or
-oneDNN's caches full of the other's blocks, nor waits for the other's threads. What waits for
-its turn sleeps on a pipe.
+`ours` is the tool's `Trainer`: cached pixels, augmentation ahead of the step, channels last, the
+faster precision. `plain` is the loop that people write: a `DataLoader` without workers over JPEG
+files that are decoded anew every epoch, float32, NCHW. A process steps when it is told to and
+otherwise sleeps on a pipe, so neither shares memory allocator, oneDNN's caches or threads with
+the other.
 """
 
 from __future__ import annotations
@@ -15,8 +12,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import replace as changed
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,25 +34,24 @@ from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
 from catdog_edge.training.models.registry import UNIT_RANGE, architecture
 
 RECIPE = "classic"
-"""Adam, no schedule, no averaging: what the plain loop can do in a line."""
+"""Adam, no schedule, no averaging: what the plain loop does in a line."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class LoopConfig:
     """What both loops are given.
 
     Attributes:
-        source: What `open_dataset` takes.
-        limit: Likewise.
+        source: See `open_dataset`.
+        limit: See `open_dataset`.
         arch: Name of the network.
-        batch_size: Pictures per step.
+        batch_size: Images per step.
         policy: The augmentation.
         threads: Of PyTorch, in either process.
-        files: The training pictures as JPEG files, in the order of the data set; a whole
-            number of batches.
+        files: The training images as JPEG files in the order of the data set; whole batches.
         labels: Of these files.
-        classes: How many there are.
-        scratch: A folder for what the tool's loop saves.
+        classes: Number of classes.
+        scratch: A folder for the checkpoints of `ours`.
         seed: Of weights, order and augmentation.
     """
 
@@ -74,50 +69,47 @@ class Setting:
 
     @property
     def lr(self) -> float:
-        """The recipe's learning rate, as `train` adapts it to the batch size."""
+        """The recipe's learning rate, adapted to the batch size as `train` does it."""
         found = recipe(RECIPE)
         return found.lr * min(1.0, self.batch_size / found.batch_size)
 
     def network(self) -> nn.Module:
-        """Fresh weights, the same for both."""
+        """A network with initial weights, the same for both."""
         torch.manual_seed(self.seed)
         return architecture(self.arch).build(self.classes)
 
 
-# ---- in the process of a loop ------------------------------------------------------------
-
-
 class Turns:
-    """The loop's end of the pipe: it steps, says so, and waits to be told to step again."""
+    """The loop's end of the pipe: it reports a step, then waits for permission to step again."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.over = False
 
     def ready(self, notes: dict[str, str]) -> None:
-        """Say how the loop computes, and wait for the first turn."""
-        self._tell("ready", notes)
+        """Report how the loop computes, and wait for the first turn."""
+        self._send("ready", notes)
 
     def stepped(self) -> None:
-        """Say that a step is done, and wait for the next turn; see `over` afterwards."""
-        if not self.over:  # a step that was under way when the end was told
-            self._tell("stepped")
+        """Report a step and wait for the next turn; `over` says whether there is one."""
+        if not self.over:
+            self._send("stepped")
 
-    def _tell(self, what: str, content: object = None) -> None:
+    def _send(self, kind: str, content: object = None) -> None:
         try:
-            self._connection.send((what, content))
+            self._connection.send((kind, content))
             self.over = not self._connection.recv()
-        except (EOFError, OSError):  # whoever started this process is gone
+        except (EOFError, OSError):  # the parent process is gone
             self.over = True
 
 
-def ours(setting: Setting, turns: Turns) -> None:
-    """The tool's own training steps, as `catdog-edge train` makes them."""
-    arch = architecture(setting.arch)
+def ours(config: LoopConfig, turns: Turns) -> None:
+    """Train as `catdog-edge train` does, run after run of the recipe."""
+    arch = architecture(config.arch)
     steps = squash(arch.size, arch.size)
-    dataset = open_dataset(setting.source, limit=setting.limit, steps=steps)
+    dataset = open_dataset(config.source, limit=config.limit, steps=steps)
     frames, truth, _ = pixels(dataset, "train", steps)
-    frames, truth = frames[: len(setting.labels)], truth[: len(setting.labels)]
+    frames, truth = frames[: len(config.labels)], truth[: len(config.labels)]
     val_frames, val_truth, _ = pixels(dataset, "val", steps)
     spec = ModelSpec(
         architecture=arch.name,
@@ -127,28 +119,25 @@ def ours(setting: Setting, turns: Turns) -> None:
         resize=steps,
         normalization=arch.normalization,
     )
-    network = setting.network()
-    tried = frames[: min(trial_batch(arch.size), setting.batch_size)]
+    network = config.network()
+    tried = frames[: min(trial_batch(arch.size), config.batch_size)]
     precision, gain = choose_precision(network, spec, tried, "cpu")
-    chosen = changed(recipe(RECIPE), augment=setting.policy)
+    chosen = replace(recipe(RECIPE), augment=config.policy)
     plan = Plan(
         recipe=chosen,
         epochs=chosen.epochs,
-        batch_size=setting.batch_size,
-        lr=setting.lr,
-        seed=setting.seed,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        seed=config.seed,
         patience=0,
         precision=precision,
         device="cpu",
     )
-    # Two pictures to validate on: the plain loop validates nothing.
+    # Two images to validate on: the plain loop does not validate.
     data = TrainingData((frames, truth), (val_frames[:2], val_truth[:2]))
 
     def step(_metrics: object) -> None:
         turns.stepped()
-
-    def epoch(*_metrics: object) -> None:
-        pass
 
     turns.ready(
         {
@@ -158,39 +147,39 @@ def ours(setting: Setting, turns: Turns) -> None:
             "tried": f"a bfloat16 step was timed {gain:.2f} times as fast as float32",
         }
     )
-    while not turns.over:  # run after run, each as long as the recipe has it
-        trainer = Trainer(network, spec, plan, data, Path(setting.scratch))
-        trainer.run(lambda: turns.over, step, epoch)
+    while not turns.over:
+        trainer = Trainer(network, spec, plan, data, Path(config.scratch))
+        trainer.run(lambda: turns.over, step, lambda *_metrics: None)
 
 
 class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Pictures in files, decoded whenever they are asked for.
+    """Image files, decoded whenever they are requested.
 
-    OpenCV reads, resizes and augments (by the tool's own code): it does so faster than Pillow
-    and torchvision's transforms, which are what many such loops use.
+    OpenCV decodes, resizes and augments with the tool's own code, which is faster than Pillow and
+    torchvision's transforms.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        arch = architecture(setting.arch)
-        self._setting, self._size, self._normalization = setting, arch.size, arch.normalization
-        self._generator = np.random.default_rng(setting.seed)
+    def __init__(self, config: LoopConfig) -> None:
+        arch = architecture(config.arch)
+        self._config, self._size, self._normalization = config, arch.size, arch.normalization
+        self._generator = np.random.default_rng(config.seed)
 
     def __len__(self) -> int:
-        return len(self._setting.files)
+        return len(self._config.files)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """`float32 [3,S,S]`, RGB, as the network wants it, and the label."""
-        frame = cv2.imread(self._setting.files[index], cv2.IMREAD_COLOR)
+        """`float32 [3,S,S]`, RGB, normalised, and the label."""
+        frame = cv2.imread(self._config.files[index], cv2.IMREAD_COLOR)
         if frame is None:
-            raise CatdogError(f"{self._setting.files[index]} was removed while it was in use")
+            raise CatdogError(f"{self._config.files[index]} was removed while it was in use")
         frame = cv2.resize(frame, (self._size, self._size))
-        if self._setting.policy != "none":
+        if self._config.policy != "none":
             whole = np.asarray(frame, np.uint8)[None]
-            frame = augment(whole, self._setting.policy, self._generator)[0]
+            frame = augment(whole, self._config.policy, self._generator)[0]
         rgb = torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-        # What torchvision's ToTensor does: [3,S,S], contiguous, 0..1.
+        # As torchvision's ToTensor: [3,S,S], contiguous, 0..1.
         picture = rgb.permute(2, 0, 1).contiguous().float().div(255)
-        return _normalised(picture, self._normalization), self._setting.labels[index]
+        return _normalised(picture, self._normalization), self._config.labels[index]
 
 
 def _normalised(picture: torch.Tensor, normalization: Normalization) -> torch.Tensor:
@@ -201,13 +190,13 @@ def _normalised(picture: torch.Tensor, normalization: Normalization) -> torch.Te
     return picture.sub_(mean).div_(std)
 
 
-def plain(setting: Setting, turns: Turns) -> None:
+def plain(config: LoopConfig, turns: Turns) -> None:
     """The loop that people write."""
-    network = setting.network().train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=setting.lr)
+    network = config.network().train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
     criterion = nn.CrossEntropyLoss()
     loader = torch.utils.data.DataLoader(
-        JpegFiles(setting), batch_size=setting.batch_size, shuffle=True
+        JpegFiles(config), batch_size=config.batch_size, shuffle=True
     )
     running = 0.0
     turns.ready({"precision": "float32", "memory": "NCHW", "pictures": "JPEG files"})
@@ -223,24 +212,18 @@ def plain(setting: Setting, turns: Turns) -> None:
                 return
 
 
-LOOPS: dict[str, Callable[[Setting, Turns], None]] = {"catdog-edge": ours, "plain loop": plain}
+LOOPS: dict[str, Callable[[LoopConfig, Turns], None]] = {"catdog-edge": ours, "plain loop": plain}
 
 
-def _serve(name: str, setting: Setting, connection: Connection) -> None:
-    """What the process of a loop runs."""
+def _serve(name: str, config: LoopConfig, connection: Connection) -> None:
     try:
-        with torch_threads(setting.threads):
-            LOOPS[name](setting, Turns(connection))
-    except KeyboardInterrupt:  # Ctrl-C reaches all processes; the one that measures tells
+        with torch_threads(config.threads):
+            LOOPS[name](config, Turns(connection))
+    except KeyboardInterrupt:  # Ctrl-C reaches all processes; the parent reports it
         pass
-    except (CatdogError, MemoryError, RuntimeError) as error:
-        # RuntimeError: what PyTorch raises where memory does not suffice, among others.
-        reason = first_line(error)
+    except (CatdogError, MemoryError, RuntimeError) as error:  # RuntimeError: PyTorch's, no memory
         with suppress(OSError):
-            connection.send(("failed", reason))
-
-
-# ---- in the process that measures ----------------------------------------------------------
+            connection.send(("failed", first_line(error)))
 
 
 class Loop:
@@ -248,35 +231,34 @@ class Loop:
 
     Args:
         name: One of `LOOPS`.
-        setting: What it is given.
+        config: What it is given.
 
     Raises:
         CatdogError: It cannot start, and why.
     """
 
-    def __init__(self, name: str, setting: Setting) -> None:
+    def __init__(self, name: str, config: LoopConfig) -> None:
         self.name = name
-        # Spawned: a forked process would share its parent's threads' locks.
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("spawn")  # a fork would share the threads' locks
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(name, setting, other), daemon=True)
+        self._process = context.Process(target=_serve, args=(name, config, other), daemon=True)
         self._process.start()
         other.close()
         try:
-            self.notes: dict[str, str] = self._answer("ready")
+            self.notes: dict[str, str] = self._receive("ready")
         except BaseException:
             self.close()
             raise
 
     def step(self) -> None:
-        """One training step: from the batch to the changed weights.
+        """Make one training step: from the batch to the changed weights.
 
         Raises:
             CatdogError: The loop has ended.
         """
-        with suppress(OSError):  # where the process is gone, the answer tells
+        with suppress(OSError):  # the process is gone: `_receive` says so
             self._connection.send(True)
-        self._answer("stepped")
+        self._receive("stepped")
 
     def close(self) -> None:
         """End the process; its processor time then counts as this one's."""
@@ -288,7 +270,7 @@ class Loop:
             self._process.terminate()
             self._process.join()
 
-    def _answer(self, wanted: str) -> Any:
+    def _receive(self, wanted: str) -> Any:
         try:
             kind, content = self._connection.recv()
         except (EOFError, OSError):

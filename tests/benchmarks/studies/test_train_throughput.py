@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 from benchmarks.studies import train_throughput
-from benchmarks.studies.training_loops import JpegFiles, Loop, Setting
+from benchmarks.studies.training_loops import JpegFiles, Loop, LoopConfig
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
@@ -22,8 +22,8 @@ from catdog_edge.training.evaluation.inference import to_input
 from catdog_edge.training.models.registry import architecture
 
 
-def setting(folder: Path, files: tuple[str, ...], arch: str = "simple_cnn") -> Setting:
-    return Setting(
+def config(folder: Path, files: tuple[str, ...], arch: str = "simple_cnn") -> LoopConfig:
+    return LoopConfig(
         source="sample",
         limit=60,
         arch=arch,
@@ -45,7 +45,7 @@ def test_the_plain_loop_feeds_the_network_what_it_expects(tmp_path: Path, arch: 
     files = (str(tmp_path / "0.jpg"), str(tmp_path / "1.jpg"))
     for file in files:
         cv2.imwrite(file, frame)
-    loader = torch.utils.data.DataLoader(JpegFiles(setting(tmp_path, files, arch)), batch_size=2)
+    loader = torch.utils.data.DataLoader(JpegFiles(config(tmp_path, files, arch)), batch_size=2)
     inputs, labels = next(iter(loader))
     assert inputs.dtype == torch.float32
     # NCHW in memory too: a loop that got channels last by accident would not be the plain one.
@@ -118,7 +118,7 @@ def test_both_loops_train_in_turns(
 
 
 def test_a_loop_that_fails_says_why(tmp_path: Path) -> None:
-    loop = Loop("plain loop", setting(tmp_path, (str(tmp_path / "gone.jpg"),) * 2))
+    loop = Loop("plain loop", config(tmp_path, (str(tmp_path / "gone.jpg"),) * 2))
     try:
         with pytest.raises(CatdogError, match=r"the plain loop failed: .*gone\.jpg"):
             loop.step()
