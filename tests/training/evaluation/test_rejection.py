@@ -1,0 +1,115 @@
+"""The threshold of `neither`, and what it costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from catdog_edge.errors import CatdogError
+from catdog_edge.training.evaluation.rejection import (
+    ThresholdRule,
+    choose_threshold,
+    fit_known_scale,
+    known_logit,
+    known_scores,
+    roc_curve,
+    threshold_table,
+)
+
+
+def scores(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def test_equal_errors_lie_in_the_middle_of_a_gap_not_at_the_edge_of_a_crowd() -> None:
+    seen, unseen = (
+        {"a": scores(*np.linspace(0.9, 0.99, 200))},
+        {"b": scores(*np.linspace(0.1, 0.3, 200))},
+    )
+    assert choose_threshold(seen, unseen) == pytest.approx(0.6, abs=0.02)
+
+
+def test_equal_errors_where_the_crowds_overlap() -> None:
+    draw = np.random.default_rng(0)
+    seen, unseen = draw.normal(1, 1, 4000), draw.normal(-1, 1, 4000)
+    one = choose_threshold({"a": seen}, {"b": unseen})
+    assert (seen < one).mean() == pytest.approx((unseen >= one).mean(), abs=0.02)
+    assert one == pytest.approx(0, abs=0.1)
+
+
+def test_rules_keep_what_they_name() -> None:
+    draw = np.random.default_rng(1)
+    seen, unseen = draw.normal(1, 1, 4000), draw.normal(-1, 1, 4000)
+    answered = choose_threshold({"a": seen}, {"b": unseen}, ThresholdRule.parse("tpr:0.99"))
+    rejected = choose_threshold({"a": seen}, {"b": unseen}, ThresholdRule.parse("tnr:0.99"))
+    assert 0.99 <= (seen >= answered).mean() < 0.991
+    assert 0.99 <= (unseen < rejected).mean() < 0.991
+
+
+def test_a_large_source_does_not_drown_a_small_one() -> None:
+    small, large = scores(*np.linspace(0.4, 0.6, 50)), scores(*np.linspace(0.8, 0.9, 5000))
+    unseen = {"b": scores(*np.linspace(0.0, 0.5, 500))}
+    alone = choose_threshold({"small": small}, unseen)
+    together = choose_threshold({"small": small, "large": large}, unseen)
+    drowned = choose_threshold({"all": np.concatenate([small, large])}, unseen)
+    assert alone < together < drowned
+    assert (small < together).mean() < 0.6 < (small < drowned).mean() + 0.2
+
+
+@pytest.mark.parametrize("text", ["", "eer:1", "tpr", "tpr:0", "tpr:1.5", "tnr:x", "fpr:0.1"])
+def test_an_unknown_rule_is_refused(text: str) -> None:
+    with pytest.raises(CatdogError, match=r"eer, tpr:0\.99 .* tnr:0\.99"):
+        ThresholdRule.parse(text)
+
+
+@pytest.mark.parametrize("text", ["eer", "tpr:0.99", "tnr:0.995"])
+def test_a_rule_prints_as_it_is_written(text: str) -> None:
+    assert str(ThresholdRule.parse(text)) == text
+
+
+def test_known_is_the_sigmoid_of_its_logit() -> None:
+    values = np.random.default_rng(2).normal(0, 3, (50, 3)).astype(np.float32)
+    assert known_scores(values) == pytest.approx(1 / (1 + np.exp(-known_logit(values))), abs=1e-5)
+
+
+def test_scores_are_spread_with_one_half_at_the_threshold() -> None:
+    draw = np.random.default_rng(3)
+
+    def logits(mean: float) -> np.ndarray:
+        values = np.zeros((2000, 3), np.float32)
+        values[:, 0] = draw.normal(mean, 12, 2000)
+        values[:, 1] = -30
+        return values
+
+    # Crowded at 0 and 1 and 20 too high, as scores of an overconfident network are.
+    seen, unseen = {"a": logits(45)}, {"b": logits(-5)}
+    scale, shift = fit_known_scale(seen, unseen)
+
+    def calibrated(values: np.ndarray) -> np.ndarray:
+        changed = values * np.float32(scale)
+        changed[:, 2] += shift
+        return known_scores(changed)
+
+    assert scale < 0.5
+    assert choose_threshold(
+        {"a": calibrated(seen["a"])}, {"b": calibrated(unseen["b"])}
+    ) == pytest.approx(0.5, abs=0.05)
+    middle = (calibrated(seen["a"]) > 0.1) & (calibrated(seen["a"]) < 0.9)
+    assert middle.mean() > 0.03
+
+
+def test_the_table_has_the_share_that_each_threshold_answers() -> None:
+    draw = np.random.default_rng(4)
+    seen = {"a": draw.random(100).astype(np.float32) + 0.2}
+    unseen = {"b": draw.random(100).astype(np.float32)}
+    rows = threshold_table(seen, unseen, current=0.123)
+    assert [one for one, _ in rows] == sorted(one for one, _ in rows)
+    shares = dict(rows)[0.123]
+    assert shares["a"] == (seen["a"] >= 0.123).mean()
+    assert shares["b"] == (unseen["b"] >= 0.123).mean()
+
+
+def test_the_curve_goes_from_corner_to_corner() -> None:
+    accepted, answered = roc_curve(scores(0.5, 0.9), scores(0.1, 0.6))
+    assert accepted.tolist() == [0, 0, 0.5, 0.5, 1]
+    assert answered.tolist() == [0, 0.5, 0.5, 1, 1]
