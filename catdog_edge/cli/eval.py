@@ -25,19 +25,28 @@ from catdog_edge.cli.options import group, grouped_command, json_option
 @group("Data")(
     "--data",
     metavar="PATH",
+    multiple=True,
     show_default="the run's data",
     help="Folder or .zip of labelled images, `oxford-pets`, or `sample`.",
 )
 @group("Data")(
     "--other",
     metavar="PATH",
+    multiple=True,
     show_default="the run's",
     help="Negatives: images of no class, or `drawn`.",
 )
+@group("Output")("--plot", type=Path, metavar="PNG", help="Draw the trade-off of thresholds.")
 @json_option
-def command(weights: Path | None, data: str | None, other: str | None, as_json: bool) -> None:
+def command(
+    weights: Path | None,
+    data: tuple[str, ...],
+    other: tuple[str, ...],
+    plot: Path | None,
+    as_json: bool,
+) -> None:
     """Measure accuracy and calibration on the test split."""
     from catdog_edge.training import evaluate
 
-    found = evaluate.evaluate_weights(weights, data, other)
+    found = evaluate.evaluate_weights(weights, data, other, plot)
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))

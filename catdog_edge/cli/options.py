@@ -24,7 +24,7 @@ ARCHITECTURES = (
     "efficientnet_lite0_short",
     "efficientnet_lite2",
 )
-RECIPES = ("default", "classic", "finetune", "accurate", "distil", "yardstick")
+RECIPES = ("default", "classic", "finetune", "accurate", "fast", "distil", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
 MOST_THREADS = 256
 """As `catdog_edge.runtime.threads.MOST`."""

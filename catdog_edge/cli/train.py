@@ -60,8 +60,10 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
 @data(
     "--data",
     metavar="PATH",
+    multiple=True,
     show_default="$CATDOG_DATA, else sample",
-    help="Folder or .zip of labelled images, `oxford-pets` (a download), or `sample` (drawings).",
+    help="Folder or .zip of labelled images, `oxford-pets` (a download), or `sample` (drawings); "
+    "again for each further source.",
 )
 @data("--labels", callback=_labels, metavar="A,B", help="Class names, in index order.")
 @data("--split", callback=_split, default="80/10/10", help="Percent for train/val/test.")
@@ -69,8 +71,15 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
 @data(
     "--other",
     metavar="PATH",
-    help="Negatives: a folder or .zip of images of no class, or `drawn`. The model learns to "
-    "answer `neither`.",
+    multiple=True,
+    help="Negatives: a folder or .zip of images of no class, or `drawn`; again for further ones. "
+    "The model learns to answer `neither`.",
+)
+@data(
+    "--leave-out",
+    multiple=True,
+    metavar="SOURCE",
+    help="Train without the images of a source (SOURCE-anything.jpg); `eval` then measures on it.",
 )
 @model(
     "--arch",
@@ -97,6 +106,13 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     default=None,
     show_default="the recipe's",
     help="Train the last layer only.",
+)
+@model(
+    "--reject-at",
+    default="eer",
+    metavar="RULE",
+    help="Threshold of `neither`: eer (equal error rates), tpr:0.99 (99 % of the classes are "
+    "answered) or tnr:0.99 (99 % of the rest is rejected).",
 )
 @model(
     "--teacher", type=Path, metavar="PATH", help="A trained .pt to distil: learn its answers, too."

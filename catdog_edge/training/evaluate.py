@@ -3,22 +3,66 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from catdog_edge.errors import CatdogError
 from catdog_edge.runtime.model_file import find_model, shipped_models
+from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import plain
-from catdog_edge.training.data.load import open_dataset, pixels
-from catdog_edge.training.data.negatives import drawn_negatives, open_negatives
+from catdog_edge.training.data.by_source import combined_pixels, held_out
+from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.negatives import (
+    DRAWN,
+    drawn_negatives,
+    negatives_split,
+    open_negatives,
+)
 from catdog_edge.training.data.splits import split_of
 from catdog_edge.training.evaluation.evaluation import Evaluation, Predictor, check_labels, evaluate
-from catdog_edge.training.evaluation.rejection import RejectionReport, evaluate_threshold
+from catdog_edge.training.evaluation.metrics import wilson
+from catdog_edge.training.evaluation.rejection import (
+    RejectionReport,
+    evaluate_threshold,
+    split_groups,
+    threshold_table,
+)
+from catdog_edge.training.runs.plots import save_roc
 from catdog_edge.training.runs.progress import ReadingProgress
-from catdog_edge.training.runs.run_folder import newest_run, run_of
+from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SourceResult:
+    """What a model does on the images of one source.
+
+    Attributes:
+        name: `SOURCE` for the classes, `KIND/SOURCE` for negatives.
+        images: Number of images.
+        left_out: Whether the source was left out of training (`train --leave-out`).
+        accuracy: Share whose top class is right, with the ends of its 95 % Wilson interval;
+            `None` for negatives.
+        answered: Share that is answered with a class, likewise; `None` where the model never
+            answers `neither`.
+    """
+
+    name: str
+    images: int
+    left_out: bool
+    accuracy: tuple[float, float, float] | None
+    answered: tuple[float, float, float] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -31,12 +75,16 @@ class EvaluationReport:
         rejection: Rejection of negatives, by set; empty where there were none.
         answered: The share of each class that is not rejected; empty where there were no
             negatives.
+        sources: The same by source and kind.
+        thresholds: What other thresholds give, see `threshold_table`.
     """
 
     path: Path
     result: Evaluation
     rejection: dict[str, RejectionReport]
     answered: dict[str, float]
+    sources: tuple[SourceResult, ...] = ()
+    thresholds: tuple[tuple[float, dict[str, float]], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -46,6 +94,8 @@ class EvaluationReport:
             **self.result.to_dict(),
             "rejection": rejection,
             "answered": self.answered,
+            "sources": [one.to_dict() for one in self.sources],
+            "thresholds": [{"threshold": one, "answered": row} for one, row in self.thresholds],
         }
 
     def __str__(self) -> str:
@@ -53,46 +103,103 @@ class EvaluationReport:
         if self.answered:
             shares = ", ".join(f"{plain(name)} {one:.2%}" for name, one in self.answered.items())
             lines.append(f"answered    {shares}")
+        if len(self.sources) > 1:
+            lines += ["", *_source_lines(self.sources)]
+        if self.thresholds:
+            lines += ["", *_threshold_lines(self.thresholds, self.sources)]
         return "\n".join(lines)
 
 
-def evaluate_weights(weights: Path | None, data: str | None, other: str | None) -> EvaluationReport:
+def _source_lines(sources: Sequence[SourceResult]) -> list[str]:
+    width = max(len(one.name) for one in sources) + 2
+    lines = [f"{'source':{width}}{'images':>7}  {'top class right, %':<22}answered, %"]
+    for one in sources:
+        accuracy = "-" if one.accuracy is None else _interval(one.accuracy)
+        answered = "-" if one.answered is None else _interval(one.answered)
+        note = "  left out of training" * one.left_out
+        lines.append(f"{plain(one.name):{width}}{one.images:>7,}  {accuracy:<22}{answered}{note}")
+    return lines
+
+
+def _interval(value: tuple[float, float, float]) -> str:
+    share, low, high = (100 * one for one in value)
+    return f"{share:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _threshold_lines(
+    table: Sequence[tuple[float, dict[str, float]]], sources: Sequence[SourceResult]
+) -> list[str]:
+    """Lines of the trade-off: kinds and classes, each the mean of its sources."""
+    kinds: dict[str, list[str]] = {}
+    for one in sources:
+        kind = "the classes" if one.accuracy is not None else one.name.split("/")[0]
+        kinds.setdefault(kind, []).append(one.name)
+    heads = "".join(f"{plain(kind):>14}" for kind in kinds)
+    lines = ["answered with a class, %, at other thresholds (mean of the sources)"]
+    lines.append(f"{'threshold':<12}{heads}")
+    for threshold, shares in table:
+        cells = "".join(
+            f"{100 * sum(shares[name] for name in names) / len(names):>14.1f}"
+            for names in kinds.values()
+        )
+        lines.append(f"{threshold:<12.4g}{cells}")
+    return lines
+
+
+def evaluate_weights(
+    weights: Path | None,
+    data: Sequence[str] = (),
+    other: Sequence[str] = (),
+    plot: Path | None = None,
+) -> EvaluationReport:
     """Evaluate a checkpoint or an ONNX file on a test split.
+
+    Of sources that were left out of training every image is used.
 
     Args:
         weights: A `.pt` or `.onnx` file, or the name of a shipped model; `None` takes `best.pt`
             of the newest run.
-        data: A folder, a `.zip` or `sample`; `None` takes the data and the split of the run
-            that the weights lie in.
-        other: Negatives, see `open_negatives`; `None` takes those of the run. Only their test
-            half is used.
+        data: Folders, `.zip`s or `sample`; empty takes the data and the split of the run that the
+            weights lie in.
+        other: Negatives, see `open_negatives`; empty takes those of the run. Only their test
+            part is used.
+        plot: Where to draw the trade-off, a `.png`.
 
     Raises:
         CatdogError: Weights or data are missing, damaged, or do not fit each other.
 
     Example:
-        >>> print(evaluate_weights(Path("runs/mine/best.pt"), None, None))
+        >>> print(evaluate_weights(Path("runs/mine/best.pt")))
     """
     if weights is not None and str(weights) in shipped_models():
         weights = find_model(str(weights)).path
     run = run_of(weights) if weights else newest_run()
     path = weights or newest_run().weights
     model = Predictor(path)
-    progress = ReadingProgress()
-    if data is not None or run is None:
-        # Split as it was for the training, so that no training image is tested on.
-        dataset = open_dataset(data, split=split_of(model.spec.trained_on), progress=progress)
-    else:
-        dataset = run.dataset(progress=progress)
-    check_labels(model.spec, dataset.labels, path, dataset.source)
-    images, truth, _ = pixels(dataset, "test", model.spec.resize)
-    log.info(f"eval: {path} on the {len(truth):,} test pictures of {dataset.display_name}")
-    result = evaluate(model.probabilities(images), truth, model.spec.labels)
-    if other is None and data is None and run is not None:
-        other = run.args().get("other")
-    negatives = open_negatives(other, model.spec.resize, progress)
+    left_out = [str(one) for one in model.spec.trained_on.get("left_out") or ()]
+    datasets = _open_datasets(data, run, model.spec, left_out)
+    for dataset in datasets:
+        check_labels(model.spec, dataset.labels, path, dataset.source)
+    images, truth, names = combined_pixels(datasets, "test", model.spec.resize)
+    where = ", ".join(one.display_name for one in datasets)
+    log.info(f"eval: {path} on the {len(truth):,} test pictures of {where}")
+    predicted = model.probabilities(images)
+    result = evaluate(predicted, truth, model.spec.labels)
+    right = split_groups(predicted.argmax(axis=1) == truth, names)
+    if not other and not data and run is not None:
+        other = run.negatives
+    negatives = open_negatives(
+        other, model.spec.resize, ReadingProgress(), negatives_split(model.spec.trained_on)
+    )
     if negatives is None:
-        return EvaluationReport(path, result, {}, {})
+        rows = tuple(
+            SourceResult(name, len(one), name in left_out, _share(one), None)
+            for name, one in right.items()
+        )
+        return EvaluationReport(path, result, {}, {}, rows)
+    negatives = replace(
+        negatives, datasets=tuple(held_out(one, left_out) for one in negatives.datasets)
+    )
     negatives.log_summary()
     if model.spec.rejection is None:
         raise CatdogError(
@@ -100,15 +207,63 @@ def evaluate_weights(weights: Path | None, data: str | None, other: str | None) 
             "with --other, or leave it out here"
         )
     threshold, scores = model.spec.rejection.threshold, model.scores(images)
-    sets = {"drawn": drawn_negatives(negatives.steps)}
-    if negatives.dataset is not None:
-        sets["others"] = negatives.photographs("test")
-    reports = {
-        name: evaluate_threshold(scores, model.scores(one), threshold) for name, one in sets.items()
-    }
+    classes = split_groups(scores, names)
+    others = {DRAWN: model.scores(drawn_negatives(negatives.steps))}
+    photographs = negatives.photographs("test")
+    if len(photographs):
+        others |= split_groups(model.scores(photographs), negatives.groups("test"))
+    rows = tuple(
+        SourceResult(
+            name, len(one), name in left_out, _share(right[name]), _share(one >= threshold)
+        )
+        for name, one in classes.items()
+    ) + tuple(
+        SourceResult(
+            name, len(one), name.split("/")[-1] in left_out, None, _share(one >= threshold)
+        )
+        for name, one in others.items()
+    )
+    if plot is not None:
+        save_roc(plot, classes, others, threshold)
+    kinds = {DRAWN: others[DRAWN]}
+    if len(photographs):
+        every = np.concatenate([one for name, one in others.items() if name != DRAWN])
+        kinds["others"] = every
+    reports = {name: evaluate_threshold(scores, one, threshold) for name, one in kinds.items()}
     answered = {
         label: float((scores[truth == index] >= threshold).mean())
         for index, label in enumerate(model.spec.labels)
         if (truth == index).any()
     }
-    return EvaluationReport(path, result, reports, answered)
+    table = tuple(threshold_table(classes, others, threshold))
+    return EvaluationReport(path, result, reports, answered, rows, table)
+
+
+def _open_datasets(
+    data: Sequence[str], run: Run | None, spec: ModelSpec, left_out: Sequence[str]
+) -> tuple[Dataset, ...]:
+    progress = ReadingProgress()
+    if not data and run is not None:
+        # The run's own split.csv does not name what was left out.
+        if not left_out:
+            return (run.dataset(progress=progress), *run.more_datasets(progress=progress))
+        args = run.args()
+        data = [args["data"], *(args.get("more_data") or ())]
+    # Split as it was for the training, so that no training image is tested on.
+    split = split_of(spec.trained_on)
+    opened = (
+        open_dataset(
+            source,
+            labels=spec.labels if data else None,
+            split=split,
+            progress=progress,
+            required=("test",) if len(data) < 2 else (),
+        )
+        for source in (data or (None,))
+    )
+    return tuple(held_out(one, left_out) for one in opened)
+
+
+def _share(values: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
+    count = int(values.sum())
+    return count / len(values), *wilson(count, len(values))

@@ -6,8 +6,8 @@ import contextlib
 import logging
 import shlex
 import shutil
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,20 @@ from catdog_edge.training.config.options import (
 )
 from catdog_edge.training.config.recipe_files import from_dict, recipe
 from catdog_edge.training.config.recipes import Recipe
+from catdog_edge.training.data.by_source import (
+    balanced_shares,
+    check_left_out,
+    combined_pixels,
+    sources_of,
+    without_sources,
+)
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.data.negatives import (
     Negatives,
     NegativeSampler,
     check_negatives,
+    negatives_split,
     open_negatives,
 )
 from catdog_edge.training.engine.batches import resize_batch
@@ -46,8 +54,10 @@ from catdog_edge.training.engine.distributed import (
 )
 from catdog_edge.training.engine.precision import choose_precision, trial_batch
 from catdog_edge.training.engine.trainer import Pixels, Plan, Trainer, TrainingData
+from catdog_edge.training.evaluation.rejection import ThresholdRule
 from catdog_edge.training.models.batch_norm import add_batch_norms
 from catdog_edge.training.models.checkpoint import load_checkpoint
+from catdog_edge.training.models.class_groups import pretrained_grouped
 from catdog_edge.training.models.pretrained import check_pretrained, load_pretrained
 from catdog_edge.training.models.registry import Architecture, architecture
 from catdog_edge.training.runs.finish import finish
@@ -174,20 +184,14 @@ def _train(job: _Job, options: TrainOptions) -> Run:
     steps = squash(size, size)
     with group.local_main_first():
         progress = ReadingProgress()
-        dataset = open_dataset(
-            options.data,
-            labels=options.labels,
-            split=options.split,
-            limit=options.limit,
-            seed=options.seed,
-            steps=steps,
-            progress=progress,
-        )
-        dataset.log_summary()
+        datasets = _open_data(options, steps, progress)
         negatives = open_negatives(options.other, steps, progress)
-        if negatives is not None:
-            negatives.log_summary()
-        data = _training_data(dataset, negatives, chosen, steps)
+        every = (*datasets, *(negatives.datasets if negatives else ()))
+        check_left_out(every, options.leave_out)
+        datasets = tuple(without_sources(one, options.leave_out) for one in datasets)
+        negatives = _without(negatives, options.leave_out)
+        _log_data(datasets, negatives)
+        data = _training_data(datasets, negatives, chosen, steps)
     if len(data.train[1]) < 2 * group.world_size:
         raise CatdogError(
             f"{len(data.train[1])} training pictures are too few for {group.world_size} "
@@ -195,7 +199,7 @@ def _train(job: _Job, options: TrainOptions) -> Run:
         )
     spec = ModelSpec(
         architecture=arch.name,
-        labels=dataset.labels,
+        labels=datasets[0].labels,
         height=size,
         width=size,
         resize=steps,
@@ -205,7 +209,7 @@ def _train(job: _Job, options: TrainOptions) -> Run:
         tool_version=__version__,
         git_commit=git_commit(),
     )
-    network = _build(options, arch, spec, chosen, group)
+    network = _build(options.seed, arch, spec, chosen, group)
     precision = options.precision
     if precision == "auto":
         precision = group.broadcast(
@@ -227,16 +231,68 @@ def _train(job: _Job, options: TrainOptions) -> Run:
         precision=precision,
         device=job.device,
     )
-    spec = spec.replace(trained_on=trained_on(dataset, plan, teacher, negatives, options.split))
+    spec = spec.replace(trained_on=trained_on(datasets, plan, teacher, negatives, options))
     trainer = Trainer(network, spec, plan, data, Path(), teacher, group)
-    run = _create_run(job, options, dataset, negatives, trainer)
+    run = _create_run(job, options, datasets, negatives, trainer)
     log.info(
         f"train: {arch.name} at {size} x {size}, recipe {chosen.name}, "
         f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}, batch {plan.batch_size}, "
         f"learning rate {plan.lr:g}, {precision} on {job.device}"
         f"{f' in {group.world_size} processes' * (not group.is_single)}, into {run.folder}"
     )
-    return _fit(job, run, dataset, trainer, negatives)
+    return _fit(job, run, datasets, trainer, negatives)
+
+
+def _open_data(
+    options: TrainOptions, steps: tuple[ResizeStep, ...], progress: ReadingProgress
+) -> tuple[Dataset, ...]:
+    """Open what each `--data` names; the first decides the labels and their order."""
+    first = open_dataset(
+        options.data[0] if options.data else None,
+        labels=options.labels,
+        split=options.split,
+        limit=options.limit,
+        seed=options.seed,
+        steps=steps,
+        progress=progress,
+    )
+    more = (
+        open_dataset(
+            source,
+            labels=first.labels,
+            split=options.split,
+            limit=options.limit,
+            seed=options.seed,
+            steps=steps,
+            progress=progress,
+            required=("train",),
+        )
+        for source in options.data[1:]
+    )
+    return first, *more
+
+
+def _without(negatives: Negatives | None, left_out: Sequence[str]) -> Negatives | None:
+    if negatives is None:
+        return None
+    kept = tuple(without_sources(one, left_out) for one in negatives.datasets)
+    return replace(negatives, datasets=kept)
+
+
+def _log_data(datasets: Sequence[Dataset], negatives: Negatives | None) -> None:
+    for dataset in datasets:
+        dataset.log_summary()
+    if negatives is not None:
+        negatives.log_summary()
+    sources = sorted({name for one in datasets for name in sources_of(one, "train")})
+    if len(sources) > 1:
+        log.info(f"sources: {', '.join(sources)}; each with its own row in the reports")
+    elif not datasets[0].is_sample:
+        log.warning(
+            f"all images of the classes are of one source, {sources[0]}: what a model does on its "
+            "test split says little about another camera; add images of other sources with a "
+            "second --data"
+        )
 
 
 def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Recipe:
@@ -254,13 +310,17 @@ def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Re
     if options.teacher is not None:
         check_teacher_file(options.teacher)
     check_negatives(options.other)
+    ThresholdRule.parse(options.reject_at)
     if chosen.freeze and not chosen.pretrained:
         log.warning("--freeze without --pretrained trains only the head of a random network")
     return chosen
 
 
 def _training_data(
-    dataset: Dataset, negatives: Negatives | None, chosen: Recipe, steps: tuple[ResizeStep, ...]
+    datasets: Sequence[Dataset],
+    negatives: Negatives | None,
+    chosen: Recipe,
+    steps: tuple[ResizeStep, ...],
 ) -> TrainingData:
     detailed = steps
     if chosen.detail != 1:
@@ -268,23 +328,41 @@ def _training_data(
             round(side * chosen.detail) for side in (steps[-1].height, steps[-1].width)
         )
         detailed = squash(height, width)
-    train_set = pixels(dataset, "train", detailed)[:2]
+    images, labels, sources = combined_pixels(datasets, "train", detailed)
+    several = len(set(sources)) > 1
+    shares = balanced_shares(sources, chosen.source_balance) if several else None
     sampler = None
     if negatives is not None:
+        groups = negatives.groups("train")
         sampler = NegativeSampler(
             negatives.photographs("train", detailed),
-            len(dataset.labels),
+            len(datasets[0].labels),
             chosen.negatives,
-            train_set[0],
+            images,
             chosen.backgrounds,
+            chosen.drawn,
+            balanced_shares(groups, chosen.source_balance) if len(set(groups)) > 1 else None,
         )
-    return TrainingData(train_set, pixels(dataset, "val", steps)[:2], sampler)
+    val = combined_pixels(datasets, "val", steps)[:2]
+    return TrainingData((images, labels), val, sampler, shares)
 
 
 def _build(
-    options: TrainOptions, arch: Architecture, spec: ModelSpec, chosen: Recipe, group: ProcessGroup
+    seed: int, arch: Architecture, spec: ModelSpec, chosen: Recipe, group: ProcessGroup
 ) -> nn.Module:
-    torch.manual_seed(options.seed)
+    torch.manual_seed(seed)
+    if chosen.head == "imagenet" and chosen.pretrained and spec.rejection is not None:
+        with group.local_main_first():
+            built = pretrained_grouped(arch.name, spec.labels)
+        if built is not None:
+            check_scales(built[0], spec, chosen)
+            log.info(f"train: starting from {built[1]}, its categories added up to the classes")
+            return built[0]
+        log.warning(
+            f"ImageNet has no category for one of {list_names(spec.labels)}, or {arch.name} no "
+            "head of its own form: the last layer is fresh, and what is none of the classes is "
+            "learnt from --other alone"
+        )
     network = arch.build(spec.logits)
     check_scales(network, spec, chosen)
     if chosen.pretrained:
@@ -323,7 +401,7 @@ def _load_teacher(
 def _create_run(
     job: _Job,
     options: TrainOptions,
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     negatives: Negatives | None,
     trainer: Trainer,
 ) -> Run:
@@ -331,6 +409,7 @@ def _create_run(
     folder = Path()
     with job.group.shared_errors():
         if job.group.is_main:
+            dataset = datasets[0]
             stem = f"{Path(dataset.source).stem}-{trainer.spec.architecture}"
             run = new_run(options.name, stem)
             trainer.folder = folder = run.folder
@@ -340,7 +419,7 @@ def _create_run(
                 trainer.save()
                 # Last: with it the folder is a run that can be resumed.
                 machine = {"threads": job.threads, "processes": job.group.world_size}
-                run.write_args(arguments(dataset, negatives, options, trainer, machine))
+                run.write_args(arguments(datasets, negatives, options, trainer, machine))
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -365,20 +444,24 @@ def _resume(job: _Job, run: Run, args: dict[str, Any]) -> Run:
         chosen = _recipe_of(run, args)
         check_batch(args["batch_size"], group.world_size)
         network, spec = _load_last(run)
-        if (args.get("other") is None) != (spec.rejection is None):
+        if (not run.negatives) != (spec.rejection is None):
             raise _changed(run, f"other was {'a path or drawn' if spec.rejection else 'null'}")
         progress = ReadingProgress()
-        dataset = run.dataset(progress=progress)
-        if dataset.labels != spec.labels:
+        datasets = (run.dataset(progress=progress), *run.more_datasets(progress=progress))
+        if datasets[0].labels != spec.labels:
             raise _changed(run, f"labels were {list_names(spec.labels)}")
-        negatives = open_negatives(args.get("other"), spec.resize, progress)
-        data = _training_data(dataset, negatives, chosen, spec.resize)
+        negatives = open_negatives(
+            run.negatives, spec.resize, progress, negatives_split(spec.trained_on)
+        )
+        negatives = _without(negatives, run.left_out)
+        data = _training_data(datasets, negatives, chosen, spec.resize)
+    if chosen.keep_imagenet or chosen.start_share:
+        # These look back at the weights that the run began with.
+        network = _build(args["seed"], architecture(spec.architecture), spec, chosen, group)
     settings = ("epochs", "batch_size", "lr", "seed", "patience", "precision")
     plan = Plan(recipe=chosen, device=job.device, **{name: args[name] for name in settings})
     log.info(f"train: resuming {run.folder}")
-    dataset.log_summary()
-    if negatives is not None:
-        negatives.log_summary()
+    _log_data(datasets, negatives)
     trainer = Trainer(network, spec, plan, data, run.folder, None, group)
     trainer.restore(run.last)
     teacher = args.get("teacher")
@@ -388,12 +471,12 @@ def _resume(job: _Job, run: Run, args: dict[str, Any]) -> Run:
         )
     with group.shared_errors():
         if group.is_main:
-            _write_data_files(run, dataset)
+            _write_data_files(run, datasets[0])
     if trainer.finished:
         log.info(f"train: all {trainer.epoch} epochs of {run.folder} are done")
     else:
         log.info(f"train: at epoch {trainer.epoch + 1}, step {trainer.step + 1}")
-    return _fit(job, run, dataset, trainer, negatives)
+    return _fit(job, run, datasets, trainer, negatives)
 
 
 def _load_last(run: Run) -> tuple[nn.Module, ModelSpec]:
@@ -429,7 +512,11 @@ def _recipe_of(run: Run, args: dict[str, Any]) -> Recipe:
 
 
 def _fit(
-    job: _Job, run: Run, dataset: Dataset, trainer: Trainer, negatives: Negatives | None
+    job: _Job,
+    run: Run,
+    datasets: Sequence[Dataset],
+    trainer: Trainer,
+    negatives: Negatives | None,
 ) -> Run:
     progress = TrainingProgress(trainer.plan.epochs)
     again = not is_distributed()
@@ -448,5 +535,5 @@ def _fit(
         )
     job.trained = True
     if job.group.is_main:
-        finish(run, dataset, trainer, negatives)
+        finish(run, datasets, trainer, negatives)
     return run

@@ -18,7 +18,7 @@ from catdog_edge.training.config.recipes import Recipe
 class TrainOptions:
     """The options of `catdog-edge train`; `None` leaves the choice to the recipe."""
 
-    data: str | None
+    data: tuple[str, ...]
     labels: tuple[str, ...] | None
     split: tuple[int, int, int]
     limit: int | None
@@ -31,12 +31,14 @@ class TrainOptions:
     pretrained: bool | None
     freeze: bool | None
     teacher: Path | None
-    other: str | None
+    other: tuple[str, ...]
     name: str | None
     seed: int
     patience: int
     device: str
     precision: str
+    leave_out: tuple[str, ...] = ()
+    reject_at: str = "eer"
 
 
 def settled_recipe(options: TrainOptions, usual: str) -> Recipe:

@@ -69,10 +69,22 @@ class Recipe:
             which is most of the time of a run with a large one. 0: draw every epoch anew.
         balance: `auto` weights the loss by class where the largest class has more than 1.5
             times the images of the smallest; `none` never does.
+        source_balance: Where the data is of several sources: 0 draws every image alike often, 1
+            every source, however small; between them a source counts by its size to the power
+            of 1 less this value.
+        head: `new`: a fresh last layer. `imagenet`: the thousand ImageNet categories, added up
+            to the classes and to none of them, see `catdog_edge.training.models.class_groups`;
+            a fresh one where ImageNet has no category for a class.
+        keep_imagenet: With `head: imagenet`: the weight of a second loss, against the answers
+            of the pretrained weights within the labelled class, which keeps what they tell
+            apart (Li and Hoiem: Learning without Forgetting, 2016).
+        start_share: The share of the pretrained weights in those that are kept, which are the
+            weighted mean of both (Wortsman and others: Robust fine-tuning, 2022).
         negatives: How many negatives (`--other`) join a batch, as a share of its own images;
             files of earlier versions call it `others`.
         backgrounds: The share of the negatives that are made from corners of training images;
             for classes that are things in an image, not for classes that fill it.
+        drawn: The share of the other negatives that are drawn, where there are photographs too.
         distillation: The teacher's share of the loss, 0..1.
         distillation_temperature: Divides both logits before the teacher's loss.
         distillation_mirrored: The teacher classifies each image straight and mirrored, and
@@ -100,8 +112,13 @@ class Recipe:
     detail: Annotated[float, Bounds(1, 4)] = 1.0
     views: Count = 0
     balance: Literal["auto", "none"] = "auto"
+    source_balance: Share = 0.4
+    head: Literal["new", "imagenet"] = "new"
+    keep_imagenet: Annotated[float, Bounds(0, 100)] = 0.0
+    start_share: Share = 0.0
     negatives: Annotated[float, Bounds(0.001, 10)] = 0.15
     backgrounds: Annotated[float, Bounds(0, 0.5)] = 0.0
+    drawn: Share = 0.4
     distillation: Share = 0.5
     distillation_temperature: Annotated[float, Bounds(0.01, 100)] = 2.0
     distillation_mirrored: bool = True
@@ -197,12 +214,13 @@ RECIPES: dict[str, Recipe] = {
             pretrained=True,
             norms="frozen",
         ),
-        # The same for a larger network, smaller images first: how `accurate` was made.
+        # The same for a larger network, smaller images first, with ImageNet's categories kept so
+        # that it knows what is none of the classes: how `accurate` is made.
         Recipe(
             name="accurate",
             optimizer="sgd",
-            lr=0.004,
-            batch_size=32,
+            lr=0.008,
+            batch_size=64,
             epochs=7,
             least_steps=120,
             most_epochs=20,
@@ -214,12 +232,44 @@ RECIPES: dict[str, Recipe] = {
             ema=0.998,
             pretrained=True,
             norms="frozen",
+            head="imagenet",
+            keep_imagenet=0.3,
             stages=(Stage(0.72, (0.75, 0.9)), Stage(1.0, (1.0,))),
-            backgrounds=0.25,
+            negatives=0.4,
+            backgrounds=0.15,
+            drawn=0.2,
+        ),
+        # What `accurate` knows, categories included, in a small network (`--teacher`): how `fast`
+        # is made. Sizes as in `distil`.
+        Recipe(
+            name="fast",
+            optimizer="sgd",
+            lr=0.006,
+            batch_size=64,
+            epochs=24,
+            least_steps=120,
+            most_epochs=40,
+            schedule="cosine",
+            warmup=0.05,
+            weight_decay=1e-4,
+            augment="camera",
+            ema=0.998,
+            pretrained=True,
+            norms="frozen",
+            head="imagenet",
+            stages=(Stage(0.8, (0.8333,)), Stage(1.0, (0.8333, 1.0))),
+            detail=1.0417,
+            views=12,
+            negatives=0.4,
+            backgrounds=0.15,
+            drawn=0.2,
+            distillation=0.8,
+            distillation_temperature=1.0,
+            distillation_mirrored=False,
         ),
         # Distillation from a larger network (`--teacher`), on images smaller than those it
         # will classify: framing shows things larger than they will be (Touvron and others:
-        # Fixing the train-test resolution discrepancy, 2019). How `fast` was made.
+        # Fixing the train-test resolution discrepancy, 2019).
         Recipe(
             name="distil",
             optimizer="sgd",

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import DataError
+from catdog_edge.spec import ResizeStep
 from catdog_edge.training.data.dataset import Dataset, Item, Split
+from catdog_edge.training.data.load import pixels
 
 MOST_SOURCES = 20
 """More different first words than this are numbers or digests, not sources."""
@@ -119,3 +121,24 @@ def balanced_shares(names: Sequence[str], balance: float) -> npt.NDArray[np.floa
     del unique
     shares = np.asarray(counts[index] ** -float(balance), np.float64)
     return np.asarray(shares / shares.sum())
+
+
+def combined_pixels(
+    datasets: Sequence[Dataset], split: Split, steps: Sequence[ResizeStep]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[str]]:
+    """Open the images of a split of several data sets with the same labels.
+
+    One data set stays memory-mapped; several are copied into memory.
+
+    Returns:
+        `uint8 [N,H,W,3]` BGR; `int64 [N]`, the labels; the source of each image.
+    """
+    parts = [pixels(dataset, split, steps)[:2] for dataset in datasets]
+    names = [name for dataset in datasets for name in sources_of(dataset, split)]
+    if len(parts) == 1:
+        return (*parts[0], names)
+    return (
+        np.concatenate([one for one, _ in parts]),
+        np.concatenate([one for _, one in parts]),
+        names,
+    )

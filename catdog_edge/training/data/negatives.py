@@ -6,9 +6,10 @@ Each depends on its random generator alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,9 +19,15 @@ from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import expand_path
 from catdog_edge.training.data import oxford_pets
+from catdog_edge.training.data.by_source import kinds_of, sources_of
 from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.decode import Progress
-from catdog_edge.training.data.load import open_negative_images, pixels
+from catdog_edge.training.data.load import (
+    FORMER_NEGATIVES_SPLIT,
+    NEGATIVES_SPLIT,
+    open_negative_images,
+    pixels,
+)
 from catdog_edge.training.data.sources import SAMPLE
 
 Pixels = npt.NDArray[np.uint8]
@@ -38,27 +45,27 @@ class Negatives:
     """Images of none of the classes.
 
     Attributes:
-        dataset: The photographs; `None`: drawings alone.
+        datasets: The photographs, one data set per `--other`; empty: drawings alone.
         steps: The resize rule of the model.
     """
 
-    dataset: Dataset | None
+    datasets: tuple[Dataset, ...]
     steps: tuple[ResizeStep, ...]
 
     def log_summary(self) -> None:
         """Log what was found; nothing where all of it is drawn."""
-        if self.dataset is not None:
-            self.dataset.log_summary()
+        for dataset in self.datasets:
+            dataset.log_summary()
 
     @property
-    def source(self) -> str:
-        """The value of `--other` that opens them again anywhere on this machine."""
-        return self.dataset.source if self.dataset else DRAWN
+    def sources(self) -> list[str]:
+        """The values of `--other` that open them again anywhere on this machine."""
+        return [dataset.source for dataset in self.datasets] or [DRAWN]
 
     @property
     def name(self) -> str:
         """For the spec: no path of this machine."""
-        return Path(self.dataset.source).name if self.dataset else DRAWN
+        return ", ".join(Path(dataset.source).name for dataset in self.datasets) or DRAWN
 
     def photographs(
         self, split: Split, steps: tuple[ResizeStep, ...] | None = None
@@ -68,9 +75,21 @@ class Negatives:
         There are none where there are drawings alone.
         """
         steps = steps or self.steps
-        if self.dataset is None:
-            return np.zeros((0, steps[-1].height, steps[-1].width, 3), np.uint8)
-        return pixels(self.dataset, split, steps)[0]
+        parts = [pixels(dataset, split, steps)[0] for dataset in self.datasets]
+        if len(parts) == 1:
+            return parts[0]
+        none = np.zeros((0, steps[-1].height, steps[-1].width, 3), np.uint8)
+        return np.concatenate([none, *parts])
+
+    def groups(self, split: Split) -> list[str]:
+        """The group of each photograph, `KIND/SOURCE`, in the order of `photographs`."""
+        return [
+            f"{kind}/{source}"
+            for dataset in self.datasets
+            for kind, source in zip(
+                kinds_of(dataset, dataset.items_of(split)), sources_of(dataset, split), strict=True
+            )
+        ]
 
 
 def drawn_negatives(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> npt.NDArray[np.uint8]:
@@ -84,38 +103,53 @@ def drawn_negatives(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> npt.ND
     )
 
 
-def check_negatives(source: str | None) -> None:
+def check_negatives(sources: Sequence[str]) -> None:
     """Refuse what `--other` cannot be before any image is read.
 
     Raises:
         DataError: There is no such folder or zip.
     """
-    if source in (None, DRAWN, SAMPLE, oxford_pets.NAME):
-        return
-    if not source or not expand_path(source).exists():
-        raise DataError(
-            f"there is no folder or zip {source!r}; give --other a folder of images, a .zip, or "
-            f"{DRAWN!r}"
-        )
+    for source in sources:
+        if source in (DRAWN, SAMPLE, oxford_pets.NAME):
+            continue
+        if not source or not expand_path(source).exists():
+            raise DataError(
+                f"there is no folder or zip {source!r}; give --other a folder of pictures, a "
+                f".zip, or {DRAWN!r}"
+            )
+
+
+def negatives_split(trained_on: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the split of the negatives that a model was trained with, by its spec."""
+    return tuple(trained_on.get("other_split") or FORMER_NEGATIVES_SPLIT)
 
 
 def open_negatives(
-    source: str | None, steps: tuple[ResizeStep, ...], progress: Progress | None
+    sources: Sequence[str],
+    steps: tuple[ResizeStep, ...],
+    progress: Progress | None,
+    split: Sequence[float] = NEGATIVES_SPLIT,
 ) -> Negatives | None:
-    """Open what `--other` names.
+    """Open what each `--other` names; `None` where there is none.
+
+    Args:
+        sources: Folders, zips, or `drawn`, which adds no photographs.
+        steps: The resize rule of the model.
+        progress: See `open_dataset`.
+        split: Shares of train, val and test.
 
     Raises:
         DataError: See `data.open_negative_images`.
     """
-    if source is None:
+    if not sources:
         return None
-    if source == DRAWN:
-        return Negatives(None, steps)
-    return Negatives(open_negative_images(source, steps=steps, progress=progress), steps)
+    opened = [
+        open_negative_images(source, steps=steps, progress=progress, split=split)
+        for source in sources
+        if source != DRAWN
+    ]
+    return Negatives(tuple(opened), steps)
 
-
-DRAWN_SHARE = 0.4
-"""The share of the others that are drawn, where there are photographs as well."""
 
 CROP_SHARE = 0.5
 """The share of the photographs of which a part fills the frame: a wheel, a window, a face."""
@@ -132,6 +166,8 @@ class NegativeSampler:
         images: `uint8 [N,H,W,3]`, BGR: images of the classes, whose corners make
             backgrounds; `None`: no such backgrounds.
         backgrounds: The share of them among the others.
+        drawn: The share of the rest that are drawn, where there are photographs as well.
+        shares: How often each photograph is drawn, `float64 [M]`, sum 1; `None`: all alike.
     """
 
     photographs: Pixels
@@ -139,16 +175,24 @@ class NegativeSampler:
     share: float
     images: Pixels | None = None
     backgrounds: float = 0.0
+    drawn: float = 0.4
+    shares: npt.NDArray[np.float64] | None = None
 
     def draw(self, generator: Generator) -> Pixels:
         """One of them, `uint8 [H,W,3]`, BGR."""
         height, width = self.photographs.shape[1:3]
         if self.images is not None and self.backgrounds and generator.random() < self.backgrounds:
             return background(self.images[generator.integers(len(self.images))], generator)
-        if len(self.photographs) == 0 or generator.random() < DRAWN_SHARE:
+        if len(self.photographs) == 0 or generator.random() < self.drawn:
             return draw_empty_scene(height, width, generator)
-        photograph = np.array(self.photographs[generator.integers(len(self.photographs))])
+        photograph = np.array(self.photographs[self._choose(generator)])
         return _part(photograph, generator) if generator.random() < CROP_SHARE else photograph
+
+    def _choose(self, generator: Generator) -> int:
+        if self.shares is None:
+            return int(generator.integers(len(self.photographs)))
+        place = int(np.searchsorted(np.cumsum(self.shares), generator.random()))
+        return min(place, len(self.photographs) - 1)
 
 
 def _part(photograph: Pixels, generator: Generator) -> Pixels:

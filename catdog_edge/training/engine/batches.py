@@ -69,6 +69,7 @@ class BatchLoader:
         processes: How many share each batch; what is done to an image does not depend on it.
         pin_memory: For copies to a CUDA device in the background.
         negatives: Sampled into each batch, after its own images.
+        shares: How often each image is drawn, `float64 [N]`, sum 1; `None`: once an epoch.
 
     Example:
         >>> loader = BatchLoader(pixels, labels, batch_size=64, policy="default", seed=0)
@@ -86,6 +87,7 @@ class BatchLoader:
     processes: int = 1
     pin_memory: bool = False
     negatives: NegativeSampler | None = None
+    shares: npt.NDArray[np.float64] | None = None
 
     @property
     def steps(self) -> int:
@@ -102,7 +104,7 @@ class BatchLoader:
             first_step: Where an interrupted epoch resumes.
             scales: Each batch draws one of them: its height and width in shares of the network's.
         """
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.labels))
+        order = self._order(np.random.default_rng([self.seed, epoch]))
         bounds = batch_bounds(len(order), self.batch_size, self.processes)
 
         def prepare(step: int) -> Batch:
@@ -122,6 +124,17 @@ class BatchLoader:
             finally:
                 for future in pending:
                     future.cancel()
+
+    def _order(self, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Draw the images of an epoch: as many as there are, by their shares."""
+        count = len(self.labels)
+        if self.shares is None:
+            return generator.permutation(count)
+        # Systematic sampling: nobody's draws differ by more than one from the share.
+        places = (np.arange(count) + generator.random()) / count
+        by_chance = generator.permutation(count)
+        drawn = np.searchsorted(np.cumsum(self.shares[by_chance]), places)
+        return generator.permutation(by_chance[np.minimum(drawn, count - 1)])
 
     def _generator(self, *place: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *place])

@@ -13,12 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 from catdog_edge.errors import ModelError, list_names
+from catdog_edge.spec import Normalization
 from catdog_edge.training.config.recipes import Recipe
 from catdog_edge.training.engine.batches import Batch
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import to_input
 from catdog_edge.training.models.batch_norm import fuse_batch_norms
 from catdog_edge.training.models.checkpoint import load_checkpoint
+from catdog_edge.training.models.class_groups import class_groups, without_groups
 
 
 def check_teacher_file(path: Path) -> None:
@@ -76,6 +78,9 @@ class Teacher:
                 "back, or start again with: catdog-edge train"
             )
         self._network = fuse_batch_norms(network).to(device).to(memory_format=torch.channels_last)
+        self._groups = class_groups(self._network)
+        self._same_order = self.spec.labels == tuple(labels)
+        without_groups(self._network)
         self._order = [self.spec.labels.index(label) for label in labels]
         self._classes = len(labels)
         rejection = self.spec.rejection
@@ -85,7 +90,6 @@ class Teacher:
         self._device, self._precision = device, precision
         self._outputs: dict[tuple[int, int], torch.Tensor] = {}
 
-    @torch.no_grad()
     def logits(self, pixels: torch.Tensor, mirrored: bool = True) -> torch.Tensor:
         """Compute the teacher's logits.
 
@@ -98,6 +102,13 @@ class Teacher:
             `float32 [N,K]`, in the order of the student's classes; `[N,K+1]` where both have a
             logit for negatives, the last.
         """
+        outputs = self._compute(pixels, mirrored)
+        if self._groups is not None:
+            outputs = self._groups(outputs)
+        return outputs[:, self._order]
+
+    @torch.no_grad()
+    def _compute(self, pixels: torch.Tensor, mirrored: bool = True) -> torch.Tensor:
         images = to_input(pixels.to(self._device), self.spec.normalization)
         if images.shape[-2:] != self.spec.size:
             images = functional.interpolate(
@@ -107,7 +118,7 @@ class Teacher:
             outputs: torch.Tensor = self._network(images).float()
             if mirrored:
                 outputs = (outputs + self._network(images.flip(3)).float()) / 2
-        return outputs[:, self._order]
+        return outputs
 
     def loss(
         self,
@@ -116,6 +127,7 @@ class Teacher:
         criterion: nn.Module,
         recipe: Recipe,
         view: tuple[int, int],
+        categories: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Compute the mean loss of a batch against the teacher's logits.
 
@@ -127,7 +139,17 @@ class Teacher:
             criterion: Loss of logits against labels.
             recipe: Temperature, and whether views repeat.
             view: Epoch of the view and step: where views repeat, the teacher sees each once.
+            categories: The student's logits of ImageNet categories, `float32 [N,1000]`, where it
+                has them; a teacher that has them as well teaches these, also of negatives.
         """
+        temperature = recipe.distillation_temperature
+        if categories is not None and self._groups is not None and self._same_order:
+            wanted = self._outputs.get(view)
+            if wanted is None:
+                wanted = self._compute(batch.detailed, recipe.distillation_mirrored)
+                if recipe.views:
+                    self._outputs[view] = wanted.half()
+            return distillation_loss(categories, wanted.float(), temperature)
         labels = batch.labels.to(outputs.device)
         positive = labels < self._classes
         detailed = batch.detailed.to(outputs.device)[positive]
@@ -143,8 +165,54 @@ class Teacher:
             targets = self.logits(detailed, recipe.distillation_mirrored)
             if recipe.views:
                 self._outputs[view] = targets
-        by_teacher = distillation_loss(outputs, targets, recipe.distillation_temperature)
+        by_teacher = distillation_loss(outputs, targets, temperature)
         return by_label + share * by_teacher
+
+
+class Reference:
+    """The pretrained network that training began with, frozen: what is not to be forgotten.
+
+    Args:
+        network: With `ClassGroups`; copied.
+        precision: `float32` or `bfloat16`.
+    """
+
+    def __init__(self, network: nn.Module, precision: str) -> None:
+        groups = class_groups(network)
+        if groups is None:
+            raise ValueError("wanted a network with groups of categories, got one without")
+        sizes = groups.sizes
+        self._device, self._precision = sizes.device, precision
+        frozen = without_groups(fuse_batch_norms(network)).requires_grad_(False)
+        self._network = frozen.to(memory_format=torch.channels_last)
+        self._group_of = torch.repeat_interleave(
+            torch.arange(len(sizes), device=self._device), sizes
+        )
+
+    def loss(
+        self,
+        pixels: torch.Tensor,
+        categories: torch.Tensor,
+        labels: torch.Tensor,
+        normalization: Normalization,
+    ) -> torch.Tensor:
+        """Compute the mean divergence from the frozen answers within the labelled class.
+
+        A full divergence would also teach the mistakes that the pretrained network makes about
+        the classes: within the class of the label it contradicts no label.
+
+        Args:
+            pixels: `uint8 [N,H,W,3]`, BGR, as the network sees them.
+            categories: The network's logits of the ImageNet categories, `float32 [N,1000]`.
+            labels: `int64 [N]`, indices of the groups.
+            normalization: Of the network.
+        """
+        with torch.no_grad(), autocast(self._device, self._precision):
+            wanted = self._network(to_input(pixels, normalization)).float()
+        outside = self._group_of[None] != labels[:, None]
+        return distillation_loss(
+            categories.masked_fill(outside, -1e4), wanted.masked_fill(outside, -1e4), 1.0
+        )
 
 
 def distillation_loss(

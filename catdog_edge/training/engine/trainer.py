@@ -28,7 +28,7 @@ from catdog_edge.training.config.recipes import Recipe
 from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.allocator import keep_freed_memory
 from catdog_edge.training.engine.batches import Batch, BatchLoader
-from catdog_edge.training.engine.distillation import Teacher
+from catdog_edge.training.engine.distillation import Reference, Teacher
 from catdog_edge.training.engine.distributed import ProcessGroup
 from catdog_edge.training.engine.history import (
     EpochMetrics,
@@ -47,6 +47,7 @@ from catdog_edge.training.models.batch_norm import (
     freeze_features,
 )
 from catdog_edge.training.models.checkpoint import read_checkpoint, save_checkpoint
+from catdog_edge.training.models.class_groups import class_groups
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -79,11 +80,13 @@ class TrainingData:
         train: To learn from, at the recipe's `detail` times the network's size.
         val: To choose the best epoch by, at the network's size.
         negatives: Sampled into the batches; the network's last logit is theirs.
+        shares: How often each training image is drawn, see `BatchLoader`.
     """
 
     train: tuple[Pixels, Labels]
     val: tuple[Pixels, Labels]
     negatives: NegativeSampler | None = None
+    shares: npt.NDArray[np.float64] | None = None
 
 
 class Trainer:
@@ -125,6 +128,15 @@ class Trainer:
             # Each process sees a part of the batch; the statistics are those of the whole.
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self._class_groups = class_groups(self.network)
+        self._reference: Reference | None = None
+        if self._class_groups is not None and plan.recipe.keep_imagenet:
+            self._reference = Reference(self.network, plan.precision)
+        self._start = (
+            {name: value.clone() for name, value in self.network.state_dict().items()}
+            if plan.recipe.start_share
+            else None
+        )
         self.averaged = copy.deepcopy(self.network).eval() if plan.recipe.ema else None
         self._forward = self.network if group.is_single else DistributedDataParallel(self.network)
         self.optimizer = make_optimizer(self.network, plan.recipe, plan.lr)
@@ -139,6 +151,7 @@ class Trainer:
             processes=group.world_size,
             pin_memory=on_cuda,
             negatives=data.negatives,
+            shares=data.shares,
         )
         self._saved = time.monotonic()
         self.epoch = self.step = self.seen = self.correct = 0
@@ -285,9 +298,13 @@ class Trainer:
             outputs = self._forward(to_input(pixels, self.spec.normalization))
         outputs = outputs.float()
         loss = self.criterion(outputs, labels)
+        categories = self._class_groups.take_categories() if self._class_groups else None
+        if self._reference is not None and categories is not None:
+            kept = self._reference.loss(pixels, categories, labels, self.spec.normalization)
+            loss = loss + recipe.keep_imagenet * kept
         if self.teacher is not None:
             view = (self._view, self.step)
-            by_teacher = self.teacher.loss(batch, outputs, self.criterion, recipe, view)
+            by_teacher = self.teacher.loss(batch, outputs, self.criterion, recipe, view, categories)
             loss = (1 - recipe.distillation) * loss + recipe.distillation * by_teacher
         right = int((outputs.argmax(1) == labels).sum())
         sums = torch.tensor(
@@ -372,7 +389,7 @@ class Trainer:
     def _validate(self) -> npt.NDArray[np.float32]:
         """Compute the classes' logits of the validation images, `float32 [N,K]`."""
         rank, processes = self._group.rank, self._group.world_size
-        network = self.averaged if self.averaged is not None else self.network
+        network = self._network_to_keep()
         self._group.broadcast_buffers(network)
         pixels, labels = self.data.val
         values = logits(
@@ -383,8 +400,19 @@ class Trainer:
             whole[other::processes] = part
         return whole[:, : len(self.spec.labels)]
 
-    def _weights_to_keep(self) -> dict[str, torch.Tensor]:
+    def _network_to_keep(self) -> nn.Module:
         network = self.averaged if self.averaged is not None else self.network
+        if self._start is None:
+            return network
+        share, mixed = self.plan.recipe.start_share, copy.deepcopy(network)
+        with torch.no_grad():
+            for name, value in mixed.state_dict().items():
+                if value.is_floating_point():
+                    value.lerp_(self._start[name].to(value.device), share)
+        return mixed
+
+    def _weights_to_keep(self) -> dict[str, torch.Tensor]:
+        network = self._network_to_keep()
         if self.plan.recipe.norms == "folded":
             network = fold_batch_norms(network)
         return dict(network.state_dict())

@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.evaluation.metrics import softmax, wilson
+from catdog_edge.training.evaluation.metrics import wilson
 
 Scores = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
+Value = TypeVar("Value", bound=np.generic)
 Groups = Mapping[str, npt.NDArray[np.floating[Any]]]
 """Scores by the name of their group, none of them empty."""
 
@@ -202,13 +203,19 @@ def fit_known_scale(
     return scale, shift
 
 
-def known_scores(values: npt.NDArray[np.float32]) -> Scores:
-    """The score `known` as the graph computes it: one minus the share of no class.
+def calibrated(
+    values: npt.NDArray[np.float32], scale: float, shift: float
+) -> npt.NDArray[np.float32]:
+    """Return logits `float32 [N,K+1]` as `calibrate_known` makes the network compute them."""
+    changed = values * np.float32(scale)
+    changed[:, -1] += np.float32(shift)
+    return np.asarray(changed, dtype=np.float32)
 
-    Args:
-        values: `float32 [N,K+1]`, the logit of no class last.
-    """
-    return np.asarray(1 - softmax(values)[:, -1], dtype=np.float32)
+
+def split_groups(values: npt.NDArray[Value], names: Sequence[str]) -> dict[str, npt.NDArray[Value]]:
+    """Split values `[N,...]` by the name of each image's group, in the order of the names."""
+    index = np.array(names)
+    return {str(name): values[index == name] for name in np.unique(index)}
 
 
 def threshold_table(

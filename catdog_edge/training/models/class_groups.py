@@ -56,13 +56,23 @@ class ClassGroups(nn.Module):
         self.register_buffer("sizes", torch.tensor(self._sizes))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("shift", torch.zeros(len(self._sizes)))
+        self._categories: torch.Tensor | None = None
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         """`float32 [N, sum(sizes)]` -> `float32 [N, len(sizes)]`."""
+        if self.training:
+            self._categories = logits
         # In bfloat16 a sum of hundreds of small terms would lose most of them.
         parts = torch.split(logits.float(), self._sizes, dim=1)
         sums = torch.cat([torch.logsumexp(part, dim=1, keepdim=True) for part in parts], dim=1)
         return sums * self.scale + self.shift
+
+    def take_categories(self) -> torch.Tensor:
+        """Return the logits of the categories in the last forward pass of training, once."""
+        if self._categories is None:
+            raise ValueError("wanted a forward pass in training mode before this call")
+        categories, self._categories = self._categories, None
+        return categories.float()
 
 
 def imagenet_groups(labels: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
@@ -97,6 +107,15 @@ def head_linear(network: nn.Module) -> nn.Linear | None:
 def class_groups(network: nn.Module) -> ClassGroups | None:
     """Return the network's groups, `None` where its head has one logit per class."""
     return next((part for part in network.modules() if isinstance(part, ClassGroups)), None)
+
+
+def without_groups(network: nn.Module) -> nn.Module:
+    """Let a network return the logits of its categories; changes the network that is passed."""
+    for module in network.modules():
+        for name, child in list(module.named_children()):
+            if isinstance(child, ClassGroups):
+                setattr(module, name, nn.Identity())
+    return network
 
 
 def build_grouped(arch: str, sizes: Sequence[int]) -> nn.Module:

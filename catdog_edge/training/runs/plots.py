@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from catdog_edge.system.files import atomic_write
 from catdog_edge.training.data.dataset import SPLITS, Dataset
 from catdog_edge.training.engine.history import EpochMetrics
+from catdog_edge.training.evaluation.rejection import auroc, roc_curve
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 TRAIN, VAL, TEST = "#2563eb", "#ea580c", "#15803d"
@@ -144,6 +145,41 @@ def save_confusion(
     axes.set_ylabel("true", color=MUTED)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+    _save(figure, path)
+
+
+def save_roc(
+    path: Path,
+    classes: Mapping[str, npt.NDArray[np.float32]],
+    negatives: Mapping[str, npt.NDArray[np.float32]],
+    threshold: float,
+) -> None:
+    """Draw what thresholds of `neither` trade: answered classes against accepted negatives.
+
+    Args:
+        path: A `.png`.
+        classes: Scores by source.
+        negatives: Scores by kind and source, one curve each.
+        threshold: The model's, marked on each curve.
+    """
+    figure = _figure(
+        7.5, 6.5, f"neither: the classes and the rest at every threshold ({threshold:.3g} marked)"
+    )
+    axes = figure.subplots()
+    scores = np.concatenate(list(classes.values()))
+    answered = 100 * float((scores >= threshold).mean())
+    for number, (name, others) in enumerate(sorted(negatives.items())):
+        accepted, kept = roc_curve(scores, others)
+        label = f"{name} ({len(others):,}): AUROC {auroc(scores, others):.4f}"
+        colour = f"C{number % 10}"
+        axes.plot(100 * accepted, 100 * kept, color=colour, label=drawable(label))
+        axes.plot(100 * float((others >= threshold).mean()), answered, "o", color=colour)
+    _style(axes)
+    axes.set_xlim(-0.5, 30)
+    axes.set_ylim(70, 100.3)
+    axes.set_xlabel("negatives wrongly accepted, %", color=MUTED)
+    axes.set_ylabel("images of the classes answered, %", color=MUTED)
+    axes.legend(frameon=False, labelcolor=INK, loc="lower right", fontsize=8)
     _save(figure, path)
 
 

@@ -6,7 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from catdog_edge import __version__
 from catdog_edge.training.config.options import TrainOptions
 from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.load import NEGATIVES_SPLIT
 from catdog_edge.training.data.negatives import Negatives
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
 from catdog_edge.training.engine.distillation import Teacher
@@ -35,17 +36,21 @@ def git_commit() -> str:
 
 
 def trained_on(
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     plan: Plan,
     teacher: Teacher | None,
     negatives: Negatives | None,
-    split: tuple[int, int, int],
+    options: TrainOptions,
 ) -> dict[str, Any]:
     """Return the spec's `trained_on`, without paths of this machine."""
+    names = ["sample" if one.is_sample else Path(one.source).name for one in datasets]
+    counts = [one.counts() for one in datasets]
+    split = options.split
     return {
-        "data": "sample" if dataset.is_sample else Path(dataset.source).name,
-        "drawings": dataset.is_sample,
-        "pictures": {side: sum(n.values()) for side, n in dataset.counts().items()},
+        "data": ", ".join(names),
+        "drawings": datasets[0].is_sample,
+        "pictures": {side: sum(sum(one[side].values()) for one in counts) for side in counts[0]},
+        **({"left_out": list(options.leave_out)} if options.leave_out else {}),
         # For a later test on the same data: nothing that was trained on may be in it.
         **({"split": list(split)} if split != DEFAULT_SPLIT else {}),
         "recipe": plan.recipe.name,
@@ -57,12 +62,13 @@ def trained_on(
         **({"pretrained": True} if plan.recipe.pretrained else {}),
         **({"freeze": True} if plan.recipe.freeze else {}),
         **({"teacher": teacher.spec.architecture} if teacher else {}),
-        **({"other": negatives.name} if negatives else {}),
+        **({"other": negatives.name, "other_split": list(NEGATIVES_SPLIT)} if negatives else {}),
+        **({"reject_at": options.reject_at} if negatives else {}),
     }
 
 
 def arguments(
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     negatives: Negatives | None,
     options: TrainOptions,
     trainer: Trainer,
@@ -71,7 +77,7 @@ def arguments(
     """Return the content of `args.yaml`: all that a resume needs, and what is worth looking up.
 
     Args:
-        dataset: What is trained on.
+        datasets: What is trained on.
         negatives: Those of `options.other`.
         options: Of the command.
         trainer: Before its first epoch.
@@ -81,11 +87,14 @@ def arguments(
     if options.teacher and trainer.teacher:
         teacher = {"file": str(options.teacher.resolve()), "sha256": trainer.teacher.sha256}
     return {
-        "data": dataset.source,
-        "labels": list(dataset.labels),
+        "data": datasets[0].source,
+        "more_data": [one.source for one in datasets[1:]],
+        "leave_out": list(options.leave_out),
+        "labels": list(datasets[0].labels),
         "split": list(options.split),
         "limit": options.limit,
-        "other": negatives.source if negatives else None,
+        "other": negatives.sources if negatives else None,
+        "reject_at": options.reject_at,
         "arch": options.arch,
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,

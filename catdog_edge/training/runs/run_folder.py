@@ -18,6 +18,7 @@ from catdog_edge.runtime.threads import MOST
 from catdog_edge.system.files import remove_leftovers, write_text
 from catdog_edge.training.config.recipe_files import parse_yaml
 from catdog_edge.training.config.schema import shorten
+from catdog_edge.training.data.by_source import without_sources
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.load import open_dataset
 
@@ -179,7 +180,7 @@ class Run:
             DataError: The data is not where it was, or is damaged.
         """
         args = self.args()
-        return open_dataset(
+        first = open_dataset(
             args["data"],
             labels=tuple(args["labels"]) if args.get("labels") else None,
             split=tuple(args.get("split") or (80, 10, 10)),
@@ -188,6 +189,43 @@ class Run:
             split_csv=self.split_csv if self.split_csv.is_file() else None,
             progress=progress,
         )
+        return without_sources(first, self.left_out)
+
+    def more_datasets(
+        self, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[Dataset, ...]:
+        """Open the run's other data sets again, where it had several.
+
+        Raises:
+            DataError: See `dataset`.
+        """
+        args = self.args()
+        opened = (
+            open_dataset(
+                source,
+                labels=tuple(args["labels"]),
+                split=tuple(args.get("split") or (80, 10, 10)),
+                progress=progress,
+                required=("train",),
+            )
+            for source in args.get("more_data") or ()
+        )
+        return tuple(without_sources(one, self.left_out) for one in opened)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The sources that the run was not to see."""
+        return list(self.args().get("leave_out") or ())
+
+    @property
+    def negatives(self) -> list[str]:
+        """The values of `--other`."""
+        return as_list(self.args().get("other"))
+
+
+def as_list(value: Any) -> list[str]:
+    """A value of `args.yaml` that is null, text or, of a newer version, a list of texts."""
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
 def _whole(low: int, high: int = 2**64 - 1) -> Callable[[Any], bool]:
@@ -198,6 +236,10 @@ def _labels(value: Any) -> bool:
     if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
         return value is None
     return len(value) >= 2 and len(set(value)) == len(value)
+
+
+def _texts(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value))
 
 
 def _split(value: Any) -> bool:
@@ -221,7 +263,12 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "labels": (_labels, "a list of two or more different names"),
     "split": (_split, "a list of three shares that sum to 100"),
     "limit": (lambda value: value is None or _whole(1)(value), "a whole number above 0, or null"),
-    "other": (lambda value: value is None or isinstance(value, str), "a path, drawn or null"),
+    "more_data": (lambda value: _texts(value), "a list of paths"),
+    "leave_out": (lambda value: _texts(value), "a list of names"),
+    "other": (
+        lambda value: isinstance(value, str) or _texts(value),
+        "a path, drawn, a list of these, or null",
+    ),
     "epochs": (_whole(1), "a whole number above 0"),
     "batch_size": (_whole(2), "a whole number above 1"),
     "lr": (_rate, "a number above 0 (of the form 1.0e-3)"),  # YAML 1.1 reads 1e-3 as text

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+pytest.importorskip("torch", reason="inference needs torch; install [train]")
+pytestmark = pytest.mark.train
+
 from catdog_edge.errors import CatdogError
+from catdog_edge.training.evaluation.inference import known
 from catdog_edge.training.evaluation.rejection import (
     ThresholdRule,
     choose_threshold,
     fit_known_scale,
     known_logit,
-    known_scores,
     roc_curve,
     threshold_table,
 )
@@ -69,7 +72,7 @@ def test_a_rule_prints_as_it_is_written(text: str) -> None:
 
 def test_known_is_the_sigmoid_of_its_logit() -> None:
     values = np.random.default_rng(2).normal(0, 3, (50, 3)).astype(np.float32)
-    assert known_scores(values) == pytest.approx(1 / (1 + np.exp(-known_logit(values))), abs=1e-5)
+    assert known(values) == pytest.approx(1 / (1 + np.exp(-known_logit(values))), abs=1e-5)
 
 
 def test_scores_are_spread_with_one_half_at_the_threshold() -> None:
@@ -88,7 +91,7 @@ def test_scores_are_spread_with_one_half_at_the_threshold() -> None:
     def calibrated(values: np.ndarray) -> np.ndarray:
         changed = values * np.float32(scale)
         changed[:, 2] += shift
-        return known_scores(changed)
+        return known(changed)
 
     assert scale < 0.5
     assert choose_threshold(
