@@ -63,9 +63,12 @@ class ClassGroups(nn.Module):
         if self.training:
             self._categories = logits
         # In bfloat16 a sum of hundreds of small terms would lose most of them.
-        parts = torch.split(logits.float(), self._sizes, dim=1)
-        sums = torch.cat([torch.logsumexp(part, dim=1, keepdim=True) for part in parts], dim=1)
-        return sums * self.scale + self.shift
+        precise, end, sums = logits.float(), 0, []
+        for size in self._sizes:
+            # Slices, since ONNX's Split has no form that each version of it reads.
+            start, end = end, end + size
+            sums.append(torch.logsumexp(precise[:, start:end], dim=1, keepdim=True))
+        return torch.cat(sums, dim=1) * self.scale + self.shift
 
     def take_categories(self) -> torch.Tensor:
         """Return the logits of the categories in the last forward pass of training, once."""
