@@ -222,6 +222,8 @@ def _checkpoint(path: Path) -> Info:
 
 def _step(step: Any) -> str:
     where = " (an axis that is smaller is left alone)" if step.shrink_only else ""
+    if step.crop:
+        where += f", after a centre crop by {step.crop:g} (0 none, 1 a square)"
     return f"{step.interpolation} to {step.height}x{step.width}{where}"
 
 

@@ -12,6 +12,7 @@ from catdog_edge.spec import (
     Prediction,
     Rejection,
     ResizeStep,
+    crop_and_squash,
     squash,
 )
 
@@ -179,3 +180,12 @@ def test_prediction_checks_itself() -> None:
     with pytest.raises(ValueError, match="1 probabilities"):
         Prediction("cat", 0.9, (0.9,), ("cat", "dog"))
     assert Prediction("neither", 0.5, (0.5, 0.5), ("cat", "dog")).label == "neither"
+
+
+def test_a_crop_travels_and_specs_without_one_read_as_before() -> None:
+    spec = make(resize=crop_and_squash(128, 96))
+    assert ModelSpec.from_json(spec.to_json()) == spec
+    assert [step.crop for step in spec.resize] == [0.5, 0.0]
+    assert "crop" not in make().to_json()
+    with pytest.raises(ValueError, match="crop must be"):
+        ResizeStep("linear", 8, 8, crop=1.5)

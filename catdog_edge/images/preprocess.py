@@ -53,8 +53,9 @@ def to_bgr(frame: Any) -> Image:
 
 
 def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
-    """Squash a frame to the size of the last step, aspect ignored.
+    """Resize a frame to the size of the last step, aspect ignored.
 
+    A step with `crop` first cuts the longer side about its centre, see `ResizeStep`.
     Each step goes to its height and width; a `shrink_only` step leaves an axis alone that
     is already smaller. `area` averages where both axes shrink and is linear otherwise,
     since OpenCV's area filter is defined for shrinking alone.
@@ -67,6 +68,8 @@ def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
         `uint8 [height,width,3]`; the very array that came in where nothing is to be done.
     """
     for step in steps:
+        if step.crop:
+            frame = _cropped(frame, step.crop)
         height, width = frame.shape[:2]
         to_height = min(height, step.height) if step.shrink_only else step.height
         to_width = min(width, step.width) if step.shrink_only else step.width
@@ -77,7 +80,18 @@ def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
         frame = cv2.resize(  # type: ignore[assignment]
             frame, (to_width, to_height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
         )
-    return frame
+    return frame if frame.flags.c_contiguous else np.ascontiguousarray(frame)
+
+
+def _cropped(frame: Image, crop: float) -> Image:
+    """Cut the longer side about its centre; a view."""
+    height, width = frame.shape[:2]
+    kept = round(min(height, width) * (max(height, width) / min(height, width)) ** (1 - crop))
+    if width > height:
+        left = (width - kept) // 2
+        return frame[:, left : left + kept]
+    top = (height - kept) // 2
+    return frame[top : top + kept]
 
 
 def preprocess(frame: Any, steps: Sequence[ResizeStep]) -> Image:

@@ -17,7 +17,7 @@ from torch import nn
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError, ModelError, list_names
 from catdog_edge.runtime.threads import choose_threads
-from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, squash
+from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, crop_and_squash
 from catdog_edge.system.signals import interruption_as_error, stop_requests
 from catdog_edge.training.config.options import (
     TrainOptions,
@@ -181,7 +181,7 @@ def _train(job: _Job, options: TrainOptions) -> Run:
     size = options.size or arch.size
     with group.shared_errors():
         chosen = _check(options, arch, group)
-    steps = squash(size, size)
+    steps = crop_and_squash(size, size)
     with group.local_main_first():
         progress = ReadingProgress()
         datasets = _open_data(options, steps, progress)
@@ -327,7 +327,7 @@ def _training_data(
         height, width = (
             round(side * chosen.detail) for side in (steps[-1].height, steps[-1].width)
         )
-        detailed = squash(height, width)
+        detailed = crop_and_squash(height, width)
     images, labels, sources = combined_pixels(datasets, "train", detailed)
     several = len(set(sources)) > 1
     shares = balanced_shares(sources, chosen.source_balance) if several else None

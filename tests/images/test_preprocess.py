@@ -96,3 +96,23 @@ def test_the_layouts() -> None:
     np.testing.assert_array_equal(planes[1, :, 2, 3], [red, green, blue])
     np.testing.assert_array_equal(to_layout(images, "nchw-float"), planes)
     np.testing.assert_array_equal(to_layout(images, "nhwc-uint8"), images)
+
+
+@pytest.mark.parametrize(
+    ("shape", "crop", "kept"),
+    [
+        ((90, 160), 0.0, (90, 160)),
+        ((90, 160), 0.5, (90, 120)),
+        ((160, 90), 0.5, (120, 90)),
+        ((90, 160), 1.0, (90, 90)),
+        ((100, 100), 0.5, (100, 100)),
+    ],
+)
+def test_a_crop_cuts_the_longer_side_about_its_centre(
+    shape: tuple[int, int], crop: float, kept: tuple[int, int]
+) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    found = resize(frame, [ResizeStep("linear", *kept, crop=crop)])
+    top, left = (shape[0] - kept[0]) // 2, (shape[1] - kept[1]) // 2
+    assert (found == frame[top : top + kept[0], left : left + kept[1]]).all()
+    assert found.flags.c_contiguous

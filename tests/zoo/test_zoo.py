@@ -62,7 +62,7 @@ def test_the_file_does_on_the_test_split_what_the_card_says(pets, shared_data):
     data, other = shared_data / "cat_dog.zip", shared_data / "other.zip"
     if not data.is_file():
         pytest.skip("needs cat_dog.zip of the shared data")
-    found = evaluate_weights(Path(pets.path.stem), str(data), str(other)).to_dict()
+    found = evaluate_weights(Path(pets.path.stem), [str(data)], [str(other)]).to_dict()
     card = (ZOO / f"{pets.path.stem}.md").read_text(encoding="utf-8")
     file = re.search(r"^\| this file .*?\| ([\d.]+) % .*\| ([\d.]+) % \|$", card, re.MULTILINE)
     assert file is not None

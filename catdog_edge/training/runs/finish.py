@@ -137,7 +137,11 @@ def finish(
         f"\ntrained in {duration(seconds)}; validation accuracy {result.accuracy:.2%} "
         f"(95 % interval {result.accuracy_low:.2%} to {result.accuracy_high:.2%}), "
         f"best of epoch {best.epoch}\n"
-        + "".join(f"neither   {name}: {one}\n" for name, one in validated.rejection.items())
+        + "".join(
+            f"neither   {name}: {one}\n"
+            for name, one in validated.rejection.items()
+            if name in (DRAWN, "others")
+        )
         + f"weights   {run.weights}\n"
         f"pictures  {run.folder}: data.png, curves.png, confusion.png, mistakes.png"
         + ", roc.png"
@@ -184,9 +188,10 @@ def _validate(
         rule = ThresholdRule.parse(str(spec.trained_on.get("reject_at", "eer")))
         threshold = 0.5 if rule.kind == "eer" else choose_threshold(*groups, rule)
         spec = spec.replace(rejection=Rejection("known", threshold))
-        rejection = {
-            name: evaluate_threshold(scores, one, threshold) for name, one in groups[1].items()
-        }
+        sets = dict(groups[1])
+        if len(sets) > 1:
+            sets["others"] = np.concatenate([one for name, one in sets.items() if name != DRAWN])
+        rejection = {n: evaluate_threshold(scores, one, threshold) for n, one in sets.items()}
     metrics = result.to_dict()
     spec = spec.replace(
         trained_on={**spec.trained_on, "best_epoch": best.epoch},
