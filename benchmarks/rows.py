@@ -166,7 +166,7 @@ class OnnxRunner:
             row.file, provider=row.provider, threads=row.threads, reject=False
         )
         self.spec = self.classifier.spec
-        self.fixed_batch = self.classifier._fixed
+        self.fixed_batch = self.classifier._session.fixed_batch
 
     def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
         """See `Runner`."""
@@ -175,7 +175,7 @@ class OnnxRunner:
     def infer(self, pixels: npt.NDArray[np.uint8]) -> object:
         """See `Runner`."""
         # The classifier's own session: the time of a second one would differ by percents.
-        session = self.classifier._ready()
+        session = self.classifier._session.ready()
         batch = to_layout(pixels, self.spec.layout)
         return session.run([PROBABILITIES], {session.get_inputs()[0].name: batch})
 

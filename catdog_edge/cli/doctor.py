@@ -206,6 +206,7 @@ def _providers() -> Iterator[Check]:
     import onnxruntime
 
     from catdog_edge.runtime import providers, selection
+    from catdog_edge.runtime.diagnostics import INSTEAD
     from catdog_edge.runtime.model_file import ModelFile
 
     file = ModelFile(SELFTEST)
@@ -225,7 +226,7 @@ def _providers() -> Iterator[Check]:
             session = providers.start(file, [(providers.NAMES[name], {})], settings)
             answer = np.asarray(session.run(None, {"frames": frames})[0], np.float64)[0]
         except CatdogError as error:
-            text, _, remedy = str(error).removesuffix(providers.INSTEAD).partition("; ")
+            text, _, remedy = str(error).removesuffix(INSTEAD).partition("; ")
             yield Check("provider", state, text, remedy, facts)
             continue
         except Exception as error:  # each provider has its own kinds

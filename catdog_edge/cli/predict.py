@@ -330,16 +330,13 @@ def command(
     overwrites no file: a name that is taken gets a number.
     """
     from catdog_edge.runtime.classifier import Classifier
-    from catdog_edge.runtime.selection import told_plainly
 
     listed = _read_list() if "-" in images else []
     files = gather(images or (".",), listed, leave_out=save)
     if not files or files == [Path()]:
         where = "below the current folder" if files else "listed on standard input"
         raise CatdogError(f"there are no images {where}; name files, folders or patterns")
-    with told_plainly(lambda line: note(f"catdog-edge: {line}")):
-        opened = Classifier(model, provider, threads, reject)
-    with opened as classifier:
+    with Classifier(model, provider, threads, reject) as classifier:
         shown = model or f"the shipped model {classifier.path and classifier.path.stem}"
         where = "" if images else " below the current folder"
         note(

@@ -258,7 +258,6 @@ class _Stream:
     def _open_model(self) -> Events:
         from catdog_edge.events.events import Events, Rules
         from catdog_edge.runtime.classifier import SPIN, Classifier
-        from catdog_edge.runtime.selection import told_plainly
 
         options = self._options
         try:
@@ -271,8 +270,7 @@ class _Stream:
         # that plays as fast as it can asks again at once. Measured in docs/runtime.md.
         paced = options.realtime or any(camera.is_live for camera in self._cameras)
         asked = options.model, options.provider, options.threads, options.reject
-        with told_plainly(_say):
-            model = Classifier(*asked, spin=False if paced else SPIN)
+        model = Classifier(*asked, spin=False if paced else SPIN)
         taken = ", ".join(camera.described for camera in self._cameras)
         _say(f"{taken}; model {model.path} on {model.provider}, {model.threads} threads")
         if model.reject is None:

@@ -1,168 +1,158 @@
-"""Why an execution provider did not start, in words that a person can act on.
-
-ONNX Runtime returns a CPU session, without an exception, where CUDA's libraries are
-missing; the reason only goes to stderr, coloured, past Python. Here that text is caught and
-turned into: which library, which version, what to install. Knows nothing of models.
-"""
+"""What ONNX Runtime's errors mean: each becomes a reason and a remedy for people."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import io
-import os
 import re
 import sys
-import tempfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
+from catdog_edge.errors import ModelError, ProviderError
 from catdog_edge.system import packages
 
-REMEDIES = {
+INSTEAD = "; or take the provider cpu"
+"""The end of every message of a `ProviderError`."""
+
+_NO_MEMORY = re.compile(
+    "bad_alloc|[Ff]ailed to allocate|[Cc]annot allocate|out of memory|pthread_create failed"
+)
+
+_REMEDIES = {
     "cuda": "install NVIDIA's driver and: pip install 'onnxruntime-gpu[cuda,cudnn]'",
     "tensorrt": "install NVIDIA's driver, CUDA and TensorRT for it",
     "openvino": "it needs an Intel processor or GPU and: pip install 'catdog-edge[openvino]'",
     "coreml": "it needs macOS",
 }
 
-_LOADING = re.compile(r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object file")
-_WANTED = re.compile(r"Require (.+?)\. Please")
-_ESCAPES = re.compile(r"\x1b\[[0-9;]*m|\x1b\[m")
-# A line of ONNX Runtime's logger: date, time, [severity:...].
-_LOGGED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ \[[VIWEF]:onnxruntime")
 
-_PRINTED = ("Failed to load", "Please follow", "WARNING: ", "Skip loading CUDA")
-"""How the lines begin that ONNX Runtime's `preload_dlls` prints to stdout."""
-
-_redirecting = threading.Lock()
+def is_runtime_error(error: Exception) -> bool:
+    """Whether an error comes from ONNX Runtime, which also raises Python's own kinds."""
+    own = type(error).__module__.startswith("onnxruntime")
+    return own or type(error) in (RuntimeError, MemoryError)
 
 
-class Caught:
-    """What was written while stderr was caught.
+def loading_error(error: Exception, *, from_bytes: bool) -> tuple[str, str]:
+    """Explain why ONNX Runtime cannot load a model.
 
-    Attributes:
-        text: Filled when the block has ended; without colour codes.
+    Args:
+        error: What it raised.
+        from_bytes: The model was given as bytes.
+
+    Returns:
+        The reason and the remedy.
     """
+    import onnxruntime
 
-    text: str = ""
+    message = str(error)
+    version = f"onnxruntime {onnxruntime.__version__}"
+    newer = (
+        f"upgrade onnxruntime (here: {onnxruntime.__version__}), or export the model again with "
+        "an older opset"
+    )
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(message):
+        return (
+            "there is not enough memory to load it and start its threads",
+            "free some, or take fewer threads",
+        )
+    if found := re.search(r"Opset (\d+) is under development.*?till opset (\d+)", message, re.S):
+        return f"it needs opset {found[1]}, {version} runs up to {found[2]}", newer
+    if found := re.search(r"IR version: (\d+), max supported IR version: (\d+)", message):
+        return f"it has IR version {found[1]}, {version} reads up to {found[2]}", newer
+    if found := re.search(r"Could not find an implementation for (\S+) node", message):
+        return f"{version} has no {found[1]} for what it asks", newer
+    if "protobuf parsing failed" in message.lower() or "No graph was found" in message:
+        return "it is damaged, cut short, or not an ONNX file", "copy it again or export it again"
+    if "ORT model verification failed" in message:
+        return "it is damaged, cut short, or not in ORT format", "copy it again or export it again"
+    external = "External initializer" in message or "External data" in message
+    if from_bytes and (external or "model_path must not be empty" in message):
+        return "its weights are in a second file", "give its path instead of its bytes"
+    if found := re.search(r'External data path does not exist: "(.*?)"', message):
+        return (
+            f"its weights are in a second file, {found[1]}, which is not there",
+            "copy it beside, under that name",
+        )
+    if external:
+        return (
+            "its weights are in a second file, which is cut short or another model's",
+            "copy both files again",
+        )
+    return f"{version} cannot load it ({_gist(message)})", "export the model again"
 
 
-@contextlib.contextmanager
-def caught_stderr() -> Iterator[Caught]:
-    """Keep ONNX Runtime's own lines off stderr; give them back as text.
+def call_error(name: str, error: Exception, count: int, provider: str) -> ModelError:
+    """Explain why ONNX Runtime cannot run a model.
 
-    Its loader writes to file descriptor 2 from C++, its `preload_dlls` prints to stdout.
-    Lines that are not ONNX Runtime's, another thread's for instance, go on to where they
-    were meant for when the block ends.
+    Args:
+        name: The model, for the message.
+        error: What it raised.
+        count: Frames that it was given; 1 where no other number would do.
+        provider: Short name of the provider that ran it.
     """
-    caught = Caught()
-    printed = io.StringIO()
-    with _redirecting, _store() as store:
-        if store is None:
-            yield caught
-            return
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.flush()
-        try:
-            real = os.dup(2)
-        except OSError:  # a service without a stderr at all
-            yield caught
-            return
-        try:
-            os.dup2(store.fileno(), 2)
-            with contextlib.redirect_stdout(printed):
-                yield caught
-        finally:
-            os.dup2(real, 2)
-            store.seek(0)
-            raw = store.read().decode(errors="replace")
-            caught.text, others = _divide(raw)
-            if others:
-                os.write(real, others.encode())
-            os.close(real)
-    for line in printed.getvalue().splitlines(keepends=True):
-        if line.lstrip("\x1b[0123456789m").startswith(_PRINTED):
-            caught.text += _ESCAPES.sub("", line)
-        else:
-            print(line, end="")
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        remedy = "give fewer frames at a time" if count > 1 else "take fewer threads"
+        return ModelError(f"{name}: there is not enough memory to run it; free some, or {remedy}")
+    import onnxruntime
+
+    at_once, or_less = "", ""
+    if count > 1:
+        at_once, or_less = f" on {count} frames", " or give one frame at a time"
+    return ModelError(
+        f"{name}: onnxruntime {onnxruntime.__version__} cannot run it{at_once} "
+        f"({_gist(str(error))}); export the model again{or_less}{or_cpu(provider)}"
+    )
 
 
-def _store() -> contextlib.AbstractContextManager[IO[bytes] | None]:
-    """A file without a name; `None` where there is no room for one: then nothing is caught."""
-    try:
-        return tempfile.TemporaryFile()
-    except OSError:
-        if sys.platform == "linux":  # a read-only device without a temporary folder
-            with contextlib.suppress(OSError):
-                return os.fdopen(os.memfd_create("stderr"), "w+b")
-        return contextlib.nullcontext()
+def or_cpu(provider: str) -> str:
+    """One more remedy where it is not the CPU that runs."""
+    return "" if provider == "cpu" else " or take the provider cpu"
 
 
-def _divide(raw: str) -> tuple[str, str]:
-    """Split caught text into ONNX Runtime's part and everybody else's."""
-    mine, others = [], []
-    inside = False  # a coloured message of the logger runs on over several lines
-    for line in raw.splitlines(keepends=True):
-        plain = _ESCAPES.sub("", line)
-        if _LOGGED.match(plain):
-            inside = line.startswith("\x1b") and not line.rstrip("\n").endswith("\x1b[m")
-            mine.append(plain)
-        elif inside:
-            inside = "\x1b[m" not in line
-            mine.append(plain)
-        else:
-            others.append(line)
-    return "".join(mine), "".join(others)
+def not_here(provider: str, reason: str, remedy: str) -> ProviderError:
+    """The error for a provider that does not run on this machine."""
+    return ProviderError(f"{provider} does not run here: {reason}; {remedy}{INSTEAD}")
 
 
-def explain(provider: str, text: str, build: str) -> str:
-    """Turn what ONNX Runtime said into one line with the remedy.
+def start_error(provider: str, message: str) -> ProviderError:
+    """Explain why a provider did not start.
 
     Args:
         provider: Short name, for instance `cuda`.
-        text: What was caught, and the message of an exception.
-        build: The installed build and its version, for instance `onnxruntime-gpu 1.31.1`.
+        message: What ONNX Runtime raised; empty where it left the provider out in silence, as
+            it does where a library of the provider is missing.
     """
-    text = _ESCAPES.sub("", text)
-    library = _LOADING.search(text)
-    wanted = _WANTED.search(text)
-    wants = f" ({build} wants {wanted[1]})" if wanted else f" ({build})"
+    message = message or _library_error(provider)
+    installed = build()
+    library = re.search(r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object", message)
     if library:
-        reason = f"the library {library[1]} failed to load{wants}"
-    elif "no CUDA-capable device" in text or "CUDA failure 100" in text:
-        reason = f"there is no CUDA device{wants}"
-    elif "driver version is insufficient" in text:
-        reason = f"the NVIDIA driver is too old{wants}"
+        reason = f"the library {library[1]} failed to load"
+    elif "no CUDA-capable device" in message or "CUDA failure 100" in message:
+        reason = "there is no CUDA device"
+    elif "driver version is insufficient" in message:
+        reason = "the NVIDIA driver is too old"
     else:
-        reason = f"{_gist(text) or 'ONNX Runtime left it out without a word'}{wants}"
-    remedy = REMEDIES.get(provider, "read ONNX Runtime's page about it")
-    if provider == "cuda" and "onnxruntime-gpu" in build:
-        offered = packages.extras("onnxruntime-gpu")
-        if not {"cuda", "cudnn"} <= offered:
-            # An older build has no such extras, and pip would do nothing but warn.
-            remedy = (
-                "install NVIDIA's driver and a newer build: "
-                "pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'"
-            )
-    return f"{provider} does not run here: {reason}; {remedy}"
+        reason = _gist(message) or "ONNX Runtime left it out without a reason"
+    remedy = _REMEDIES.get(provider, "read ONNX Runtime's page about it")
+    if (
+        provider == "cuda"
+        and "onnxruntime-gpu" in installed
+        and not {"cuda", "cudnn"} <= packages.extras("onnxruntime-gpu")
+    ):
+        remedy = (  # an older build has no such extras, and pip would do nothing but warn
+            "install NVIDIA's driver and a newer build: "
+            "pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'"
+        )
+    return not_here(provider, f"{reason} ({installed})", remedy)
 
 
-def _gist(text: str) -> str:
-    """The first telling line of a message, without the place in ONNX Runtime's source."""
-    for line in text.splitlines():
-        plain = re.sub(r"^.*?\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
-        plain = re.sub(r"^\S*onnxruntime_src\S* .*?\) ", "", plain)
-        plain = re.sub(r"^[\d: .-]+\[[VIWEF]:onnxruntime[^\]]*\] ", "", plain).strip(" *")
-        if plain:
-            return plain[:200]
-    return ""
+def build() -> str:
+    """The installed build of onnxruntime and its version, for instance `onnxruntime 1.32.0`."""
+    installed = packages.builds(packages.RUNTIMES)
+    return " and ".join(f"{name} {version}" for name, version in installed.items())
 
 
-def loading_error(provider: str) -> str:
-    """Try to load a provider's library as ONNX Runtime would; the loader's complaint or ''."""
+def _library_error(provider: str) -> str:
+    """Load a provider's library as ONNX Runtime does; the loader's complaint or ''."""
     import onnxruntime
 
     ending = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
@@ -176,3 +166,12 @@ def loading_error(provider: str) -> str:
             except OSError as error:
                 return str(error)
     return ""
+
+
+def _gist(message: str) -> str:
+    """The message without places in ONNX Runtime's source and its numbers of errors."""
+    text = re.sub(r"\S*onnxruntime_src\S*.*?\) (?=\S)", "", message, flags=re.DOTALL)
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(text.split()))
+    text = re.sub(r"\S+\.(cc|h):\d+ (\S+ )?", "", text)
+    text = re.sub(r"Non-zero status.* running (\w+) node\. .*Status Message: ", r"\1: ", text)
+    return text[:200]

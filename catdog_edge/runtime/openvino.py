@@ -1,7 +1,4 @@
-"""OpenVINO as a plugin of the ordinary onnxruntime: registering it and finding its devices.
-
-The package is `onnxruntime-ep-openvino` (extra `[openvino]`). Knows nothing of models.
-"""
+"""OpenVINO as a plugin of the ordinary onnxruntime (package `onnxruntime-ep-openvino`)."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ import importlib.util
 import threading
 from typing import Any
 
-from catdog_edge.errors import ProviderError
+from catdog_edge.errors import first_line
+from catdog_edge.runtime.diagnostics import not_here
 from catdog_edge.system import packages
 
 PACKAGE = "onnxruntime-ep-openvino"
@@ -21,7 +19,7 @@ _lock = threading.Lock()
 
 
 def installed() -> bool:
-    """Whether the plugin's package is here; it is not loaded."""
+    """Whether the plugin's package is installed; it is not loaded."""
     return importlib.util.find_spec(MODULE) is not None
 
 
@@ -30,27 +28,46 @@ def version() -> str:
     return packages.builds([PACKAGE]).get(PACKAGE, "")
 
 
-def devices() -> list[Any]:
-    """Register the plugin once in this process and list the devices that it offers.
+def choose_device(device_type: str) -> Any:
+    """Register the plugin and return the device of one type that it offers.
+
+    Args:
+        device_type: `CPU`, `GPU`, `GPU.1`, `NPU`.
 
     Returns:
-        `onnxruntime.OrtEpDevice`, empty where the plugin finds no hardware of its own.
+        An `onnxruntime.OrtEpDevice`.
 
     Raises:
-        ProviderError: The plugin is not installed, does not load, or the installed
-            onnxruntime is older than plugins.
+        ProviderError: The plugin is not installed or does not load, the installed onnxruntime is
+            older than plugins, or there is no such device here.
     """
+    named = {_name(device): device for device in reversed(_devices())}
+    if device_type not in named:
+        offered = ", ".join(sorted(named)) or "none, it runs on Intel hardware only"
+        raise not_here(
+            "openvino",
+            f"its plugin {version()} offers no device {device_type!r} on this machine "
+            f"(offered: {offered})",
+            "name another device_type",
+        )
+    return named[device_type]
+
+
+def _devices() -> list[Any]:
+    """Register the plugin once in this process and list its devices."""
     import onnxruntime
 
     if not installed():
-        raise ProviderError(
-            "openvino does not run here: its plugin is not installed; install it with: "
-            "pip install 'catdog-edge[openvino]'; or take the provider cpu"
+        raise not_here(
+            "openvino",
+            "its plugin is not installed",
+            "install it with: pip install 'catdog-edge[openvino]'",
         )
     if not hasattr(onnxruntime, "register_execution_provider_library"):
-        raise ProviderError(
-            f"openvino does not run here: onnxruntime {onnxruntime.__version__} knows no plugins; "
-            "upgrade it with: pip install --upgrade onnxruntime; or take the provider cpu"
+        raise not_here(
+            "openvino",
+            f"onnxruntime {onnxruntime.__version__} has no plugins",
+            "upgrade it with: pip install --upgrade onnxruntime",
         )
     with _lock:
         found = _listed(onnxruntime)
@@ -61,34 +78,14 @@ def devices() -> list[Any]:
             except Exception as error:
                 # Registered before, with no device: that is no error.
                 if "already" not in str(error):
-                    raise ProviderError(
-                        f"openvino does not run here: the plugin {PACKAGE} {version()} does not "
-                        f"load into onnxruntime {onnxruntime.__version__} "
-                        f"({' '.join(str(error).split())[:200]}); upgrade both with: "
-                        "pip install --upgrade onnxruntime onnxruntime-ep-openvino; "
-                        "or take the provider cpu"
+                    raise not_here(
+                        "openvino",
+                        f"the plugin {PACKAGE} {version()} does not load into onnxruntime "
+                        f"{onnxruntime.__version__} ({first_line(error)})",
+                        f"upgrade both with: pip install --upgrade onnxruntime {PACKAGE}",
                     ) from error
             found = _listed(onnxruntime)
     return found
-
-
-def choose_devices(options: dict[str, str]) -> list[Any]:
-    """The device that `device_type` names (default `CPU`), of those that the plugin offers.
-
-    Raises:
-        ProviderError: The plugin offers no such device here.
-    """
-    wanted = options.get("device_type", "CPU")
-    found = devices()
-    names = {device: _name(device) for device in found}
-    chosen = [device for device in found if names[device] == wanted]
-    if not chosen:
-        offered = ", ".join(sorted(set(names.values()))) or "none, it runs on Intel hardware only"
-        raise ProviderError(
-            f"openvino does not run here: its plugin {version()} offers no device {wanted!r} on "
-            f"this machine (offered: {offered}); name another device_type; or take the provider cpu"
-        )
-    return chosen[:1]
 
 
 def _listed(onnxruntime: Any) -> list[Any]:

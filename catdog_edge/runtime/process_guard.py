@@ -1,55 +1,81 @@
-"""The end of the process: calls that are under way in other threads end first.
+"""Native calls and sessions at the end of the process, and in a child that `os.fork` made.
 
-Knows nothing of models. A daemon thread that comes back from C++ (ONNX Runtime, OpenCV) while
-the interpreter is being taken down is ended in there, and that aborts the whole process.
+A daemon thread that comes back from C++ (ONNX Runtime, OpenCV) while the interpreter is being
+taken down aborts the whole process; so the end waits for calls under way. A forked child has
+none of its parent's threads; so sessions, which wait for theirs, are neither used nor ended there.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import time
+import weakref
 from _thread import get_ident
+from typing import Protocol
 
-LONGEST = 10.0
-"""Seconds that the end waits for calls under way."""
+LONGEST_WAIT = 10.0
+"""Seconds that the end of the process waits for calls under way."""
 
-_under_way: set[int] = set()
+_inside: set[int] = set()
 _ended_by: int | None = None
 
-leave = _under_way.discard
-"""Say that a thread, as `enter` named it, is back."""
+leave = _inside.discard
+"""Mark a thread, by its id, as back from native code."""
 
 
 def enter() -> int:
-    """Say that this thread goes into C++; its number, for `leave`.
+    """Mark this thread as inside native code; return its id, for `leave`.
 
     Raises:
-        SystemExit: The interpreter is ending, and not in this thread. This ends a thread
-            without a word; to wait here instead could keep a lock that the end needs.
+        SystemExit: Another thread is ending the interpreter. This ends the thread in silence; to
+            wait here instead could keep a lock that the end needs.
     """
-    me = get_ident()
-    _under_way.add(me)
-    # Looked at after saying so: either this thread sees the end, or the end sees this thread.
-    if _ended_by is not None and _ended_by != me:
-        leave(me)
+    thread = get_ident()
+    _inside.add(thread)
+    # Checked after the mark: either this thread sees the end, or the end sees this thread.
+    if _ended_by is not None and _ended_by != thread:
+        leave(thread)
         raise SystemExit
-    return me
+    return thread
+
+
+class Forkable(Protocol):
+    """An object that has to act in a forked child."""
+
+    def forked(self) -> None:
+        """Act in a child that was just forked, before anything else runs there.
+
+        No other thread runs, and a lock may be held by one that did not come along. Must not raise.
+        """
+
+
+_forkable: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+at_fork = _forkable.add
+"""Have `forked` called on an object in every forked child, for as long as the object lives."""
+
+
+def keep_for_ever(lost: object) -> None:
+    """Keep an object beyond the end of the interpreter; its end would wait for lost threads."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(lost))
 
 
 def _end() -> None:
     global _ended_by
-    me = _ended_by = get_ident()
-    patience = time.monotonic() + LONGEST
-    while _under_way - {me} and time.monotonic() < patience:
+    thread = _ended_by = get_ident()
+    deadline = time.monotonic() + LONGEST_WAIT
+    while _inside - {thread} and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
 def _forked() -> None:
-    """In a forked child there are no other threads, whatever they were doing."""
     global _ended_by
     _ended_by = None
-    _under_way.clear()
+    _inside.clear()
+    for one in list(_forkable):
+        one.forked()
 
 
 atexit.register(_end)

@@ -1,21 +1,42 @@
-"""What `auto` takes: the best provider that really starts, chosen by timing where it can be.
+"""Which provider runs a model: the one asked for, or with `auto` the fastest that really starts.
 
-Knows which providers to try, nothing of how one is started (`providers`) or timed
-(`autotune`).
+Where several start, a few calls of this very model are timed once, and the choice is remembered.
+A provider whose answers differ from the CPU provider's is out, however fast.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from catdog_edge.errors import ProviderError
-from catdog_edge.runtime.model_file import ModelFile
-from catdog_edge.runtime.providers import INSTEAD, NAMES, Opened, Settings, by_plugin, start
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.errors import CatdogError, ProviderError, first_line
+from catdog_edge.runtime import openvino
+from catdog_edge.runtime.diagnostics import INSTEAD
+from catdog_edge.runtime.model_file import PROBABILITIES, ModelFile
+from catdog_edge.runtime.providers import (
+    NAMES,
+    Asked,
+    Settings,
+    by_plugin,
+    parse,
+    short_name,
+    start,
+)
+from catdog_edge.system import packages
+from catdog_edge.system.files import cache_folder, write_text
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 AUTO = ("cuda", "coreml", "openvino")
 """What `auto` tries before the CPU, best first. TensorRT builds an engine for minutes: it is
@@ -23,8 +44,75 @@ taken when it is asked for by name."""
 
 AUTOTUNE = "CATDOG_EDGE_AUTOTUNE"
 
+PARITY = 0.02
+"""Largest difference of a probability from the CPU provider's that still counts as the same.
+A processor with AMX runs OpenVINO in bfloat16, which alone is good for about 0.01."""
+
+ROUNDS = 3
+"""Blocks of calls that every provider gets; they are interleaved."""
+
+BLOCK = 0.08
+"""Seconds of calls in one block, at least three calls."""
+
+PAUSE = 0.05
+"""Seconds of sleep before a block: the rival's threads spin for a while after its last call, and
+would slow this one down several times."""
+
+REMEMBERED = 50
+"""Choices that are kept; the oldest is forgotten first."""
+
+log = logging.getLogger(__name__)
+
 _warned: set[str] = set()
-_warned_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session that runs, and how it came about.
+
+    Attributes:
+        session: The session.
+        provider: Short name of its first provider.
+        reason: Why this one, in words for people.
+    """
+
+    session: onnxruntime.InferenceSession
+    provider: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The outcome of a trial.
+
+    Attributes:
+        provider: Short name.
+        reason: The figures, in words for people.
+    """
+
+    provider: str
+    reason: str
+
+
+def open_session(file: ModelFile, asked: Asked, settings: Settings) -> Opened:
+    """Open a model with the provider that was asked for, or the best that really starts.
+
+    Args:
+        file: The model.
+        asked: `auto`, a short or full name, or a list of names or `(name, options)`.
+        settings: Threads and spinning.
+
+    Raises:
+        ValueError: `asked` is not of that form.
+        ModelError: The model cannot be loaded by any provider.
+        ProviderError: A provider that was asked for by name does not run here.
+        MissingPackageError: onnxruntime is not installed, or is broken.
+    """
+    packages.runtime()
+    if asked == "auto":
+        return _open_best(file, settings)
+    pairs = parse(asked)
+    return Opened(start(file, pairs, settings), short_name(pairs[0][0]), "asked for by name")
 
 
 def offered() -> list[str]:
@@ -38,77 +126,181 @@ def offered() -> list[str]:
     return [name for name in AUTO if NAMES[name] in available or by_plugin(NAMES[name])]
 
 
-def open_best(file: ModelFile, settings: Settings) -> Opened:
+def _open_best(file: ModelFile, settings: Settings) -> Opened:
     """Open a model with the best provider that really starts.
 
-    Where there are several, a few calls of this model are timed, once, and the choice is
-    remembered; see `autotune`. A provider that is offered and does not start is told in one
-    warning per process.
-
-    Raises:
-        ModelError: The model cannot be loaded.
+    Why an offered one does not start is logged as a warning, once per process.
     """
     others = offered()
     cpu = [(NAMES["cpu"], dict[str, str]())]
     if not others:
         return Opened(start(file, cpu, settings), "cpu", "the only one that is installed")
-    # Where there is a choice: a start on the CPU alone does without this.
-    from catdog_edge.runtime import autotune
-
     tune = os.environ.get(AUTOTUNE, "1").strip() != "0"
-    key = autotune.cache_key(file, settings, others) if tune else ""
-    known = autotune.recall(key) if tune else None
-    if known is not None:
-        try:
-            session = start(file, [(NAMES[known.provider], {})], settings)
-        except ProviderError as error:
-            _warn_once(error)
-        else:
-            return Opened(session, known.provider, f"{known.reason}, remembered")
+    key = _key(file, settings, others) if tune else ""
+    if tune and (known := _choices().get(key)):
+        session = _try(file, known[0], settings)
+        if session is not None:
+            return Opened(session, known[0], f"{known[1]}, remembered")
     started = {}
     for name in others:
-        try:
-            started[name] = start(file, [(NAMES[name], {})], settings)
-        except ProviderError as error:
-            _warn_once(error)
-        if started and not tune:
-            return Opened(started[name], name, f"the first that starts ({AUTOTUNE}=0)")
+        session = _try(file, name, settings)
+        if session is not None:
+            started[name] = session
+            if not tune:
+                return Opened(session, name, f"the first that starts ({AUTOTUNE}=0)")
     plain = start(file, cpu, settings)
     if not started:
         return Opened(plain, "cpu", f"{', '.join(others)} did not start")
-    chosen = autotune.compare({"cpu": plain, **started})
-    autotune.remember(key, chosen)
-    session = plain if chosen.provider == "cpu" else started[chosen.provider]
-    return Opened(session, chosen.provider, chosen.reason)
+    sessions = {"cpu": plain, **started}
+    chosen = compare(sessions)
+    _remember(key, chosen)
+    return Opened(sessions[chosen.provider], chosen.provider, chosen.reason)
 
 
-@contextlib.contextmanager
-def told_plainly(say: Callable[[str], object]) -> Iterator[None]:
-    """Within the block, hand what `open_best` warns of to `say`, for a command's own words.
+def _try(file: ModelFile, provider: str, settings: Settings) -> onnxruntime.InferenceSession | None:
+    try:
+        return start(file, [(NAMES[provider], {})], settings)
+    except ProviderError as error:
+        message = str(error).removesuffix(INSTEAD)
+        if message not in _warned:
+            _warned.add(message)
+            log.warning("%s; continuing without it", message)
+        return None
 
-    Warnings of other kinds go their way. For commands alone: Python's way of showing warnings
-    belongs to the process, so what other threads warn of meanwhile is handed over, too.
+
+def compare(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Choice:
+    """Time interleaved blocks of calls of each session, and choose the fastest.
+
+    Args:
+        sessions: By short name; `cpu` is among them.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", RuntimeWarning)
-        usual = warnings.showwarning
+    frames = sample_input(sessions["cpu"])
+    try:
+        expected = _answer(sessions["cpu"], frames)
+    except Exception as error:  # whatever it is, the first call of the caller raises it
+        return Choice("cpu", f"no trial, cpu failed ({first_line(error, 100)})")
+    if not np.isfinite(expected).all():
+        return Choice("cpu", "no trial, the model's answers are not numbers")
+    running: dict[str, onnxruntime.InferenceSession] = {}
+    notes: list[str] = []
+    for name, session in sessions.items():
+        try:
+            # The first calls compile and allocate; they are also what parity is read from.
+            difference = float(np.abs(_answer(session, frames) - expected).max())
+            _answer(session, frames)
+        except Exception as error:  # each provider has its own kinds
+            notes.append(f"{name} failed ({first_line(error, 100)})")
+            continue
+        if difference <= PARITY:
+            running[name] = session
+        else:
+            notes.append(f"{name} left out, its answers differ by {difference:.2g}")
+    medians = {name: float("inf") for name in running}
+    for _ in range(ROUNDS):
+        for name, session in running.items():
+            # The best of its blocks: whatever else runs on the machine can only slow one down.
+            medians[name] = min(medians[name], _block(session, frames))
+    best = min(medians, key=lambda name: medians[name])
+    figures = ", ".join(f"{name} {1000 * median:.2f} ms" for name, median in medians.items())
+    chosen = Choice(best, "; ".join([f"fastest here of {figures}", *notes]))
+    log.info("provider %s: %s", chosen.provider, chosen.reason)
+    return chosen
 
-        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, RuntimeWarning):
-                say(" ".join(str(message).split()))
-            else:
-                usual(message, category, *place, **more)
 
-        warnings.showwarning = show
-        yield
+def _block(session: onnxruntime.InferenceSession, frames: npt.NDArray[Any]) -> float:
+    """The median call of one block, in seconds."""
+    time.sleep(PAUSE)
+    _answer(session, frames)
+    times: list[float] = []
+    end = time.perf_counter() + BLOCK
+    while len(times) < 3 or time.perf_counter() < end:
+        began = time.perf_counter()
+        _answer(session, frames)
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))
 
 
-def _warn_once(error: ProviderError) -> None:
-    """Say the first time in this process why `auto` goes on without a provider."""
-    message = str(error).removesuffix(INSTEAD) + "; going on without it"
-    with _warned_lock:
-        if message in _warned:
-            return
-        _warned.add(message)
-    # The line that is shown is the caller's, who made the Classifier.
-    warnings.warn(message, RuntimeWarning, stacklevel=6)
+def sample_input(session: onnxruntime.InferenceSession, seed: int = 0) -> npt.NDArray[Any]:
+    """One batch of coloured patches under noise, of the shape and type that a session takes.
+
+    Random, but neither flat nor pure noise: a network must not be able to answer it by chance.
+    """
+    from catdog_edge.images.preprocess import to_layout
+
+    one = session.get_inputs()[0]
+    count, *shape = [size if isinstance(size, int) else 1 for size in one.shape]
+    floats = one.type != "tensor(uint8)"
+    height, width = shape[1:] if floats else shape[:2]
+    random = np.random.default_rng(seed)
+    patches = random.integers(0, 256, (count, 4, 4, 3))
+    tall, wide = -(-height // 4), -(-width // 4)
+    smooth = patches.repeat(tall, axis=1).repeat(wide, axis=2)[:, :height, :width]
+    frames = (smooth + random.integers(-32, 33, smooth.shape)).clip(0, 255).astype(np.uint8)
+    return to_layout(frames, "nchw-float" if floats else "nhwc-uint8")
+
+
+def _answer(
+    session: onnxruntime.InferenceSession, frames: npt.NDArray[Any]
+) -> npt.NDArray[np.float32]:
+    name = session.get_inputs()[0].name
+    return np.asarray(session.run([PROBABILITIES], {name: frames})[0], dtype=np.float32)
+
+
+def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
+    """A digest of all that the choice depends on: model, versions, processor, settings."""
+    import hashlib  # a start on the CPU alone does without these
+
+    import onnxruntime
+
+    from catdog_edge import __version__
+    from catdog_edge.system.cpu import read_cpu
+
+    cpu = read_cpu()
+    parts = [
+        __version__,
+        file.digest(),
+        onnxruntime.__version__,
+        *packages.builds(packages.RUNTIMES),
+        openvino.version(),
+        *candidates,
+        cpu.name,
+        *cpu.features,
+        f"{settings.threads} threads",
+        f"spin {settings.spin}",
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def cache_file() -> Path:
+    """Where choices are remembered.
+
+    Raises:
+        CatdogError: See `cache_folder`.
+    """
+    return cache_folder() / "providers.json"
+
+
+def _choices() -> dict[str, tuple[str, str]]:
+    """Provider and reason by key; none where the file is missing or damaged."""
+    try:
+        document = json.loads(cache_file().read_text(encoding="utf-8"))
+        return {
+            key: (entry["provider"], str(entry["reason"]))
+            for key, entry in document.items()
+            if entry["provider"] in NAMES
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, CatdogError):
+        return {}
+
+
+def _remember(key: str, chosen: Choice) -> None:
+    """Keep a choice. A cache that cannot be written costs a trial next time, nothing else."""
+    choices = _choices()
+    choices.pop(key, None)
+    choices[key] = chosen.provider, chosen.reason
+    kept = {
+        one: {"provider": provider, "reason": reason}
+        for one, (provider, reason) in list(choices.items())[-REMEMBERED:]
+    }
+    with contextlib.suppress(CatdogError, ValueError):  # ValueError: no path at all
+        write_text(cache_file(), json.dumps(kept, indent=1) + "\n")

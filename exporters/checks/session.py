@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import to_layout
-from catdog_edge.runtime.model_file import ModelFile, find_model, opening, spec_of
+from catdog_edge.runtime.model_file import ModelFile, find_model, load_session, spec_of
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system import packages
 from exporters.checks.interface import answer_name, hold_spec
@@ -56,12 +56,7 @@ def open_session(
     if optimized is not None:
         options.optimized_model_filepath = os.fspath(optimized)
     file = dataclasses.replace(find_model(path), called=name)
-    return opening(
-        file,
-        lambda: onnxruntime.InferenceSession(
-            file.content, options, providers=["CPUExecutionProvider"]
-        ),
-    )
+    return load_session(file, options, providers=["CPUExecutionProvider"])
 
 
 def open_part(model: onnx.ModelProto, name: str) -> Any:
@@ -80,11 +75,8 @@ def open_part(model: onnx.ModelProto, name: str) -> Any:
     onnxruntime = packages.runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    data = model.SerializeToString()
-    return opening(
-        ModelFile(None, data, called=name),
-        lambda: onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]),
-    )
+    file = ModelFile(None, model.SerializeToString(), called=name)
+    return load_session(file, options, providers=["CPUExecutionProvider"])
 
 
 def spec_in(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from catdog_edge.runtime.model_file import find_model, opening
+from catdog_edge.runtime.model_file import find_model, load_session
 from catdog_edge.system import packages
 from catdog_edge.system.files import atomic_write
 
@@ -34,12 +34,9 @@ def write_ort(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> N
         options.log_severity_level = 4
         options.optimized_model_filepath = str(temporary)
         options.add_session_config_entry("session.save_model_format", "ORT")
-        opening(
+        load_session(
             file,
-            lambda: onnxruntime.InferenceSession(
-                file.content,
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=list(PROCESSOR_SPECIFIC),
-            ),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(PROCESSOR_SPECIFIC),
         )

@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 from support.paths import DATA, ROOT
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 from catdog_edge import Classifier
 from catdog_edge.cli.main import main
 from catdog_edge.errors import ModelError
-from catdog_edge.runtime.model_file import ZOO, find_model, opening, read_spec, shipped_models
+from catdog_edge.runtime.model_file import ZOO, find_model, read_spec, shipped_models
 
 TINY = DATA / "tiny.onnx"
 
@@ -248,12 +248,15 @@ def test_a_current_folder_that_was_deleted_is_one_line(
         RuntimeError("bfc_arena.cc:360 Failed to allocate memory for requested buffer of size 1"),
     ],
 )
-def test_too_little_memory_is_not_the_models_fault(error: Exception) -> None:
-    def make() -> None:
+def test_too_little_memory_is_not_the_models_fault(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **more: object) -> None:
         raise error
 
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
     with pytest.raises(ModelError, match=r"tiny\.onnx: there is not enough memory .*; free some"):
-        opening(find_model(TINY), make)
+        read_spec(TINY)
 
 
 def test_weights_in_a_second_file_go_with_a_path(

@@ -16,7 +16,7 @@ from support.paths import DATA
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from catdog_edge import Classifier, ModelError, ProviderError
-from catdog_edge.runtime import autotune, diagnostics, providers, selection
+from catdog_edge.runtime import diagnostics, providers, selection
 from catdog_edge.runtime.io_binding import BoundRunner
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.system import packages
@@ -38,7 +38,7 @@ def in_fresh_python(program: str, **environment: str) -> subprocess.CompletedPro
 
 def test_cpu_by_name_is_cpu() -> None:
     for asked in ("cpu", "CPUExecutionProvider", ["cpu"], [("cpu", {"use_arena": "1"})]):
-        opened = providers.open_session(find_model(TINY), asked, ONE)
+        opened = selection.open_session(find_model(TINY), asked, ONE)
         assert opened.provider == "cpu"
         assert opened.session.get_providers() == ["CPUExecutionProvider"]
 
@@ -78,13 +78,13 @@ def test_asked_for_by_name_it_runs_or_says_why_not(name: str) -> None:
             assert "catdog-edge[gpu]" in message
     else:
         assert pets.provider == name
-        assert providers.NAMES[name] in pets._session.get_providers()
+        assert providers.NAMES[name] in pets._session._session.get_providers()
 
 
 def test_in_a_list_every_one_must_run() -> None:
     if (
         providers.NAMES["cuda"]
-        in providers.open_session(find_model(TINY), "auto", ONE).session.get_providers()
+        in selection.open_session(find_model(TINY), "auto", ONE).session.get_providers()
     ):
         pytest.skip("CUDA runs here")
     with pytest.raises(ProviderError, match="cuda does not run here"):
@@ -117,8 +117,8 @@ def test_auto_warns_once_for_each_that_does_not_start_and_answers() -> None:
     )
     *answers, refused = done.stdout.split()
     assert answers == ["cat"] * 3
-    assert done.stderr.count("RuntimeWarning") == int(refused), done.stderr
-    # ONNX Runtime's own coloured lines are silent: their content is in the warning.
+    assert done.stderr.count("continuing without it") == int(refused), done.stderr
+    # ONNX Runtime's own coloured lines are silent: their content is in ours.
     assert "\x1b[" not in done.stderr
     assert "onnxruntime:Default" not in done.stderr
     assert "EP Error" not in done.stdout + done.stderr
@@ -129,7 +129,7 @@ def test_only_the_cpu_needs_no_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
     pets = Classifier(TINY)
     assert (pets.provider, pets.reason) == ("cpu", "the only one that is installed")
-    assert not autotune.cache_file().exists()
+    assert not selection.cache_file().exists()
 
 
 @pytest.fixture
@@ -149,21 +149,21 @@ def test_the_trial_is_made_once_and_remembered(azure: str) -> None:
     assert first.provider in ("cpu", "azure")
     assert first.reason.startswith("fastest here of cpu ")
     assert "azure" in first.reason
-    entries = json.loads(autotune.cache_file().read_text())
+    entries = json.loads(selection.cache_file().read_text())
     assert [entry["provider"] for entry in entries.values()] == [first.provider]
     # The choice is read, not made again.
     ((key, entry),) = entries.items()
     entry["provider"] = "azure"
-    autotune.cache_file().write_text(json.dumps({key: entry}))
+    selection.cache_file().write_text(json.dumps({key: entry}))
     again = Classifier(TINY)
     assert again.provider == "azure"
-    assert azure in again._session.get_providers()
+    assert azure in again._session._session.get_providers()
     assert again.reason.endswith(", remembered")
     # Another model or other settings are another trial.
     Classifier(DATA / "tiny_rejecting.onnx")
     Classifier(TINY, threads=1)
     Classifier(TINY, threads=1, spin=False)
-    assert len(json.loads(autotune.cache_file().read_text())) == 4
+    assert len(json.loads(selection.cache_file().read_text())) == 4
 
 
 def test_the_trial_can_be_switched_off(azure: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_the_trial_can_be_switched_off(azure: str, monkeypatch: pytest.MonkeyPat
     pets = Classifier(TINY)
     assert pets.provider == "azure"
     assert "CATDOG_EDGE_AUTOTUNE=0" in pets.reason
-    assert not autotune.cache_file().exists()
+    assert not selection.cache_file().exists()
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_the_trial_can_be_switched_off(azure: str, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_a_damaged_cache_is_no_obstacle(azure: str, text: str) -> None:
-    autotune.cache_file().write_text(text)
+    selection.cache_file().write_text(text)
     assert Classifier(TINY).reason.startswith("fastest here")
     assert Classifier(TINY).reason.endswith("remembered")
 
@@ -236,7 +236,7 @@ class Broken:
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), RuntimeError("no such kernel")])
 def test_a_model_that_answers_no_numbers_falls_to_the_cpu(answer: float | Exception) -> None:
     sessions: dict[str, object] = {"cpu": Broken(answer), "other": Broken(1.0)}
-    chosen = autotune.compare(sessions)  # type: ignore[arg-type]
+    chosen = selection.compare(sessions)  # type: ignore[arg-type]
     assert chosen.provider == "cpu"
     assert chosen.reason.startswith("no trial, ")
 
@@ -246,7 +246,7 @@ def test_parity_is_part_of_the_trial() -> None:
         providers.start(find_model(DATA / name), [("CPUExecutionProvider", {})], ONE)
         for name in ("tiny.onnx", "tiny_rejecting.onnx", "tiny_leaning.onnx")
     )
-    chosen = autotune.compare({"cpu": cpu, "same": same, "other": other})
+    chosen = selection.compare({"cpu": cpu, "same": same, "other": other})
     assert chosen.provider in ("cpu", "same")
     assert "other left out, its answers differ by" in chosen.reason
     assert "same left out" not in chosen.reason
@@ -255,7 +255,7 @@ def test_parity_is_part_of_the_trial() -> None:
 @pytest.mark.parametrize("name", ["tiny.onnx", "tiny_float.onnx", "tiny_batch4.onnx"])
 def test_the_trials_input_is_what_the_session_takes(name: str) -> None:
     session = providers.start(find_model(DATA / name), [("CPUExecutionProvider", {})], ONE)
-    frames = autotune.sample_input(session)
+    frames = selection.sample_input(session)
     answer = session.run(None, {"frames": frames})[0]
     assert len(answer) == len(frames) == (4 if "batch4" in name else 1)
     assert frames.std() > 0.1 * frames.max()
@@ -302,49 +302,31 @@ def test_bound_buffers_answer_like_plain_calls() -> None:
             np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-COLOURED = (
-    "\x1b[1;31m2026-11-22 16:29:00.762949675 [E:onnxruntime:Default, provider_bridge_ort.cc:2458 "
-    "operator()] /onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:2043 "
-    "onnxruntime::Provider& onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : "
-    "Failed to load library /x/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: "
-    "cannot open shared object file: No such file or directory\n\x1b[m\n"
-    "\x1b[0;93m2026-11-22 16:29:00.763076556 [W:onnxruntime:Default, x.cc:1295 Create] Failed to "
-    "create CUDAExecutionProvider. Require cuDNN 9.* and CUDA 13.*. Please install all "
-    "dependencies as mentioned in the GPU requirements page.\x1b[m\n"
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (
+            "libcublasLt.so.13: cannot open shared object file: No such file or directory",
+            "the library libcublasLt.so.13 failed to load",
+        ),
+        ("CUDA failure 100: no CUDA-capable device is detected ; GPU=0", "there is no CUDA device"),
+        ("CUDA driver version is insufficient for CUDA runtime", "the NVIDIA driver is too old"),
+        (
+            "/onnxruntime_src/onnxruntime/python/state.cc:729 void onnxruntime::Register() "
+            "[ONNXRuntimeError] : 1 : FAIL : Please install TensorRT\nlibraries.",
+            "Please install TensorRT libraries.",
+        ),
+    ],
 )
-"""What onnxruntime-gpu 1.31.1 writes where CUDA's libraries are missing."""
-
-
-def test_the_reason_names_library_versions_and_remedy() -> None:
-    line = diagnostics.explain("cuda", COLOURED, "onnxruntime-gpu 1.31.1")
-    assert "the library libcublasLt.so.13 failed to load" in line
-    assert "onnxruntime-gpu 1.31.1 wants cuDNN 9.* and CUDA 13.*" in line
-    assert "pip install" in line
-    assert "\x1b" not in line
-    assert "\n" not in line
-    no_device = diagnostics.explain(
-        "cuda", "CUDA failure 100: no CUDA-capable device is detected ; GPU=0", "x 1"
+def test_why_a_provider_does_not_start_is_one_line(
+    message: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnostics, "build", lambda: "onnxruntime-gpu 1.31.1")
+    monkeypatch.setattr(packages, "extras", lambda name: {"cuda", "cudnn"})
+    assert str(diagnostics.start_error("cuda", message)) == (
+        f"cuda does not run here: {reason} (onnxruntime-gpu 1.31.1); install NVIDIA's driver and: "
+        "pip install 'onnxruntime-gpu[cuda,cudnn]'; or take the provider cpu"
     )
-    assert "there is no CUDA device" in no_device
-
-
-def test_only_onnxruntimes_lines_are_kept_off_stderr() -> None:
-    program = f"""
-        import os, sys
-        from catdog_edge.runtime import diagnostics
-        with diagnostics.caught_stderr() as caught:
-            os.write(2, b"somebody else before\\n")
-            os.write(2, {COLOURED!r}.encode())
-            os.write(2, b"somebody else after\\n")
-            print("Failed to load something")
-            print("somebody else's result")
-        print(len(caught.text.splitlines()), "libcublasLt" in caught.text)
-        print("something" in caught.text)
-        os.write(2, b"the end\\n")
-    """
-    done = in_fresh_python(program)
-    assert done.stderr == "somebody else before\nsomebody else after\nthe end\n"
-    assert done.stdout.splitlines() == ["somebody else's result", "4 True", "True"]
 
 
 def test_a_process_without_stderr_is_no_obstacle() -> None:
@@ -360,31 +342,6 @@ def test_a_process_without_stderr_is_no_obstacle() -> None:
         print(Classifier({str(TINY)!r})(np.zeros((4, 4, 3), np.uint8)).labels)
     """
     assert "('cat', 'dog')" in in_fresh_python(program).stdout
-
-
-@pytest.mark.parametrize("room", ["memory", "none"])
-def test_a_system_without_a_temporary_folder_is_no_obstacle(room: str) -> None:
-    program = f"""
-        import os, tempfile
-        def nowhere(*arguments, **more):
-            raise FileNotFoundError(2, "No usable temporary directory found")
-        tempfile.TemporaryFile = nowhere
-        if {room!r} == "none":
-            os.memfd_create = nowhere
-        from catdog_edge import ProviderError, Classifier
-        from catdog_edge.runtime.diagnostics import caught_stderr
-        with caught_stderr() as caught:
-            os.write(2, {COLOURED!r}.encode())
-        print("libcublasLt" in caught.text)
-        try:
-            Classifier({str(TINY)!r}, provider="cuda")
-        except ProviderError:
-            pass
-        print(Classifier({str(TINY)!r}).spec.labels)
-    """
-    caught, labels = in_fresh_python(program).stdout.splitlines()
-    assert caught == str(room == "memory" and sys.platform == "linux")
-    assert labels == "('cat', 'dog')"
 
 
 def test_two_builds_of_a_module_are_found(tmp_path: Path) -> None:
@@ -466,7 +423,7 @@ def test_of_two_builds_the_remedy_takes_both_away(tmp_path: Path) -> None:
         except ProviderError as error:
             print(error)
         print(packages.mending(packages.builds(packages.RUNTIMES)))
-        print(diagnostics.explain("cuda", "x", "onnxruntime-gpu 1.31.1"))
+        print(diagnostics.start_error("cuda", "x"))
     """
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     said, mending, old = in_fresh_python(program, **environment).stdout.splitlines()
@@ -493,12 +450,10 @@ def test_the_plugin_is_looked_up_wherever_it_stands(
 ) -> None:
     """Its hardware is not here: what it offers is put in its place, the rest is real."""
     monkeypatch.setattr(providers, "by_plugin", lambda name: name == providers.NAMES["openvino"])
-    looked: list[dict[str, str]] = []
+    looked: list[str] = []
     with pytest.raises(ProviderError, match="openvino does not run here"):
         Classifier(TINY, provider=asked)
-    monkeypatch.setattr(
-        providers.openvino, "choose_devices", lambda options: looked.append(options) or [0]
-    )
+    monkeypatch.setattr(providers.openvino, "choose_device", lambda kind: looked.append(kind))
     with pytest.raises(ProviderError, match=said):
         Classifier(TINY, provider=asked)
-    assert looked == [{}]
+    assert looked == ["CPU"]

@@ -1,0 +1,95 @@
+"""From a model's outputs to predictions: the check that they are probabilities, and rejection."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.errors import ModelError
+from catdog_edge.runtime.diagnostics import or_cpu
+from catdog_edge.runtime.session import ModelSession, Outputs
+from catdog_edge.spec import NEITHER, ModelSpec, Prediction, Rejection
+
+LOWEST, HIGHEST = -0.01, 1.01
+"""What half floats and int8 may make of the probabilities 0 and 1; beyond, it is none."""
+
+
+def rejection_in_force(asked: float | bool | None, spec: ModelSpec) -> Rejection | None:
+    """Return the rejection that an argument and a spec give together; `None`: never `neither`.
+
+    Args:
+        asked: `None`: as the spec says. `False` or 0: never. A number: the threshold.
+        spec: Of the model.
+
+    Raises:
+        ValueError: `asked` is neither `None`, `False` nor a number in 0..1.
+    """
+    if asked is None:
+        return spec.rejection
+    number = isinstance(asked, (bool, int, float))
+    if asked is True or not number or not 0 <= asked <= 1:
+        raise ValueError(
+            f"reject must be a threshold in 0..1, None (as the model says) or False, got {asked!r}"
+        )
+    if not asked:
+        return None
+    score = spec.rejection.score if spec.rejection is not None else "max_probability"
+    return Rejection(score, float(asked))
+
+
+def to_predictions(
+    session: ModelSession, outputs: Outputs, rejection: Rejection | None
+) -> list[Prediction]:
+    """Turn the outputs of a call into a prediction a frame.
+
+    Raises:
+        ModelError: They are no probabilities.
+    """
+    labels = session.spec.labels
+    known = None
+    if rejection is not None and rejection.score == "known" and len(outputs) > 1:
+        known = outputs[1].reshape(-1)
+    predictions = []
+    for index, row in enumerate(outputs[0].tolist()):
+        confidence = max(row)
+        # NaN may hide from the first two, not from the sum.
+        if not (confidence <= HIGHEST and min(row) >= LOWEST and math.isfinite(sum(row))):
+            raise _no_probabilities(session, row)
+        label, nearness = labels[row.index(confidence)], 1.0
+        if rejection is not None:
+            score = confidence
+            if known is not None:
+                score = float(known[index])
+                if not LOWEST <= score <= HIGHEST:
+                    raise _no_probabilities(session, [score])
+            if score < rejection.threshold:
+                label = NEITHER
+                nearness = score / rejection.threshold if known is not None else 0.0
+        predictions.append(Prediction(label, confidence, tuple(row), labels, nearness))
+    return predictions
+
+
+def checked(session: ModelSession, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return probabilities or scores unchanged.
+
+    Raises:
+        ModelError: They are none.
+    """
+    if not (values.min() >= LOWEST and values.max() <= HIGHEST):
+        raise _no_probabilities(session, values)
+    return values
+
+
+def _no_probabilities(session: ModelSession, values: npt.ArrayLike) -> ModelError:
+    found = np.asarray(values)
+    what, how = "are not numbers", ""
+    if np.isfinite(found).all():
+        odd = float(found.max() if found.max() > HIGHEST else found.min())
+        what = f"are not probabilities (0..1), one is {odd:.4g}"
+        how = ", with the softmax in its graph"
+    return ModelError(
+        f"{session.file.name}: its answers {what}; export the model again{how}"
+        f"{or_cpu(session.provider)}"
+    )

@@ -1,0 +1,184 @@
+"""One loaded model: its ONNX Runtime session through calls, close, and `os.fork`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.errors import ModelError
+from catdog_edge.images.preprocess import Image, preprocess, to_nchw
+from catdog_edge.runtime import diagnostics, selection
+from catdog_edge.runtime.io_binding import BoundRunner
+from catdog_edge.runtime.model_file import KNOWN, PROBABILITIES, ModelFile, spec_of
+from catdog_edge.runtime.process_guard import at_fork, enter, keep_for_ever, leave
+from catdog_edge.runtime.providers import NAMES, Asked, Settings
+from catdog_edge.spec import ModelSpec
+
+Outputs = list[npt.NDArray[np.float32]]
+"""Probabilities `[N,K]` and, where the model has it, `known` `[N]` or `[N,1]`."""
+
+
+class ModelSession:
+    """A loaded model; safe to call from several threads.
+
+    Args:
+        file: The model.
+        asked: The provider, see `selection.open_session`.
+        settings: Threads and spinning.
+
+    Attributes:
+        file: The model.
+        spec: Read from it.
+        provider: Short name of the provider that runs.
+        reason: Why it is this one.
+        fixed_batch: The batch size that the graph demands; `None`: any.
+        closed: Whether `close` was called.
+
+    Raises:
+        ModelError: See `selection.open_session` and `model_file.spec_of`.
+        ProviderError: See `selection.open_session`.
+    """
+
+    spec: ModelSpec
+    provider: str
+    reason: str
+    fixed_batch: int | None
+
+    def __init__(self, file: ModelFile, asked: Asked, settings: Settings) -> None:
+        self.file = file
+        self.closed = False
+        self._asked = asked
+        self._settings = settings
+        self._stamp = file.stamp()
+        # Held while the session is exchanged, never during a call. A signal handler may close
+        # what its own thread is about to open, hence the R.
+        self._lock = threading.RLock()
+        self._open()
+        at_fork(self)
+
+    def _open(self) -> Any:
+        """Make the session and return it.
+
+        Raises:
+            ModelError: The file is another one than at the first time.
+        """
+        if self.file.stamp() != self._stamp:
+            raise ModelError(
+                f"{self.file.name} has changed since it was opened and has to be opened again; "
+                "make a new Classifier"
+            )
+        thread = enter()
+        try:
+            opened = selection.open_session(self.file, self._asked, self._settings)
+        finally:
+            leave(thread)
+        session = opened.session
+        self.spec = spec_of(session, self.file)
+        self.provider, self.reason = opened.provider, opened.reason
+        one = session.get_inputs()[0]
+        self._input = one.name
+        self.fixed_batch = one.shape[0] if isinstance(one.shape[0], int) else None
+        known = any(output.name == KNOWN for output in session.get_outputs())
+        self._outputs = [PROBABILITIES, KNOWN] if known else [PROBABILITIES]
+        self._bound: BoundRunner | None = None
+        if opened.provider in ("cuda", "tensorrt"):
+            options = session.get_provider_options()[NAMES[opened.provider]]
+            device = int(options.get("device_id", "0"))
+            self._bound = BoundRunner(session, self._outputs, "cuda", device)
+        # Last: another thread that sees a session finds the rest complete.
+        self._session: Any = session
+        return session
+
+    def ready(self) -> Any:
+        """Return the ONNX Runtime session; a forked child opens its own at the first call.
+
+        Raises:
+            ModelError: It is closed, or a forked child finds another file.
+        """
+        session = self._session
+        if session is not None:
+            return session
+        with self._lock:
+            if self.closed:
+                raise ModelError("this classifier is closed; make a new one")
+            session = self._session
+            return session if session is not None else self._open()
+
+    def close(self) -> None:
+        """Give the session back; calls under way end as usual."""
+        with self._lock:
+            session = self._session, self._bound
+            self.closed = True
+            self._session = self._bound = None
+        del session  # its threads end here or, where it is in use, with the last call
+
+    def forked(self) -> None:
+        """Let go of the parent's session: its threads did not come along to the child.
+
+        To end it would wait for them, for ever.
+        """
+        for lost in (self._session, self._bound):
+            keep_for_ever(lost)
+        self._session = self._bound = None
+        self._lock = threading.RLock()  # whoever held the old one did not come along either
+
+    def image(self, frame: Any) -> Image:
+        """Resize a frame to the model's size.
+
+        Raises:
+            ValueError: It is no frame, see `to_bgr`.
+        """
+        thread = enter()
+        try:
+            return preprocess(frame, self.spec.resize)
+        finally:
+            leave(thread)
+
+    def run(self, images: Sequence[Image]) -> Outputs:
+        """Run the model on images of its size; a single one is not copied.
+
+        Raises:
+            ModelError: It is closed, memory is short, or ONNX Runtime cannot run it.
+        """
+        try:
+            batch: npt.NDArray[Any]
+            batch = images[0][None] if len(images) == 1 else np.stack(images)
+            if self.spec.layout == "nchw-float":
+                batch = to_nchw(batch)
+        except MemoryError as error:
+            raise self._call_error(error, len(images)) from error
+        size = self.fixed_batch
+        if size is None or len(batch) == size:
+            return self._call(batch)
+        # In pieces, the last one filled up with copies of its last image.
+        parts = []
+        for start in range(0, len(batch), size):
+            piece = batch[start : start + size]
+            missing = size - len(piece)
+            full = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
+            parts.append([result[: len(piece)] for result in self._call(full)])
+        return [np.concatenate(results) for results in zip(*parts, strict=True)]
+
+    def _call(self, batch: npt.NDArray[Any]) -> Outputs:
+        # Taken once each: another thread may close the classifier from here on.
+        session, bound = self.ready(), self._bound
+        thread = enter()
+        try:
+            if bound is not None:
+                return bound(batch)
+            results: Outputs = session.run(self._outputs, {self._input: batch})
+            return results
+        except Exception as error:
+            if not diagnostics.is_runtime_error(error):
+                raise
+            raise self._call_error(error, len(batch)) from error
+        finally:
+            leave(thread)
+
+    def _call_error(self, error: Exception, count: int) -> ModelError:
+        free = count if self.fixed_batch is None else 1
+        return diagnostics.call_error(self.file.name, error, free, self.provider)
