@@ -14,14 +14,14 @@ from catdog_edge.cli.options import (
     NOT_NEGATIVE,
     POSITIVE,
     PROVIDERS,
+    Command,
     Number,
+    data_option,
     group,
-    grouped_command,
+    weights_option,
 )
 
-model, data, measurement, gate, output = map(
-    group, ("Model", "Data", "Measurements", "Gates", "Output")
-)
+model, measurement, gate, output = map(group, ("Model", "Measurements", "Gates", "Output"))
 
 
 def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -38,28 +38,20 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     return counts
 
 
-@grouped_command(
+@click.command(
     "bench",
-    "catdog-edge bench",
-    "catdog-edge bench --weights runs/pets/best.pt --threads 1,2 --batch 1,8",
-    "catdog-edge bench --baseline old/bench.json --tolerance 5",
+    cls=Command,
+    examples=(
+        "catdog-edge bench",
+        "catdog-edge bench --weights runs/pets/best.pt --threads 1,2 --batch 1,8",
+        "catdog-edge bench --baseline old/bench.json --tolerance 5",
+    ),
 )
-@model(
-    "--weights",
-    type=Path,
-    metavar="PATH",
-    show_default="the newest run's best.pt",
-    help="A checkpoint; the exported files beside it are measured.",
-)
+@weights_option("A checkpoint; the exported files beside it are measured.")
 @model("--also", multiple=True, metavar="FILE", help="Another exported file or shipped model.")
 @model("--compile", "compiled", is_flag=True, help="Add a row for torch.compile.")
-@data(
-    "--data",
-    metavar="PATH",
-    show_default="the run's data",
-    help="Folder or .zip of labelled images, `oxford-pets`, or `sample`.",
-)
-@data("--originals", metavar="PATH", help="More labelled images, for example at full size.")
+@data_option
+@group("Data")("--originals", metavar="PATH", help="More labelled images, for example full-size.")
 @measurement("--seconds", type=POSITIVE, default=60.0, help="Time for the interleaved rounds.")
 @measurement(
     "--threads",
@@ -109,7 +101,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     help="Least agreement of a row with PyTorch.",
 )
 @gate("--max-ratio", multiple=True, metavar="ROW=X", help="Most time of a row, in times PyTorch's.")
-@gate("--baseline", type=Path, metavar="FILE", help="Be no worse than this earlier bench.json.")
+@gate("--baseline", type=Path, help="An earlier bench.json; no row may be worse than there.")
 @gate(
     "--tolerance",
     type=NOT_NEGATIVE,
@@ -118,9 +110,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     help="Tolerance of --baseline in time and size.",
 )
 @gate("--force", is_flag=True, help="Accept a --baseline of another machine, model or data.")
-@output(
-    "--out", type=Path, metavar="DIR", show_default="the run's folder", help="Folder of reports."
-)
+@output("--out", type=Path, show_default="the run's folder", help="Folder for the reports.")
 @output("--json", "as_json", is_flag=True, help="Print bench.json instead of the tables.")
 def command(
     max_drop: float | None,

@@ -5,7 +5,6 @@ Changes nothing. Each check imports what it examines, so the others run where a 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
@@ -13,7 +12,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +20,8 @@ from typing import Any, Literal
 import click
 
 from catdog_edge import __version__
-from catdog_edge.cli.options import grouped_command, json_option
-from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError
+from catdog_edge.cli.options import Command, json_option
+from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError, first_line
 from catdog_edge.runtime.threads import cgroup_quota, choose_threads, usable_processors
 from catdog_edge.system import packages
 from catdog_edge.system.console import note, plain
@@ -100,25 +99,25 @@ def _all() -> Iterator[Check]:
         if onnxruntime.facts["loads"]:
             yield from _providers()
             yield from _models()
-    else:  # they would fail and print why, at length, and their remedies would be wrong
-        yield Check("cv2", "note", "not tried: it needs numpy", facts={"loads": False})
-        yield Check("onnxruntime", "note", "not tried: it needs numpy", facts={"loads": False})
+    else:  # they would fail for want of it, and their remedies would be wrong
+        for name in ("cv2", "onnxruntime"):
+            yield Check(name, "note", "not tried: it needs numpy", facts={"loads": False})
     yield _cameras()
-    yield from _disk()
+    yield _disk("cache", cache_folder, "set $CATDOG_CACHE to a folder that you may write to")
+    yield _disk("folder", Path.cwd, "change to a folder that you may write to")
+    temporary = "set $TMPDIR to a folder that you may write to"
+    yield _disk("temporary", lambda: Path(tempfile.gettempdir()), temporary)
 
 
 def _system() -> Check:
-    versions = {
+    facts = {
         "catdog-edge": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "machine": platform.machine(),
     }
-    text = (
-        f"catdog-edge {__version__}, Python {versions['python']}, "
-        f"{versions['system']} ({versions['machine']})"
-    )
-    return Check("system", "ok", text, facts=versions)
+    text = "catdog-edge {catdog-edge}, Python {python}, {system} ({machine})".format_map(facts)
+    return Check("system", "ok", text, facts=facts)
 
 
 def _processor() -> Check:
@@ -127,20 +126,15 @@ def _processor() -> Check:
     facts = {"name": name, "features": list(features)}
     if not features:
         return Check("processor", "note", f"{name}; its features are unknown", "", facts)
-    fast = {"AVX-512 VNNI", "AVX VNNI", "AMX int8", "ARM dot product", "ARM int8 matrix"}
-    if not fast & set(features):
-        return Check(
-            "processor",
-            "note",
-            f"{name}: {', '.join(features)}; no instructions for int8",
-            "an int8 model may be no faster than float32 here; measure with: catdog-edge bench",
-            facts,
-        )
-    return Check("processor", "ok", f"{name}: {', '.join(features)}", "", facts)
+    text = f"{name}: {', '.join(features)}"
+    if {"AVX-512 VNNI", "AVX VNNI", "AMX int8", "ARM dot product", "ARM int8 matrix"} & {*features}:
+        return Check("processor", "ok", text, "", facts)
+    remedy = "an int8 model may be no faster than float32 here; measure with: catdog-edge bench"
+    return Check("processor", "note", f"{text}; no instructions for int8", remedy, facts)
 
 
 def _threads() -> Check:
-    usable = len(usable_processors())
+    usable, quota = len(usable_processors()), cgroup_quota()
     try:
         threads = choose_threads()
     except CatdogError as error:
@@ -148,55 +142,37 @@ def _threads() -> Check:
     facts = {"threads": threads.count, "source": threads.source, "usable": usable}
     text = f"{threads.count}, from {threads.source}"
     if threads.count > usable:
-        return Check(
-            "threads",
-            "bad",
-            f"{text}; the process may use {usable} processors only",
-            "threads beyond that wait for each other: lower or unset CATDOG_EDGE_THREADS",
-            facts,
-        )
-    quota = cgroup_quota()
-    if quota is not None and threads.count > max(1, quota):
-        return Check(
-            "threads",
-            "bad",
-            f"{text}; the cgroup quota grants {quota:g} processors only",
-            "a thread too many is throttled and the others wait for it: lower or unset "
-            "CATDOG_EDGE_THREADS",
-            facts,
-        )
-    return Check("threads", "ok", text, "", facts)
+        text += f"; the process may use {usable} processors only"
+    elif quota is not None and threads.count > max(1, quota):
+        text += f"; the cgroup quota grants {quota:g} processors only"
+    else:
+        return Check("threads", "ok", text, "", facts)
+    remedy = "threads beyond that wait for each other: lower or unset CATDOG_EDGE_THREADS"
+    return Check("threads", "bad", text, remedy, facts)
 
 
 def _module(name: str, builds: tuple[str, ...], wanted: str = "") -> Check:
     """Check that a module loads, is complete, and comes from one package only."""
     found = packages.builds(builds)
     listed = ", ".join(f"{package} {version}" for package, version in found.items())
+    remedy = packages.mending(found or {builds[0]: ""})
     facts: dict[str, Any] = {"packages": found, "loads": False}
     try:
         module = importlib.import_module(name)
     except Exception as error:  # a broken package raises what it likes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        remedy = packages.mending(found or {builds[0]: ""})
         known = packages.explain(error) or MissingPackageError(
-            f"the module {name} does not load ({reason[:160]}); mend it with: {remedy}"
+            f"the module {name} does not load ({first_line(error)}); mend it with: {remedy}"
         )
         text, _, remedy = str(known).partition("; ")
         return Check(name, "bad", text, remedy, facts)
-    facts |= {"loads": not wanted or hasattr(module, wanted), "file": module.__file__}
-    if len(found) > 1:
-        return Check(
-            name,
-            "bad",
-            f"{len(found)} packages install the same module and overwrite each other: {listed}",
-            packages.mending(found),
-            facts,
-        )
-    if not facts["loads"]:
-        remedy = packages.mending(found or {builds[0]: ""})
-        return Check(name, "bad", f"the module {name} is only partly there", remedy, facts)
     version = getattr(module, "__version__", "of unknown version")
-    facts["version"] = version
+    loads = not wanted or hasattr(module, wanted)
+    facts |= {"loads": loads, "file": module.__file__, "version": version}
+    if len(found) > 1:
+        text = f"{len(found)} packages install the same module and overwrite each other: {listed}"
+        return Check(name, "bad", text, remedy, facts)
+    if not loads:
+        return Check(name, "bad", f"the module {name} is only partly there", remedy, facts)
     return Check(name, "ok", listed or f"{name} {version}, not from a package", "", facts)
 
 
@@ -209,37 +185,35 @@ def _providers() -> Iterator[Check]:
     from catdog_edge.runtime.diagnostics import INSTEAD
     from catdog_edge.runtime.model_file import ModelFile
 
-    file = ModelFile(SELFTEST)
-    settings = providers.Settings(1, spin=False)
     frames = np.zeros((1, 4, 4, 3), np.uint8)
     frames[..., 2] = 1
     expected = np.exp([0.0, 0.0, 2.0]) / np.exp([0.0, 0.0, 2.0]).sum()
-    available = onnxruntime.get_available_providers()
     names = [*selection.offered(), "cpu"]
-    if providers.NAMES["tensorrt"] in available:
+    if providers.NAMES["tensorrt"] in onnxruntime.get_available_providers():
         names.append("tensorrt")
     for name in names:
         facts: dict[str, Any] = {"provider": name, "runs": False}
         # Every build for CUDA lists TensorRT, and hardly anybody installs it.
         state: State = "note" if name == "tensorrt" else "bad"
+        settings = providers.Settings(1, spin=False)
         try:
-            session = providers.start(file, [(providers.NAMES[name], {})], settings)
+            session = providers.start(ModelFile(SELFTEST), [(providers.NAMES[name], {})], settings)
             answer = np.asarray(session.run(None, {"frames": frames})[0], np.float64)[0]
         except CatdogError as error:
             text, _, remedy = str(error).removesuffix(INSTEAD).partition("; ")
             yield Check("provider", state, text, remedy, facts)
             continue
         except Exception as error:  # each provider has its own kinds
-            text = f"{name} starts but does not run: {' '.join(str(error).split())[:200]}"
+            text = f"{name} starts but does not run: {first_line(error)}"
             yield Check("provider", state, text, "use the provider cpu", facts)
             continue
         difference = float(np.abs(answer - expected).max())
         facts |= {"runs": difference < 0.02, "difference": difference}
-        if not facts["runs"]:
+        if facts["runs"]:
+            yield Check("provider", "ok", f"{name} runs the built-in model", "", facts)
+        else:
             text = f"{name} computes wrong results, off by {difference:.2g}"
             yield Check("provider", "bad", text, "use the provider cpu and report it", facts)
-            continue
-        yield Check("provider", "ok", f"{name} runs the built-in model", "", facts)
 
 
 def _models() -> Iterator[Check]:
@@ -249,12 +223,13 @@ def _models() -> Iterator[Check]:
     if not names:
         yield Check("models", "note", "no model is shipped; name one with --model")
     for name in names:
+        file = ZOO / f"{name}.onnx"
         try:
-            spec = read_spec(str(ZOO / f"{name}.onnx"))
+            spec = read_spec(str(file))
         except CatdogError as error:
             yield Check("models", "bad", str(error), "install catdog-edge again")
             continue
-        size = (ZOO / f"{name}.onnx").stat().st_size
+        size = file.stat().st_size
         text = f"{name}: {spec.architecture} {spec.precision}, {size / 1e6:.1f} MB"
         yield Check("models", "ok", text, "", {"name": name, "bytes": size})
 
@@ -263,78 +238,50 @@ def _cameras() -> Check:
     """List video devices without opening them: that would light a lamp."""
     if sys.platform != "linux":
         return Check("cameras", "note", "not listed on this system; try: catdog-edge stream")
-    devices = sorted(Path("/dev").glob("video*"))
     names = {}
-    for device in devices:
+    for device in sorted(Path("/dev").glob("video*")):
         title = Path("/sys/class/video4linux") / device.name / "name"
         raw = title.read_bytes() if title.is_file() else b""  # any bytes: a maker chose them
         names[str(device)] = raw.decode(errors="replace").strip()
     facts: dict[str, Any] = {"devices": names}
-    if not devices:
+    if not names:
         return Check("cameras", "note", "none found (/dev/video*); files and URLs work", "", facts)
     text = ", ".join(f"{device} {name}".strip() for device, name in names.items())
-    if not any(os.access(device, os.R_OK | os.W_OK) for device in devices):
-        return Check(
-            "cameras",
-            "bad",
-            f"{text}; this user may not open them",
-            "sudo usermod -aG video $USER, then log in again",
-            facts,
-        )
-    return Check("cameras", "ok", text, "", facts)
+    if any(os.access(device, os.R_OK | os.W_OK) for device in names):
+        return Check("cameras", "ok", text, "", facts)
+    remedy = "sudo usermod -aG video $USER, then log in again"
+    return Check("cameras", "bad", f"{text}; this user may not open them", remedy, facts)
 
 
-def _disk() -> Iterator[Check]:
-    """Check free space and permissions where caches, runs and temporary files go."""
-    places = {"cache": cache_folder, "folder": Path.cwd, "temporary": _temporary}
-    for purpose, find in places.items():
-        try:
-            place = find()
-            existing = next(one for one in (place, *place.parents) if one.exists())
-            free = shutil.disk_usage(existing).free
-        except (OSError, CatdogError, StopIteration) as error:
-            yield _no_place(purpose, error)
-            continue
-        facts = {"purpose": purpose, "path": str(place), "free_bytes": free}
-        text = f"{free / 1e9:,.1f} GB free for {place} ({purpose})"
-        if free < LEAST_DISK:
-            yield Check("disk", "bad", text, "make room: an export or a cache soon fails", facts)
-        elif not _writable(existing):
-            state: State = "note" if purpose == "cache" else "bad"
-            remedy = "set $CATDOG_CACHE to a folder that you may write to"
-            if purpose != "cache":
-                remedy = "change to a folder that you may write to"
-            yield Check("disk", state, f"{place} ({purpose}) cannot be written to", remedy, facts)
-        else:
-            yield Check("disk", "ok", text, "", facts)
+def _disk(purpose: str, find: Callable[[], Path], remedy: str) -> Check:
+    """Check that a folder, or the one it would be made in, has room and may be written to."""
+    facts: dict[str, Any] = {"purpose": purpose, "path": None, "free_bytes": None}
+    bad: State = "note" if purpose == "cache" else "bad"
+    try:
+        place = find()
+        existing = next(one for one in (place, *place.parents) if one.exists())
+        free = shutil.disk_usage(existing).free
+    except (OSError, RuntimeError, StopIteration) as error:
+        if purpose == "folder" and isinstance(error, FileNotFoundError):
+            return Check("disk", "bad", FOLDER_GONE, "change to another one: cd", facts)
+        text = f"there is no folder to use ({purpose}: {first_line(error)})"
+        return Check("disk", bad, text, remedy, facts)
+    facts |= {"path": str(place), "free_bytes": free}
+    text = f"{free / 1e9:,.1f} GB free for {place} ({purpose})"
+    if free < LEAST_DISK:
+        return Check("disk", "bad", text, "make room: an export or a cache soon fails", facts)
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError:
+        return Check("disk", bad, f"{place} ({purpose}) cannot be written to", remedy, facts)
+    return Check("disk", "ok", text, "", facts)
 
 
-def _temporary() -> Path:
-    return Path(tempfile.gettempdir())
-
-
-def _no_place(purpose: str, error: Exception) -> Check:
-    """Report a folder that does not exist, like a deleted current folder."""
-    facts = {"purpose": purpose, "path": None, "free_bytes": None}
-    if purpose == "folder" and isinstance(error, FileNotFoundError):
-        return Check("disk", "bad", FOLDER_GONE, "change to another one: cd", facts)
-    remedy = {
-        "cache": "set $CATDOG_CACHE to a folder that you may write to",
-        "folder": "change to a folder that you may write to",
-        "temporary": "set $TMPDIR to a folder that you may write to",
-    }[purpose]
-    reason = " ".join(str(error).split()) or type(error).__name__
-    text = f"there is no folder to use ({purpose}: {reason})"
-    return Check("disk", "note" if purpose == "cache" else "bad", text, remedy, facts)
-
-
-def _writable(folder: Path) -> bool:
-    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder):
-        return True
-    return False
-
-
-@grouped_command("doctor", "catdog-edge doctor", "catdog-edge doctor --json > report.json")
+@click.command(
+    "doctor",
+    cls=Command,
+    examples=("catdog-edge doctor", "catdog-edge doctor --json > report.json"),
+)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:

@@ -7,34 +7,30 @@ from pathlib import Path
 
 import click
 
-from catdog_edge.cli.options import group, grouped_command, json_option
+from catdog_edge.cli.options import DATA, NEGATIVES, Command, group, json_option, weights_option
+
+data = group("Data")
 
 
-@grouped_command(
+@click.command(
     "eval",
-    "catdog-edge eval",
-    "catdog-edge eval --weights runs/pets/model.onnx --json",
+    cls=Command,
+    examples=("catdog-edge eval", "catdog-edge eval --weights runs/pets/model.onnx --json"),
 )
-@group("Model")(
-    "--weights",
-    type=Path,
-    metavar="PATH",
-    show_default="the newest run's best.pt",
-    help="A .pt, .onnx or .ort file, or the name of a shipped model.",
-)
-@group("Data")(
+@weights_option("A .pt, .onnx or .ort file, or the name of a shipped model.")
+@data(
     "--data",
     metavar="PATH",
     multiple=True,
     show_default="the run's data",
-    help="Folder or .zip of labelled images, `oxford-pets`, or `sample`.",
+    help=f"{DATA} Repeatable.",
 )
-@group("Data")(
+@data(
     "--other",
     metavar="PATH",
     multiple=True,
     show_default="the run's",
-    help="Negatives: images of no class, or `drawn`.",
+    help=f"{NEGATIVES} Repeatable.",
 )
 @group("Output")("--plot", type=Path, metavar="PNG", help="Draw the trade-off of thresholds.")
 @json_option

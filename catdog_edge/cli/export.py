@@ -8,38 +8,30 @@ from typing import Any
 
 import click
 
-from catdog_edge.cli.options import NOT_NEGATIVE, group, grouped_command, json_option
-
-model, data, form, quantization, output = map(
-    group, ("Model", "Data", "Formats", "Quantization", "Output")
+from catdog_edge.cli.options import (
+    NOT_NEGATIVE,
+    Command,
+    data_option,
+    group,
+    json_option,
+    limit_option,
+    weights_option,
 )
 
+form, quantization = group("Formats"), group("Quantization")
 
-@grouped_command(
+
+@click.command(
     "export",
-    "catdog-edge export --quantize",
-    "catdog-edge export --weights runs/pets --quantize static --half",
+    cls=Command,
+    examples=(
+        "catdog-edge export --quantize",
+        "catdog-edge export --weights runs/pets --quantize static --half",
+    ),
 )
-@model(
-    "--weights",
-    type=Path,
-    metavar="PATH",
-    show_default="the newest run's best.pt",
-    help="A checkpoint or a run folder.",
-)
-@data(
-    "--data",
-    metavar="PATH",
-    show_default="the run's data",
-    help="Images to check and calibrate on: a folder, a .zip, `oxford-pets`, or `sample`.",
-)
-@data(
-    "--limit",
-    type=click.IntRange(min=32),
-    metavar="N",
-    show_default="all",
-    help="Check on at most this many validation images.",
-)
+@weights_option("A checkpoint or a run folder.")
+@data_option
+@limit_option
 @form(
     "--quantize",
     type=click.Choice(["dynamic", "static", "all"]),
@@ -61,12 +53,7 @@ model, data, form, quantization, output = map(
     help="Input: BGR frames as OpenCV holds them, or float RGB planes in 0..1.",
 )
 @form("--batch", type=click.IntRange(min=1), show_default="dynamic", help="Fixed batch size.")
-@form(
-    "--opset",
-    type=click.IntRange(min=1),
-    default=17,
-    help="ONNX opset; 14 to 27 load in every format.",
-)
+@form("--opset", type=click.IntRange(min=1), default=17, help="14 to 27 load in every format.")
 @form("--logits", is_flag=True, help="Add the logits as a second output.")
 @quantization(
     "--calibration",
@@ -89,7 +76,7 @@ model, data, form, quantization, output = map(
     help="Percentage points of accuracy that an int8 file may lose.",
 )
 @quantization("--keep-slower", is_flag=True, help="Keep an int8 file that is slower than fp32.")
-@output("--out", type=Path, metavar="DIR", show_default="beside the weights", help="Output folder.")
+@group("Output")("--out", type=Path, show_default="beside the weights", help="Output folder.")
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """Export to model.onnx and smaller formats; check and time each file.

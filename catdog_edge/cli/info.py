@@ -7,14 +7,17 @@ from pathlib import Path
 
 import click
 
-from catdog_edge.cli.options import ARCHITECTURES, group, grouped_command, json_option, spec_option
+from catdog_edge.cli.options import ARCHITECTURES, Command, group, json_option, spec_option
 
 
-@grouped_command(
+@click.command(
     "info",
-    "catdog-edge info",
-    "catdog-edge info runs/pets/model.onnx --json",
-    "catdog-edge info --arch resnet18",
+    cls=Command,
+    examples=(
+        "catdog-edge info",
+        "catdog-edge info runs/pets/model.onnx --json",
+        "catdog-edge info --arch resnet18",
+    ),
 )
 @click.argument("file", required=False)
 @spec_option

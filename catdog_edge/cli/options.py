@@ -41,12 +41,14 @@ class _GroupedOption(click.Option):
         self.group = group
 
 
-class _GroupedCommand(click.Command):
+class Command(click.Command):
     """A command whose help lists options under headings and ends with examples."""
 
-    examples: Sequence[str] = ()
+    def __init__(self, *arguments: Any, examples: Sequence[str], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.examples = examples
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -56,32 +58,16 @@ class _GroupedCommand(click.Command):
             with formatter.section(title):
                 formatter.write_dl(records)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
         del ctx
         write_examples(formatter, self.examples)
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
-    """Write lines of a shell under the heading `Examples`, unwrapped."""
+    """Write shell lines under the heading `Examples`, unwrapped."""
     with formatter.section("Examples"):
         for example in examples:
             formatter.write(f"{'':{formatter.current_indent}}{example}\n")
-
-
-def grouped_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], _GroupedCommand]:
-    """Make a function a command with grouped help.
-
-    Args:
-        name: As it is typed.
-        examples: Shell lines for the end of its help.
-    """
-
-    def decorate(function: Callable[..., Any]) -> _GroupedCommand:
-        made = click.command(name, cls=_GroupedCommand)(function)
-        made.examples = examples
-        return made
-
-    return decorate
 
 
 def group(title: str) -> Callable[..., Callable[[_Decorated], _Decorated]]:
@@ -89,7 +75,7 @@ def group(title: str) -> Callable[..., Callable[[_Decorated], _Decorated]]:
 
     Example:
         >>> data = group("Data")
-        >>> @grouped_command("count", "catdog-edge count --limit 5")
+        >>> @click.command("count", cls=Command, examples=["catdog-edge count --limit 5"])
         ... @data("--limit", type=int, help="Use at most this many images.")
         ... def count(limit: int | None) -> None: ...
     """
@@ -110,7 +96,6 @@ class Number(click.FloatRange):
 
 POSITIVE = Number(min=0, min_open=True)
 NOT_NEGATIVE = Number(min=0)
-SHARE = Number(0, 1)
 
 
 def size(text: str) -> int:
@@ -126,7 +111,21 @@ def size(text: str) -> int:
     return int(found)
 
 
+DATA = "A folder or .zip of labelled images, `oxford-pets` (a download), or `sample` (drawings)."
+NEGATIVES = "Negatives: a folder or .zip of images of no class, or `drawn`."
+
 json_option = group("Output")("--json", "as_json", is_flag=True, help="Print JSON.")
+data_option = group("Data")("--data", metavar="PATH", show_default="the run's data", help=DATA)
+limit_option = group("Data")(
+    "--limit",
+    type=click.IntRange(min=32),
+    metavar="N",
+    show_default="all",
+    help="Use at most this many validation images.",
+)
+model_option = group("Model")(
+    "--model", show_default="fast", help="An .onnx file or the name of a shipped model."
+)
 provider_option = group("Model")(
     "--provider",
     type=click.Choice(PROVIDERS),
@@ -139,6 +138,12 @@ threads_option = group("Model")(
     show_default="$CATDOG_EDGE_THREADS, else the usable cores",
     help="Threads of the model.",
 )
+reject_option = group("Model")(
+    "--reject",
+    type=Number(0, 1),
+    show_default="the model's own",
+    help="Answer `neither` below this score; 0 disables.",
+)
 spec_option = group("Model")(
     "--spec",
     "spec_file",
@@ -146,9 +151,9 @@ spec_option = group("Model")(
     metavar="FILE.json",
     help="Spec for a file without one; input and output then go by position.",
 )
-reject_option = group("Model")(
-    "--reject",
-    type=SHARE,
-    show_default="the model's own",
-    help="Answer `neither` below this score; 0 disables.",
-)
+
+
+def weights_option(text: str) -> Callable[[_Decorated], _Decorated]:
+    """Return `--weights` with its own help text."""
+    default = "the newest run's best.pt"
+    return group("Model")("--weights", type=Path, show_default=default, help=text)

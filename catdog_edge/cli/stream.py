@@ -23,9 +23,10 @@ import click
 from catdog_edge.cli.options import (
     NOT_NEGATIVE,
     POSITIVE,
+    Command,
     Number,
     group,
-    grouped_command,
+    model_option,
     provider_option,
     reject_option,
     size,
@@ -409,15 +410,18 @@ def _moment(text: str | None) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-source, model, events, output = map(group, ("Sources", "Model", "Events", "Output"))
+source, events, output = map(group, ("Sources", "Events", "Output"))
 EVIDENCE = Number(0, 1, min_open=True)
 
 
-@grouped_command(
+@click.command(
     "stream",
-    "catdog-edge stream --source door=rtsp://camera/live --json",
-    "catdog-edge stream --source visit.mp4 --record annotated.mp4",
-    "catdog-edge stream --source 0 --roi 0,200,640,280 --snapshots visits/",
+    cls=Command,
+    examples=(
+        "catdog-edge stream --source door=rtsp://camera/live --json",
+        "catdog-edge stream --source visit.mp4 --record annotated.mp4",
+        "catdog-edge stream --source 0 --roi 0,200,640,280 --snapshots visits/",
+    ),
 )
 @source(
     "--source",
@@ -456,12 +460,7 @@ EVIDENCE = Number(0, 1, min_open=True)
 )
 @source("--keep-damaged", is_flag=True, help="Also use frames that the decoder reports damaged.")
 @source("--seconds", type=POSITIVE, help="Stop after this long.")
-@model(
-    "--model",
-    metavar="MODEL",
-    show_default="fast",
-    help="An .onnx file or the name of a shipped model.",
-)
+@model_option
 @provider_option
 @threads_option
 @reject_option

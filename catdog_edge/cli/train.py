@@ -7,11 +7,22 @@ from typing import Any
 
 import click
 
-from catdog_edge.cli.options import ARCHITECTURES, POSITIVE, RECIPES, group, grouped_command
+from catdog_edge.cli.options import (
+    ARCHITECTURES,
+    DATA,
+    NEGATIVES,
+    POSITIVE,
+    RECIPES,
+    Command,
+    group,
+)
 
 data, model, schedule, output, machine = map(
     group, ("Data", "Model", "Schedule", "Output", "Machine")
 )
+
+
+RECIPE = "the recipe's"
 
 
 def _labels(
@@ -51,30 +62,26 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     return value
 
 
-@grouped_command(
+@click.command(
     "train",
-    "catdog-edge train --data images/",
-    "catdog-edge train --data cats.zip --arch efficientnet_lite0 --pretrained",
-    "catdog-edge train --resume",
+    cls=Command,
+    examples=(
+        "catdog-edge train --data images/",
+        "catdog-edge train --data cats.zip --arch efficientnet_lite0 --pretrained",
+        "catdog-edge train --resume",
+    ),
 )
 @data(
     "--data",
     metavar="PATH",
     multiple=True,
     show_default="$CATDOG_DATA, else sample",
-    help="Folder or .zip of labelled images, `oxford-pets` (a download), or `sample` (drawings); "
-    "again for each further source.",
+    help=f"{DATA} Repeatable.",
 )
 @data("--labels", callback=_labels, metavar="A,B", help="Class names, in index order.")
 @data("--split", callback=_split, default="80/10/10", help="Percent for train/val/test.")
 @data("--limit", type=click.IntRange(min=1), help="Use at most this many images.")
-@data(
-    "--other",
-    metavar="PATH",
-    multiple=True,
-    help="Negatives: a folder or .zip of images of no class, or `drawn`; again for further ones. "
-    "The model learns to answer `neither`.",
-)
+@data("--other", metavar="PATH", multiple=True, help=f"{NEGATIVES} Repeatable.")
 @data(
     "--leave-out",
     multiple=True,
@@ -95,18 +102,8 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     show_default="the architecture's",
     help="Height and width of the input.",
 )
-@model(
-    "--pretrained/--no-pretrained",
-    default=None,
-    show_default="the recipe's",
-    help="Start from ImageNet weights.",
-)
-@model(
-    "--freeze/--no-freeze",
-    default=None,
-    show_default="the recipe's",
-    help="Train the last layer only.",
-)
+@model("--pretrained/--no-pretrained", default=None, help="Start from ImageNet weights.")
+@model("--freeze/--no-freeze", default=None, help="Train the last layer only.")
 @model(
     "--reject-at",
     default="eer",
@@ -114,26 +111,19 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     help="Threshold of `neither`: eer (equal error rates), tpr:0.99 (99 % of the classes are "
     "answered) or tnr:0.99 (99 % of the rest is rejected).",
 )
-@model(
-    "--teacher", type=Path, metavar="PATH", help="A trained .pt to distil: learn its answers, too."
-)
+@model("--teacher", type=Path, help="A trained .pt to distil: learn its answers, too.")
 @schedule(
     "--recipe",
     callback=_recipe,
     metavar="NAME|FILE.yaml",
     show_default="default; finetune with --pretrained; classic for simple_cnn",
-    help=f"Optimizer, schedule and augmentation: {', '.join(RECIPES)}, or a file in the form "
-    "that --show-recipe prints.",
+    help="Optimizer, schedule and augmentation (sets what is left out of the options here): "
+    f"{', '.join(RECIPES)}, or a file in the form that --show-recipe prints.",
 )
 @schedule("--show-recipe", is_flag=True, help="Print the recipe with the options given, and stop.")
-@schedule("--epochs", type=click.IntRange(min=1), show_default="the recipe's", help="Epochs.")
-@schedule(
-    "--batch-size",
-    type=click.IntRange(min=2),
-    show_default="the recipe's",
-    help="Images per step.",
-)
-@schedule("--lr", type=POSITIVE, show_default="the recipe's", help="Peak learning rate.")
+@schedule("--epochs", type=click.IntRange(min=1), show_default=RECIPE, help="Number of epochs.")
+@schedule("--batch-size", type=click.IntRange(min=2), show_default=RECIPE, help="Images per step.")
+@schedule("--lr", type=POSITIVE, show_default=RECIPE, help="Peak learning rate.")
 @schedule(
     "--patience",
     type=click.IntRange(min=0),
@@ -162,17 +152,13 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
 @click.pass_context
 def command(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: Any) -> None:
     """Train a classifier; weights, metrics and plots go to runs/NAME/."""
-    if resume:
-        for name in ctx.params:
-            source = ctx.get_parameter_source(name)
-            if (
-                name not in ("name", "device", "resume")
-                and source is click.core.ParameterSource.COMMANDLINE
-            ):
-                raise click.UsageError(
-                    "--resume continues with the run's own settings; leave out "
-                    f"--{name.replace('_', '-')}"
-                )
+    given = click.core.ParameterSource.COMMANDLINE
+    for name in sorted(set(ctx.params) - {"name", "device", "resume"}):
+        if resume and ctx.get_parameter_source(name) is given:
+            option = name.replace("_", "-")
+            raise click.UsageError(
+                f"--resume continues with the run's own settings; leave out --{option}"
+            )
     from catdog_edge.training import train
     from catdog_edge.training.config.options import TrainOptions, settled_recipe
 

@@ -7,31 +7,29 @@ from typing import Any
 
 import click
 
-from catdog_edge.cli.options import NOT_NEGATIVE, group, grouped_command, json_option, spec_option
+from catdog_edge.cli.options import (
+    NOT_NEGATIVE,
+    Command,
+    data_option,
+    group,
+    json_option,
+    limit_option,
+    spec_option,
+)
 
-data, output = group("Data"), group("Output")
 
-
-@grouped_command(
+@click.command(
     "verify",
-    "catdog-edge verify runs/pets/best.pt runs/pets/model.onnx",
-    "catdog-edge verify model.onnx model.static.onnx --data images/ --max-drop 1",
+    cls=Command,
+    examples=(
+        "catdog-edge verify runs/pets/best.pt runs/pets/model.onnx",
+        "catdog-edge verify model.onnx model.static.onnx --data images/ --max-drop 1",
+    ),
 )
 @click.argument("reference", type=Path)
 @click.argument("candidate", type=Path)
-@data(
-    "--data",
-    metavar="PATH",
-    show_default="the run's data",
-    help="Folder or .zip of labelled images, `oxford-pets`, or `sample`.",
-)
-@data(
-    "--limit",
-    type=click.IntRange(min=32),
-    metavar="N",
-    show_default="all",
-    help="Check on at most this many validation images.",
-)
+@data_option
+@limit_option
 @spec_option
 @group("Limits")(
     "--max-drop",
@@ -40,10 +38,9 @@ data, output = group("Data"), group("Output")
     show_default="0.5",
     help="Percentage points of accuracy that an int8 file may lose.",
 )
-@output(
+@group("Output")(
     "--out",
     type=Path,
-    metavar="DIR",
     show_default="beside CANDIDATE",
     help="Folder for verify-flips.csv and .png.",
 )

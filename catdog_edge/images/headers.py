@@ -53,7 +53,8 @@ _JPEG_KINDS = {0xC3: "lossless", 0xC9: "arithmetic-coded", 0xCA: "arithmetic-cod
 _TIFF_KINDS = {
     *((photometric, (bits,)) for photometric in (0, 1) for bits in (1, 8, 16)),
     *((2, (bits,) * samples) for samples in (3, 4) for bits in (8, 16)),
-    *((3, (8,)), (5, (8,) * 4), (6, (8,) * 3)),
+    *((3, (bits,)) for bits in (1, 4, 8)),
+    *((5, (8,) * 4), (6, (8,) * 3)),
 }
 """Colour space (PhotometricInterpretation) and bits of each channel that OpenCV decodes right."""
 

@@ -1,4 +1,4 @@
-"""`catdog-edge doctor`: finds what will bite, says what to do, exits 1."""
+"""`catdog-edge doctor`: finds problems, says what to do, exits 1."""
 
 from __future__ import annotations
 
@@ -42,6 +42,18 @@ def test_the_exit_code_says_what_the_lines_say() -> None:
     assert done.exit_code == (1 if "BAD" in done.stdout else 0), done.output
     for line in done.stdout.splitlines():
         assert line.startswith(("ok    ", "note  ", "BAD   ", "      "))
+
+
+def test_the_processor_is_named_with_its_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    from catdog_edge.cli import doctor
+    from catdog_edge.system.cpu import Cpu
+
+    for flags, state in (("", "note"), ("avx2", "note"), ("avx2 avx_vnni", "ok")):
+        cpu = Cpu("Some CPU", "", frozenset(flags.split()))
+        monkeypatch.setattr(doctor, "read_cpu", lambda cpu=cpu: cpu)
+        check = doctor._processor()
+        assert (check.state, len(check.facts["features"])) == (state, len(flags.split()))
+        assert check.text.startswith("Some CPU")
 
 
 def test_json_is_one_document_with_all_facts() -> None:

@@ -20,8 +20,8 @@ cv2 = pytest.importorskip("cv2")
 
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import MOST_THREADS
-from catdog_edge.cli.predict import listed_names
 from catdog_edge.images.draw import COLOURS, GREY, draw
+from catdog_edge.images.find import split_list
 from catdog_edge.runtime.threads import MOST
 from catdog_edge.spec import Prediction
 
@@ -103,7 +103,7 @@ def test_a_list_with_a_byte_order_mark(encoding: str) -> None:
     """As PowerShell's `>` and editors of Windows write it."""
     names = "a.png\r\nbelow/\u732b.png\r\n"
     mark = "\ufeff" if encoding == "utf-16-be" else ""
-    assert listed_names((mark + names).encode(encoding)) == ["a.png", "below/\u732b.png"]
+    assert split_list((mark + names).encode(encoding)) == ["a.png", "below/\u732b.png"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")

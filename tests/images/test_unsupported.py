@@ -88,7 +88,7 @@ THREE = np.zeros((8, 8, 3), np.uint8)
         (tiff(BYTES, 1, t258=4), "greyscale of 4 bits"),
         (tiff(BYTES, 1, t258=2), "greyscale of 2 bits"),
         (tiff(BYTES, 1, t258=12), "greyscale of 12 bits"),
-        (tiff(BYTES, 3, t258=4), "palette of 4 bits"),
+        (tiff(BYTES, 3, t258=2), "palette of 2 bits"),
         (tiff(np.zeros((8, 8, 3), np.uint32), 2), "RGB of 32+32+32 bits"),
         (tiff(np.zeros((8, 8, 4), np.uint16), 5), "CMYK of 16+16+16+16 bits"),
         (tiff(np.zeros((8, 8), np.uint16), 3), "palette of 16 bits"),
