@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 from benchmarks.measure import environment
-from benchmarks.studies.classifier_overhead import bare_session
+from benchmarks.studies.program import bare_session
 from catdog_edge import Camera, Classifier, Events
 from catdog_edge.camera.camera import Frame
 from catdog_edge.errors import CatdogError
@@ -112,7 +112,8 @@ class Bench:
             writer.write(cv2.resize(part, (1920, 1080), interpolation=cv2.INTER_CUBIC))
         writer.release()
         model = self.model(live=False)
-        session = bare_session(model)
+        assert model.path is not None
+        session = bare_session(model.path, model.threads)
         height, width = model.spec.size
 
         def bare() -> None:

@@ -20,12 +20,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 
 from benchmarks.measure.environment import Environment
 from benchmarks.measure.latency import as_jpeg
 from benchmarks.studies import process_cost
-from benchmarks.studies.program import exit_code
+from benchmarks.studies.program import bare_session, exit_code
+from benchmarks.studies.program import seconds as duration
 from catdog_edge import Classifier
 from catdog_edge.errors import GateError
 from catdog_edge.images.preprocess import Image
@@ -68,13 +68,6 @@ class Report:
             self.missed.append(name)
 
 
-def bare_session(pets: Classifier) -> onnxruntime.InferenceSession:
-    """A session as a careful person would make it by hand: same file, same threads."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = pets.threads
-    return onnxruntime.InferenceSession(str(pets.path), options, providers=["CPUExecutionProvider"])
-
-
 def picture(height: int, width: int) -> Image:
     """A smooth random image, `uint8 [height,width,3]`."""
     small = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
@@ -84,7 +77,8 @@ def picture(height: int, width: int) -> Image:
 def overhead(model: str, threads: int, seconds: float) -> dict[str, Timing]:
     """Time `Classifier` and a bare session on a frame of the model's size and a 1080p frame."""
     pets = Classifier(model, provider="cpu", threads=threads)
-    session = bare_session(pets)
+    assert pets.path is not None
+    session = bare_session(pets.path, threads)
     height, width = pets.spec.size
     native, large = picture(height, width), picture(1080, 1920)
     frames = native[None]
@@ -250,7 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="fast", help="a .onnx file or a shipped model")
     parser.add_argument("--weights", type=Path, help="a checkpoint: adds PyTorch's cold start")
     parser.add_argument("--threads", type=int, help="of every session")
-    parser.add_argument("--seconds", type=float, default=10.0, help="per comparison")
+    parser.add_argument("--seconds", type=duration, default=10.0, help="per comparison")
     parser.add_argument("--runs", type=int, default=10, help="cold starts of each program")
     parser.add_argument("--calls", type=int, default=100_000, help="of the leak check")
     parser.add_argument("--json", type=Path, help="keep the figures in this file")

@@ -1,10 +1,9 @@
-"""What it gains that the first convolution of an int8 file takes four pixels at once.
+"""Gain of a first convolution over blocks of four pixels, `exporters.graph.space_to_depth`.
 
     python -m benchmarks.studies.first_convolution runs/NAME/model.onnx --seconds 20
 
-Makes the static int8 file of an fp32 one twice, with and without
-(`exporters.graph.space_to_depth`), times the sessions in turns and compares their
-answers. Calibrated on noise: for times alone.
+Makes the static int8 file of an fp32 one with and without it, times the sessions interleaved and
+compares their answers. Calibrated on noise: for times alone.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.studies import program
 from catdog_edge.errors import CatdogError
 from exporters.checks.session import open_session
 from exporters.checks.timing import compare
@@ -24,7 +24,7 @@ from exporters.static_int8 import quantize
 
 
 def measure(source: Path, seconds: float, threads: int) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     rng = np.random.default_rng(0)
     spec = io.spec_of(io.read_model(source), source)
     if spec.layout != "nhwc-uint8":
@@ -52,22 +52,22 @@ def measure(source: Path, seconds: float, threads: int) -> str:
     return f"| {spec.architecture} {spec.height} | {' | '.join(p50)} | {ratio} | {answers} |"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("models", nargs="+", type=Path, help="fp32 .onnx files of ours")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of timing, each")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args(arguments)
+def report(options: argparse.Namespace) -> None:
+    """Measure and print."""
     print("| network | as it is, ms | four pixels at once, ms | ratio | answers |")
     print("|---|---|---|---|---|")
-    try:
-        for path in options.models:
-            print(measure(path, options.seconds, options.threads), flush=True)
-    except CatdogError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    for path in options.models:
+        print(measure(path, options.seconds, options.threads), flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="+", type=Path, help="fp32 .onnx files of ours")
+    parser.add_argument("--seconds", type=program.seconds, default=20.0, help="of timing, each")
+    parser.add_argument("--threads", type=program.threads, default=2)
+    options = parser.parse_args(arguments)
+    return program.exit_code("first_convolution", lambda: report(options))
 
 
 if __name__ == "__main__":

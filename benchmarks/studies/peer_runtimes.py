@@ -1,8 +1,7 @@
-"""The runtimes that `peers` compares: how each is opened, and fed one frame.
+"""The runtimes that `peers` compares: how each is opened and called on one frame.
 
-Knows the API of each peer, nothing of clocks. Every function takes a `Setting` and returns a
-call from a frame (`uint8 [H,W,3]` BGR, of any size) to probabilities (`float32 [1,K]`), with the
-resize of the spec. Packages are imported when their peer is opened.
+Every function returns a call from a frame (`uint8 [H,W,3]` BGR, of any size) to probabilities
+(`float32 [1,K]`), with the resize of the spec. A peer's packages are imported when it is opened.
 """
 
 from __future__ import annotations
@@ -21,21 +20,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.rows import BenchRow, TorchRunner
+from benchmarks.rows import BenchRow, TorchRunner, Variant
+from benchmarks.studies.program import bare_session
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image, preprocess, to_layout, to_nchw
 from catdog_edge.runtime.model_file import PROBABILITIES
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.evaluation.metrics import softmax
 
-Ask = Callable[[Image], npt.NDArray[np.float32]]
+Classify = Callable[[Image], npt.NDArray[np.float32]]
 
 ULTRALYTICS = "yolo11n-cls"
-"""Their architecture that is exported for the cost of their wrapper; with fresh weights."""
+"""Their architecture that is exported, with fresh weights, for the cost of their wrapper."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class PeerConfig:
     """What every peer is made from.
 
     Attributes:
@@ -52,211 +52,185 @@ class Setting:
     threads: int
     scratch: Path
 
+    def batch(self, frame: Image) -> npt.NDArray[Any]:
+        """Resize a frame and convert it to the layout of the file."""
+        return to_layout(preprocess(frame, self.spec.resize)[None], self.spec.layout)
 
-def classifier(setting: Setting, provider: str = "cpu") -> Ask:
-    """Ours: `Classifier`, called with the frame."""
+
+def classifier(config: PeerConfig, provider: str = "cpu") -> Classify:
+    """Our `Classifier`, called with the frame."""
     from catdog_edge.runtime.classifier import Classifier
 
-    pets = Classifier(setting.model, provider=provider, threads=setting.threads, reject=False)
+    pets = Classifier(config.model, provider=provider, threads=config.threads, reject=False)
     return lambda frame: np.array([pets(frame).probabilities], np.float32)
 
 
-def classifier_openvino(setting: Setting) -> Ask:
-    """Ours with the provider of the plugin `onnxruntime-ep-openvino`."""
-    return classifier(setting, "openvino")
-
-
-def bare_onnxruntime(setting: Setting) -> Ask:
+def bare_onnxruntime(config: PeerConfig) -> Classify:
     """The least code that runs the file with ONNX Runtime's CPU provider."""
-    import onnxruntime
+    session = bare_session(config.model, config.threads)
+    name = session.get_inputs()[0].name
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = setting.threads
-    session = onnxruntime.InferenceSession(
-        str(setting.model), options, providers=["CPUExecutionProvider"]
-    )
-    name, steps = session.get_inputs()[0].name, setting.spec.resize
-
-    def ask(frame: Image) -> npt.NDArray[np.float32]:
-        batch = to_layout(preprocess(frame, steps)[None], setting.spec.layout)
-        result: npt.NDArray[np.float32] = session.run([PROBABILITIES], {name: batch})[0]
+    def classify(frame: Image) -> npt.NDArray[np.float32]:
+        result: npt.NDArray[np.float32] = session.run([PROBABILITIES], {name: config.batch(frame)})[
+            0
+        ]
         return result
 
-    return ask
+    return classify
 
 
 @functools.cache
 def _openvino_core() -> Any:
     """The one `openvino.Core` of the process, never freed.
 
-    Each one takes the thread's stack for signals (`sigaltstack`) and gives back, when it is
-    freed, the stack that it found. Two that are freed in the order of their making leave
-    signals on a stack that is gone: the next Ctrl-C then ends the process without a word.
+    Each takes the thread's signal stack (`sigaltstack`) and restores, when freed, the one that it
+    found. Two that are freed in the order of their creation leave signals on a stack that is
+    gone: the next Ctrl-C then ends the process without a word.
     """
     import openvino as ov
 
     return ov.Core()
 
 
-def openvino(setting: Setting, precision: str | None = None) -> Ask:
+def openvino(config: PeerConfig, precision: str | None = None) -> Classify:
     """OpenVINO's own API on the file, tuned for latency."""
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": setting.threads}
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": config.threads}
     if precision is not None:
-        config["INFERENCE_PRECISION_HINT"] = precision
-    compiled = _openvino_core().compile_model(str(setting.model), "CPU", config)
+        settings["INFERENCE_PRECISION_HINT"] = precision
+    compiled = _openvino_core().compile_model(str(config.model), "CPU", settings)
     request, port = compiled.create_infer_request(), compiled.output(PROBABILITIES)
-    steps = setting.spec.resize
 
-    def ask(frame: Image) -> npt.NDArray[np.float32]:
-        request.infer([to_layout(preprocess(frame, steps)[None], setting.spec.layout)])
+    def classify(frame: Image) -> npt.NDArray[np.float32]:
+        request.infer([config.batch(frame)])
         return np.array(request.get_tensor(port).data, np.float32)
 
-    return ask
+    return classify
 
 
-def openvino_f32(setting: Setting) -> Ask:
-    """The same, held to float32 (by default it computes in bfloat16 where that is fast)."""
-    return openvino(setting, "f32")
-
-
-def opencv_dnn(setting: Setting) -> Ask:
+def opencv_dnn(config: PeerConfig) -> Classify:
     """`cv2.dnn` on the float32 checkpoint, exported with the classical float input."""
     from catdog_edge.training.models.checkpoint import load_checkpoint
     from exporters.formats.torch_export import export_onnx
 
-    network, spec = load_checkpoint(setting.weights)
-    file = setting.scratch / "opencv.onnx"
+    network, spec = load_checkpoint(config.weights)
+    file = config.scratch / "opencv.onnx"
     export_onnx(network, spec, file, layout="nchw-float", batch=1)
     net = cv2.dnn.readNetFromONNX(str(file))
-    spec = spec.replace(layout="nchw-float")
 
-    def ask(frame: Image) -> npt.NDArray[np.float32]:
-        if cv2.getNumThreads() != setting.threads:
-            cv2.setNumThreads(setting.threads)
-        net.setInput(to_layout(preprocess(frame, spec.resize)[None], spec.layout))
+    def classify(frame: Image) -> npt.NDArray[np.float32]:
+        if cv2.getNumThreads() != config.threads:
+            cv2.setNumThreads(config.threads)
+        net.setInput(to_nchw(preprocess(frame, spec.resize)[None]))
         return np.asarray(net.forward(PROBABILITIES), np.float32)
 
-    return ask
+    return classify
 
 
-def ncnn(setting: Setting) -> Ask:
-    """ncnn, on the float32 checkpoint as its converter pnnx makes it."""
+def ncnn(config: PeerConfig) -> Classify:
+    """ncnn, on the float32 checkpoint as its converter pnnx converts it."""
     import ncnn as runtime
     import pnnx
     import torch
 
     from catdog_edge.training.models.checkpoint import load_checkpoint
 
-    network, spec = load_checkpoint(setting.weights)
-    with _quiet(), contextlib.chdir(setting.scratch):
+    network, spec = load_checkpoint(config.weights)
+    with _quiet(), contextlib.chdir(config.scratch):
         pnnx.export(network, "peer.pt", (torch.zeros(1, 3, *spec.size),), fp16=False)
     net = runtime.Net()
-    net.opt.num_threads = setting.threads
-    if net.load_param(str(setting.scratch / "peer.ncnn.param")) or net.load_model(
-        str(setting.scratch / "peer.ncnn.bin")
-    ):
+    net.opt.num_threads = config.threads
+    files = (str(config.scratch / f"peer.ncnn.{kind}") for kind in ("param", "bin"))
+    if net.load_param(next(files)) or net.load_model(next(files)):
         raise CatdogError("ncnn cannot load what pnnx converted")
     mean = list(spec.normalization.mean)
     factor = [1 / value for value in spec.normalization.std]
+    order = runtime.Mat.PixelType.PIXEL_BGR2RGB
 
-    def ask(frame: Image) -> npt.NDArray[np.float32]:
-        picture = preprocess(frame, spec.resize)
-        height, width = spec.size
-        mat = runtime.Mat.from_pixels(picture, runtime.Mat.PixelType.PIXEL_BGR2RGB, width, height)
+    def classify(frame: Image) -> npt.NDArray[np.float32]:
+        mat = runtime.Mat.from_pixels(
+            preprocess(frame, spec.resize), order, spec.width, spec.height
+        )
         mat.substract_mean_normalize(mean, factor)
         extractor = net.create_extractor()
         extractor.input("in0", mat)
         _, out = extractor.extract("out0")
-        logits = np.array(out, np.float32)[None, : len(spec.labels)]
-        return softmax(logits / spec.temperature)
+        return softmax(np.array(out, np.float32)[None, : len(spec.labels)], spec.temperature)
 
-    return ask
+    return classify
 
 
-def pytorch(setting: Setting, variant: Any = "eager") -> Ask:
+def pytorch(config: PeerConfig, variant: Variant = "eager") -> Classify:
     """PyTorch on the checkpoint, as `bench` runs it."""
-    row = BenchRow("pytorch", "pytorch", str(setting.weights), setting.threads, variant=variant)
-    subject = TorchRunner(row)
-    return lambda frame: subject.probabilities([frame])
-
-
-def pytorch_compiled(setting: Setting) -> Ask:
-    """The same through `torch.compile`."""
-    return pytorch(setting, "compile")
+    row = BenchRow("pytorch", "pytorch", str(config.weights), config.threads, variant=variant)
+    runner = TorchRunner(row)
+    return lambda frame: runner.probabilities([frame])
 
 
 class Ultralytics:
     """Their own architecture at our input size: their `predict`, and the bare file beneath.
 
     Args:
-        setting: Threads and size; our weights have no part in it.
+        config: Threads and size; our weights have no part in it.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        os.environ.setdefault("YOLO_OFFLINE", "true")
-        os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-        os.environ.setdefault("YOLO_VERBOSE", "false")
+    def __init__(self, config: PeerConfig) -> None:
+        for name, value in (("OFFLINE", "true"), ("AUTOINSTALL", "false"), ("VERBOSE", "false")):
+            os.environ.setdefault(f"YOLO_{name}", value)
         from ultralytics import YOLO
 
-        self._setting = setting
-        self._size = setting.spec.height
-        self._file = setting.scratch / "ultralytics.onnx"
+        self._config = config
+        self._file = config.scratch / "ultralytics.onnx"
         if self._file.is_file():  # opened before
             return
-        with _quiet(), contextlib.chdir(setting.scratch):
+        with _quiet(), contextlib.chdir(config.scratch):
             fresh = YOLO(f"{ULTRALYTICS}.yaml", task="classify")
-            exported = fresh.export(format="onnx", imgsz=self._size, device="cpu", opset=17)
+            exported = fresh.export(format="onnx", imgsz=config.spec.height, device="cpu", opset=17)
             Path(exported).absolute().replace(self._file)
 
-    def predict(self) -> Ask:
+    def predict(self) -> Classify:
         """`YOLO(file).predict(frame)`, with their own preprocessing and results."""
         from ultralytics import YOLO
 
         with _quiet():
             model = YOLO(str(self._file), task="classify")
+        options = {"imgsz": self._config.spec.height, "device": "cpu", "verbose": False}
 
-        def ask(frame: Image) -> npt.NDArray[np.float32]:
-            result = model.predict(frame, imgsz=self._size, device="cpu", verbose=False)[0]
+        def classify(frame: Image) -> npt.NDArray[np.float32]:
+            result = model.predict(frame, **options)[0]
             return np.asarray(result.probs.data.numpy(), np.float32)[None]
 
-        return ask
+        return classify
 
-    def bare(self) -> Ask:
+    def bare(self) -> Classify:
         """Their file in a bare session, after our resize."""
-        import onnxruntime
+        session = bare_session(self._file, self._config.threads)
+        name, steps = session.get_inputs()[0].name, self._config.spec.resize
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._setting.threads
-        session = onnxruntime.InferenceSession(
-            str(self._file), options, providers=["CPUExecutionProvider"]
-        )
-        name = session.get_inputs()[0].name
-
-        def ask(frame: Image) -> npt.NDArray[np.float32]:
-            picture = preprocess(frame, self._setting.spec.resize)
-            batch = to_nchw(picture[None])
+        def classify(frame: Image) -> npt.NDArray[np.float32]:
+            batch = to_nchw(preprocess(frame, steps)[None])
             return np.asarray(session.run(None, {name: batch})[0], np.float32)
 
-        return ask
+        return classify
 
 
-PEERS: dict[str, Callable[[Setting], Ask]] = {
+PEERS: dict[str, Callable[[PeerConfig], Classify]] = {
     "Classifier": classifier,
-    "Classifier, openvino": classifier_openvino,
+    "Classifier, openvino": functools.partial(classifier, provider="openvino"),
     "onnxruntime": bare_onnxruntime,
     "openvino": openvino,
-    "openvino, f32": openvino_f32,
+    "openvino, f32": functools.partial(openvino, precision="f32"),
     "cv2.dnn": opencv_dnn,
     "ncnn": ncnn,
     "pytorch": pytorch,
-    "pytorch, compiled": pytorch_compiled,
+    "pytorch, compiled": functools.partial(pytorch, variant="compile"),
 }
-"""The peers on our files; the first is what the others are compared with."""
+"""The peers on our files; the first is what the others are compared with. OpenVINO computes in
+bfloat16 where that is fast unless it is held to float32."""
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep converters from talking, also those that write past Python."""
+    """Silence converters, also those that write to the file descriptors."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = {number: os.dup(number) for number in (1, 2)}

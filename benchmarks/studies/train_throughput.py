@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,10 +25,10 @@ from benchmarks.measure.environment import ActivityMonitor, Environment, noise_r
 from benchmarks.measure.interleaved import PAUSE, Measurement, measure
 from benchmarks.report.tables import card
 from benchmarks.report.text import milliseconds, plain_table, wrap
-from benchmarks.studies.program import exit_code
+from benchmarks.studies import program
 from benchmarks.studies.training_loops import LOOPS, Loop, LoopConfig
 from catdog_edge.errors import CatdogError, DataError, GateError
-from catdog_edge.runtime.threads import Threads, choose_threads
+from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import squash
 from catdog_edge.system.files import cannot_write, write_text
 from catdog_edge.training.config.recipes import Policy
@@ -53,7 +52,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """
     arch = architecture(options.arch)
     steps = squash(arch.size, arch.size)
-    threads = _checked(options)
+    if options.batch_size < 2:
+        raise CatdogError(f"--batch-size must be at least 2, got {options.batch_size}")
+    threads = choose_threads(options.threads)
     dataset = open_dataset(
         options.data, limit=options.limit, steps=steps, progress=ReadingProgress()
     )
@@ -112,17 +113,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "quiet": activity.to_dict(),
         "noise": noise_reasons(environment, activity, found.drifts),
     }
-
-
-def _checked(options: argparse.Namespace) -> Threads:
-    if options.batch_size < 2:
-        raise CatdogError(f"--batch-size must be at least 2, got {options.batch_size}")
-    if not (math.isfinite(options.seconds) and options.seconds > 0):
-        raise CatdogError(f"--seconds must be a number above 0, got {options.seconds}")
-    try:
-        return choose_threads(options.threads)
-    except ValueError as error:
-        raise CatdogError(f"--{error}") from error
 
 
 def _row(loop: Loop, found: Measurement, batch_size: int) -> dict[str, Any]:
@@ -230,12 +220,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--augment", choices=get_args(Policy), default="classic", help="in both (classic)"
     )
-    parser.add_argument("--threads", type=int, help="of PyTorch, in both")
-    parser.add_argument("--seconds", type=float, default=60.0, help="for the rounds (60)")
+    parser.add_argument("--threads", type=program.threads, help="of PyTorch, in both")
+    parser.add_argument("--seconds", type=program.seconds, default=60.0, help="for the rounds (60)")
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     parser.add_argument("--min-ratio", type=float, help="exit with code 3 below this")
     options = parser.parse_args(arguments)
-    return exit_code("train_throughput", lambda: report(options))
+    return program.exit_code("train_throughput", lambda: report(options))
 
 
 if __name__ == "__main__":

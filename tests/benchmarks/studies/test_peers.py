@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from support.paths import ROOT
 
 torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
@@ -30,6 +29,22 @@ def run(tmp_path_factory, easy_set):
 
 
 @pytest.fixture
+def call(capsys):
+    """The command line: exit code, standard output and standard error."""
+
+    def called(*arguments):
+        try:
+            code = peers.main([str(one) for one in arguments])
+        except SystemExit as end:
+            code = end.code
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return code, printed.out, printed.err
+
+    return called
+
+
+@pytest.fixture
 def few(monkeypatch):
     """Without `torch.compile`, which takes a quarter of a minute to compile."""
     kept = {name: build for name, build in peers.PEERS.items() if name != "pytorch, compiled"}
@@ -38,7 +53,7 @@ def few(monkeypatch):
 
 def test_peers_on_our_file_give_our_answer(run, few, tmp_path):
     model = run.folder / "model.onnx"
-    setting = peers.Setting(run.weights, model, read_spec(model), 1, tmp_path)
+    setting = peers.PeerConfig(run.weights, model, read_spec(model), 1, tmp_path)
     frame = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
     found, left = peers.open_peers(setting, frame)
     assert list(found)[:2] == ["Classifier", "onnxruntime"]
@@ -52,12 +67,10 @@ def test_peers_on_our_file_give_our_answer(run, few, tmp_path):
     assert all(reason and "\n" not in reason for reason in left.values())
 
 
-def test_the_command_writes_its_document_and_a_table_that_fits(run, few):
-    result = CliRunner().invoke(
-        peers.main, ["--weights", str(run.weights), "--threads", "1", "--seconds", "1"]
-    )
-    assert result.exit_code == 0, result.output
-    assert max(len(line) for line in result.stdout.splitlines() if "/" not in line) <= 100
+def test_the_command_writes_its_document_and_a_table_that_fits(run, few, call):
+    code, out, err = call("--weights", run.weights, "--threads", 1, "--seconds", 1)
+    assert code == 0, err
+    assert max(len(line) for line in out.splitlines() if "/" not in line) <= 100
     document = json.loads((run.folder / "peers.json").read_text())
     small, large = document["frames"]
     assert (small["height"], small["width"]) == (128, 128)
@@ -65,25 +78,20 @@ def test_the_command_writes_its_document_and_a_table_that_fits(run, few):
     assert small["rows"][0]["ratio"]["value"] == 1.0
     assert document["threads"] == 1
     for name in document["left_out"]:
-        assert f"left out: {name}" in result.stdout.replace("\n", " ")
+        assert f"left out: {name}" in out.replace("\n", " ")
 
 
-def test_a_missing_model_is_one_line(run, tmp_path):
-    result = CliRunner().invoke(
-        peers.main, ["--weights", str(run.weights), "--model", str(tmp_path / "none.onnx")]
-    )
-    assert result.exit_code == 1
-    assert "none.onnx" in result.stderr
-    assert "Traceback" not in result.output
+def test_a_missing_model_is_one_line(run, tmp_path, call):
+    code, _, err = call("--weights", run.weights, "--model", tmp_path / "none.onnx")
+    assert code == 1
+    assert "none.onnx" in err
 
 
-def test_a_model_of_other_weights_is_no_file_of_ours(run):
-    result = CliRunner().invoke(
-        peers.main, ["--weights", str(run.weights), "--model", str(find_model("fast").path)]
-    )
-    assert result.exit_code == 1
-    assert "was not exported from" in result.stderr
-    assert "its architecture is efficientnet_lite0" in result.stderr
+def test_a_model_of_other_weights_is_no_file_of_ours(run, call):
+    code, _, err = call("--weights", run.weights, "--model", find_model("fast").path)
+    assert code == 1
+    assert "was not exported from" in err
+    assert "its architecture is efficientnet_lite0" in err
 
 
 def test_a_peer_that_answers_in_another_shape_is_left_out(run, few, tmp_path, monkeypatch):
@@ -92,7 +100,7 @@ def test_a_peer_that_answers_in_another_shape_is_left_out(run, few, tmp_path, mo
 
     monkeypatch.setattr(peers, "PEERS", {**peers.PEERS, "odd": odd})
     model = run.folder / "model.onnx"
-    setting = peers.Setting(run.weights, model, read_spec(model), 1, tmp_path)
+    setting = peers.PeerConfig(run.weights, model, read_spec(model), 1, tmp_path)
     found, left = peers.open_peers(setting, np.zeros((128, 128, 3), np.uint8))
     assert "odd" not in found
     assert left["odd"]
@@ -105,11 +113,12 @@ def test_a_signal_after_openvino_reaches_its_handler(run, few, tmp_path):
     program = f"""
 import gc, signal
 from pathlib import Path
-from benchmarks.studies.peer_runtimes import Setting, openvino, openvino_f32
+from benchmarks.studies.peer_runtimes import PeerConfig, openvino
 from catdog_edge.runtime.model_file import read_spec
 model = Path({str(model)!r})
-setting = Setting(Path({str(run.weights)!r}), model, read_spec(model), 1, Path({str(tmp_path)!r}))
-peers = [openvino(setting), openvino_f32(setting)]
+weights, scratch = Path({str(run.weights)!r}), Path({str(tmp_path)!r})
+setting = PeerConfig(weights, model, read_spec(model), 1, scratch)
+peers = [openvino(setting), openvino(setting, "f32")]
 while peers:
     peers.pop(0)
     gc.collect()
@@ -128,21 +137,22 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--threads", "1000"], 2, "1<=x<=256"),
-        (["--seconds", "nan"], 2, "give a number of seconds"),
+        (["--threads", "1000"], 2, "a whole number in 1..256"),
+        (["--seconds", "nan"], 2, "a number of seconds above 0"),
         (["--out", "/proc/nowhere"], 1, "/proc/nowhere"),
         (["--picture", "nope.jpg"], 1, "nope.jpg"),
     ],
 )
-def test_bad_input_is_told_before_anything_is_measured(run, arguments, code, words, monkeypatch):
+def test_bad_input_is_told_before_anything_is_measured(
+    run, arguments, code, words, monkeypatch, call
+):
     monkeypatch.setattr(peers, "run", lambda *_: pytest.fail("measured all the same"))
-    result = CliRunner().invoke(peers.main, ["--weights", str(run.weights), *arguments])
-    assert result.exit_code == code, result.output
-    assert words in result.stderr
-    assert "Traceback" not in result.output
+    found, _, err = call("--weights", run.weights, *arguments)
+    assert found == code, err
+    assert words in err
 
 
-def test_a_missing_checkpoint_is_what_the_line_names(run):
-    result = CliRunner().invoke(peers.main, ["--weights", str(run.folder / "nope.pt")])
-    assert result.exit_code == 1
-    assert "nope.pt" in result.stderr
+def test_a_missing_checkpoint_is_what_the_line_names(run, call):
+    code, _, err = call("--weights", run.folder / "nope.pt")
+    assert code == 1
+    assert "nope.pt" in err

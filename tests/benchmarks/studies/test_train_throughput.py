@@ -134,8 +134,6 @@ def test_a_loop_that_fails_says_why(tmp_path: Path) -> None:
         (["--data", "nowhere.zip"], "there is no folder or zip"),
         (["--arch", "nonesuch"], "there is no architecture 'nonesuch'"),
         (["--batch-size", "1"], "--batch-size must be at least 2"),
-        (["--seconds", "nan"], "--seconds must be a number above 0"),
-        (["--threads", "0"], "--threads must be a whole number"),
         (["--arch", "edge_cnn", "--limit", "20", "--batch-size", "500"], "make no batch of 500"),
     ],
 )
@@ -148,3 +146,11 @@ def test_what_cannot_be_measured_is_one_line(
     # Where reading takes long, its progress comes before.
     assert says in printed.err.splitlines()[-1]
     assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize("arguments", [("--seconds", "nan"), ("--threads", "0")])
+def test_wrong_usage(arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        train_throughput.main(list(arguments))
+    assert caught.value.code == 2
+    assert f"argument {arguments[0]}: give a" in capsys.readouterr().err
