@@ -1,4 +1,4 @@
-"""Check what a built wheel holds: three packages, the typing marker, the licence, no strays."""
+"""Check what a built wheel holds: three packages, the typing marker, the licence, no studies."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ for wanted in (
     "catdog_edge/py.typed",
     "catdog_edge/cli/main.py",
     "catdog_edge/training/engine/trainer.py",
+    "benchmarks/report/page.html",
+    "benchmarks/report/page.css",
 ):
     if wanted not in names:
         problems.append(f"{wanted} is missing")
+if any(name.startswith("benchmarks/studies/") for name in names):
+    problems.append("benchmarks/studies is in it: programs of their own, run from a checkout")
 if not any(name.endswith("licenses/LICENSE") for name in names):
     problems.append("the licence is missing")
 if wheel.stat().st_size > LIMIT:

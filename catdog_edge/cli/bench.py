@@ -15,7 +15,7 @@ from catdog_edge.cli.options import (
     POSITIVE,
     PROVIDERS,
     Command,
-    Number,
+    Percent,
     data_option,
     group,
     weights_option,
@@ -96,15 +96,15 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 )
 @gate(
     "--min-agreement",
-    type=Number(0, 100),
+    type=Percent(0, 100),
     metavar="PERCENT",
-    help="Least agreement of a row with PyTorch.",
+    help="Least agreement of a row with PyTorch, like 99.9.",
 )
 @gate("--max-ratio", multiple=True, metavar="ROW=X", help="Most time of a row, in times PyTorch's.")
 @gate("--baseline", type=Path, help="An earlier bench.json; no row may be worse than there.")
 @gate(
     "--tolerance",
-    type=NOT_NEGATIVE,
+    type=Percent(min=0),
     default=10.0,
     metavar="PERCENT",
     help="Tolerance of --baseline in time and size.",

@@ -94,6 +94,18 @@ class Number(click.FloatRange):
         return float(number)
 
 
+class Percent(Number):
+    """A percentage; a share such as 0.999 is refused, which would be a gate that never fails."""
+
+    def convert(  # noqa: D102
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if 0 < number < 1 or (number == 1 and self.max == 100):  # of 100 %, 1 is one as well
+            self.fail(f"{number:g} looks like a share; give percent, like 99.9 or 5", param, ctx)
+        return number
+
+
 POSITIVE = Number(min=0, min_open=True)
 NOT_NEGATIVE = Number(min=0)
 

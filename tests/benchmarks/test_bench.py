@@ -466,6 +466,9 @@ def test_data_named_again_is_split_as_for_the_training(run, easy_set):
         ("--threads", "two"),
         ("--seconds", "0"),
         ("--min-agreement", "101"),
+        ("--min-agreement", "0.999"),
+        ("--min-agreement", "1"),
+        ("--tolerance", "0.1"),
     ],
 )
 def test_wrong_usage(arguments):
