@@ -1,7 +1,4 @@
-"""Drawing an answer onto a picture: its label, a bar as long as it is sure.
-
-Knows OpenCV's drawing functions, nothing of models, files or cameras.
-"""
+"""Draw a prediction onto an image: its label and a confidence bar."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from catdog_edge.images.preprocess import Image, to_bgr
 from catdog_edge.spec import NEITHER, Prediction
 
 COLOURS = ((80, 175, 76), (43, 141, 245), (216, 129, 66), (176, 39, 156), (54, 67, 229))
-"""Of the bars, BGR, by number of the class; from the first again when there are more."""
+"""Of the bars, BGR, by class index; repeated where there are more classes."""
 
 GREY = (150, 150, 150)
 """Of the bar of `neither`, BGR."""
@@ -27,17 +24,20 @@ def draw(frame: Any, prediction: Prediction) -> Image:
 
     Args:
         frame: See `catdog_edge.images.preprocess.to_bgr`; it is not changed.
-        prediction: What to say.
+        prediction: The prediction for it.
 
     Returns:
         `uint8 [H,W,3]` BGR, a copy.
+
+    Example:
+        >>> annotated = draw(frame, classifier(frame))
     """
-    picture = to_bgr(frame).copy()
-    height, width = picture.shape[:2]
+    image = to_bgr(frame).copy()
+    height, width = image.shape[:2]
     strip = max(1, min(height, round(max(0.11 * min(height, width), 14))))
     top = height - strip
-    # Darkened, not covered: what is behind it stays visible.
-    picture[top:] = (picture[top:] * np.float32(0.35)).astype(np.uint8)
+    # Darkened, so that what is behind it stays visible.
+    image[top:] = (image[top:] * np.float32(0.35)).astype(np.uint8)
     colour = colour_of(prediction)
     bar = max(1, round(0.16 * strip))
     length = max(1, round(width * min(1.0, prediction.confidence)))
@@ -52,17 +52,15 @@ def draw(frame: Any, prediction: Prediction) -> Image:
         thick = max(1, round(2 * scale))
         (_, text_height), _ = cv2.getTextSize(text, _FONT, scale, thick)
     baseline = top + (strip - bar + text_height) // 2
-    cv2.putText(
-        picture, text, (margin, baseline), _FONT, scale, (255, 255, 255), thick, cv2.LINE_AA
-    )
-    # After the text, which in a small picture reaches down into it.
-    picture[height - bar :] = (picture[height - bar :] * np.float32(0.5)).astype(np.uint8)
-    picture[height - bar :, :length] = colour
-    return picture
+    cv2.putText(image, text, (margin, baseline), _FONT, scale, (255, 255, 255), thick, cv2.LINE_AA)
+    # After the text, which in a small image reaches into it.
+    image[height - bar :] = (image[height - bar :] * np.float32(0.5)).astype(np.uint8)
+    image[height - bar :, :length] = colour
+    return image
 
 
 def colour_of(prediction: Prediction) -> tuple[int, int, int]:
-    """The colour of an answer, BGR."""
+    """Return the colour of a prediction, BGR."""
     if prediction.label == NEITHER:
         return GREY
     return COLOURS[prediction.labels.index(prediction.label) % len(COLOURS)]

@@ -19,7 +19,7 @@ from catdog_edge.system import packages
 if TYPE_CHECKING:
     from catdog_edge.spec import Layout, ResizeStep
 
-packages.opencv()  # what is only partly there is told now, not at the first frame
+packages.opencv()  # fail at import where the package is incomplete, not at the first frame
 
 Image = npt.NDArray[np.uint8]
 """`uint8 [H,W,3]`, BGR, 0..255."""
@@ -33,8 +33,8 @@ def to_bgr(frame: Any) -> Image:
             `[H,W,1]` grey; any size from 1x1, contiguous or not.
 
     Raises:
-        ValueError: The dtype, the shape or the size is another one; the message says what
-            came and what is wanted.
+        ValueError: The dtype, the shape or the size is wrong; the message says what was given
+            and what is expected.
     """
     wanted = "wanted uint8 [H,W,3] BGR, [H,W,4] BGRA or [H,W] grey"
     if not isinstance(frame, np.ndarray):

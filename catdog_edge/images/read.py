@@ -1,20 +1,16 @@
-"""The one way to read a picture file: bytes in, the frame that a person would see out.
+"""Read image files: bytes in, the image that a person would see out.
 
-Training, calibration, checks and the runtime all call it, so a photograph is the same pixels
-everywhere. Knows nothing of data sets, models or the size that a model wants.
+Training, calibration, checks and the runtime all read with these functions, so a photograph is
+the same pixels everywhere. docs/preprocessing.md lists the formats and what is refused.
 
-- 16-bit, greyscale, palette, CMYK and progressive pictures become 8-bit BGR; so do 10 and 12
-  bits of AVIF.
-- Transparent pixels lie on white: cut-outs are made to be looked at on a white page.
-- The rotation that EXIF (or AVIF's own property) asks for is applied.
+- Greyscale, palette, CMYK and more than 8 bits become 8-bit BGR.
+- Transparent pixels are laid on white.
+- The rotation in Exif (or AVIF's own property) is applied.
 - Animated files give their first frame.
-- What is too large is refused by the size in its header, before a decoder sees it.
-- Truncated files are refused, also where the decoder would fill the rest with grey.
-- Damaged JPEGs and TIFFs are refused, also where the decoder returns pixels.
-- Formats and kinds that OpenCV does not decode, or in wrong colours, are refused by name.
-
-Colour profiles are not applied: a camera's frames have none, and the model is small enough
-not to care.
+- Too large files are refused by the size in their header, before decoding.
+- Truncated and damaged files are refused, also where the decoder returns pixels.
+- Formats that OpenCV does not decode, or in wrong colours, are refused by name.
+- Colour profiles are not applied: the frames of a camera have none.
 """
 
 from __future__ import annotations
@@ -35,10 +31,10 @@ from catdog_edge.images.headers import Header, read_header, unsupported
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system import packages
 
-packages.opencv()  # what is only partly there is told now, not at the first picture
+packages.opencv()  # fail at import where the package is incomplete, not at the first image
 
 MAX_PIXELS = 120_000_000
-"""Largest picture that is decoded: 120 megapixels (12000 x 10000), 360 MB as BGR."""
+"""Largest image that is decoded: 120 megapixels (12000 x 10000), 360 MB as BGR."""
 
 MAX_BYTES = 256 * 2**20
 """Largest file that is read at all: 256 MiB."""
@@ -53,18 +49,18 @@ not an empty folder. Reading goes by content, not by suffix."""
 
 
 def is_picture(path: str | os.PathLike[str]) -> bool:
-    """Whether a file's name looks like a picture's; the file is not opened."""
+    """Whether a file has the suffix of an image; the file is not opened."""
     return Path(path).suffix.lower() in PICTURE_SUFFIXES
 
 
 def read_picture(
     path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
 ) -> Image:
-    """Read a picture file.
+    """Read an image file.
 
     Args:
-        path: The file; its ending plays no part.
-        max_pixels: Refuse a picture with more pixels than this.
+        path: The file; its suffix does not matter.
+        max_pixels: See `decode_picture`.
         keep_damaged: See `decode_picture`.
 
     Returns:
@@ -72,12 +68,16 @@ def read_picture(
 
     Raises:
         PictureError: It cannot be read; the message is the reason without the name.
+
+    Example:
+        >>> read_picture("cat.jpg").shape
+        (480, 640, 3)
     """
     return decode_picture(read_bytes(path), max_pixels=max_pixels, keep_damaged=keep_damaged)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file, of a regular one and of no more than `MAX_BYTES`.
+    """Read a regular file of at most `MAX_BYTES`.
 
     Raises:
         PictureError: It cannot be read; the message is the reason without the name.
@@ -88,17 +88,17 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         if stat.S_ISDIR(status.st_mode):
             raise PictureError("not a picture: it is a folder")
         if not stat.S_ISREG(status.st_mode):
-            # Whoever opens a pipe waits for its other end, maybe for ever.
+            # Opening a pipe waits for its other end.
             raise PictureError("not a picture file: it is a pipe, a socket or a device")
         with file.open("rb") as stream:
-            # One byte more than allowed is enough to know, whatever the file system says.
+            # One byte more than allowed shows that it is too large, whatever its status says.
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise PictureError("there is no such file") from error
     except OSError as error:
         raise PictureError(f"cannot be opened: {error.strerror or error}") from error
     except ValueError as error:  # a zero byte in the name
-        raise PictureError("no file can have such a name") from error
+        raise PictureError("a file name cannot contain a zero byte") from error
     check_size(len(data))
     return data
 
@@ -106,15 +106,15 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def decode_picture(
     data: bytes, *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
 ) -> Image:
-    """Decode the bytes of a picture file.
+    """Decode the bytes of an image file.
 
     The decoder's own messages do not reach stderr; see `catdog_edge.images.decoder_warnings`.
 
     Args:
         data: The whole file.
-        max_pixels: Refuse a picture with more pixels than this, before decoding.
-        keep_damaged: Return what the decoder makes of a JPEG or TIFF that it reports as
-            corrupt, instead of an error. A truncated file is refused all the same.
+        max_pixels: Refuse an image with more pixels than this, before decoding.
+        keep_damaged: Return the pixels of a JPEG or TIFF that the decoder reports as corrupt.
+            A truncated file is refused all the same.
 
     Returns:
         `uint8 [H,W,3]`, BGR, 0..255, contiguous, as a person would see it.
@@ -126,8 +126,8 @@ def decode_picture(
     header = read_header(data)
     if header.pixels > max_pixels:
         raise PictureError(
-            f"too large: {header.width}x{header.height} are {header.pixels / 1e6:,.1f} "
-            f"megapixels, the limit is {max_pixels / 1e6:,.1f}"
+            f"too large: {header.width}x{header.height} is {header.pixels / 1e6:,.1f} megapixels, "
+            f"the limit is {max_pixels / 1e6:,.1f}"
         )
     if header.bmp is not None and header.bmp.masks is not None:
         pixels = _on_white(decode_masked(data, header.bmp), header)
@@ -164,32 +164,20 @@ def _imdecode(data: bytes, header: Header) -> tuple[npt.NDArray[Any], bool]:
     if pixels is None or pixels.size == 0:
         if header.variant:
             raise unsupported(f"a {header.variant} JPEG", "an ordinary JPEG")
-        if not _decodes(header.kind, animated=data[30:34] == b"ANIM"):
-            raise PictureError(f"this {header.kind} needs a newer OpenCV than {cv2.__version__}")
         raise PictureError(
             f"the {header.kind} does not decode: damaged, truncated or of a kind that OpenCV "
-            "does not read"
+            f"{cv2.__version__} does not read"
         )
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise PictureError(f"{pixels.dtype} pixels are no photograph; save it with 8 or 16 bits")
+        raise unsupported(f"a {header.kind} with {pixels.dtype} pixels", "PNG")
     return pixels, damaged
 
 
-def _decodes(kind: str, animated: bool) -> bool:
-    """Whether this build of OpenCV knows the format at all.
-
-    GIF and animated WebP came with 4.11; AVIF is in some builds.
-    """
-    if kind == "WebP" and animated:
-        return tuple(int(part) for part in cv2.__version__.split(".")[:2]) >= (4, 11)
-    return kind not in ("GIF", "AVIF") or cv2.haveImageWriter(f"x.{kind.lower()}")
-
-
 def _on_white(pixels: npt.NDArray[Any], header: Header) -> Image:
-    """Lay transparent pixels on white; `uint8` or `uint16`, 1, 3 or 4 channels, to BGR."""
+    """Lay transparent pixels on white: `uint8` or `uint16` with 1, 3 or 4 channels, to BGR."""
     transparent = None
     if header.transparent_grey is not None and pixels.ndim == 2:
-        # OpenCV leaves out the transparent level of a greyscale PNG.
+        # OpenCV ignores the transparent level of a greyscale PNG.
         level, depth = header.transparent_grey
         transparent = pixels == (level if depth >= 8 else level * 255 // (2**depth - 1))
     if pixels.dtype == np.uint16:
@@ -207,7 +195,7 @@ def _on_white(pixels: npt.NDArray[Any], header: Header) -> Image:
     # (255 - alpha) of white shows through.
     opaque = alpha.astype(np.uint16)
     if header.premultiplied:
-        # Colours above their alpha are not allowed, but occur.
+        # Colours above their alpha are invalid, but occur.
         return np.asarray(np.minimum(colour + (255 - opaque), 255), np.uint8)
     # uint16 holds 255 * 255 + 127.
     return np.asarray((colour * opaque + (255 * (255 - opaque) + 127)) // 255, np.uint8)

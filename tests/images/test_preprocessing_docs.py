@@ -37,16 +37,18 @@ def documented() -> dict[str, Any]:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("second", ["linear", "area"])
+@pytest.mark.parametrize("crop", [0, 0.5, 1])
 def test_the_pseudocode_gives_the_same_picture(
-    documented: dict[str, Any], shape: tuple[int, int], second: str
+    documented: dict[str, Any], shape: tuple[int, int], second: str, crop: float
 ) -> None:
     size = 32
     first, last = squash(size, size)
+    first = dataclasses.replace(first, crop=crop)
     steps = (first, dataclasses.replace(last, interpolation=second))
     random = np.random.default_rng(shape[0] * 10_000 + shape[1])
     frame = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
     mine = preprocess(frame, steps)
-    theirs = documented["model_picture"](frame, size, documented[second])
+    theirs = documented["model_picture"](frame, size, documented[second], crop)
     assert theirs.dtype == np.uint8
     assert theirs.shape == mine.shape == (size, size, 3)
     difference = np.abs(mine.astype(int) - theirs.astype(int))
