@@ -1,7 +1,4 @@
-"""What `catdog-edge export` does: finds weights and pictures, has the files made, and tells.
-
-Knows nothing of click's options, nor of how a file is made. Words go to stderr.
-"""
+"""`catdog-edge export`: from a checkpoint to checked files in a folder."""
 
 from __future__ import annotations
 
@@ -12,14 +9,15 @@ from typing import Any
 
 from catdog_edge import __version__
 from catdog_edge.errors import GateError, ModelError
+from catdog_edge.spec import ModelSpec
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.provenance import git_commit
 from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
-from exporters.checks.sample import calibration_pictures, checking_sample, find_data
-from exporters.options import ExportOptions
-from exporters.pipeline import Job
-from exporters.publish import destination, scratch_folder
-from exporters.report import Row, table
+from exporters.checks.predictors import Images
+from exporters.checks.validation_data import ModelData, find_data
+from exporters.pipeline import ExportOptions, Pipeline
+from exporters.publish import output_folder, scratch_folder
+from exporters.report import ExportedFile, table
 
 log = logging.getLogger(__name__)
 
@@ -28,28 +26,28 @@ __all__ = ["ExportOptions", "Exported", "export"]
 
 @dataclass(frozen=True)
 class Exported:
-    """What was made.
+    """The result of an export.
 
     Attributes:
         folder: Where the files are.
-        rows: Every file that was made, kept or refused; fp32 first.
-        document: What stands in `export.json`.
+        files: Every file that was made, kept or refused; fp32 first.
+        document: The content of `export.json`.
     """
 
     folder: Path
-    rows: tuple[Row, ...]
+    files: tuple[ExportedFile, ...]
     document: dict[str, Any]
 
     def __str__(self) -> str:
-        return table(self.rows)
+        return table(self.files)
 
     def require(self) -> None:
-        """Insist on every file that was asked for.
+        """Require every file that was asked for.
 
         Raises:
             GateError: One was refused; the message has the figures.
         """
-        refused = [f"{row.file}: {row.refused}" for row in self.rows if row.refused]
+        refused = [f"{file.name}: {file.refused}" for file in self.files if file.refused]
         if refused:
             raise GateError(f"not kept: {'; '.join(refused)}")
 
@@ -57,8 +55,7 @@ class Exported:
 def export(options: ExportOptions) -> Exported:
     """Export, check, and quantize as asked.
 
-    Files go into their places together at the end; a step that fails leaves the folder as it
-    was.
+    All files are moved into the folder at the end; a step that fails leaves it as it was.
 
     Raises:
         CatdogError: Weights or data are missing, damaged or do not fit; a file cannot be
@@ -70,32 +67,33 @@ def export(options: ExportOptions) -> Exported:
     if weights.suffix in (".onnx", ".ort"):
         raise ModelError(f"{weights} is exported already; name the checkpoint it was made from")
     network, spec = load_checkpoint(weights)
+    _check_labels(spec, weights)
     spec = spec.replace(tool_version=__version__, git_commit=git_commit())
     data = find_data(spec, weights, run, options.data)
-    calibration = None
-    if options.quantize in ("static", "all"):
-        # Before any work: without training pictures this cannot be done.
-        calibration = calibration_pictures(data, spec, options.calibration_pictures)
-    sample = checking_sample(data, spec, options.limit)
+    # Before any work: without training images there is no static quantization.
+    calibration = _calibration_images(options, data, spec)
+    validation = data.validation(spec, options.limit)
     folder = options.out if options.out is not None else weights.parent
-    log.info(f"export: {weights} ({spec.architecture}), checked on {sample.source}, into {folder}")
-    with destination(folder), scratch_folder() as scratch:
-        job = Job(options, sample, folder, scratch)
-        job.fp32(network, spec, weights.name)
+    log.info(
+        f"export: {weights} ({spec.architecture}), checked on {validation.source}, into {folder}"
+    )
+    with output_folder(folder), scratch_folder() as scratch:
+        pipeline = Pipeline(options, validation, folder, scratch)
+        pipeline.fp32(network, spec, weights.name)
         if options.quantize in ("dynamic", "all"):
-            job.dynamic()
+            pipeline.dynamic()
         if calibration is not None:
-            job.static(calibration, f"training pictures of {data.name}")
+            pipeline.static(calibration, f"training images of {data.name}")
         if options.half:
-            job.half()
+            pipeline.half()
         if options.format == "ort":
-            job.ort()
-        rows, document = job.finish(weights.name, data.name)
-    return Exported(folder, rows, document)
+            pipeline.ort()
+        files, document = pipeline.finish(weights.name, data.name)
+    return Exported(folder, files, document)
 
 
 def _checkpoint(named: Path | None) -> Path:
-    """The weights that are meant: the newest run's, those of a run folder, or a file.
+    """The checkpoint that is meant: the newest run's, that of a run folder, or a file.
 
     Raises:
         ModelError: There is no run, or the folder holds no `best.pt`.
@@ -107,3 +105,25 @@ def _checkpoint(named: Path | None) -> Path:
     if not Run(named).weights.is_file():
         raise ModelError(f"{named} is a folder without a best.pt; name the checkpoint itself")
     return Run(named).weights
+
+
+def _check_labels(spec: ModelSpec, weights: Path) -> None:
+    """Check that a file can carry the labels.
+
+    Raises:
+        ModelError: One of them is not valid Unicode, as of a CSV in another encoding.
+    """
+    for label in spec.labels:
+        try:
+            label.encode()
+        except UnicodeEncodeError:
+            raise ModelError(
+                f"{weights}: the label {label!a} is not valid Unicode, and a file of ONNX can "
+                "carry no other; save the table of labels as UTF-8 and train again"
+            ) from None
+
+
+def _calibration_images(options: ExportOptions, data: ModelData, spec: ModelSpec) -> Images | None:
+    if options.quantize not in ("static", "all"):
+        return None
+    return data.calibration(spec, options.calibration_pictures)

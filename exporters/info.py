@@ -15,9 +15,9 @@ from typing import Any
 from catdog_edge.errors import ModelError
 from catdog_edge.runtime.model_file import ZOO, find_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
-from exporters.checks.interface import answer_name, described
-from exporters.checks.session import has_spec, open_session, spec_in
-from exporters.text import megabytes
+from exporters.checks.interface import described
+from exporters.checks.predictors import OnnxPredictor
+from exporters.report import megabytes
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Info:
             read (an ORT-format file, or no onnx package).
         note: Why `graph` is empty, if it is.
         beside: Names of other files that hold its weights.
-        by_hand: What was taken by place, where the spec was given by hand; else empty.
+        by_place: Input and output where the spec was given by hand; else empty.
         checkpoint: Whether it is PyTorch's weights, without normalisation and temperature.
         card: Of a model that ships: how it was made, figures, limits, as Markdown; else empty.
     """
@@ -49,7 +49,7 @@ class Info:
     graph: Mapping[str, Any]
     note: str
     beside: tuple[str, ...] = ()
-    by_hand: str = ""
+    by_place: str = ""
     checkpoint: bool = False
     card: str = ""
 
@@ -63,7 +63,7 @@ class Info:
             "outputs": list(self.outputs),
             "metadata": dict(self.metadata),
             "files_beside": list(self.beside),
-            "spec_by_hand": self.by_hand or None,
+            "spec_by_hand": self.by_place or None,
             "card": self.card or None,
             **self.graph,
         }
@@ -75,7 +75,7 @@ class Info:
         rows = [
             ("file", f"{self.path}, {megabytes(self.bytes)} ({self.bytes:,} bytes)"),
             *(("", f"with its weights in {name}, beside it") for name in self.beside),
-            *([("spec", f"given by hand; {self.by_hand}")] if self.by_hand else []),
+            *([("spec", f"given by hand; {self.by_place} by place")] if self.by_place else []),
             ("architecture", f"{spec.architecture}, {spec.precision}"),
             ("labels", ", ".join(f"{index} {name}" for index, name in enumerate(spec.labels))),
             *(("input", text) for text in self.inputs),
@@ -137,15 +137,8 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
     found = find_model(file)
     assert found.path is not None
     path = found.path
-    session = open_session(path, threads=1)
-    spec = spec_in(session, path, given)
-    custom = session.get_modelmeta().custom_metadata_map
-    by_hand = ""
-    if not has_spec(session):
-        by_hand = (
-            f"input {session.get_inputs()[0].name!r} and output "
-            f"{answer_name(session.get_outputs())!r} by place"
-        )
+    model = OnnxPredictor(path, given)
+    custom = model.session.get_modelmeta().custom_metadata_map
     graph: dict[str, Any] = {}
     note = ""
     beside: list[Path] = []
@@ -163,14 +156,14 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
     return Info(
         path=path,
         bytes=sum(file.stat().st_size for file in (path, *beside)),
-        spec=spec,
-        inputs=tuple(described(value) for value in session.get_inputs()),
-        outputs=tuple(described(value) for value in session.get_outputs()),
+        spec=model.spec,
+        inputs=tuple(described(value) for value in model.session.get_inputs()),
+        outputs=tuple(described(value) for value in model.session.get_outputs()),
         metadata={key: value for key, value in custom.items() if key != METADATA_KEY},
         graph=graph,
         note=note,
         beside=tuple(file.name for file in beside),
-        by_hand=by_hand,
+        by_place=model.by_place,
         card=_card(path),
     )
 

@@ -1,63 +1,97 @@
-"""One export: every file is made in a temporary folder, judged, and kept or refused.
-
-Knows the order of the steps and what to write down; where weights and pictures come from is
-for `command`.
-"""
+"""The steps of an export: each file is made in a temporary folder, checked, and kept or refused."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 from torch import nn
 
 from catdog_edge import __version__
-from catdog_edge.errors import GateError
-from catdog_edge.spec import ModelSpec
+from catdog_edge.errors import CatdogError, GateError, ModelError
+from catdog_edge.runtime.model_file import LoadError
+from catdog_edge.spec import Layout, ModelSpec, Precision
 from catdog_edge.system.files import write_text
-from catdog_edge.training.evaluation.inference import known, logits
-from catdog_edge.training.evaluation.metrics import softmax
-from exporters.checks.compare import Verification
-from exporters.checks.flips import save_flip_sheet, write_flips
-from exporters.checks.gates import Checked, check, race, too_slow
-from exporters.checks.sample import Sample
-from exporters.checks.session import Pictures
-from exporters.checks.timing import Ratio
+from exporters.checks.acceptance import Policy, Verification
+from exporters.checks.file_check import Checked, Reference, check_file, time_files, too_slow
+from exporters.checks.flip_report import SHEET, TABLE, save_flips
+from exporters.checks.predictors import Images, OnnxPredictor, TorchPredictor
+from exporters.checks.validation_data import ValidationSet
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.fp16 import halve
 from exporters.formats.ort import write_ort
-from exporters.formats.torch_export import export_onnx
+from exporters.formats.torch_export import ALL_FORMS, DEFAULT_OPSET, export_onnx
 from exporters.graph import io
-from exporters.making import making
-from exporters.options import DYNAMIC, FORMS, FP32, HALF, STATIC, ExportOptions
-from exporters.publish import publish
-from exporters.report import Row, machine, with_metrics
-from exporters.static_int8.quantize import Calibrated, calibrate
+from exporters.publish import no_room, publish
+from exporters.report import ExportedFile, machine, megabytes
+from exporters.static_int8.calibrate import Calibration
+from exporters.static_int8.quantize import calibrate
 from exporters.static_int8.runtime_graph import integer_layers, optimized_graph
 from exporters.static_int8.search import search
-from exporters.text import megabytes
 
 log = logging.getLogger(__name__)
 
-LITTLE = 0.05
-"""Share of the parameters below which dynamic quantization is not worth a person's time."""
+FP32 = "model.onnx"
+DYNAMIC = "model.dynamic.onnx"
+STATIC = "model.static.onnx"
+HALF = "model.half.onnx"
 
-RACE_SECONDS = 5.0
-"""How long a candidate and fp32 take turns."""
+FORMS: dict[str, Precision] = {
+    FP32: "fp32",
+    DYNAMIC: "int8-dynamic",
+    STATIC: "int8-static",
+    HALF: "fp16",
+    "model.ort": "fp32",
+    "model.static.ort": "int8-static",
+}
+"""Every file that an export can make, and the precision of its weights."""
+
+LITTLE = 0.05
+"""Share of the parameters below which dynamic quantization is not worth its time."""
+
+TIMING_SECONDS = 5.0
+"""How long a candidate is timed against fp32."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of `catdog-edge export`."""
+
+    weights: Path | None
+    data: str | None
+    out: Path | None
+    quantize: Literal["dynamic", "static", "all"] | None
+    half: bool
+    format: Literal["onnx", "ort"]
+    layout: Layout
+    batch: int | None
+    opset: int
+    logits: bool
+    calibration: Calibration
+    calibration_pictures: int
+    max_drop: float
+    keep_slower: bool
+    limit: int | None
+    strict: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to JSON types: what decides files and figures, without paths."""
+        paths = ("weights", "data", "out")
+        return {name: value for name, value in vars(self).items() if name not in paths}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that was made, not yet judged.
+    """A file that was made and is to be judged.
 
     Attributes:
-        path: Where it is for now; its name is the one that it would keep.
+        path: In the temporary folder, under its final name.
         how: How it was quantized; goes into its spec.
         report: More on that, for `export.json` alone.
         fault: What is wrong with it beyond its answers and its speed.
@@ -69,24 +103,26 @@ class Candidate:
     fault: str = ""
 
 
-class Job:
+class Pipeline:
     """One export.
 
     Args:
         options: What was asked for.
-        sample: The pictures that every file is checked on.
-        folder: Where files go that are kept.
-        scratch: An empty folder for those that are not, yet.
+        validation: The images that every file is checked on.
+        folder: Where the files that are kept go.
+        scratch: An empty temporary folder.
     """
 
-    def __init__(self, options: ExportOptions, sample: Sample, folder: Path, scratch: Path) -> None:
+    def __init__(
+        self, options: ExportOptions, validation: ValidationSet, folder: Path, scratch: Path
+    ) -> None:
         self._options = options
-        self._sample = sample
+        self._validation = validation
         self._folder = folder
         self._scratch = scratch
+        self._policy = Policy(options.max_drop, options.strict)
         self._source = scratch / FP32
-        self._rows: list[Row] = []
-        self._kept: list[Path] = []
+        self._files: list[ExportedFile] = []
 
     def fp32(self, network: nn.Module, spec: ModelSpec, weights: str) -> None:
         """Make `model.onnx`, the reference of all other files.
@@ -96,7 +132,7 @@ class Job:
         """
         options, path = self._options, self._source
         with self._making(FP32):
-            report = export_onnx(
+            made = export_onnx(
                 network,
                 spec,
                 path,
@@ -106,88 +142,72 @@ class Job:
                 logits=options.logits,
             )
         log.info(
-            f"{FP32}: opset {report.opset}, IR {report.ir_version}, {megabytes(report.bytes)}, "
-            f"{report.nodes_before} nodes simplified to {report.nodes_after}; {report.folded}"
+            f"{FP32}: opset {made.opset}, IR {made.ir_version}, {megabytes(made.bytes)}, "
+            f"{made.nodes_before} nodes simplified to {made.nodes_after}; {made.folded}"
         )
-        pictures = self._sample.pictures
-        log.info(f"asking PyTorch about {len(pictures):,} pictures")
-        every = logits(network, spec.normalization, pictures)
-        values = every[:, : len(spec.labels)]
-        scores = known(every) if spec.logits > len(spec.labels) else None
+        log.info(f"running PyTorch on {len(self._validation.images):,} images")
+        expected = Reference(TorchPredictor(network, spec), self._validation)
         with self._making(FP32):
-            checked = check(
-                path,
-                FP32,
-                softmax(values, spec.temperature),
-                spec,
-                self._sample,
-                logits=options.logits,
-                reference_logits=values if options.logits else None,
-                reference_known=scores,
-            )
+            checked = self._check(path, expected)
         checked.verification.require(FP32)
-        self._reference, self._spec = checked, checked.spec
-        details = {
-            "opset": report.opset,
-            "ir_version": report.ir_version,
-            "layout": report.layout,
-            "nodes_before": report.nodes_before,
-            "nodes": report.nodes_after,
-            "operators": report.operators,
-            "folded": report.folded,
-        }
-        timing = race({FP32: path}, self._sample, RACE_SECONDS / 2)
-        row = self._row(path, checked, weights, timing.rows[FP32].p50 * 1e3, None, details)
-        with self._making(FP32):
-            self._keep(row, checked.spec)
+        self._reference = Reference(checked.model, self._validation, checked.answers)
+        details = asdict(made)
+        for name in ("path", "bytes"):
+            del details[name]
+        details["nodes"] = details.pop("nodes_after")
+        timing = time_files({FP32: path}, self._validation, TIMING_SECONDS / 2)
+        file = self._file(path, checked, weights)
+        file = replace(file, p50_ms=timing.rows[FP32].p50 * 1e3, details=details)
+        self._keep(file, checked.spec)
 
     def dynamic(self) -> None:
         """Make `model.dynamic.onnx`."""
         path = self._scratch / DYNAMIC
         with self._making(DYNAMIC):
-            report = quantize_dynamic(self._source, path)
-        count = len(report.quantized)
+            made = quantize_dynamic(self._source, path)
+        count = len(made.quantized)
         log.info(
-            f"{DYNAMIC}: {count} linear layer{'s' if count > 1 else ''} with {report.share:.1%} of "
-            f"the parameters, {megabytes(report.bytes_before)} to {megabytes(report.bytes)}"
+            f"{DYNAMIC}: {count} linear layer{'s' if count > 1 else ''} with {made.share:.1%} of "
+            f"the parameters, {megabytes(made.bytes_before)} to {megabytes(made.bytes)}"
         )
-        if report.share < LITTLE:
+        if made.share < LITTLE:
             log.info(
                 f"{DYNAMIC}: dynamic quantization has next to nothing to work on in "
-                f"{self._spec.architecture}; --quantize static is the one that pays here"
+                f"{self._reference.model.spec.architecture}; --quantize static is the one that "
+                "pays here"
             )
-        how = {"kind": "dynamic", "layers": list(report.quantized), "share": report.share}
+        how = {"kind": "dynamic", "layers": list(made.quantized), "share": made.share}
         self._judge(Candidate(path, how))
 
-    def static(self, pictures: Pictures, source: str) -> None:
+    def static(self, images: Images, source: str) -> None:
         """Make `model.static.onnx`.
 
         Args:
-            pictures: `uint8 [N,S,S,3]`, BGR, of the training split.
-            source: What they are called.
+            images: `uint8 [N,S,S,3]`, BGR, of the training split.
+            source: What they are, as text.
 
         Raises:
-            ModelError: No kind of int8 loads in this onnxruntime and gives probabilities.
+            ModelError: No int8 scheme loads in this onnxruntime and gives probabilities.
         """
-        method = self._options.calibration
-        log.info(f"{STATIC}: measuring activations on {len(pictures)} {source} ({method})")
-        with self._making(STATIC):
-            calibrated = calibrate(self._source, pictures, method)
+        method, path = self._options.calibration, self._scratch / STATIC
+        log.info(f"{STATIC}: measuring activations on {len(images)} {source} ({method})")
 
         def judge(model: onnx.ModelProto) -> Verification:
             with self._making(STATIC):
-                return self._check(self._write_static(model, calibrated)).verification
+                io.write_model(model, path, calibrated.int8_spec)
+                return self._check(path, self._reference).verification
 
         with self._making(STATIC):
-            scheme, found, attempts = search(calibrated, self._source, pictures, judge)
-            path = self._write_static(found.model, calibrated)
+            calibrated = calibrate(self._source, images, method)
+            scheme, found, attempts = search(calibrated, self._source, images, judge)
+            io.write_model(found.model, path, calibrated.int8_spec)
             runtime = optimized_graph(path)
         integer = integer_layers(runtime, calibrated.layers)
         how = {
             "kind": "static",
             "scheme": scheme,
             "calibration": calibrated.method,
-            "calibration_pictures": calibrated.pictures,
+            "calibration_pictures": calibrated.images,
             "float_layers": list(found.in_float),
             "layers": len(calibrated.layers),
             "integer_layers_at_run_time": len(integer),
@@ -195,7 +215,7 @@ class Job:
         report = {
             "attempts": attempts,
             "sensitivity": [asdict(entry) for entry in found.ranking],
-            # Taking pixels together moves none (`space_to_depth`).
+            # The `Reshape` of space to depth moves nothing.
             "first_operator_at_run_time": next(
                 node.op_type for node in runtime.graph.node if node.op_type != "Reshape"
             ),
@@ -208,15 +228,13 @@ class Job:
         """Make `model.half.onnx`."""
         path = self._scratch / HALF
         with self._making(HALF):
-            model, spec = halve(self._source)
-            io.stamp(model, spec)
-            io.write_model(model, path)
+            halve(self._source, path)
         log.info(f"{HALF}: {megabytes(path.stat().st_size)}")
         self._judge(Candidate(path))
 
     def ort(self) -> None:
         """Make `model.ort` and, where the static file was kept, `model.static.ort`."""
-        kept = [row.file for row in self._rows if not row.refused]
+        kept = [file.name for file in self._files if not file.refused]
         for source in (name for name in (FP32, STATIC) if name in kept):
             path = (self._scratch / source).with_suffix(".ort")
             with self._making(path.name):
@@ -224,147 +242,147 @@ class Job:
             log.info(f"{path.name}: {megabytes(path.stat().st_size)}")
             self._judge(Candidate(path))
 
-    def finish(self, weights: str, source: str) -> tuple[tuple[Row, ...], dict[str, Any]]:
-        """Put all that is kept into its place, with `export.json` and the differing pictures.
+    def finish(self, weights: str, source: str) -> tuple[tuple[ExportedFile, ...], dict[str, Any]]:
+        """Publish all that is kept, with `export.json` and the differing images.
 
         Args:
-            weights: What the checkpoint is called.
-            source: What the data is called.
+            weights: Name of the checkpoint.
+            source: Name of the data.
 
         Returns:
-            The rows, and what stands in `export.json`.
+            The files, and the content of `export.json`.
 
         Raises:
             CatdogError: Something cannot be written; the folder is as it was.
         """
-        made = {path.name for path in self._kept}
-        older = [form for form in FORMS if form not in made and (self._folder / form).exists()]
+        kept = [file.name for file in self._files if not file.refused]
+        older = [form for form in FORMS if form not in kept and (self._folder / form).exists()]
         document = {
             "tool_version": __version__,
             "weights": weights,
             "data": source,
-            "checked_on": self._sample.source,
+            "checked_on": self._validation.source,
             "machine": machine(),
             "options": self._options.to_dict(),
-            "files": [row.to_dict() for row in self._rows],
+            "files": [file.to_dict() for file in self._files],
             "of_an_earlier_export": older,
         }
         flips = [
-            (row.file, flip)
-            for row in self._rows
-            if row.verification is not None
-            for flip in row.verification.flips
+            (file.name, flip)
+            for file in self._files
+            if file.verification is not None
+            for flip in file.verification.comparison.flips
         ]
-        labels, files = self._spec.labels, self._sample.files
-        listed, sheet, figures = (
-            self._scratch / name for name in ("verify-flips.csv", "verify-flips.png", "export.json")
-        )
         with self._making("export.json"):
-            write_flips(listed, flips, labels, files)
-            save_flip_sheet(sheet, flips, labels, files, self._sample.pictures)
-            write_text(figures, json.dumps(document, indent=2) + "\n")
-        publish([*self._kept, listed, sheet, figures], self._folder)
+            save_flips(self._scratch, flips, self._reference.model.spec.labels, self._validation)
+            write_text(self._scratch / "export.json", json.dumps(document, indent=2) + "\n")
+        names = [*kept, TABLE, SHEET, "export.json"]
+        publish([self._scratch / name for name in names], self._folder)
         if older:
             log.info(
                 f"note: {', '.join(older)} in {self._folder}: of an earlier export, perhaps of "
                 "other weights; make anew or remove"
             )
-        return tuple(self._rows), document
+        return tuple(self._files), document
 
-    def _making(self, form: str) -> AbstractContextManager[None]:
-        return making(form, self._options.opset, self._scratch)
+    @contextlib.contextmanager
+    def _making(self, form: str) -> Iterator[None]:
+        """Let errors of a block name the form and a remedy instead of a temporary file.
 
-    def _write_static(self, model: onnx.ModelProto, calibrated: Calibrated) -> Path:
-        path = self._scratch / STATIC
-        io.stamp(model, calibrated.spec.replace(precision="int8-static"))
-        io.write_model(model, path)
-        return path
+        Raises:
+            ModelError: The form cannot be made or loaded.
+            CatdogError: The temporary folder is full.
+            GateError: As it was raised.
+        """
+        opset, scratch = self._options.opset, self._scratch
+        try:
+            yield
+        except GateError:
+            raise
+        except LoadError as error:
+            if "No space left" in error.reason:
+                full = OSError(None, "No space left on device")
+                raise no_room(scratch.parent, full) from error
+            remedy = error.remedy
+            if opset not in ALL_FORMS:
+                remedy = (
+                    f"choose a lower --opset: every form loads with {ALL_FORMS.start} to "
+                    f"{ALL_FORMS[-1]}, {DEFAULT_OPSET} is the default"
+                )
+            raise ModelError(
+                f"{form} cannot be made with opset {opset}: {error.reason}; {remedy}"
+            ) from error
+        except OSError as error:
+            raise no_room(scratch.parent, error) from error
+        except CatdogError as error:
+            if isinstance(error.__cause__, OSError):
+                raise no_room(scratch.parent, error.__cause__) from error
+            text = str(error).replace(f"{scratch}/", "")
+            raise type(error)(text if text.startswith(form) else f"{form}: {text}") from error
 
-    def _check(self, path: Path) -> Checked:
-        return check(
-            path,
-            path.name,
-            self._reference.answers,
-            self._spec,
-            self._sample,
-            logits=self._options.logits,
-            reference_logits=self._reference.logits,
-            reference_known=self._reference.known,
-            max_drop=self._options.max_drop,
-        )
+    def _check(self, path: Path, reference: Reference) -> Checked:
+        model = OnnxPredictor(path, name=path.name)
+        return check_file(model, path.name, reference, self._policy, logits=self._options.logits)
 
     def _judge(self, candidate: Candidate) -> None:
-        """Check and time a candidate against fp32; keep it if nothing speaks against it."""
+        """Check and time a candidate against fp32; keep it if all limits are met."""
         path = candidate.path
         try:
             with self._making(path.name):
-                checked = self._check(path)
+                checked = self._check(path, self._reference)
         except GateError as error:
             reason = str(error).removeprefix(f"{path.name}: ")
-            self._refuse(self._row(path, None, FP32, None, None, {}, reason))
+            self._refuse(replace(self._file(path, None, FP32), refused=reason))
             return
-        timing = race({FP32: self._source, path.name: path}, self._sample, RACE_SECONDS)
+        files = {FP32: self._source, path.name: path}
+        timing = time_files(files, self._validation, TIMING_SECONDS)
         ratio = timing.ratio(path.name)
         slow = too_slow(ratio)
         reasons = [candidate.fault, *checked.verification.failures]
-        details: dict[str, Any] = {}
+        details = {}
         if candidate.how is not None:
             details["quantization"] = {**candidate.how, **candidate.report}
             if slow and not self._options.keep_slower:
                 reasons.append(f"{slow}; --keep-slower keeps it")
-        reason = "; ".join(reason for reason in reasons if reason)
-        p50 = timing.rows[path.name].p50 * 1e3
-        row = self._row(path, checked, FP32, p50, ratio, details, reason)
-        if slow and not reason:
-            log.info(f"note: {path.name}: {slow}")
-        if not reason:
-            with self._making(path.name):
-                self._keep(row, checked.spec, candidate.how)
+        file = replace(
+            self._file(path, checked, FP32),
+            p50_ms=timing.rows[path.name].p50 * 1e3,
+            ratio=ratio,
+            details=details,
+            refused="; ".join(filter(None, reasons)),
+        )
+        if file.refused:
+            self._refuse(file)
             return
-        self._refuse(row)
+        for note in filter(None, (slow, *checked.verification.notes)):
+            log.info(f"note: {path.name}: {note}")
+        self._keep(file, checked.spec, candidate.how)
 
-    def _refuse(self, row: Row) -> None:
-        log.info(f"{row.file}: not kept: {row.refused}")
-        self._rows.append(row)
+    def _refuse(self, file: ExportedFile) -> None:
+        log.info(f"{file.name}: not kept: {file.refused}")
+        self._files.append(file)
 
     def _keep(
-        self, row: Row, spec: ModelSpec, quantization: Mapping[str, Any] | None = None
+        self, file: ExportedFile, spec: ModelSpec, quantization: Mapping[str, Any] | None = None
     ) -> None:
-        """Write the figures into the file, and put it with those that are kept."""
-        path = self._scratch / row.file
-        spec = with_metrics(spec, row, self._sample.source, quantization)
-        if path.suffix == ".ort":
-            model = io.read_model(path.with_suffix(".onnx"))
-            io.stamp(model, spec)
-            stamped = self._scratch / "stamped.onnx"
-            io.write_model(model, stamped)
-            write_ort(stamped, path)
-        else:
-            model = io.read_model(path)
-            io.stamp(model, spec)
-            io.write_model(model, path)
-        self._kept.append(path)
-        self._rows.append(replace(row, bytes=path.stat().st_size))
+        """Write the figures into the file, and add it to those that are kept."""
+        path = self._scratch / file.name
+        spec = file.stamped(spec, self._validation.source, quantization)
+        with self._making(file.name):
+            if path.suffix == ".ort":
+                stamped = self._scratch / "stamped.onnx"
+                io.write_model(io.read_model(path.with_suffix(".onnx")), stamped, spec)
+                write_ort(stamped, path)
+            else:
+                io.write_model(io.read_model(path), path, spec)
+        self._files.append(replace(file, bytes=path.stat().st_size))
 
-    def _row(
-        self,
-        path: Path,
-        checked: Checked | None,
-        reference: str,
-        p50_ms: float | None,
-        ratio: Ratio | None,
-        details: Mapping[str, Any],
-        refused: str = "",
-    ) -> Row:
-        return Row(
-            file=path.name,
+    def _file(self, path: Path, checked: Checked | None, reference: str) -> ExportedFile:
+        return ExportedFile(
+            name=path.name,
             precision=FORMS[path.name],
             bytes=path.stat().st_size,
             verification=None if checked is None else checked.verification,
             reference=reference,
-            p50_ms=p50_ms,
             batch=self._options.batch or 1,
-            ratio=ratio,
-            details=details,
-            refused=refused,
         )

@@ -1,7 +1,7 @@
-"""Finished files into a folder: all of them, or the folder stays as it was.
+"""Move finished files into a folder: all of them, or the folder stays as it was.
 
-Knows nothing of what is in the files. They are copied beside their places first, so that a full
-disk is found before anything is replaced, and then renamed one after the other.
+They are copied beside their places first, so that a full disk is found before anything is
+replaced, and then renamed one after the other.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from catdog_edge.system.signals import termination_as_exit
 
 
 @contextlib.contextmanager
-def destination(folder: Path) -> Iterator[None]:
-    """Make a folder for results; when the block raises, what was made is removed again.
+def output_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for results; when the block raises, remove what was made.
 
     Raises:
         CatdogError: It cannot be made, or not be written to.
@@ -47,7 +47,7 @@ def destination(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A temporary folder that is gone at the end, also at Ctrl-C and at SIGTERM.
+    """Make a temporary folder; remove it at the end, also at Ctrl-C and at SIGTERM.
 
     Raises:
         CatdogError: There is no room for it; the message names `TMPDIR`.
@@ -61,7 +61,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def no_room(folder: Path, error: OSError) -> CatdogError:
-    """The one line for temporary files that cannot be written."""
+    """The error for temporary files that cannot be written."""
     return CatdogError(
         f"cannot write temporary files to {folder}: {error.strerror or error}; make room there, "
         "or set TMPDIR to a folder with room. Nothing was exported."
@@ -72,14 +72,14 @@ def publish(files: Sequence[Path], folder: Path) -> None:
     """Copy files into a folder under their names, all or none.
 
     Args:
-        files: What to copy; the last one is put into its place last.
+        files: What to copy; the last one is renamed last.
         folder: Where to; it exists.
 
     Raises:
         CatdogError: One cannot be written. Nothing was replaced.
     """
     with contextlib.ExitStack() as stack:
-        # The last of the contexts ends first: what is begun first is put into its place last.
+        # The last of the contexts ends first: what is begun first is renamed last.
         for file in reversed(files):
             target = folder / file.name
             temporary = stack.enter_context(atomic_write(target))

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.studies import program
 from catdog_edge.errors import CatdogError
-from exporters.checks.session import open_session
+from exporters.checks.predictors import open_session
 from exporters.checks.timing import compare
 from exporters.graph import io
 from exporters.static_int8 import quantize

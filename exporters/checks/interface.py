@@ -1,7 +1,4 @@
-"""Whether the ends of a file are what its spec says, and whether two specs ask the same question.
-
-Knows names, types and shapes of inputs and outputs; never looks at a value.
-"""
+"""Check the inputs and outputs of a file: names, types and shapes, never values."""
 
 from __future__ import annotations
 
@@ -14,33 +11,19 @@ from catdog_edge.runtime.model_file import KNOWN, LOGITS, PROBABILITIES
 from catdog_edge.spec import ModelSpec
 
 
-def answer_name(outputs: Sequence[Any]) -> str:
-    """The output that gives probabilities: the one of that name, else the first.
-
-    Args:
-        outputs: `session.get_outputs()`.
-    """
-    names = [value.name for value in outputs]
-    return PROBABILITIES if PROBABILITIES in names or not names else names[0]
+def described(value: Any) -> str:
+    """Name, type and shape of an entry of `session.get_inputs()` or `get_outputs()` as text."""
+    shape = ", ".join(str(axis) for axis in value.shape or ())
+    return f"{value.name} {value.type.removeprefix('tensor(').rstrip(')')} [{shape}]"
 
 
-def has_logits(outputs: Sequence[Any]) -> bool:
-    """Whether a file gives logits beside its probabilities."""
-    return len(outputs) > 1 and any(value.name == LOGITS for value in outputs)
-
-
-def knows_others(outputs: Sequence[Any]) -> bool:
-    """Whether a file says how sure it is that it sees one of its classes."""
-    return any(value.name == KNOWN for value in outputs)
-
-
-def hold_spec(
+def check_given_spec(
     inputs: Sequence[Any], outputs: Sequence[Any], spec: ModelSpec, name: str | os.PathLike[str]
 ) -> None:
-    """A spec that was written by hand must fit the graph; names do not matter, places do.
+    """Check that a spec written by hand fits a graph, whatever its input and output are called.
 
-    Wanted are one input and one output. Beside an output called `probabilities` others may be.
-    Axes without a fixed size fit any.
+    Wanted are one input and one output; others may stand beside an output called `probabilities`.
+    An axis without a fixed size fits any.
 
     Args:
         inputs: `session.get_inputs()`.
@@ -53,37 +36,21 @@ def hold_spec(
     """
     by_bytes = spec.layout == "nhwc-uint8"
     frame = [spec.height, spec.width, 3] if by_bytes else [3, spec.height, spec.width]
-    answers = [value for value in outputs if value.name == PROBABILITIES] or list(outputs)
-    for kind, found, type_, shape in (
-        ("input", list(inputs), "uint8" if by_bytes else "float", frame),
-        ("output", answers, "float", [len(spec.labels)]),
+    answers = [value for value in outputs if value.name == PROBABILITIES] or outputs
+    size = f"layout {spec.layout}, {spec.height}x{spec.width}"
+    labels = f"{len(spec.labels)} labels"
+    for kind, why, found, type_, shape in (
+        ("input", size, inputs, "uint8" if by_bytes else "float", frame),
+        ("output", labels, answers, "float", [len(spec.labels)]),
     ):
-        if (
-            len(found) != 1
-            or found[0].type != f"tensor({type_})"
-            or not _fits(list(found[0].shape or []), shape)
-        ):
-            there = "; ".join(described(value) for value in found) or "none"
+        fits = len(found) == 1 and found[0].type == f"tensor({type_})"
+        if not fits or not _fits(found[0].shape or (), shape):
             wanted = ", ".join(str(axis) for axis in ("N", *shape))
-            why = (
-                f"layout {spec.layout}, {spec.height}x{spec.width}"
-                if kind == "input"
-                else f"{len(spec.labels)} labels"
-            )
             raise ModelError(
                 f"{name}: the spec given by hand does not fit it: {why} means one {kind} {type_} "
-                f"[{wanted}], the file has {there}; correct the spec, or name its own file"
+                f"[{wanted}], the file has {'; '.join(map(described, found)) or 'none'}; correct "
+                "the spec, or name its own file"
             )
-
-
-def described(value: Any) -> str:
-    """Name, type and shape of an input or output, in words.
-
-    Args:
-        value: An entry of `session.get_inputs()` or `get_outputs()`.
-    """
-    shape = ", ".join(str(axis) for axis in value.shape or ())
-    return f"{value.name} {value.type.removeprefix('tensor(').rstrip(')')} [{shape}]"
 
 
 def _fits(found: Sequence[Any], wanted: Sequence[int]) -> bool:
@@ -93,14 +60,16 @@ def _fits(found: Sequence[Any], wanted: Sequence[int]) -> bool:
     )
 
 
-def check_interface(reference: ModelSpec, candidate: ModelSpec, name: str) -> None:
-    """Two specs must be about the same question: the same classes, size and resize rule.
+def check_same_task(reference: ModelSpec, candidate: ModelSpec, name: str) -> None:
+    """Check that two specs have the same classes, input size and resize rule.
 
     Raises:
-        GateError: They are not; the message names what differs first.
+        GateError: They have not; the message names what differs first.
     """
+    if reference.labels != candidate.labels:
+        difference = _labels_difference(reference.labels, candidate.labels)
+        raise GateError(f"{name}: labels differ: {difference}")
     for what, left, right in (
-        ("labels", reference.labels, candidate.labels),
         ("input size", reference.size, candidate.size),
         ("resize rule", reference.resize, candidate.resize),
     ):
@@ -108,37 +77,27 @@ def check_interface(reference: ModelSpec, candidate: ModelSpec, name: str) -> No
             raise GateError(f"{name}: {what} differ: the reference has {left}, this has {right}")
 
 
-def check_graph(
-    inputs: Sequence[Any], outputs: Sequence[Any], spec: ModelSpec, name: str, logits: bool = False
-) -> None:
-    """Names, then types, then shapes of a loaded file must be what its spec says.
+def _labels_difference(reference: Sequence[str], candidate: Sequence[str]) -> str:
+    if len(reference) != len(candidate):
+        return f"the reference has {len(reference)} labels, this has {len(candidate)}"
+    pairs = enumerate(zip(reference, candidate, strict=True))
+    return next(f"label {i} is {a!r}, here {b!r}" for i, (a, b) in pairs if a != b)
+
+
+def check_outputs(outputs: Sequence[Any], spec: ModelSpec, name: str, logits: bool = False) -> None:
+    """Check that a file has the outputs that it was exported with, and no other.
 
     Args:
-        inputs: `session.get_inputs()`.
         outputs: `session.get_outputs()`.
-        spec: Of the file.
+        spec: Of the file, which fits its graph.
         name: The file, for messages.
         logits: Whether a second output `logits` was asked for.
 
     Raises:
-        GateError: One is another; the message says what was wanted and what was found.
+        GateError: There are others; the message says what was wanted and what was found.
     """
-    by_bytes = spec.layout == "nhwc-uint8"
-    shape = [spec.height, spec.width, 3] if by_bytes else [3, spec.height, spec.width]
-    wanted_inputs = [("frames", "tensor(uint8)" if by_bytes else "tensor(float)", shape)]
-    wanted_outputs = [(PROBABILITIES, "tensor(float)", [len(spec.labels)])]
-    if spec.rejection is not None and spec.rejection.score == KNOWN:
-        wanted_outputs.append((KNOWN, "tensor(float)", []))
-    if logits:
-        wanted_outputs.append((LOGITS, "tensor(float)", [len(spec.labels)]))
-    for kind, found, wanted in (
-        ("input", inputs, wanted_inputs),
-        ("output", outputs, wanted_outputs),
-    ):
-        for what, left, right in (
-            ("names", [entry[0] for entry in wanted], [value.name for value in found]),
-            ("types", [entry[1] for entry in wanted], [value.type for value in found]),
-            ("shapes", [entry[2] for entry in wanted], [list(value.shape)[1:] for value in found]),
-        ):
-            if left != right:
-                raise GateError(f"{name}: {kind} {what}: wanted {left}, found {right}")
+    known = spec.rejection is not None and spec.rejection.score == KNOWN
+    wanted = [PROBABILITIES, *([KNOWN] if known else []), *([LOGITS] if logits else [])]
+    found = [value.name for value in outputs]
+    if wanted != found:
+        raise GateError(f"{name}: output names: wanted {wanted}, found {found}")

@@ -18,8 +18,8 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization import quantize_dynamic as _ort_quantize_dynamic
 
 from catdog_edge.errors import ModelError
+from exporters.formats.quiet import quiet
 from exporters.graph import io
-from exporters.text import quiet
 
 DYNAMIC_OPERATORS = ("Gemm", "MatMul")
 """Linear layers. A convolution becomes `ConvInteger`, which was measured slower than fp32 on every
@@ -93,8 +93,7 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
             f"{onnxruntime.__version__} did {found}; report this as a defect of catdog-edge"
         )
     finish(quantized, opset, ir_version)
-    io.stamp(quantized, spec.replace(precision="int8-dynamic"))
-    io.write_model(quantized, path)
+    io.write_model(quantized, path, spec.replace(precision="int8-dynamic"))
     return DynamicReport(
         path=Path(path),
         quantized=layers,

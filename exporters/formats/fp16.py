@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from catdog_edge.spec import ModelSpec
 from exporters.formats.dynamic_int8 import finish, fp32_spec
 from exporters.graph import io
 from exporters.graph.split import join, split
@@ -21,17 +20,16 @@ _FLOAT32_INPUTS = {"Resize": (1, 2)}
 """Inputs that ONNX wants in float32 whatever the rest is."""
 
 
-def halve(source: str | os.PathLike[str]) -> tuple[onnx.ModelProto, ModelSpec]:
-    """Make the fp16 model of an fp32 file. Temperature and softmax stay float32.
+def halve(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Convert an fp32 file to fp16. Temperature and softmax stay float32.
 
     Args:
         source: An fp32 `.onnx` file of ours.
-
-    Returns:
-        The model, and the spec that describes it.
+        path: The file to write, atomically.
 
     Raises:
         ModelError: `source` is damaged, foreign or not fp32.
+        CatdogError: The file cannot be written.
     """
     model = io.read_model(source)
     spec = fp32_spec(model, source)
@@ -71,7 +69,7 @@ def halve(source: str | os.PathLike[str]) -> tuple[onnx.ModelProto, ModelSpec]:
     )
     whole = join(parts, core)
     finish(whole, io.opset_of(model), model.ir_version)
-    return whole, spec.replace(precision="fp16")
+    io.write_model(whole, path, spec.replace(precision="fp16"))
 
 
 def _limits() -> tuple[float, float]:

@@ -6,12 +6,8 @@ it is cleaned and stamped in `graph`. Whether the file tells the truth is for `v
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
 import os
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from torch import nn
 
 from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import Layout, ModelSpec
+from exporters.formats.quiet import quiet
 from exporters.graph import inputs, io, simplify
 
 DEFAULT_OPSET = 17
@@ -107,8 +104,7 @@ def export_onnx(
     io.prune(model)
     io.strip(model)
     model.graph.name = spec.architecture
-    io.stamp(model, spec.replace(layout=layout, precision="fp32"))
-    io.write_model(model, path)
+    io.write_model(model, path, spec.replace(layout=layout, precision="fp32"))
     written = io.read_model(path)
     return ExportReport(
         path=Path(path),
@@ -132,7 +128,7 @@ def _trace(network: nn.Module, spec: ModelSpec, opset: int, batch: int | None) -
     shapes = None if batch else ({0: torch.export.Dim("N")},)
     asked = max(opset, TORCH_OPSET)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -158,19 +154,3 @@ def _trace(network: nn.Module, spec: ModelSpec, opset: int, batch: int | None) -
             f"opset {io.opset_of(model)}; choose another --opset, {DEFAULT_OPSET} is the default"
         )
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's exporter from talking: what matters is checked in the file."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

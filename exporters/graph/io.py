@@ -90,14 +90,23 @@ def _parsed(file: Path) -> onnx.ModelProto:
     return model
 
 
-def write_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Check a model and write it as one file, whole or not at all; then read it back.
+def write_model(
+    model: onnx.ModelProto, path: str | os.PathLike[str], spec: ModelSpec | None = None
+) -> None:
+    """Check a model and write it as one file, atomically; then read it back.
+
+    Args:
+        model: The model.
+        path: The file to write.
+        spec: Stamp this into the metadata; `None` leaves them as they are.
 
     Raises:
         ModelError: The model breaks ONNX's own rules, or what was written has another opset
             or IR version than the model in memory.
         CatdogError: The file cannot be written.
     """
+    if spec is not None:
+        stamp(model, spec)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -15,16 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from catdog_edge.errors import DataError
-from exporters.checks.session import open_part
+from exporters.checks.predictors import open_session
 from exporters.graph import io
 
 Calibration = Literal["minmax", "entropy", "percentile"]
 Ranges = dict[str, tuple[float, float]]
 """The least and the greatest value that a tensor is to represent, by tensor."""
-
-LEAST = 32
-"""Fewer pictures say too little about the range of an activation."""
 
 PERCENTILE = 99.99
 """`percentile` keeps this share of the values of every activation."""
@@ -35,49 +31,6 @@ LEVELS = 128
 "8-bit Inference with TensorRT", GTC 2017."""
 
 Inputs = Callable[[], Iterator[npt.NDArray[np.float32]]]
-
-
-def check_pictures(labels: npt.NDArray[np.int64], classes: tuple[str, ...], source: str) -> None:
-    """A calibration set must hold enough pictures, of every class.
-
-    Raises:
-        DataError: It does not.
-    """
-    if len(labels) < LEAST:
-        raise DataError(
-            f"{source}: {len(labels)} training pictures to calibrate on, wanted at least {LEAST}; "
-            "name more data with --data"
-        )
-    missing = [name for index, name in enumerate(classes) if not np.any(labels == index)]
-    if missing:
-        raise DataError(
-            f"{source}: the training pictures to calibrate on have no {missing[0]!r}; "
-            "name data with every class with --data"
-        )
-
-
-def stratified(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """Places of `count` pictures, as many of each class as possible, evenly spread.
-
-    Args:
-        labels: `int64 [N]`.
-        count: How many to take; all where there are no more.
-
-    Returns:
-        `int64`, ascending.
-    """
-    if count >= len(labels):
-        return np.arange(len(labels))
-    kinds, sizes = np.unique(labels, return_counts=True)
-    # Fill the smallest classes first; what they lack, the larger ones make up for.
-    taken: list[npt.NDArray[np.int64]] = []
-    left = count
-    for done, kind in enumerate(kinds[np.argsort(sizes, kind="stable")]):
-        places = np.flatnonzero(labels == kind)
-        share = min(len(places), left // (len(kinds) - done))
-        taken.append(places[np.linspace(0, len(places) - 1, share).astype(np.int64)])
-        left -= share
-    return np.sort(np.concatenate(taken))
 
 
 def measure_ranges(
@@ -112,7 +65,7 @@ def measure_ranges(
     observed.CopyFrom(core)
     del observed.graph.output[:]
     observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    session = open_part(observed, "the network to calibrate")
+    session = open_session(observed.SerializeToString(), name="the network to calibrate")
 
     def activations() -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
         name = session.get_inputs()[0].name

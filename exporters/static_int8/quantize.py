@@ -24,14 +24,14 @@ from onnxruntime.quantization import (
 
 from catdog_edge.images.preprocess import to_layout
 from catdog_edge.spec import ModelSpec
-from exporters.checks.session import Pictures, open_part
+from exporters.checks.predictors import Images, open_session
 from exporters.formats.dynamic_int8 import finish, fp32_spec
+from exporters.formats.quiet import quiet
 from exporters.graph import io
 from exporters.graph.inputs import FRAMES
 from exporters.graph.space_to_depth import space_to_depth
 from exporters.graph.split import Parts, join, split
 from exporters.static_int8.calibrate import Calibration, Ranges, measure_ranges
-from exporters.text import quiet
 
 Scheme = Literal["u8s8", "s8s8", "u8u8"]
 
@@ -75,7 +75,7 @@ class Calibrated:
         ranges: By tensor.
         layers: Names of the layers that can be quantized, in order.
         method: How the ranges were found.
-        pictures: On how many pictures.
+        images: On how many images.
     """
 
     spec: ModelSpec
@@ -83,17 +83,22 @@ class Calibrated:
     ranges: Ranges
     layers: tuple[str, ...]
     method: Calibration
-    pictures: int
+    images: int
+
+    @property
+    def int8_spec(self) -> ModelSpec:
+        """The spec of a quantized file."""
+        return self.spec.replace(precision="int8-static")
 
 
 def calibrate(
-    source: str | os.PathLike[str], pictures: Pictures, method: Calibration = "minmax"
+    source: str | os.PathLike[str], images: Images, method: Calibration = "minmax"
 ) -> Calibrated:
     """Measure the range of every activation of an fp32 file.
 
     Args:
         source: An fp32 `.onnx` file of ours.
-        pictures: `uint8 [N,S,S,3]`, BGR, of the training split; read one by one.
+        images: `uint8 [N,S,S,3]`, BGR, of the training split; read one by one.
         method: See `calibrate.measure_ranges`.
 
     Raises:
@@ -106,11 +111,12 @@ def calibrate(
     fixed = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     front = None
     if parts.front.graph.node:
-        front = open_part(parts.front, f"the first part of {os.fspath(source)}")
+        name = f"the first part of {os.fspath(source)}"
+        front = open_session(parts.front.SerializeToString(), name=name)
 
     def inputs() -> Iterator[npt.NDArray[np.float32]]:
-        for picture in pictures:
-            one = np.repeat(np.asarray(picture)[None], max(fixed, 1), axis=0)
+        for image in images:
+            one = np.repeat(np.asarray(image)[None], max(fixed, 1), axis=0)
             value = to_layout(one, spec.layout)
             yield value if front is None else front.run(None, {FRAMES: value})[0]
 
@@ -120,7 +126,7 @@ def calibrate(
         ranges=measure_ranges(parts.core, inputs, OPERATORS, method),
         layers=tuple(node.name for node in parts.core.graph.node if node.op_type in io.LAYERS),
         method=method,
-        pictures=len(pictures),
+        images=len(images),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 
-from exporters.checks.session import open_session
+from exporters.checks.predictors import open_session
 from exporters.graph.io import read_model
 
 INTEGER_LAYERS = (

@@ -14,10 +14,10 @@ from typing import Any
 import onnx
 
 from catdog_edge.errors import GateError, ModelError
-from exporters.checks.compare import Verification
-from exporters.checks.session import Pictures
+from exporters.checks.acceptance import Verification
+from exporters.checks.predictors import Images
 from exporters.static_int8.quantize import SCHEMES, Calibrated, Scheme
-from exporters.static_int8.sensitivity import PICTURES, Found, LayerError, give_back, rank_layers
+from exporters.static_int8.sensitivity import IMAGES, Found, LayerError, give_back, rank_layers
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ Judge = Callable[[onnx.ModelProto], Verification]
 def search(
     calibrated: Calibrated,
     source: Path,
-    pictures: Pictures,
+    images: Images,
     judge: Judge,
 ) -> tuple[Scheme, Found, list[dict[str, Any]]]:
     """Try kinds of int8 in the order of `static.SCHEMES` until one is good enough.
@@ -35,7 +35,7 @@ def search(
     Args:
         calibrated: From `static.calibrate`.
         source: The fp32 file that was calibrated.
-        pictures: `uint8 [N,S,S,3]`, BGR, of the training split.
+        images: `uint8 [N,S,S,3]`, BGR, of the training split.
         judge: Compares a model's answers with fp32's.
 
     Returns:
@@ -48,7 +48,7 @@ def search(
     attempts: list[dict[str, Any]] = []
     tried: list[tuple[Scheme, Found]] = []
     for scheme in SCHEMES:
-        found = _try(calibrated, source, pictures, scheme, judge, attempts)
+        found = _try(calibrated, source, images, scheme, judge, attempts)
         if found is not None:
             tried.append((scheme, found))
             if found.passed:
@@ -64,7 +64,7 @@ def search(
 def _try(
     calibrated: Calibrated,
     source: Path,
-    pictures: Pictures,
+    images: Images,
     scheme: Scheme,
     judge: Judge,
     attempts: list[dict[str, Any]],
@@ -73,7 +73,7 @@ def _try(
 
     def rank() -> tuple[LayerError, ...]:
         log.info(f"  ranking {len(calibrated.layers)} layers by what int8 does to the logits")
-        few = pictures[:: max(1, len(pictures) // PICTURES)]
+        few = images[:: max(1, len(images) // IMAGES)]
         return rank_layers(calibrated, source, few, scheme)
 
     most = None if scheme == SCHEMES[0] else 0
@@ -98,4 +98,4 @@ def _try(
 def _merit(found: Found) -> tuple[bool, float, float]:
     last = found.steps[-1].verification
     change = 0.0 if last.accuracy is None else last.accuracy.change
-    return found.passed, change, last.clear_agreement
+    return found.passed, change, last.comparison.clear_agreement

@@ -7,7 +7,6 @@ function of the caller.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,15 @@ import onnx
 from onnx import TensorProto, helper
 
 from catdog_edge.runtime.model_file import LOGITS
-from exporters.checks.compare import Verification
-from exporters.checks.session import Answers, Pictures, ask, open_session
+from exporters.checks.acceptance import Floats, Verification
+from exporters.checks.predictors import Images, OnnxPredictor
 from exporters.graph import io
 from exporters.static_int8.quantize import Calibrated, Scheme, quantize
 
 log = logging.getLogger(__name__)
 
-PICTURES = 32
-"""Training pictures that a layer is judged on: ranks, not figures, are wanted."""
+IMAGES = 32
+"""Training images that a layer is judged on: ranks, not figures, are wanted."""
 
 MOST_IN_FLOAT = 0.5
 """With more than this share of its layers in float a file is int8 in name only."""
@@ -86,7 +85,7 @@ class Found:
 def rank_layers(
     calibrated: Calibrated,
     fp32: Path,
-    pictures: Pictures,
+    images: Images,
     scheme: Scheme = "u8s8",
 ) -> tuple[LayerError, ...]:
     """Quantize every layer by itself and see how far the logits move.
@@ -94,19 +93,19 @@ def rank_layers(
     Args:
         calibrated: From `static.calibrate`.
         fp32: The file that was calibrated.
-        pictures: `uint8 [N,S,S,3]`, BGR, of the training split.
+        images: `uint8 [N,S,S,3]`, BGR, of the training split.
         scheme: See `static.SCHEMES`.
 
     Returns:
         The layers, the one that int8 hurts most first.
     """
-    reference = _logits(io.read_model(fp32), calibrated, pictures)
+    reference = _logits(io.read_model(fp32), calibrated, images)
     spread = float(reference.std(axis=0).mean()) or 1.0
     errors = []
     for number, layer in enumerate(calibrated.layers):
         others = [name for name in calibrated.layers if name != layer]
         model = quantize(calibrated, scheme, others)
-        moved = _logits(model, calibrated, pictures) - reference
+        moved = _logits(model, calibrated, images) - reference
         error = float(np.sqrt(np.mean(moved**2))) / spread
         errors.append(LayerError(layer, error))
         log.info(f"  {number + 1}/{len(calibrated.layers)} {layer}: {error:.4f}")
@@ -148,12 +147,12 @@ def give_back(
         log.info(f"  {'; '.join(steps[-1].verification.failures)}; {in_float[-1]} back to float")
 
 
-def _logits(model: onnx.ModelProto, calibrated: Calibrated, pictures: Pictures) -> Answers:
+def _logits(model: onnx.ModelProto, calibrated: Calibrated, images: Images) -> Floats:
     if all(value.name != LOGITS for value in model.graph.output):
         model.graph.output.append(
             helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [None, None])
         )
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "one-layer.onnx"
-        onnx.save_model(model, str(file))
-        return ask(open_session(file), calibrated.spec, pictures, output=LOGITS)
+    predictor = OnnxPredictor(model.SerializeToString(), calibrated.spec, name="one layer in int8")
+    logits = predictor.predict(images, batch=1).logits
+    assert logits is not None
+    return logits

@@ -46,11 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quantize_dynamic(source, folder / "model.dynamic.onnx")
     calibrated = quantize.calibrate(source, pictures(2, arch.size))
     model = quantize.quantize(calibrated)
-    io.stamp(model, spec.replace(precision="int8-static"))
-    io.write_model(model, folder / "model.static.onnx")
-    model, half = halve(source)
-    io.stamp(model, half)
-    io.write_model(model, folder / "model.half.onnx")
+    io.write_model(model, folder / "model.static.onnx", calibrated.int8_spec)
+    halve(source, folder / "model.half.onnx")
     write_ort(source, folder / "model.ort")
     return folder
 
@@ -190,7 +187,7 @@ def test_a_spec_by_hand_describes_a_foreign_file(tmp_path: Path) -> None:
     spec = spec_for().replace(layout="nchw-float")
     info = read_info(foreign(tmp_path / "foreign.onnx"), spec)
     assert info.graph["multiply_adds"] == 3 * 32 * 32 * 3 * 9
-    assert "given by hand; input 'images' and output 'output0' by place" in str(info)
+    assert "given by hand; input 'images', probabilities 'output0' by place" in str(info)
     info = read_info(foreign(tmp_path / "dynamic.onnx", "h"), spec)
     assert info.graph["multiply_adds"] is None
     assert "unknown" in next(row for row in str(info).splitlines() if "multiply-adds" in row)

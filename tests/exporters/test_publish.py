@@ -6,7 +6,7 @@ import pytest
 from support.smalldisk import small_disk
 
 from catdog_edge.errors import CatdogError
-from exporters.publish import destination, publish
+from exporters.publish import output_folder, publish
 
 
 def files(folder: Path, **sizes: int) -> list[Path]:
@@ -49,16 +49,16 @@ def test_a_folder_in_the_place_of_a_file_stops_all(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_kept_where_the_block_ends_well(tmp_path: Path) -> None:
-    with destination(tmp_path / "new" / "deep"):
+    with output_folder(tmp_path / "new" / "deep"):
         pass
     assert (tmp_path / "new" / "deep").is_dir()
 
 
 def test_a_folder_made_for_nothing_goes_and_others_stay(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), destination(tmp_path / "new" / "deep"):
+    with pytest.raises(KeyboardInterrupt), output_folder(tmp_path / "new" / "deep"):
         raise KeyboardInterrupt
     assert not (tmp_path / "new").exists()
-    with pytest.raises(ValueError, match="x"), destination(tmp_path):
+    with pytest.raises(ValueError, match="x"), output_folder(tmp_path):
         raise ValueError("x")
     assert tmp_path.is_dir()
 
@@ -66,6 +66,6 @@ def test_a_folder_made_for_nothing_goes_and_others_stay(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(CatdogError, match="cannot write"), destination(folder):
+        with pytest.raises(CatdogError, match="cannot write"), output_folder(folder):
             pass
     assert (tmp_path / "file").read_text() == "x"

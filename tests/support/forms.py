@@ -18,15 +18,15 @@ from onnxruntime.quantization import quantize_dynamic as everything_dynamic
 
 from catdog_edge.spec import ModelSpec, squash
 from catdog_edge.training.models.registry import architecture
-from exporters.checks.session import open_session
+from exporters.checks.predictors import open_session
 from exporters.checks.timing import compare
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.fp16 import halve
 from exporters.formats.ort import write_ort
 from exporters.formats.torch_export import export_onnx
 from exporters.graph import io
+from exporters.report import megabytes
 from exporters.static_int8 import quantize
-from exporters.text import megabytes
 
 
 def forms(name: str, folder: Path) -> dict[str, Path]:
@@ -40,13 +40,10 @@ def forms(name: str, folder: Path) -> dict[str, Path]:
     calibrated = quantize.calibrate(fp32, frames)
     for scheme in quantize.SCHEMES:
         model = quantize.quantize(calibrated, scheme)
-        io.stamp(model, spec.replace(precision="int8-static"))
         made[f"static {scheme}"] = folder / f"{scheme}.onnx"
-        io.write_model(model, made[f"static {scheme}"])
-    model, spec = halve(fp32)
-    io.stamp(model, spec)
+        io.write_model(model, made[f"static {scheme}"], calibrated.int8_spec)
     made |= {"half": folder / "half.onnx", "ort": folder / "model.ort"}
-    io.write_model(model, made["half"])
+    halve(fp32, made["half"])
     write_ort(fp32, made["ort"])
     made["convolutions dynamic too"] = folder / "everything.onnx"
     everything_dynamic(fp32, made["convolutions dynamic too"], weight_type=QuantType.QUInt8)

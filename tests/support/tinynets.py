@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,10 @@ from torch import nn
 
 from catdog_edge.spec import ModelSpec, Normalization, squash
 from catdog_edge.training.evaluation.inference import logits, to_input
-from catdog_edge.training.models.registry import CENTRED
+from catdog_edge.training.models.registry import CENTRED, architecture
+from exporters.checks.acceptance import Policy, Verification, judge
+from exporters.checks.predictors import OnnxPredictor
+from exporters.formats.torch_export import export_onnx
 
 SIZE = 32
 LABELS = ("bright", "dark", "striped")
@@ -85,11 +89,11 @@ def spec_for(
     normalization: Normalization = CENTRED,
     labels: tuple[str, ...] = LABELS,
     size: int = SIZE,
-    architecture: str = "tiny",
+    name: str = "tiny",
     temperature: float = 1.25,
 ) -> ModelSpec:
     return ModelSpec(
-        architecture=architecture,
+        architecture=name,
         labels=labels,
         height=size,
         width=size,
@@ -171,3 +175,29 @@ def fragile() -> tuple[Fragile, ModelSpec]:
     settle(network, spec, pictures(90, seed=7))
     fit_head(network, network.head, spec, pictures(90, seed=7), truth(90))
     return network, spec
+
+
+def answers(
+    path: Path, frames: npt.NDArray[np.uint8], batch: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Probabilities of an exported file, `float32 [N,K]`."""
+    return OnnxPredictor(path).predict(frames, batch).probabilities
+
+
+FRAMES, TRUTH = pictures(48), truth(48)
+
+
+def compared(reference: Path, candidate: Path) -> Verification:
+    """The verdict on an int8 file by `FRAMES`, by the point estimates."""
+    both = (OnnxPredictor(path).predict(FRAMES) for path in (reference, candidate))
+    spec = spec_for().replace(precision="int8-static")
+    return judge(*both, TRUTH, spec, Policy(strict=True))
+
+
+def named_export(name: str, folder: Path) -> Path:
+    """An fp32 file of an architecture with random weights."""
+    arch = architecture(name)
+    torch.manual_seed(0)
+    spec = spec_for(arch.normalization, LABELS, arch.size, name)
+    network = settle(arch.build(3), spec, pictures(6, arch.size))
+    return export_onnx(network, spec, folder / f"{name}.onnx").path

@@ -12,22 +12,27 @@ torch = pytest.importorskip("torch", reason="exporting needs torch; install [tra
 onnx = pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import LABELS, SIZE, TinyNet, pictures, settle, spec_for, trained, unsettle
+from support.tinynets import (
+    LABELS,
+    SIZE,
+    TinyNet,
+    answers,
+    pictures,
+    settle,
+    spec_for,
+    trained,
+    unsettle,
+)
 
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.spec import METADATA_KEY, ModelSpec, Normalization, squash
 from catdog_edge.training.evaluation.inference import logits, probabilities
 from catdog_edge.training.models.registry import CENTRED, IMAGENET, UNIT_RANGE, architecture
-from exporters.checks.session import ask, open_session, spec_in
+from exporters.checks.predictors import OnnxPredictor, open_session
 from exporters.formats.torch_export import export_onnx
 
 LAYOUTS = ("nhwc-uint8", "nchw-float")
-
-
-def answers(path: Path, frames: np.ndarray, batch: int = 4, output: str = "probabilities"):
-    session = open_session(path)
-    return ask(session, spec_in(session, path), frames, batch, output)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +94,7 @@ def test_folding_is_exact_at_the_border_too(
     for layout in LAYOUTS:
         path = tmp_path / f"{layout}.onnx"
         report = export_onnx(network, spec, path, layout=layout, logits=True)
-        found = answers(path, frames, output="logits")
+        found = OnnxPredictor(path).predict(frames).logits
         assert np.abs(found - expected).max() < 2e-5 * max(1.0, np.abs(expected).max())
         if layout == "nhwc-uint8":
             assert ("Sub" not in report.operators) == folded[padding]
@@ -143,7 +148,7 @@ def test_probabilities_are_tempered_and_logits_are_not(tmp_path: Path) -> None:
     frames = pictures(6)
     path = export_onnx(network, hot, tmp_path / "hot.onnx", logits=True).path
     assert [value.name for value in open_session(path).get_outputs()] == ["probabilities", "logits"]
-    raw = answers(path, frames, output="logits")
+    raw = OnnxPredictor(path).predict(frames).logits
     assert np.abs(raw - logits(network, spec.normalization, frames)).max() < 1e-4
     expected = np.exp(raw / 3.0) / np.exp(raw / 3.0).sum(1, keepdims=True)
     assert np.abs(answers(path, frames) - expected).max() < 1e-5

@@ -1,0 +1,385 @@
+"""Decide whether an exported file's answers are good enough: limits by precision, and evidence.
+
+A share or a change that is beyond its limit is held against a file only where the images can tell
+it from chance. Where they cannot, more images decide; `strict` takes the estimate as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.errors import GateError
+from catdog_edge.spec import ModelSpec, Precision
+from catdog_edge.training.evaluation.metrics import softmax, wilson
+from exporters.checks.comparison import CLEAR, Accuracy, Comparison, compare_answers
+from exporters.checks.predictors import Answers
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a precision must keep.
+
+    Attributes:
+        difference: Largest difference of any probability; `None`: not limited.
+        logits: Largest difference of any logit, as a share of the reference's largest logit
+            (which counts as at least 1).
+        agreement: Least share of images with the same predicted class, 0..1.
+        clear_only: Whether agreement counts on clear images alone, see `comparison.CLEAR`.
+        max_drop: Most accuracy that may be lost, in percentage points; `None`: not limited.
+    """
+
+    difference: float | None
+    logits: float
+    agreement: float
+    clear_only: bool
+    max_drop: float | None
+
+
+MAX_DROP = 0.5
+"""Percentage points of accuracy that int8 may lose, unless `--max-drop` says otherwise."""
+
+LIMITS: dict[Precision, Limits] = {
+    "fp32": Limits(1e-4, 1e-4, 1.0, clear_only=False, max_drop=None),
+    "fp16": Limits(1e-2, 1e-2, 0.995, clear_only=False, max_drop=None),
+    "int8-dynamic": Limits(None, 0.25, 0.99, clear_only=True, max_drop=MAX_DROP),
+    "int8-static": Limits(None, 0.25, 0.99, clear_only=True, max_drop=MAX_DROP),
+}
+"""The limits by the precision of the candidate."""
+
+OWN_LOGITS = 1e-4
+"""Largest difference between a file's probabilities and the softmax of its own logits over the
+temperature: these are float32 in every precision."""
+
+REJECTION_AGREEMENT = 0.99
+"""Least share of clear images that an int8 file and its reference both classify, or both reject."""
+
+CLEAR_LOG_ODDS = 0.5
+"""An image is clear to `known` where the reference's score is this far from the threshold in log
+odds: nearer to it, two PyTorch runs may fall on different sides as well."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How strictly to judge.
+
+    Attributes:
+        max_drop: Percentage points of accuracy that may be lost, in place of the table's.
+        strict: Hold every estimate that is beyond its limit against the file, however few the
+            images.
+    """
+
+    max_drop: float | None = None
+    strict: bool = False
+
+
+BY_EVIDENCE = Policy()
+
+
+class Verdict(StrEnum):
+    """What the images say about a limit."""
+
+    MET = "met"
+    UNDECIDED = "undecided"
+    EXCEEDED = "exceeded"
+
+
+def judge_drop(change: float, high: float, max_drop: float, strict: bool = False) -> Verdict:
+    """Judge a change of accuracy.
+
+    Args:
+        change: The candidate's accuracy minus the reference's, -1..1.
+        high: Upper end of its 95 % interval.
+        max_drop: Percentage points that may be lost.
+        strict: The estimate alone decides.
+
+    Returns:
+        `UNDECIDED` where the loss is larger than allowed, but the interval holds no loss as well.
+
+    Example:
+        >>> judge_drop(-0.0102, 0.0279, 0.5)  # one of 98 images
+        <Verdict.UNDECIDED: 'undecided'>
+    """
+    # The tolerance is for the rounding of a quotient of counts.
+    if -100 * change <= max_drop + 1e-9:
+        return Verdict.MET
+    return Verdict.EXCEEDED if strict or high < 0 else Verdict.UNDECIDED
+
+
+def judge_share(good: int, total: int, least: float, strict: bool = False) -> Verdict:
+    """Judge a share of images that must be at least `least`.
+
+    Returns:
+        `UNDECIDED` where the share is too small, but its 95 % Wilson interval reaches `least`.
+    """
+    if not total or good >= least * total:
+        return Verdict.MET
+    return Verdict.EXCEEDED if strict or wilson(good, total)[1] < least else Verdict.UNDECIDED
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A comparison with its verdict.
+
+    Attributes:
+        precision: Of the candidate; it decides the limits.
+        comparison: Of the probabilities.
+        failures: What is not met, as text with figures; empty if all is.
+        notes: What the images were too few to decide, and what decided it.
+        logits_difference: As `Limits.logits` says; `None` where not both sides give logits.
+        rejection_agreement: Share of clear images (`CLEAR_LOG_ODDS`) that both classify or both
+            reject; `None` where not both sides give the score `known`.
+        more: Comparison on further images; `None` where they were not needed.
+    """
+
+    precision: Precision
+    comparison: Comparison
+    failures: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    logits_difference: float | None = None
+    rejection_agreement: float | None = None
+    more: Comparison | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit of the precision is met."""
+        return not self.failures
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """Of both; `None` where the true classes are not known."""
+        return self.comparison.accuracy
+
+    def require(self, name: str) -> None:
+        """Require every limit to be met.
+
+        Args:
+            name: The candidate, for the message.
+
+        Raises:
+            GateError: One is not met; the message has the figures.
+        """
+        if self.failures:
+            raise GateError(f"{name}: {'; '.join(self.failures)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to JSON types; of the flips only the number is kept."""
+        document = asdict(self)
+        del document["comparison"], document["more"]
+        return {
+            **document,
+            **_figures(self.comparison),
+            "more": None if self.more is None else _figures(self.more),
+            "passed": self.passed,
+        }
+
+    def __str__(self) -> str:
+        found, share = self.comparison, self.logits_difference
+        logits = "" if share is None else f"; logits: {share:.2e} of the largest"
+        lines = [
+            f"largest difference  {found.difference:.2e} of a probability{logits}",
+            f"agreement           {found.agreement:.2%} of {found.images:,} images "
+            f"({len(found.flips):,} differ); {found.clear_agreement:.2%} of the {found.clear:,} "
+            f"whose two best are at least {CLEAR} apart",
+        ]
+        if self.accuracy is not None:
+            lines.append(
+                f"accuracy            {self.accuracy.candidate:.2%}, "
+                f"reference {self.accuracy.reference:.2%}; change {self.accuracy}"
+            )
+        return "\n".join([*lines, *(f"{'note':<20}{note}" for note in self.notes)])
+
+
+def _figures(comparison: Comparison) -> dict[str, Any]:
+    document = asdict(comparison)
+    document["pictures"] = document.pop("images")
+    return {
+        **document,
+        "clear_agreement": comparison.clear_agreement,
+        "flips": len(comparison.flips),
+    }
+
+
+def judge(
+    reference: Answers,
+    candidate: Answers,
+    truth: npt.NDArray[np.int64] | None,
+    spec: ModelSpec,
+    policy: Policy = BY_EVIDENCE,
+    more: Callable[[], tuple[Answers, Answers] | None] | None = None,
+) -> Verification:
+    """Compare a candidate's answers with the reference's and apply the limits of its precision.
+
+    Args:
+        reference: Answers of the reference.
+        candidate: Answers of the candidate to the same images.
+        truth: `int64 [N]`, true classes; `None` where they are not known: then accuracy is not
+            judged.
+        spec: Of the candidate.
+        policy: How strictly to judge.
+        more: Gives both models' answers to further images, whose true classes do not count.
+            Called where the images are too few to rule out a loss.
+    """
+    limits = LIMITS[spec.precision]
+    found = compare_answers(reference.probabilities, candidate.probabilities, truth)
+    allowed = limits.max_drop if policy.max_drop is None else policy.max_drop
+    accuracy = None if limits.max_drop is None else found.accuracy
+    agreement = _judge_agreement([found], limits, policy.strict)
+    further = None
+    if more is not None and not policy.strict:
+        few = accuracy is not None and -100 * accuracy.low > (allowed or 0)
+        if few or agreement[0] is Verdict.UNDECIDED:
+            further = more()
+    pairs = [(reference, candidate), *([further] if further else [])]
+    compared = [found, *(compare_answers(a.probabilities, b.probabilities) for a, b in pairs[1:])]
+    if further:
+        agreement = _judge_agreement(compared, limits, policy.strict)
+
+    failures, notes = [], []
+    if limits.difference is not None and found.difference > limits.difference:
+        failures.append(
+            f"probabilities differ by up to {found.difference:.2e}, "
+            f"allowed is {limits.difference:.0e}"
+        )
+    if agreement[0] is Verdict.EXCEEDED:
+        failures.append(agreement[1])
+    elif agreement[0] is Verdict.UNDECIDED:
+        notes.append(f"{agreement[1]}; the images cannot tell this from chance")
+    if accuracy is not None and allowed is not None:
+        loss = judge_drop(accuracy.change, accuracy.high, allowed, policy.strict)
+        text = f"accuracy changes by {accuracy}, allowed is -{allowed:g}"
+        if loss is Verdict.EXCEEDED:
+            failures.append(text)
+        elif loss is Verdict.UNDECIDED:
+            share = max(_log_odds_share(a, b, spec.temperature) for a, b in pairs)
+            if share > limits.logits:
+                failures.append(f"{text}, and {_logits_text(share)}, allowed is {limits.logits:g}")
+            else:
+                notes.append(
+                    f"{text}; {found.images:,} images cannot tell this from chance; "
+                    f"{agreement[1]}, {_logits_text(share)}: nothing else speaks against it"
+                )
+    logits_difference, of_logits = _judge_logits(reference, candidate, spec, limits)
+    rejection_agreement, of_known = _judge_known(reference, candidate, spec, limits, policy.strict)
+    return Verification(
+        precision=spec.precision,
+        comparison=found,
+        failures=(*failures, *of_logits, *of_known),
+        notes=tuple(notes),
+        logits_difference=logits_difference,
+        rejection_agreement=rejection_agreement,
+        more=compared[1] if further else None,
+    )
+
+
+def _judge_agreement(
+    compared: Sequence[Comparison], limits: Limits, strict: bool
+) -> tuple[Verdict, str]:
+    """Judge the agreement on one or two sets of images together; give the figures as text."""
+    if limits.clear_only:
+        total = sum(one.clear for one in compared)
+        good = total - sum(one.clear_flips for one in compared)
+        where = f" where the two best are {CLEAR} apart"
+    else:
+        total = sum(one.images for one in compared)
+        good, where = total - sum(len(one.flips) for one in compared), ""
+    text = (
+        f"the same answer on {good / total if total else 1:.2%} of {total:,} images{where}, "
+        f"wanted {limits.agreement:.1%}"
+    )
+    return judge_share(good, total, limits.agreement, strict), text
+
+
+def _judge_logits(
+    reference: Answers, candidate: Answers, spec: ModelSpec, limits: Limits
+) -> tuple[float | None, list[str]]:
+    """Judge the output `logits`, against the file's own probabilities and the reference's logits.
+
+    Returns:
+        The largest difference from the reference's, and what is not met.
+    """
+    values, answers = candidate.logits, candidate.probabilities
+    if values is None:
+        return None, []
+    if values.shape != answers.shape or not np.isfinite(values).all():
+        return None, [
+            f"the logits are not finite numbers of shape {list(answers.shape)}, "
+            f"found {list(values.shape)}"
+        ]
+    failures = []
+    off = float(np.abs(softmax(values, spec.temperature) - answers).max())
+    if off > OWN_LOGITS:
+        failures.append(
+            f"its probabilities are not the softmax of its logits over the temperature "
+            f"{spec.temperature:.4g} (off by up to {off:.2e}, allowed is {OWN_LOGITS:.0e})"
+        )
+    if reference.logits is None:
+        return None, failures
+    share = _share_of_largest(values, reference.logits)
+    if share > limits.logits:
+        failures.append(f"{_logits_text(share)}, allowed is {limits.logits:g}")
+    return share, failures
+
+
+def _judge_known(
+    reference: Answers, candidate: Answers, spec: ModelSpec, limits: Limits, strict: bool
+) -> tuple[float | None, list[str]]:
+    """Judge the output `known`: the agreement on what is rejected, or the scores themselves.
+
+    Returns:
+        The agreement on clear images, and what is not met.
+    """
+    scores, expected = candidate.known, reference.known
+    if scores is None or expected is None or spec.rejection is None:
+        return None, []
+    threshold = spec.rejection.threshold
+    clear = np.abs(_log_odds(expected) - _log_odds(np.array(threshold))) >= CLEAR_LOG_ODDS
+    total = int(clear.sum())
+    good = int(((scores < threshold) == (expected < threshold))[clear].sum())
+    agreement = good / total if total else 1.0
+    off = float(np.abs(scores - expected).max())
+    if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
+        return agreement, ["the scores of the output known are not numbers of 0 to 1"]
+    if limits.difference is not None:
+        if off <= limits.difference:
+            return agreement, []
+        return agreement, [
+            f"the scores of the output known differ by up to {off:.2e}, "
+            f"allowed is {limits.difference:g}"
+        ]
+    if judge_share(good, total, REJECTION_AGREEMENT, strict) is not Verdict.EXCEEDED:
+        return agreement, []
+    return agreement, [
+        f"it classifies or rejects {agreement:.2%} of {total:,} clear images as the reference "
+        f"does, wanted {REJECTION_AGREEMENT:.0%}"
+    ]
+
+
+def _logits_text(share: float) -> str:
+    return f"logits differ by up to {share:.2e} of the largest"
+
+
+def _share_of_largest(values: Floats, reference: Floats) -> float:
+    return float(np.abs(values - reference).max() / max(1.0, np.abs(reference).max()))
+
+
+def _log_odds_share(reference: Answers, candidate: Answers, temperature: float) -> float:
+    """The difference of the logits as their probabilities show it, up to a constant an image."""
+
+    def centred(probabilities: Floats) -> Floats:
+        values = temperature * np.log(np.maximum(probabilities, np.float32(1e-12)))
+        return np.asarray(values - values.mean(axis=1, keepdims=True), np.float32)
+
+    return _share_of_largest(centred(candidate.probabilities), centred(reference.probabilities))
+
+
+def _log_odds(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    inside = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
+    return np.asarray(np.log(inside / (1 - inside)))

@@ -1,0 +1,153 @@
+"""Check an exported file: it loads, its outputs are those wanted, it answers alike, it is fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.errors import GateError
+from catdog_edge.images.preprocess import to_layout
+from catdog_edge.spec import ModelSpec
+from exporters.checks.acceptance import BY_EVIDENCE, Policy, Verification, judge
+from exporters.checks.interface import check_outputs, check_same_task
+from exporters.checks.predictors import Answers, OnnxPredictor, Predictor
+from exporters.checks.timing import Ratio, Timing, compare
+from exporters.checks.validation_data import Images, ValidationSet
+
+SLOWER = 1.05
+"""A quantized file is refused where the whole 95 % interval of its time ratio to fp32 is above."""
+
+
+class Reference:
+    """A model whose answers are right, with its answers to each set of images computed once.
+
+    Args:
+        model: The model.
+        validation: The images to check on.
+        answers: Its answers to them, where they are known already.
+    """
+
+    def __init__(
+        self, model: Predictor, validation: ValidationSet, answers: Answers | None = None
+    ) -> None:
+        self.model, self.validation = model, validation
+        self.answers = model.predict(validation.images) if answers is None else answers
+        self._more: tuple[Images, Answers] | None = None
+
+    def more(self) -> tuple[Images, Answers] | None:
+        """Further images and its answers to them; `None` where there are none."""
+        if self._more is None:
+            images = self.validation.more()
+            if images is None or not len(images):
+                return None
+            self._more = images, self.model.predict(images)
+        return self._more
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file that loads and has answered.
+
+    Attributes:
+        model: The file.
+        answers: Its answers to the validation.
+        verification: How they compare with the reference's.
+    """
+
+    model: OnnxPredictor
+    answers: Answers
+    verification: Verification
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Of the file."""
+        return self.model.spec
+
+
+def check_file(
+    model: OnnxPredictor,
+    name: str,
+    reference: Reference,
+    policy: Policy = BY_EVIDENCE,
+    *,
+    logits: bool = False,
+) -> Checked:
+    """Check a file's outputs, run it on the validation and judge its answers.
+
+    Args:
+        model: The file, loaded.
+        name: What messages call it.
+        reference: What it is compared with.
+        policy: How strictly to judge.
+        logits: Whether the file has to have a second output `logits`.
+
+    Raises:
+        GateError: Labels, size or outputs differ, or its answers are not probabilities.
+    """
+    spec = reference.model.spec
+    check_same_task(spec, model.spec, name)
+    if not model.by_place:
+        check_outputs(model.session.get_outputs(), model.spec, name, logits)
+    validation = reference.validation
+    answers = model.predict(validation.images)
+    check_probabilities(answers.probabilities, len(validation.images), len(spec.labels), name)
+
+    def more() -> tuple[Answers, Answers] | None:
+        found = reference.more()
+        return None if found is None else (found[1], model.predict(found[0]))
+
+    verification = judge(reference.answers, answers, validation.truth, model.spec, policy, more)
+    return Checked(model, answers, verification)
+
+
+def check_probabilities(answers: npt.NDArray[Any], images: int, classes: int, name: str) -> None:
+    """Check that answers are probabilities, one row an image.
+
+    Raises:
+        GateError: Shape, dtype, range or sum is another.
+    """
+    if answers.shape != (images, classes) or answers.dtype != np.float32:
+        raise GateError(
+            f"{name}: wanted float32 [{images}, {classes}], got {answers.dtype} "
+            f"{list(answers.shape)}"
+        )
+    if not np.isfinite(answers).all():
+        raise GateError(f"{name}: {int((~np.isfinite(answers)).sum())} answers are not finite")
+    off = float(np.abs(answers.sum(axis=1) - 1).max())
+    if off > 1e-3 or answers.min() < 0:
+        raise GateError(
+            f"{name}: probabilities do not sum to one (off by {off:.1e}, least {answers.min():.1e})"
+            "; are they logits?"
+        )
+
+
+def time_files(files: Mapping[str, Path], validation: ValidationSet, seconds: float) -> Timing:
+    """Time files against each other, an image (or their fixed batch) a call.
+
+    Args:
+        files: By name; the first is the one that ratios are to.
+        validation: Its first image is the input.
+        seconds: How long to measure.
+    """
+    candidates = {}
+    for name, path in files.items():
+        model = OnnxPredictor(path)
+        value = model.session.get_inputs()[0]
+        count = value.shape[0] if isinstance(value.shape[0], int) else 1
+        feed = {
+            value.name: to_layout(validation.images[:1].repeat(count, axis=0), model.spec.layout)
+        }
+        candidates[name] = lambda session=model.session, feed=feed: session.run(None, feed)
+    return compare(candidates, seconds)
+
+
+def too_slow(ratio: Ratio) -> str:
+    """Describe a candidate that is slower than fp32; empty where it is not."""
+    if ratio.low <= SLOWER:
+        return ""
+    return f"it takes {ratio} times as long as fp32, all of the 95 % interval above {SLOWER}"

@@ -1,0 +1,210 @@
+"""Run a checkpoint or an exported file on images that are resized already, on the CPU.
+
+The runtime of a device is `catdog_edge.runtime.classifier`, which also chooses a provider.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.errors import ModelError
+from catdog_edge.images.preprocess import to_layout
+from catdog_edge.runtime.model_file import (
+    KNOWN,
+    LOGITS,
+    PROBABILITIES,
+    find_model,
+    load_session,
+    spec_of,
+)
+from catdog_edge.runtime.threads import choose_threads
+from catdog_edge.spec import METADATA_KEY, ModelSpec
+from catdog_edge.system import packages
+from exporters.checks.interface import check_given_spec
+
+Images = npt.NDArray[np.uint8]
+
+FLOAT_BATCH = 16
+"""Images per call of a float file. With the rest at the end, two batch sizes are tried."""
+
+CHECKPOINTS = (".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The outputs of a model.
+
+    Attributes:
+        probabilities: `float32 [N,K]`, calibrated.
+        logits: `float32 [N,K]`, before the temperature; `None` without such an output.
+        known: `float32 [N]`, 0..1, the score that one of the classes is seen; likewise.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32] | None = None
+    known: npt.NDArray[np.float32] | None = None
+
+
+class Predictor(Protocol):
+    """A model that can be compared with another one."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Of the model."""
+
+    def predict(self, images: Images) -> Answers:
+        """Classify `uint8 [N,H,W,3]` BGR images of the model's size."""
+
+
+class TorchPredictor:
+    """A PyTorch network.
+
+    Args:
+        network: Takes normalised `float32 [N,3,H,W]`.
+        spec: Of the network.
+    """
+
+    def __init__(self, network: Any, spec: ModelSpec) -> None:
+        self.network, self.spec = network, spec
+
+    def predict(self, images: Images) -> Answers:
+        """Classify `uint8 [N,H,W,3]` BGR images of the model's size."""
+        from catdog_edge.training.evaluation.inference import known, logits
+        from catdog_edge.training.evaluation.metrics import softmax
+
+        every = logits(self.network, self.spec.normalization, images)
+        values = every[:, : len(self.spec.labels)]
+        scores = known(every) if self.spec.logits > len(self.spec.labels) else None
+        return Answers(softmax(values, self.spec.temperature), values, scores)
+
+
+class OnnxPredictor:
+    """An exported file, loaded with ONNX Runtime.
+
+    Args:
+        model: An `.onnx` or `.ort` file, or the bytes of a model.
+        given: The spec of a file that has none: its input and output are then taken by place.
+        name: What messages call it; `None` is its path.
+
+    Attributes:
+        session: The `onnxruntime.InferenceSession`.
+        spec: Of the file, checked against its graph.
+        has_logits: Whether it gives logits beside the probabilities.
+        by_place: Input and output as text where they are taken by place; else empty.
+
+    Raises:
+        ModelError: It cannot be loaded, its spec is missing, damaged or too new, or its graph
+            differs from the spec.
+
+    Example:
+        >>> OnnxPredictor("model.onnx").predict(images).probabilities.shape
+        (32, 2)
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        given: ModelSpec | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.session = open_session(model, choose_threads().count, name=name)
+        outputs = self.session.get_outputs()
+        names = [value.name for value in outputs]
+        self._input = self.session.get_inputs()[0] if self.session.get_inputs() else None
+        self._answer = PROBABILITIES if PROBABILITIES in names or not names else names[0]
+        self._outputs = [
+            self._answer,
+            *(one for one in (LOGITS, KNOWN) if one in names and one != self._answer),
+        ]
+        self.has_logits = LOGITS in self._outputs[1:]
+        self.by_place = ""
+        file = find_model(model)
+        if METADATA_KEY in self.session.get_modelmeta().custom_metadata_map:
+            self.spec = spec_of(self.session, file)
+            return
+        if given is None:
+            raise ModelError(
+                f"{file.name} is an ONNX file without a catdog-edge spec; export it with "
+                "catdog-edge, or describe it by hand with --spec FILE.json"
+            )
+        check_given_spec(self.session.get_inputs(), outputs, given, name or file.name)
+        assert self._input is not None
+        self.spec = given
+        self.by_place = f"input {self._input.name!r}, probabilities {self._answer!r}"
+
+    def predict(self, images: Images, batch: int | None = None) -> Answers:
+        """Classify `uint8 [N,H,W,3]` BGR images of the model's size.
+
+        Args:
+            images: May be a memory map.
+            batch: Images per call. `None` is 1 for int8 files, as a camera loop runs them
+                (dynamic quantization takes one scale for a whole batch), else `FLOAT_BATCH`. A
+                file with a fixed batch takes its own; the last call repeats its last image.
+        """
+        assert self._input is not None
+        fixed = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
+        integer = self.spec.precision.startswith("int8")
+        batch = fixed or batch or (1 if integer else FLOAT_BATCH)
+        parts: list[Sequence[npt.NDArray[np.float32]]] = []
+        for start in range(0, len(images), batch):
+            chunk = np.asarray(images[start : start + batch])
+            wanted = len(chunk)
+            if fixed and wanted < fixed:
+                chunk = np.concatenate([chunk, np.repeat(chunk[-1:], fixed - wanted, axis=0)])
+            feed = {self._input.name: to_layout(chunk, self.spec.layout)}
+            found = self.session.run(self._outputs, feed)
+            parts.append([values[:wanted] for values in found])
+        joined = [np.concatenate(values) for values in zip(*parts, strict=True)]
+        more = dict(zip(self._outputs[1:], joined[1:], strict=True))
+        return Answers(joined[0], more.get(LOGITS), more.get(KNOWN))
+
+
+def open_predictor(path: Path, given: ModelSpec | None = None) -> Predictor:
+    """Open a `.pt`, `.onnx` or `.ort` file.
+
+    Raises:
+        ModelError: It cannot be loaded, or has no spec.
+    """
+    if path.suffix not in CHECKPOINTS:
+        return OnnxPredictor(path, given)
+    from catdog_edge.training.models.checkpoint import load_checkpoint
+
+    return TorchPredictor(*load_checkpoint(path))
+
+
+def open_session(
+    model: str | os.PathLike[str] | bytes,
+    threads: int = 0,
+    optimized: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+) -> Any:
+    """Load a model on the CPU.
+
+    Args:
+        model: An `.onnx` or `.ort` file, or the bytes of a model.
+        threads: Threads inside an operator; 0 is ONNX Runtime's own choice.
+        optimized: Write the graph that ONNX Runtime made of it here.
+        name: What messages call it; `None` is its path.
+
+    Returns:
+        An `onnxruntime.InferenceSession`.
+
+    Raises:
+        ModelError: There is no such file, or this onnxruntime cannot load it.
+    """
+    onnxruntime = packages.runtime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    if optimized is not None:
+        options.optimized_model_filepath = os.fspath(optimized)
+    file = dataclasses.replace(find_model(model), called=name)
+    return load_session(file, options, providers=["CPUExecutionProvider"])

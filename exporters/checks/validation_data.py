@@ -1,0 +1,191 @@
+"""Find the images that a file is checked on (validation) and calibrated with (training).
+
+The test split is never read here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_edge.errors import DataError
+from catdog_edge.spec import ModelSpec
+from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.sources import SAMPLE
+from catdog_edge.training.evaluation.evaluation import check_labels
+from catdog_edge.training.runs.progress import ReadingProgress
+from catdog_edge.training.runs.run_folder import Run
+
+log = logging.getLogger(__name__)
+
+Images = npt.NDArray[np.uint8]
+
+ENOUGH = 1000
+"""Agreement is judged on this many images where the validation split is smaller: training images
+make up for it, see `ValidationSet.more`."""
+
+LEAST = 32
+"""Fewer images say too little about the range of an activation."""
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Images to check a file on.
+
+    Attributes:
+        images: `uint8 [N,S,S,3]`, BGR, of the model's size; may be a memory map.
+        truth: `int64 [N]`, true classes; `None` where the images say nothing of accuracy.
+        files: Their names.
+        source: What they are, as text.
+        more: Gives further images, for agreement alone: models were fitted to them.
+    """
+
+    images: Images
+    truth: npt.NDArray[np.int64] | None
+    files: tuple[str, ...]
+    source: str
+    more: Callable[[], Images | None] = lambda: None
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """The data set of a model, or a stand-in.
+
+    Attributes:
+        dataset: The images.
+        missing: Why the model's own data is not here; empty where it is.
+    """
+
+    dataset: Dataset
+    missing: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name without folders, as metadata can hold it."""
+        return self.dataset.short_name.encode("utf-8", "backslashreplace").decode()
+
+    def validation(self, spec: ModelSpec, limit: int | None = None) -> ValidationSet:
+        """Read the validation images.
+
+        Args:
+            spec: Of the model.
+            limit: At most this many, stratified; `None` takes all.
+        """
+        images, truth, items = pixels(self.dataset, "val", spec.resize, ReadingProgress())
+        places = stratified(truth, len(truth) if limit is None else limit)
+        if len(places) < len(truth):
+            images, truth = images[places], truth[places]
+        files = tuple(items[place].file for place in places)
+        return ValidationSet(
+            images=images,
+            truth=None if self.missing else truth,
+            files=files,
+            source=f"{len(files):,} validation images of {self.name}",
+            more=lambda: self._training(spec, ENOUGH - len(files)),
+        )
+
+    def calibration(self, spec: ModelSpec, count: int) -> Images:
+        """Read a stratified part of the training images.
+
+        Returns:
+            `uint8 [N,S,S,3]`, BGR.
+
+        Raises:
+            DataError: The model's data is not here, or has too few images or not every class.
+        """
+        if self.missing:
+            raise DataError(
+                f"{self.missing}; static quantization measures activations on training images: "
+                "name them with --data"
+            )
+        images, truth, _ = pixels(self.dataset, "train", spec.resize, ReadingProgress())
+        places = stratified(truth, count)
+        check_calibration(truth[places], spec.labels, self.dataset.source)
+        return images[places]
+
+    def _training(self, spec: ModelSpec, count: int) -> Images | None:
+        if count <= 0 or all(item.split != "train" for item in self.dataset.items):
+            return None
+        images, truth, _ = pixels(self.dataset, "train", spec.resize, ReadingProgress())
+        return images[stratified(truth, count)]
+
+
+def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None) -> ModelData:
+    """Open the data that a model is to be checked on.
+
+    Args:
+        spec: Of the model.
+        weights: Its file, for messages.
+        run: The run folder it is in, if any.
+        data: What was asked for, as `--data` takes it; `None` takes the run's data, without a
+            run `$CATDOG_DATA`. Where there is neither, drawings stand in.
+
+    Raises:
+        DataError: What was asked for is not there or damaged, or has other classes.
+    """
+
+    def fits(dataset: Dataset) -> Dataset:
+        check_labels(spec, dataset.labels, weights, dataset.source)
+        return dataset
+
+    if data is not None or (run is None and os.environ.get("CATDOG_DATA")):
+        # Neither the test split nor, but for a calibration, the training split is needed here.
+        return ModelData(fits(open_dataset(data, progress=ReadingProgress(), required=("val",))))
+    missing = f"{weights} is in no run folder, and no data was named"
+    if run is not None:
+        try:
+            return ModelData(fits(run.dataset(progress=ReadingProgress())))
+        except DataError as error:
+            missing = str(error)
+    log.info(f"note: {missing}; checking on drawings instead, which says nothing of accuracy")
+    return ModelData(open_dataset(SAMPLE, progress=ReadingProgress()), missing)
+
+
+def check_calibration(labels: npt.NDArray[np.int64], classes: tuple[str, ...], source: str) -> None:
+    """Check that there are enough images to calibrate on, of every class.
+
+    Raises:
+        DataError: There are not.
+    """
+    if len(labels) < LEAST:
+        raise DataError(
+            f"{source}: {len(labels)} training images to calibrate on, wanted at least {LEAST}; "
+            "name more data with --data"
+        )
+    missing = sorted(set(range(len(classes))) - set(labels.tolist()))
+    if missing:
+        raise DataError(
+            f"{source}: the training images to calibrate on have no {classes[missing[0]]!r}; "
+            "name data with every class with --data"
+        )
+
+
+def stratified(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Choose images, as many of each class as possible, evenly spread.
+
+    Args:
+        labels: `int64 [N]`.
+        count: How many; all where there are no more.
+
+    Returns:
+        Their positions, `int64`, ascending.
+    """
+    if count >= len(labels):
+        return np.arange(len(labels))
+    kinds, sizes = np.unique(labels, return_counts=True)
+    # Fill the smallest classes first; what they lack, the larger ones make up for.
+    taken: list[npt.NDArray[np.int64]] = []
+    left = count
+    for done, kind in enumerate(kinds[np.argsort(sizes, kind="stable")]):
+        places = np.flatnonzero(labels == kind)
+        share = min(len(places), left // (len(kinds) - done))
+        taken.append(places[np.linspace(0, len(places) - 1, share).astype(np.int64)])
+        left -= share
+    return np.sort(np.concatenate(taken))

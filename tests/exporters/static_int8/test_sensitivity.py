@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="quantizing needs torch; install [train]")
+onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train]")
+pytestmark = pytest.mark.train
+
+from support.tinynets import compared, pictures
+
+from exporters.checks.acceptance import Verification
+from exporters.graph import io
+from exporters.static_int8 import quantize
+from exporters.static_int8.runtime_graph import integer_layers, optimized_graph
+from exporters.static_int8.sensitivity import give_back, rank_layers
+
+
+def written(model: onnx.ModelProto, calibrated: quantize.Calibrated, path: Path) -> Path:
+    io.write_model(model, path, calibrated.int8_spec)
+    return path
+
+
+def test_the_worst_layers_go_back_to_float_until_the_answers_hold(
+    fragile_file: Path, tmp_path: Path
+) -> None:
+    calibrated = quantize.calibrate(fragile_file, pictures(40, seed=9))
+    ranked = []
+
+    def judge(model: onnx.ModelProto) -> Verification:
+        return compared(fragile_file, written(model, calibrated, tmp_path / "static.onnx"))
+
+    def rank():
+        ranked.append(rank_layers(calibrated, fragile_file, pictures(24, seed=9)))
+        return ranked[-1]
+
+    found = give_back(calibrated, judge, rank)
+    assert not found.steps[0].verification.passed
+    assert found.steps[0].in_float == ()
+    assert found.passed
+    assert set(found.in_float) == {"layers.loud", "layers.deaf"}
+    assert found.in_float == tuple(entry.layer for entry in found.ranking[: len(found.in_float)])
+    assert len(ranked) == 1
+    errors = [entry.error for entry in found.ranking]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 5 * errors[-1]
+    path = written(found.model, calibrated, tmp_path / "kept.onnx")
+    assert not integer_layers(optimized_graph(path), found.in_float)
+
+
+def test_giving_back_stops_and_says_that_it_did_not_help(
+    fragile_file: Path, tmp_path: Path
+) -> None:
+    calibrated = quantize.calibrate(fragile_file, pictures(40, seed=9))
+
+    def judge(model: onnx.ModelProto) -> Verification:
+        return compared(fragile_file, written(model, calibrated, tmp_path / "static.onnx"))
+
+    found = give_back(calibrated, judge, lambda: (), most=0)
+    assert not found.passed
+    assert len(found.steps) == 1
+    assert "the same answer on" in found.steps[0].verification.failures[0]
