@@ -1,13 +1,12 @@
-"""What is in a file: everything `catdog-edge info FILE` prints.
+"""`catdog-edge info FILE`: what is in a checkpoint, an ONNX file or an ORT-format file.
 
-Knows how to read a checkpoint, an ONNX file and an ORT-format file without running them on
-photographs. Operators and multiply-adds need the onnx package; the rest does not.
+Operators and multiply-adds need the onnx package; the rest does not.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from catdog_edge.runtime.model_file import ZOO, find_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from exporters.checks.interface import described
 from exporters.checks.predictors import OnnxPredictor
-from exporters.report import megabytes
+
+SHOWN, MOST_LINES, LONGEST = 10, 60, 300
+"""Entries of a list, lines of a group and characters of a text that people are shown."""
 
 
 @dataclass(frozen=True)
@@ -69,31 +70,46 @@ class Info:
         }
 
     def __str__(self) -> str:
-        spec = self.spec
-        reject = spec.rejection
+        rows = [*self._of_file(), *self._of_spec(), *self._of_graph()]
+        rows += [(f"metadata {key}", _short(text)) for key, text in sorted(self.metadata.items())]
+        rows += [("trained on", text) for text in _flat(self.spec.trained_on)]
+        rows += [("measured", text) for text in _flat(self.spec.metrics)]
+        width = max(len(name) for name, _ in rows)
+        lines, before = [], ""
+        for name, text in rows:
+            lines.append(f"{name if name != before else '':{width}}  {text}")
+            before = name
+        if self.card:
+            lines += ["", self.card.rstrip()]
+        return "\n".join(lines)
+
+    def _of_file(self) -> list[tuple[str, str]]:
+        rows = [("file", f"{self.path}, {megabytes(self.bytes)} ({self.bytes:,} bytes)")]
+        rows += [("", f"with its weights in {name}, beside it") for name in self.beside]
+        if self.by_place:
+            rows.append(("spec", f"given by hand; {self.by_place} by place"))
+        return rows
+
+    def _of_spec(self) -> list[tuple[str, str]]:
+        spec, reject = self.spec, self.spec.rejection
         where = "not in the file; export puts it in" if self.checkpoint else "inside the file"
-        rows = [
-            ("file", f"{self.path}, {megabytes(self.bytes)} ({self.bytes:,} bytes)"),
-            *(("", f"with its weights in {name}, beside it") for name in self.beside),
-            *([("spec", f"given by hand; {self.by_place} by place")] if self.by_place else []),
+        labels = [f"{index} {name}" for index, name in enumerate(spec.labels)]
+        few = len(labels) <= SHOWN
+        mean, std = list(spec.normalization.mean), list(spec.normalization.std)
+        score = f"{reject.score} is below {reject.threshold:g}" if reject else ""
+        return [
             ("architecture", f"{spec.architecture}, {spec.precision}"),
-            ("labels", ", ".join(f"{index} {name}" for index, name in enumerate(spec.labels))),
+            ("labels", ", ".join(labels) if few else f"{len(labels)} labels: {_listed(labels)}"),
             *(("input", text) for text in self.inputs),
             *(("output", text) for text in self.outputs),
-            ("resize", "; then ".join(_step(step) for step in spec.resize)),
-            (
-                "normalisation",
-                f"(value - {list(spec.normalization.mean)}) / {list(spec.normalization.std)} "
-                f"on 0..255 in R, G, B, {where}",
-            ),
+            ("resize", "; then ".join(map(_step, spec.resize))),
+            ("normalisation", f"(value - {mean}) / {std} on 0..255 in R, G, B, {where}"),
             ("temperature", f"{spec.temperature:.4g}, {where}"),
-            (
-                "rejection",
-                "never"
-                if reject is None
-                else f"neither, where {reject.score} is below {reject.threshold:g}",
-            ),
+            ("rejection", f"neither, where {score}" if reject else "never"),
         ]
+
+    def _of_graph(self) -> list[tuple[str, str]]:
+        rows = []
         if self.graph:
             rows += [
                 ("parameters", f"{self.graph['parameters']:,}"),
@@ -107,18 +123,8 @@ class Info:
             ]
         if self.note:
             rows.append(("layers" if self.checkpoint else "operators", self.note))
-        rows.append(("made by", f"catdog-edge {spec.tool_version} {spec.git_commit[:12]}".strip()))
-        rows += [(f"metadata {key}", value) for key, value in sorted(self.metadata.items())]
-        rows += [("trained on", text) for text in _flat(spec.trained_on)]
-        rows += [("measured", text) for text in _flat(spec.metrics)]
-        width = max(len(name) for name, _ in rows)
-        lines, before = [], ""
-        for name, text in rows:
-            lines.append(f"{name if name != before else '':{width}}  {text}")
-            before = name
-        if self.card:
-            lines += ["", self.card.rstrip()]
-        return "\n".join(lines)
+        made_by = f"catdog-edge {self.spec.tool_version} {self.spec.git_commit[:12]}"
+        return [*rows, ("made by", made_by.strip())]
 
 
 def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
@@ -213,6 +219,11 @@ def _checkpoint(path: Path) -> Info:
     )
 
 
+def megabytes(size: int) -> str:
+    """A size in millions of bytes as text."""
+    return f"{size / 1e6:.2f} MB"
+
+
 def _step(step: Any) -> str:
     where = " (an axis that is smaller is left alone)" if step.shrink_only else ""
     if step.crop:
@@ -238,8 +249,18 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
         elif isinstance(value, float):
             lines.append(f"{name} {value:.6g}")
         elif isinstance(value, (list, tuple)):
-            shown = ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
-            lines.append(f"{name} {shown or 'none'}")
+            shown = [f"{v:.4g}" if isinstance(v, float) else _short(str(v)) for v in value]
+            lines.append(f"{name} {_listed(shown) or 'none'}")
         else:
-            lines.append(f"{name} {value}")
-    return lines
+            lines.append(f"{name} {_short(str(value))}")
+    more = len(lines) - MOST_LINES
+    return lines if more <= 0 else [*lines[:MOST_LINES], f"and {more} more lines, see --json"]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - SHOWN} more, see --json" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"

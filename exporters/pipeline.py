@@ -28,8 +28,9 @@ from exporters.formats.fp16 import halve
 from exporters.formats.ort import write_ort
 from exporters.formats.torch_export import ALL_FORMS, DEFAULT_OPSET, export_onnx
 from exporters.graph import io
+from exporters.info import megabytes
 from exporters.publish import no_room, publish
-from exporters.report import ExportedFile, machine, megabytes
+from exporters.report import ExportedFile, machine
 from exporters.static_int8.calibrate import Calibration
 from exporters.static_int8.quantize import calibrate
 from exporters.static_int8.runtime_graph import integer_layers, optimized_graph

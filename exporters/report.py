@@ -107,11 +107,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def megabytes(size: int) -> str:
-    """A size in millions of bytes as text."""
-    return f"{size / 1e6:.2f} MB"
-
-
 def table(files: Sequence[ExportedFile]) -> str:
     """The files as text, columns aligned; 95 % intervals are below their figures."""
     batch = files[0].batch if files else 1

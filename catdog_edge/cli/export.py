@@ -75,6 +75,11 @@ form, quantization = group("Formats"), group("Quantization")
     metavar="POINTS",
     help="Percentage points of accuracy that an int8 file may lose.",
 )
+@quantization(
+    "--strict",
+    is_flag=True,
+    help="Judge by the estimates alone, however few the images. See docs/export.md.",
+)
 @quantization("--keep-slower", is_flag=True, help="Keep an int8 file that is slower than fp32.")
 @group("Output")("--out", type=Path, show_default="beside the weights", help="Output folder.")
 @json_option

@@ -38,6 +38,11 @@ from catdog_edge.cli.options import (
     show_default="0.5",
     help="Percentage points of accuracy that an int8 file may lose.",
 )
+@group("Limits")(
+    "--strict",
+    is_flag=True,
+    help="Judge by the estimates alone, however few the images. See docs/export.md.",
+)
 @group("Output")(
     "--out",
     type=Path,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -451,3 +452,80 @@ def test_sigterm_leaves_no_temporary_files(copy: Path) -> None:
     assert b"Traceback" not in said
     assert not list(scratch.glob("catdog-export-*"))
     assert not (copy / "model.onnx").exists()
+
+
+# ---- many classes ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def three_hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of 300 classes, each a flat colour, and a network that knows some of them."""
+    import cv2
+
+    work = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    for number, colour in enumerate(rng.integers(0, 256, (300, 3))):
+        for split, copies in (("train", 5), ("val", 1), ("test", 1)):
+            folder = work / "colours" / split / f"colour {number:03}"
+            folder.mkdir(parents=True)
+            for copy in range(copies):
+                frame = rng.normal(colour, 6, (40, 40, 3)).clip(0, 255).astype(np.uint8)
+                cv2.imwrite(str(folder / f"{copy}.png"), frame)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("CATDOG_CACHE", str(work / "cache"))
+    dataset = open_dataset(work / "colours")
+    arch = architecture("edge_cnn")
+    torch.manual_seed(0)
+    spec = spec_for(arch.normalization, dataset.labels, 64, "edge_cnn")
+    frames, labels, _ = pixels(dataset, "train", spec.resize)
+    network = settle(arch.build(300), spec, np.array(frames[::40]))
+    fit_head(network, network.classifier[2], spec, frames, labels)
+    run = work / "runs" / "colours"
+    run.mkdir(parents=True)
+    save_checkpoint(run / "best.pt", network.state_dict(), spec)
+    dataset.write_split_csv(run / "split.csv")
+    Run(run).write_args({"data": str(work / "colours"), "labels": list(dataset.labels)})
+    monkeypatch.undo()
+    return work
+
+
+def test_three_hundred_classes_are_exported_verified_and_shown_in_bounds(
+    three_hundred: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(three_hundred)
+    monkeypatch.setenv("CATDOG_CACHE", str(three_hundred / "cache"))
+    monkeypatch.setattr(pipeline, "TIMING_SECONDS", 0.1)
+    folder = three_hundred / "runs" / "colours"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    done = export("--quantize", "static", "--keep-slower", "--max-drop", "100")
+    assert done.exit_code in (0, 3), done.output
+    assert (folder / "model.onnx").is_file()
+    said = [done.stdout, done.stderr]
+    for command in (
+        ["verify", str(folder / "best.pt"), str(folder / "model.onnx")],
+        ["info", str(folder / "model.onnx")],
+    ):
+        shown = CliRunner().invoke(main, command)
+        assert shown.exit_code == 0, shown.output
+        said += [shown.stdout, shown.stderr]
+    lines = "".join(said).splitlines()
+    assert len(lines) < 120
+    assert max(map(len, lines)) < 600
+    assert "300 labels: 0 colour 000, 1 colour 001" in "".join(said)
+    assert (folder / "export.json").stat().st_size < 30_000
+    assert (folder / "verify-flips.png").stat().st_size < 1_000_000
+    # In KiB, of the whole process: torch's exporter, ONNX Runtime and the images.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700_000
+
+
+def test_labels_that_a_file_cannot_carry_are_refused_before_the_work(copy: Path) -> None:
+    document = torch.load(copy / "best.pt", weights_only=True)
+    spec = json.loads(document["spec"]) | {"labels": ["bright", "d\udcffrk"]}
+    document["spec"] = json.dumps(spec)
+    torch.save(document, copy / "best.pt")
+    done = export("--weights", str(copy / "best.pt"))
+    assert done.exit_code == 1
+    line = last_line(done)
+    assert "'d\\udcffrk'" in line
+    assert "UTF-8" in line
+    assert len(done.stderr.splitlines()) == 1

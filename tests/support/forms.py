@@ -25,7 +25,7 @@ from exporters.formats.fp16 import halve
 from exporters.formats.ort import write_ort
 from exporters.formats.torch_export import export_onnx
 from exporters.graph import io
-from exporters.report import megabytes
+from exporters.info import megabytes
 from exporters.static_int8 import quantize
 
 

@@ -94,8 +94,11 @@ def open_dataset(
         layout, limit = from_split_csv(Path(split_csv), opened, layout, labels, limit), None
     splitter = Splitter(shares, layout.candidates, complete=split_csv is not None)
     dataset = _read(opened, layout, splitter, (limit, seed), steps, progress)
-    given = [name for name, share in zip(SPLITS, shares) if share > 0]
-    _check_classes(dataset, given if required is None else required)
+    if required is None:
+        given = [name for name, share in zip(SPLITS, shares) if share > 0]
+        _check_classes(dataset, given, ", or give that split a larger share with --split")
+    else:  # of a command without --split
+        _check_classes(dataset, required)
     return dataset
 
 
@@ -254,7 +257,7 @@ def _check_skipped(name: str, skipped: Sequence[Skipped], kept: int, folder: Pat
     )
 
 
-def _check_classes(dataset: Dataset, required: Sequence[Split]) -> None:
+def _check_classes(dataset: Dataset, required: Sequence[Split], or_else: str = "") -> None:
     counts = dataset.counts()
     for label in dataset.labels:
         if not any(counts[split][label] for split in SPLITS):
@@ -265,7 +268,7 @@ def _check_classes(dataset: Dataset, required: Sequence[Split]) -> None:
                 of = sum(counts[name][label] for name in SPLITS)
                 raise DataError(
                     f"{dataset.source}: the {split} split has no {label!r} ({of:,} in all); "
-                    "add images, or give that split a larger share with --split"
+                    f"add images{or_else}"
                 )
 
 
