@@ -30,6 +30,10 @@ class PictureError(CatdogError):
     """A picture cannot be read; the message is the reason, without the name of the file."""
 
 
+class DamagedError(PictureError):
+    """The decoder reports corrupt data, and yet returns an image."""
+
+
 class DataError(CatdogError):
     """A data set is missing, empty, damaged, or not what the model was trained on."""
 

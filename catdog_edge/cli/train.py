@@ -82,6 +82,7 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
 @data("--split", callback=_split, default="80/10/10", help="Percent for train/val/test.")
 @data("--limit", type=click.IntRange(min=1), help="Use at most this many images.")
 @data("--other", metavar="PATH", multiple=True, help=f"{NEGATIVES} Repeatable.")
+@data("--keep-damaged", is_flag=True, help="Also use images that the decoder reports damaged.")
 @data(
     "--leave-out",
     multiple=True,

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.errors import PictureError
+from catdog_edge.errors import DamagedError, PictureError
 from catdog_edge.images.bmp import decode_masked
 from catdog_edge.images.decoder_warnings import decode_with_verdict
 from catdog_edge.images.headers import Header, read_header, unsupported
@@ -120,6 +120,7 @@ def decode_picture(
         `uint8 [H,W,3]`, BGR, 0..255, contiguous, as a person would see it.
 
     Raises:
+        DamagedError: The decoder reports it as corrupt.
         PictureError: It cannot be read; the message is the reason.
     """
     check_size(len(data))
@@ -134,7 +135,7 @@ def decode_picture(
     else:
         pixels, damaged = _imdecode(data, header)
         if damaged and not keep_damaged:
-            raise PictureError(
+            raise DamagedError(
                 f"damaged: the decoder reports corrupt {header.kind} data; --keep-damaged uses it"
             )
         if header.alpha:

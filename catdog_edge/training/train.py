@@ -185,7 +185,9 @@ def _train(job: _Job, options: TrainOptions) -> Run:
     with group.local_main_first():
         progress = ReadingProgress()
         datasets = _open_data(options, steps, progress)
-        negatives = open_negatives(options.other, steps, progress)
+        negatives = open_negatives(
+            options.other, steps, progress, keep_damaged=options.keep_damaged
+        )
         every = (*datasets, *(negatives.datasets if negatives else ()))
         check_left_out(every, options.leave_out)
         datasets = tuple(without_sources(one, options.leave_out) for one in datasets)
@@ -255,6 +257,7 @@ def _open_data(
         seed=options.seed,
         steps=steps,
         progress=progress,
+        keep_damaged=options.keep_damaged,
     )
     more = (
         open_dataset(
@@ -266,6 +269,7 @@ def _open_data(
             steps=steps,
             progress=progress,
             required=("train",),
+            keep_damaged=options.keep_damaged,
         )
         for source in options.data[1:]
     )
@@ -451,7 +455,11 @@ def _resume(job: _Job, run: Run, args: dict[str, Any]) -> Run:
         if datasets[0].labels != spec.labels:
             raise _changed(run, f"labels were {list_names(spec.labels)}")
         negatives = open_negatives(
-            run.negatives, spec.resize, progress, negatives_split(spec.trained_on)
+            run.negatives,
+            spec.resize,
+            progress,
+            negatives_split(spec.trained_on),
+            keep_damaged=bool(args.get("keep_damaged")),
         )
         negatives = _without(negatives, run.left_out)
         data = _training_data(datasets, negatives, chosen, spec.resize)

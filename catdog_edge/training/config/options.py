@@ -39,6 +39,7 @@ class TrainOptions:
     precision: str
     leave_out: tuple[str, ...] = ()
     reject_at: str = "eer"
+    keep_damaged: bool = False
 
 
 def settled_recipe(options: TrainOptions, usual: str) -> Recipe:

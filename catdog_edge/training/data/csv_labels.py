@@ -1,7 +1,4 @@
-"""The Kaggle layout: a CSV with a column of images and one of labels, beside the images.
-
-Columns are found by name, images by path or by name; labels come from the table alone.
-"""
+"""Labels and splits from CSV tables: a column of images, and one of labels or one per class."""
 
 from __future__ import annotations
 
@@ -9,140 +6,314 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 from catdog_edge.errors import DataError, PictureError
-from catdog_edge.images.read import is_picture
-from catdog_edge.training.data.dataset import Candidate, Layout, sorted_names
+from catdog_edge.images.read import is_picture, read_bytes
+from catdog_edge.training.data.dataset import Candidate, Layout, Split, is_utf8, nfc
 from catdog_edge.training.data.sources import Skipped, Source
+from catdog_edge.training.data.splits import split_names
 
 _IMAGE_COLUMNS = (
-    *("image", "images", "img", "file", "files", "filename", "file_name", "filepath", "file_path"),
-    *("path", "image_path", "image_name", "imagename", "image_id", "image", "photo", "id"),
+    *("image", "images", "img", "file", "files", "filename", "file_name", "filepath", "filepaths"),
+    *("file_path", "path", "image_path", "image_name", "imagename", "image_id", "picture"),
+    *("photo", "id"),
 )
 _LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "class_name", "classname", "category", "species"),
-    *("target", "animal", "y"),
+    *("breed", "kind", "target", "animal", "y"),
 )
 
 
-def table_layout(
-    source: Source, base: tuple[str, ...], labels: Sequence[str] | None
-) -> tuple[Layout | None, list[str]]:
-    """Find the table of a data set and read the labels out of it.
+@dataclass
+class Table:
+    """What a table says of the images that it names.
+
+    Attributes:
+        name: Its file inside the source.
+        columns: Its columns in words, for messages.
+        names_images: Whether it has a column of images that are here.
+        is_understood: Whether another column has labels or splits, or none is meant to.
+        labels: Label by file; empty where no column has labels.
+        splits: Split by file; empty where no column has splits.
+        skipped: Rows that cannot be used.
+    """
+
+    name: str
+    columns: str
+    names_images: bool = False
+    is_understood: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, Split] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def read_tables(source: Source, labels: Sequence[str] | None) -> list[Table]:
+    """Read the CSV and TSV files of a source, but for annotations named like their image.
 
     Args:
         source: Where the files are.
-        base: The deepest folder that holds all images; the table is there or above.
-        labels: Names of the classes 0, 1, ..., where the table has numbers.
-
-    Returns:
-        The layout, or `None` where there is no such table; and, for each CSV that is none, its
-        name and columns in words.
+        labels: Names of the classes 0, 1, ..., where a table has numbers.
 
     Raises:
-        DataError: There are two tables, one cannot be read, or `labels` names too few classes.
+        DataError: A table cannot be read or decoded, or `labels` names too few classes.
     """
-    tables: list[tuple[str, list[tuple[str, str]]]] = []
-    refused = []
+    files = _Files(source)
+    stems = {PurePosixPath(name).with_suffix("") for name in source.entries if is_picture(name)}
+    tables = []
     for name in source.entries:
-        folder = PurePosixPath(name).parent.parts
-        if not name.lower().endswith(".csv") or folder != base[: len(folder)]:
-            continue
-        header, rows = _read_table(source, name)
-        image, label = _column(header, _IMAGE_COLUMNS), _column(header, _LABEL_COLUMNS)
-        if image is not None and label is not None:
-            tables.append((name, [(row[image], row[label]) for row in rows]))
-        else:
-            refused.append(f"{name} has the columns {', '.join(header) or '(none)'}")
-    if len(tables) > 1:
-        both = " and ".join(name for name, _ in tables)
-        raise DataError(
-            f"{source.name}: {both} both have an image and a label column; leave only one"
-        )
-    return (_from_table(source, *tables[0], labels) if tables else None), refused
+        path = PurePosixPath(name)
+        if path.suffix.lower() in (".csv", ".tsv") and path.with_suffix("") not in stems:
+            where = f"{source.name}: {name}"
+            try:
+                header, rows = parse_csv(source.read(name), where)
+            except PictureError as error:
+                raise DataError(f"{where}: {error}") from error
+            tables.append(_Reader(name, header, rows, files, where).read(labels))
+    return tables
 
 
-def _read_table(source: Source, name: str) -> tuple[list[str], list[list[str]]]:
-    try:
-        text = source.read(name).decode("utf-8-sig", errors="surrogateescape")
-    except PictureError as error:
-        raise DataError(f"{source.name}: {name}: {error}") from error
+def parse_csv(data: bytes, where: str) -> tuple[list[str], list[list[str]]]:
+    """Parse a CSV into its header and rows: UTF-8 or marked UTF-16; commas, semicolons, tabs.
+
+    Bytes that are not UTF-8 become lone surrogates, as in names of files.
+
+    Raises:
+        DataError: It is not CSV.
+    """
+    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = data.decode(
+        "utf-16" if utf16 else "utf-8-sig", "replace" if utf16 else "surrogateescape"
+    )
     first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
     try:
+        # Line breaks as they are: one inside quotes belongs to the name of a file.
+        stream = io.StringIO(text, newline="")
         rows = [
-            row
-            for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            if any(row)
+            row for row in csv.reader(stream, delimiter=max(",;\t", key=first.count)) if any(row)
         ]
     except csv.Error as error:
-        raise DataError(f"{source.name}: {name} is no CSV that can be read ({error})") from error
+        raise DataError(f"{where} cannot be read as CSV ({error})") from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     return header, [row for row in rows[1:] if len(row) >= len(header)]
 
 
-def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    plain = [cell.lower().replace(" ", "_").replace("-", "_") for cell in header]
-    return next((plain.index(name) for name in names if name in plain), None)
+class _Files:
+    """Finds the file that a cell means: by its path, or its name with or without the ending."""
+
+    def __init__(self, source: Source) -> None:
+        self._by_key: dict[str, list[str]] = defaultdict(list)
+        for name in source.entries:
+            path = PurePosixPath(name)
+            bare = path.with_suffix("") if is_picture(name) else path
+            for key in {name, path.name, str(bare), bare.name}:
+                self._by_key[nfc(key)].append(name)
+
+    def find(self, cell: str, folder: PurePosixPath) -> list[str]:
+        wanted = nfc(cell.strip().replace("\\", "/").removeprefix("./"))
+        keys = ((folder / wanted).as_posix(), wanted, wanted.split("/")[-1])
+        return next((self._by_key[key] for key in keys if key in self._by_key), [])
 
 
-def _from_table(
-    source: Source, table: str, rows: Sequence[tuple[str, str]], labels: Sequence[str] | None
-) -> Layout:
-    by_path: dict[str, list[str]] = defaultdict(list)
-    for name in source.entries:
-        path = PurePosixPath(name)
-        for key in {name, path.name, path.stem if is_picture(name) else path.name}:
-            by_path[key].append(name)
-    folder = PurePosixPath(table).parent
-    where = f"{source.name}: {table}"
-    names = _label_names({label.strip() for _, label in rows if label.strip()}, labels, where)
-    found: dict[str, str] = {}
-    skipped = []
-    for image, label in rows:
-        wanted = image.strip().replace("\\", "/").removeprefix("./")
-        beside = (folder / wanted).as_posix()
-        matches = by_path.get(beside) or by_path.get(wanted) or by_path.get(wanted.split("/")[-1])
-        if not label.strip():
-            skipped.append(Skipped(wanted, f"listed in {table} without a label"))
-        elif not matches:
-            skipped.append(Skipped(wanted, f"listed in {table}, but there is no such file"))
-        elif len(matches) > 1:
-            skipped.append(Skipped(wanted, f"listed in {table}, but several files have that name"))
-        elif found.setdefault(matches[0], names[label.strip()]) != names[label.strip()]:
-            skipped.append(Skipped(wanted, f"listed in {table} with two labels"))
-    for entry in skipped:
-        if entry.reason.endswith("two labels"):
-            found.pop((by_path.get(entry.file) or [""])[0], None)
-    unlisted = sum(is_picture(name) for name in source.entries if name not in found)
-    unlisted -= sum(entry.reason.endswith("two labels") for entry in skipped)
-    notes = [f"{unlisted:,} images have no row in {table} and are left out"] if unlisted else []
-    order = tuple(labels) if labels is not None else sorted_names(set(names.values()))
-    if labels is None and set(names.values()) <= {"cat", "dog"}:
-        order = ("cat", "dog")
-    return Layout(
-        f"labels from {table}",
-        tuple(Candidate(name, found[name]) for name in source.entries if name in found),
-        order,
-        tuple(skipped),
-        tuple(notes),
+class _Reader:
+    """Reads a table."""
+
+    def __init__(
+        self, name: str, header: list[str], rows: list[list[str]], files: _Files, where: str
+    ) -> None:
+        self._where, self._files, self._folder = where, files, PurePosixPath(name).parent
+        shown = ", ".join(header[:12]) or "(none)"
+        more = f" and {len(header) - 12} more" if len(header) > 12 else ""
+        self._table = Table(name, shown + more)
+        self._columns = {
+            index: [nfc(row[index].strip()) for row in rows] for index in range(len(header))
+        }
+        self._header = [nfc(cell) for cell in header]
+        self._plain = [re.sub(r"[ -]", "_", cell.lower()) for cell in header]
+
+    def read(self, labels: Sequence[str] | None) -> Table:
+        """The table, with what its columns say."""
+        image = self._image_column()
+        if image is None:
+            return self._table
+        self._table.names_images = True
+        others = [index for index in self._columns if index != image]
+        split = next((index for index in others if _are_splits(self._columns[index])), None)
+        found = self._rows(image)
+        if split is not None:
+            self._read_splits(found, self._columns[split])
+        words = self._label_cells([index for index in others if index != split], found, labels)
+        if words is not None:
+            self._read_labels(found, words)
+        # A list of files and an answer to be filled in say nothing of labels.
+        silent = not others or "submission" in self._table.name.lower()
+        self._table.is_understood = silent or split is not None or words is not None
+        return self._table
+
+    def _image_column(self) -> int | None:
+        """The column with a known name, or else most of whose cells name files."""
+
+        def share(index: int) -> float:
+            cells = self._columns[index][:500]
+            return sum(bool(self._files.find(cell, self._folder)) for cell in cells) / len(cells)
+
+        known = [self._plain.index(name) for name in _IMAGE_COLUMNS if name in self._plain]
+        if not self._columns or not self._columns[0]:
+            return None
+        best = max(known, key=share, default=0)
+        if known and share(best) > 0:
+            return best
+        best = max(self._columns, key=share)
+        return best if share(best) >= 0.5 else None
+
+    def _rows(self, image: int) -> list[str]:
+        """The file of each row; empty where there is none, which is then skipped."""
+        table, files = self._table, []
+        for cell in self._columns[image]:
+            matches = self._files.find(cell, self._folder)
+            if not matches and not is_utf8(cell):
+                raise self._undecodable(cell)
+            if len(matches) != 1:
+                why = "several files have that name" if matches else "there is no such file"
+                table.skipped.append(Skipped(cell, f"listed in {table.name}, but {why}"))
+            files.append(matches[0] if len(matches) == 1 else "")
+        return files
+
+    def _read_splits(self, files: Sequence[str], cells: Sequence[str]) -> None:
+        for file, cell in zip(files, cells):
+            if file and cell:
+                split = split_names([cell])[cell]
+                if self._table.splits.setdefault(file, split) != split:
+                    raise DataError(
+                        f"{self._where} puts {file} into two splits; leave one row of it"
+                    )
+
+    def _label_cells(
+        self, columns: Sequence[int], files: Sequence[str], labels: Sequence[str] | None
+    ) -> list[str] | None:
+        """The label of each row; `None` where no column has labels."""
+        known = (self._plain.index(name) for name in _LABEL_COLUMNS if name in self._plain)
+        label = next((index for index in known if index in columns), None)
+        if label is not None:
+            cells = self._columns[label]
+            names = _label_names({cell for cell in cells if cell}, labels, self._where)
+            if names is None and _is_cat_dog(files, cells):
+                names = {cell: ("cat", "dog")[int(float(cell))] for cell in set(cells) if cell}
+            return [(names or {}).get(cell, cell) for cell in cells]
+        marks = [index for index in columns if set(self._columns[index]) <= _BINARY.keys()]
+        if len(marks) < 2:
+            return None
+        rows = zip(*(self._columns[index] for index in marks))
+        chosen = [[index for index, cell in zip(marks, row) if _BINARY[cell]] for row in rows]
+        if sum(len(one) == 1 for one in chosen) < 0.5 * len(chosen):
+            return None  # several of them apply to an image: attributes, not classes
+        return [self._header[one[0]] if len(one) == 1 else "" for one in chosen]
+
+    def _read_labels(self, files: Sequence[str], words: Sequence[str]) -> None:
+        table = self._table
+        found: dict[str, set[str]] = defaultdict(set)
+        for file, word in zip(files, words):
+            if not is_utf8(word):
+                raise self._undecodable(word)
+            if file:
+                found[file].add(word)
+        for file, names in found.items():
+            named = names - {""}
+            if len(named) == 1:
+                table.labels[file] = named.pop()
+            else:
+                how = "with two labels" if named else "without a label"
+                table.skipped.append(Skipped(file, f"listed in {table.name} {how}"))
+
+    def _undecodable(self, cell: str) -> DataError:
+        return DataError(
+            f"{self._where} is not UTF-8 ({ascii(cell)[1:60]}...): names would be damaged; save "
+            "it as UTF-8 (in Excel: CSV UTF-8)"
+        )
+
+
+_BINARY = {"0": False, "1": True, "0.0": False, "1.0": True}
+
+
+def _are_splits(cells: Iterable[str]) -> bool:
+    words = {cell for cell in cells if cell}
+    return bool(words) and all(split_names([word]) for word in words)
+
+
+def _is_cat_dog(files: Sequence[str], cells: Sequence[str]) -> bool:
+    """Whether this is the known set of cats and dogs: 0 and 1, and names that say the same."""
+    starts = {("cat", "dog")[_BINARY[c]] for c in cells if c in _BINARY}
+    return len(starts) == 2 and all(
+        PurePosixPath(file).name.lower().startswith(("cat", "dog")[_BINARY[cell]])
+        for file, cell in zip(files, cells)
+        if file and cell in _BINARY
     )
 
 
-def _label_names(values: set[str], labels: Sequence[str] | None, where: str) -> dict[str, str]:
-    """What each value in the label column is called."""
+def _label_names(
+    values: set[str], labels: Sequence[str] | None, where: str
+) -> dict[str, str] | None:
+    """What each value of the label column is called; `None`: as it is written."""
     numbers = {value: int(float(value)) for value in values if re.fullmatch(r"\d+(\.0+)?", value)}
-    if len(numbers) < len(values):
-        return {value: value for value in values}
-    if labels is None:
-        if set(numbers.values()) <= {0, 1}:
-            return {value: ("cat", "dog")[number] for value, number in numbers.items()}
-        return {value: str(number) for value, number in numbers.items()}
+    if labels is None or len(numbers) < len(values) or not values.isdisjoint(labels):
+        return None
     if max(numbers.values(), default=0) >= len(labels):
         raise DataError(
-            f"{where} has the classes {', '.join(sorted(values))}, --labels names only "
+            f"{where} has the classes {', '.join(sorted(values)[:20])}, --labels names only "
             f"{len(labels)}: {', '.join(labels)}"
         )
     return {value: labels[number] for value, number in numbers.items()}
+
+
+def from_split_csv(
+    path: Path, source: Source, layout: Layout, labels: Sequence[str] | None, limit: int | None
+) -> Layout:
+    """The images, labels and splits of a `split.csv`, whatever the layout says.
+
+    Args:
+        path: The file.
+        source: Where the images are.
+        layout: What the names say.
+        labels: The classes in index order, where somebody has named them.
+        limit: Of the run: images that it left out need no note.
+
+    Raises:
+        DataError: The file cannot be read, lacks a column, or contradicts itself.
+    """
+    try:
+        header, rows = parse_csv(read_bytes(path), str(path))
+    except PictureError as error:
+        raise DataError(f"{path}: {error}") from error
+    if not {"file", "label", "split"} <= set(header):
+        raise DataError(f"{path} must have the columns file, label and split")
+    columns = [header.index(name) for name in ("file", "label", "split")]
+    # The names of a copy that another system has made may be normalized otherwise.
+    by_name = {nfc(name): name for name in source.entries}
+    candidates: dict[str, Candidate] = {}
+    skipped = []
+    for written, label, word in ([row[index] for index in columns] for row in rows):
+        file = written if written in source.entries else by_name.get(nfc(written), written)
+        split = next(iter(split_names([word.strip()]).values()), None)
+        if split is None:
+            raise DataError(f"{path}: {file} has the split {word!r}; use train, val or test")
+        candidate = Candidate(file, nfc(label), split)
+        if file not in source.entries:
+            skipped.append(Skipped(file, f"listed in {path.name}, but no longer there"))
+        elif candidates.setdefault(file, candidate) != candidate:
+            raise DataError(f"{path}: {file} is listed twice, differently")
+    order = layout.labels if labels is None else tuple(labels)
+    unknown = sorted({one.label for one in candidates.values()} - set(order))
+    if unknown and labels is not None:
+        raise DataError(f"{path} has the class {unknown[0]!r}, --labels does not")
+    new = sum(one.file not in candidates for one in layout.candidates)
+    note = f"{new:,} images are not in {path.name} and are left out"
+    return replace(
+        layout,
+        kind=f"splits from {path.name}",
+        candidates=tuple(sorted(candidates.values(), key=lambda one: one.file)),
+        labels=tuple(sorted({one.label for one in candidates.values()})) if unknown else order,
+        skipped=tuple(skipped),
+        notes=(*layout.notes, note) if new and limit is None else layout.notes,
+    )

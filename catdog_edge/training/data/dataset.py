@@ -6,11 +6,15 @@ import csv
 import io
 import logging
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.preprocess import Image
@@ -21,17 +25,6 @@ log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""The names of folders, and words in a split.csv, that mean a split."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,25 @@ class Layout:
     labels: tuple[str, ...]
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A file of a source.
+
+    Attributes:
+        candidate: The file.
+        digest: Of its pixels; empty where it cannot be read.
+        reason: Why it cannot be read, or what the decoder complains of.
+        damaged: Whether the decoder complains.
+        image: The resized image, `uint8 [S,S,3]` BGR, where one was asked for.
+    """
+
+    candidate: Candidate
+    digest: str = ""
+    reason: str = ""
+    damaged: bool = False
+    image: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,7 @@ class Dataset:
             DataError: It was readable when the set was opened and no longer is.
         """
         try:
-            return self.files.frame(item.file)
+            return self.files.frame(item.file, keep_damaged=True)
         except PictureError as error:
             raise changed(self.source, item.file, str(error)) from error
 
@@ -203,6 +215,16 @@ def write_csv(
         (quoting if any("\r" in str(cell) for cell in row) else plain).writerow(row)
     # Names that are no valid UTF-8 go out as the bytes they came in as.
     write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def nfc(text: str) -> str:
+    """Text in Unicode's form NFC: a letter with an accent is one character."""
+    return unicodedata.normalize("NFC", text)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether text has no bytes in it that could not be decoded (lone surrogates)."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from catdog_edge.errors import PictureError
+from catdog_edge.errors import DamagedError, PictureError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import ResizeStep
-from catdog_edge.training.data.dataset import SPLITS, Candidate, Item, Split, changed
+from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, Item, Split, changed
 from catdog_edge.training.data.pixel_cache import Cache, PixelWriter
 from catdog_edge.training.data.sources import Skipped, Source
+from catdog_edge.training.data.splits import Splitter
 
 Progress = Callable[[int, int], None]
 """Called with the number of decoded images and their total."""
 
 CHUNK = 32
 """Images that are submitted together; two chunks are in memory at a time."""
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A file of a source.
-
-    Attributes:
-        candidate: The file.
-        digest: Of its pixels; empty where it cannot be read.
-        reason: Why it cannot be read.
-        image: The resized image, `uint8 [S,S,3]` BGR, where one was asked for.
-    """
-
-    candidate: Candidate
-    digest: str = ""
-    reason: str = ""
-    image: npt.NDArray[np.uint8] | None = None
 
 
 class Decoder:
@@ -48,23 +33,28 @@ class Decoder:
         source: Where they are.
         cache: Where digests and resized images are kept.
         progress: Called now and then.
+        keep_damaged: Take images that the decoder reports as damaged.
     """
 
-    def __init__(self, source: Source, cache: Cache, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        cache: Cache,
+        progress: Progress | None = None,
+        keep_damaged: bool = False,
+    ) -> None:
         self._source, self._cache, self._progress = source, cache, progress
+        self._keep_damaged = keep_damaged
 
     def read(self, candidates: Sequence[Candidate]) -> list[Decoded]:
         """Digests of the candidates; only files that are new or changed are decoded."""
         new = [one for one in candidates if self._cache.known(one.file) is None]
         for one in self._decode(new, None):
-            self._cache.learn(one.candidate.file, one.digest, one.reason)
+            self._learn(one)
         return [self._known(candidate) for candidate in candidates]
 
     def read_and_keep(
-        self,
-        candidates: Sequence[Candidate],
-        steps: Sequence[ResizeStep],
-        split_of: Callable[[Candidate, str], Split],
+        self, candidates: Sequence[Candidate], steps: Sequence[ResizeStep], splitter: Splitter
     ) -> list[Decoded]:
         """Digests of the candidates, and in the same pass the cache of `pixels`.
 
@@ -74,20 +64,32 @@ class Decoder:
         if 2 * new <= len(candidates):
             return self.read(candidates)
         self._cache.make_room(len(candidates), steps)
-        writers = {split: PixelWriter(self._cache) for split in SPLITS}
-        try:
+        with contextlib.ExitStack() as stack:
+            writers = self._writers(stack)
+            found = []
             for one in self._decode(sorted(candidates, key=lambda one: one.file), steps):
-                self._cache.learn(one.candidate.file, one.digest, one.reason)
+                self._learn(one)
                 if one.image is not None:
-                    split = split_of(one.candidate, one.digest)
+                    split = splitter.by_digest(one.candidate, one.digest)
                     writers[split].add(one.candidate.file, one.image)
+                    found.append(replace(one, image=None))
+            splits = splitter.assign(found)
+            if splitter.moved:
+                split_of = {one.candidate.file: split for one, split in zip(found, splits)}
+                images = heapq.merge(*(w.rows() for w in writers.values()), key=lambda row: row[0])
+                writers = self._writers(stack)
+                for file, image in images:
+                    writers[split_of[file]].add(file, image)
             for writer in writers.values():
                 if writer.files:
                     writer.keep(steps)
-        finally:
-            for writer in writers.values():
-                writer.discard()
         return [self._known(candidate) for candidate in candidates]
+
+    def _writers(self, stack: contextlib.ExitStack) -> dict[Split, PixelWriter]:
+        writers = {split: PixelWriter(self._cache) for split in SPLITS}
+        for writer in writers.values():
+            stack.callback(writer.discard)
+        return writers
 
     def write_pixels(self, items: Sequence[Item], steps: Sequence[ResizeStep]) -> None:
         """Write the resized images of some items into the cache.
@@ -107,6 +109,9 @@ class Decoder:
             writer.keep(steps)
         finally:
             writer.discard()
+
+    def _learn(self, one: Decoded) -> None:
+        self._cache.learn(one.candidate.file, one.digest, one.reason, one.damaged)
 
     def _known(self, candidate: Candidate) -> Decoded:
         digest, reason = self._cache.known(candidate.file) or ("", "changed while it was read")
@@ -136,12 +141,20 @@ class Decoder:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _decode_one(self, candidate: Candidate, steps: Sequence[ResizeStep] | None) -> Decoded:
+        complaint = ""
         try:
-            frame = self._source.frame(candidate.file)
+            try:
+                frame = self._source.frame(candidate.file)
+            except DamagedError as error:
+                complaint = str(error)
+                if not self._keep_damaged:
+                    return Decoded(candidate, reason=complaint, damaged=True)
+                frame = self._source.frame(candidate.file, keep_damaged=True)
         except PictureError as error:
             return Decoded(candidate, reason=str(error))
         small = None if steps is None else np.ascontiguousarray(preprocess(frame, steps))
-        return Decoded(candidate, self._source.digest(candidate.file, frame), image=small)
+        digest = self._source.digest(candidate.file, frame)
+        return Decoded(candidate, digest, complaint, bool(complaint), small)
 
 
 def unreadable(read: Sequence[Decoded]) -> list[Skipped]:

@@ -1,33 +1,51 @@
-"""From the names of files to labels: the ways in which people lay a data set out.
+"""Find out how a data set is laid out: its labels and splits, from names and tables.
 
-Sees names and, for the Kaggle layout, the text of a table; never a pixel. The layouts, in the
-order in which they are tried:
+In this order:
 
-1. a table beside the images: a CSV with a column of images and one of labels (`tables`);
-2. class folders, `train/ val/ test/` above them or not; an annotation beside each image
-   (`.xml`, `.txt`, `.json`, ...) does no harm;
+1. tables beside the images: CSV files with a column of images and one of labels, or one per
+   class (`csv_labels`); a table of images and splits goes with the layouts below;
+2. class folders; annotations beside the images (`.xml`, `.txt`, `.json`, ...) are ignored;
 3. name-prefixed files: `cat.0.jpg`, `dog_17.png`.
+
+Folders that name splits (`train`, `valid`, `test_set`, ...) may lie above or below class folders
+and above the others. A name that means a split is never a class, unless `labels` says so.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from catdog_edge.errors import DataError
 from catdog_edge.images.read import is_picture
-from catdog_edge.training.data.csv_labels import table_layout
-from catdog_edge.training.data.dataset import SPLIT_NAMES, Candidate, Layout, sorted_names
+from catdog_edge.training.data.csv_labels import Table, read_tables
+from catdog_edge.training.data.dataset import (
+    Candidate,
+    Layout,
+    Split,
+    is_utf8,
+    nfc,
+    sorted_names,
+)
 from catdog_edge.training.data.sources import Skipped, Source
+from catdog_edge.training.data.splits import split_names
 
 _PREFIX = re.compile(r"^(.*?[^\W\d_].*?)[\W_]*\(?\d[\d\W_]*$")
 """`cat.0`, `dog_17`, `american_bulldog_100`, `cat (3)`: what stands before the last number."""
 
+_CAMERA = re.compile("img|image|dsc[nf]?|pxl|photo|pic(ture)?|frame|file|screenshot", re.IGNORECASE)
+"""Beginnings of file names that are no classes."""
 
-_BESIDE = frozenset((".aae", ".csv", ".json", ".txt", ".xml", ".xmp", ".yaml", ".yml"))
+_BESIDE = frozenset((".aae", ".csv", ".json", ".tsv", ".txt", ".xml", ".xmp", ".yaml", ".yml"))
 """Endings of what tools put beside images: annotations, edits, notes."""
+
+_WANTED = (
+    "wanted are a folder per class, names like cat.0.jpg and dog.0.jpg, or a CSV with a column "
+    "`file` and a column `label`"
+)
 
 
 def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
@@ -39,145 +57,245 @@ def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
             0, 1, ...; otherwise they choose and order the classes that there are.
 
     Raises:
-        DataError: There are no images, no layout fits, or there are fewer than two classes.
+        DataError: There are no images, no layout fits, names and tables contradict each
+            other, or there are fewer than two classes.
     """
-    images = [name for name in source.entries if is_picture(name)]
-    if not images:
+    labels = None if labels is None else tuple(nfc(label) for label in labels)
+    if not any(is_picture(name) for name in source.entries):
         closed = "".join(f"; {entry.file}: {entry.reason}" for entry in source.closed[:1])
         raise DataError(f"{source.name} has no images in it (.jpg, .png, ...){closed}")
-    base = _common_folder(images)
-    layout, other_tables = table_layout(source, base, labels)
-    if layout is None:
-        layout = _without_table(source, base, images)
-        layout = replace(layout, notes=(*layout.notes, *(_ignored(t) for t in other_tables)))
+    tables = read_tables(source, labels)
+    strange = [table for table in tables if table.names_images and not table.is_understood]
+    if strange and labels is None:
+        raise DataError(
+            f"{source.name}: {strange[0].name} names images, but none of its other columns has a "
+            f"known meaning ({strange[0].columns}): wanted is one called label, class, ... or "
+            "one of 0 and 1 per class; rename it, or move the table out of the data"
+        )
+    foreign = [
+        f"{table.name} has the columns {table.columns}, and names no image that is here"
+        for table in tables
+        if not table.names_images
+    ]
+    folders = _Folders(source, labels)
+    labelled = [table for table in tables if table.labels]
+    layout = _from_tables(source, labelled) if labelled else folders.layout()
+    layout = _with_splits(source, layout, folders.splits, tables)
+    unused = [*foreign, *(f"{t.name} has the columns {t.columns}, none is known" for t in strange)]
+    layout = replace(layout, notes=(*layout.notes, *(f"{what}: not used" for what in unused)))
     if labels is not None:
-        layout = _only(layout, tuple(labels), source.name)
+        layout = _only(layout, labels, source.name)
+    _check_labels(layout, labels, source.name)
     if len(layout.labels) < 2:
-        hint = "".join(f"; {table}, none of them a known name" for table in other_tables[:1])
+        hint = "".join(f"; {what}" for what in foreign[:1])
         one = f"only the class {layout.labels[0]!r}" if layout.labels else "no classes"
         raise DataError(
-            f"{source.name} has images of {one}; two or more are needed: a CSV with image and "
-            f"label columns, a folder per class, or names like cat.0.jpg and dog.0.jpg{hint}"
+            f"{source.name} has images of {one}; two or more are needed: {_WANTED}{hint}"
         )
     return layout
 
 
-def _ignored(table: str) -> str:
-    return f"{table}: no image and label column that is known by name, so it is not used"
+def _check_labels(layout: Layout, labels: Sequence[str] | None, where: str) -> None:
+    for label in layout.labels:
+        if not is_utf8(label):
+            raise DataError(
+                f"{where}: the class {label!a} is not valid UTF-8; rename its folder or files "
+                "(in a zip: pack it again with a program that writes UTF-8 names)"
+            )
+    if len(split_names(layout.labels, labels)) == len(layout.labels) > 0:
+        raise DataError(
+            f"{where}: {', '.join(layout.labels)} ({layout.kind}) are splits by name, not classes; "
+            f"{_WANTED}"
+        )
 
 
-def _common_folder(names: Sequence[str]) -> tuple[str, ...]:
-    """The deepest folder that holds all of them, as parts."""
-    first, last = min(names).split("/")[:-1], max(names).split("/")[:-1]
-    parts = []
-    for left, right in zip(first, last):
-        if left != right:
-            break
-        parts.append(left)
-    return tuple(parts)
+# ---- tables ----------------------------------------------------------------------------
 
 
-def _without_table(source: Source, base: tuple[str, ...], images: Sequence[str]) -> Layout:
-    folders = _folders(source, base, images)
-    if folders is not None and len(folders.labels) > 1:
-        return folders
-    prefixes = _prefixes(source, base)
-    a_class = bool(base) and base[-1].lower() not in SPLIT_NAMES
-    if folders is None and len(prefixes.labels) < 2 and a_class:
-        # One folder with everything in it is one class, whatever numbers its files carry.
-        alone = tuple(Candidate(name, base[-1]) for name in images)
-        return Layout("a folder per class", alone, (base[-1],))
-    return prefixes if folders is None or len(prefixes.labels) > 1 else folders
-
-
-# ---- class folders ---------------------------------------------------------------------
-
-
-def _folders(source: Source, base: tuple[str, ...], images: Sequence[str]) -> Layout | None:
-    depth = len(base)
-    inside = [name.split("/")[depth:] for name in images]
-    splits = {parts[0] for parts in inside if len(parts) > 1 and parts[0].lower() in SPLIT_NAMES}
-    # A class may be called "train" (beside "bus"): a split has folders or prefixed names below.
-    splits = {name for name in splits if _has_classes([p[1:] for p in inside if p[0] == name])}
-    if any(SPLIT_NAMES[name.lower()] == "train" for name in splits):
-        return _split_folders(source, depth, splits)
-    if all(len(parts) == 1 for parts in inside):
-        return None
-    candidates = []
-    loose = 0
-    folders = {parts[0] for parts in inside if len(parts) > 1}
-    for name in _meant(source):
-        parts = name.split("/")[depth:]
-        if len(parts) > 1 and parts[0] in folders:
-            candidates.append(Candidate(name, parts[0]))
-        else:
-            loose += is_picture(name)
-    notes = [f"{loose:,} images lie beside the class folders and are left out"] if loose else []
-    return Layout("a folder per class", tuple(candidates), sorted_names(folders), (), tuple(notes))
-
-
-def _meant(source: Source) -> list[str]:
-    """The files that are meant to be images, whatever most of their endings say."""
-    return [name for name in source.entries if PurePosixPath(name).suffix.lower() not in _BESIDE]
-
-
-def _has_classes(names: Sequence[Sequence[str]]) -> bool:
-    if any(len(parts) > 1 for parts in names):
-        return True
-    return len({_prefix(parts[-1]) for parts in names} - {None}) > 1
-
-
-def _split_folders(source: Source, depth: int, splits: set[str]) -> Layout:
-    candidates = []
-    skipped = []
-    others: set[str] = set()
-    for name in _meant(source):
-        parts = name.split("/")[depth:]
-        if len(parts) < 2 or parts[0] not in splits:
-            if len(parts) > 1 and is_picture(name):
-                others.add(parts[0])
-            continue
-        label = parts[1] if len(parts) > 2 else _prefix(parts[1])
-        if label is None:
-            if is_picture(name):
-                skipped.append(Skipped(name, "neither its folder nor its name says its class"))
-            continue
-        candidates.append(Candidate(name, label, SPLIT_NAMES[parts[0].lower()]))
-    labels = sorted_names({candidate.label for candidate in candidates})
-    notes = [f"the folder {name} is no split and is left out" for name in sorted(others)]
+def _from_tables(source: Source, tables: Sequence[Table]) -> Layout:
+    owner: dict[str, Table] = {}
+    for table in tables:
+        twice = next((file for file in table.labels if file in owner), None)
+        if twice is not None:
+            raise DataError(
+                f"{source.name}: {owner[twice].name} and {table.name} both give {twice} a label; "
+                "leave only one of them in the data"
+            )
+        owner |= dict.fromkeys(table.labels, table)
+    if len(tables) > 1:  # train.csv and test.csv
+        named = split_names([PurePosixPath(table.name).stem for table in tables])
+        for table in tables:
+            split = named.get(PurePosixPath(table.name).stem)
+            if split is not None and not table.splits:
+                table.splits = dict.fromkeys(table.labels, split)
+    names = " and ".join(table.name for table in tables[:3])
+    skipped = tuple(entry for table in tables for entry in table.skipped)
+    known = owner.keys() | {entry.file for entry in skipped}
+    unlisted = sum(is_picture(name) and name not in known for name in source.entries)
+    notes = (f"{unlisted:,} images have no row in {names} and are left out",) if unlisted else ()
     return Layout(
-        "split folders with classes in them",
-        tuple(candidates),
-        labels,
-        tuple(skipped),
-        tuple(notes),
+        f"labels from {names}",
+        tuple(Candidate(f, owner[f].labels[f]) for f in source.entries if f in owner),
+        sorted_names({label for table in tables for label in table.labels.values()}),
+        skipped,
+        notes,
     )
 
 
-# ---- name-prefixed files ---------------------------------------------------------------
-
-
-def _prefixes(source: Source, base: tuple[str, ...]) -> Layout:
-    candidates = []
-    skipped = []
-    for name in source.entries:
-        parts = name.split("/")
-        if tuple(parts[:-1]) != base or not is_picture(name):
-            continue
-        label = _prefix(parts[-1])
-        if label is None:
-            skipped.append(Skipped(name, "its name does not begin with a class, as in cat.0.jpg"))
-        else:
-            candidates.append(Candidate(name, label))
-    labels = sorted_names({candidate.label for candidate in candidates})
-    return Layout(
-        "the class is the beginning of each name", tuple(candidates), labels, tuple(skipped)
+def _with_splits(
+    source: Source, layout: Layout, folders: Mapping[str, Split], tables: Sequence[Table]
+) -> Layout:
+    """Add the splits that folders and tables name, which must agree."""
+    said: dict[str, tuple[Split, str]] = {
+        file: (split, "its folder") for file, split in folders.items()
+    }
+    for table in tables:
+        for file, split in table.splits.items():
+            before, who = said.setdefault(file, (split, table.name))
+            if before != split:
+                raise DataError(
+                    f"{source.name}: {file} is of {before} by {who}, of {split} by {table.name}; "
+                    "correct one of them"
+                )
+    candidates = tuple(
+        replace(one, split=said[one.file][0]) if one.file in said else one
+        for one in layout.candidates
     )
+    return replace(layout, candidates=candidates)
 
 
-def _prefix(name: str) -> str | None:
+# ---- names -----------------------------------------------------------------------------
+
+
+@dataclass
+class _Folders:
+    """Splits and classes that the names of folders and files say.
+
+    Attributes:
+        splits: Split by file, where a folder names it.
+    """
+
+    source: Source
+    labels: tuple[str, ...] | None
+    splits: dict[str, Split] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        inside: dict[str, set[str]] = defaultdict(set)
+        pictures = [name for name in self.source.entries if is_picture(name)]
+        for parent, child in {pair for name in pictures for pair in _folders(name)}:
+            inside[parent].add(child)
+        meaning = {parent: split_names(names, self.labels) for parent, names in inside.items()}
+        # The deepest folder that holds all images.
+        base = next((p for p in sorted(inside, key=len) if len(inside[p]) > 1), "")
+        self._rest: dict[str, tuple[str, ...]] = {}
+        self._split_folder: dict[str, str] = {}
+        self._beside: set[str] = set()
+        for name in self.source.entries:
+            rest = []
+            for parent, child in _folders(name):
+                split = meaning.get(parent, {}).get(child)
+                if inside[parent] == {child} == {PurePosixPath(parent).name}:
+                    split = self.splits.get(name)  # seg_train/seg_train
+                if split is None:
+                    rest.append(child)
+                    if parent == base and "train" in meaning.get(parent, {}).values():
+                        self._beside.add(f"{parent}{child}")
+                        break
+                elif self.splits.setdefault(name, split) == split:
+                    self._split_folder.setdefault(name, f"{parent}{child}")
+                else:
+                    raise DataError(
+                        f"{self.source.name}: {name} lies in folders of two splits, "
+                        f"{self.splits[name]} and {split}; move it"
+                    )
+            else:
+                self._rest[name] = tuple(rest)
+        self._strip()
+
+    def _strip(self) -> None:
+        """Take off folders that all images are in."""
+        while True:
+            tops = {rest[:1] for name, rest in self._rest.items() if rest and is_picture(name)}
+            deep = all(len(r) != 1 for name, r in self._rest.items() if is_picture(name))
+            if len(tops) != 1 or not deep:
+                return
+            top = tops.pop()
+            self._rest = {n: r[1:] if r[:1] == top else r for n, r in self._rest.items()}
+
+    def layout(self) -> Layout:
+        """The layout that the names say."""
+        pictures = [name for name in self._rest if is_picture(name)]
+        classes = {self._rest[name][0] for name in pictures if self._rest[name]}
+        if len(classes) < 2:
+            prefixes = self._prefixes(pictures)
+            if len(prefixes.labels) > 1 or not classes:
+                self._check_splits(prefixes)
+                return prefixes
+        kept = {str(PurePosixPath(name).parent) for name in pictures}
+        candidates = [
+            Candidate(name, nfc(rest[0]))
+            for name, rest in self._rest.items()
+            if rest
+            and str(PurePosixPath(name).parent) in kept
+            and PurePosixPath(name).suffix.lower() not in _BESIDE
+        ]
+        loose = [name for name in pictures if not self._rest[name]]
+        unsaid = [name for name in loose if name in self.splits]
+        number = len(loose) - len(unsaid)
+        beside = f"{number:,} images lie beside the class folders and are left out"
+        layout = Layout(
+            "split folders with classes in them" if self.splits else "a folder per class",
+            tuple(candidates),
+            sorted_names({candidate.label for candidate in candidates}),
+            tuple(
+                Skipped(name, "neither its folder nor its name says its class") for name in unsaid
+            ),
+            (*((beside,) if number else ()), *map(_left_out, sorted(self._beside))),
+        )
+        self._check_splits(layout)
+        return layout
+
+    def _prefixes(self, pictures: Sequence[str]) -> Layout:
+        found = {name: _prefix(name) for name in pictures}
+        labels = {label for label in found.values() if label}
+        if split_names(labels, self.labels):
+            found = dict.fromkeys(found, "")
+        reason = "its name does not begin with a class, as in cat.0.jpg"
+        return Layout(
+            "the class is the beginning of each name",
+            tuple(Candidate(name, label) for name, label in found.items() if label),
+            sorted_names({label for label in found.values() if label}),
+            tuple(Skipped(name, reason) for name, label in found.items() if not label),
+            tuple(map(_left_out, sorted(self._beside))),
+        )
+
+    def _check_splits(self, layout: Layout) -> None:
+        """Refuse a folder that names a split where nothing in it says a class."""
+        known = {self._split_folder.get(candidate.file) for candidate in layout.candidates}
+        silent = sorted(set(self._split_folder.values()) - known)
+        if silent:
+            beside = ", ".join([*sorted(self._beside), *layout.labels][:9])
+            raise DataError(
+                f"{self.source.name}: {', '.join(silent)} by name: a split, but nothing in it says "
+                f"a class{f'; beside it: {beside}' if beside else ''}; {_WANTED}; move away what "
+                "has no class, or, where a class has such a name, name all of them with --labels"
+            )
+
+
+def _folders(name: str) -> list[tuple[str, str]]:
+    """The folders of a file from the top, each as its parent (with a slash) and its name."""
+    parts = name.split("/")[:-1]
+    return [("".join(f"{part}/" for part in parts[:i]), part) for i, part in enumerate(parts)]
+
+
+def _left_out(folder: str) -> str:
+    return f"the folder {folder} is no split and is left out"
+
+
+def _prefix(name: str) -> str:
     match = _PREFIX.match(PurePosixPath(name).stem)
-    return match[1].rstrip(" ._-(") if match else None
+    label = nfc(match[1].rstrip(" ._-(")) if match else ""
+    return "" if _CAMERA.fullmatch(label) else label
 
 
 # ---- labels ----------------------------------------------------------------------------
@@ -195,10 +313,10 @@ def _only(layout: Layout, labels: tuple[str, ...], where: str) -> Layout:
             f"{where} has no class {missing[0]!r} ({layout.kind}: {', '.join(sorted_names(there))})"
         )
     kept = tuple(
-        Candidate(c.file, wanted[c.label.casefold()], c.split)
-        for c in layout.candidates
-        if c.label.casefold() in wanted
+        replace(one, label=wanted[one.label.casefold()])
+        for one in layout.candidates
+        if one.label.casefold() in wanted
     )
-    left = sorted_names({name for name in there if name.casefold() not in wanted})
+    left = sorted_names(name for name in there if name.casefold() not in wanted)
     notes = (f"left out by --labels: {', '.join(left)}",) if left else ()
-    return Layout(layout.kind, kept, labels, layout.skipped, (*layout.notes, *notes))
+    return replace(layout, candidates=kept, labels=labels, notes=(*layout.notes, *notes))

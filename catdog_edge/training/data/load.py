@@ -15,6 +15,7 @@ import numpy.typing as npt
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.images.read import is_picture
 from catdog_edge.spec import NEITHER, ResizeStep
+from catdog_edge.training.data.csv_labels import from_split_csv
 from catdog_edge.training.data.dataset import (
     SPLITS,
     Candidate,
@@ -29,7 +30,7 @@ from catdog_edge.training.data.decode import Decoder, Progress, unreadable
 from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.pixel_cache import Cache
 from catdog_edge.training.data.sources import Skipped, Source, open_source
-from catdog_edge.training.data.splits import Splitter, from_split_csv, read_some, shares_of
+from catdog_edge.training.data.splits import Splitter, read_some, shares_of
 
 NEGATIVES_SPLIT = (0.7, 0.15, 0.15)
 """Of images that show none of the classes: to train on, to choose by, to report on."""
@@ -52,6 +53,7 @@ def open_dataset(
     steps: Sequence[ResizeStep] | None = None,
     progress: Progress | None = None,
     required: Sequence[Split] | None = None,
+    keep_damaged: bool = False,
 ) -> Dataset:
     """Open a data set and decide which image is for what.
 
@@ -72,6 +74,7 @@ def open_dataset(
             that `pixels` opens, so that nothing is decoded twice.
         progress: Called now and then with the number of decoded images and their total.
         required: The splits that must have every class; `None`: all that have a share.
+        keep_damaged: Take images that the decoder reports as damaged, too.
 
     Raises:
         DataError: There is no such source, no layout fits, fewer than two classes, more than
@@ -93,12 +96,11 @@ def open_dataset(
     if split_csv is not None:
         layout, limit = from_split_csv(Path(split_csv), opened, layout, labels, limit), None
     splitter = Splitter(shares, layout.candidates, complete=split_csv is not None)
-    dataset = _read(opened, layout, splitter, (limit, seed), steps, progress)
-    if required is None:
-        given = [name for name, share in zip(SPLITS, shares) if share > 0]
-        _check_classes(dataset, given, ", or give that split a larger share with --split")
-    else:  # of a command without --split
-        _check_classes(dataset, required)
+    # Damaged images that a run has taken stay in it.
+    keep = keep_damaged or split_csv is not None
+    dataset = _read(opened, layout, splitter, (limit, seed), steps, progress, keep)
+    given = [name for name, share in zip(SPLITS, shares) if share > 0]
+    _check_classes(dataset, given if required is None else required)
     return dataset
 
 
@@ -108,6 +110,7 @@ def open_negative_images(
     steps: Sequence[ResizeStep] | None = None,
     progress: Progress | None = None,
     split: Sequence[float] = NEGATIVES_SPLIT,
+    keep_damaged: bool = False,
 ) -> Dataset:
     """Open out-of-class images, as a data set whose one class is `neither`.
 
@@ -119,6 +122,7 @@ def open_negative_images(
         steps: See `open_dataset`.
         progress: See `open_dataset`.
         split: Shares of train, val and test.
+        keep_damaged: See `open_dataset`.
 
     Raises:
         DataError: There is no such source, it has no images, more than 5 % of the files
@@ -131,7 +135,7 @@ def open_negative_images(
     candidates = tuple(Candidate(name, NEITHER) for name in files)
     layout = Layout("images of none of the classes", candidates, (NEITHER,))
     splitter = Splitter(tuple(split), candidates)
-    dataset = _read(opened, layout, splitter, (None, 0), steps, progress)
+    dataset = _read(opened, layout, splitter, (None, 0), steps, progress, keep_damaged)
     _check_classes(dataset, SPLITS)
     return dataset
 
@@ -167,7 +171,7 @@ def pixels(
         with cache.exclusive():
             found = cache.open_pixels(files, steps)  # another process may have written them
             if found is None:
-                Decoder(dataset.files, cache, progress).write_pixels(items, steps)
+                Decoder(dataset.files, cache, progress, True).write_pixels(items, steps)
                 found = cache.open_pixels(files, steps)
     if found is None:
         raise DataError(f"the cache {cache.folder} was removed while it was written; run it again")
@@ -181,43 +185,64 @@ def _read(
     subset: tuple[int | None, int],
     steps: Sequence[ResizeStep] | None,
     progress: Progress | None,
+    keep_damaged: bool,
 ) -> Dataset:
     """Read the digests of the images, all of them or a subset (limit, seed)."""
     limit, seed = subset
-    cache = Cache(source)
-    decoder = Decoder(source, cache, progress if limit is None else None)
+    cache = Cache(source, keep_damaged)
+    decoder = Decoder(source, cache, progress if limit is None else None, keep_damaged)
     known = cache.knows_all(candidate.file for candidate in layout.candidates)
     with contextlib.nullcontext() if known else cache.exclusive():
+        before = cache.digests()
         if limit is not None:
-            read = read_some(layout, limit, seed, splitter, decoder.read, progress)
-        elif steps is None:
-            read = decoder.read(layout.candidates)
+            read, taken = read_some(layout, limit, seed, splitter, decoder.read, progress)
         else:
-            read = decoder.read_and_keep(layout.candidates, steps, splitter.by_digest)
+            if steps is None:
+                read = decoder.read(layout.candidates)
+            else:
+                read = decoder.read_and_keep(layout.candidates, steps, splitter)
+            found = [one for one in read if one.digest]
+            taken = dict(zip((one.candidate.file for one in found), splitter.assign(found)))
+        notes = _moves(splitter, layout, cache, before) if limit is None else []
         cache.save()
     skipped = (*source.closed, *layout.skipped, *unreadable(read))
-    found = sorted((one for one in read if one.digest), key=lambda one: one.candidate.file)
-    _check_skipped(source.name, skipped, len(found), cache.folder)
+    _check_skipped(source.name, skipped, len(taken), cache.folder)
     index = {label: number for number, label in enumerate(layout.labels)}
     items = [
-        Item(
-            one.candidate.file,
-            index[one.candidate.label],
-            splitter.by_digest(one.candidate, one.digest),
-            one.digest,
-        )
-        for one in found
+        Item(candidate.file, index[candidate.label], taken[candidate.file], one.digest)
+        for one in sorted(read, key=lambda one: one.candidate.file)
+        if (candidate := one.candidate).file in taken
     ]
     items, leaks = _without_leaks(items) if splitter.follows_names else (items, [])
     return Dataset(
         source=source.name,
         labels=layout.labels,
         items=tuple(items),
+        files=source,
         skipped=(*skipped, *leaks),
         layout=layout.kind,
-        notes=(*layout.notes, *_contradictions(items, layout.labels)),
-        files=source,
+        notes=(*source.notes, *layout.notes, *notes, *_contradictions(items, layout.labels)),
     )
+
+
+def _moves(splitter: Splitter, layout: Layout, cache: Cache, before: set[str]) -> list[str]:
+    """Notes on images that moved, of those whose digests were known before and of all."""
+    notes = []
+    if splitter.moved:
+        notes.append(
+            f"{len(splitter.moved):,} images are in another split than their digest says, so that "
+            "each split has every class"
+        )
+    earlier = cache.exchange_moved(f"{splitter.key} {layout.labels}", splitter.moved)
+    if earlier is not None:
+        either = earlier.keys() | splitter.moved.keys()
+        changed = [d for d in either & before if earlier.get(d) != splitter.moved.get(d)]
+        if changed:
+            notes.append(
+                f"{len(changed):,} images changed their split since the set was last opened, "
+                "because files were added or removed"
+            )
+    return notes
 
 
 # ---- checks ----------------------------------------------------------------------------
@@ -257,19 +282,27 @@ def _check_skipped(name: str, skipped: Sequence[Skipped], kept: int, folder: Pat
     )
 
 
-def _check_classes(dataset: Dataset, required: Sequence[Split], or_else: str = "") -> None:
+def _check_classes(dataset: Dataset, required: Sequence[Split]) -> None:
     counts = dataset.counts()
     for label in dataset.labels:
         if not any(counts[split][label] for split in SPLITS):
             raise DataError(f"{dataset.source}: the class {label!r} has no readable image")
-    for split in required:
-        for label, count in counts[split].items():
-            if not count:
-                of = sum(counts[name][label] for name in SPLITS)
-                raise DataError(
-                    f"{dataset.source}: the {split} split has no {label!r} ({of:,} in all); "
-                    f"add images{or_else}"
-                )
+    missing = [
+        (split, label) for split in required for label in dataset.labels if not counts[split][label]
+    ]
+    if not missing:
+        return
+    split, label = missing[0]
+    number = len({label for _, label in missing}) - 1
+    others = f", nor {number:,} other classes" if number else ""
+    twins = [one for one in dataset.labels if one.casefold() == label.casefold()]
+    alike = f" ({' and '.join(twins)} are two classes)" if len(twins) > 1 else ""
+    raise DataError(
+        f"{dataset.source}: the {split} split has no {label!r} "
+        f"({sum(counts[name][label] for name in SPLITS):,} in all){others}; add images: each class "
+        "needs three or more that differ, and where folders or a table name the splits, one in "
+        f"each{alike}"
+    )
 
 
 def _contradictions(items: Sequence[Item], labels: Sequence[str]) -> list[str]:

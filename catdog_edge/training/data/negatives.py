@@ -129,6 +129,7 @@ def open_negatives(
     steps: tuple[ResizeStep, ...],
     progress: Progress | None,
     split: Sequence[float] = NEGATIVES_SPLIT,
+    keep_damaged: bool = False,
 ) -> Negatives | None:
     """Open what each `--other` names; `None` where there is none.
 
@@ -137,6 +138,7 @@ def open_negatives(
         steps: The resize rule of the model.
         progress: See `open_dataset`.
         split: Shares of train, val and test.
+        keep_damaged: See `open_dataset`.
 
     Raises:
         DataError: See `data.open_negative_images`.
@@ -144,7 +146,9 @@ def open_negatives(
     if not sources:
         return None
     opened = [
-        open_negative_images(source, steps=steps, progress=progress, split=split)
+        open_negative_images(
+            source, steps=steps, progress=progress, split=split, keep_damaged=keep_damaged
+        )
         for source in sources
         if source != DRAWN
     ]

@@ -21,7 +21,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import cache_folder, write_text
 from catdog_edge.training.data.sources import Source
 
-FORMAT = 3
+FORMAT = 4
 """Incremented when images are read, resized or stored in another way."""
 
 UNUSED_DAYS = 14
@@ -46,11 +46,11 @@ UNUSED_DAYS = 14
 class Cache:
     """What is known of one source."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, keep_damaged: bool = False) -> None:
         name = re.sub(r"[^\w.-]", "_", Path(source.name).name)[:40]
         digest = hashlib.sha256(os.fsencode(source.name)).hexdigest()[:12]
         self.folder = cache_folder() / f"{name}-{digest}"
-        self._source = source
+        self._source, self._keep_damaged = source, keep_damaged
         self._decoder = f"{FORMAT} opencv {cv2.__version__}"
         self._changed = False
 
@@ -74,31 +74,50 @@ class Cache:
     # ---- digests -----------------------------------------------------------------------
 
     @cached_property
-    def _index(self) -> dict[str, list[Any]]:
+    def _index(self) -> dict[str, dict[str, Any]]:
         try:
-            document = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-            files: dict[str, list[Any]] = document["files"]
+            index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
             # What one build of OpenCV could not read, another can.
-            return files if document["decoder"] == self._decoder else {}
+            if index["decoder"] == self._decoder and isinstance(index["files"], dict):
+                return {"files": index["files"], "moved": dict(index["moved"])}
         except (OSError, ValueError, KeyError, TypeError):
-            return {}  # none yet, or damaged: it is made anew
+            pass  # none yet, or damaged: it is made anew
+        return {"files": {}, "moved": {}}
 
     def known(self, file: str) -> tuple[str, str] | None:
-        """Digest and reason (one of them empty), or `None` where the file is new or changed."""
-        entry, line = self._source.entries[file], self._index.get(file)
-        if not isinstance(line, list) or line[:2] != [entry.size, entry.stamp] or len(line) != 4:
+        """Digest and reason (one of them empty), or `None` where the file must be decoded."""
+        entry, line = self._source.entries[file], self._index["files"].get(file)
+        if not isinstance(line, list) or line[:2] != [entry.size, entry.stamp] or len(line) != 5:
             return None
-        return line[2], line[3]
+        digest, reason, damaged = line[2:]
+        if damaged and self._keep_damaged:
+            return (digest, "") if digest else None
+        return ("", reason) if damaged else (digest, reason)
 
     def knows_all(self, files: Iterable[str]) -> bool:
         """Whether the digests of these files are known."""
         return all(self.known(file) is not None for file in files)
 
-    def learn(self, file: str, digest: str, reason: str) -> None:
-        """Remember the digest of a file's pixels, or why it cannot be read."""
+    def learn(self, file: str, digest: str, reason: str, damaged: bool) -> None:
+        """Remember the digest of a file's pixels, or why it cannot be read.
+
+        A damaged file has both, or no digest where nobody wanted it.
+        """
         entry = self._source.entries[file]
-        self._index[file] = [entry.size, entry.stamp, digest, reason]
+        self._index["files"][file] = [entry.size, entry.stamp, digest, reason, damaged]
         self._changed = True
+
+    def digests(self) -> set[str]:
+        """The digests of all files that are known."""
+        return {line[2] for line in self._index["files"].values()}
+
+    def exchange_moved(self, key: str, moved: Mapping[str, str]) -> dict[str, str] | None:
+        """Remember `Splitter.moved`; return what was remembered, `None` the first time."""
+        before: dict[str, str] | None = self._index["moved"].get(key)
+        if before != moved:
+            self._index["moved"][key] = dict(moved)
+            self._changed = True
+        return before
 
     def save(self) -> None:
         """Write the index, where something is new.
@@ -108,7 +127,7 @@ class Cache:
         """
         if self._changed:
             # ASCII keeps names that are not valid UTF-8 (lone surrogates).
-            text = json.dumps({"decoder": self._decoder, "files": self._index}, ensure_ascii=True)
+            text = json.dumps({"decoder": self._decoder, **self._index}, ensure_ascii=True)
             with _writing(self.folder):
                 write_text(self.folder / "index.json", text)
             self._changed = False
@@ -171,6 +190,7 @@ class PixelWriter:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self.files: list[str] = []
+        self._shape: tuple[int, ...] = ()
         with _writing(cache.folder):
             cache.folder.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(prefix=".pixels-", suffix=".tmp", dir=cache.folder)
@@ -184,8 +204,16 @@ class PixelWriter:
             DataError: The disk is full. (A store into a memory map would kill the process.)
         """
         self.files.append(file)
+        self._shape = image.shape
         with _writing(self._cache.folder):
             self._stream.write(image.tobytes())
+
+    def rows(self) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+        """The files and images that are written so far, memory-mapped."""
+        if self.files:
+            self._stream.flush()
+            shape = (len(self.files), *self._shape)
+            yield from zip(self.files, np.memmap(self._path, np.uint8, "r", shape=shape))
 
     def keep(self, steps: Sequence[ResizeStep]) -> None:
         """Give the file its name.

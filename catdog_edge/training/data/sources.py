@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import threading
 import zipfile
 import zlib
@@ -53,16 +54,18 @@ class Source(Protocol):
         entries: Every file by its name inside the source (posix), in the order of names;
             hidden files and a desktop's own are left out.
         closed: Folders whose files are missing among the entries, each with the reason.
+        notes: What a person should know, one line each.
     """
 
     name: str
     entries: Mapping[str, Entry]
     closed: tuple[Skipped, ...]
+    notes: tuple[str, ...]
 
     def read(self, file: str) -> bytes:
         """The bytes of a file. Raises `PictureError` where they cannot be had."""
 
-    def frame(self, file: str) -> Image:
+    def frame(self, file: str, *, keep_damaged: bool = False) -> Image:
         """The image in a file: `uint8 [H,W,3]` BGR. Raises `PictureError`."""
 
     def digest(self, file: str, frame: Image) -> str:
@@ -117,10 +120,11 @@ class FolderSource(_Photographs):
         self.name = str(path)
         self._path = path
         closed: list[Skipped] = []
-        self.entries: Mapping[str, Entry] = dict(sorted(self._walk(closed)))
-        self.closed = tuple(closed)
+        notes: list[str] = []
+        self.entries: Mapping[str, Entry] = dict(sorted(self._walk(closed, notes)))
+        self.closed, self.notes = tuple(closed), tuple(notes)
 
-    def _walk(self, closed: list[Skipped]) -> Iterator[tuple[str, Entry]]:
+    def _walk(self, closed: list[Skipped], notes: list[str]) -> Iterator[tuple[str, Entry]]:
         def note(error: OSError) -> None:
             folder = Path(os.fsdecode(error.filename))
             if folder == self._path:
@@ -129,15 +133,22 @@ class FolderSource(_Photographs):
             reason = f"the folder cannot be opened: {error.strerror or error}"
             closed.append(Skipped(f"{name}/", reason))
 
-        seen = set()
+        seen: dict[tuple[int, int], Path] = {}
         for folder, folders, files in os.walk(self._path, onerror=note, followlinks=True):
             status = Path(folder).stat()
-            if (status.st_dev, status.st_ino) in seen:  # a link that leads back
+            inside = Path(folder).relative_to(self._path)
+            first = seen.setdefault((status.st_dev, status.st_ino), inside)
+            if first != inside:
+                if not inside.is_relative_to(first):
+                    raise DataError(
+                        f"{self.name}: {first.as_posix()} and {inside.as_posix()} are one folder "
+                        "(a link), so its images would count twice; remove one of the two"
+                    )
+                whole = self.name if first == Path() else first.as_posix()
+                notes.append(f"{inside.as_posix()} is a link back to {whole}: not followed")
                 folders.clear()
                 continue
-            seen.add((status.st_dev, status.st_ino))
             folders[:] = [name for name in folders if not _is_junk(name)]
-            inside = Path(folder).relative_to(self._path)
             for file in files:
                 if _is_junk(file):
                     continue
@@ -152,15 +163,16 @@ class FolderSource(_Photographs):
         """The bytes of a file; a pipe or a device is refused, it may have no end."""
         return read_bytes(self._path / file)
 
-    def frame(self, file: str) -> Image:
+    def frame(self, file: str, *, keep_damaged: bool = False) -> Image:
         """The image in a file."""
-        return read_picture(self._path / file)
+        return read_picture(self._path / file, keep_damaged=keep_damaged)
 
 
 class ZipSource(_Photographs):
     """All files in a zip, read in place; nothing is unpacked to disk."""
 
     closed: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -168,7 +180,7 @@ class ZipSource(_Photographs):
         self._process = os.getpid()
         self._zip = self._open()
         self._infos = {
-            info.filename.replace("\\", "/"): info
+            _zip_name(info).replace("\\", "/"): info
             for info in self._zip.infolist()
             if not info.is_dir()
         }
@@ -204,15 +216,16 @@ class ZipSource(_Photographs):
         except OSError as error:
             raise PictureError(f"cannot be read: {error.strerror or error}") from error
 
-    def frame(self, file: str) -> Image:
+    def frame(self, file: str, *, keep_damaged: bool = False) -> Image:
         """The image in a file."""
-        return decode_picture(self.read(file))
+        return decode_picture(self.read(file), keep_damaged=keep_damaged)
 
 
 class SampleSource:
     """Drawings instead of photographs, made in code; the same on every call."""
 
     closed: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.name = SAMPLE
@@ -228,8 +241,9 @@ class SampleSource:
         """Drawings have no bytes of their own."""
         raise PictureError(f"{file} is drawn, not read")
 
-    def frame(self, file: str) -> Image:
+    def frame(self, file: str, *, keep_damaged: bool = False) -> Image:
         """The drawing."""
+        del keep_damaged
         kind, number, _ = PurePosixPath(file).name.split(".")
         return sample.draw(kind, int(number))
 
@@ -240,6 +254,23 @@ class SampleSource:
         """
         del frame
         return hashlib.sha256(f"6/{file}".encode()).hexdigest()[:32]
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name of an entry: UTF-8 where that is declared or valid; else lone surrogates.
+
+    Archivers that do not set the flag of UTF-8 write names in the code page of their machine.
+    """
+    if info.flag_bits & 0x800:
+        return info.filename
+    raw, extra = info.orig_filename.encode("cp437"), info.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        # Info-ZIP's Unicode path: version, CRC-32 of the plain name, the name in UTF-8.
+        if kind == 0x7075 and extra[5:9] == struct.pack("<I", zlib.crc32(raw)):
+            raw = extra[9 : 4 + size]
+        extra = extra[4 + size :]
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _is_junk(name: str) -> bool:

@@ -2,32 +2,82 @@
 
 Splits go by content: the digest of an image is a number between 0 and 1; under 0.8 it is for
 training, under 0.9 for validation, the rest for the test. So copies are in one split, and
-neither names nor order nor files that are added later move an image. 80/10/10 is what is
-expected, not an exact count: of 21,000 images about 2,100 are in the test split, give or take
-43 (one standard deviation).
+neither names nor order move an image. 80/10/10 is what is expected, not an exact count: of
+21,000 images about 2,100 are in the test split, give or take 43 (one standard deviation).
 
-Splits that are laid down, as folders or in a `split.csv`, win over digests.
+Where a class would be missing in a split, its image with the digest nearest to that split
+moves there: every class with three different images has one in each. No other image moves.
+
+Splits that are laid down, as folders or in a column of a table, win over digests.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from catdog_edge.errors import DataError, PictureError
-from catdog_edge.images.read import read_bytes
-from catdog_edge.training.data.dataset import SPLIT_NAMES, SPLITS, Candidate, Layout, Split
-from catdog_edge.training.data.decode import Decoded
-from catdog_edge.training.data.sources import Skipped, Source
+from catdog_edge.errors import DataError
+from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, Layout, Split
 
 DEFAULT_SPLIT = (80, 10, 10)
 """Percent for training, validation and test."""
+
+_SPLIT_WORDS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test"),
+}
+_FILLER = re.compile(
+    "(data)?sets?|data|splits?|images?|imgs?|pictures?|photos?|pics?|files?|folder|labels?|"
+    "annotations?|class(es)?|list|csv"
+)
+
+
+def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> dict[str, Split]:
+    """Find the names that mean splits among names that lie side by side.
+
+    Args:
+        names: Of folders, of tables without their ending, or of what could be classes.
+        labels: Classes that somebody has named: where all of them are among the names, they
+            are classes, whatever they mean.
+
+    Example:
+        >>> split_names(["training_set", "test_set"])
+        {'training_set': 'train', 'test_set': 'test'}
+        >>> split_names(["seg_train", "seg_test", "notes"])
+        {'seg_train': 'train', 'seg_test': 'test'}
+        >>> split_names(["steam train", "bus"])
+        {}
+    """
+    parsed = {name: _parse(name) for name in names}
+    if labels is not None and {one.casefold() for one in labels} <= {n.casefold() for n in parsed}:
+        return {}
+    # `seg_train` is a split beside `seg_test`: the rest of the name is the same.
+    splits = defaultdict(set)
+    for split, rest in parsed.values():
+        splits[rest].add(split)
+    return {
+        name: split
+        for name, (split, rest) in parsed.items()
+        if split is not None and (not rest or len(splits[rest] - {None}) > 1)
+    }
+
+
+def _parse(name: str) -> tuple[Split | None, str]:
+    """The split that a name has a word for, and its other words."""
+    words = [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+", name)]
+    # `trainset`, `testdata`
+    words = [re.sub(r"^(train|val|test)(set|data|images)$", r"\1", word) for word in words]
+    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    rest = " ".join(
+        word for word in words if word not in _SPLIT_WORDS and not _FILLER.fullmatch(word)
+    )
+    if found == {"train", "val"}:  # `train_val`: validation is cut out of it
+        return "train", rest
+    return (found.pop() if len(found) == 1 else None), rest
 
 
 def split_of(trained_on: Mapping[str, Any]) -> tuple[float, ...]:
@@ -61,44 +111,95 @@ class Splitter:
 
     Args:
         shares: Of train, val and test; they add up to 1.
-        candidates: All images. Where folders name some splits, the missing ones are cut out
-            of the training images, in their share.
-        complete: The splits of the candidates are complete, and nothing is cut.
+        candidates: All images. Where some have a split, those without are for training, and
+            a split that none has is cut out of the training images, in its share.
+        complete: Nothing is cut.
+
+    Attributes:
+        key: Of the shares and of what is laid down.
+        moved: The images that `assign` has moved away from their digest's split: their digest
+            and their split.
     """
 
     def __init__(
         self, shares: Sequence[float], candidates: Sequence[Candidate], complete: bool = False
     ) -> None:
-        self.shares = dict(zip(SPLITS, shares))
+        self.moved: dict[str, Split] = {}
         self._laid_down = Counter(candidate.split for candidate in candidates)
-        evaluated: tuple[Split, ...] = () if complete else ("val", "test")
-        self._cut = [s for s in evaluated if self.shares[s] > 0 and not self._laid_down[s]]
+        self.follows_names = set(self._laid_down) != {None}
+        pool = {
+            split: share
+            for split, share in zip(SPLITS, shares)
+            if share > 0 and not complete and (split == "train" or not self._laid_down[split])
+        }
+        self.key = str(pool)
+        # Each split's part of the numbers 0..1 that a digest can be.
+        self._parts: dict[Split, tuple[float, float]] = {}
+        start = 0.0
+        for split, share in pool.items():
+            end = start + share / sum(pool.values())
+            self._parts[split] = start, end
+            start = end
 
-    @property
-    def follows_names(self) -> bool:
-        """Whether names say the split of some images."""
-        return set(self._laid_down) != {None}
+    def _is_free(self, candidate: Candidate) -> bool:
+        return candidate.split in (None, "train") and bool(self._parts)
 
     def by_digest(self, candidate: Candidate, digest: str) -> Split:
-        """The split of an image: the one that its name says, or else by its digest."""
-        if candidate.split is not None and (candidate.split != "train" or not self._cut):
-            return candidate.split
-        pool: tuple[Split, ...] = SPLITS if candidate.split is None else ("train", *self._cut)
-        place = int(digest[:16], 16) / 2**64 * sum(self.shares[split] for split in pool)
-        for split in pool:
-            place -= self.shares[split]
-            if place < 0:
-                return split
-        return max(pool, key=lambda split: self.shares[split])
+        """The split of an image, by what is laid down or its digest alone."""
+        if not self._is_free(candidate):
+            return candidate.split or "train"
+        *others, last = self._parts
+        place = _place(digest)
+        return next((split for split in others if place < self._parts[split][1]), last)
+
+    def assign(self, found: Sequence[Decoded]) -> list[Split]:
+        """The splits of all images of a set: by their digests, but none lacks a class."""
+        free: dict[str, Split] = {}
+        labels_of: dict[str, set[str]] = defaultdict(set)
+        members: dict[str, dict[Split, set[str]]] = defaultdict(lambda: defaultdict(set))
+        for one in found:
+            split = self.by_digest(one.candidate, one.digest)
+            members[one.candidate.label][split].add(one.digest)
+            labels_of[one.digest].add(one.candidate.label)
+            if self._is_free(one.candidate):
+                free[one.digest] = split
+        self.moved = {}
+        for label, split in ((label, split) for label in sorted(members) for split in self._parts):
+            if members[label][split]:
+                continue
+            spare = [
+                digest
+                for digest in set().union(*members[label].values()) & free.keys()
+                if all(len(members[name][free[digest]]) > 1 for name in labels_of[digest])
+            ]
+            if spare:
+                digest = min(spare, key=lambda one: (self._distance(one, split), one))
+                for name in labels_of[digest]:
+                    members[name][free[digest]].discard(digest)
+                    members[name][split].add(digest)
+                free[digest] = self.moved[digest] = split
+        return [
+            free[one.digest] if self._is_free(one.candidate) else one.candidate.split or "train"
+            for one in found
+        ]
+
+    def _distance(self, digest: str, split: Split) -> float:
+        start, end = self._parts[split]
+        place = _place(digest)
+        return max(start - place, place - end, 0.0)
 
     def expected(self) -> dict[Split, float]:
         """The share of the images that each split will get."""
-        if None in self._laid_down:
-            return dict(self.shares)
-        found = {split: self._laid_down[split] / self._laid_down.total() for split in SPLITS}
-        pool: list[Split] = ["train", *self._cut]
-        whole, total = found["train"], sum(self.shares[split] for split in pool)
-        return found | {split: whole * self.shares[split] / max(1e-9, total) for split in pool}
+        total = self._laid_down.total()
+        found = {split: self._laid_down[split] / total for split in SPLITS}
+        rest = found["train"] + self._laid_down[None] / total
+        parts = self._parts or {"train": (0.0, 1.0)}
+        return found | {split: rest * (end - start) for split, (start, end) in parts.items()}
+
+
+def _place(digest: str) -> float:
+    """A digest as a number between 0 and 1."""
+    return int(digest[:16], 16) / 2**64
 
 
 def read_some(
@@ -108,11 +209,14 @@ def read_some(
     splitter: Splitter,
     read: Callable[[Sequence[Candidate]], list[Decoded]],
     progress: Callable[[int, int], None] | None,
-) -> list[Decoded]:
+) -> tuple[list[Decoded], dict[str, Split]]:
     """Take a subset, stratified by class and split, decoding hardly more than it needs.
 
     Files come in the order of a hash of their names; each is taken while its class and split
     has room. So neither their order nor the machine matters.
+
+    Returns:
+        All that was read, and the splits of the files that are taken.
     """
     if limit < 1:
         raise DataError(f"--limit must be at least 1, got {limit}")
@@ -122,73 +226,29 @@ def read_some(
     # What rounding has added comes off the largest split, so that limit is not exceeded.
     largest = max(size, key=lambda split: size[split])
     size[largest] = max(1, size[largest] - max(0, sum(size.values()) - each))
-    room = Counter({(label, s): count for label in layout.labels for s, count in size.items()})
-    wanted, taken = room.total(), []
+    places = {(label, split): count for label in layout.labels for split, count in size.items()}
+    read_all: list[Decoded] = []
+    taken: dict[str, Split] = {}
     for start in range(0, len(order), 64):
-        for one in read(order[start : start + 64]):
-            place = one.candidate.label, splitter.by_digest(one.candidate, one.digest or "0")
-            if one.digest and room[place] > 0:
-                room[place] -= 1
-                taken.append(one)
+        read_all += read(order[start : start + 64])
+        found = [one for one in read_all if one.digest]
+        if start + 64 < len(order):
+            splits = [splitter.by_digest(one.candidate, one.digest) for one in found]
+        else:
+            splits = splitter.assign(found)
+        room, taken = Counter(places), {}
+        for one, split in zip(found, splits):
+            if room[one.candidate.label, split] > 0:
+                room[one.candidate.label, split] -= 1
+                taken[one.candidate.file] = split
+        if progress is not None:
+            progress(len(taken), room.total() + len(taken))
         if not room.total():
             break
-        if progress is not None:
-            progress(len(taken), wanted)
     if progress is not None:
         progress(len(taken), len(taken))
-    return taken
+    return read_all, taken
 
 
 def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-
-
-def from_split_csv(
-    path: Path, source: Source, layout: Layout, labels: Sequence[str] | None, limit: int | None
-) -> Layout:
-    """The images, labels and splits of a `split.csv`, whatever the layout says.
-
-    Args:
-        path: The file.
-        source: Where the images are.
-        layout: What the names say.
-        labels: The classes in index order, where somebody has named them.
-        limit: Of the run: images that it left out need no note.
-
-    Raises:
-        DataError: The file cannot be read, lacks a column, or contradicts itself.
-    """
-    try:
-        text = read_bytes(path).decode("utf-8-sig", errors="surrogateescape")
-        # Line breaks as they are: one inside quotes belongs to the name of a file.
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (PictureError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from error
-    if rows and not {"file", "label", "split"} <= set(rows[0]):
-        raise DataError(f"{path} must have the columns file, label and split")
-    candidates: dict[str, Candidate] = {}
-    skipped = []
-    for row in rows:
-        file, word = row["file"], row["split"]
-        split = SPLIT_NAMES.get(str(word).strip().lower())
-        if split is None:
-            raise DataError(f"{path}: {file} has the split {word!r}; use train, val or test")
-        candidate = Candidate(file, row["label"], split)
-        if file not in source.entries:
-            skipped.append(Skipped(file, f"listed in {path.name}, but no longer there"))
-        elif candidates.setdefault(file, candidate) != candidate:
-            raise DataError(f"{path}: {file} is listed twice, differently")
-    order = layout.labels if labels is None else tuple(labels)
-    unknown = sorted({one.label for one in candidates.values()} - set(order))
-    if unknown and labels is not None:
-        raise DataError(f"{path} has the class {unknown[0]!r}, --labels does not")
-    new = sum(one.file not in candidates for one in layout.candidates)
-    note = f"{new:,} images are not in {path.name} and are left out"
-    return replace(
-        layout,
-        kind=f"splits from {path.name}",
-        candidates=tuple(sorted(candidates.values(), key=lambda one: one.file)),
-        labels=tuple(sorted({one.label for one in candidates.values()})) if unknown else order,
-        skipped=tuple(skipped),
-        notes=(*layout.notes, note) if new and limit is None else layout.notes,
-    )

@@ -93,6 +93,7 @@ def arguments(
         "labels": list(datasets[0].labels),
         "split": list(options.split),
         "limit": options.limit,
+        "keep_damaged": options.keep_damaged,
         "other": negatives.sources if negatives else None,
         "reject_at": options.reject_at,
         "arch": options.arch,

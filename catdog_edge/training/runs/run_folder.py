@@ -205,8 +205,11 @@ class Run:
                 source,
                 labels=tuple(args["labels"]),
                 split=tuple(args.get("split") or (80, 10, 10)),
+                limit=args.get("limit"),
+                seed=args.get("seed", 0),
                 progress=progress,
                 required=("train",),
+                keep_damaged=bool(args.get("keep_damaged")),
             )
             for source in args.get("more_data") or ()
         )

@@ -15,6 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from support.image_sets import image as picture
+from support.image_sets import write, write_zip
 
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.images.preprocess import preprocess
@@ -34,14 +36,6 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def picture(seed: int) -> bytes:
-    """A small JPEG; another seed, another picture."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    frame = cv2.resize(coarse, (32, 24), interpolation=cv2.INTER_CUBIC)
-    return cv2.imencode(".jpg", frame)[1].tobytes()
-
-
 def named(count: int = 40, prefixes: tuple[str, ...] = ("cat", "dog")) -> dict[str, bytes]:
     """`cat.0.jpg`, `dog.0.jpg`, ...: enough that every split has every class."""
     return {
@@ -49,21 +43,6 @@ def named(count: int = 40, prefixes: tuple[str, ...] = ("cat", "dog")) -> dict[s
         for index, prefix in enumerate(prefixes)
         for number in range(count)
     }
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-    return folder
-
-
-def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
 
 
 def table(rows: dict[str, object], columns: str = "image,labels") -> bytes:
@@ -182,7 +161,7 @@ def test_a_table_without_the_columns_is_mentioned(tmp_path: Path) -> None:
     assert any("x.csv has the columns name, breed" in line for line in dataset.describe())
     bare = write(tmp_path / "bare", {"x.csv": table({"a": "b"}, "name,breed"), "1.jpg": picture(1)})
     with pytest.raises(
-        DataError, match=r"x\.csv has the columns name, breed, none of them a known name"
+        DataError, match=r"x\.csv has the columns name, breed, and names no image that is here"
     ):
         open_dataset(bare)
 
@@ -240,10 +219,13 @@ def test_annotations_beside_the_pictures_do_no_harm(above: str, tmp_path: Path) 
         open_dataset(broken)
 
 
-def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+def test_a_class_is_called_train_only_where_labels_say_so(tmp_path: Path) -> None:
     files = {f"{n[:3].replace('cat', 'train')}/{n[4:]}": d for n, d in named().items()}
-    dataset = open_dataset(write(tmp_path, files))
+    with pytest.raises(DataError, match=r"train by name: a split, .* beside it: dog; .*--labels"):
+        open_dataset(write(tmp_path, files))
+    dataset = open_dataset(tmp_path, labels=("dog", "train"))
     assert dataset.labels == ("dog", "train")
+    assert {item.split for item in dataset.items if item.label == 1} == {"train", "val", "test"}
 
 
 def test_many_classes_and_labels_that_choose(tmp_path: Path) -> None:
@@ -355,7 +337,7 @@ def test_rows_without_files_count_as_skipped(tmp_path: Path) -> None:
     files = named(40)
     rows: dict[str, object] = {name: int(name.startswith("dog")) for name in files}
     rows["gone.jpg"] = 1
-    rows["cat.0.jpg "] = ""
+    rows["cat.0.jpg"] = ""
     dataset = open_dataset(write(tmp_path, {"x.csv": table(rows), **files}))
     assert {entry.file: entry.reason for entry in dataset.skipped} == {
         "gone.jpg": "listed in x.csv, but there is no such file",
@@ -552,7 +534,7 @@ def test_split_csv_keeps_the_labels_of_the_run(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a,b\n1,2\n", "must have the columns file, label and split"),
-        ("file,label,split\ncat.0.jpg,cat,holdout\n", "use train, val or test"),
+        ("file,label,split\ncat.0.jpg,cat,third\n", "use train, val or test"),
         ("file,label,split\ncat.0.jpg,cat,val\ncat.0.jpg,dog,val\n", "listed twice, differently"),
         ("file,label,split\nx.jpg,cat,val\ncat.0.jpg,cat,val\n", "no longer there"),
         ("file,label,split\ncat.0.jpg,cat,val\ndog.0.jpg,dog,val\n", "train split has no 'cat'"),
@@ -590,7 +572,9 @@ def test_limit_is_stratified_stable_and_reads_little(
     folder = write(tmp_path / "set", named(400))
     read = []
     decode = sources.read_picture
-    monkeypatch.setattr(sources, "read_picture", lambda path: read.append(path) or decode(path))
+    monkeypatch.setattr(
+        sources, "read_picture", lambda path, **how: read.append(path) or decode(path, **how)
+    )
     some = open_dataset(folder, limit=60)
     assert some.counts() == {
         "train": {"cat": 24, "dog": 24},

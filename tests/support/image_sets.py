@@ -1,0 +1,55 @@
+"""Small data sets for tests: JPEGs of a few pixels, in folders, zips and tables."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from catdog_edge.training.data.dataset import Dataset
+
+
+def image(seed: int) -> bytes:
+    """A small JPEG; another seed, another image."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    frame = cv2.resize(coarse, (32, 24), interpolation=cv2.INTER_CUBIC)
+    return cv2.imencode(".jpg", frame)[1].tobytes()
+
+
+def images(*folders: str, count: int = 20) -> dict[str, bytes]:
+    """`FOLDER/0.jpg`, `FOLDER/1.jpg`, ... in each folder, all different."""
+    return {
+        f"{folder}/{number}.jpg": image(1000 * index + number)
+        for index, folder in enumerate(folders)
+        for number in range(count)
+    }
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    """Write files below a folder, and return the folder."""
+    for name, data in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return folder
+
+
+def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    """Write files into a zip, and return its path."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def splits(dataset: Dataset) -> dict[str, str]:
+    """Split by file."""
+    return {item.file: item.split for item in dataset.items}
+
+
+def labels(dataset: Dataset) -> dict[str, str]:
+    """Label by file."""
+    return {item.file: dataset.labels[item.label] for item in dataset.items}

@@ -1,0 +1,305 @@
+"""Labels and splits from tables."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from support.image_sets import image, images, labels, splits, write
+
+from catdog_edge.errors import DataError
+from catdog_edge.training.data.load import open_dataset
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "a-cache"))
+
+
+def flat(count: int = 40) -> dict[str, bytes]:
+    return {f"{number}.jpg": image(number) for number in range(count)}
+
+
+def table(header: str, *rows: object) -> bytes:
+    return "\n".join([header, *map(str, rows), ""]).encode()
+
+
+# ---- what is not understood is an error ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {**flat(), "meta.csv": table("id,colour", *(f"{n},red" for n in range(40)))},
+        {
+            **images("train", "test"),
+            "labels.csv": table("id,colour", *(f"train/{n},red" for n in range(20))),
+        },
+        {
+            **images("cat", "dog"),
+            "meta.csv": table("filename,width", *(f"cat/{n}.jpg,{n}" for n in range(20))),
+        },
+        # Attributes of which several apply are no classes.
+        {**flat(), "meta.csv": table("name,furry,small", *(f"{n}.jpg,1,1" for n in range(40)))},
+    ],
+)
+def test_a_table_that_names_images_and_is_not_understood(
+    files: dict[str, bytes], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"(meta|labels)\.csv names images, but none") as caught:
+        open_dataset(write(tmp_path, files))
+    header = next(data for name, data in files.items() if name.endswith(".csv")).split(b"\n")[0]
+    assert header.decode().replace(",", ", ") in str(caught.value)
+    assert "one called label, class" in str(caught.value)
+
+
+def test_class_folders_beside_a_strange_table_need_labels(tmp_path: Path) -> None:
+    rows = (f"cat/{n}.jpg,{n}" for n in range(20))
+    write(tmp_path, {**images("cat", "dog"), "meta.csv": table("filename,width", *rows)})
+    dataset = open_dataset(tmp_path, labels=("cat", "dog"))
+    assert labels(dataset)["dog/0.jpg"] == "dog"
+    assert "meta.csv has the columns filename, width, none is known: not used" in dataset.notes
+
+
+def test_breeds_beside_split_folders(tmp_path: Path) -> None:
+    files = {f"{s}/{s}{n}.jpg": image(n + 99 * (s == "test")) for s in ("train", "test")
+             for n in range(40)}  # fmt: skip
+    rows = (f"train{n},{'ab'[n % 2]}" for n in range(40))
+    dataset = open_dataset(write(tmp_path, {**files, "labels.csv": table("id,breed", *rows)}))
+    assert dataset.labels == ("a", "b")
+    assert all(file.startswith("train/") for file in splits(dataset))
+    assert "40 images have no row in labels.csv and are left out" in dataset.notes
+
+
+def test_lists_and_submissions_beside_a_table_do_no_harm(tmp_path: Path) -> None:
+    rows = (f"{n},{'ab'[n % 2]}" for n in range(40))
+    files = {
+        **flat(60),
+        "train.csv": table("id,label", *rows),
+        "test.csv": table("id", *range(40, 60)),
+        "sample_submission.csv": table("id,a,b", *(f"{n},0.5,0.5" for n in range(40, 60))),
+    }
+    assert len(open_dataset(write(tmp_path, files)).items) == 40
+
+
+def test_annotations_of_single_images_are_no_tables(tmp_path: Path) -> None:
+    files = images("cat", "dog")
+    boxes = {f"{name[:-4]}.csv": table("file,x", f"{name},3") for name in files}
+    assert len(open_dataset(write(tmp_path, files | boxes)).items) == 40
+
+
+# ---- one column per class --------------------------------------------------------------
+
+
+def test_a_one_hot_table_in_each_split_folder(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for place, split in enumerate(("train", "valid", "test")):
+        names = [f"{n}_jpg.rf.{place}{n}.jpg" for n in range(10)]
+        files |= {f"{split}/{name}": image(100 * place + n) for n, name in enumerate(names)}
+        marks = (f"{name}, {n % 2}, {1 - n % 2}" for n, name in enumerate(names))
+        files[f"{split}/_classes.csv"] = table("filename, hare, rabbit", *marks)
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.labels == ("hare", "rabbit")
+    assert dataset.counts()["val"] == {"hare": 5, "rabbit": 5}
+    assert labels(dataset)["test/1_jpg.rf.21.jpg"] == "hare"
+    assert splits(dataset)["test/1_jpg.rf.21.jpg"] == "test"
+
+
+def test_rows_with_no_class_or_two_are_skipped(tmp_path: Path) -> None:
+    marks = [f"{n}.jpg,{n % 2}.0,{1 - n % 2}.0" for n in range(60)]
+    marks[0], marks[1] = "0.jpg,0.0,0.0", "1.jpg,1.0,1.0"
+    dataset = open_dataset(write(tmp_path, {**flat(60), "t.csv": table("image,a,b", *marks)}))
+    assert {entry.file for entry in dataset.skipped} == {"0.jpg", "1.jpg"}
+    assert len(dataset.items) == 58
+
+
+# ---- what is laid down -----------------------------------------------------------------
+
+
+def manifest(files: dict[str, bytes], split: str = "{split}", header: str = "split") -> bytes:
+    rows = [
+        f"{name},{name.split('/')[1]},{split.format(split=name.split('/')[0])}" for name in files
+    ]
+    return table(f"filepath,label,{header}", *rows)
+
+
+FOUR = images("train/cat", "train/dog", "test/cat", "test/dog")
+
+
+@pytest.mark.parametrize("header", ["split", "data set", "usage"])
+def test_folders_and_a_column_that_agree(header: str, tmp_path: Path) -> None:
+    dataset = open_dataset(write(tmp_path, {**FOUR, "manifest.csv": manifest(FOUR, header=header)}))
+    for file, split in splits(dataset).items():
+        assert (split == "test") == file.startswith("test/")
+    assert dataset.labels == ("cat", "dog")
+
+
+def test_folders_are_obeyed_where_the_table_has_no_splits(tmp_path: Path) -> None:
+    rows = (f"{name},{name.split('/')[1]}" for name in FOUR)
+    dataset = open_dataset(write(tmp_path, {**FOUR, "manifest.csv": table("file,label", *rows)}))
+    for file, split in splits(dataset).items():
+        assert (split == "test") == file.startswith("test/")
+
+
+def test_folders_and_a_column_that_disagree(tmp_path: Path) -> None:
+    text = manifest(FOUR).replace(b"test/dog/7.jpg,dog,test", b"test/dog/7.jpg,dog,train")
+    with pytest.raises(DataError, match=r"test/dog/7.jpg is of test by its folder, of train by"):
+        open_dataset(write(tmp_path, {**FOUR, "manifest.csv": text}))
+
+
+def test_a_column_is_obeyed_without_split_folders(tmp_path: Path) -> None:
+    words = ("training", "valid", "TEST")
+    rows = [f"{n}.jpg,{'ab'[n % 2]},{words[n // 2 % 3]}" for n in range(60)]
+    files = {**flat(60), "t.csv": table("image,label,set", *rows)}
+    dataset = open_dataset(write(tmp_path, files))
+    expected = {f"{n}.jpg": ("train", "val", "test")[n // 2 % 3] for n in range(60)}
+    assert splits(dataset) == expected
+
+
+def test_a_table_of_splits_beside_class_folders(tmp_path: Path) -> None:
+    files = images("cat", "dog")
+    rows = [f"{name},{'test' if name.endswith('7.jpg') else 'train'}" for name in files]
+    dataset = open_dataset(write(tmp_path, {**files, "t.csv": table("path,part", *rows)}))
+    assert labels(dataset)["dog/7.jpg"] == "dog"
+    assert {f for f, s in splits(dataset).items() if s == "test"} == {
+        f"{label}/{n}.jpg" for label in ("cat", "dog") for n in (7, 17)
+    }
+
+
+def test_tables_that_are_called_like_splits(tmp_path: Path) -> None:
+    parts = {"train_labels.csv": range(30), "test_labels.csv": range(30, 40)}
+    tables = {
+        name: table("file,label", *(f"{n}.jpg,{'ab'[n % 2]}" for n in numbers))
+        for name, numbers in parts.items()
+    }
+    dataset = open_dataset(write(tmp_path, {**flat(), **tables}))
+    assert {f for f, s in splits(dataset).items() if s == "test"} == {
+        f"{n}.jpg" for n in range(30, 40)
+    }
+
+
+def test_rows_without_a_split_are_for_training(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{'ab'[n % 2]},{'' if n < 30 else 'test'}" for n in range(40)]
+    dataset = open_dataset(write(tmp_path, {**flat(), "t.csv": table("file,label,split", *rows)}))
+    assert {f for f, s in splits(dataset).items() if s == "test"} == {
+        f"{n}.jpg" for n in range(30, 40)
+    }
+
+
+def test_a_row_in_two_splits_and_a_file_with_two_labels(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{'ab'[n % 2]},{'train' if n < 30 else 'test'}" for n in range(40)]
+    header = "file,label,split"
+    twice = table(header, *rows, "3.jpg,b,test")
+    with pytest.raises(DataError, match=r"t\.csv puts 3\.jpg into two splits"):
+        open_dataset(write(tmp_path, {**flat(), "t.csv": twice}))
+    double = table(header, *rows, "3.jpg,a,train", "3.jpg,b,train", "./4.jpg,a,train")
+    dataset = open_dataset(write(tmp_path, {**flat(), "t.csv": double}))
+    assert [(e.file, e.reason) for e in dataset.skipped] == [
+        ("3.jpg", "listed in t.csv with two labels")
+    ]
+    assert labels(dataset)["4.jpg"] == "a"
+    assert dataset.notes == ()
+
+
+def test_two_files_of_one_name_need_a_path(tmp_path: Path) -> None:
+    files = {**flat(60), "more/7.jpg": image(999)}
+    rows = [f"{n}.jpg,{'ab'[n % 2]}" for n in range(60) if n != 7]
+    plain = table("file,label", *rows, "x/7.jpg,b", "more/7.jpg,a")
+    dataset = open_dataset(write(tmp_path, {**files, "t.csv": plain}))
+    assert labels(dataset)["more/7.jpg"] == "a"
+    assert [(e.file, e.reason) for e in dataset.skipped] == [
+        ("x/7.jpg", "listed in t.csv, but several files have that name")
+    ]
+
+
+# ---- labels are text as written --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (("007", "012"), ("007", "012")),
+        (("1.0", "2"), ("1.0", "2")),
+        (("0", "1"), ("0", "1")),
+        (("0.0", "1.0"), ("0.0", "1.0")),
+        (("True", "False"), ("False", "True")),
+        (("1e3", "NA"), ("1e3", "NA")),
+    ],
+)
+def test_labels_are_text_as_written(
+    written: tuple[str, str], expected: tuple[str, str], tmp_path: Path
+) -> None:
+    rows = (f"{n}.jpg,{written[n % 2]}" for n in range(40))
+    dataset = open_dataset(write(tmp_path, {**flat(), "t.csv": table("image,labels", *rows)}))
+    assert dataset.labels == expected
+    assert labels(dataset)["0.jpg"] == written[0]
+
+
+@pytest.mark.parametrize(
+    ("cat", "named"), [("0", ("cat", "dog")), ("1", ("0", "1"))], ids=["known", "the other way"]
+)
+def test_zero_is_a_cat_where_the_files_say_so(
+    cat: str, named: tuple[str, str], tmp_path: Path
+) -> None:
+    dog = "1" if cat == "0" else "0"
+    names = [f"{kind}.{n}.jpg" for kind in ("cat", "dog") for n in range(20)]
+    files = {name: image(index) for index, name in enumerate(names)}
+    rows = (f"{name},{cat if name.startswith('cat') else dog}" for name in names)
+    dataset = open_dataset(write(tmp_path, {**files, "t.csv": table("image,labels", *rows)}))
+    assert dataset.labels == named
+
+
+def test_labels_name_numbers_or_choose_text(tmp_path: Path) -> None:
+    rows = (f"{n}.jpg,{n % 2}" for n in range(40))
+    write(tmp_path, {**flat(), "t.csv": table("image,labels", *rows)})
+    assert labels(open_dataset(tmp_path, labels=("rust", "paint")))["1.jpg"] == "paint"
+    assert open_dataset(tmp_path, labels=("1", "0")).labels == ("1", "0")
+    assert labels(open_dataset(tmp_path, labels=("1", "0")))["1.jpg"] == "1"
+    with pytest.raises(DataError, match="--labels names a class twice"):
+        open_dataset(tmp_path, labels=("rust", "rust"))
+    rows = (f"{n}.jpg,{n % 3}" for n in range(40))
+    write(tmp_path, {"t.csv": table("image,labels", *rows)})
+    with pytest.raises(DataError, match=r"the classes 0, 1, 2, --labels names only 2"):
+        open_dataset(tmp_path, labels=("rust", "paint"))
+
+
+# ---- encodings -------------------------------------------------------------------------
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{('bäk', 'ok')[n % 2]}" for n in range(40)]
+    text = table("image,label", *rows).decode()
+    write(tmp_path, {**flat(), "t.csv": text.encode("cp1252")})
+    with pytest.raises(DataError, match=r"t\.csv is not UTF-8 .*save it as UTF-8") as caught:
+        open_dataset(tmp_path)
+    str(caught.value).encode()
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        write(tmp_path, {"t.csv": text.encode(encoding)})
+        assert open_dataset(tmp_path).labels == ("bäk", "ok")
+
+
+def test_names_of_files_in_another_encoding_are_refused(tmp_path: Path) -> None:
+    files = {f"né{n}.jpg": image(n) for n in range(40)}
+    text = table("image,label", *(f"né{n}.jpg,{'ab'[n % 2]}" for n in range(40))).decode()
+    write(tmp_path, {**files, "t.csv": text.encode("cp1252")})
+    with pytest.raises(DataError, match=r"no image that is here|is not UTF-8"):
+        open_dataset(tmp_path)
+
+
+def test_one_hot_columns_in_another_encoding_are_refused(tmp_path: Path) -> None:
+    text = table("image,bäk,ok", *(f"{n}.jpg,{n % 2},{1 - n % 2}" for n in range(40))).decode()
+    write(tmp_path, {**flat(), "t.csv": text.encode("cp1252")})
+    with pytest.raises(DataError, match=r"t\.csv is not UTF-8"):
+        open_dataset(tmp_path)
+
+
+def test_the_known_archive_is_read_as_before(shared_data: Path) -> None:
+    dataset = open_dataset(shared_data / "cat_dog.zip", limit=60)
+    assert dataset.labels == ("cat", "dog")
+    with zipfile.ZipFile(shared_data / "cat_dog.zip") as archive:
+        lines = archive.read("cat_dog.csv").decode().splitlines()[1:]
+    truth = dict(line.split(",") for line in lines)
+    assert {f: str(i.label) for i in dataset.items for f in [Path(i.file).name]} == {
+        f: truth[f] for i in dataset.items for f in [Path(i.file).name]
+    }

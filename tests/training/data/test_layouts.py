@@ -1,0 +1,246 @@
+"""Data sets as strangers lay them out: names that mean splits, links, encodings."""
+
+from __future__ import annotations
+
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import pytest
+from support.image_sets import image, images, labels, splits, write, write_zip
+
+from catdog_edge.errors import DataError
+from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.splits import split_names
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "a-cache"))
+    return tmp_path / "a-cache"
+
+
+# ---- names that mean splits ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("training_set test_set", "train test"),
+        ("seg_train seg_test seg_pred", "train test -"),
+        ("train_images val_images", "train val"),
+        ("Train Valid TEST", "train val test"),
+        ("TrainImages TestImages", "train test"),
+        ("trainset testdata", "train test"),
+        ("train2017 val2017", "train val"),
+        ("trainval test", "train test"),
+        ("training validation evaluation", "train val test"),
+        ("dogs-train dogs-dev", "train val"),
+        ("trainA trainB testA testB", "train train test test"),
+        ("steam_train bus", "- -"),
+        ("testtube protest", "- -"),
+        ("valley trainers contest", "- - -"),
+    ],
+)
+def test_which_names_mean_splits(names: str, expected: str) -> None:
+    found = split_names(names.split())
+    assert [found.get(name, "-") for name in names.split()] == expected.split()
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("training_set/training_set", "test_set/test_set"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("archive/train_images", "archive/val_images"),
+        ("data/Train", "data/Valid", "data/Test"),
+        ("train/images", "test/images"),
+    ],
+)
+def test_split_folders_of_any_name_with_classes_below(
+    folders: tuple[str, ...], tmp_path: Path
+) -> None:
+    files = images(*(f"{folder}/{label}" for folder in folders for label in ("cats", "dogs")))
+    dataset = open_dataset(write(tmp_path / "set", files))
+    assert dataset.labels == ("cats", "dogs")
+    for file, split in splits(dataset).items():
+        for word, named in (("test", "test"), ("val", "val")):
+            assert (split == named) == (word in file.lower()) or not any(
+                word in folder.lower() for folder in folders
+            )
+    assert all(labels(dataset)[file] == file.split("/")[-2] for file in files)
+
+
+def test_split_folders_below_class_folders(tmp_path: Path) -> None:
+    files = images("cats/train", "cats/test", "dogs/train", "dogs/test")
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.labels == ("cats", "dogs")
+    assert all((split == "test") == ("/test/" in file) for file, split in splits(dataset).items())
+    assert all(label == file.split("/")[0] for file, label in labels(dataset).items())
+
+
+def test_a_test_folder_beside_class_folders(tmp_path: Path) -> None:
+    files = images("cats", "dogs", "test/cats", "test/dogs", count=30)
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.labels == ("cats", "dogs")
+    for file, split in splits(dataset).items():
+        assert (split == "test") == file.startswith("test/")
+    assert dataset.counts()["val"]["cats"] > 0
+
+
+@pytest.mark.parametrize(
+    ("folders", "seen"),
+    [
+        (("train", "test"), "test, train by name"),
+        (("seg_train/seg_train", "seg_test/seg_test"), "seg_test, seg_train by name"),
+        (("train_images", "val_images"), "train_images, val_images by name"),
+        (("cats", "dogs", "test"), "test by name: a split, .* beside it: cats, dogs"),
+        (("cat_train", "cat_test", "dog_train", "dog_test"), "cat_test, cat_train, dog_test"),
+        (("train/cats", "train/dogs", "test"), "test by name"),
+    ],
+)
+def test_split_folders_without_classes_are_refused(
+    folders: tuple[str, ...], seen: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=seen) as caught:
+        open_dataset(write(tmp_path, images(*folders)))
+    assert "wanted are a folder per class" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_of_files_that_mean_splits_are_no_classes(tmp_path: Path) -> None:
+    files = {f"{name}_{n}.jpg": image(n) for name in ("train", "test") for n in range(9)}
+    with pytest.raises(DataError, match="no classes"):
+        open_dataset(write(tmp_path / "a", files))
+    files = {f"{name}_{n}.jpg": image(n) for name in ("IMG", "DSC") for n in range(9)}
+    with pytest.raises(DataError, match="no classes"):
+        open_dataset(write(tmp_path / "b", files))
+
+
+def test_a_class_called_train_inside_split_folders(tmp_path: Path) -> None:
+    files = images("train/bus", "train/train", "test/bus", "test/train")
+    with pytest.raises(DataError):
+        open_dataset(write(tmp_path, files))
+    dataset = open_dataset(tmp_path, labels=("bus", "train"))
+    assert labels(dataset)["test/train/0.jpg"] == "train"
+    assert splits(dataset)["test/train/0.jpg"] == "test"
+
+
+def test_a_file_in_two_splits_is_refused(tmp_path: Path) -> None:
+    files = images("train/cat", "train/dog", "test/cat", "test/dog", "train/cat/test")
+    with pytest.raises(DataError, match=r"train/cat/test/\d+.jpg lies in folders of two splits"):
+        open_dataset(write(tmp_path, files))
+
+
+def test_folders_beside_the_splits_are_left_out_with_a_note(tmp_path: Path) -> None:
+    files = images("train/cat", "train/dog", "test/cat", "test/dog", "predict")
+    dataset = open_dataset(write(tmp_path, files))
+    assert "the folder predict is no split and is left out" in dataset.notes
+    assert len(dataset.items) == 80
+
+
+# ---- links -----------------------------------------------------------------------------
+
+
+def test_a_link_to_a_class_folder_is_refused_with_both_names(tmp_path: Path) -> None:
+    write(tmp_path, images("fox", "wolf"))
+    (tmp_path / "vixen").symlink_to(tmp_path / "fox")
+    with pytest.raises(DataError, match=r"(fox and vixen|vixen and fox) are one folder"):
+        open_dataset(tmp_path)
+
+
+def test_two_links_to_one_folder_elsewhere_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "set", images("fox", "wolf"))
+    write(tmp_path / "elsewhere", images("x"))
+    for name in ("red", "grey"):
+        (tmp_path / "set" / name).symlink_to(tmp_path / "elsewhere" / "x")
+    with pytest.raises(DataError, match="one folder"):
+        open_dataset(tmp_path / "set")
+
+
+def test_a_link_to_a_folder_elsewhere_is_a_class(tmp_path: Path) -> None:
+    write(tmp_path / "set", images("fox", "wolf"))
+    write(tmp_path / "elsewhere", images("x"))
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "elsewhere" / "x")
+    assert open_dataset(tmp_path / "set").labels == ("dog", "fox", "wolf")
+
+
+def test_a_link_back_is_noted_and_not_followed(tmp_path: Path) -> None:
+    write(tmp_path, images("fox", "wolf"))
+    (tmp_path / "fox" / "again").symlink_to(tmp_path)
+    dataset = open_dataset(tmp_path)
+    assert len(dataset.items) == 40
+    assert dataset.notes == (f"fox/again is a link back to {tmp_path}: not followed",)
+
+
+# ---- encodings and forms of names ------------------------------------------------------
+
+
+def form(name: str, which: str) -> str:
+    return unicodedata.normalize(which, name)
+
+
+def test_one_class_in_two_normal_forms(tmp_path: Path) -> None:
+    café, cafés = form("café", "NFC"), form("café", "NFD")
+    assert café != cafés
+    files = images(f"train/{café}", "train/bar", f"val/{cafés}", "val/bar")
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.labels == ("bar", café)
+    assert dataset.counts()["val"] == {"bar": 20, café: 20}
+    assert open_dataset(tmp_path, labels=(cafés, "bar")).labels == (café, "bar")
+
+
+def test_a_table_names_files_in_another_normal_form(tmp_path: Path) -> None:
+    names = [form(f"née {number}.jpg", "NFD") for number in range(40)]
+    files = {name: image(number) for number, name in enumerate(names)}
+    rows = "".join(f"{form(n, 'NFC')},{'ab'[i % 2]}\n" for i, n in enumerate(names))
+    dataset = open_dataset(write(tmp_path, {**files, "x.csv": f"file,label\n{rows}".encode()}))
+    assert len(dataset.items) == 40
+    assert dataset.skipped == ()
+
+
+def test_a_split_csv_names_files_in_another_normal_form(tmp_path: Path) -> None:
+    files = images(form("née", "NFD"), "x")
+    first = open_dataset(write(tmp_path / "set", files))
+    first.write_split_csv(tmp_path / "split.csv")
+    text = (tmp_path / "split.csv").read_text(encoding="utf-8")
+    (tmp_path / "split.csv").write_text(form(text, "NFC"), encoding="utf-8")
+    assert open_dataset(tmp_path / "set", split_csv=tmp_path / "split.csv").items == first.items
+
+
+def as_old_archivers_write(path: Path, files: dict[str, bytes], encoding: str) -> Path:
+    """A zip whose names are in an encoding, without the flag of UTF-8."""
+    plain = {
+        name: f"#{index:03}".ljust(len(name.encode(encoding)), "@")
+        for index, name in enumerate(files)
+    }
+    write_zip(path, {plain[name]: data for name, data in files.items()})
+    data = path.read_bytes()
+    for name, number in plain.items():
+        data = data.replace(number.encode(), name.encode(encoding))
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as archive:
+        assert not any(info.flag_bits & 0x800 for info in archive.infolist())
+    return path
+
+
+def test_utf8_names_in_a_zip_without_the_flag(tmp_path: Path) -> None:
+    files = images("fêtes", "дом")
+    dataset = open_dataset(as_old_archivers_write(tmp_path / "x.zip", files, "utf-8"))
+    assert dataset.labels == ("fêtes", "дом")
+    assert set(splits(dataset)) == set(files)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "shift-jis"])
+def test_a_class_of_a_zip_that_cannot_be_decoded_is_refused(encoding: str, tmp_path: Path) -> None:
+    name = "犬犬犬" if encoding == "shift-jis" else "fêtes"
+    files = images(name, "plain")
+    with pytest.raises(DataError, match="is not valid UTF-8; rename its folder"):
+        open_dataset(as_old_archivers_write(tmp_path / "x.zip", files, encoding))
+
+
+def test_a_folder_that_is_not_utf8_is_refused_as_a_class(tmp_path: Path) -> None:
+    write(tmp_path, images("caf\udce9", "bar"))
+    with pytest.raises(DataError, match=r"the class 'caf\\udce9' is not valid UTF-8") as caught:
+        open_dataset(tmp_path)
+    str(caught.value).encode()

@@ -1,0 +1,233 @@
+"""Splits by content that no class is missing from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from support.image_sets import image, images, splits, write
+
+from catdog_edge.errors import DataError
+from catdog_edge.images.preprocess import preprocess
+from catdog_edge.spec import squash
+from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded
+from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.splits import Splitter, shares_of, split_of
+
+STEPS = squash(16, 16)
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "a-cache"))
+    return tmp_path / "a-cache"
+
+
+def found(label: str, count: int, start: int = 0) -> list[Decoded]:
+    """Images whose digests are as good as random."""
+    return [
+        Decoded(
+            Candidate(f"{label}/{number}.jpg", label),
+            hashlib.sha256(f"{label} {number}".encode()).hexdigest()[:32],
+        )
+        for number in range(start, start + count)
+    ]
+
+
+def assigned(read: list[Decoded], shares: tuple[float, ...] = (80, 10, 10)) -> dict[str, str]:
+    splitter = Splitter(shares_of(shares), [one.candidate for one in read])
+    return {one.candidate.file: split for one, split in zip(read, splitter.assign(read))}
+
+
+def by_class(places: dict[str, str]) -> dict[str, set[str]]:
+    there: dict[str, set[str]] = {}
+    for file, split in places.items():
+        there.setdefault(file.split("/")[0], set()).add(split)
+    return there
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[25] * 20, [60] * 200, [1000, 10], [3] * 1000, [3, 500], [4, 5, 6, 7]],
+    ids=["20 of 25", "200 of 60", "1000 against 10", "1000 of 3", "3 against 500", "4 to 7"],
+)
+@pytest.mark.parametrize("shares", [(80, 10, 10), (98, 1, 1), (50, 50, 0), (10, 80, 10)])
+def test_every_class_has_one_in_every_part(counts: list[int], shares: tuple[float, ...]) -> None:
+    read = [one for label, count in enumerate(counts) for one in found(f"c{label}", count)]
+    places = assigned(read, shares)
+    wanted = {split for split, share in zip(SPLITS, shares) if share > 0}
+    assert all(there == wanted for there in by_class(places).values())
+    # Only what is needed has moved, and order plays no part.
+    splitter = Splitter(shares_of(shares), [one.candidate for one in read])
+    plain = {o.candidate.file: splitter.by_digest(o.candidate, o.digest) for o in read}
+    moved = [file for file in plain if plain[file] != places[file]]
+    lacking = sum(len(wanted - there) for there in by_class(plain).values())
+    assert len(moved) == lacking
+    assert assigned(read[::-1], shares) == places
+
+
+def test_a_large_set_is_split_by_digests_alone() -> None:
+    read = found("cat", 2000) + found("dog", 2000)
+    for one, split in zip(read, assigned(read).values()):
+        place = int(one.digest[:16], 16) / 2**64
+        assert split == ("train" if place < 0.8 else "val" if place < 0.9 else "test")
+
+
+@pytest.mark.parametrize("size", [5, 12, 25, 60])
+def test_adding_files_moves_few(size: int) -> None:
+    read = [one for label in range(40) for one in found(f"c{label}", size)]
+    more = read + [one for label in range(40) for one in found(f"c{label}", 2, start=1000)]
+    before, after = assigned(read), assigned(more)
+    moved = sum(before[file] != after[file] for file in before)
+    # At most what had to be moved before, and what takes its place.
+    splitter = Splitter(shares_of((80, 10, 10)), [one.candidate for one in read])
+    splitter.assign(read)
+    assert moved <= 2 * len(splitter.moved)
+    assert moved < 0.2 * len(before)
+
+
+def test_copies_stay_together_and_do_not_count_as_three(tmp_path: Path) -> None:
+    files = images("a", "b", count=12)
+    files |= {f"a/copy of {name[2:]}": data for name, data in files.items() if name[0] == "a"}
+    dataset = open_dataset(write(tmp_path / "set", files))
+    where = splits(dataset)
+    assert all(where[f"a/{n}.jpg"] == where[f"a/copy of {n}.jpg"] for n in range(12))
+    few = {f"c/{n}.jpg": image(7) for n in range(9)} | {"c/x.jpg": image(8)}
+    with pytest.raises(DataError, match=r"the (val|test) split has no 'c' \(10 in all\)") as caught:
+        open_dataset(write(tmp_path / "set", few))
+    assert "three or more that differ" in str(caught.value)
+
+
+def test_many_small_classes_are_one_line(tmp_path: Path) -> None:
+    files = images("a", "b", count=30) | images("c", "d", "e", count=2)
+    with pytest.raises(DataError, match=r"no '[cde]' \(2 in all\), nor 2 other classes") as caught:
+        open_dataset(write(tmp_path, files))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_moved_is_said_and_pixels_follow(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", images("a", "b", "c", count=4))
+    dataset = open_dataset(folder, steps=STEPS)
+    assert all(there == set(SPLITS) for there in by_class(splits(dataset)).values())
+    (note,) = dataset.notes
+    number, text = note.split(" ", 1)
+    assert text.startswith("images are in another split than their digest says, so that each")
+    assert 0 < int(number) < 12
+    for split in SPLITS:
+        frames, _, items = pixels(dataset, split, STEPS)
+        assert len(items) >= 3
+        for frame, item in zip(frames, items, strict=True):
+            assert np.array_equal(frame, preprocess(dataset.decode(item), STEPS))
+    # Nothing is new: nothing changed its split.
+    assert open_dataset(folder).notes == dataset.notes
+
+
+def test_images_that_change_their_split_are_counted(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", images("a", "b", count=5))
+    before = splits(open_dataset(folder))
+    write(folder, {f"a/{n}.jpg": image(n) for n in range(5000, 5060)})
+    write(folder, {f"b/{n}.jpg": image(n) for n in range(6000, 6060)})
+    dataset = open_dataset(folder)
+    after = splits(dataset)
+    moved = sum(before[file] != after[file] for file in before)
+    assert moved > 0
+    assert dataset.notes == (
+        f"{moved} images changed their split since the set was last opened, because files were "
+        "added or removed",
+    )
+    assert open_dataset(folder).notes == ()
+
+
+def test_pixels_of_a_moved_set_are_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from catdog_edge.training.data import sources
+
+    folder = write(tmp_path / "set", images("a", "b", "c", count=4))
+    read, decode = [], sources.read_picture
+    monkeypatch.setattr(
+        sources, "read_picture", lambda p, **how: read.append(p) or decode(p, **how)
+    )
+    dataset = open_dataset(folder, steps=STEPS)
+    for split in SPLITS:
+        pixels(dataset, split, STEPS)
+    assert len(read) == 12
+
+
+def test_a_limit_takes_from_the_splits_of_the_whole_set(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", images("a", "b", count=40) | images("c", count=4))
+    whole = splits(open_dataset(folder))
+    some = open_dataset(folder, limit=30)
+    assert all(whole[file] == split for file, split in splits(some).items())
+    assert all(there == set(SPLITS) for there in by_class(splits(some)).values())
+
+
+def test_files_that_a_limit_cannot_read_are_skipped(tmp_path: Path) -> None:
+    files = images("a", "b", count=60) | {"a/0.jpg": b"no image"}
+    dataset = open_dataset(write(tmp_path, files), limit=300)
+    assert [entry.file for entry in dataset.skipped] == ["a/0.jpg"]
+
+
+def test_validation_is_cut_out_of_train_folders_class_by_class(tmp_path: Path) -> None:
+    files = images("train/a", "train/b", "test/a", "test/b", count=3)
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.counts()["test"] == {"a": 3, "b": 3}
+    assert dataset.counts()["val"] == {"a": 1, "b": 1}
+
+
+def test_a_train_image_that_is_in_test_is_left_out_wherever_it_lies(tmp_path: Path) -> None:
+    files = images("train/a", "train/b", "val/a", "val/b", "test/a", "test/b", count=6)
+    files["train/b/x.jpg"] = files["val/a/0.jpg"]
+    files["val/b/y.jpg"] = files["test/b/1.jpg"]
+    dataset = open_dataset(write(tmp_path, files))
+    assert {entry.file: entry.reason for entry in dataset.skipped} == {
+        "train/b/x.jpg": "the same image is val/a/0.jpg in val",
+        "val/b/y.jpg": "the same image is test/b/1.jpg in test",
+    }
+    assert set(splits(dataset)) == set(files) - {"train/b/x.jpg", "val/b/y.jpg"}
+
+
+def test_the_split_of_a_spec() -> None:
+    assert split_of({"split": [70, 20, 10]}) == (70, 20, 10)
+    for nonsense in ({}, {"split": [70, 20]}, {"split": [1, 2, 3]}, {"split": ["a", 2, 3]}):
+        assert split_of(nonsense) == (80, 10, 10)
+
+
+# ---- damaged images --------------------------------------------------------------------
+
+
+def torn(seed: int) -> bytes:
+    """A JPEG whose middle third is overwritten: the decoder returns it and complains."""
+    frame = np.random.default_rng(seed).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+    data = bytearray(cv2.imencode(".jpg", cv2.GaussianBlur(frame, (0, 0), 3))[1].tobytes())
+    third = len(data) // 3
+    data[third : 2 * third] = bytes([0xFF, 0xD9 - 9] * third)[:third]
+    return bytes(data)
+
+
+def test_damaged_images_are_skipped_unless_they_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    files = images("a", "b", count=60) | {"a/torn.jpg": torn(1), "b/torn.jpg": torn(2)}
+    folder = write(tmp_path / "set", files)
+    for _ in range(2):  # decoded, then from the cache
+        dataset = open_dataset(folder, steps=STEPS)
+        assert {entry.file for entry in dataset.skipped} == {"a/torn.jpg", "b/torn.jpg"}
+        assert all("damaged: the decoder reports" in entry.reason for entry in dataset.skipped)
+    dataset.write_skipped_csv(tmp_path / "skipped.csv")
+    assert "a/torn.jpg,damaged" in (tmp_path / "skipped.csv").read_text()
+    for _ in range(2):
+        kept = open_dataset(folder, steps=STEPS, keep_damaged=True)
+        assert kept.skipped == ()
+        assert {"a/torn.jpg", "b/torn.jpg"} < set(splits(kept))
+    for split in SPLITS:
+        frames, _, items = pixels(kept, split, STEPS)
+        for frame, item in zip(frames, items, strict=True):
+            assert np.array_equal(frame, preprocess(kept.decode(item), STEPS))
+    assert len(open_dataset(folder).skipped) == 2
+    # A run that took them is opened with them.
+    kept.write_split_csv(tmp_path / "split.csv")
+    assert open_dataset(folder, split_csv=tmp_path / "split.csv").items == kept.items
