@@ -25,7 +25,7 @@ from catdog_edge.training.config.options import (
     check_scales,
     settled_recipe,
 )
-from catdog_edge.training.config.recipe_files import from_dict, recipe
+from catdog_edge.training.config.recipe_files import from_dict
 from catdog_edge.training.config.recipes import Recipe
 from catdog_edge.training.data.by_source import (
     balanced_shares,
@@ -466,8 +466,8 @@ def _resume(job: _Job, run: Run, args: dict[str, Any]) -> Run:
     if chosen.keep_imagenet or chosen.start_share:
         # These look back at the weights that the run began with.
         network = _build(args["seed"], architecture(spec.architecture), spec, chosen, group)
-    settings = ("epochs", "batch_size", "lr", "seed", "patience", "precision")
-    plan = Plan(recipe=chosen, device=job.device, **{name: args[name] for name in settings})
+    settings = {field.name: args[field.name] for field in fields(Plan)}
+    plan = Plan(**{**settings, "recipe": chosen, "device": job.device})
     log.info(f"train: resuming {run.folder}")
     _log_data(datasets, negatives)
     trainer = Trainer(network, spec, plan, data, run.folder, None, group)
@@ -508,8 +508,6 @@ def _changed(run: Run, what: str) -> CatdogError:
 def _recipe_of(run: Run, args: dict[str, Any]) -> Recipe:
     """The recipe in `args.yaml`; this version leaves nothing in it to a default."""
     known = args["recipe"]
-    if isinstance(known, str):  # a run of an older version names its recipe only
-        return recipe(known)
     file = run.folder / "args.yaml"
     missing = [field.name for field in fields(Recipe) if field.name not in known]
     if missing and args.get("catdog_edge") == __version__:

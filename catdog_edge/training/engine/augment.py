@@ -1,8 +1,7 @@
-"""What training does to its pictures before each step: three policies, on uint8 pictures.
+"""Augmentation of batches of uint8 images.
 
-Knows nothing of networks, normalisation or files. All that is random is drawn from the
-generator that is passed in, a fixed number of draws for a batch, so that seed, epoch and step
-decide a batch wherever it is made.
+All randomness comes from the generator that is passed in, with a fixed number of draws per batch,
+so that seed, epoch and step decide a batch wherever it is made.
 """
 
 from __future__ import annotations
@@ -20,17 +19,12 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 LUMA = np.array([0.114, 0.587, 0.299])
-"""What blue, green and red weigh in a grey value (ITU-R BT.601, as in OpenCV)."""
+"""Weights of blue, green and red in a grey value (ITU-R BT.601, as in OpenCV)."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Some pictures of a batch.
-
-    Attributes:
-        batch: Pictures in the whole batch.
-        rows: Which of them.
-    """
+    """A process's part of a batch: the number of images in all of it, and which rows."""
 
     batch: int
     rows: slice
@@ -42,51 +36,44 @@ def augment(
     generator: np.random.Generator,
     share: Share | None = None,
 ) -> Pixels:
-    """Return changed copies of a batch of pictures, each changed in its own way.
+    """Augment each image of a batch differently.
 
     Args:
-        pictures: `uint8 [N,H,W,3]`, BGR. Left as they are.
-        policy: `default`, see `augment_default`; `camera`, see `augment_camera`; `classic`,
-            see `augment_classic`; `none` returns the very array that came in.
-        generator: Where all that is random comes from.
-        share: Which pictures of a larger batch these are; what happens to one is the same
-            wherever the rest of the batch is. `None`: they are the whole batch.
+        pictures: `uint8 [N,H,W,3]`, BGR; not modified.
+        policy: `default`, `camera` or `classic`: see `augment_default`, `augment_camera`,
+            `augment_classic`; `none` returns the same array.
+        generator: Source of all randomness.
+        share: Which images of a larger batch these are; what happens to one does not depend on
+            it. `None`: they are the whole batch.
 
     Returns:
         `uint8 [N,H,W,3]`, BGR.
 
     Raises:
-        ValueError: There is no such policy, or the pictures are not `uint8 [N,H,W,3]`.
+        ValueError: There is no such policy, or the images are not `uint8 [N,H,W,3]`.
+
+    Example:
+        >>> images = augment(images, "camera", np.random.default_rng([seed, epoch, step]))
     """
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
         raise ValueError(
             f"wanted pictures uint8 [N,H,W,3], got {pictures.dtype} {list(pictures.shape)}"
         )
-    whole = share or Share(len(pictures), slice(None))
-    if policy == "default":
-        return augment_default(pictures, generator, whole)
-    if policy == "camera":
-        return augment_camera(pictures, generator, whole)
-    if policy == "classic":
-        return augment_classic(pictures, generator, whole)
     if policy == "none":
         return pictures
-    raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {policy!r}")
+    policies = {
+        "default": augment_default, "camera": augment_camera, "classic": augment_classic,
+    }  # fmt: skip
+    if policy not in policies:
+        raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {policy!r}")
+    return policies[policy](pictures, generator, share or Share(len(pictures), slice(None)))
 
 
 def augment_classic(pictures: Pixels, generator: np.random.Generator, share: Share) -> Pixels:
-    """The known system's augmentation.
+    """Augment as the known system does.
 
-    Rotation about the centre by up to 45 degrees either way, uncovered corners black;
-    mirrored left to right with probability 0.3, upside down with 0.05; grey with 0.1.
-
-    Args:
-        pictures: `uint8 [N,H,W,3]`, BGR.
-        generator: Where all that is random comes from.
-        share: Which pictures of the batch these are.
-
-    Returns:
-        `uint8 [N,H,W,3]`, BGR.
+    Rotation about the centre by up to 45 degrees either way, uncovered corners black; mirrored
+    left to right with probability 0.3, upside down with 0.05; grey with 0.1.
     """
     count, rows = share.batch, share.rows
     angle = np.deg2rad(generator.uniform(-45, 45, count))
@@ -99,27 +86,19 @@ def augment_classic(pictures: Pixels, generator: np.random.Generator, share: Sha
     for index in range(len(pictures)):
         _warp(pictures[index], maps[index], cv2.BORDER_CONSTANT, changed[index])
         if grey[index]:
-            changed[index] = _grey(changed[index])
+            grey_image = cv2.cvtColor(changed[index], cv2.COLOR_BGR2GRAY)
+            cv2.cvtColor(grey_image, cv2.COLOR_GRAY2BGR, dst=changed[index])
     return changed
 
 
 def augment_default(pictures: Pixels, generator: np.random.Generator, share: Share) -> Pixels:
-    """The augmentation of the `default` recipe: another framing, another light, small faults.
+    """Change framing and light, and add small defects.
 
-    One affine warp: a frame of 40 to 110 % of the picture's area and of aspect 3:4 to 4:3,
-    placed anywhere inside it, turned by up to 12 degrees, mirrored left to right with
-    probability 0.5; what lies outside is the picture mirrored at its edge. One colour matrix:
-    brightness and contrast 0.7 to 1.3, saturation 0.6 to 1.4 (for 7 pictures in 100 none:
-    grey), each channel's own gain 0.92 to 1.08. Then one picture in ten each is blurred, gets
-    noise, or loses a rectangle, whose sides are 20 to 50 % of the picture's, to grey.
-
-    Args:
-        pictures: `uint8 [N,H,W,3]`, BGR.
-        generator: Where all that is random comes from.
-        share: Which pictures of the batch these are.
-
-    Returns:
-        `uint8 [N,H,W,3]`, BGR.
+    One affine warp: a crop of 40 to 110 % of the area and of aspect 3:4 to 4:3, placed anywhere,
+    rotated by up to 12 degrees, mirrored left to right with probability 0.5, the border
+    reflected. One colour matrix: brightness and contrast 0.7 to 1.3, saturation 0.6 to 1.4 (grey
+    for 7 images in 100), a gain of 0.92 to 1.08 per channel. Then one image in ten each is
+    blurred, gets noise, or loses a rectangle of 20 to 50 % of the sides to grey.
     """
     count, rows = share.batch, share.rows
     area = generator.uniform(0.4, 1.1, count)
@@ -149,20 +128,12 @@ def augment_default(pictures: Pixels, generator: np.random.Generator, share: Sha
 
 
 def augment_camera(pictures: Pixels, generator: np.random.Generator, share: Share) -> Pixels:
-    """What a fixed camera does to a picture, on top of `augment_default`.
+    """Add what a fixed camera does to `augment_default`.
 
-    First, one picture in eight is far away: 25 to 75 % of its sides, placed anywhere, before its
-    own colours washed out, or before its mirror images. Last, one in ten has a seventh to a half
-    of the light with the noise that goes with it, and one in ten is out of focus (Gaussian,
-    sigma 0.5 to 2.5 % of the shorter side).
-
-    Args:
-        pictures: `uint8 [N,H,W,3]`, BGR.
-        generator: Where all that is random comes from.
-        share: Which pictures of the batch these are.
-
-    Returns:
-        `uint8 [N,H,W,3]`, BGR.
+    First, one image in eight is far away: 25 to 75 % of its sides, placed anywhere, on its own
+    blurred colours or its reflection. Last, one in ten has a seventh to a half of the light with
+    the noise that goes with it, and one in ten is out of focus (Gaussian, sigma 0.5 to 2.5 % of
+    the shorter side).
     """
     count, rows = share.batch, share.rows
     far = (generator.random(count) < 0.125)[rows]
@@ -185,7 +156,7 @@ def augment_camera(pictures: Pixels, generator: np.random.Generator, share: Shar
 
 
 def _far_away(picture: Pixels, place: Floats) -> Pixels:
-    """The picture, small, somewhere in a frame of its own size."""
+    """Place the image, made smaller, into a frame of its own size."""
     height, width = picture.shape[:2]
     part = 0.25 + 0.5 * place[0]
     tall, wide = max(1, round(part * height)), max(1, round(part * width))
@@ -203,13 +174,13 @@ def _far_away(picture: Pixels, place: Floats) -> Pixels:
 
 
 def _affine(angle: Floats, scale: Floats, shift: Floats, shape: tuple[int, ...]) -> Floats:
-    """Maps from target pixels to source pixels, `[N,2,3]`.
+    """Return maps from target to source pixels, `[N,2,3]`.
 
     Args:
         angle: `[N]`, radians.
-        scale: `[N,2]`: width and height of the frame in shares of the picture; negative mirrors.
-        shift: `[N,2]`: of the frame's centre from the picture's, in shares of the picture.
-        shape: `[N,H,W,3]` of the pictures.
+        scale: `[N,2]`: width and height of the crop in shares of the image; negative mirrors.
+        shift: `[N,2]`: of the crop's centre from the image's, in shares of the image.
+        shape: `[N,H,W,3]` of the images.
     """
     size = np.array([shape[2], shape[1]], dtype=np.float64)
     cosine, sine = np.cos(angle), np.sin(angle)
@@ -234,7 +205,7 @@ def _warp(picture: Pixels, matrix: Floats, border: int, out: Pixels) -> None:
 
 
 def _colour_matrices(generator: np.random.Generator, count: int) -> Floats:
-    """`[N,3,4]`: what `cv2.transform` does to blue, green, red, 1."""
+    """Return matrices for `cv2.transform`, `[N,3,4]`."""
     brightness, contrast = generator.uniform(0.7, 1.3, (2, count))
     saturation = generator.uniform(0.6, 1.4, count)
     saturation[generator.random(count) < 0.07] = 0.0
@@ -246,11 +217,6 @@ def _colour_matrices(generator: np.random.Generator, count: int) -> Floats:
     colours[:, :, :3] *= (contrast * brightness)[:, None, None] * gains[:, :, None]
     colours[:, :, 3] = (127.5 * (1 - contrast) * brightness)[:, None]
     return colours
-
-
-def _grey(picture: Pixels) -> Pixels:
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
 
 
 def _add_noise(picture: Pixels, deviation: float, seed: int) -> None:

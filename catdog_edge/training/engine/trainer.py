@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -232,29 +231,20 @@ class Trainer:
         if training is None:
             raise CatdogError(f"{path} holds no training state; only last.pt can be resumed")
         try:
-            self._check_recipe(training, path)
+            # What the optimizer's state holds as well would override the recipe.
+            then, now = training["recipe"], self.plan.recipe.to_dict()
+            for name in ("optimizer", "momentum", "weight_decay"):
+                if then[name] != now[name]:
+                    raise _misfit(path, f" ({name} was {then[name]})")
             self.network.load_state_dict(training["network"])
             if self.averaged is not None:
-                # Files of older versions have the averaged weights in one place only.
-                self.averaged.load_state_dict(training.get("averaged") or document["state_dict"])
+                self.averaged.load_state_dict(training["averaged"])
             self.optimizer.load_state_dict(training["optimizer"])
             self.history = [EpochMetrics(**epoch) for epoch in training["rows"]]
             for name in _COUNTERS:
                 setattr(self, name, training[name])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise _misfit(path) from error
-
-    def _check_recipe(self, training: dict[str, Any], path: Path) -> None:
-        """Reject the state of another optimizer, or of the same with other values."""
-        if "recipe" in training:
-            recipe = self.plan.recipe.to_dict()
-            changed = [name for name in _IN_STATE if training["recipe"][name] != recipe[name]]
-            if changed:
-                raise _misfit(path, f" ({changed[0]} was {training['recipe'][changed[0]]})")
-        # Files of older versions hold no recipe.
-        groups = self.optimizer.state_dict()["param_groups"], training["optimizer"]["param_groups"]
-        if optimizer_marks(groups[0]) != optimizer_marks(groups[1]):
-            raise _misfit(path, " (it is of another optimizer)")
 
     def _run_epoch(self, stop: Callable[[], bool], on_step: Callable[[StepMetrics], None]) -> bool:
         recipe = self.plan.recipe
@@ -418,16 +408,7 @@ class Trainer:
         return dict(network.state_dict())
 
 
-_IN_STATE = ("optimizer", "momentum", "weight_decay")
-"""Attributes of a recipe that the optimizer's state holds as well, and would override."""
-
 _COUNTERS = ("epoch", "step", "seen", "correct", "loss_sum", "seconds")
-
-
-def optimizer_marks(groups: list[dict[str, Any]]) -> list[list[bool]]:
-    """Return what tells the parameter groups of Muon, SGD, Adam and AdamW apart."""
-    names = ("orthogonal", "nesterov", "betas", "decoupled_weight_decay")
-    return [[bool(group.get(name)) for name in names] for group in groups]
 
 
 def _misfit(path: Path, reason: str = "") -> CatdogError:

@@ -1,8 +1,4 @@
-"""Statistics of answers against labels: accuracy, calibration, and their uncertainty.
-
-Knows arrays and counts, nothing of networks, files or pictures. NumPy only. Every interval
-is a 95 % one.
-"""
+"""Statistics of predictions, with 95 % intervals, in NumPy alone."""
 
 from __future__ import annotations
 
@@ -25,10 +21,7 @@ def softmax(values: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.ND
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval for a proportion.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-    JASA 22 (1927). Unlike the textbook interval it stays in 0..1 and has a width at 0 and n.
+    """Compute Wilson's score interval of a proportion (E. B. Wilson, JASA 22, 1927).
 
     Args:
         successes: 0..n.
@@ -52,14 +45,11 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """McNemar's exact test of two classifiers on the same pictures.
-
-    Under the hypothesis that both err equally often, each picture that only one of them
-    gets right is a toss of a fair coin (Q. McNemar, Psychometrika 12, 1947).
+    """Run McNemar's exact test of two classifiers on the same images (Psychometrika 12, 1947).
 
     Args:
-        b: Pictures that only the first gets right.
-        c: Pictures that only the second gets right.
+        b: Images that only the first gets right.
+        c: Images that only the second gets right.
 
     Returns:
         The two-sided p-value, 0..1; 1.0 where they never differ.
@@ -80,20 +70,17 @@ def mcnemar_exact(b: int, c: int) -> float:
 def paired_difference(
     correct_a: npt.ArrayLike, correct_b: npt.ArrayLike
 ) -> tuple[float, float, float]:
-    """Accuracy of A minus accuracy of B on the same pictures, with its interval.
+    """Compute the accuracy of A minus that of B on the same images, with its interval.
 
-    Tango's score interval (T. Tango, "Equivalence test and confidence interval for the
-    difference in proportions for the paired-sample design", Statistics in Medicine 17,
-    1998). It keeps its level for few discordant pictures, and has a width where there are
-    none: +-z^2 / (n + z^2).
+    Tango's score interval (Statistics in Medicine 17, 1998) keeps its level for few discordant
+    images, and has a width where there are none.
 
     Args:
-        correct_a: `bool [N]`, whether A is right on each picture.
+        correct_a: `bool [N]`, whether A is right on each image.
         correct_b: `bool [N]`, the same for B, in the same order.
 
     Returns:
-        The difference and its lower and upper limit, as shares (-1..1), not percentage
-        points. Negative: A is worse.
+        The difference and its lower and upper limit, -1..1. Negative: A is worse.
 
     Raises:
         ValueError: The two differ in length, or are empty.
@@ -108,10 +95,10 @@ def paired_difference(
 
 
 def _tango_upper(b: int, c: int, n: int) -> float:
-    """The upper limit of (b - c) / n: where the score statistic equals -z, by bisection."""
+    """Return the upper limit of (b - c) / n, where the score statistic equals -z."""
 
     def score(delta: float) -> float:
-        # The maximum likelihood estimate of the share of `c` when the difference is delta.
+        # Maximum likelihood estimate of the share of `c` given the difference.
         linear = -b - c + (2 * n - b + c) * delta
         constant = -c * delta * (1 - delta)
         share = (math.sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
@@ -130,14 +117,14 @@ def _tango_upper(b: int, c: int, n: int) -> float:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """The answers whose confidence falls into one bin.
+    """The predictions whose confidence is in (low, high]; the first bin includes 0.
 
     Attributes:
-        low: Lower edge of the bin, 0..1, not in it (but for 0).
-        high: Upper edge, in it.
-        count: Answers in it.
+        low: Lower edge, 0..1.
+        high: Upper edge.
+        count: Number of predictions.
         confidence: Their mean confidence; `nan` where there are none.
-        accuracy: The share of them that is right; `nan` where there are none.
+        accuracy: Their accuracy; `nan` where there are none.
     """
 
     low: float
@@ -150,15 +137,15 @@ class CalibrationBin:
 def calibration_bins(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15
 ) -> list[CalibrationBin]:
-    """Group answers by the probability of the likeliest class, in bins of equal width.
+    """Group predictions by their confidence, in bins of equal width.
 
     Args:
         probabilities: `float [N,K]`, rows that sum to one.
         labels: `int [N]`, the true classes.
-        bins: How many.
+        bins: Number of bins.
 
     Raises:
-        ValueError: Shapes that do not fit, or nothing to group.
+        ValueError: Shapes do not fit, or are empty.
     """
     values, truth = _checked(probabilities, labels)
     # float32 rows that sum to one may hold a value a rounding above it.
@@ -184,20 +171,9 @@ def calibration_bins(
 def expected_calibration_error(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15
 ) -> float:
-    """Mean distance between confidence and accuracy, weighted by the answers in each bin.
+    """Compute the expected calibration error, 0 (perfect) .. 1; see `calibration_bins`.
 
     C. Guo et al., "On calibration of modern neural networks", ICML 2017, with their 15 bins.
-
-    Args:
-        probabilities: `float [N,K]`, rows that sum to one.
-        labels: `int [N]`, the true classes.
-        bins: How many, of equal width.
-
-    Returns:
-        0 (perfect) .. 1.
-
-    Raises:
-        ValueError: Shapes that do not fit, or no answers.
     """
     groups = calibration_bins(probabilities, labels, bins)
     total = sum(group.count for group in groups)
@@ -206,16 +182,14 @@ def expected_calibration_error(
 
 
 def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Mean negative natural logarithm of the probability given to the true class.
-
-    Probabilities are taken as at least 1e-12, so that one certain error is not infinite.
+    """Compute the mean negative log-likelihood, in nats; probabilities are clipped at 1e-12.
 
     Args:
         probabilities: `float [N,K]`, rows that sum to one.
         labels: `int [N]`, the true classes.
 
     Raises:
-        ValueError: Shapes that do not fit, or no answers.
+        ValueError: Shapes do not fit, or are empty.
     """
     values, truth = _checked(probabilities, labels)
     given = values[np.arange(len(truth)), truth]
@@ -223,11 +197,11 @@ def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 
 def confusion(labels: npt.ArrayLike, predicted: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
-    """Count answers: `int64 [k,k]`, a row per true class, a column per predicted class.
+    """Count predictions: `int64 [k,k]`, a row per true class, a column per predicted class.
 
     Args:
         labels: `int [N]`, the true classes, 0..k-1.
-        predicted: `int [N]`, the answers, 0..k-1.
+        predicted: `int [N]`, the predictions, 0..k-1.
         k: Number of classes.
 
     Raises:
@@ -245,14 +219,11 @@ def confusion(labels: npt.ArrayLike, predicted: npt.ArrayLike, k: int) -> npt.ND
 def precision_recall(
     matrix: npt.ArrayLike,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Precision and recall per class, from a confusion matrix.
-
-    Args:
-        matrix: `int [K,K]`, a row per true class, as `confusion` gives it.
+    """Compute precision and recall per class from a `confusion` matrix.
 
     Returns:
-        Precision and recall, `float64 [K]` each, 0..1. `nan` where there is nothing to
-        divide by: a class that was never predicted (precision) or never occurs (recall).
+        `float64 [K]` each, 0..1; `nan` for a class that was never predicted (precision) or never
+        occurs (recall).
     """
     counts = np.asarray(matrix, dtype=np.float64)
     hits = counts.diagonal()

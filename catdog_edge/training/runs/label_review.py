@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 
 import cv2
 import numpy as np
@@ -69,44 +69,33 @@ def review(
     """
     if "test" in probabilities:
         raise ValueError("the test split is not for review")
+    names = dataset.labels
+
+    def suspect(item: Item, why: str, answer: int, confidence: float, other: str = "") -> Suspect:
+        label, rounded = names[item.label], round(float(confidence), 4)
+        return Suspect(item.file, item.split, label, why, names[answer], rounded, other)
+
     suspects = []
     items: list[Item] = []
     thumbnails = []
     for split, answers in probabilities.items():
         frames, labels, found = pixels(dataset, split, steps)
-        if answers.shape != (len(found), len(dataset.labels)):
+        if answers.shape != (len(found), len(names)):
             raise ValueError(f"{split}: {answers.shape} probabilities for {len(found)} pictures")
         best = answers.argmax(axis=1)
-        for index in np.flatnonzero(best != labels):
-            item, answer = found[index], int(best[index])
-            suspects.append(
-                Suspect(
-                    item.file,
-                    split,
-                    dataset.labels[item.label],
-                    "label",
-                    dataset.labels[answer],
-                    round(float(answers[index, answer]), 4),
-                )
-            )
+        suspects += [
+            suspect(found[index], "label", best[index], answers[index, best[index]])
+            for index in np.flatnonzero(best != labels)
+        ]
         items += found
         thumbnails.append(_thumbnails(frames))
-    suspects.sort(key=lambda suspect: (-suspect.confidence, suspect.file))
+    suspects.sort(key=lambda one: (-one.confidence, one.file))
     classes = np.array([item.label for item in items], np.int64)
     pairs = near_duplicates(np.concatenate(thumbnails), labels=classes) if thumbnails else []
     for earlier, later, similarity in pairs:
         one, two = items[later], items[earlier]
-        suspects.append(
-            Suspect(
-                one.file,
-                one.split,
-                dataset.labels[one.label],
-                "duplicate" if one.label == two.label else "contradiction",
-                dataset.labels[two.label],
-                round(similarity, 4),
-                two.file,
-            )
-        )
+        why = "duplicate" if one.label == two.label else "contradiction"
+        suspects.append(suspect(one, why, two.label, similarity, two.file))
     return suspects
 
 
@@ -165,9 +154,7 @@ def near_duplicates(
 
 def write_review_csv(path: str | os.PathLike[str], suspects: Sequence[Suspect]) -> None:
     """Write `file,split,label,why,answer,confidence,other`, in the order given."""
-    header = ("file", "split", "label", "why", "answer", "confidence", "other")
-    rows = ((s.file, s.split, s.label, s.why, s.answer, s.confidence, s.other) for s in suspects)
-    write_csv(path, header, rows)
+    write_csv(path, [field.name for field in fields(Suspect)], map(astuple, suspects))
 
 
 def _thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -281,7 +281,7 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "device": (lambda value: isinstance(value, str), "cpu, cuda or cuda:NUMBER"),
     "threads": (_whole(1, MOST), f"a whole number in 1..{MOST}"),
     "teacher": (_teacher, "null, or file and sha256"),
-    "recipe": (lambda value: isinstance(value, str | dict), "a table of values"),
+    "recipe": (lambda value: isinstance(value, dict), "a table of values"),
 }
 """The values of `args.yaml` that a command reads: their check and its description."""
 
