@@ -32,25 +32,10 @@ from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """The options of `catdog-edge bench`.
+    """The options of `catdog-edge bench`, which its help describes.
 
-    Attributes:
-        weights: A checkpoint; `None`: `best.pt` of the newest run.
-        data: A folder, a `.zip` or `sample`; `None`: the run's data and split.
-        also: More exported files, or names of shipped models.
-        seconds: The budget of the interleaved rounds.
-        threads: Thread counts; empty: what the runtime chooses.
-        batches: Batch sizes.
-        providers: Execution providers; empty: the CPU's and all others that start.
-        compiled: Whether `torch.compile` gets a row.
-        cold_starts: Fresh processes per row; 0: none.
-        corruptions: Test images per corruption; 0: none.
-        originals: More labelled images, for instance at their original size.
-        scenario: Also run the rows under MLCommons' LoadGen in this scenario.
-        out: The folder for the reports; `None`: the run's.
-        limits: The gates.
-        baseline: An earlier `bench.json` to compare with.
-        force: Accept a baseline of another machine, model or data.
+    `None` and empty are the command's defaults: the newest run, its data and folder, the threads
+    that the runtime chooses, the CPU and all other providers that start.
     """
 
     weights: Path | None = None
@@ -75,17 +60,8 @@ class BenchOptions:
 class Plan:
     """What a bench measures.
 
-    Attributes:
-        weights: The checkpoint.
-        folder: Where the reports go.
-        rows: All rows.
-        runners: Those that opened, PyTorch's first.
-        left_out: `row` and `reason` of the others.
-        dataset: The source of the test images.
-        items: The test images.
-        card: The environment before the start.
-        baseline: The document to compare with, or `None`.
-        originals: More labelled images, or `None`.
+    `runners` are the opened rows, PyTorch's first; `left_out` has `row` and `reason` of the
+    others; `card` is the environment before anything was opened.
     """
 
     weights: Path

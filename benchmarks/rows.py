@@ -31,17 +31,9 @@ Variant = Literal["eager", "channels-last", "compile"]
 class BenchRow:
     """One row of the table: a file and how it is run.
 
-    Attributes:
-        base: The name without threads and batch: `pytorch`, `pytorch-channels-last`,
-            `pytorch-compile`, or the file's stem, followed by `@PROVIDER` for a provider other
-            than the CPU's.
-        engine: The library that runs it.
-        file: The checkpoint or the exported file.
-        threads: Threads of the engine.
-        batch: Images per call.
-        suffix: `:t1`, `:b8` or `:t1:b8`; distinguishes rows of the same base.
-        variant: How PyTorch runs it.
-        provider: The execution provider of ONNX Runtime.
+    `base` is the name without threads and batch: `pytorch`, `pytorch-channels-last`,
+    `pytorch-compile`, or the file's stem, followed by `@PROVIDER` for a provider other than the
+    CPU's. `suffix` (`:t1`, `:b8`, `:t1:b8`) distinguishes rows of the same base.
     """
 
     base: str
@@ -149,14 +141,7 @@ def open_row(row: BenchRow) -> Runner:
 
 
 class OnnxRunner:
-    """An exported file in the runtime's `Classifier`.
-
-    Args:
-        row: What to open.
-
-    Raises:
-        CatdogError: See `open_row`.
-    """
+    """An exported file in the runtime's `Classifier`; see `open_row`."""
 
     def __init__(self, row: BenchRow) -> None:
         from catdog_edge.runtime.classifier import Classifier
@@ -181,14 +166,7 @@ class OnnxRunner:
 
 
 class TorchRunner:
-    """A checkpoint in PyTorch on the CPU, with the runtime's preprocessing.
-
-    Args:
-        row: What to open.
-
-    Raises:
-        CatdogError: See `open_row`.
-    """
+    """A checkpoint in PyTorch on the CPU, with the runtime's preprocessing; see `open_row`."""
 
     def __init__(self, row: BenchRow) -> None:
         import torch

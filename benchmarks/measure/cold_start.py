@@ -65,9 +65,7 @@ class ColdStart:
 def cold_starts(
     rows: Sequence[BenchRow], picture: Path, runs: int
 ) -> tuple[dict[str, ColdStart], dict[str, str]]:
-    """Start every row in fresh processes, interleaved.
-
-    The disk is not in the time: the bench has read the files before, so they are cached.
+    """Start every row in fresh processes, interleaved; their files are in the system's cache.
 
     Args:
         rows: With batch 1.
@@ -91,15 +89,10 @@ def cold_starts(
 
 
 def start_row(row: BenchRow, picture: Path, seconds: float = 0.5) -> dict[str, Any]:
-    """Run one row in a fresh process.
-
-    Args:
-        row: The row.
-        picture: The image file to classify.
-        seconds: Duration of the steady loop after the first answer.
+    """Run one row in a fresh process: the first answer, then a steady loop of some `seconds`.
 
     Raises:
-        CatdogError: The child failed; the message has its last line.
+        CatdogError: The process failed; the message has its last line.
     """
     # -P: nothing is imported from the current folder.
     module = ["-P", "-m", "benchmarks.measure.cold_start"]

@@ -1,8 +1,7 @@
-"""A stated set of corruptions: what a camera does to a picture on a bad day.
+"""A fixed set of corruptions: what cameras and transmission do to images.
 
-Knows frames, nothing of models. Each one is fixed in strength and, where it draws random
-numbers, seeded by the picture, so that every row and every run sees the same frames.
-Strengths are relative to the size of the frame and mean the same at any size.
+Random numbers are seeded by the image, so that every row and every run sees the same frames.
+Strengths are relative to the size of the frame.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from catdog_edge.images.preprocess import Image
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to spoil a picture.
+    """A named corruption.
 
     Attributes:
         name: One word.
         says: What it does, with its strength.
-        apply: Image `uint8 [H,W,3]` BGR and a generator to a frame of the same kind.
+        apply: Frame `uint8 [H,W,3]` BGR and a generator to a corrupted frame.
     """
 
     name: str
@@ -35,15 +34,15 @@ class Corruption:
 
 
 def corrupt(corruption: Corruption, frame: Image, key: str) -> Image:
-    """Spoil one frame.
+    """Corrupt one frame; the input is unchanged.
 
     Args:
         corruption: One of `CORRUPTIONS`.
         frame: `uint8 [H,W,3]` BGR.
-        key: What tells this picture from others (its digest); seeds the random numbers.
+        key: Identifies the image (its digest); seeds the random numbers.
 
     Returns:
-        `uint8 [H',W',3]` BGR, contiguous; the frame that came in is left alone.
+        `uint8 [H',W',3]` BGR, contiguous.
     """
     seed = zlib.crc32(f"{corruption.name}/{key}".encode())
     return np.ascontiguousarray(corruption.apply(frame, np.random.default_rng(seed)))
@@ -56,29 +55,22 @@ def _dark(frame: Image, generator: np.random.Generator) -> Image:
     return _grey_levels(light)
 
 
-def _blur(frame: Image, generator: np.random.Generator) -> Image:
-    del generator
+def _blur(frame: Image, _generator: np.random.Generator) -> Image:
     sigma = 0.02 * min(frame.shape[:2])
     return np.asarray(cv2.GaussianBlur(frame, (0, 0), max(sigma, 0.3)), dtype=np.uint8)
 
 
 def _noise(frame: Image, generator: np.random.Generator) -> Image:
-    noisy = frame + generator.normal(0.0, 25.0, frame.shape)
-    return _grey_levels(noisy)
+    return _grey_levels(frame + generator.normal(0.0, 25.0, frame.shape))
 
 
-def _jpeg(frame: Image, generator: np.random.Generator) -> Image:
-    del generator
+def _jpeg(frame: Image, _generator: np.random.Generator) -> Image:
     _, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 10])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)
 
 
 def _crop(frame: Image, generator: np.random.Generator) -> Image:
-    height, width = frame.shape[:2]
-    part_height, part_width = max(1, round(0.6 * height)), max(1, round(0.6 * width))
-    top = int(generator.integers(0, height - part_height + 1))
-    left = int(generator.integers(0, width - part_width + 1))
-    return frame[top : top + part_height, left : left + part_width]
+    return frame[_part(frame, 0.6, generator)]
 
 
 def _rotation(frame: Image, generator: np.random.Generator) -> Image:
@@ -90,17 +82,20 @@ def _rotation(frame: Image, generator: np.random.Generator) -> Image:
 
 
 def _small(frame: Image, generator: np.random.Generator) -> Image:
-    # The surroundings are the picture's own colours, so that the task is to find it, not an edge.
-    height, width = frame.shape[:2]
-    sigma = max(0.1 * min(height, width), 0.3)
+    # Surrounded by the image's own colours, so that there is no edge to find.
+    sigma = max(0.1 * min(frame.shape[:2]), 0.3)
     around = np.asarray(cv2.GaussianBlur(frame, (0, 0), sigma), dtype=np.uint8)
-    part_height, part_width = max(1, round(0.4 * height)), max(1, round(0.4 * width))
-    top = int(generator.integers(0, height - part_height + 1))
-    left = int(generator.integers(0, width - part_width + 1))
-    around[top : top + part_height, left : left + part_width] = cv2.resize(
-        frame, (part_width, part_height), interpolation=cv2.INTER_AREA
-    )
+    part = around[_part(frame, 0.4, generator)]
+    part[:] = cv2.resize(frame, part.shape[1::-1], interpolation=cv2.INTER_AREA)
     return around
+
+
+def _part(frame: Image, share: float, generator: np.random.Generator) -> tuple[slice, slice]:
+    """A random region of a share of the height and of the width."""
+    rows, columns = (max(1, round(share * side)) for side in frame.shape[:2])
+    top = int(generator.integers(0, frame.shape[0] - rows + 1))
+    left = int(generator.integers(0, frame.shape[1] - columns + 1))
+    return slice(top, top + rows), slice(left, left + columns)
 
 
 def _grey_levels(values: npt.NDArray[Any]) -> Image:

@@ -1,7 +1,6 @@
 """The environment card: machine, versions, and how busy the machine was while measuring.
 
-It names no user, no host and no path. Read from `/proc` and `/sys` instead of through psutil,
-which has neither cgroup limits nor the peak memory of a Linux process.
+It names no user, no host and no path.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from catdog_edge.runtime.threads import Threads, cgroup_quota, choose_threads, usable_processors
 from catdog_edge.system.cpu import read_cpu
@@ -61,15 +62,15 @@ class Environment:
     quota: float | None
     threads: int
     threads_source: str
-    memory_bytes: int | None
-    memory_available_bytes: int | None
+    memory_bytes: int
+    memory_available_bytes: int
     system: str
     hypervisor: bool
     governor: str | None
     python: str
     packages: dict[str, str]
     variables: dict[str, str]
-    load_before: tuple[float, float, float] | None
+    load_before: tuple[float, float, float]
 
     @classmethod
     def detect(cls, threads: Threads | None = None, root: Path = Path("/")) -> Environment:
@@ -80,7 +81,7 @@ class Environment:
             root: Where `proc` and `sys` are.
         """
         chosen = threads or choose_threads(None, root)
-        meminfo = _read(root / "proc/meminfo")
+        memory = psutil.virtual_memory()
         cpu = read_cpu(root)
         governor = _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
         return cls(
@@ -92,15 +93,15 @@ class Environment:
             quota=cgroup_quota(root),
             threads=chosen.count,
             threads_source=chosen.source,
-            memory_bytes=_memory_limit(_kilobytes(meminfo, "MemTotal"), root),
-            memory_available_bytes=_kilobytes(meminfo, "MemAvailable"),
+            memory_bytes=_memory_limit(memory.total, root),
+            memory_available_bytes=memory.available,
             system=f"{platform.system()} {platform.release()}{_distribution()}",
             hypervisor="hypervisor" in cpu.flags,
             governor=governor or None,
             python=f"{platform.python_implementation()} {platform.python_version()}",
             packages=_packages(),
             variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
-            load_before=_load(),
+            load_before=psutil.getloadavg(),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,10 +129,10 @@ class Activity:
     """How busy the machine was during a measurement; see `quiet` in docs/bench.md."""
 
     seconds: float
-    load_during: tuple[float, float] | None
-    load_after: tuple[float, float, float] | None
-    others_busy: float | None
-    stolen: float | None
+    load_during: tuple[float, float]
+    load_after: tuple[float, float, float]
+    others_busy: float
+    stolen: float
     throttled_s: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,62 +144,53 @@ class ActivityMonitor:
     """Monitors the rest of the machine from its creation until `stop`.
 
     Args:
-        root: Where `proc` and `sys` are.
+        root: Where `sys` is.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
-        self._loads: list[float] = []
+        self._loads = [psutil.getloadavg()[0]]
         self._stopped = threading.Event()
         threading.Thread(target=self._sample_load, name="load", daemon=True).start()
         self._start = time.monotonic()
-        self._own = _own_seconds()
-        self._ticks_before = self._ticks()
-        self._throttled_before = self._throttled()
+        self._before = self._seconds()
 
     def stop(self) -> Activity:
         """Return the activity since the start."""
         seconds = max(time.monotonic() - self._start, 1e-9)
         self._stopped.set()
-        loads = list(self._loads)
-        others = stolen = None
-        before, now = self._ticks_before, self._ticks()
-        if now is not None and before is not None:
-            hertz = os.sysconf("SC_CLK_TCK")
-            busy = (now[0] - before[0]) / hertz - (_own_seconds() - self._own)
-            others = max(0.0, busy / seconds)
-            stolen = max(0.0, (now[1] - before[1]) / hertz / seconds)
+        busy, stolen, throttled = (
+            max(0.0, now - before)
+            for now, before in zip(self._seconds(), self._before, strict=True)
+        )
         return Activity(
             seconds=seconds,
-            load_during=(sum(loads) / len(loads), max(loads)) if loads else None,
-            load_after=_load(),
-            others_busy=others,
-            stolen=stolen,
-            throttled_s=max(0.0, self._throttled() - self._throttled_before),
+            load_during=(sum(self._loads) / len(self._loads), max(self._loads)),
+            load_after=psutil.getloadavg(),
+            others_busy=busy / seconds,
+            stolen=stolen / seconds,
+            throttled_s=throttled,
         )
 
     def _sample_load(self) -> None:
-        while not self._stopped.is_set():
-            now = _load()
-            if now is None:
-                return
-            self._loads.append(now[0])
-            self._stopped.wait(LOAD_PERIOD)
+        while not self._stopped.wait(LOAD_PERIOD):
+            self._loads.append(psutil.getloadavg()[0])
 
-    def _ticks(self) -> tuple[int, int] | None:
-        """Busy and stolen ticks of the usable processors since boot; work on others is no noise."""
-        lines = [line.split() for line in _read(self._root / "proc/stat").splitlines()]
-        counts = {line[0]: line[1:9] for line in lines if len(line) >= 9 and line[0][:3] == "cpu"}
-        own = [counts.get(f"cpu{number}") for number in usable_processors()]
-        busy = stolen = 0
-        # Where they are not listed one by one, all of them together.
-        for fields in own if all(own) else [counts.get("cpu")]:
-            if fields is None:
-                return None
-            user, nice, system, _, _, interrupt, soft, steal = (int(field) for field in fields)
-            busy += user + nice + system + interrupt + soft
-            stolen += steal
-        return busy, stolen
+    def _seconds(self) -> tuple[float, float, float]:
+        """Seconds since boot that others used, that were stolen, and that a cgroup throttled.
+
+        Of the usable processors: work on others is no noise.
+        """
+        every, usable = psutil.cpu_times(percpu=True), usable_processors()
+        if len(every) > len(usable):  # otherwise these are all that are online
+            every = [times for number, times in enumerate(every) if number in usable]
+        own = psutil.Process().cpu_times()  # with the children that have ended
+        busy = stolen = 0.0
+        for times in every:
+            busy += times.user + times.system + getattr(times, "nice", 0.0)
+            busy += getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0)
+            stolen += getattr(times, "steal", 0.0)
+        return busy - sum(own[:4]), stolen, self._throttled()
 
     def _throttled(self) -> float:
         """Seconds of throttling by a cgroup of version 2 or 1."""
@@ -228,20 +220,15 @@ def noise_reasons(
     """
     found = []
     usable = card.processors_usable
-    if activity.others_busy is not None and activity.others_busy > MAX_OTHERS * usable:
+    if activity.others_busy > MAX_OTHERS * usable:
         found.append(
             f"other processes took {activity.others_busy:.1f} of {usable} processors while "
             "measuring"
         )
-    if activity.stolen is not None and activity.stolen > 0.02 * usable:
+    if activity.stolen > 0.02 * usable:
         found.append(f"the hypervisor took {activity.stolen:.2f} processors away while measuring")
     if activity.throttled_s > 0.01 * activity.seconds:
         found.append(f"a cgroup quota throttled the process for {activity.throttled_s:.1f} s")
-    # Only where nothing better is known: the load average still contains what ended a minute
-    # before the start, such as an export.
-    before = None if card.load_before is None else card.load_before[0]
-    if activity.others_busy is None and before is not None and before > 0.5 * usable:
-        found.append(f"the load average was {before:.2f} before the start")
     restless = sorted((drift, name) for name, drift in drifts if drift > MAX_DRIFT)
     if restless:
         worst, name = restless[-1]
@@ -253,15 +240,10 @@ def noise_reasons(
     return found
 
 
-def _kilobytes(meminfo: str, key: str) -> int | None:
-    found = re.search(rf"^{key}:\s*(\d+) kB", meminfo, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
-
-
-def _memory_limit(total: int | None, root: Path) -> int | None:
+def _memory_limit(total: int, root: Path) -> int:
     for file in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
         text = _read(root / file).strip()
-        if text.isdecimal() and (total is None or int(text) < total):
+        if text.isdecimal() and int(text) < total:
             return int(text)
     return total
 
@@ -278,17 +260,6 @@ def _packages() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-def _load() -> tuple[float, float, float] | None:
-    with suppress(OSError, AttributeError):
-        return os.getloadavg()
-    return None
-
-
-def _own_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def _read(path: Path) -> str:

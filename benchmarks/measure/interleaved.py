@@ -22,20 +22,16 @@ PASSES = 6
 """How often the rows are opened. Two sessions of one file differ by a few percent for as long as
 they live, because of where their memory lies; no number of rounds shows that."""
 
+WINDOW, TOLERANCE, WARM_UP_TIMEOUT = 5, 0.05, 3.0
+"""Of warming up: calls per median, largest relative change that counts as settled, seconds."""
+
 PAUSE = 0.05
 """Seconds of sleep before a block: ONNX Runtime's threads have stopped spinning by then."""
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What it took until a call had settled.
-
-    Attributes:
-        calls: Number of calls.
-        seconds: Their total time.
-        settled: Whether the running median settled before the timeout.
-        median: Of the last calls, in seconds.
-    """
+    """The calls until the running median settled; `median` is that of the last ones, in seconds."""
 
     calls: int
     seconds: float
@@ -118,25 +114,14 @@ class Measurement:
         return [(name, summary.drift) for name, summary in self.summaries.items()]
 
 
-def warm_up(
-    call: Callable[[], object],
-    *,
-    window: int = 5,
-    tolerance: float = 0.05,
-    max_seconds: float = 3.0,
-    clock: Callable[[], float] = time.perf_counter,
-) -> WarmUp:
-    """Call until the running median settles.
+def warm_up(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> WarmUp:
+    """Call until the running median settles, or a timeout is over and three calls are made.
 
-    Settled: the median of the last `window` calls is within `tolerance` of the median of the
-    `window` calls before them. The timeout applies after three calls, so that a slow first call
-    is not taken for the usual one.
+    Settled: the median of the last `WINDOW` calls is within `TOLERANCE` of the median of the
+    `WINDOW` calls before them. Three calls: a slow first one is not taken for the usual one.
 
     Args:
         call: What to warm up.
-        window: Calls per median.
-        tolerance: The largest relative change that counts as settled.
-        max_seconds: Timeout.
         clock: Returns seconds; replaced in tests.
     """
     taken: list[float] = []
@@ -146,12 +131,12 @@ def warm_up(
         call()
         now = clock()
         taken.append(now - before)
-        last = float(np.median(taken[-window:]))
+        last = float(np.median(taken[-WINDOW:]))
         settled = False
-        if len(taken) >= 2 * window:
-            earlier = float(np.median(taken[-2 * window : -window]))
-            settled = abs(last - earlier) <= tolerance * earlier
-        if settled or (now - start >= max_seconds and len(taken) >= 3):
+        if len(taken) >= 2 * WINDOW:
+            earlier = float(np.median(taken[-2 * WINDOW : -WINDOW]))
+            settled = abs(last - earlier) <= TOLERANCE * earlier
+        if settled or (now - start >= WARM_UP_TIMEOUT and len(taken) >= 3):
             return WarmUp(len(taken), now - start, settled, last)
 
 
@@ -260,7 +245,7 @@ class _Schedule:
         Args:
             medians: Seconds per call of each row.
             seconds: The budget.
-            pause: Before each block, in seconds.
+            pause: Seconds before each block.
             most_passes: 1 where rows cannot be opened anew.
         """
         block = min(0.3, max(0.02, seconds / (20 * len(medians)) - pause))

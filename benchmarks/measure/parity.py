@@ -81,17 +81,8 @@ class ImageSet:
 class Disagreement:
     """An image for which a row and PyTorch predict different classes; a line of the CSV file.
 
-    Attributes:
-        row: The row.
-        file: Name of the image inside the data.
-        label: The true class.
-        reference_answer: PyTorch's class.
-        reference_confidence: 0..1.
-        answer: The row's class.
-        confidence: 0..1.
-        right: `row`, `reference`, or `neither`.
-        pictures: Name of the image set.
-        index: Position in the image set.
+    `right` is `row`, `reference` or `neither`; `pictures` names the image set and `index` is the
+    position in it; confidences are 0..1.
     """
 
     row: str
@@ -157,8 +148,8 @@ def compare_rows(
         images: What was classified.
 
     Returns:
-        By row the figures that docs/bench.md lists under `answers`; and all disagreements, of
-        each row those with the largest difference of a probability first.
+        By row its `row_figures`; and all disagreements, of each row those with the largest
+        difference of a probability first.
     """
     figures: dict[str, dict[str, Any]] = {}
     disagreements: list[Disagreement] = []
@@ -172,12 +163,12 @@ def compare_rows(
 def row_figures(
     values: Probabilities, truth: npt.NDArray[np.int64], comparison: Comparison
 ) -> dict[str, Any]:
-    """Return the figures of one row for JSON: accuracy, calibration, agreement with PyTorch.
+    """Return the figures of one row, those that docs/bench.md lists under `answers`.
 
     Args:
         values: `float32 [N,K]`, of the row.
         truth: `int64 [N]`.
-        comparison: Of the row with PyTorch's.
+        comparison: Of the row with PyTorch's answers.
     """
     images, accuracy = len(truth), comparison.accuracy
     assert accuracy is not None  # the truth is known

@@ -180,7 +180,7 @@ def front(document: Mapping[str, Any], width: int) -> str:
         parts.append(group(mark + circle(px, py, 6, f"dot fill-{family(row)}"), tip))
         anchors.append((px, py, short[row["name"]]))
     parts += _labels(anchors, right, top, bottom)
-    return drawing(width, height, "".join(parts), "Accuracy against latency", "chart")
+    return drawing(width, height, "".join(parts), "Accuracy against latency")
 
 
 def per_frame(row: Row) -> float:
@@ -346,4 +346,4 @@ class _Strips:
         return "".join(parts)
 
     def drawn(self, content: str, label: str) -> str:
-        return drawing(self._width, self._bottom + 46, content, label, "chart")
+        return drawing(self._width, self._bottom + 46, content, label)

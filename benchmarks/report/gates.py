@@ -36,11 +36,9 @@ EPSILON = 1e-9
 class Limits:
     """The limits given on the command line; `None` or empty: not given.
 
-    Attributes:
-        max_drop: Percentage points of accuracy that a row may lose against PyTorch.
-        min_agreement: Percent of the images for which a row must agree with PyTorch.
-        max_ratio: By row, the limit for its time over PyTorch's.
-        tolerance: Percent by which a ratio or a size may exceed the baseline's.
+    `max_drop` and `min_agreement` are in percentage points and percent of the test images,
+    against PyTorch; `max_ratio` in times PyTorch's time, by row; `tolerance` in percent of the
+    baseline's time and size.
     """
 
     max_drop: float | None = None
@@ -51,16 +49,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Gate:
-    """One limit and the measured value.
+    """One limit and the measured value; see docs/bench.md.
 
-    Attributes:
-        gate: `max-drop`, `min-agreement`, `max-ratio`, `baseline-ratio`, `baseline-resize`,
-            `baseline-size`, `baseline-accuracy` or `baseline-row`.
-        row: The row.
-        limit: In the gate's own unit; `None` where there is no number.
-        value: In the same unit; `None` where the row is missing.
-        met: Whether the limit is kept.
-        says: Both figures in words.
+    `limit` and `value` are in the gate's own unit, `None` where a row is missing; `says` has both
+    in words.
     """
 
     gate: str
@@ -152,7 +144,7 @@ def check_comparable(baseline: Document, path: Path, here: Document) -> None:
     """Refuse a baseline of another machine, PyTorch, model, test set, thread count or batch.
 
     Args:
-        baseline: The document of the baseline.
+        baseline: The earlier document.
         path: Its file, for the message.
         here: `Plan.describe()` of this run.
 

@@ -105,7 +105,8 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
         broken=[gate for gate in document["gates"] if not gate["met"]],
         fastest=fastest,
         level=[] if fastest is None else _level(document, fastest),
-        tiles=[] if fastest is None else _tiles(document, fastest),
+        torch=fastest
+        and next(row for row in document["rows"] if row["name"] == fastest["ratio"]["to"]),
         legend=[(kind, words) for kind, words in FAMILIES.items() if kind in families],
         ratios=_drawn(lambda width: charts.ratios(document, width)),
         distributions=_drawn(lambda width: charts.distributions(document, width)),
@@ -144,51 +145,6 @@ def _level(document: Document, fastest: Mapping[str, Any]) -> list[str]:
         and row["ratio"]["to"] == fastest["ratio"]["to"]
         and row["ratio"]["low"] <= fastest["ratio"]["high"]
     ]
-
-
-def _tiles(document: Document, row: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Name, figure, unit and note of each tile."""
-    torch = next(one for one in document["rows"] if one["name"] == row["ratio"]["to"])
-    ratio, answers = row["ratio"], row["answers"]
-    change, low, high = (100 * answers[f"difference{end}"] for end in ("", "_low", "_high"))
-    tiles = [
-        (
-            "Speed against PyTorch",
-            f"{1 / ratio['value']:.1f}",
-            "\u00d7",
-            f"95 % interval {1 / ratio['high']:.2f} to {1 / ratio['low']:.2f}",
-        ),
-        (
-            "Accuracy",
-            f"{100 * answers['accuracy']:.2f}",
-            "%",
-            f"{change:+.2f} points to PyTorch ({low:+.2f} to {high:+.2f})",
-        ),
-        (
-            "Agreement",
-            f"{100 * answers['agreement']:.2f}",
-            "%",
-            f"{answers['flips']:,} of {answers['pictures']:,} pictures differ from PyTorch",
-        ),
-        (
-            "File",
-            f"{row['size_bytes'] / 1e6:.2f}",
-            "MB",
-            f"the checkpoint has {torch['size_bytes'] / 1e6:.2f} MB",
-        ),
-    ]
-    if row["cold"] and torch["cold"]:
-        ours, theirs = (one["cold"]["peak_rss_bytes"] / 1e6 for one in (row, torch))
-        tiles.append(
-            (
-                "First answer",
-                f"{row['cold']['first_answer_s']:.2f}",
-                "s",
-                f"PyTorch {torch['cold']['first_answer_s']:.2f} s; peak memory {ours:.0f} MB "
-                f"against {theirs:.0f}",
-            )
-        )
-    return tiles
 
 
 def _drawn(draw: Callable[[int], str]) -> dict[str, Markup]:

@@ -1,8 +1,4 @@
-"""Small pieces of SVG: scales with ticks, shapes with tooltips. Draws for any page.
-
-Knows coordinates and text, nothing of what is drawn. Colours are classes of the page's style
-sheet, so that one drawing serves a light and a dark page.
-"""
+"""Scales and elements of SVG. Colours are classes of the page's style sheet."""
 
 from __future__ import annotations
 
@@ -20,8 +16,8 @@ class Scale:
         low: The value at `start`.
         high: The value at `end`.
         start: Pixels.
-        end: Pixels; may be less than `start`, as on an axis that points upwards.
-        log: Whether equal ratios, instead of equal differences, are equally long.
+        end: Pixels; less than `start` on an axis that points upwards.
+        log: Whether the scale is logarithmic.
     """
 
     def __init__(
@@ -83,50 +79,44 @@ def number(value: float) -> str:
 
 
 def element(name: str, content: str = "", **attributes: object) -> str:
-    """One element; `class_` is `class`, other underscores are hyphens; text is escaped."""
+    """One element; `class_` is `class`, other underscores are hyphens; values are escaped."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="'
-        f'{number(value) if isinstance(value, float) else escape(str(value), quote=True)}"'
+        f'{number(value) if isinstance(value, int | float) else escape(str(value), quote=True)}"'
         for key, value in attributes.items()
-        if value is not None
     )
     return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
 
 
-def text(x: float, y: float, words: str, *, kind: str = "", anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> str:
     """A line of text; `kind` is a class."""
-    return element(
-        "text", escape(words), x=float(x), y=float(y), text_anchor=anchor, class_=kind or None
-    )
+    return element("text", escape(words), x=x, y=y, text_anchor=anchor, class_=kind)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     """A straight line."""
-    return element("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=kind)
+    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind)
 
 
-def rectangle(x: float, y: float, width: float, height: float, kind: str, tip: str = "") -> str:
-    """A rectangle, with a tooltip if there is one."""
-    return element(
-        "rect", tooltip(tip), x=float(x), y=float(y), width=float(max(width, 0.0)),
-        height=float(max(height, 0.0)), class_=kind,
-    )  # fmt: skip
+def rectangle(x: float, y: float, width: float, height: float, kind: str) -> str:
+    """A rectangle."""
+    return element("rect", x=x, y=y, width=width, height=height, class_=kind)
 
 
 def circle(x: float, y: float, radius: float, kind: str, tip: str = "") -> str:
     """A disc, with a tooltip if there is one."""
-    return element("circle", tooltip(tip), cx=float(x), cy=float(y), r=float(radius), class_=kind)
+    return element("circle", tooltip(tip), cx=x, cy=y, r=radius, class_=kind)
 
 
-def path(points: Points, kind: str, *, closed: bool = False, tip: str = "") -> str:
+def path(points: Points, kind: str, *, closed: bool = False) -> str:
     """A line through points, or an area."""
     steps = " L".join(f"{number(x)} {number(y)}" for x, y in points)
-    return element("path", tooltip(tip), d=f"M{steps}{'Z' if closed else ''}", class_=kind)
+    return element("path", d=f"M{steps}{'Z' if closed else ''}", class_=kind)
 
 
-def group(content: str, tip: str = "", kind: str = "") -> str:
+def group(content: str, tip: str) -> str:
     """Several elements with one tooltip."""
-    return element("g", tooltip(tip) + content, class_=kind or None)
+    return element("g", tooltip(tip) + content)
 
 
 def tooltip(tip: str) -> str:
@@ -134,16 +124,16 @@ def tooltip(tip: str) -> str:
     return f"<title>{escape(tip)}</title>" if tip else ""
 
 
-def drawing(width: float, height: float, content: str, label: str, kind: str = "") -> str:
-    """The whole drawing, as wide as its container and no wider than itself."""
+def drawing(width: float, height: float, content: str, label: str, kind: str = "chart") -> str:
+    """The whole drawing, as wide as its container but no wider than itself."""
     return element(
         "svg",
         content,
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {number(width)} {number(height)}",
-        width=float(width),
-        height=float(height),
+        width=width,
+        height=height,
         role="img",
         aria_label=label,
-        class_=kind or None,
+        class_=kind,
     )

@@ -244,17 +244,8 @@ def card(document: Document) -> list[tuple[str, str]]:
     counts = {row.get("threads", found["threads"]) for row in document.get("rows", ())}
     threads = listed(sorted(counts) or [found["threads"]])
     quota = f", cgroup quota {found['quota']:g}" if found["quota"] else ""
-    memory, free = ((found[f"memory{which}_bytes"] or 0) / 2**30 for which in ("", "_available"))
+    memory, free = (found[f"memory{which}_bytes"] / 2**30 for which in ("", "_available"))
     before, during, after = found["load_before"], quiet["load_during"], quiet["load_after"]
-    load = [f"{before[0]:.2f} before"] if before else []
-    load += [f"{during[0]:.2f} (up to {during[1]:.2f}) during"] if during else []
-    load += [f"{after[0]:.2f} after (with this process)"] if after else []
-    others = None
-    if quiet["others_busy"] is not None:
-        others = (
-            f"{quiet['others_busy']:.2f} processors busy with other processes, "
-            f"{quiet['stolen']:.2f} taken by the hypervisor, over {quiet['seconds']:.0f} s"
-        )
     pairs = {
         "processor": found["processor"] + (", virtual machine" if found["hypervisor"] else ""),
         "instructions": ", ".join(found["flags"]) or "none of those that matter",
@@ -267,8 +258,14 @@ def card(document: Document) -> list[tuple[str, str]]:
         "governor": found["governor"] or "not known",
         "python": found["python"],
         "packages": ", ".join(f"{name} {value}" for name, value in found["packages"].items()),
-        "load": ", ".join(load) or "not known",
-        "others": others or "not known",
+        "load": (
+            f"{before[0]:.2f} before, {during[0]:.2f} (up to {during[1]:.2f}) during, "
+            f"{after[0]:.2f} after (with this process)"
+        ),
+        "others": (
+            f"{quiet['others_busy']:.2f} processors busy with other processes, "
+            f"{quiet['stolen']:.2f} taken by the hypervisor, over {quiet['seconds']:.0f} s"
+        ),
     }
     if "providers_asked" in found:  # of a bench; peers are not all of ONNX Runtime
         asked, obtained = (", ".join(found[f"providers_{how}"]) for how in ("asked", "obtained"))

@@ -61,15 +61,9 @@ def shorten(text: str, width: int, head: int | None = None) -> str:
 
 
 def shorten_all(names: Sequence[str], width: int) -> dict[str, str]:
-    """Shorten names, all at the same place, so that no two become equal.
+    """Shorten names, all at the same place, to at most `width` columns (8 or more).
 
-    Args:
-        names: Any number; repeated ones count once.
-        width: Columns, 8 or more.
-
-    Returns:
-        By name, at most `width` columns. The cut is as near to the middle as keeps most of them
-        distinct; the rest is numbered, `~2`.
+    The cut is as near to the middle as keeps most of them distinct; the rest is numbered, `~2`.
     """
     unique = list(dict.fromkeys(names))
     heads = sorted(range(1, width - 1), key=lambda head: abs(head - (width - 1) // 2))
