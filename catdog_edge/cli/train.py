@@ -148,7 +148,7 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
     default="auto",
-    help="`auto` times a few steps of both.",
+    help="`auto` goes by CPU, network and device.",
 )
 @click.pass_context
 def command(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: Any) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,8 @@ from torch import nn
 
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError, ModelError, list_names
-from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, crop_and_squash
-from catdog_edge.system.signals import interruption_as_error, stop_requests
+from catdog_edge.system.signals import stop_requests
 from catdog_edge.training.config.options import (
     TrainOptions,
     check_batch,
@@ -43,24 +40,18 @@ from catdog_edge.training.data.negatives import (
     negatives_split,
     open_negatives,
 )
-from catdog_edge.training.engine.batches import resize_batch
-from catdog_edge.training.engine.device import choose_device, torch_threads
+from catdog_edge.training.engine.device import choose_device
 from catdog_edge.training.engine.distillation import Teacher, check_teacher_file
-from catdog_edge.training.engine.distributed import (
-    ProcessGroup,
-    is_distributed,
-    join_process_group,
-    once_per_node,
-)
-from catdog_edge.training.engine.precision import choose_precision, trial_batch
-from catdog_edge.training.engine.trainer import Pixels, Plan, Trainer, TrainingData
+from catdog_edge.training.engine.distributed import ProcessGroup, is_distributed
+from catdog_edge.training.engine.precision import choose_precision
+from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
 from catdog_edge.training.evaluation.rejection import ThresholdRule
-from catdog_edge.training.models.batch_norm import add_batch_norms
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.models.class_groups import pretrained_grouped
 from catdog_edge.training.models.pretrained import check_pretrained, load_pretrained
 from catdog_edge.training.models.registry import Architecture, architecture
 from catdog_edge.training.runs.finish import finish
+from catdog_edge.training.runs.job import TrainingJob, training_job
 from catdog_edge.training.runs.plots import save_overview
 from catdog_edge.training.runs.progress import ReadingProgress, TrainingProgress
 from catdog_edge.training.runs.provenance import arguments, git_commit, trained_on
@@ -76,7 +67,7 @@ def train(options: TrainOptions) -> Run:
         CatdogError: The data, the device or a folder cannot be used, the loss diverged, or the
             run was interrupted (the message says how to resume it).
     """
-    with _job() as job:
+    with training_job() as job:
         job.join(choose_device(options.device))
         return _train(job, options)
 
@@ -92,7 +83,7 @@ def resume(name: str | None, device: str) -> Run:
         CatdogError: There is no such run, nothing is left to do, another process is training
             it, its `args.yaml` was changed in what must stay, or see `train`.
     """
-    with _job() as job:
+    with training_job() as job:
         run = Run(ROOT / name) if name else newest_unfinished()
         args = run.settings()
         if not run.last.is_file():
@@ -110,72 +101,7 @@ def resume(name: str | None, device: str) -> Run:
         return _resume(job, run, args)
 
 
-class _Job:
-    """One training command.
-
-    Attributes:
-        group: This process among those that train together.
-        device: Of this process.
-        threads: Of PyTorch.
-        run: Set once there is a `last.pt` to resume from.
-        trained: Whether only the figures of the run are missing.
-        stack: Contexts that last until the command ends.
-    """
-
-    def __init__(self) -> None:
-        self.group = ProcessGroup()
-        self.device, self.threads = "cpu", 1
-        self.run: Run | None = None
-        self.trained = False
-        self.stack = contextlib.ExitStack()
-
-    def join(self, device: str, threads: int | None = None) -> None:
-        """Join the process group and set PyTorch's threads."""
-        self.group = self.stack.enter_context(join_process_group(device))
-        self.device = self.group.own_device(device)
-        if self.group.local_world_size > 1:
-            threads = max(1, choose_threads().count // self.group.local_world_size)
-        elif not self.group.is_single:
-            threads = None
-        self.threads = self.stack.enter_context(torch_threads(threads))
-
-    @property
-    def resume_command(self) -> str:
-        """The command that resumes the run, started as this one was."""
-        assert self.run is not None
-        command = f"train --resume --name {shlex.quote(self.run.name)}"
-        if self.group.is_single:
-            return f"catdog-edge {command}"
-        per_node = self.group.local_world_size
-        everywhere = " (on every machine as before)" * (self.group.world_size > per_node)
-        return f"torchrun --nproc-per-node {per_node} -m catdog_edge {command}{everywhere}"
-
-    def interruption(self) -> str:
-        """The message of an interruption."""
-        if self.run is None:
-            return "interrupted before training began; there is no run to resume, start again"
-        if self.trained:
-            return (
-                f"interrupted; the training in {self.run.folder} is complete, but its figures "
-                f"are not: finish with: {self.resume_command}"
-            )
-        return (
-            f"interrupted; {self.run.folder}/last.pt is saved, resume with: {self.resume_command}"
-        )
-
-
-@contextlib.contextmanager
-def _job() -> Iterator[_Job]:
-    job = _Job()
-    with (
-        once_per_node(),
-        interruption_as_error(job.interruption, last=is_distributed()),
-        job.stack,
-    ):
-        yield job
-
-
-def _train(job: _Job, options: TrainOptions) -> Run:
+def _train(job: TrainingJob, options: TrainOptions) -> Run:
     group = job.group
     arch = architecture(options.arch)
     size = options.size or arch.size
@@ -214,9 +140,8 @@ def _train(job: _Job, options: TrainOptions) -> Run:
     network = _build(options.seed, arch, spec, chosen, group)
     precision = options.precision
     if precision == "auto":
-        precision = group.broadcast(
-            _faster_precision(network, spec, chosen, data.train[0], job) if group.is_main else ""
-        )
+        precision, reason = group.broadcast(choose_precision(network, job.device))
+        log.info(f"train: {precision}: {reason}; elsewhere, --precision {precision} repeats this")
     teacher = _load_teacher(job, options.teacher, spec, precision)
     if chosen.views and teacher is None:
         log.warning(
@@ -239,7 +164,8 @@ def _train(job: _Job, options: TrainOptions) -> Run:
     log.info(
         f"train: {arch.name} at {size} x {size}, recipe {chosen.name}, "
         f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}, batch {plan.batch_size}, "
-        f"learning rate {plan.lr:g}, {precision} on {job.device}"
+        f"learning rate {plan.lr:g}, {precision} on {job.device}, "
+        f"{job.threads} thread{'s' * (job.threads != 1)}"
         f"{f' in {group.world_size} processes' * (not group.is_single)}, into {run.folder}"
     )
     return _fit(job, run, datasets, trainer, negatives)
@@ -375,20 +301,8 @@ def _build(
     return network
 
 
-def _faster_precision(
-    network: nn.Module, spec: ModelSpec, chosen: Recipe, images: Pixels, job: _Job
-) -> str:
-    few = resize_batch(images[: min(trial_batch(spec.height), chosen.batch_size)], *spec.size)
-    if chosen.norms == "folded":
-        network = add_batch_norms(network)
-    frozen = chosen.freeze or chosen.norms == "frozen"
-    precision, gain = choose_precision(network, spec, few, job.device, frozen)
-    log.info(f"train: {precision} (a bfloat16 step was timed {gain:.2f} times as fast as float32)")
-    return precision
-
-
 def _load_teacher(
-    job: _Job, path: Path | None, spec: ModelSpec, precision: str, sha256: str = ""
+    job: TrainingJob, path: Path | None, spec: ModelSpec, precision: str, sha256: str = ""
 ) -> Teacher | None:
     if path is None:
         return None
@@ -403,7 +317,7 @@ def _load_teacher(
 
 
 def _create_run(
-    job: _Job,
+    job: TrainingJob,
     options: TrainOptions,
     datasets: Sequence[Dataset],
     negatives: Negatives | None,
@@ -442,7 +356,7 @@ def _write_data_files(run: Run, dataset: Dataset) -> None:
         save_overview(run.folder / "data.png", dataset)
 
 
-def _resume(job: _Job, run: Run, args: dict[str, Any]) -> Run:
+def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
     group = job.group
     with group.local_main_first():
         chosen = _recipe_of(run, args)
@@ -518,7 +432,7 @@ def _recipe_of(run: Run, args: dict[str, Any]) -> Recipe:
 
 
 def _fit(
-    job: _Job,
+    job: TrainingJob,
     run: Run,
     datasets: Sequence[Dataset],
     trainer: Trainer,

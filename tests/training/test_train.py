@@ -135,6 +135,22 @@ def test_the_same_seed_gives_the_same_weights(here: Path, easy_set: Path, traine
     assert not all(torch.equal(value, other[name]) for name, value in first.items())
 
 
+def test_the_precision_is_told_with_the_option_that_repeats_it(here: Path, easy_set: Path) -> None:
+    settings = ("train", "--data", easy_set, "--size", 32, "--epochs", 1, "--batch-size", 16)
+    lines = []
+    for name in ("one", "two"):
+        result = call(*settings, "--name", name)
+        assert result.exit_code == 0, result.output
+        lines += [line for line in result.stderr.splitlines() if "repeats this" in line]
+    precision = yaml.safe_load((here / "runs/one/args.yaml").read_text())["precision"]
+    assert f"--precision {precision} repeats this" in lines[0]
+    assert lines[0] == lines[1]
+    one, two = (
+        load_checkpoint(here / "runs" / name / "best.pt")[0].state_dict() for name in ("one", "two")
+    )
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
 def stop_in(run: Path, *, after: str, number: signal.Signals, arguments: list[str]) -> str:
     """Start a run in its own process and send it a signal once `after` is on stderr."""
     process = subprocess.Popen(

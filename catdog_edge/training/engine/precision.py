@@ -1,70 +1,51 @@
-"""Which precision a training step runs in: float32, or bfloat16 where that is faster.
+"""The precision of training: float32, or bfloat16 where that is faster.
 
-Knows nothing of data or recipes.
+It is chosen by rule, not by a stopwatch: a command and its seed give the same weights again. The
+rule is what timed steps of all architectures showed (`docs/experiments.md`).
 """
 
 from __future__ import annotations
 
-import copy
-import time
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from catdog_edge.spec import ModelSpec
-from catdog_edge.training.evaluation.inference import to_input
-from catdog_edge.training.models.batch_norm import freeze_batch_norms
+from catdog_edge.system.cpu import Cpu, read_cpu
+from catdog_edge.training.models.efficientnet_lite import Conv2dSame
 
-Pixels = npt.NDArray[np.uint8]
+BFLOAT16_FLAGS = {"amx_bf16": "AMX BF16", "avx512_bf16": "AVX-512 BF16"}
+"""CPU features with which a step takes about half the time in bfloat16."""
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which a forward pass runs at `float32` or `bfloat16`."""
+    """Return the context in which a forward pass runs at `float32` or `bfloat16`."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def trial_batch(size: int) -> int:
-    """Pictures of `size` x `size` for `choose_precision`: enough to be typical, done in seconds."""
-    return max(8, 64 * 128 * 128 // (size * size))
-
-
-def choose_precision(
-    network: nn.Module, spec: ModelSpec, pixels: Pixels, device: str, frozen: bool = False
-) -> tuple[str, float]:
-    """Time a few training steps in float32 and in bfloat16, in turns, and name the faster.
-
-    bfloat16 pays on processors with matrix units and costs time elsewhere, also from one
-    network to the next; nothing short of trying tells.
+def choose_precision(network: nn.Module, device: str, cpu: Cpu | None = None) -> tuple[str, str]:
+    """Choose between `float32` and `bfloat16`.
 
     Args:
-        network: Left as it is: a copy is trained.
-        spec: Describes the network.
-        pixels: `uint8 [N,H,W,3]`: a small batch to try with.
-        device: Where to train.
-        frozen: Batch norms keep the statistics that they have.
+        network: What is to be trained.
+        device: Where.
+        cpu: `None` takes this machine's.
 
     Returns:
-        `float32` or `bfloat16` (only where it is at least 10 % faster), and how many times
-        faster bfloat16 was.
+        The precision, and the reason in a few words.
+
+    Example:
+        >>> choose_precision(architecture("edge_cnn").build(2), "cpu")
+        ('bfloat16', 'the CPU has AVX-512 BF16')
     """
-    place = torch.device(device)
-    trial = copy.deepcopy(network).to(place).to(memory_format=torch.channels_last).train()
-    if frozen:
-        freeze_batch_norms(trial)
-    inputs = to_input(torch.from_numpy(np.array(pixels)).to(place), spec.normalization)
-    spent: dict[str, list[float]] = {"float32": [], "bfloat16": []}
-    for attempt in range(5):
-        for precision, times in spent.items():
-            started = time.perf_counter()
-            with autocast(place, precision):
-                outputs = trial(inputs)
-            outputs.float().square().mean().backward()
-            if place.type == "cuda":
-                torch.cuda.synchronize(place)
-            if attempt:  # the first is warm-up
-                times.append(time.perf_counter() - started)
-            trial.zero_grad(set_to_none=True)
-    gain = float(np.median(spent["float32"]) / np.median(spent["bfloat16"]))
-    return ("bfloat16" if gain > 1.1 else "float32"), gain
+    if not device.startswith("cpu"):
+        return "float32", "networks of this size are not faster in bfloat16 on a GPU"
+    flags = (cpu or read_cpu()).flags
+    feature = next((name for flag, name in BFLOAT16_FLAGS.items() if flag in flags), None)
+    if feature is None:
+        return "float32", "the CPU has no BF16 instructions"
+    # oneDNN's gradients of depthwise convolutions are slow in bfloat16; Conv2dSame has its own.
+    if any(
+        isinstance(module, nn.Conv2d) and module.groups > 1 and not isinstance(module, Conv2dSame)
+        for module in network.modules()
+    ):
+        return "float32", "depthwise convolutions are slow in bfloat16"
+    return "bfloat16", f"the CPU has {feature}"

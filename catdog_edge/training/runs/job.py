@@ -1,0 +1,87 @@
+"""A training command: its process group, its run, and what an interruption says."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+
+import torch
+
+from catdog_edge.runtime.threads import choose_threads
+from catdog_edge.system.signals import interruption_as_error
+from catdog_edge.training.engine.device import torch_threads
+from catdog_edge.training.engine.distributed import (
+    ProcessGroup,
+    is_distributed,
+    join_process_group,
+    once_per_node,
+)
+from catdog_edge.training.runs.run_folder import Run
+
+
+class TrainingJob:
+    """One training command.
+
+    Attributes:
+        group: This process among those that train together.
+        device: Of this process.
+        threads: Of PyTorch.
+        run: Set once there is a `last.pt` to resume from.
+        trained: Whether only the figures of the run are missing.
+        stack: Contexts that last until the command ends.
+    """
+
+    def __init__(self) -> None:
+        self.group = ProcessGroup()
+        self.device, self.threads = "cpu", 1
+        self.run: Run | None = None
+        self.trained = False
+        self.stack = contextlib.ExitStack()
+
+    def join(self, device: str, threads: int | None = None) -> None:
+        """Join the process group and set PyTorch's threads."""
+        self.group = self.stack.enter_context(join_process_group(device))
+        self.device = self.group.own_device(device)
+        # Otherwise cuDNN picks kernels whose sums differ from run to run.
+        torch.backends.cudnn.deterministic = True
+        if self.group.local_world_size > 1:
+            threads = max(1, choose_threads().count // self.group.local_world_size)
+        elif not self.group.is_single:
+            threads = None
+        self.threads = self.stack.enter_context(torch_threads(threads))
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes the run, started as this one was."""
+        assert self.run is not None
+        command = f"train --resume --name {shlex.quote(self.run.name)}"
+        if self.group.is_single:
+            return f"catdog-edge {command}"
+        per_node = self.group.local_world_size
+        everywhere = " (on every machine as before)" * (self.group.world_size > per_node)
+        return f"torchrun --nproc-per-node {per_node} -m catdog_edge {command}{everywhere}"
+
+    def interruption(self) -> str:
+        """The message of an interruption."""
+        if self.run is None:
+            return "interrupted before training began; there is no run to resume, start again"
+        folder = self.run.folder
+        if self.trained:
+            return (
+                f"interrupted; the training in {folder} is complete, but its figures are not: "
+                f"finish with: {self.resume_command}"
+            )
+        return f"interrupted; {folder}/last.pt is saved, resume with: {self.resume_command}"
+
+
+@contextlib.contextmanager
+def training_job() -> Iterator[TrainingJob]:
+    """Turn errors and interruptions of a training command into its one line."""
+    job = TrainingJob()
+    with (
+        once_per_node(),
+        interruption_as_error(job.interruption, last=is_distributed()),
+        job.stack,
+    ):
+        yield job
