@@ -25,6 +25,11 @@ _LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "class_name", "classname", "category", "species"),
     *("breed", "kind", "target", "animal", "y"),
 )
+_SPLIT_COLUMNS = ("split", "splits", "subset", "partition")
+_TRUTH = {
+    **dict.fromkeys(("0", "0.0", "false", "no"), False),
+    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
+}
 
 
 @dataclass
@@ -36,8 +41,9 @@ class Table:
         columns: Its columns in words, for messages.
         names_images: Whether it has a column of images that are here.
         is_understood: Whether another column has labels or splits, or none is meant to.
-        labels: Label by file; empty where no column has labels.
-        splits: Split by file; empty where no column has splits.
+        has_labels: Whether a column has labels.
+        labels: Label by file.
+        splits: Split by file, where a column names it.
         skipped: Rows that cannot be used.
     """
 
@@ -45,6 +51,7 @@ class Table:
     columns: str
     names_images: bool = False
     is_understood: bool = False
+    has_labels: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     splits: dict[str, Split] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
@@ -87,6 +94,7 @@ def parse_csv(data: bytes, where: str) -> tuple[list[str], list[list[str]]]:
     text = data.decode(
         "utf-16" if utf16 else "utf-8-sig", "replace" if utf16 else "surrogateescape"
     )
+    text = re.sub(r"^sep=.\r?\n", "", text)  # of Excel
     first = text.partition("\n")[0]
     try:
         # Line breaks as they are: one inside quotes belongs to the name of a file.
@@ -114,7 +122,9 @@ class _Files:
     def find(self, cell: str, folder: PurePosixPath) -> list[str]:
         wanted = nfc(cell.strip().replace("\\", "/").removeprefix("./"))
         keys = ((folder / wanted).as_posix(), wanted, wanted.split("/")[-1])
-        return next((self._by_key[key] for key in keys if key in self._by_key), [])
+        found = next((self._by_key[key] for key in keys if key in self._by_key), [])
+        below = [name for name in found if PurePosixPath(name).is_relative_to(folder)]
+        return below if len(below) == 1 else found
 
 
 class _Reader:
@@ -138,35 +148,74 @@ class _Reader:
         image = self._image_column()
         if image is None:
             return self._table
-        self._table.names_images = True
+        table = self._table
+        table.names_images = True
         others = [index for index in self._columns if index != image]
-        split = next((index for index in others if _are_splits(self._columns[index])), None)
+        known = [self._plain.index(name) for name in _LABEL_COLUMNS if name in self._plain]
+        label = next((i for i in known if i in others and not _are_splits(self._columns[i])), None)
+        splits, used = self._split_cells([index for index in others if index != label])
         found = self._rows(image)
-        if split is not None:
-            self._read_splits(found, self._columns[split])
-        words = self._label_cells([index for index in others if index != split], found, labels)
+        if splits is not None:
+            self._read_splits(found, splits)
+        words = (
+            self._one_hot([index for index in others if index not in used])
+            if label is None
+            else self._named(found, self._columns[label], labels)
+        )
         if words is not None:
+            table.has_labels = True
             self._read_labels(found, words)
         # A list of files and an answer to be filled in say nothing of labels.
-        silent = not others or "submission" in self._table.name.lower()
-        self._table.is_understood = silent or split is not None or words is not None
-        return self._table
+        silent = not others or "submission" in table.name.lower()
+        table.is_understood = silent or table.has_labels or splits is not None
+        return table
 
     def _image_column(self) -> int | None:
         """The column with a known name, or else most of whose cells name files."""
 
         def share(index: int) -> float:
             cells = self._columns[index][:500]
-            return sum(bool(self._files.find(cell, self._folder)) for cell in cells) / len(cells)
+            return sum(len(self._files.find(c, self._folder)) == 1 for c in cells) / len(cells)
 
-        known = [self._plain.index(name) for name in _IMAGE_COLUMNS if name in self._plain]
         if not self._columns or not self._columns[0]:
             return None
+        known = [self._plain.index(name) for name in _IMAGE_COLUMNS if name in self._plain]
         best = max(known, key=share, default=0)
         if known and share(best) > 0:
             return best
         best = max(self._columns, key=share)
         return best if share(best) >= 0.5 else None
+
+    def _split_cells(self, columns: Sequence[int]) -> tuple[list[Split | None] | None, set[int]]:
+        """The split of each row, `None` where no column has splits; and the columns used."""
+        for index in columns:
+            cells = self._columns[index]
+            words = {cell for cell in cells if cell}
+            known = {word: split for word in words for split in split_names([word]).values()}
+            strange = sorted(words - known.keys())
+            if words and not strange:
+                return [known.get(cell) for cell in cells], {index}
+            if strange and (self._plain[index] in _SPLIT_COLUMNS or len(known) > 1):
+                raise DataError(
+                    f"{self._where}: the column {self._header[index]} names splits, but "
+                    f"{strange[0]!r} is none; use train, val and test"
+                )
+        flags: dict[int, Split] = {}  # is_test, is_valid
+        for index in columns:
+            named = split_names([self._plain[index].removeprefix("is_")]).values()
+            truth = all(cell.lower() in _TRUTH for cell in self._columns[index])
+            if self._plain[index].startswith("is_") and named and truth:
+                flags[index] = next(iter(named))
+        if not flags:
+            return None, set()
+        rest: Split | None = "train" if "train" not in flags.values() else None
+        if list(flags.values()) == ["train"]:
+            rest = "test"
+        rows = range(len(self._columns[0]))
+        marked = [
+            [s for i, s in flags.items() if _TRUTH[self._columns[i][row].lower()]] for row in rows
+        ]
+        return [one[0] if len(one) == 1 else rest for one in marked], set(flags)
 
     def _rows(self, image: int) -> list[str]:
         """The file of each row; empty where there is none, which is then skipped."""
@@ -181,34 +230,28 @@ class _Reader:
             files.append(matches[0] if len(matches) == 1 else "")
         return files
 
-    def _read_splits(self, files: Sequence[str], cells: Sequence[str]) -> None:
-        for file, cell in zip(files, cells):
-            if file and cell:
-                split = split_names([cell])[cell]
-                if self._table.splits.setdefault(file, split) != split:
-                    raise DataError(
-                        f"{self._where} puts {file} into two splits; leave one row of it"
-                    )
+    def _read_splits(self, files: Sequence[str], splits: Sequence[Split | None]) -> None:
+        for file, split in zip(files, splits):
+            if file and split and self._table.splits.setdefault(file, split) != split:
+                raise DataError(f"{self._where} puts {file} into two splits; leave one row of it")
 
-    def _label_cells(
-        self, columns: Sequence[int], files: Sequence[str], labels: Sequence[str] | None
-    ) -> list[str] | None:
-        """The label of each row; `None` where no column has labels."""
-        known = (self._plain.index(name) for name in _LABEL_COLUMNS if name in self._plain)
-        label = next((index for index in known if index in columns), None)
-        if label is not None:
-            cells = self._columns[label]
-            names = _label_names({cell for cell in cells if cell}, labels, self._where)
-            if names is None and _is_cat_dog(files, cells):
-                names = {cell: ("cat", "dog")[int(float(cell))] for cell in set(cells) if cell}
-            return [(names or {}).get(cell, cell) for cell in cells]
-        marks = [index for index in columns if set(self._columns[index]) <= _BINARY.keys()]
-        if len(marks) < 2:
-            return None
+    def _named(
+        self, files: Sequence[str], cells: Sequence[str], labels: Sequence[str] | None
+    ) -> list[str]:
+        """The label of each row, from a column of labels: text as it is written."""
+        names = _label_names({cell for cell in cells if cell}, labels, self._where)
+        if names is None and _is_cat_dog(files, cells):
+            names = {cell: "dog" if _TRUTH[cell] else "cat" for cell in cells if cell}
+        return [(names or {}).get(cell, cell) for cell in cells]
+
+    def _one_hot(self, columns: Sequence[int]) -> list[str] | None:
+        """The label of each row, from one column per class; `None` where these are none."""
+        marks = [index for index in columns if set(self._columns[index]) <= _TRUTH.keys()]
         rows = zip(*(self._columns[index] for index in marks))
-        chosen = [[index for index, cell in zip(marks, row) if _BINARY[cell]] for row in rows]
-        if sum(len(one) == 1 for one in chosen) < 0.5 * len(chosen):
-            return None  # several of them apply to an image: attributes, not classes
+        chosen = [[index for index, cell in zip(marks, row) if _TRUTH[cell]] for row in rows]
+        # Where several of them apply to an image they are attributes, not classes.
+        if len(marks) < 2 or sum(len(one) == 1 for one in chosen) < 0.5 * len(chosen):
+            return None
         return [self._header[one[0]] if len(one) == 1 else "" for one in chosen]
 
     def _read_labels(self, files: Sequence[str], words: Sequence[str]) -> None:
@@ -234,9 +277,6 @@ class _Reader:
         )
 
 
-_BINARY = {"0": False, "1": True, "0.0": False, "1.0": True}
-
-
 def _are_splits(cells: Iterable[str]) -> bool:
     words = {cell for cell in cells if cell}
     return bool(words) and all(split_names([word]) for word in words)
@@ -244,11 +284,9 @@ def _are_splits(cells: Iterable[str]) -> bool:
 
 def _is_cat_dog(files: Sequence[str], cells: Sequence[str]) -> bool:
     """Whether this is the known set of cats and dogs: 0 and 1, and names that say the same."""
-    starts = {("cat", "dog")[_BINARY[c]] for c in cells if c in _BINARY}
-    return len(starts) == 2 and all(
-        PurePosixPath(file).name.lower().startswith(("cat", "dog")[_BINARY[cell]])
-        for file, cell in zip(files, cells)
-        if file and cell in _BINARY
+    rows = [(PurePosixPath(file).name.lower(), cell) for file, cell in zip(files, cells) if cell]
+    return {_TRUTH.get(cell) for _, cell in rows} == {False, True} and all(
+        name.startswith("dog" if _TRUTH[cell] else "cat") for name, cell in rows if name
     )
 
 

@@ -31,7 +31,7 @@ from catdog_edge.training.data.dataset import (
     sorted_names,
 )
 from catdog_edge.training.data.sources import Skipped, Source
-from catdog_edge.training.data.splits import split_names
+from catdog_edge.training.data.splits import says_no_class, split_names
 
 _PREFIX = re.compile(r"^(.*?[^\W\d_].*?)[\W_]*\(?\d[\d\W_]*$")
 """`cat.0`, `dog_17`, `american_bulldog_100`, `cat (3)`: what stands before the last number."""
@@ -78,7 +78,7 @@ def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
         if not table.names_images
     ]
     folders = _Folders(source, labels)
-    labelled = [table for table in tables if table.labels]
+    labelled = [table for table in tables if table.has_labels]
     layout = _from_tables(source, labelled) if labelled else folders.layout()
     layout = _with_splits(source, layout, folders.splits, tables)
     unused = [*foreign, *(f"{t.name} has the columns {t.columns}, none is known" for t in strange)]
@@ -102,10 +102,12 @@ def _check_labels(layout: Layout, labels: Sequence[str] | None, where: str) -> N
                 f"{where}: the class {label!a} is not valid UTF-8; rename its folder or files "
                 "(in a zip: pack it again with a program that writes UTF-8 names)"
             )
-    if len(split_names(layout.labels, labels)) == len(layout.labels) > 0:
+    silent = [label for label in layout.labels if says_no_class(label)]
+    unsorted = any(re.match("un(label|sort)", label.casefold()) for label in silent)
+    if labels is None and silent and (unsorted or len(silent) == len(layout.labels)):
         raise DataError(
-            f"{where}: {', '.join(layout.labels)} ({layout.kind}) are splits by name, not classes; "
-            f"{_WANTED}"
+            f"{where}: {', '.join(silent[:9])} ({layout.kind}) does not say what images show; "
+            f"{_WANTED}; or name the classes with --labels"
         )
 
 
@@ -130,15 +132,27 @@ def _from_tables(source: Source, tables: Sequence[Table]) -> Layout:
                 table.splits = dict.fromkeys(table.labels, split)
     names = " and ".join(table.name for table in tables[:3])
     skipped = tuple(entry for table in tables for entry in table.skipped)
+    if not owner:
+        first = f" ({skipped[0].file}: {skipped[0].reason})" if skipped else ""
+        raise DataError(f"{source.name}: no row of {names} can be used{first}; correct the table")
     known = owner.keys() | {entry.file for entry in skipped}
     unlisted = sum(is_picture(name) and name not in known for name in source.entries)
-    notes = (f"{unlisted:,} images have no row in {names} and are left out",) if unlisted else ()
+    notes = [f"{unlisted:,} images have no row in {names} and are left out"] if unlisted else []
+    labels = sorted_names({label for table in tables for label in table.labels.values()})
+    folded = {label.casefold() for label in labels}
+    elsewhere = sum(
+        bool(above := folded & {nfc(part).casefold() for part in file.split("/")[:-1]})
+        and table.labels[file].casefold() not in above
+        for file, table in owner.items()
+    )
+    if elsewhere:
+        notes.append(f"{elsewhere:,} images lie in the folder of another class than {names} says")
     return Layout(
         f"labels from {names}",
         tuple(Candidate(f, owner[f].labels[f]) for f in source.entries if f in owner),
-        sorted_names({label for table in tables for label in table.labels.values()}),
+        labels,
         skipped,
-        notes,
+        tuple(notes),
     )
 
 

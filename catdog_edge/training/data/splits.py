@@ -31,8 +31,8 @@ _SPLIT_WORDS: dict[str, Split] = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test"),
 }
 _FILLER = re.compile(
-    "(data)?sets?|data|splits?|images?|imgs?|pictures?|photos?|pics?|files?|folder|labels?|"
-    "annotations?|class(es)?|list|csv"
+    "(data)?sets?|data|splits?|images?|imgs?|pictures?|photos?|pics?|files?|folder|labels?|masks?|"
+    "annotations?|class(es)?|list|csv|folds?|parts?|batch|chunk|shard|unlabell?ed|unsorted"
 )
 
 
@@ -64,6 +64,11 @@ def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> di
         for name, (split, rest) in parsed.items()
         if split is not None and (not rest or len(splits[rest] - {None}) > 1)
     }
+
+
+def says_no_class(name: str) -> bool:
+    """Whether a name only says what files are: `images_2`, `fold 1`, `train`, `masks`."""
+    return _parse(name)[1] == "" and any(character.isalpha() for character in name)
 
 
 def _parse(name: str) -> tuple[Split | None, str]:

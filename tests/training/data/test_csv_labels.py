@@ -179,6 +179,65 @@ def test_tables_that_are_called_like_splits(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("is_test", "train test"), ("is_valid", "train val"), ("is_train", "test train")],
+)
+@pytest.mark.parametrize("words", ["0 1", "False True", "no yes"])
+def test_a_column_that_marks_one_split(
+    header: str, expected: str, words: str, tmp_path: Path
+) -> None:
+    no, yes = words.split()
+    rows = [f"{n}.jpg,{'ab'[n % 2]},{yes if n % 4 < 2 else no}" for n in range(80)]
+    files = {**flat(80), "t.csv": table(f"name,label,{header}", *rows)}
+    found = splits(open_dataset(write(tmp_path, files)))
+    other, marked = expected.split()
+    for number in range(80):
+        split, said = found[f"{number}.jpg"], marked if number % 4 < 2 else other
+        # What no column says is cut out of the training images.
+        assert split == said or (said == "train" and split not in expected.split())
+
+
+@pytest.mark.parametrize(
+    ("header", "words"), [("split", "0 1"), ("partition", "a b"), ("set", "train test extra")]
+)
+def test_a_column_of_splits_that_are_not_known(header: str, words: str, tmp_path: Path) -> None:
+    names = words.split()
+    rows = [f"{n}.jpg,{'ab'[n % 2]},{names[n % len(names)]}" for n in range(40)]
+    files = {**flat(), "t.csv": table(f"file,label,{header}", *rows)}
+    with pytest.raises(DataError, match=rf"the column {header} names splits, but '(0|a|extra)' is"):
+        open_dataset(write(tmp_path, files))
+
+
+def test_a_table_in_a_folder_means_the_files_below_it(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{'ab'[n % 2]}" for n in range(20)]
+    files = images("train/imgs", "test/imgs")
+    files |= {f"{split}/labels.csv": table("file,label", *rows) for split in ("train", "test")}
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.counts()["test"] == {"a": 10, "b": 10}
+    assert dataset.skipped == ()
+
+
+def test_a_table_of_which_no_row_can_be_used(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg," for n in range(40)]
+    with pytest.raises(DataError, match=r"no row of t\.csv can be used .*without a label"):
+        open_dataset(write(tmp_path, {**flat(), "t.csv": table("file,label", *rows)}))
+
+
+def test_a_table_that_contradicts_class_folders_is_noted(tmp_path: Path) -> None:
+    files = images("cat", "dog")
+    rows = [f"{name},{'dog' if number < 3 else name[:3]}" for number, name in enumerate(files)]
+    dataset = open_dataset(write(tmp_path, {**files, "t.csv": table("file,label", *rows)}))
+    assert dataset.notes == ("3 images lie in the folder of another class than t.csv says",)
+    assert labels(dataset)["cat/0.jpg"] == "dog"
+
+
+def test_a_first_line_for_excel(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg;{'ab'[n % 2]}" for n in range(40)]
+    text = b"sep=;\r\n" + table("file;label", *rows)
+    assert open_dataset(write(tmp_path, {**flat(), "t.csv": text})).labels == ("a", "b")
+
+
 def test_rows_without_a_split_are_for_training(tmp_path: Path) -> None:
     rows = [f"{n}.jpg,{'ab'[n % 2]},{'' if n < 30 else 'test'}" for n in range(40)]
     dataset = open_dataset(write(tmp_path, {**flat(), "t.csv": table("file,label,split", *rows)}))

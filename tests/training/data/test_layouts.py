@@ -117,6 +117,17 @@ def test_names_of_files_that_mean_splits_are_no_classes(tmp_path: Path) -> None:
         open_dataset(write(tmp_path / "b", files))
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [("fold1", "fold2"), ("images", "masks"), ("part_1", "part_2"), ("cat", "dog", "unlabeled")],
+)
+def test_names_that_do_not_say_what_images_show(folders: tuple[str, ...], tmp_path: Path) -> None:
+    write(tmp_path, images(*folders))
+    with pytest.raises(DataError, match="does not say what images show"):
+        open_dataset(tmp_path)
+    assert open_dataset(tmp_path, labels=folders).labels == folders
+
+
 def test_a_class_called_train_inside_split_folders(tmp_path: Path) -> None:
     files = images("train/bus", "train/train", "test/bus", "test/train")
     with pytest.raises(DataError):
