@@ -111,7 +111,7 @@ def finish(
     on_train = pixels(dataset, "train", spec.resize)[0]
     with autocast(trainer.device, trainer.plan.precision):
         answers: dict[Split, npt.NDArray[np.float32]] = {
-            "train": probabilities(network, spec, on_train),
+            "train": probabilities(network, spec, on_train, device=trainer.device),
             "val": validated.probabilities[: len(dataset.items_of("val"))],
         }
     suspects = review(dataset, answers, spec.resize)
@@ -175,7 +175,6 @@ def _validate(
         calibrate_known(network, scale, shift)
         outputs = compute(images)
         others = {name: calibrated(values, scale, shift) for name, values in others.items()}
-    network.cpu()
     values = outputs[:, : len(spec.labels)]
     spec = spec.replace(temperature=fit_temperature(values, truth))
     answers = softmax(values, spec.temperature)
