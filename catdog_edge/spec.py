@@ -275,12 +275,14 @@ class Prediction:
 
     Attributes:
         label: A class of the model, or `neither`.
-        confidence: 0..1: the calibrated probability of the likeliest class (for `neither`:
-            of the class that came nearest, were it one of them; it is printed in brackets).
+        confidence: 0..1: the calibrated probability of the likeliest class (for `neither`: of
+            the class that came nearest, were it one of them).
         probabilities: 0..1, one per class, in the order of `labels`.
         labels: The classes, `ModelSpec.labels`.
         nearness: 0..1: for `neither`, the share of its threshold that the model's own score
             `known` reaches, 0 where it has none; 1 for a class.
+        score: 0..1: what rejection compared with its threshold; `None`: nothing was compared.
+        threshold: 0..1: the threshold; `None`: the model never answers `neither`.
     """
 
     label: str
@@ -288,6 +290,8 @@ class Prediction:
     probabilities: tuple[float, ...]
     labels: tuple[str, ...]
     nearness: float = 1.0
+    score: float | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.probabilities) != len(self.labels):
@@ -298,23 +302,33 @@ class Prediction:
     def __str__(self) -> str:
         if self.label != NEITHER:
             return f"{plain(self.label)} {self.confidence:.2f}"
-        # A number beside `neither` would read as how sure that is.
-        nearest = self.labels[self.probabilities.index(max(self.probabilities))]
-        return f"{NEITHER} ({plain(nearest)} {self.confidence:.2f})"
+        nearest = plain(self.labels[self.probabilities.index(max(self.probabilities))])
+        if self.score is None or self.threshold is None:
+            return f"{NEITHER}: may be {_article(nearest)} {nearest}"
+        # Rounded down, so that a score below its threshold never reads as equal to it.
+        score = math.floor(100 * self.score) / 100
+        return (
+            f"{NEITHER}: may be {_article(nearest)} {nearest}, score {score:.2f} under "
+            f"{math.ceil(100 * self.threshold) / 100:.2f}"
+        )
 
     def to_json(self) -> str:
-        """One line of JSON: label, confidence, probabilities by class."""
-        return json.dumps(
-            {
-                "label": self.label,
-                "confidence": round(self.confidence, 6),
-                "probabilities": {
-                    label: round(probability, 6)
-                    for label, probability in zip(self.labels, self.probabilities, strict=True)
-                },
+        """One line of JSON: label, confidence, probabilities by class, score and threshold."""
+        document: dict[str, Any] = {
+            "label": self.label,
+            "confidence": round(self.confidence, 6),
+            "probabilities": {
+                label: round(probability, 6)
+                for label, probability in zip(self.labels, self.probabilities, strict=True)
             },
-            ensure_ascii=False,
-        )
+        }
+        if self.score is not None and self.threshold is not None:
+            document |= {"score": round(self.score, 6), "threshold": round(self.threshold, 6)}
+        return json.dumps(document, ensure_ascii=False)
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[:1].lower() in "aeiou" and noun else "a"
 
 
 def _is_number(value: object) -> bool:

@@ -170,8 +170,16 @@ def test_prediction_prints_well_and_makes_one_json_line() -> None:
 
 def test_neither_names_what_came_nearest_and_is_not_printed_as_sure() -> None:
     answer = Prediction("neither", 0.9712, (0.0288, 0.9712), ("cat", "d\x1bog"))
-    assert str(answer) == "neither (d\\x1bog 0.97)"
+    assert str(answer) == "neither: may be a d\\x1bog"
     assert json.loads(answer.to_json())["confidence"] == 0.9712
+    answer = Prediction(
+        "neither", 1.0, (0.0, 1.0), ("cat", "dog"), nearness=0.82, score=0.4199, threshold=0.5
+    )
+    assert str(answer) == "neither: may be a dog, score 0.41 under 0.50"
+    line = json.loads(answer.to_json())
+    assert (line["score"], line["threshold"]) == (0.4199, 0.5)
+    close = Prediction("neither", 1.0, (1.0, 0.0), ("owl", "dog"), score=0.4999, threshold=0.5)
+    assert str(close) == "neither: may be an owl, score 0.49 under 0.50"
 
 
 def test_prediction_checks_itself() -> None:

@@ -40,7 +40,10 @@ def draw(frame: Any, prediction: Prediction) -> Image:
     image[top:] = (image[top:] * np.float32(0.35)).astype(np.uint8)
     colour = colour_of(prediction)
     bar = max(1, round(0.16 * strip))
-    length = max(1, round(width * min(1.0, prediction.confidence)))
+    certainty = prediction.confidence
+    if prediction.label == NEITHER and prediction.score is not None:
+        certainty = prediction.score
+    length = max(1, round(width * min(1.0, certainty)))
     # Hershey fonts are 22 pixels high at scale 1, and know ASCII alone.
     text = str(prediction).encode("ascii", "replace").decode()
     scale = 0.60 * (strip - bar) / 22

@@ -57,7 +57,7 @@ def to_predictions(
         # NaN may hide from the first two, not from the sum.
         if not (confidence <= HIGHEST and min(row) >= LOWEST and math.isfinite(sum(row))):
             raise _no_probabilities(session, row)
-        label, nearness = labels[row.index(confidence)], 1.0
+        label, nearness, score = labels[row.index(confidence)], 1.0, None
         if rejection is not None:
             score = confidence
             if known is not None:
@@ -67,7 +67,10 @@ def to_predictions(
             if score < rejection.threshold:
                 label = NEITHER
                 nearness = score / rejection.threshold if known is not None else 0.0
-        predictions.append(Prediction(label, confidence, tuple(row), labels, nearness))
+        threshold = rejection.threshold if rejection is not None else None
+        predictions.append(
+            Prediction(label, confidence, tuple(row), labels, nearness, score, threshold)
+        )
     return predictions
 
 

@@ -30,7 +30,8 @@ class Parts:
         core: From `joint` (`float32 [N,3,H,W]`) to the logits.
         tail: From the logits to the file's outputs.
         joint: The tensor that front and core share.
-        end: The tensor that core and tail share: the network's logits.
+        end: The tensor that core and tail share: the network's logits, or those of the categories
+            that the tail adds up to classes.
         grey: Where the front is nothing but integers: the value of a frame that is zero to the
             core. `None` where the front computes in float.
     """
@@ -60,6 +61,11 @@ def split(model: onnx.ModelProto) -> Parts:
     grey = _frame_as_integers(model)
     front = [node for node in model.graph.node if node.output[0].startswith(f"{FRAMES}.")]
     end = EVERY_LOGIT if maker(model, EVERY_LOGIT) is not None else LOGITS
+    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    width = classes + (end == EVERY_LOGIT)
+    categories = _categories(model)
+    if categories is not None:
+        end, width = categories
     after = _downstream(model, end)
     core = [node for node in model.graph.node if node not in front and node not in after]
     made = {name for node in front for name in node.output} | {FRAMES}
@@ -73,10 +79,7 @@ def split(model: onnx.ModelProto) -> Parts:
     batch = model.graph.input[0].type.tensor_type.shape.dim[0]
     number = batch.dim_value or "N"
     at_joint = helper.make_tensor_value_info(joint, TensorProto.FLOAT, [number, 3, height, width])
-    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    at_logits = helper.make_tensor_value_info(
-        end, TensorProto.FLOAT, [number, classes + (end == EVERY_LOGIT)]
-    )
+    at_logits = helper.make_tensor_value_info(end, TensorProto.FLOAT, [number, width])
     inputs, outputs = list(model.graph.input), list(model.graph.output)
     return Parts(
         front=_part(model, front, inputs, [at_joint if front else inputs[0]]),
@@ -114,6 +117,23 @@ def join(parts: Parts, core: onnx.ModelProto) -> onnx.ModelProto:
     if parts.grey is not None:
         _read_frame_directly(model, parts.joint)
     return model
+
+
+def _categories(model: onnx.ModelProto) -> tuple[str, int] | None:
+    """The logits of ImageNet's categories, where they are added up to classes, and their number.
+
+    The sums stay in float: quantized, all logits of the classes would share a few steps.
+    """
+    sums = [node for node in model.graph.node if node.op_type == "ReduceLogSumExp"]
+    slices = [maker(model, node.input[0]) for node in sums]
+    logits = {node.input[0] for node in slices if node is not None and node.op_type == "Slice"}
+    if len(logits) != 1:
+        return None
+    name = logits.pop()
+    layer = maker(model, name)
+    if layer is None or layer.op_type != "Gemm" or len(layer.input) != 3:
+        return None
+    return name, int(Constants(model)[layer.input[2]].size)
 
 
 def _frame_as_integers(model: onnx.ModelProto) -> int | None:
