@@ -19,8 +19,8 @@ for wanted in (
     "catdog_edge/py.typed",
     "catdog_edge/cli/main.py",
     "catdog_edge/training/engine/trainer.py",
-    "benchmarks/report/page.html",
-    "benchmarks/report/page.css",
+    "benchmarks/report/templates/page.html",
+    "benchmarks/report/templates/page.css",
 ):
     if wanted not in names:
         problems.append(f"{wanted} is missing")

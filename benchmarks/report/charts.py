@@ -1,31 +1,23 @@
 """The charts of `bench.html`: ratios, distributions, accuracy against latency, reliability.
 
-Each is drawn for one width in pixels; the page has a wide and a narrow drawing and shows the one
-that fits, so that text is never scaled.
+This is their geometry; `templates/charts.svg` draws them. Each is drawn for one width in pixels;
+the page has a wide and a narrow drawing and shows the one that fits, so text is never scaled.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from benchmarks.report.svg import (
-    Scale,
-    circle,
-    drawing,
-    group,
-    line,
-    padded,
-    path,
-    plain,
-    rectangle,
-    text,
-)
-from benchmarks.report.tables import bases
+from benchmarks.report.scale import Scale, padded, plain, px
+from benchmarks.report.tables import Document, bases
 from benchmarks.report.text import figure, milliseconds, shorten_all
 
 Row = Mapping[str, Any]
@@ -45,70 +37,69 @@ def family(row: Row) -> str:
     return "torch" if row["engine"] == "pytorch" else str(row["precision"])
 
 
-def ratios(document: Mapping[str, Any], width: int) -> str:
+@functools.cache
+def templates() -> Environment:
+    """The templates of the page and its charts."""
+    environment = Environment(
+        loader=PackageLoader("benchmarks.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {
+        "px": px,
+        "plain": plain,
+        "points": lambda points: " L".join(f"{px(x)} {px(y)}" for x, y in points),
+        "pairs": itertools.pairwise,
+        "family": family,
+        "figure": figure,
+        "milliseconds": milliseconds,
+    }
+    return environment
+
+
+def _draw(chart: str, *arguments: Any) -> Markup:
+    macro = getattr(templates().get_template("charts.svg").module, chart)
+    return Markup(macro(*arguments))
+
+
+def ratios(document: Document, width: int) -> Markup:
     """Time of each row over PyTorch's, with its interval, on a log scale."""
     rows = [row for row in document["rows"] if row["name"] != row["ratio"]["to"]]
     if not rows:
-        return ""
-    frame = _Strips(rows, width, height=30)
+        return Markup()
+    strips = _Strips(rows, width, height=30)
     ends = [row["ratio"][end] for row in rows for end in ("low", "high")]
-    scale = frame.scale([*ends, 1.0], room_right=102)
-    parts = [frame.grid(scale, "times PyTorch's time"), line(*frame.across(scale, 1.0), "one")]
-    for row, y in frame.places():
-        ratio = row["ratio"]
-        x, low, high = (scale(ratio[end]) for end in ("value", "low", "high"))
-        tip = (
-            f"{row['name']}: {figure(ratio['value'])} times the time of {ratio['to']} "
-            f"(95 % interval {figure(ratio['low'])} to {figure(ratio['high'])})"
-        )
-        mark = line(low, y, high, y, f"whisker stroke-{family(row)}")
-        mark += circle(x, y, 5, f"dot fill-{family(row)}")
-        gain = 1 / ratio["value"]
-        words = f"{gain:.1f}\u00d7 as fast" if gain >= 1 else f"{1 / gain:.1f}\u00d7 the time"
-        # In a column of its own: beside the bars it would cross the dashed line.
-        mark += text(scale.end + 12, y + 4, words, kind="value")
-        parts += [frame.name(row, y), group(mark, tip)]
-    return frame.drawn("".join(parts), "Time of each row relative to PyTorch")
+    return _draw("ratios", strips, strips.scale([*ends, 1.0], room_right=102))
 
 
-def distributions(document: Mapping[str, Any], width: int) -> str:
-    """How the calls of each row are spread, on a log scale of milliseconds."""
-    rows = document["rows"]
-    frame = _Strips(rows, width, height=56)
+def distributions(document: Document, width: int) -> Markup:
+    """Distribution of the calls of each row, on a log scale of milliseconds."""
+    rows, tall = document["rows"], 30.0
+    strips = _Strips(rows, width, height=56)
     shown = [row["latency"]["quantiles_ms"] for row in rows]
-    scale = frame.scale([q[place] for q in shown for place in (1, 99)], room_right=12)
-    parts = [frame.grid(scale, "milliseconds per call")]
-    for row, y in frame.places():
-        latency = row["latency"]
-        base, tall = y + 18, 30.0
+    scale = strips.scale([q[place] for q in shown for place in (1, 99)], room_right=12)
+    shapes = []
+    for row, y in strips.places():
+        base = y + 18
         outline = [(scale(x), base - tall * share) for x, share in density(row, scale)]
-        others = ", ".join(
-            f"{name} {milliseconds(latency[f'{name}_ms'])}"
-            for name in ("p75", "p90", "p95", "p99", "mean")
-        )
-        words = f"{milliseconds(latency['p50_ms'])} ms"
-        tip = f"{row['name']}: p50 {words}, {others}, {latency['calls']:,} calls"
-        area = path(
-            [(outline[0][0], base), *outline, (outline[-1][0], base)],
-            f"ridge fill-{family(row)} stroke-{family(row)}",
-            closed=True,
-        )
-        middle, late = scale(latency["p50_ms"]), scale(latency["p95_ms"])
-        area += line(scale.start, base, scale.end, base, "baseline")
-        area += line(middle, base - tall - 2, middle, base, "median")
-        area += line(late, base - 9, late, base + 3, f"tail stroke-{family(row)}")
-        half = len(words) * CHARACTER / 2  # on top of the median, inside the frame
-        place = min(max(middle, scale.start + half), scale.end - half)
-        area += text(place, base - tall - 6, words, kind="value", anchor="middle")
-        parts += [frame.name(row, y), group(area, tip)]
-    return frame.drawn("".join(parts), "Distribution of the latency of each row")
+        median = f"{milliseconds(row['latency']['p50_ms'])} ms"
+        half = len(median) * CHARACTER / 2  # on top of its line, inside the frame
+        x = min(max(scale(row["latency"]["p50_ms"]), scale.start + half), scale.end - half)
+        closed = [(outline[0][0], base), *outline, (outline[-1][0], base)]
+        shapes.append(
+            {"row": row, "y": y, "base": base, "tall": tall, "outline": closed, "x": x,
+             "median": median}
+        )  # fmt: skip
+    return _draw("distributions", strips, scale, shapes)
 
 
 def density(row: Row, scale: Scale) -> list[tuple[float, float]]:
     """A smooth outline of a row's calls from its 101 percentiles.
 
-    A Gaussian kernel on the logarithm of the time, Silverman's bandwidth; the highest point
-    of each row is 1, so heights of different rows cannot be compared.
+    A Gaussian kernel on the logarithm of the time, Silverman's bandwidth; the highest point of
+    each row is 1, so heights of different rows cannot be compared.
 
     Returns:
         Pairs of milliseconds and height 0..1, from left to right, inside the scale.
@@ -126,61 +117,34 @@ def density(row: Row, scale: Scale) -> list[tuple[float, float]]:
     return [(float(np.exp(x)), float(y)) for x, y in zip(places, heights, strict=True)]
 
 
-def front(document: Mapping[str, Any], width: int) -> str:
+def front(document: Document, width: int) -> Markup:
     """Accuracy against latency; the rows that no other row beats in both are joined.
 
     Rows of batch 1; where there are none, all, and the time is a frame's share of its call.
     """
     rows = [row for row in document["rows"] if row["batch"] == 1] or list(document["rows"])
     times = [per_frame(row) for row in rows]
-    height = 360 if width >= NARROW else 330
-    left, right, top, bottom = 52.0, width - 16.0, 16.0, height - 46.0
-    x = Scale(*padded(times, 0.12, log=True), left, right, log=True)
+    narrow = width < NARROW
+    height = 330 if narrow else 360
+    x = Scale(*padded(times, 0.12, log=True), 52.0, width - 16.0, log=True)
     bounds = [100 * r["answers"][end] for r in rows for end in ("accuracy_low", "accuracy_high")]
     low, high = padded(bounds)
-    y = Scale(max(0.0, low), min(100.0, high), bottom, top)
-    parts = []
-    for value in y.ticks(6):
-        parts += [
-            line(left, y(value), right, y(value), "grid"),
-            text(left - 8, y(value) + 4, plain(value), kind="tick", anchor="end"),
-        ]
-    for value in x.ticks(7 if width >= NARROW else 4):
-        parts += [
-            line(x(value), top, x(value), bottom, "grid"),
-            text(x(value), bottom + 18, plain(value), kind="tick", anchor="middle"),
-        ]
-    parts.append(text(left, height - 8, "milliseconds per frame (p50)", kind="axis"))
-    parts.append(text(left + 4, top + 2, "accuracy, %", kind="axis"))
-    best = pareto([(t, r["answers"]["accuracy"]) for t, r in zip(times, rows, strict=True)])
+    y = Scale(max(0.0, low), min(100.0, high), height - 46.0, 16.0)
+    accuracy = [row["answers"]["accuracy"] for row in rows]
     corners: list[tuple[float, float]] = []
-    for index in best:
-        px = x(times[index])
-        py = y(100 * rows[index]["answers"]["accuracy"])
+    for index in pareto(list(zip(times, accuracy, strict=True))):
+        corner = (x(times[index]), y(100 * accuracy[index]))
         if corners:
-            corners.append((px, corners[-1][1]))
-        corners.append((px, py))
-    if corners:
-        corners.append((right, corners[-1][1]))
-        parts.append(path(corners, "front"))
-    anchors = []
-    short = shorten_all([str(row["name"]) for row in rows], 40 if width >= NARROW else 20)
-    for row, time in zip(rows, times, strict=True):
-        answers = row["answers"]
-        px, py = x(time), y(100 * answers["accuracy"])
-        tip = (
-            f"{row['name']}: {100 * answers['accuracy']:.2f} % "
-            f"({100 * answers['accuracy_low']:.2f} to {100 * answers['accuracy_high']:.2f}) "
-            f"in {milliseconds(time)} ms a frame"
-        )
-        mark = line(
-            px, y(100 * answers["accuracy_low"]), px, y(100 * answers["accuracy_high"]),
-            f"whisker thin stroke-{family(row)}",
-        )  # fmt: skip
-        parts.append(group(mark + circle(px, py, 6, f"dot fill-{family(row)}"), tip))
-        anchors.append((px, py, short[row["name"]]))
-    parts += _labels(anchors, right, top, bottom)
-    return drawing(width, height, "".join(parts), "Accuracy against latency")
+            corners.append((corner[0], corners[-1][1]))
+        corners.append(corner)
+    corners.append((x.end, corners[-1][1]))
+    short = shorten_all([str(row["name"]) for row in rows], 20 if narrow else 40)
+    anchors = [
+        (x(time), y(100 * share), short[row["name"]])
+        for row, time, share in zip(rows, times, accuracy, strict=True)
+    ]
+    points = list(zip(rows, times, strict=True))
+    return _draw("front", width, height, x, y, narrow, points, corners, _labels(anchors, x, y))
 
 
 def per_frame(row: Row) -> float:
@@ -198,39 +162,34 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _labels(
-    anchors: Sequence[tuple[float, float, str]], right: float, top: float, bottom: float
-) -> list[str]:
+    anchors: Sequence[tuple[float, float, str]], x: Scale, y: Scale
+) -> Iterator[dict[str, Any]]:
     """Names beside their points, moved up or down where they would cover one another."""
     taken = [(px - 8, px + 8, py + 4) for px, py, _ in anchors]  # the points themselves
-    parts = []
-    for px, py, words in sorted(anchors):
+    for at, py, words in sorted(anchors):
         wide = len(words) * CHARACTER
-        left_side = px + 12 + wide > right
-        start = px - 12 - wide if left_side else px + 12
+        side = -1 if at + 12 + wide > x.end else 1
+        left, right = sorted((at + side * 12, at + side * (12 + wide)))
 
-        def free(y: float, start: float = start, wide: float = wide) -> bool:
-            inside = top + 16 <= y <= bottom - 6
-            return inside and all(
-                abs(y - other) >= 16 or start > end + 12 or start + wide + 12 < begin
+        def free(place: float, left: float = left, right: float = right) -> bool:
+            return y.end + 16 <= place <= y.start - 6 and all(
+                abs(place - other) >= 16 or left > end + 12 or right + 12 < begin
                 for begin, end, other in taken
             )
 
-        shifts = (sign * step for step in range(0, 400, 4) for sign in (-1, 1))
-        y = next((py - 12 + shift for shift in shifts if free(py - 12 + shift)), py - 12)
-        taken.append((start, start + wide, y))
-        edge = px - 9 if left_side else px + 9
-        if abs(y - py) > 20:
-            parts.append(line(px, py, edge, y - 4, "leader"))
-        parts.append(
-            text(
-                start + wide if left_side else start, y, words, kind="label",
-                anchor="end" if left_side else "start",
-            )
-        )  # fmt: skip
-    return parts
+        shifts = (sign * step - 12 for step in range(0, 400, 4) for sign in (-1, 1))
+        place = next((py + shift for shift in shifts if free(py + shift)), py - 12)
+        taken.append((left, right, place))
+        yield {
+            "x": at + side * 12,
+            "y": place,
+            "words": words,
+            "anchor": "start" if side > 0 else "end",
+            "leader": (at, py, at + side * 9, place - 4) if abs(place - py) > 20 else None,
+        }
 
 
-def reliability(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+def reliability(document: Document) -> list[tuple[str, Markup]]:
     """A small diagram for each file: accuracy of its answers against their confidence.
 
     Bins with too few answers to tell an accuracy are left out, and the line is broken there.
@@ -238,57 +197,20 @@ def reliability(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     Returns:
         Pairs of the row's base and the drawing.
     """
-    rows = bases(document)
     low = 1 / len(document["model"]["labels"])
-    bins = {row["base"]: _calibration(row) for row in rows}
-    least = min((one["accuracy"] for found in bins.values() for one in found if one), default=low)
-    floor = low if least >= low else 0.0  # one scale for all, so that they can be compared
-    return [(row["base"], _reliability(row, bins[row["base"]], low, floor)) for row in rows]
-
-
-def _calibration(row: Row) -> list[Mapping[str, Any] | None]:
-    """The bins of a row, `None` for those with too few answers."""
-    bins = row["answers"]["calibration"]
-    enough = max(MIN_ANSWERS, 0.005 * sum(one["count"] for one in bins))
-    return [one if one["count"] >= enough else None for one in bins]
-
-
-def _reliability(
-    row: Row, bins: Sequence[Mapping[str, Any] | None], low: float, floor: float
-) -> str:
-    size, left, top, bottom = 216.0, 34.0, 12.0, 184.0
-    right = size - 8
-    x = Scale(low, 1.0, left, right)
-    y = Scale(floor, 1.0, bottom, top)
-    parts = []
-    for value in (floor, (1 + floor) / 2, 1.0):
-        parts += [
-            line(left, y(value), right, y(value), "grid"),
-            text(left - 6, y(value) + 4, f"{100 * value:.0f}", kind="tick", anchor="end"),
-        ]
-    for value, anchor in ((low, "start"), ((1 + low) / 2, "middle"), (1.0, "end")):
-        parts.append(text(x(value), bottom + 16, f"{100 * value:.0f}", kind="tick", anchor=anchor))
-    parts.append(line(x(low), y(low), x(1.0), y(1.0), "diagonal"))
-    total = sum(one["count"] for one in row["answers"]["calibration"])
-    for one, following in itertools.pairwise([*bins, None]):
-        if one is None:
-            continue
-        px, py = x(one["confidence"]), y(one["accuracy"])
-        tip = (
-            f"{row['base']}: {one['count']:,} answers between {100 * one['low']:.0f} and "
-            f"{100 * one['high']:.0f} % sure; {100 * one['confidence']:.1f} % on average, "
-            f"{100 * one['accuracy']:.1f} % right"
-        )
-        radius = 2.5 + 8 * math.sqrt(one["count"] / total)
-        parts.append(circle(px, py, radius, f"bubble fill-{family(row)}", tip))
-        if following is not None:
-            end = (x(following["confidence"]), y(following["accuracy"]))
-            parts.append(line(px, py, *end, f"trace stroke-{family(row)}"))
-    error = 100 * row["answers"]["expected_calibration_error"]
-    parts.append(text(right, bottom - 8, f"ECE {error:.2f} %", kind="value", anchor="end"))
-    return drawing(
-        size, bottom + 24, "".join(parts), f"Reliability of {row['base']}", "chart small"
-    )
+    drawn = []
+    for row in bases(document):
+        bins = row["answers"]["calibration"]
+        total = sum(one["count"] for one in bins)
+        enough = max(MIN_ANSWERS, 0.005 * total)
+        drawn.append((row, [one if one["count"] >= enough else None for one in bins], total))
+    least = min((one["accuracy"] for _, bins, _ in drawn for one in bins if one), default=low)
+    x = Scale(low, 1.0, 34.0, 208.0)
+    # One scale for all, so that they can be compared.
+    y = Scale(low if least >= low else 0.0, 1.0, 184.0, 12.0)
+    return [
+        (row["base"], _draw("reliability", row, x, y, bins, total)) for row, bins, total in drawn
+    ]
 
 
 class _Strips:
@@ -302,48 +224,25 @@ class _Strips:
 
     def __init__(self, rows: Sequence[Row], width: int, height: float) -> None:
         self._rows = rows
-        self._width = width
-        self._narrow = width < NARROW
-        self._strip = height + (18 if self._narrow else 0)
+        self.width = width
+        self.narrow = width < NARROW
+        self._strip = height + (18 if self.narrow else 0)
         longest = max(len(row["name"]) for row in rows)
-        self._left = 4.0 if self._narrow else min(longest * CHARACTER + 18, width * 0.34)
-        self._bottom = 6 + self._strip * len(rows)
-        room = width - 22 if self._narrow else self._left - 18
-        self._short = shorten_all([str(row["name"]) for row in rows], int(room / CHARACTER))
+        self._left = 4.0 if self.narrow else min(longest * CHARACTER + 18, width * 0.34)
+        self.bottom = 6 + self._strip * len(rows)
+        room = width - 22 if self.narrow else self._left - 18
+        self.short = shorten_all([str(row["name"]) for row in rows], int(room / CHARACTER))
 
     def scale(self, values: Sequence[float], room_right: float) -> Scale:
         """A log scale for the strips, with room for a column of text at the right."""
         low, high = padded(values, log=True)
-        return Scale(low, high, self._left + 6, self._width - room_right, log=True)
+        return Scale(low, high, self._left + 6, self.width - room_right, log=True)
 
     def places(self) -> list[tuple[Row, float]]:
         """Each row and the height at which its marks are centred."""
-        first = 6 + self._strip - (self._strip - 18 if self._narrow else self._strip) / 2
+        first = 6 + self._strip - (self._strip - 18 if self.narrow else self._strip) / 2
         return [(row, first + self._strip * index) for index, row in enumerate(self._rows)]
 
-    def above(self, y: float) -> float:
-        """The line of text over a strip; on narrow screens the names begin it."""
-        return y - (self._strip - 18) / 2 - 6 if self._narrow else y - 18
-
-    def name(self, row: Row, y: float) -> str:
-        chip, words = f"chip fill-{family(row)}", self._short[row["name"]]
-        if self._narrow:
-            top = self.above(y)
-            return rectangle(2, top - 9, 10, 10, chip) + text(18, top, words, kind="label")
-        return rectangle(0, y - 6, 10, 10, chip) + text(16, y + 4, words, kind="label")
-
-    def across(self, scale: Scale, value: float) -> tuple[float, float, float, float]:
-        return scale(value), 6.0, scale(value), self._bottom
-
-    def grid(self, scale: Scale, words: str) -> str:
-        parts = []
-        for value in scale.ticks(4 if self._narrow else 8):
-            parts.append(line(*self.across(scale, value), "grid"))
-            parts.append(
-                text(scale(value), self._bottom + 18, plain(value), kind="tick", anchor="middle")
-            )
-        parts.append(text(scale.start, self._bottom + 38, words, kind="axis"))
-        return "".join(parts)
-
-    def drawn(self, content: str, label: str) -> str:
-        return drawing(self._width, self._bottom + 46, content, label)
+    def chip(self, y: float) -> tuple[float, float]:
+        """Upper left corner of the colour before a row's name."""
+        return (2.0, y - (self._strip - 18) / 2 - 15) if self.narrow else (0.0, y - 6)

@@ -13,7 +13,6 @@ from importlib import resources
 from typing import Any
 
 import cv2
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from benchmarks.measure.parity import Disagreement
@@ -81,12 +80,9 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
         document: The content of `bench.json`.
         images: The contact sheet, in order.
     """
-    folder = resources.files("benchmarks.report")
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    environment.filters |= {"sentence": _sentence, "shade": _shade, "many": _many, "part": _part}
-    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+    environment = charts.templates()
+    filters = {"sentence": _sentence, "shade": _shade, "many": _many, "part": _part}
+    environment.filters |= filters
     families = {charts.family(row) for row in document["rows"]}
     sheets: dict[str, list[SheetImage]] = {"test": []}
     for image in images:
@@ -95,9 +91,10 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
     corruptions = {one["name"]: one["says"] for one in corrupted["set"]}
     labels = document["model"]["labels"]
     fastest = headline(document)
-    return template.render(
+    style = (resources.files("benchmarks.report") / "templates/page.css").read_text("utf-8")
+    return environment.get_template("page.html").render(
         doc=document,
-        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        style=Markup(style),
         created=str(document["created"]).replace("T", " ").replace("+00:00", " UTC"),
         labels=" or ".join(labels) if len(labels) <= 5 else few(labels, 5),
         counts=tables.counts_text(document),
@@ -111,7 +108,7 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
         ratios=_drawn(lambda width: charts.ratios(document, width)),
         distributions=_drawn(lambda width: charts.distributions(document, width)),
         front=_drawn(lambda width: charts.front(document, width)),
-        reliability=[(base, Markup(drawn)) for base, drawn in charts.reliability(document)],
+        reliability=charts.reliability(document),
         tables=[one for one in tables.tables(document) if not one[0].startswith("Corrupted")],
         corruptions=corruptions,
         corruption_list="; ".join(f"{name}: {says}" for name, says in corruptions.items()),
@@ -147,8 +144,8 @@ def _level(document: Document, fastest: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _drawn(draw: Callable[[int], str]) -> dict[str, Markup]:
-    return {"wide": Markup(draw(WIDE)), "narrow": Markup(draw(NARROW))}
+def _drawn(draw: Callable[[int], Markup]) -> dict[str, Markup]:
+    return {"wide": draw(WIDE), "narrow": draw(NARROW)}
 
 
 def _shade(found: Mapping[str, float]) -> float:

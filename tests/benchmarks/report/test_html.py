@@ -17,7 +17,7 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flav
 from support.benchdoc import ROWS, document
 
 from benchmarks.measure.parity import Disagreement
-from benchmarks.report import charts, html, svg
+from benchmarks.report import charts, html, scale
 
 CHROMIUM = next(
     (
@@ -220,8 +220,7 @@ def test_bins_with_few_answers_neither_draw_nor_bend_the_line(doc):
 
 def test_a_density_peaks_where_the_calls_are(doc):
     row = doc["rows"][2]
-    scale = svg.Scale(1.0, 100.0, 0, 1000, log=True)
-    outline = charts.density(row, scale)
+    outline = charts.density(row, scale.Scale(1.0, 100.0, 0, 1000, log=True))
     peak = max(outline, key=lambda point: point[1])
     assert peak[1] == pytest.approx(1.0)
     assert peak[0] == pytest.approx(row["latency"]["p50_ms"], rel=0.1)
@@ -234,7 +233,7 @@ def test_calls_that_all_take_the_same_time_can_be_drawn(doc):
         **doc["rows"][0],
         "latency": {**doc["rows"][0]["latency"], "quantiles_ms": (5.0,) * 101},
     }
-    outline = charts.density(flat, svg.Scale(1.0, 10.0, 0, 100, log=True))
+    outline = charts.density(flat, scale.Scale(1.0, 10.0, 0, 100, log=True))
     assert all(np.isfinite(value) for point in outline for value in point)
 
 
@@ -271,7 +270,7 @@ def test_a_long_name_is_cut_where_the_chart_ends(doc, width):
     [(0.0, 1.0, False), (91.3, 97.2, False), (0.03, 4.0, True), (9.1, 9.9, True)],
 )
 def test_ticks_are_round_inside_and_few(low, high, log):
-    ticks = svg.Scale(low, high, 0, 500, log=log).ticks(7)
+    ticks = scale.Scale(low, high, 0, 500, log=log).ticks(7)
     assert all(low <= tick <= high for tick in ticks)
     assert len(ticks) <= 7
     assert ticks == sorted(ticks)
@@ -280,12 +279,12 @@ def test_ticks_are_round_inside_and_few(low, high, log):
 
 
 def test_a_scale_maps_its_ends_and_refuses_nonsense():
-    scale = svg.Scale(1.0, 100.0, 10, 210, log=True)
-    assert (scale(1.0), scale(10.0), scale(100.0), scale(0.5)) == (10, 110, 210, 10)
+    found = scale.Scale(1.0, 100.0, 10, 210, log=True)
+    assert (found(1.0), found(10.0), found(100.0), found(0.5)) == (10, 110, 210, 10)
     with pytest.raises(ValueError, match="low < high"):
-        svg.Scale(1.0, 1.0, 0, 1)
+        scale.Scale(1.0, 1.0, 0, 1)
     with pytest.raises(ValueError, match="log"):
-        svg.Scale(0.0, 1.0, 0, 1, log=True)
+        scale.Scale(0.0, 1.0, 0, 1, log=True)
 
 
 @pytest.mark.slow

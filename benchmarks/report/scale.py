@@ -1,12 +1,9 @@
-"""Scales and elements of SVG. Colours are classes of the page's style sheet."""
+"""Scales of the charts, and numbers as their text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
-
-Points = Sequence[tuple[float, float]]
 
 
 class Scale:
@@ -29,7 +26,7 @@ class Scale:
         self.start, self.end = start, end
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value; values outside land at the nearer end."""
+        """The pixel of a value; values outside are at the nearer end."""
         value = min(max(value, self.low), self.high)
         if self.log:
             share = math.log(value / self.low) / math.log(self.high / self.low)
@@ -38,7 +35,7 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, most: int = 7) -> list[float]:
-        """Round values inside the scale, at most `most` of them where that can be."""
+        """Round values inside the scale, at most `most` of them where possible."""
         if not self.log:
             rough = (self.high - self.low) / max(1, most - 1)
             magnitude = 10.0 ** math.floor(math.log10(rough))
@@ -73,67 +70,6 @@ def plain(value: float) -> str:
     return f"{value:,.4f}".rstrip("0").rstrip(".")
 
 
-def number(value: float) -> str:
+def px(value: float) -> str:
     """A coordinate."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def element(name: str, content: str = "", **attributes: object) -> str:
-    """One element; `class_` is `class`, other underscores are hyphens; values are escaped."""
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="'
-        f'{number(value) if isinstance(value, int | float) else escape(str(value), quote=True)}"'
-        for key, value in attributes.items()
-    )
-    return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
-
-
-def text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> str:
-    """A line of text; `kind` is a class."""
-    return element("text", escape(words), x=x, y=y, text_anchor=anchor, class_=kind)
-
-
-def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    """A straight line."""
-    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind)
-
-
-def rectangle(x: float, y: float, width: float, height: float, kind: str) -> str:
-    """A rectangle."""
-    return element("rect", x=x, y=y, width=width, height=height, class_=kind)
-
-
-def circle(x: float, y: float, radius: float, kind: str, tip: str = "") -> str:
-    """A disc, with a tooltip if there is one."""
-    return element("circle", tooltip(tip), cx=x, cy=y, r=radius, class_=kind)
-
-
-def path(points: Points, kind: str, *, closed: bool = False) -> str:
-    """A line through points, or an area."""
-    steps = " L".join(f"{number(x)} {number(y)}" for x, y in points)
-    return element("path", d=f"M{steps}{'Z' if closed else ''}", class_=kind)
-
-
-def group(content: str, tip: str) -> str:
-    """Several elements with one tooltip."""
-    return element("g", tooltip(tip) + content)
-
-
-def tooltip(tip: str) -> str:
-    """What a pointer that rests on an element shows."""
-    return f"<title>{escape(tip)}</title>" if tip else ""
-
-
-def drawing(width: float, height: float, content: str, label: str, kind: str = "chart") -> str:
-    """The whole drawing, as wide as its container but no wider than itself."""
-    return element(
-        "svg",
-        content,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {number(width)} {number(height)}",
-        width=width,
-        height=height,
-        role="img",
-        aria_label=label,
-        class_=kind,
-    )
