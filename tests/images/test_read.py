@@ -172,7 +172,7 @@ def test_exactly_the_transparent_grey_becomes_white(depth: int) -> None:
         bits = "".join(f"{level & most:0{depth}b}" for level in levels.tolist())
         row = int(bits, 2).to_bytes(len(bits) // 8, "big")
     head = struct.pack(">IIBBBBB", 16, 1, depth, 0, 0, 0, 0)
-    for level in {int(levels[0] & most), int(levels[-1] & most)}:
+    for level in {int(levels[number] & most) for number in (0, 1, -2, -1)}:
         data = png(head, zlib.compress(b"\0" + row), struct.pack(">H", level))
         shown = (levels & most) >> 8 if depth == 16 else (levels & most) * 255 // most
         expected = np.where((levels & most) == level, 255, shown)

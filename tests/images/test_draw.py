@@ -1,0 +1,54 @@
+"""A prediction drawn onto an image: a strip, white text, a bar as long as the confidence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour, like [cpu]")
+
+from catdog_edge.images.draw import COLOURS, GREY, colour_of, draw
+from catdog_edge.spec import Prediction
+
+LABELS = ("cat", "dog", "fox", "owl", "hen", "pig")
+
+
+def prediction(index: int, confidence: float) -> Prediction:
+    rest = (1 - confidence) / (len(LABELS) - 1)
+    each = tuple(confidence if number == index else rest for number in range(len(LABELS)))
+    return Prediction(LABELS[index], confidence, each, LABELS)
+
+
+@pytest.mark.parametrize("confidence", [0.4, 0.75, 1.0])
+def test_the_bar_is_as_long_as_the_confidence(confidence: float) -> None:
+    drawn = draw(np.full((200, 300, 3), 180, np.uint8), prediction(1, confidence))
+    coloured = (drawn[-1] == COLOURS[1]).all(axis=1)
+    assert coloured.sum() == round(300 * confidence)
+    assert coloured[: coloured.sum()].all()
+
+
+def test_the_strip_is_a_ninth_of_the_image_and_dark() -> None:
+    frame = np.full((400, 600, 3), 200, np.uint8)
+    drawn = draw(frame, prediction(0, 0.9))
+    strip = round(0.11 * 400)
+    assert (drawn[: 400 - strip] == 200).all()
+    assert (drawn[400 - strip, -20:] == 70).all()
+    bar = (drawn[:, 0] == COLOURS[0]).all(axis=1).sum()
+    assert 0.1 * strip < bar < 0.25 * strip
+
+
+@pytest.mark.parametrize("size", [(120, 160), (480, 640), (1080, 1920), (300, 60)])
+def test_the_text_is_white_and_inside_the_strip(size: tuple[int, int]) -> None:
+    drawn = draw(np.zeros((*size, 3), np.uint8), prediction(2, 0.55))
+    rows, columns = np.nonzero((drawn > 200).all(axis=2))
+    assert len(rows) > 20
+    assert rows.min() >= size[0] - max(0.12 * min(size), 15)
+    assert columns.min() > 0
+    assert columns.max() < size[1] - 1  # not cut off, also where the image is narrow
+
+
+def test_colours_repeat_and_neither_is_grey() -> None:
+    assert colour_of(prediction(5, 0.9)) == COLOURS[0]
+    assert colour_of(prediction(4, 0.9)) == COLOURS[4]
+    assert len({colour_of(prediction(number, 0.9)) for number in range(5)}) == 5
+    assert colour_of(Prediction("neither", 0.5, (0.5, 0.5), ("cat", "dog"))) == GREY
