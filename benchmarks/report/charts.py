@@ -6,19 +6,17 @@ the page has a wide and a narrow drawing and shows the one that fits, so text is
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmarks.report.scale import Scale, padded, plain, px
+from benchmarks.report import templates
+from benchmarks.report.scale import Scale, padded
 from benchmarks.report.tables import Document, bases
-from benchmarks.report.text import figure, milliseconds, shorten_all
+from benchmarks.report.text import milliseconds, shorten_all
 
 Row = Mapping[str, Any]
 
@@ -32,35 +30,8 @@ CHARACTER = 7.0
 """Width of a character of the labels in pixels, on the generous side."""
 
 
-def family(row: Row) -> str:
-    """The colour of a row: `torch`, or the precision of the file."""
-    return "torch" if row["engine"] == "pytorch" else str(row["precision"])
-
-
-@functools.cache
-def templates() -> Environment:
-    """The templates of the page and its charts."""
-    environment = Environment(
-        loader=PackageLoader("benchmarks.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
-        "px": px,
-        "plain": plain,
-        "points": lambda points: " L".join(f"{px(x)} {px(y)}" for x, y in points),
-        "pairs": itertools.pairwise,
-        "family": family,
-        "figure": figure,
-        "milliseconds": milliseconds,
-    }
-    return environment
-
-
 def _draw(chart: str, *arguments: Any) -> Markup:
-    macro = getattr(templates().get_template("charts.svg").module, chart)
+    macro = getattr(templates.get("charts.svg").module, chart)
     return Markup(macro(*arguments))
 
 

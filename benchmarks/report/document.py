@@ -7,8 +7,9 @@ import io
 import json
 from pathlib import Path
 
+from benchmarks.report import templates
 from benchmarks.report.tables import Document, card, tables
-from benchmarks.report.text import few, markdown_table, plain_table, wrap
+from benchmarks.report.text import few, plain_table, wrap
 from catdog_edge.system.files import write_text
 
 SCHEMA = 3
@@ -52,33 +53,18 @@ def terminal(document: Document, folder: Path) -> str:
 
 def markdown(document: Document) -> str:
     """Format the report as Markdown, for a README, an issue or a pull request."""
-    model, data = document["model"], document["data"]
-    lines = [
-        f"# Bench of {document['run']}",
-        "",
-        f"{model['architecture']} {model['height']}x{model['width']}, "
-        f"{few(model['labels'])}, on {data['pictures']:,} test pictures of "
-        f"{'the drawn sample set (not photographs)' if data['drawings'] else data['name']}; "
-        f"`{document['command']}`, {document['created']}.",
-        "",
-    ]
-    if document["noise"]:
-        lines += [f"> **Noisy run:** {'; '.join(document['noise'])}. {DOUBT}", ""]
-    for title, heads, rows in tables(document):
-        lines += [f"## {title}", "", *markdown_table(heads, rows), ""]
-    if document["gates"]:
-        lines += ["## Gates", "", *markdown_table(
-            ["row", "gate", "", "found"],
-            [[g["row"], g["gate"], "met" if g["met"] else "**not met**", g["says"]]
-             for g in document["gates"]],
-        ), ""]  # fmt: skip
-    lines += ["## Machine", "", *(f"- {name}: {value}" for name, value in card(document)), ""]
-    for one in document["left_out"]:
-        lines += [f"Left out: {one['row']}: {one['reason']}", ""]
-    for one in document["no_cold_start"]:
-        lines += [f"No cold start: {one['reason']}", ""]
-    lines.append(notes(document))
-    return "\n".join(lines) + "\n"
+    return templates.get("bench.md").render(
+        doc=document,
+        labels=few(document["model"]["labels"]),
+        doubt=DOUBT,
+        tables=tables(document),
+        gates=[
+            [gate["row"], gate["gate"], "met" if gate["met"] else "**not met**", gate["says"]]
+            for gate in document["gates"]
+        ],
+        card=card(document),
+        notes=notes(document),
+    )
 
 
 def _reading_line(document: Document) -> str:

@@ -16,7 +16,7 @@ import cv2
 from markupsafe import Markup
 
 from benchmarks.measure.parity import Disagreement
-from benchmarks.report import charts, tables
+from benchmarks.report import charts, tables, templates
 from benchmarks.report import document as report
 from benchmarks.report.tables import Document
 from benchmarks.report.text import few
@@ -80,10 +80,7 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
         document: The content of `bench.json`.
         images: The contact sheet, in order.
     """
-    environment = charts.templates()
-    filters = {"sentence": _sentence, "shade": _shade, "many": _many, "part": _part}
-    environment.filters |= filters
-    families = {charts.family(row) for row in document["rows"]}
+    families = {templates.family(row) for row in document["rows"]}
     sheets: dict[str, list[SheetImage]] = {"test": []}
     for image in images:
         sheets.setdefault(image.first.pictures, []).append(image)
@@ -92,7 +89,7 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
     labels = document["model"]["labels"]
     fastest = headline(document)
     style = (resources.files("benchmarks.report") / "templates/page.css").read_text("utf-8")
-    return environment.get_template("page.html").render(
+    return templates.get("page.html").render(
         doc=document,
         style=Markup(style),
         created=str(document["created"]).replace("T", " ").replace("+00:00", " UTC"),
@@ -146,22 +143,3 @@ def _level(document: Document, fastest: Mapping[str, Any]) -> list[str]:
 
 def _drawn(draw: Callable[[int], Markup]) -> dict[str, Markup]:
     return {"wide": draw(WIDE), "narrow": draw(NARROW)}
-
-
-def _shade(found: Mapping[str, float]) -> float:
-    """Opacity of a cell: full at ten points below PyTorch, none for what chance explains."""
-    return min(1.0, -10 * found["difference"]) * 0.55 if found["difference_high"] < 0 else 0.0
-
-
-def _part(shown: int, count: int) -> str:
-    """`3 pictures`, or `200 of 317 pictures` where not all are shown."""
-    words = _many(count, "picture")
-    return words if shown == count else f"{shown:,} of {words}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:] + "."

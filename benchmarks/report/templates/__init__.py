@@ -1,0 +1,70 @@
+"""The templates of the reports, and what they format values with."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
+
+from benchmarks.report.scale import plain, px
+from benchmarks.report.text import figure, milliseconds
+
+
+def get(name: str) -> Template:
+    """A template of this folder."""
+    return _environment().get_template(name)
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("benchmarks.report"),
+        autoescape=select_autoescape(["html", "svg"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    functions = (px, plain, points, family, figure, milliseconds, sentence, shade, many, part, cell)
+    environment.filters |= {one.__name__: one for one in functions}
+    environment.filters["pairs"] = itertools.pairwise
+    return environment
+
+
+def points(found: Sequence[tuple[float, float]]) -> str:
+    """The corners of a path."""
+    return " L".join(f"{px(x)} {px(y)}" for x, y in found)
+
+
+def family(row: Mapping[str, Any]) -> str:
+    """The colour of a row: `torch`, or the precision of the file."""
+    return "torch" if row["engine"] == "pytorch" else str(row["precision"])
+
+
+def shade(found: Mapping[str, float]) -> float:
+    """Opacity of a cell: full at ten points below PyTorch, none for what chance explains."""
+    return min(1.0, -10 * found["difference"]) * 0.55 if found["difference_high"] < 0 else 0.0
+
+
+def part(shown: int, count: int) -> str:
+    """`3 pictures`, or `200 of 317 pictures` where not all are shown."""
+    words = many(count, "picture")
+    return words if shown == count else f"{shown:,} of {words}"
+
+
+def many(count: int, noun: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def sentence(words: str) -> str:
+    """Words as a sentence."""
+    return words[:1].upper() + words[1:] + "."
+
+
+def cell(text: str) -> str:
+    """Text in a cell of a Markdown table."""
+    return text.replace("|", "\\|")
