@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import latency, loadgen, robustness
-from benchmarks.measure.cold_start import ColdStart, cold_starts
+from benchmarks.measure.cold_start import cold_starts
 from benchmarks.measure.environment import Activity, ActivityMonitor, noise_reasons
 from benchmarks.measure.interleaved import Measurement
 from benchmarks.measure.parity import (
@@ -68,7 +68,7 @@ class _Measured:
     answers: Mapping[str, Probabilities]
     timed: Measurement
     stages: Mapping[str, Mapping[str, float | None]]
-    cold: Mapping[str, ColdStart]
+    cold: Mapping[str, dict[str, Any]]
     no_cold_start: Mapping[str, str]
     loadgen: dict[str, Any] | None
     corruptions: robustness.Result | None
@@ -104,7 +104,7 @@ def bench(options: BenchOptions) -> BenchResult:
         measured = _measure(options, planned, sets)
         document, disagreements = _document(options, planned, measured, sets)
     found = gates.check(document, options.limits, planned.baseline)
-    document["gates"] = [gate.to_dict() for gate in found]
+    document["gates"] = [asdict(gate) for gate in found]
     # The figures first: they are kept whatever becomes of the page.
     report.write(document, planned.folder)
     write_disagreements(planned.folder / report.FLIPS, disagreements)
@@ -156,7 +156,7 @@ def _measure(options: BenchOptions, planned: Plan, sets: Mapping[str, ImageSet])
         corruptions = robustness.corruptions(corrupted, predictors, test, answers)
     if "originals" in sets:
         originals = robustness.originals(sets["originals"], predictors)
-    cold: dict[str, ColdStart] = {}
+    cold: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     if options.cold_starts:
         log.info(f"bench: cold starts, {options.cold_starts} fresh processes per row ...")
@@ -253,12 +253,12 @@ def _row(runner: Runner, measured: _Measured, figures: Mapping[str, Any]) -> dic
         "batch": row.batch,
         "ratio": {**asdict(timed.ratios[row.name]), "to": timed.references[row.name]},
         "latency": {
-            **summary.to_dict(),
+            **asdict(summary),
             "pictures_per_second": 1e3 * row.batch / summary.mean_ms,
             "warm_up": asdict(timed.warm_ups[row.name]),
         },
         "stages_ms": measured.stages.get(row.name),
-        "cold": measured.cold[row.name].to_dict() if row.name in measured.cold else None,
+        "cold": measured.cold.get(row.name),
         "answers": dict(figures),
     }
 

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from benchmarks.measure import loadgen
 from benchmarks.measure.environment import Environment
 from benchmarks.report import gates
 from benchmarks.report.document import DOCUMENT
+from benchmarks.report.text import few
 from benchmarks.rows import BenchRow, Runner, open_row, plan_rows
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
 from catdog_edge.runtime import selection
@@ -74,11 +72,6 @@ class Plan:
     card: Environment
     baseline: dict[str, Any] | None
     originals: Dataset | None
-
-    @property
-    def truth(self) -> npt.NDArray[np.int64]:
-        """`int64 [N]`, the labels of the test images."""
-        return np.array([item.label for item in self.items], dtype=np.int64)
 
     @property
     def threads(self) -> list[int]:
@@ -166,14 +159,13 @@ def plan(options: BenchOptions) -> Plan:
     card = Environment.detect(chosen)
     check_writable(folder)
     runners, left_out = _open(rows, required=bool(options.providers))
-    labels = runners[0].spec.labels
-    if options.data is not None or run is None:
-        # Split as for the training, so that no training image becomes a test image.
-        split = split_of(runners[0].spec.trained_on)
-        dataset = open_dataset(options.data, split=split, progress=ReadingProgress())
-    else:
+    spec = runners[0].spec
+    if options.data is None and run is not None:
         dataset = run.dataset(progress=ReadingProgress())
-    originals = None if options.originals is None else _originals(options.originals, labels)
+    else:  # split as for the training, so that no training image becomes a test image
+        split = split_of(spec.trained_on)
+        dataset = open_dataset(options.data, split=split, progress=ReadingProgress())
+    originals = None if options.originals is None else _originals(options.originals, spec.labels)
     found = Plan(
         weights=weights,
         folder=folder,
@@ -330,7 +322,7 @@ def _originals(source: str, labels: tuple[str, ...]) -> Dataset:
         raise DataError(f"--originals: {str(error).replace('--data', '--originals')}") from error
     if dataset.labels != labels:
         raise DataError(
-            f"{dataset.source} has the classes {', '.join(dataset.labels)}, the model "
-            f"{', '.join(labels)}; name pictures with the model's classes with --originals"
+            f"{dataset.source} has the classes {few(dataset.labels)}, the model {few(labels)}; "
+            "name pictures with the model's classes with --originals"
         )
     return dataset

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -59,10 +59,6 @@ class BenchRow:
     def reference(self) -> str:
         """The PyTorch row with the same threads and batch."""
         return REFERENCE + self.suffix
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object; `BenchRow(**document)` reads it back."""
-        return asdict(self)
 
 
 class Runner(Protocol):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,47 +24,9 @@ TIMEOUT = 300.0
 """Seconds for a row in a fresh process."""
 
 
-@dataclass(frozen=True)
-class ColdStart:
-    """One row in fresh processes, medians over the runs; see `cold` in docs/bench.md."""
-
-    runs: int
-    first_answer_s: float
-    first_answers_s: tuple[float, ...]
-    load_s: float
-    rss_bytes: int
-    peak_rss_bytes: int
-    cpu_ms: float
-    wall_ms: float
-    torch_loaded: bool
-
-    @classmethod
-    def of(cls, runs: Sequence[dict[str, Any]]) -> ColdStart:
-        """Summarise the runs of one row."""
-
-        def middle(name: str) -> float:
-            return float(median(run[name] for run in runs))
-
-        return cls(
-            runs=len(runs),
-            first_answer_s=middle("first_answer_s"),
-            first_answers_s=tuple(run["first_answer_s"] for run in runs),
-            load_s=middle("load_s"),
-            rss_bytes=int(middle("rss_bytes")),
-            peak_rss_bytes=int(middle("peak_rss_bytes")),
-            cpu_ms=middle("cpu_ms"),
-            wall_ms=middle("wall_ms"),
-            torch_loaded=any(run["torch_loaded"] for run in runs),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return asdict(self)
-
-
 def cold_starts(
     rows: Sequence[BenchRow], picture: Path, runs: int
-) -> tuple[dict[str, ColdStart], dict[str, str]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Start every row in fresh processes, interleaved; their files are in the system's cache.
 
     Args:
@@ -73,7 +35,7 @@ def cold_starts(
         runs: Processes per row, 1 or more.
 
     Returns:
-        By row the result, and by row why it does not run.
+        By row its `summarise`d runs, and by row why it does not run.
     """
     found: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
     failed: dict[str, str] = {}
@@ -85,7 +47,27 @@ def cold_starts(
                 found[row.name].append(start_row(row, picture))
             except CatdogError as error:
                 failed[row.name] = str(error)
-    return {name: ColdStart.of(runs) for name, runs in found.items() if name not in failed}, failed
+    good = {name: results for name, results in found.items() if name not in failed}
+    return {name: summarise(results) for name, results in good.items()}, failed
+
+
+def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the runs of a row; see `cold` in docs/bench.md."""
+
+    def middle(name: str) -> float:
+        return float(median(run[name] for run in runs))
+
+    return {
+        "runs": len(runs),
+        "first_answer_s": middle("first_answer_s"),
+        "first_answers_s": [run["first_answer_s"] for run in runs],
+        "load_s": middle("load_s"),
+        "rss_bytes": int(middle("rss_bytes")),
+        "peak_rss_bytes": int(middle("peak_rss_bytes")),
+        "cpu_ms": middle("cpu_ms"),
+        "wall_ms": middle("wall_ms"),
+        "torch_loaded": any(run["torch_loaded"] for run in runs),
+    }
 
 
 def start_row(row: BenchRow, picture: Path, seconds: float = 0.5) -> dict[str, Any]:
@@ -97,7 +79,7 @@ def start_row(row: BenchRow, picture: Path, seconds: float = 0.5) -> dict[str, A
     # -P: nothing is imported from the current folder.
     module = ["-P", "-m", "benchmarks.measure.cold_start"]
     return run_fresh(
-        [*module, json.dumps(row.to_dict()), str(picture), str(seconds)], row.base, TIMEOUT
+        [*module, json.dumps(asdict(row)), str(picture), str(seconds)], row.base, TIMEOUT
     )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -78,22 +77,12 @@ class Summary:
             rounds_ms=tuple(round(float(value), 5) for value in blocks),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Measurement:
-    """The result of `measure`.
+    """The result of `measure`: all calls, and by row their summary, warm-up and ratio.
 
-    Attributes:
-        timing: All calls of all rows.
-        summaries: By row.
-        warm_ups: By row.
-        ratios: By row, to the row named in `references`.
-        references: By row: the row that its ratio is to.
-        block_seconds: The intended duration of a block.
+    A ratio is to the row named in `references`; a block was to last `block_seconds`.
     """
 
     timing: Timing

@@ -90,7 +90,7 @@ def run_rows(
         per_second: Images per second by row, as measured before.
 
     Returns:
-        For `bench.json`: `scenario`, `loadgen` (its version), `seconds`, `folder`, `rows`.
+        What `bench.json` says under `loadgen`.
     """
     load()
     chosen = [one for one in runners if scenario == "offline" or one.row.batch == 1]
@@ -127,13 +127,9 @@ def run(
     folder: Path,
     per_second: float,
 ) -> dict[str, Any]:
-    """Run one row under LoadGen; the arguments are those of `run_rows`.
-
-    Returns:
-        See `read_summary`.
+    """Run one row under LoadGen, see `run_rows`; returns what `read_summary` does.
 
     Raises:
-        MissingPackageError: The extra is not installed.
         CatdogError: The row failed, or the logs cannot be written.
     """
     module = load()

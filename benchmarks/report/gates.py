@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,6 @@ class Gate:
         """A gate whose value must not exceed its limit."""
         return cls(gate, row, limit, value, value <= limit + EPSILON, says)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return asdict(self)
-
 
 def parse_max_ratio(texts: Sequence[str]) -> dict[str, float]:
     """Parse `ROW=X` pairs.
@@ -102,42 +98,37 @@ def read_baseline(path: Path) -> dict[str, Any]:
     remedy = "make a new one with: catdog-edge bench"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict) or document.get("kind") != "catdog-edge bench":
+            raise CatdogError(f"{path} is not a bench.json of catdog-edge; name one that is")
+        if document.get("schema") != SCHEMA:
+            raise CatdogError(
+                f"the baseline {path} has schema {document.get('schema')}, this catdog-edge "
+                f"compares schema {SCHEMA}; {remedy}"
+            )
+        _check_rows(document["rows"])
     except OSError as error:
         raise CatdogError(
             f"cannot read the baseline {path}: {error.strerror}; keep the bench.json of a run "
             "that was good, and name it with --baseline"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise CatdogError(f"the baseline {path} is damaged ({error}); {remedy}") from error
-    if not isinstance(document, dict) or document.get("kind") != "catdog-edge bench":
-        raise CatdogError(f"{path} is not a bench.json of catdog-edge; name one that is")
-    if document.get("schema") != SCHEMA:
-        raise CatdogError(
-            f"the baseline {path} has schema {document.get('schema')}, this catdog-edge compares "
-            f"schema {SCHEMA}; {remedy}"
-        )
-    try:
-        _check_rows(document["rows"])
-    except (KeyError, OverflowError, TypeError, ValueError) as error:
-        raise CatdogError(
-            f"the baseline {path} is damaged (its rows lack {error}); {remedy}"
-        ) from error
     return document
 
 
 def _check_rows(rows: Any) -> None:
     """Check every figure that a comparison reads."""
     if not isinstance(rows, list) or not any(row["engine"] == "onnxruntime" for row in rows):
-        raise ValueError("an exported file")
+        raise ValueError("no exported file")
     for row in rows:
         needed = [row["ratio"][end] for end in ("value", "low", "high")]
         needed += [row["threads"], row["batch"], row["size_bytes"], row["answers"]["accuracy"]]
         if row["stages_ms"] is not None:
             needed += [row["stages_ms"]["resize"], row["stages_ms"]["decode"]]
         if not all(isinstance(one, int | float) and math.isfinite(one) for one in needed):
-            raise ValueError("a number")
+            raise ValueError("a figure is no number")
         if not all(isinstance(row[name], str) for name in ("name", "engine")):
-            raise ValueError("a name")
+            raise ValueError("a row has no name")
 
 
 def check_comparable(baseline: Document, path: Path, here: Document) -> None:

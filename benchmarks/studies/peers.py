@@ -134,7 +134,7 @@ def compare(
             "name": name,
             "difference": peer.difference,
             "ratio": {**asdict(measured.ratios[name]), "to": peer.reference},
-            "latency": measured.summaries[name].to_dict(),
+            "latency": asdict(measured.summaries[name]),
         }
         for name, peer in peers.items()
     ]

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -121,7 +122,7 @@ def _row(loop: Loop, found: Measurement, batch_size: int) -> dict[str, Any]:
         "name": loop.name,
         **loop.notes,
         "pictures_per_second": batch_size / (summary.p50_ms / 1e3),
-        "step": summary.to_dict(),
+        "step": asdict(summary),
         "warm_up": vars(found.warm_ups[loop.name]),
     }
 

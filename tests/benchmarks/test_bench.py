@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -208,7 +209,7 @@ def test_names_tell_threads_batches_and_providers_apart(tmp_path):
     assert not any(" " in name or "=" in name for name in names)
     plain = subjects.plan_rows(tmp_path / "best.pt", files[:1], threads=(2,))
     assert [row.name for row in plain] == ["pytorch", "pytorch-channels-last", "model"]
-    assert subjects.BenchRow(**rows[5].to_dict()) == rows[5]
+    assert subjects.BenchRow(**dataclasses.asdict(rows[5])) == rows[5]
 
 
 def test_scrambled_weights_are_caught_by_name_and_the_reports_stay(run):

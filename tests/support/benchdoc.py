@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure.cold_start import ColdStart
 from benchmarks.measure.corruptions import CORRUPTIONS
 from benchmarks.measure.interleaved import Summary, WarmUp
 from benchmarks.measure.parity import SHORT, class_figures, row_figures
@@ -63,17 +62,17 @@ def document(
     for base, engine, variant, provider, precision, p50, _, size in rows:
         summary = Summary.of(timing.rows[base])
         compared = compare_answers(reference, answers[base], truth)
-        cold = ColdStart(
-            runs=3,
-            first_answer_s=2.4 if engine == "pytorch" else 0.4,
-            first_answers_s=(2.3, 2.4, 2.6),
-            load_s=0.04,
-            rss_bytes=310_000_000 if engine == "pytorch" else 98_000_000,
-            peak_rss_bytes=340_000_000 if engine == "pytorch" else 112_000_000,
-            cpu_ms=p50 * 1.9,
-            wall_ms=p50,
-            torch_loaded=engine == "pytorch",
-        )
+        cold = {
+            "runs": 3,
+            "first_answer_s": 2.4 if engine == "pytorch" else 0.4,
+            "first_answers_s": (2.3, 2.4, 2.6),
+            "load_s": 0.04,
+            "rss_bytes": 310_000_000 if engine == "pytorch" else 98_000_000,
+            "peak_rss_bytes": 340_000_000 if engine == "pytorch" else 112_000_000,
+            "cpu_ms": p50 * 1.9,
+            "wall_ms": p50,
+            "torch_loaded": engine == "pytorch",
+        }
         found.append(
             {
                 "name": base,
@@ -91,7 +90,7 @@ def document(
                 "batch": 1,
                 "ratio": {**asdict(timing.ratio(base)), "to": rows[0][0]},
                 "latency": {
-                    **summary.to_dict(),
+                    **asdict(summary),
                     "pictures_per_second": 1e3 / summary.mean_ms,
                     "warm_up": asdict(WarmUp(12, 0.3, True, p50 / 1e3)),
                 },
@@ -102,7 +101,7 @@ def document(
                     "rest": 0.05,
                     "answer": p50,
                 },
-                "cold": cold.to_dict(),
+                "cold": cold,
                 "answers": row_figures(answers[base], truth, compared),
             }
         )

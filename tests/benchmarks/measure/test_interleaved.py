@@ -218,7 +218,7 @@ def test_summary_keeps_enough_to_draw_the_distribution_again():
     assert summary.iqr_ms == pytest.approx(
         summary.quantiles_ms[75] - summary.quantiles_ms[25], abs=1e-3
     )
-    assert summary.to_dict()["calls"] == 5000
+    assert summary.calls == 5000
 
 
 def test_nothing_to_time_is_refused():
