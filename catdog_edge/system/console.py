@@ -102,11 +102,14 @@ def log_to_stderr() -> Iterator[None]:
     """
     handler = _StderrHandler()
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    loggers = {name: logging.getLogger(name) for name in ("catdog_edge", *_PROGRESS)}
+    names = ("catdog_edge", *_PROGRESS, "matplotlib")
+    loggers = {name: logging.getLogger(name) for name in names}
     before = {name: logger.level for name, logger in loggers.items()}
     roots = [logger for name, logger in loggers.items() if "." not in name]
     for name, logger in loggers.items():
         logger.setLevel(level if name in _PROGRESS else max(level, logging.WARNING))
+    # Its warnings are about its own cache, where the home folder is missing or read-only.
+    loggers["matplotlib"].setLevel(logging.ERROR)
     for logger in roots:
         logger.addHandler(handler)
     try:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from catdog_edge.errors import MissingPackageError, ModelError
+from catdog_edge.system.files import cache_folder
 from catdog_edge.training.models.efficientnet_lite import EfficientNetLite0Short, rename_tensors
 from catdog_edge.training.models.registry import TORCHVISION
 
@@ -152,7 +153,10 @@ def _from_torchvision(arch: str) -> tuple[dict[str, torch.Tensor], str]:
         ) from error
     weights = torchvision.models.get_model_weights(arch).DEFAULT
     url = str(weights.url)
-    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    hub = Path(torch.hub.get_dir())
+    if hub.parts[:1] == ("~",):  # a user without a home folder: torch would make a folder `~`
+        hub = cache_folder() / "torch" / "hub"
+    file = hub / "checkpoints" / url.rsplit("/", 1)[-1]
     if not file.is_file():
         _download(arch, url, file)
     state = _read(file, "delete it, so that it is downloaded again")

@@ -407,3 +407,20 @@ def test_weights_of_other_tensors_are_refused(hub: Hub) -> None:
         with pytest.raises(ModelError, match=f"another shape: {name} [(]") as caught:
             load_pretrained(architecture("resnet18").build(2), "resnet18")
         assert "do not fit this resnet18" in one_line(caught)
+
+
+def test_without_a_home_folder_weights_go_into_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "~/.cache/torch/hub")
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
+    wanted: list[Path] = []
+
+    def note(arch: str, url: str, file: Path) -> None:
+        wanted.append(file.parent)
+        raise ModelError("no network")
+
+    monkeypatch.setattr(pretrained, "_download", note)
+    with pytest.raises(ModelError, match="no network"):
+        load_pretrained(architecture("resnet18").build(2), "resnet18")
+    assert wanted == [tmp_path / "torch/hub/checkpoints"]
