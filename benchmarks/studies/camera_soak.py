@@ -246,7 +246,7 @@ class Bench:
             spent = self._processor_seconds()
             private = [_private(process) for process in self._readers()]
             wall = time.monotonic() - mark["wall"]
-            asked = sum(events.tally(name).asked for name in names)
+            asked = sum(events.tally(name).classified for name in names)
         finally:
             for camera in cameras:
                 camera.close()

@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.camera.credentials import Mask
 from catdog_edge.camera.live_source import Counts, LiveFrame, LiveSource, State, roi_error
@@ -25,6 +24,9 @@ from catdog_edge.camera.recording import Recording
 from catdog_edge.camera.source import check_name, parse_source
 from catdog_edge.errors import CameraError
 from catdog_edge.system import packages
+
+if TYPE_CHECKING:
+    from catdog_edge.images.preprocess import Image
 
 __all__ = ["Camera", "Counts", "Frame", "Region", "State"]
 
@@ -53,7 +55,7 @@ class Frame:
         live: Whether the source is live.
     """
 
-    image: npt.NDArray[np.uint8] = field(repr=False)
+    image: Image = field(repr=False)
     index: int
     monotonic: float
     wall: float
@@ -127,7 +129,7 @@ class Camera:
         self._realtime = realtime
         self._start = start.timestamp() if start is not None else None
         self._began: float | None = None
-        self._ahead: tuple[npt.NDArray[np.uint8], float] | None = None
+        self._ahead: tuple[Image, float] | None = None
         self._last_index = -1
         self._state = State.CONNECTING
         self._started = False

@@ -11,13 +11,15 @@ import subprocess
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from catdog_edge.camera.credentials import Mask
-from catdog_edge.camera.live_source import Image
 from catdog_edge.system.child import child_command, child_environment
+
+if TYPE_CHECKING:
+    from catdog_edge.images.preprocess import Image
 
 SLOTS = 4
 """Frames in the shared memory: one newest, one being read, one being written, one spare."""

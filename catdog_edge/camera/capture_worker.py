@@ -33,7 +33,6 @@ from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.camera.capture_process import LONGEST_WAIT, SLOTS
 from catdog_edge.camera.credentials import Mask, ffmpeg_url, is_url, split_userinfo
@@ -45,11 +44,9 @@ from catdog_edge.camera.http_stream import (
     http_reason,
 )
 from catdog_edge.errors import PictureError
-from catdog_edge.images.preprocess import to_bgr
+from catdog_edge.images.preprocess import Image, to_bgr
 from catdog_edge.images.read import decode_picture
 from catdog_edge.system.signals import ignore_interrupts
-
-Image = npt.NDArray[np.uint8]
 
 TIMED = ("rtsp", "rtsps", "rtmp", "rtmps")
 """Schemes of streams that have timestamps of their own."""

@@ -8,15 +8,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from catdog_edge.camera.freshness import STALE
 from catdog_edge.errors import CameraError
 
-Image = npt.NDArray[np.uint8]
+if TYPE_CHECKING:
+    from catdog_edge.images.preprocess import Image
+
 Offered = TypeVar("Offered")
 
 SHUTDOWN_TIMEOUT = 0.3

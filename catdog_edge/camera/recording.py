@@ -7,16 +7,19 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from catdog_edge.camera.live_source import Counts, Image
+from catdog_edge.camera.live_source import Counts
 from catdog_edge.camera.source import Source, animation_format
 from catdog_edge.errors import CameraError, PictureError
 
+if TYPE_CHECKING:
+    from catdog_edge.images.preprocess import Image
+
+    _Frames = Generator[tuple[Image, float], None, None]
+
 LONGEST_GAP = 86_400.0
 """Seconds between two frames of a video; a longer step of its clock is an error in it."""
-
-_Frames = Generator[tuple[Image, float], None, None]
 
 
 class Recording:

@@ -1,7 +1,4 @@
-"""The work of `catdog-edge stream`: cameras, events and outputs put together.
-
-Knows options and text for people; what a camera, an event or an output is, others know.
-"""
+"""`catdog-edge stream`: cameras, events and outputs put together."""
 
 from __future__ import annotations
 
@@ -33,25 +30,25 @@ from catdog_edge.cli.options import (
     threads_option,
 )
 from catdog_edge.errors import CameraError, CatdogError
-from catdog_edge.system.console import plain
+from catdog_edge.system.console import note, plain
 from catdog_edge.system.signals import interrupts
 
 if TYPE_CHECKING:
     from catdog_edge.camera.camera import Camera, Frame, Region, State
     from catdog_edge.events.events import Event, Events, View
-    from catdog_edge.events.sinks import JsonLines, Snapshots, Trouble
+    from catdog_edge.events.sinks import JsonLines, Snapshots, WriteFailures
     from catdog_edge.events.video import Recorder, Window
 
 ROTATED_KEPT = 5
 """Old files of events that are kept beside the current one."""
 
-UNREAD = 0.5
-"""Seconds that a reader of standard output is waited for when all is to end."""
+UNREAD_TIMEOUT = 0.5
+"""Seconds that a reader of standard output is waited for after a signal."""
 
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """What the command line was told; see `catdog-edge stream --help`."""
+    """The options of the command; see `catdog-edge stream --help`."""
 
     source: tuple[str, ...] = ("0",)
     roi: tuple[str, ...] = ()
@@ -86,59 +83,55 @@ def stream(options: StreamOptions, out: TextIO) -> None:
 
     Args:
         options: What to do.
-        out: Gets the events: lines for people, or JSON.
+        out: Receives the events: lines for people, or JSON.
 
     Raises:
         CatdogError: Something cannot be opened, or a source has failed for good.
         OSError: `out` could not be written in the end.
     """
-    # FFmpeg's complaints about a damaged video are told in our words, by `Camera.note`.
+    # `Camera.note` says what is wrong with a damaged video.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     stop = threading.Event()
-    with interrupts(stop) as begin, contextlib.ExitStack() as parts:
-        work = _Stream(options, out, stop, parts)
+    with interrupts(stop) as begin, contextlib.ExitStack() as resources:
+        session = _Session(options, out, stop, resources)
         begin()
-        work.run()
+        session.run()
 
 
-def _say(text: str) -> None:
-    if sys.stderr is None:  # closed; to `print` that would mean standard output
-        return
-    with contextlib.suppress(OSError):
-        # A server or the name of a file may hold characters that a terminal obeys.
-        print(f"catdog-edge: {plain(text)}", file=sys.stderr, flush=True)
+def _report(text: str) -> None:
+    note(f"catdog-edge: {plain(text)}")  # the name of a file may hold control characters
 
 
-class _Lines:
-    """Events and states, to the terminal and to the file of events; from any thread."""
+class _EventLines:
+    """Writes events and states to standard output and to the file of events; from any thread."""
 
     def __init__(self, options: StreamOptions, out: TextIO, stop: threading.Event) -> None:
-        from catdog_edge.events.sinks import JsonLines, Trouble
+        from catdog_edge.events.sinks import JsonLines, WriteFailures
 
         self._json = options.as_json
         self._out = out
         self._stop = stop
         self._lock = threading.Lock()
-        self._printing: float | None = None
+        self._printing_since: float | None = None
         self._closed = threading.Event()
         self.unwritten: OSError | None = None
-        self.printed = Trouble("lines", _say)
+        self.failures = WriteFailures("lines")
         self.file: JsonLines | None = None
         if options.events is not None:
-            self.file = JsonLines(options.events, options.rotate, ROTATED_KEPT, _say)
+            self.file = JsonLines(options.events, options.rotate, ROTATED_KEPT)
         self._watcher = threading.Thread(target=self._watch, name="catdog-edge lines", daemon=True)
         self._watcher.start()
 
     def event(self, event: Event) -> None:
-        """Tell of a visit."""
+        """Write an event."""
         self._write(str(event), event.to_json())
 
     def state(self, source: str, state: State, reason: str) -> None:
-        """Tell of a source; a program needs to know when nothing can be seen."""
+        """Write a state: a program needs to know when nothing can be seen."""
         from catdog_edge.events.events import state_to_json
 
-        _say(f"{source}: {state}" + (f": {reason}" if reason else ""))
+        _report(f"{source}: {state}" + (f": {reason}" if reason else ""))
         self._write(None, state_to_json(source, state, reason, time.time()))
 
     def close(self) -> None:
@@ -149,11 +142,11 @@ class _Lines:
             self.file.close()
 
     def _watch(self) -> None:
-        """End the process where all is to end but nobody reads what is being printed."""
-        while not self._closed.wait(UNREAD / 2):
-            since = self._printing
+        """End the process after a signal where nobody reads what is being printed."""
+        while not self._closed.wait(UNREAD_TIMEOUT / 2):
+            since = self._printing_since
             waited = 0.0 if since is None else time.monotonic() - since
-            if self._stop.is_set() and waited > UNREAD:
+            if self._stop.is_set() and waited > UNREAD_TIMEOUT:
                 os._exit(128 + signal.SIGTERM)  # as a second signal would
 
     def _write(self, text: str | None, line: str) -> None:
@@ -163,13 +156,13 @@ class _Lines:
             shown = line if self._json else text
             if shown is None:
                 return
-            self._printing = time.monotonic()
+            self._printing_since = time.monotonic()
             try:
-                self._out.flush()  # the line that could not be written at first is still there
+                self._out.flush()  # what could not be written before is still there
                 click.echo(shown, file=self._out)
                 self.unwritten = None
-                self.printed.done()
-            except BrokenPipeError:  # whoever read it has seen enough
+                self.failures.end_row()
+            except BrokenPipeError:  # the reader has seen enough
                 self._stop.set()
                 with contextlib.suppress(OSError):  # what was not read would be tried again
                     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -177,12 +170,12 @@ class _Lines:
                     os.close(nowhere)
             except OSError as error:
                 self.unwritten = error
-                self.printed.failed(Path("standard output"), error)
+                self.failures.add(Path("standard output"), error)
             finally:
-                self._printing = None
+                self._printing_since = None
 
 
-class _Stream:
+class _Session:
     """One run of the command."""
 
     def __init__(
@@ -190,50 +183,62 @@ class _Stream:
         options: StreamOptions,
         out: TextIO,
         stop: threading.Event,
-        parts: contextlib.ExitStack,
+        resources: contextlib.ExitStack,
     ) -> None:
         self._options = options
         self._stop = stop
-        self._parts = parts
+        self._resources = resources
+        self._timed_out = False
         self._snapshots: Snapshots | None = None
         self._window: Window | None = None
         self._recorders: dict[str, Recorder] = {}
-        self._sources = _sources(options)
-        self._lines = _Lines(options, out, stop)
-        parts.callback(self._lines.close)
-        self._cameras = self._open_cameras()
+        sources = _sources(options)
+        self._lines = _EventLines(options, out, stop)
+        resources.callback(self._lines.close)
+        self._cameras = self._open_cameras(sources)
         self._events = self._open_model()
-        self._open_pictures()
+        self._open_outputs()
 
     def run(self) -> None:
-        """Read until the end; says at last what was done."""
-        options = self._options
-        if options.seconds is not None:
-            timer = threading.Timer(min(options.seconds, threading.TIMEOUT_MAX), self._stop.set)
+        """Read until the end; report what was done."""
+        seconds = self._options.seconds
+        if seconds is not None:
+            timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._time_out)
             timer.daemon = True
             timer.start()
-            self._parts.callback(timer.cancel)
-        drawing = bool(self._recorders) or self._window is not None
-        each = self._draw if drawing else None
+            self._resources.callback(timer.cancel)
+        each = self._draw if self._recorders or self._window is not None else None
         try:
             for event in self._events.over(self._cameras, each=each, stop=self._stop):
                 if self._snapshots is not None:
                     event = dataclasses.replace(event, snapshot=self._snapshots.write(event))
                 self._lines.event(event)
         finally:
+            silent = [
+                f"{camera.described}: no frame within {seconds:g} s"
+                + (f" ({camera.reason})" if camera.reason else "")
+                for camera in self._cameras
+                if self._timed_out and not self._events.tally(camera.name).frames
+            ]
             for camera in self._cameras:
                 camera.close()
-            self._sum_up()
+            self._summarise()
         if self._lines.unwritten is not None:
             raise self._lines.unwritten
+        if silent:
+            raise CameraError("; ".join(silent))
 
-    def _open_cameras(self) -> list[Camera]:
+    def _time_out(self) -> None:
+        self._timed_out = True
+        self._stop.set()
+
+    def _open_cameras(self, sources: list[tuple[str, str]]) -> list[Camera]:
         from catdog_edge.camera.camera import Camera
 
         options = self._options
-        regions = _regions(options.roi, [name for name, _source in self._sources])
+        regions = _regions(options.roi, [name for name, _source in sources])
         cameras = []
-        for name, source in self._sources:
+        for name, source in sources:
             camera = Camera(
                 source,
                 name,
@@ -244,17 +249,17 @@ class _Stream:
                 timeout=options.timeout,
                 retries=options.retries,
                 keep_damaged=options.keep_damaged,
-                on_state=self._state_changed,
+                on_state=self._on_state,
             )
-            self._parts.callback(camera.close)
+            self._resources.callback(camera.close)
             cameras.append(camera)
         return cameras
 
-    def _state_changed(self, camera: Camera, state: State, reason: str) -> None:
+    def _on_state(self, camera: Camera, state: State, reason: str) -> None:
         if camera.is_live:
             self._lines.state(camera.name, state, reason)
         elif reason and (len(self._cameras) > 1 or reason == camera.note):
-            _say(reason)  # the failure of the only source is the command's, and is told at its end
+            _report(reason)  # the failure of the only source is the command's own error
 
     def _open_model(self) -> Events:
         from catdog_edge.events.events import Events, Rules
@@ -268,25 +273,25 @@ class _Stream:
         except ValueError as error:
             raise CatdogError(str(error)) from None
         # Between the frames of a camera, spinning burns the processor for nothing; a recording
-        # that plays as fast as it can asks again at once. Measured in docs/runtime.md.
+        # that plays as fast as it can runs the model again at once. Measured in docs/runtime.md.
         paced = options.realtime or any(camera.is_live for camera in self._cameras)
-        asked = options.model, options.provider, options.threads, options.reject
-        model = Classifier(*asked, spin=False if paced else SPIN)
+        wanted = options.model, options.provider, options.threads, options.reject
+        model = Classifier(*wanted, spin=False if paced else SPIN)
         taken = ", ".join(camera.described for camera in self._cameras)
-        _say(f"{taken}; model {model.path} on {model.provider}, {model.threads} threads")
+        _report(f"{taken}; model {model.path} on {model.provider}, {model.threads} threads")
         if model.reject is None:
-            _say(
+            _report(
                 "this model never answers 'neither', so that every frame shows a pet to it; "
                 "give --reject 0.95 or a model with a rejection"
             )
         return Events(model, rules, motion=options.motion, pictures=options.snapshots is not None)
 
-    def _open_pictures(self) -> None:
+    def _open_outputs(self) -> None:
         options = self._options
         if options.snapshots is not None:
             from catdog_edge.events.sinks import Snapshots
 
-            self._snapshots = Snapshots(options.snapshots, options.keep, _say)
+            self._snapshots = Snapshots(options.snapshots, options.keep)
         if options.record is not None:
             from catdog_edge.events.video import Recorder
 
@@ -294,52 +299,49 @@ class _Stream:
                 path = options.record
                 if len(self._cameras) > 1:
                     path = path.with_name(f"{path.stem}-{camera.name}{path.suffix}")
-                recorder = self._recorders[camera.name] = Recorder(path, _say)
-                self._parts.callback(recorder.close)
+                recorder = self._recorders[camera.name] = Recorder(path)
+                self._resources.callback(recorder.close)
         if options.show:
             from catdog_edge.events.video import Window
 
             self._window = Window()
-            self._parts.callback(self._window.close)
+            self._resources.callback(self._window.close)
 
     def _draw(self, frame: Frame, view: View) -> None:
-        from catdog_edge.events.video import annotate
+        from catdog_edge.events.video import draw_overlay
 
-        image = annotate(frame, view)
+        image = draw_overlay(frame, view)
         if frame.source in self._recorders:
             self._recorders[frame.source].write(frame, image)
         if self._window is not None and not self._window.show(frame, image):
             self._stop.set()
 
-    def _sum_up(self) -> None:
+    def _summarise(self) -> None:
         for camera in self._cameras:
             counts, tally = camera.counts, self._events.tally(camera.name)
-            lost = [
-                f"{number:,} {what}"
-                for number, what in (
-                    (counts.replaced, "replaced by newer ones"),
-                    (counts.stale, "too old"),
-                    (counts.damaged, "damaged"),
-                )
-                if number
-            ]
-            passed = f" ({', '.join(lost)} passed over)" if lost else ""
-            _say(
-                f"{camera.name}: {tally.frames:,} frames{passed}, model asked {tally.asked:,} "
-                f"times, {tally.events:,} events"
+            dropped = {
+                "replaced by newer ones": counts.replaced,
+                "too old": counts.stale,
+                "damaged": counts.damaged,
+            }
+            listed = ", ".join(f"{number:,} {what}" for what, number in dropped.items() if number)
+            listed = f" ({listed} dropped)" if listed else ""
+            _report(
+                f"{camera.name}: {tally.frames:,} frames{listed}, {tally.classified:,} classified, "
+                f"{tally.events:,} events"
             )
-        _say(f"processor time {_processor_seconds():.1f} s")
-        for trouble in self._troubles():
-            if trouble.lost:
-                _say(f"{trouble.lost:,} {trouble.what} could not be written")
+        _report(f"processor time {_processor_seconds():.1f} s")
+        for failures in self._failures():
+            if failures.total:
+                _report(f"{failures.total:,} {failures.what} could not be written")
 
-    def _troubles(self) -> list[Trouble]:
-        parts = [self._lines.file, self._snapshots, *self._recorders.values()]
-        return [self._lines.printed, *(part.trouble for part in parts if part is not None)]
+    def _failures(self) -> list[WriteFailures]:
+        outputs = [self._lines.file, self._snapshots, *self._recorders.values()]
+        return [self._lines.failures, *(output.failures for output in outputs if output)]
 
 
 def _processor_seconds() -> float:
-    """Processor time of this process and of the cameras' processes that have ended."""
+    """Processor time of this process and of its children that have ended."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
 
@@ -353,7 +355,7 @@ def _sources(options: StreamOptions) -> list[tuple[str, str]]:
     from catdog_edge.camera.credentials import is_url
     from catdog_edge.camera.source import parse_source, split_name
 
-    named = [(name, _looked_up(source)) for name, source in map(split_name, options.source)]
+    named = [(name, _resolve_variable(source)) for name, source in map(split_name, options.source)]
     found = []
     for name, source in named:
         parsed = parse_source(source)
@@ -367,14 +369,14 @@ def _sources(options: StreamOptions) -> list[tuple[str, str]]:
                         f"--events {options.events}: that is a source; choose another file"
                     )
     for name in (split_name(text)[1] for text in options.source):
-        # Whoever may look at a child of this process sees its environment.
+        # Other users may see the environment of a child.
         if name.startswith("$") and is_url(os.environ.get(name[1:], "")):
             del os.environ[name[1:]]
     return found
 
 
-def _looked_up(source: str) -> str:
-    """A source of the form `$NAME` is in the environment, out of sight of the process list."""
+def _resolve_variable(source: str) -> str:
+    """Resolve `$NAME`, which keeps a password out of the process list."""
     if not re.fullmatch(r"\$\w+", source):
         return source
     value = os.environ.get(source[1:])

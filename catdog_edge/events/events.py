@@ -1,8 +1,6 @@
 """`Events`: a stream of frames becomes "cat came", "cat left".
 
-Asks the model where something moved, smooths its answers over time and tells of visits.
-Knows `Camera` only as something to read from, the model only as something to ask; where
-events go is up to `catdog_edge.events.sinks`.
+Runs the model where something moves, smooths its answers over time and reports visits.
 """
 
 from __future__ import annotations
@@ -15,14 +13,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from catdog_edge.camera.camera import Camera, Frame, State
 from catdog_edge.errors import CameraError
 from catdog_edge.events.motion import MotionGate
-from catdog_edge.events.tracker import Change, Reason, Rules, Tracker
-from catdog_edge.images.preprocess import preprocess
+from catdog_edge.events.tracker import Reason, Rules, Tracker, Transition
+from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.spec import NEITHER, ModelSpec, Prediction
 from catdog_edge.system.console import plain
 
@@ -31,12 +26,12 @@ __all__ = ["SCHEMA", "Event", "Events", "Rules", "Tally", "View", "state_to_json
 SCHEMA = 1
 """Version of an event's JSON form, see `docs/stream.md`."""
 
-_LOOK = 0.25
-"""Seconds at most between two looks at the clock while no frame comes."""
+_LONGEST_WAIT = 0.25
+"""Seconds between two looks at the clock while no frame comes."""
 
 
 class Model(Protocol):
-    """What `Events` asks: a `Classifier`, or anything else that answers a frame."""
+    """A `Classifier`, or anything else that classifies a frame."""
 
     @property
     def spec(self) -> ModelSpec: ...
@@ -48,13 +43,15 @@ class Model(Protocol):
 class Event:
     """A pet came, or a pet left.
 
+    `str(event)` is a line for people, `event.to_json()` one for programs.
+
     Attributes:
         event: `enter` or `exit`.
         label: Which pet, a label of the model.
         confidence: 0..1, the best of the visit so far; of the whole visit at its `exit`.
         source: The camera's name.
         wall: When it happened, seconds since 1970. That is earlier than it was certain.
-        decided: When the frame was taken that made it certain, seconds since 1970.
+        decided: When the frame that made it certain was taken, seconds since 1970.
         visit: Number of the visit of this source, from 1; an `exit` has that of its `enter`.
         position: The moment in the recording, seconds; `None` for a live source.
         duration: Of the visit, seconds; `None` for an `enter`.
@@ -75,7 +72,7 @@ class Event:
     duration: float | None = None
     reason: Reason | None = None
     snapshot: str | None = None
-    picture: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    picture: Image | None = field(default=None, repr=False, compare=False)
 
     @property
     def time(self) -> str:
@@ -113,28 +110,34 @@ class View:
 
     Attributes:
         prediction: The model's latest answer.
-        asked: Whether the model was asked for this frame; otherwise nothing had moved.
+        classified: Whether it is of this frame; otherwise nothing has moved since.
         present: The label that is there, or `neither`.
-        smoothed: Smoothed evidence per label, 0..1, in the order of the model's labels.
+        smoothed: Smoothed score per label, 0..1, in the order of the model's labels.
     """
 
     prediction: Prediction
-    asked: bool
+    classified: bool
     present: str
     smoothed: tuple[float, ...]
 
 
 @dataclass
 class Tally:
-    """What was done for one source."""
+    """What was done for one source.
+
+    Attributes:
+        frames: Frames read.
+        classified: Frames that the model classified; in the others nothing had moved.
+        events: Events reported.
+    """
 
     frames: int = 0
-    asked: int = 0
+    classified: int = 0
     events: int = 0
 
 
-class _Watch:
-    """One source: its gate, its tracker, and the best frame of each label that is in sight."""
+class _Source:
+    """What is known of one source, and the best frame of each label that is in sight."""
 
     def __init__(self, labels: int, rules: Rules, gate: MotionGate | None) -> None:
         self.gate = gate
@@ -143,21 +146,21 @@ class _Watch:
         self.visits = 0
         self.prediction: Prediction | None = None
         self.frame: Frame | None = None
-        self.best: list[tuple[float, npt.NDArray[np.uint8] | None]] = [(0.0, None)] * labels
+        self.best: list[tuple[float, Image | None]] = [(0.0, None)] * labels
 
 
 class Events:
-    """Tells of visits.
+    """Reports visits.
 
         for event in Events(Classifier()).over(camera):
             print(event)          # 2026-11-22T15:04:05Z door cat enter 0.97
 
     Args:
-        model: A `Classifier`. It must say `neither` where there is no pet: a model without a
+        model: A `Classifier`. It must answer `neither` where there is no pet: a model without a
             rejection sees a pet in every frame (`model.spec.rejection` is `None` then, unless
             `Classifier` was given `reject=`).
         rules: When a pet counts as come and gone.
-        motion: Ask the model only where something moved since it was last asked.
+        motion: Run the model only where something has moved since it ran last.
         pictures: Keep the best frame of each visit for `Event.picture`.
     """
 
@@ -173,7 +176,7 @@ class Events:
         self._model = model
         self._motion = motion
         self._pictures = pictures
-        self._watches: dict[str, _Watch] = {}
+        self._sources: dict[str, _Source] = {}
         self._view: View | None = None
 
     def over(
@@ -195,10 +198,7 @@ class Events:
                 camera's error.
         """
         running = [cameras] if isinstance(cameras, Camera) else list(cameras)
-        names = [camera.name for camera in running]
-        for name in names:
-            if names.count(name) > 1:
-                raise CameraError(f"two sources are called {name}; name them with NAME=SOURCE")
+        _check_names([camera.name for camera in running])
         wake = threading.Event()
         for camera in running:
             camera.listen(wake.set)
@@ -207,112 +207,114 @@ class Events:
             wake.clear()
             idle = True
             for camera in list(running):
+                frame: Frame | None = None
+                over: Reason | None = None
                 try:
                     frame = camera.read(timeout=0)
+                    over = "ended" if frame is None and camera.ended else None
                 except CameraError as error:
-                    failure = failure or error
-                    running.remove(camera)
-                    yield from self.finish(camera.name, "lost")
-                    continue
+                    failure, over = failure or error, "lost"
                 if frame is not None:
                     idle = False
                     found = self.feed(frame)
                     if each is not None and self._view is not None:
                         each(frame, self._view)
                     yield from found
-                elif camera.ended:
+                elif over is not None:
                     running.remove(camera)
-                    yield from self.finish(camera.name, "ended")
-                elif camera.is_live:
-                    yield from self._check(camera.name)
+                    yield from self.finish(camera.name, over)
+                elif camera.is_live and self._is_lost(camera.name, time.monotonic()):
+                    yield from self.finish(camera.name, "lost")
             if idle and running:
-                wake.wait(min(_LOOK, *(camera.due() for camera in running)))
+                wake.wait(min(_LONGEST_WAIT, *(camera.due() for camera in running)))
         for camera in running:
             yield from self.finish(camera.name, "stopped")
         if failure is not None:
             raise failure
 
     def feed(self, frame: Frame) -> list[Event]:
-        """Take one frame of any source; returns what became certain with it."""
+        """Take one frame of any source; return the events that became certain with it."""
         labels = self._model.spec.labels
-        watch = self._watches.get(frame.source)
-        if watch is None:
+        if frame.source not in self._sources:
             gate = MotionGate() if self._motion else None
-            watch = self._watches[frame.source] = _Watch(len(labels), self.rules, gate)
-        found = []
-        if frame.live and self._is_lost(watch, frame.monotonic):
-            found += self.finish(frame.source, "lost")
-        watch.tally.frames += 1
-        # At the model's size nothing is left to do for the model's own preprocessing.
-        picture = preprocess(frame.image, self._model.spec.resize)
-        asked = watch.gate is None or watch.gate.must_ask(picture, frame.monotonic)
-        if asked or watch.prediction is None:
-            watch.tally.asked += 1
-            watch.prediction = self._model(picture)
-        prediction = watch.prediction
-        evidence = self._evidence(watch, prediction)
-        watch.frame = frame
-        changes = watch.tracker.update(frame.monotonic, evidence)
-        found += [self._event(watch, change) for change in changes if change.kind == "exit"]
-        for label, value in enumerate(evidence):
-            if watch.tracker.sighted(label) is None:
-                watch.best[label] = (0.0, None)
-            elif asked and value > watch.best[label][0]:
-                watch.best[label] = (value, frame.image if self._pictures else None)
-        found += [self._event(watch, change) for change in changes if change.kind == "enter"]
-        present = watch.tracker.present
+            self._sources[frame.source] = _Source(len(labels), self.rules, gate)
+        source = self._sources[frame.source]
+        events = []
+        if frame.live and self._is_lost(frame.source, frame.monotonic):
+            events += self.finish(frame.source, "lost")
+        source.frame = frame
+        source.tally.frames += 1
+        prediction, classified = self._classify(source, frame)
+        scores = self._scores(source, prediction)
+        transitions = source.tracker.update(frame.monotonic, scores)
+        # An exit shows the best frame of its visit, an enter that of the next one.
+        events += [self._event(source, change) for change in transitions if change.kind == "exit"]
+        for label, score in enumerate(scores):
+            if not source.tracker.is_seen(label):
+                source.best[label] = (0.0, None)
+            elif classified and score > source.best[label][0]:
+                source.best[label] = (score, frame.image if self._pictures else None)
+        events += [self._event(source, change) for change in transitions if change.kind == "enter"]
+        present = source.tracker.present
         self._view = View(
             prediction,
-            asked,
+            classified,
             NEITHER if present is None else labels[present],
-            tuple(float(value) for value in watch.tracker.smoothed),
+            tuple(float(score) for score in source.tracker.smoothed),
         )
-        return found
+        return events
 
     def finish(self, source: str, reason: Reason) -> list[Event]:
         """End the visit that is under way at a source."""
-        watch = self._watches.get(source)
-        if watch is None:
+        known = self._sources.get(source)
+        if known is None:
             return []
-        found = [self._event(watch, change) for change in watch.tracker.finish(reason)]
-        watch.gate = MotionGate() if self._motion else None
-        watch.prediction = None
-        return found
+        events = [self._event(known, change) for change in known.tracker.finish(reason)]
+        known.gate = MotionGate() if self._motion else None
+        known.prediction = None
+        return events
 
     def tally(self, source: str) -> Tally:
         """What was done for a source so far."""
-        watch = self._watches.get(source)
-        return watch.tally if watch is not None else Tally()
+        known = self._sources.get(source)
+        return known.tally if known is not None else Tally()
 
-    def _evidence(self, watch: _Watch, prediction: Prediction) -> list[float]:
+    def _classify(self, source: _Source, frame: Frame) -> tuple[Prediction, bool]:
+        """The model's answer, and whether it is of this frame."""
+        # At the model's size nothing is left to do for the model's own preprocessing.
+        image = preprocess(frame.image, self._model.spec.resize)
+        classify = source.gate is None or source.gate.must_classify(image, frame.monotonic)
+        if source.prediction is None or classify:
+            source.tally.classified += 1
+            source.prediction = self._model(image)
+        return source.prediction, classify
+
+    def _scores(self, source: _Source, prediction: Prediction) -> list[float]:
         """Per label 0..1: what a frame says for it.
 
-        A frame that shows neither says nothing, but for a pet that is in sight already: then a
-        score just below the threshold, as a turned head or the noise of the night brings it, is
-        weaker evidence, not none. So rejection has two thresholds, as entering and leaving have.
+        A frame that shows neither counts as 0, but not for a pet that is in sight already: there
+        a score just below the threshold, as a turned head or the noise of the night brings it,
+        is a weaker score. So rejection has two thresholds, as entering and leaving have.
         """
         if prediction.label != NEITHER:
             return list(prediction.probabilities)
         return [
-            0.0 if watch.tracker.sighted(label) is None else value * prediction.nearness
+            value * prediction.nearness if source.tracker.is_seen(label) else 0.0
             for label, value in enumerate(prediction.probabilities)
         ]
 
-    def _is_lost(self, watch: _Watch, now: float) -> bool:
-        return watch.frame is not None and now - watch.frame.monotonic > self.rules.lost
+    def _is_lost(self, source: str, now: float) -> bool:
+        known = self._sources.get(source)
+        if known is None or known.frame is None:
+            return False
+        return now - known.frame.monotonic > self.rules.lost
 
-    def _check(self, source: str) -> list[Event]:
-        watch = self._watches.get(source)
-        if watch is None or not self._is_lost(watch, time.monotonic()):
-            return []
-        return self.finish(source, "lost")
-
-    def _event(self, watch: _Watch, change: Change) -> Event:
-        frame = watch.frame
+    def _event(self, source: _Source, change: Transition) -> Event:
+        frame = source.frame
         assert frame is not None
-        confidence, picture = watch.best[change.label]
-        watch.visits += change.kind == "enter"
-        watch.tally.events += 1
+        confidence, picture = source.best[change.label]
+        source.visits += change.kind == "enter"
+        source.tally.events += 1
         return Event(
             change.kind,
             self._model.spec.labels[change.label],
@@ -320,7 +322,7 @@ class Events:
             frame.source,
             wall=frame.wall - (frame.monotonic - change.time),
             decided=frame.wall,
-            visit=watch.visits,
+            visit=source.visits,
             position=None if frame.live else change.time,
             duration=change.time - change.began if change.kind == "exit" else None,
             reason=change.reason,
@@ -328,8 +330,14 @@ class Events:
         )
 
 
+def _check_names(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise CameraError(f"two sources are called {name}; name them with NAME=SOURCE")
+
+
 def state_to_json(source: str, state: State, reason: str, wall: float) -> str:
-    """One line of JSON for a live source that went to another state; see `docs/stream.md`."""
+    """One line of JSON for a live source that entered another state; see `docs/stream.md`."""
     document = {
         "schema": SCHEMA,
         "event": "state",

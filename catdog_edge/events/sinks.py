@@ -1,17 +1,12 @@
-"""Where events go: a file of JSON lines, a folder of snapshots. Both survive a full disk.
-
-Knows events by what they tell of themselves, nothing of cameras. An output that cannot be
-written says so once, counts what is lost, says how much was lost when it can write again,
-and never stops the stream.
-"""
+"""Where events go: a file of JSON lines, a folder of snapshots. Both survive a full disk."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -20,61 +15,63 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.events.events import Event
 from catdog_edge.system.files import cannot_write
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
 
 _SNAPSHOT = re.compile(
     r"\d{8}T\d{9}Z-[A-Za-z0-9_.-]+-[^/]+-(?:enter|exit)-\d+\.jpg",
 )
 
 
-class Trouble:
-    """Tells of writes that fail: the first at once, the rest as a number.
+class WriteFailures:
+    """Logs writes that fail: the first of a row at once, the others as a number.
 
     Attributes:
         what: What is written, in the plural.
-        lost: How many of them could not be written, in all.
+        total: How many of them could not be written.
     """
 
-    def __init__(self, what: str, say: Say) -> None:
-        self.lost = 0
+    def __init__(self, what: str) -> None:
         self.what = what
-        self._say = say
-        self._run = 0
+        self.total = 0
+        self._in_row = 0
 
-    def failed(self, path: Path, error: OSError) -> None:
-        """One could not be written."""
-        self.lost += 1
-        self._run += 1
-        if self._run == 1:
+    def add(self, path: Path, error: OSError) -> None:
+        """Count one that could not be written."""
+        self.total += 1
+        self._in_row += 1
+        if self._in_row == 1:
             reason = error.strerror or str(error)
-            self._say(f"cannot write {path}: {reason}; going on without, {self.what} are lost")
+            logger.warning("cannot write %s: %s; %s are lost", path, reason, self.what)
 
-    def done(self) -> None:
-        """One was written."""
-        if self._run:
-            self._say(f"writing again; {self._run} {self.what} were lost meanwhile")
-            self._run = 0
+    def end_row(self) -> None:
+        """Note that one was written."""
+        if self._in_row:
+            logger.warning("writing again; %d %s were lost meanwhile", self._in_row, self.what)
+            self._in_row = 0
 
 
 class JsonLines:
     """A file that grows by one line per event, each flushed to the system at once.
 
-    At `rotate` bytes the file becomes `NAME.1`, that which was `NAME.1` becomes `NAME.2`, and
-    so on up to `NAME.keep`; the oldest goes. A line that was only partly written (a full
-    disk, a kill) is taken off again before the next one, so that every line is whole.
+    At `rotate` bytes the file becomes `NAME.1`, what was `NAME.1` becomes `NAME.2`, and so on up
+    to `NAME.keep`; the oldest is deleted. A line that was only partly written (a full disk, a
+    kill) is removed before the next one, so that every line is whole.
 
     Args:
         path: The file; appended to where it exists.
-        rotate: Bytes beyond which a new file is begun; 0: never.
+        rotate: Bytes at which a new file is started; 0: never.
         keep: How many old files are kept.
-        say: Told of trouble, in one line.
 
     Raises:
         CatdogError: The file cannot be opened in the first place.
+
+    Example:
+        >>> lines = JsonLines(Path("events.jsonl"), rotate=10_000_000, keep=5)
+        >>> lines.write(event.to_json())
     """
 
-    def __init__(self, path: Path, rotate: int, keep: int, say: Say) -> None:
-        self.trouble = Trouble("events", say)
+    def __init__(self, path: Path, rotate: int, keep: int) -> None:
+        self.failures = WriteFailures("events")
         self._path = path
         self._rotate = rotate
         self._keep = keep
@@ -91,12 +88,12 @@ class JsonLines:
             if self._file < 0:
                 self._file = self._open()
             if self._rotate and self._end and self._end + len(data) > self._rotate:
-                self._turn()
+                self._start_new_file()
             self._append(data)
         except OSError as error:
-            self.trouble.failed(self._path, error)
+            self.failures.add(self._path, error)
             return False
-        self.trouble.done()
+        self.failures.end_row()
         return True
 
     def close(self) -> None:
@@ -128,46 +125,40 @@ class JsonLines:
             raise
         self._end += len(data)
 
-    def _turn(self) -> None:
-        """Begin a new file."""
+    def _start_new_file(self) -> None:
         self.close()
         if not self._keep:
             self._path.unlink()
+        files = [self._path, *(Path(f"{self._path}.{n + 1}") for n in range(self._keep))]
         for number in range(self._keep, 0, -1):
-            older = self._numbered(number)
-            newer = self._numbered(number - 1) if number > 1 else self._path
-            if newer.exists():
-                newer.replace(older)
+            if files[number - 1].exists():
+                files[number - 1].replace(files[number])
         self._file = self._open()
-
-    def _numbered(self, number: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{number}")
 
 
 class Snapshots:
     """A folder of JPEGs, one per event, that never grows beyond a size.
 
-    The oldest go first, and only files whose names are of our making are ever counted or
+    The oldest are deleted first. Only files whose names are of our making are counted or
     deleted: `20261122T150405123Z-door-cat-enter-1.jpg`.
 
     Args:
         folder: Made where it is missing.
         keep: Bytes that the snapshots may take together.
-        say: Told of trouble, in one line.
 
     Raises:
         CatdogError: The folder cannot be made or written to.
     """
 
-    def __init__(self, folder: Path, keep: int, say: Say) -> None:
-        self.trouble = Trouble("snapshots", say)
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.failures = WriteFailures("snapshots")
         self._folder = folder
         self._keep = keep
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._sizes = {
                 entry.name: entry.stat().st_size
-                for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
+                for entry in os.scandir(folder)
                 if _SNAPSHOT.fullmatch(entry.name)
             }
         except OSError as error:
@@ -176,34 +167,30 @@ class Snapshots:
             raise CatdogError(f"cannot write into {folder}: permission denied; choose another")
 
     def write(self, event: Event) -> str | None:
-        """Write an event's picture; its path, or none where there is no picture or no room."""
+        """Write an event's picture; its path, or `None` without a picture or room for it."""
         if event.picture is None:
             return None
         stamp = re.sub(r"[-:.]", "", event.time)
         label = re.sub(r"[^A-Za-z0-9_.-]+", "_", event.label)
         name = f"{stamp}-{event.source}-{label}-{event.event}-{event.visit}.jpg"
         good, data = cv2.imencode(".jpg", event.picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
-        path = self._folder / name
-        partial = self._folder / f".{name}.part"
+        path, partial = self._folder / name, self._folder / f".{name}.part"
         try:
             if not good:
                 raise OSError(errno.EINVAL, "OpenCV cannot encode it")
             if len(data) > self._keep:
                 raise OSError(errno.EFBIG, f"its {len(data):,} bytes are more than --keep allows")
-            self._make_room(len(data))
+            while self._sizes and sum(self._sizes.values()) + len(data) > self._keep:
+                oldest = min(self._sizes)
+                (self._folder / oldest).unlink(missing_ok=True)
+                del self._sizes[oldest]
             partial.write_bytes(data.tobytes())
             partial.replace(path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
-            self.trouble.failed(path, error)
+            self.failures.add(path, error)
             return None
         self._sizes[name] = len(data)
-        self.trouble.done()
+        self.failures.end_row()
         return str(path)
-
-    def _make_room(self, size: int) -> None:
-        while self._sizes and sum(self._sizes.values()) + size > self._keep:
-            oldest = min(self._sizes)
-            (self._folder / oldest).unlink(missing_ok=True)
-            del self._sizes[oldest]

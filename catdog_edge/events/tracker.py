@@ -1,7 +1,6 @@
-"""From probabilities over time to visits: a pet came, a pet left. Pure arithmetic.
+"""From probabilities over time to visits: a state machine, with the same result at every run.
 
-Knows neither frames, clocks nor models: it is told a time and the evidence for each label,
-and gives the same answers for the same input whenever it is asked. `docs/stream.md` draws it.
+`docs/stream.md` draws it.
 """
 
 from __future__ import annotations
@@ -15,23 +14,26 @@ import numpy as np
 import numpy.typing as npt
 
 FORGOTTEN = 0.1
-"""Smoothed evidence below which earlier sightings of a label no longer count as its start."""
+"""Smoothed score below which earlier sightings of a label no longer count as its start."""
 
 Reason = Literal["left", "changed", "lost", "ended", "stopped"]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """When a pet counts as come and gone.
+    """Thresholds and times of a visit.
 
     Attributes:
-        smoothing: Time constant of the average over time, seconds.
-        enter: Smoothed evidence from which a label may enter, 0..1.
-        leave: Smoothed evidence below which it may leave, 0..1, at most `enter`. A single
-            frame speaks for a label from here on, too.
+        smoothing: Time constant of the smoothed score, seconds.
+        enter: Entry threshold of the smoothed score, 0..1.
+        leave: Exit threshold of the smoothed score, 0..1, at most `enter`. It is also the score
+            from which a single frame shows a label.
         minimum: Seconds that a pet must have been in sight to count.
         absence: Seconds that it must have been out of sight to be gone.
-        lost: Seconds without a frame of a live source after which a visit is ended.
+        lost: Seconds without a frame of a live source after which a visit ends.
+
+    Example:
+        >>> Events(model, Rules(enter=0.8, absence=2.0))
     """
 
     smoothing: float = 0.3
@@ -53,12 +55,12 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Change:
+class Transition:
     """A visit began or ended.
 
     Attributes:
         kind: `enter` or `exit`.
-        label: Number of the label.
+        label: Index of the label.
         time: When it happened, which is before it was certain.
         began: When the visit began.
         reason: Why it ended.
@@ -72,17 +74,17 @@ class Change:
 
 
 class Tracker:
-    """The visits of one source; one label at a time, nothing in between.
+    """The visits of one source: one label at a time, never overlapping.
 
     Args:
-        labels: How many labels there are.
+        labels: Number of labels.
         rules: See `Rules`.
     """
 
     def __init__(self, labels: int, rules: Rules) -> None:
         self._rules = rules
         self._smoothed = np.zeros(labels)
-        self._sighted: list[float | None] = [None] * labels
+        self._seen_since: list[float | None] = [None] * labels
         self._time: float | None = None
         self._present: int | None = None
         self._began = 0.0
@@ -91,90 +93,80 @@ class Tracker:
 
     @property
     def present(self) -> int | None:
-        """The label that is there."""
+        """The label of the visit under way."""
         return self._present
 
     @property
     def smoothed(self) -> npt.NDArray[np.float64]:
-        """Smoothed evidence of each label, 0..1."""
+        """Smoothed score of each label, 0..1."""
         return self._smoothed
 
-    def sighted(self, label: int) -> float | None:
-        """Since when a label has been seen, certain or not; none if it is not seen."""
-        return self._sighted[label]
+    def is_seen(self, label: int) -> bool:
+        """Whether a label is in sight, certain or not."""
+        return self._seen_since[label] is not None
 
-    def update(self, time: float, evidence: Sequence[float]) -> list[Change]:
-        """Take the evidence of one frame.
+    def update(self, time: float, scores: Sequence[float]) -> list[Transition]:
+        """Take the scores of one frame.
 
         Args:
             time: Seconds, never falling.
-            evidence: Per label 0..1: its probability; all 0 where the frame shows neither.
+            scores: Per label 0..1: its probability; all 0 where the frame shows neither.
         """
         rules = self._rules
         step = 0.0 if self._time is None else max(0.0, time - self._time)
         self._time = time
         weight = -math.expm1(-step / rules.smoothing) if rules.smoothing else 1.0
-        self._smoothed += weight * (np.asarray(evidence, float) - self._smoothed)
-        for label, value in enumerate(evidence):
-            if value >= rules.leave:
-                if self._sighted[label] is None:
-                    self._sighted[label] = time
+        self._smoothed += weight * (np.asarray(scores, float) - self._smoothed)
+        for label, score in enumerate(scores):
+            if score >= rules.leave:
+                if self._seen_since[label] is None:
+                    self._seen_since[label] = time
             elif self._smoothed[label] < FORGOTTEN and label != self._present:
-                self._sighted[label] = None
+                self._seen_since[label] = None
         if self._present is None:
             return self._enter(time)
-        seen = evidence[self._present] >= rules.leave
-        if seen:
+        if scores[self._present] >= rules.leave:
             self._gone_since = None
         elif self._gone_since is None:
             self._gone_since = time
-        if self._gone_since is None or self._smoothed[self._present] >= rules.leave:
-            return []
         left = self._gone_since
-        follower = self._certain(time)
-        if follower is not None:
+        if left is None or self._smoothed[self._present] >= rules.leave:
+            return []
+        if self._entering(time) is not None:
             return [self._exit(left, "changed"), *self._enter(time)]
-        if time - left >= rules.absence:
-            return [self._exit(left, "left")]
-        return []
+        return [self._exit(left, "left")] if time - left >= rules.absence else []
 
-    def finish(self, reason: Reason) -> list[Change]:
-        """End the visit that is under way: no further frame is known."""
-        if self._present is None or self._time is None:
-            self._forget()
-            return []
-        left = self._time if self._gone_since is None else self._gone_since
-        change = self._exit(left, reason)
-        self._forget()
-        return [change]
-
-    def _forget(self) -> None:
+    def finish(self, reason: Reason) -> list[Transition]:
+        """End the visit that is under way; the next frame begins anew."""
+        transitions = []
+        if self._present is not None and self._time is not None:
+            left = self._time if self._gone_since is None else self._gone_since
+            transitions.append(self._exit(left, reason))
         self._smoothed[:] = 0
-        self._sighted = [None] * len(self._sighted)
+        self._seen_since = [None] * len(self._seen_since)
         self._time = None
+        return transitions
 
-    def _certain(self, time: float) -> int | None:
-        """The label that may enter now."""
+    def _entering(self, time: float) -> tuple[int, float] | None:
+        """The label that may enter now, and since when it has been seen."""
         label = int(np.argmax(self._smoothed))
-        sighted = self._sighted[label]
-        if label == self._present or sighted is None or self._smoothed[label] < self._rules.enter:
+        since = self._seen_since[label]
+        if label == self._present or since is None or self._smoothed[label] < self._rules.enter:
             return None
-        return label if time - sighted >= self._rules.minimum else None
+        return (label, since) if time - since >= self._rules.minimum else None
 
-    def _enter(self, time: float) -> list[Change]:
-        label = self._certain(time)
-        if label is None:
+    def _enter(self, time: float) -> list[Transition]:
+        entering = self._entering(time)
+        if entering is None:
             return []
-        sighted = self._sighted[label]
-        assert sighted is not None
-        # It may have been sighted while the one before it was still there.
-        self._present, self._began, self._gone_since = label, max(sighted, self._left), None
-        return [Change("enter", label, self._began, self._began)]
+        label, since = entering
+        # It may have been seen while the one before it was still there.
+        self._present, self._began, self._gone_since = label, max(since, self._left), None
+        return [Transition("enter", label, self._began, self._began)]
 
-    def _exit(self, time: float, reason: Reason) -> Change:
+    def _exit(self, time: float, reason: Reason) -> Transition:
         label = self._present
         assert label is not None
         self._left = max(time, self._began)
-        change = Change("exit", label, self._left, self._began, reason)
-        self._present, self._gone_since, self._sighted[label] = None, None, None
-        return change
+        self._present, self._gone_since, self._seen_since[label] = None, None, None
+        return Transition("exit", label, self._left, self._began, reason)

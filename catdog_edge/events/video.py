@@ -1,12 +1,10 @@
-"""The annotated picture: drawn, recorded to a video, shown in a window.
-
-Knows frames and what is known at each (`View`), nothing of cameras or files of events.
-"""
+"""Annotated video: drawn, recorded to a file, shown in a window."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import subprocess
@@ -20,32 +18,34 @@ import numpy as np
 from catdog_edge.camera.camera import Frame
 from catdog_edge.errors import CatdogError
 from catdog_edge.events.events import View
-from catdog_edge.events.sinks import Say, Trouble
+from catdog_edge.events.sinks import WriteFailures
 from catdog_edge.images.preprocess import Image
 from catdog_edge.spec import NEITHER
 from catdog_edge.system.child import child_command, child_environment
 from catdog_edge.system.files import take_free_name
 
-CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-"""What each kind of file is written with; all of it is in the packages on PyPI."""
+logger = logging.getLogger(__name__)
 
-BRIDGED = 1.0
-"""Seconds without a frame up to which the last one is shown on; longer gaps are left out."""
+CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+"""The codec of each kind of file; all of them are in the packages on PyPI."""
+
+LONGEST_GAP = 1.0
+"""Seconds without a frame for which the last one is repeated; longer gaps are left out."""
 
 MEASURED = 8
 """Frames from which the frame rate of the file is taken."""
 
-LEAST_ROOM = 4_000_000
+MIN_FREE = 4_000_000
 """Free bytes below which nothing is recorded."""
 
-ROOM_EVERY = 30
-"""Frames between two looks at the free room."""
+CHECK_EVERY = 30
+"""Frames between two checks of the free space."""
 
-_PRESENT, _ABSENT, _INK = (96, 200, 32), (160, 160, 160), (255, 255, 255)
+_PRESENT, _ABSENT, _WHITE = (96, 200, 32), (160, 160, 160), (255, 255, 255)
 
 
-def annotate(frame: Frame, view: View) -> Image:
-    """A copy of the frame with source, time, what is there, and the smoothed evidence.
+def draw_overlay(frame: Frame, view: View) -> Image:
+    """Copy a frame and draw source, time, answer, and the smoothed scores on it.
 
     Returns:
         `uint8 [H,W,3]` BGR of the frame's size.
@@ -53,71 +53,67 @@ def annotate(frame: Frame, view: View) -> Image:
     image = frame.image.copy()
     height, width = image.shape[:2]
     scale = max(0.3, min(height / 500, width / 700))
-    thick = max(1, round(1.5 * scale))
-    line = round(28 * scale)
+    thickness = max(1, round(1.5 * scale))
+    line, margin = round(28 * scale), round(8 * scale)
+
+    def write(text: str, x: int, y: int, colour: tuple[int, int, int]) -> None:
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(image, text, (x, y), font, 0.8 * scale, colour, thickness, cv2.LINE_AA)
+
     colour = _ABSENT if view.present == NEITHER else _PRESENT
-    cv2.rectangle(image, (0, 0), (width - 1, height - 1), colour, max(4, round(8 * scale)))
+    cv2.rectangle(image, (0, 0), (width - 1, height - 1), colour, max(4, margin))
     cv2.rectangle(image, (0, 0), (width, line + round(6 * scale)), (0, 0, 0), -1)
     moment = datetime.fromtimestamp(frame.wall, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    _write(image, f"{frame.source}  {moment}Z", (round(8 * scale), line), scale, thick, _INK)
-    answer = str(view.prediction) + ("" if view.asked else "  still")
-    (wide, _), _base = cv2.getTextSize(answer, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, thick)
-    _write(image, answer, (width - wide - round(8 * scale), line), scale, thick, colour)
-    for row, (label, value) in enumerate(zip(view.prediction.labels, view.smoothed, strict=True)):
+    write(f"{frame.source}  {moment}Z", margin, line, _WHITE)
+    answer = str(view.prediction) + ("" if view.classified else "  still")
+    (wide, _), _base = cv2.getTextSize(answer, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, thickness)
+    write(answer, width - wide - margin, line, colour)
+    full = round(0.25 * width)
+    for row, (label, score) in enumerate(zip(view.prediction.labels, view.smoothed, strict=True)):
         bottom = height - round(10 * scale) - row * (line + 4)
-        full = round(0.25 * width)
-        shown = _PRESENT if label == view.present else _ABSENT
-        left = round(8 * scale)
-        cv2.rectangle(image, (left, bottom - line + 4), (left + full, bottom), (0, 0, 0), -1)
-        cv2.rectangle(
-            image, (left, bottom - line + 4), (left + round(full * value), bottom), shown, -1
-        )
-        _write(image, label, (left + 4, bottom - round(5 * scale)), scale, thick, _INK)
+        top = (margin, bottom - line + 4)
+        bar = _PRESENT if label == view.present else _ABSENT
+        cv2.rectangle(image, top, (margin + full, bottom), (0, 0, 0), -1)
+        cv2.rectangle(image, top, (margin + round(full * score), bottom), bar, -1)
+        write(label, margin + 4, bottom - round(5 * scale), _WHITE)
     return image
-
-
-def _write(
-    image: Image, text: str, at: tuple[int, int], scale: float, thick: int, ink: tuple[int, ...]
-) -> None:
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, ink, thick, cv2.LINE_AA)
 
 
 class Recorder:
     """Writes annotated frames of one source to a video that plays at the true speed.
 
     A video file has one frame rate, a camera has not: the rate is that of the first frames,
-    and later ones are written as often as their time asks for. A gap of more than a second
-    is left out, not filled; the time drawn on the frames tells.
+    and later ones are repeated or left out to keep their time. A gap of more than a second is
+    left out, not filled; the time drawn on the frames shows it.
 
     Args:
-        path: `.mp4`, `.mkv` or `.avi`. An `.mp4` is unreadable when its writer is killed. A
-            name that is taken gets a number: no file is overwritten.
-        say: Told of trouble, in one line.
+        path: `.mp4`, `.mkv` or `.avi`. An `.mp4` is unreadable when its writer is killed. If
+            the file exists, the name gets a number: no file is overwritten.
 
     Raises:
-        CatdogError: The ending is another one, or the file cannot be made.
+        CatdogError: The suffix is another one, or the file cannot be made.
     """
 
-    def __init__(self, path: Path, say: Say) -> None:
+    def __init__(self, path: Path) -> None:
         if path.suffix.lower() not in CODECS:
             raise CatdogError(f"{path}: a recording ends in {', '.join(CODECS)}")
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise CatdogError(f"{path}: there is no folder {path.parent} to write into; make it")
-        self.trouble = Trouble("frames", say)
+        self.failures = WriteFailures("frames")
         self._path, _number = take_free_name(path.parent, path.stem, path.suffix)
         if self._path != path:
-            say(f"{path} is there already; recording to {self._path}")
+            logger.warning("%s is there already; recording to %s", path, self._path)
         self._held: list[tuple[float, Image]] = []
         self._writer: cv2.VideoWriter | None = None
         self._fps = 0.0
         self._size = (0, 0)
         self._last = 0.0
         self._due = 0.0
-        self._since = 0
-        self._room = True
+        self._since_check = 0
+        self._has_room = True
 
     def write(self, frame: Frame, image: Image) -> None:
-        """Take the annotated picture of a frame."""
+        """Write the annotated image of a frame."""
         self._held.append((frame.monotonic, image))
         if self._writer is not None or len(self._held) == MEASURED:
             self._flush()
@@ -139,9 +135,9 @@ class Recorder:
             self._open(float(np.median(gaps)) if len(gaps) else 0.0, held[0][1])
         for moment, image in held:
             try:
-                self._put(moment, image)
+                self._write(moment, image)
             except OSError as error:
-                self.trouble.failed(self._path, error)
+                self.failures.add(self._path, error)
 
     def _open(self, interval: float, image: Image) -> None:
         self._fps = round(min(60.0, max(1.0, 1 / interval)), 2) if interval > 0 else 15.0
@@ -150,28 +146,28 @@ class Recorder:
         self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))
         code = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(self._path), cv2.CAP_FFMPEG, code, self._fps, self._size)
-        self._last = -2 * BRIDGED
+        self._last = -2 * LONGEST_GAP
 
-    def _put(self, moment: float, image: Image) -> None:
+    def _write(self, moment: float, image: Image) -> None:
         assert self._writer is not None
         gap, self._last = moment - self._last, moment
-        self._due += gap * self._fps if 0 <= gap <= BRIDGED else 1.0
+        self._due += gap * self._fps if 0 <= gap <= LONGEST_GAP else 1.0
         if not self._writer.isOpened():
             raise OSError(errno.EINVAL, "the video cannot be opened for writing")
-        # OpenCV does not say when a frame could not be written, so the room is looked at.
-        if self._since % ROOM_EVERY == 0:
-            self._room = shutil.disk_usage(self._path.parent).free > LEAST_ROOM
-        self._since += 1
-        if not self._room:
+        # OpenCV does not report a frame that could not be written.
+        if self._since_check % CHECK_EVERY == 0:
+            self._has_room = shutil.disk_usage(self._path.parent).free > MIN_FREE
+        self._since_check += 1
+        if not self._has_room:
             self._due = 0.0
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if image.shape[1::-1] != self._size:
-            image = cv2.resize(image, self._size)  # type: ignore[assignment]
+            image = np.asarray(cv2.resize(image, self._size), np.uint8)
         # Half a frame of slack, or rounding would drop and double frames by turns.
         while self._due > 0.5:
             self._writer.write(image)
             self._due -= 1.0
-        self.trouble.done()
+        self.failures.end_row()
 
 
 class Window:
@@ -197,7 +193,7 @@ class Window:
             )
 
     def show(self, frame: Frame, image: Image) -> bool:
-        """Show a picture; `False` once `q` or Escape was pressed."""
+        """Show an image; `False` once `q` or Escape was pressed."""
         cv2.imshow(f"catdog-edge {frame.source}", image)
         return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
 

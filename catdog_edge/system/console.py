@@ -69,7 +69,8 @@ def note(line: str) -> None:
     if sys.stderr is None:
         return
     try:
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n")  # at once, or lines of two threads run into each other
+        sys.stderr.flush()
     except OSError:
         _discard(sys.stderr, sys.__stderr__, 2)
 

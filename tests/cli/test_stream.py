@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,6 @@ from support import clips, servers
 
 from catdog_edge import CameraError
 from catdog_edge.cli.stream import StreamOptions, stream
-from catdog_edge.events.events import Event
-from catdog_edge.events.sinks import JsonLines, Snapshots
 from catdog_edge.events.video import Recorder
 from catdog_edge.runtime.classifier import SPIN, Classifier
 
@@ -118,8 +115,8 @@ def test_lines_for_people(clip: Path) -> None:
     ]
     said = done.stderr.splitlines()
     assert said[0].startswith(f"catdog-edge: door ({clip}); model {TINY} on cpu")
-    assert "door: 160 frames, model asked" in done.stderr
-    assert "4 events" in done.stderr
+    assert "door: 160 frames, " in done.stderr
+    assert " classified, 4 events" in done.stderr
     assert "processor time" in said[-1]
 
 
@@ -228,6 +225,48 @@ def test_each_broken_recording_is_told_while_the_others_go_on(clip: Path, tmp_pa
     assert all(line.startswith("catdog-edge: ") for line in said), "nothing from a library"
 
 
+# Cameras that give nothing.
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a recording"])
+def test_a_camera_without_a_frame_in_the_time_given_is_an_error(clip: Path, beside: bool) -> None:
+    nobody = f"rtsp://porter:s3cr3t@127.0.0.1:{servers.free_port()}/x"
+    more = ["--source", clip] if beside else []
+    done = run("--source", f"door={nobody}", *more, *MODEL, "--seconds", "4")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == (4 if beside else 0)
+    *_lines, last = done.stderr.splitlines()
+    assert "door (rtsp://***@127.0.0.1" in last
+    assert "no frame within 4 s" in last
+    assert "s3cr3t" not in done.stderr
+
+
+def test_lines_of_two_cameras_do_not_run_into_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writes: list[str] = []
+
+    class Stream:
+        def write(self, text: str) -> None:
+            writes.append(text)
+            time.sleep(0.001)  # another thread may write now
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    nobody = [f"rtsp://127.0.0.1:{servers.free_port()}/{n}" for n in range(2)]
+    sources = tuple(f"{name}={url}" for name, url in zip(("door", "yard"), nobody, strict=True))
+    with pytest.raises(CameraError):
+        stream(
+            StreamOptions(sources, model=str(TINY), provider="cpu", retries=1, reject=0.9),
+            sys.stdout,
+        )
+    lines = [write for write in writes if ": retrying" in write or ": connecting" in write]
+    assert len(lines) == 6
+    assert all(line.count("catdog-edge: ") == 1 and line.endswith("\n") for line in lines)
+
+
 # Bad input.
 
 
@@ -271,104 +310,6 @@ def test_bad_input_is_one_line(
 # Files.
 
 
-def an_event(number: int, picture: object = None) -> Event:
-    return Event("enter", "cat", 0.97, "door", 1e9 + number, 1e9 + number, number, picture=picture)
-
-
-def test_the_file_of_events_is_appended_to_and_rotated(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "events.jsonl"
-    line = an_event(0).to_json()
-    for run_number in range(2):
-        lines = JsonLines(path, rotate=10 * (len(line) + 2), keep=2, say=pytest.fail)
-        for number in range(20):
-            assert lines.write(an_event(20 * run_number + number).to_json())
-            newest = json.loads(path.read_text().splitlines()[-1])
-            assert newest["visit"] == 20 * run_number + number, "each line is there at once"
-        lines.close()
-    names = ["events.jsonl.2", "events.jsonl.1", "events.jsonl"]
-    assert sorted(p.name for p in path.parent.iterdir()) == sorted(names)
-    written = "".join((path.parent / name).read_text() for name in names)
-    kept = [json.loads(one)["visit"] for one in written.splitlines()]
-    assert kept == list(range(40))[-len(kept) :], "in order, without a gap, up to the last"
-    assert len(kept) >= 20
-    assert all((path.parent / name).stat().st_size <= 10 * (len(line) + 2) for name in names)
-
-
-def test_a_line_that_was_cut_off_by_a_kill_is_taken_off(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    path.write_text('{"visit": 1}\n{"visit": 2, "lab')
-    lines = JsonLines(path, 0, 5, pytest.fail)
-    lines.write('{"visit": 3}')
-    lines.close()
-    assert [json.loads(line)["visit"] for line in path.read_text().splitlines()] == [1, 3]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 kilobytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = (
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True
-        )
-        if shutil.which("mount")
-        else None
-    )
-    if done is None or done.returncode:
-        pytest.skip("a tmpfs cannot be mounted here (that takes root)")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as stream:
-        try:
-            while stream.write(b"x" * 512):
-                pass
-        except OSError:
-            pass
-    return filler
-
-
-def test_a_full_disk_is_told_once_counted_and_survived(small_disk: Path) -> None:
-    said: list[str] = []
-    path = small_disk / "events.jsonl"
-    lines = JsonLines(path, 0, 5, said.append)
-    assert lines.write(an_event(0).to_json())
-    filler = fill(small_disk)
-    written = 1
-    while lines.write(an_event(written).to_json()):
-        written += 1
-    for number in range(50):
-        assert not lines.write(an_event(number).to_json())
-    assert len(said) == 1
-    assert "No space left" in said[0]
-    filler.unlink()
-    assert lines.write(an_event(99).to_json())
-    lines.close()
-    assert said[1] == "writing again; 51 events were lost meanwhile"
-    assert lines.trouble.lost == 51
-    visits = [json.loads(line)["visit"] for line in path.read_text().splitlines()]
-    assert visits == [*range(written), 99], "every line is whole"
-
-
-def test_snapshots_on_a_full_disk(small_disk: Path) -> None:
-    said: list[str] = []
-    folder = Snapshots(small_disk / "shots", 1_000_000, said.append)
-    filler = fill(small_disk)
-    assert folder.write(an_event(1, clips.drawing("cat", 1))) is None
-    assert folder.write(an_event(2, clips.drawing("cat", 2))) is None
-    assert len(said) == 1
-    assert list((small_disk / "shots").iterdir()) == [], "nothing half-written"
-    filler.unlink()
-    path = folder.write(an_event(3, clips.drawing("cat", 3)))
-    assert cv2.imread(path) is not None
-
-
 def test_a_full_disk_behind_standard_output_takes_nothing_from_the_file(
     clip: Path, tmp_path: Path
 ) -> None:
@@ -394,32 +335,6 @@ def test_the_command_survives_a_device_that_is_always_full(clip: Path) -> None:
     assert len(done.stdout.splitlines()) == 4
     assert done.stderr.count("No space left") == 1
     assert "4 events could not be written" in done.stderr
-
-
-def test_snapshots_stay_within_their_room(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.jpg"
-    mine.write_bytes(b"x" * 100_000)
-    size = len(cv2.imencode(".jpg", clips.drawing("cat", 0), [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
-    for part in range(2):  # the second one finds what the first has left
-        folder = Snapshots(tmp_path, 5 * size + size // 2, pytest.fail)
-        for number in range(6):
-            assert folder.write(an_event(10 * part + number, clips.drawing("cat", 0)))
-            ours = [p for p in tmp_path.iterdir() if p != mine]
-            assert sum(p.stat().st_size for p in ours) <= 5.5 * size
-    assert mine.stat().st_size == 100_000, "what is not ours is neither counted nor deleted"
-    visits = sorted(int(p.stem.rpartition("-")[2]) for p in ours)
-    assert visits == [11, 12, 13, 14, 15], "the oldest went"
-
-
-def test_a_snapshot_larger_than_all_their_room_is_told(tmp_path: Path) -> None:
-    said: list[str] = []
-    folder = Snapshots(tmp_path, 1000, said.append)
-    for number in range(3):
-        assert folder.write(an_event(number, clips.drawing("cat", 0))) is None
-    assert len(said) == 1
-    assert "more than --keep allows" in said[0]
-    assert folder.trouble.lost == 3
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_snapshots_of_the_command(clip: Path, tmp_path: Path) -> None:
@@ -463,7 +378,7 @@ def test_two_sources_are_recorded_apart(clip: Path, tmp_path: Path) -> None:
 
 
 def test_no_file_is_overwritten_by_an_output(
-    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "day.avi"
     shutil.copy(clip, path)
@@ -471,14 +386,13 @@ def test_no_file_is_overwritten_by_an_output(
     options = StreamOptions((str(path),), model=str(TINY), provider="cpu", reject=0.9)
     stream(dataclasses.replace(options, record=path), sys.stdout)
     assert path.read_bytes() == before
-    assert (
-        f"{path} is there already; recording to {tmp_path / 'day-2.avi'}" in capsys.readouterr().err
-    )
+    told = f"{path} is there already; recording to {tmp_path / 'day-2.avi'}"
+    assert caplog.messages == [told]
     assert (tmp_path / "day-2.avi").stat().st_size > 10_000
     with pytest.raises(CameraError, match="that is a source"):
         stream(dataclasses.replace(options, events=path), sys.stdout)
     assert path.read_bytes() == before
-    Recorder(tmp_path / "empty.mkv", pytest.fail).close()
+    Recorder(tmp_path / "empty.mkv").close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["day-2.avi", "day.avi"]
 
 

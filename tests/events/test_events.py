@@ -25,7 +25,7 @@ from catdog_edge import Camera, CameraError, Classifier, Events
 from catdog_edge.camera.camera import Frame
 from catdog_edge.events.events import SCHEMA, Event, Rules
 from catdog_edge.events.motion import MotionGate
-from catdog_edge.events.tracker import Change, Tracker
+from catdog_edge.events.tracker import Tracker, Transition
 from catdog_edge.runtime.model_file import shipped_models
 from catdog_edge.spec import ModelSpec, Prediction
 
@@ -36,7 +36,7 @@ Scene = Callable[[float], tuple[float, float]]
 
 def track(
     scene: Scene, seconds: float, fps: float = 20, rules: Rules | None = None, *, end: bool = True
-) -> list[Change]:
+) -> list[Transition]:
     tracker = Tracker(2, rules or Rules())
     found = []
     for number in range(round(seconds * fps)):
@@ -44,7 +44,7 @@ def track(
     return found + (tracker.finish("ended") if end else [])
 
 
-def told(changes: list[Change]) -> list[tuple[str, int, float]]:
+def told(changes: list[Transition]) -> list[tuple[str, int, float]]:
     return [(change.kind, change.label, round(change.time, 6)) for change in changes]
 
 
@@ -359,7 +359,7 @@ def asked(frames: Iterator, light: Callable[[float], tuple[float, float]] | None
         if light is not None:
             gain, offset = light(at)
             picture = (picture * gain + offset).clip(0, 255).astype(np.uint8)
-        if gate.must_ask(picture, at):
+        if gate.must_classify(picture, at):
             found.append(at)
     return found
 
@@ -402,7 +402,7 @@ def test_a_lamp_that_is_switched_on_is_asked_about() -> None:
 def test_a_hard_cut_is_asked_about_at_once() -> None:
     one, other = (cv2.resize(clips.photographs(k, 1)[0], (128, 128)) for k in ("street", "dog"))
     gate = MotionGate()
-    found = [n for n in range(200) if gate.must_ask(one if n < 100 else other, n / 15)]
+    found = [n for n in range(200) if gate.must_classify(one if n < 100 else other, n / 15)]
     assert 100 in found
 
 
@@ -455,8 +455,8 @@ def test_a_drawn_video_gives_exactly_its_events(
     assert [e.to_json() for e in found] == [e.to_json() for e in watch(path, model)[0]]
     assert [(e.event, e.label) for e in every] == [(e.event, e.label) for e in found]
     assert all(abs(a.wall - b.wall) <= 1.5 / fps for a, b in zip(every, found, strict=True))
-    assert all_events.tally("clip").asked == all_events.tally("clip").frames == 16 * fps
-    assert events.tally("clip").asked < 16 * fps * (0.7 if pan else 0.3)
+    assert all_events.tally("clip").classified == all_events.tally("clip").frames == 16 * fps
+    assert events.tally("clip").classified < 16 * fps * (0.7 if pan else 0.3)
 
 
 def test_a_still_video_asks_twenty_times_less_often_with_the_same_events(tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ def test_a_still_video_asks_twenty_times_less_often_with_the_same_events(tmp_pat
         (e.event, e.label, e.time, e.reason) for e in every
     ]
     assert len(gated) == 2
-    assert few.tally("clip").asked * 20 <= all_events.tally("clip").asked
+    assert few.tally("clip").classified * 20 <= all_events.tally("clip").classified
 
 
 def rejecting_model() -> Classifier:
