@@ -172,7 +172,7 @@ def _module(name: str, builds: tuple[str, ...], wanted: str = "") -> Check:
         text = f"{len(found)} packages install the same module and overwrite each other: {listed}"
         return Check(name, "bad", text, remedy, facts)
     if not loads:
-        return Check(name, "bad", f"the module {name} is only partly there", remedy, facts)
+        return Check(name, "bad", f"the module {name} is incomplete", remedy, facts)
     return Check(name, "ok", listed or f"{name} {version}, not from a package", "", facts)
 
 

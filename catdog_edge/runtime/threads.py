@@ -1,7 +1,6 @@
-"""How many threads this process may really use, and who said so.
+"""How many threads this process may really use, and where that number comes from.
 
-Knows affinity, cgroup quotas and physical cores; knows nothing of ONNX Runtime. A device
-or a container often shows more processors than it grants: threads beyond the grant wait
+A device or a container often shows more processors than it grants: threads beyond the grant wait
 for each other.
 """
 
@@ -73,86 +72,68 @@ def choose_threads(asked: int | None = None, root: Path = Path("/")) -> Threads:
         found = Threads(cores, "the physical cores that this process may run on")
     quota = cgroup_quota(root)
     if quota is not None and quota < found.count:
-        # Part of a processor is left over on purpose: a thread too many is throttled, and
-        # all others wait for it.
+        # Rounded down: a thread too many is throttled, and all others wait for it.
         found = Threads(max(1, math.floor(quota)), f"the cgroup quota of {quota:g} processors")
     return found
 
 
 def usable_processors() -> set[int]:
-    """Numbers of the logical processors that this process may run on."""
+    """Return the numbers of the logical processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))
     return set(range(os.cpu_count() or 1))
 
 
 def physical_cores(processors: set[int], root: Path = Path("/")) -> int | None:
-    """Number of different physical cores under some logical processors; `None`: not known."""
+    """Count the physical cores under some logical processors; `None`: not known."""
     cores = set()
     for processor in processors:
         folder = root / f"sys/devices/system/cpu/cpu{processor}/topology"
         try:
-            package = (folder / "physical_package_id").read_text().strip()
-            core = (folder / "core_id").read_text().strip()
+            package = (folder / "physical_package_id").read_text()
+            core = (folder / "core_id").read_text()
+            # Some ARM kernels give every processor the same core number; the list of siblings
+            # tells their cores apart.
+            siblings = folder / "thread_siblings_list"
+            cores.add((package, siblings.read_text() if siblings.exists() else core))
         except OSError:
             return None
-        # Some ARM kernels give every processor the same core number -1 or 0 of one package;
-        # then the list of siblings, which is always told, is what tells cores apart.
-        try:
-            siblings = (folder / "thread_siblings_list").read_text().strip()
-        except OSError:
-            siblings = ""
-        cores.add((package, siblings or core))
     return len(cores) or None
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """Processors that the tightest cgroup quota above this process grants; `None`: no quota.
+    """Return the processors that the tightest cgroup quota grants; `None`: there is no quota.
 
-    Reads version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`), of the process's own
-    group and of every group above it. In a container the path of the group may not be
-    visible; then its own root is what counts.
+    Reads version 1 and 2, of the process's own group and of every group above it. In a container
+    the path of the group may not be visible; then the root of the mount is what counts.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return None
-    mounts = root / "sys/fs/cgroup"
     quotas = []
     for line in lines:
-        number, _, rest = line.partition(":")
+        _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
-        if number == "0" and not controllers:
-            tops = [mounts, mounts / "unified"]
-            read = _quota_v2
-        elif "cpu" in controllers.split(","):
-            tops = [mounts / controllers, mounts / "cpu", mounts / "cpu,cpuacct"]
-            read = _quota_v1
-        else:
+        if controllers and "cpu" not in controllers.split(","):
             continue
-        for top in tops:
+        for mount in (controllers, "cpu", "cpu,cpuacct") if controllers else ("", "unified"):
+            top = root / "sys/fs/cgroup" / mount
             folder = top / group.strip("/")
-            for place in (folder, *folder.parents):
-                if not place.is_relative_to(top):
-                    break
-                quota = read(place)
-                if quota is not None:
-                    quotas.append(quota)
+            places = [place for place in (folder, *folder.parents) if place.is_relative_to(top)]
+            quotas += [quota for quota in map(_quota, places) if quota is not None]
     return min(quotas, default=None)
 
 
-def _quota_v2(folder: Path) -> float | None:
+def _quota(folder: Path) -> float | None:
+    """The quota of one group, by the file of version 2 or those of version 1."""
     try:
-        quota, _, period = (folder / "cpu.max").read_text().partition(" ")
-        return None if quota.strip() == "max" else int(quota) / int(period or 100_000)
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
-
-
-def _quota_v1(folder: Path) -> float | None:
-    try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-        return quota / period if quota > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        granted = int(quota) / int(period)
+        return granted if granted > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):  # `max` and -1 mean no quota
         return None

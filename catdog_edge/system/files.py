@@ -1,14 +1,9 @@
-"""Files that are written whole or not at all.
-
-Knows nothing of what is written. A reader never sees half a file, and a full disk or a
-kill leaves the file that was there before.
-"""
+"""Atomic writes, free names, and the cache folder."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import itertools
 import os
 import sys
 import tempfile
@@ -20,16 +15,21 @@ from catdog_edge.errors import FOLDER_GONE, CatdogError
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it onto `path` when the block ends well.
-
-    The temporary file keeps the suffix of `path`, because some writers choose a format by
-    it. When the block raises, the temporary file is removed and `path` is as it was.
+    """Write a file atomically: a reader never sees half of it.
 
     Args:
         path: The file to write. Its folder is made when it is missing.
 
+    Yields:
+        A temporary path beside it, with the same suffix. When the block ends it is moved onto
+        `path`; when the block raises it is removed, and `path` is as it was.
+
     Raises:
         CatdogError: The folder or the file cannot be written (permissions, a full disk).
+
+    Example:
+        >>> with atomic_write("model.onnx") as temporary:
+        ...     onnx.save(model, temporary)
     """
     target = Path(path)
     try:
@@ -37,11 +37,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             # Moving a file onto it would take it away from all other programs.
             raise CatdogError(f"{target} is a device or a pipe; name a file")
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(
-            prefix=_prefix(target),
-            suffix=target.suffix,
-            dir=target.parent,
-        )
+        descriptor, name = tempfile.mkstemp(target.suffix, _prefix(target), target.parent)
     except OSError as error:
         raise cannot_write(target, error) from error
     os.close(descriptor)
@@ -69,7 +65,7 @@ def _prefix(target: Path) -> str:
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
     """Remove the temporary files of processes that were killed while they wrote `path`.
 
-    For those who know that nobody is writing it now. What cannot be removed stays.
+    Call it only where no process is writing `path`. What cannot be removed stays.
     """
     target = Path(path)
     # mkstemp adds eight characters.
@@ -79,42 +75,39 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
             leftover.unlink()
 
 
-LONGEST = 255
-"""Bytes that a file's name may have on common file systems."""
-
-
-def take_free_name(folder: Path, stem: str, ending: str) -> tuple[Path, int]:
-    """Take a name that no file has, by making it, empty: nobody's file is overwritten.
+def take_free_name(folder: Path, stem: str, suffix: str) -> tuple[Path, int]:
+    """Make an empty file with a name that no file has yet.
 
     Args:
-        folder: Where the file is to be.
-        stem: Shortened where the whole name would be too long.
-        ending: With its dot.
+        folder: Its folder.
+        stem: Shortened where the whole name would be longer than file systems allow.
+        suffix: With its dot.
 
     Returns:
-        `STEM.ENDING`, or where that is taken `STEM-2.ENDING` and so on; and the number, from 1.
+        `STEM.SUFFIX`, or where that is taken `STEM-2.SUFFIX` and so on; and the number, from 1.
 
     Raises:
         CatdogError: The file cannot be made.
     """
-    for number in itertools.count(1):
-        tail = ending if number == 1 else f"-{number}{ending}"
+    number = 1
+    while True:
+        tail = suffix if number == 1 else f"-{number}{suffix}"
         short = stem
-        while len(os.fsencode(short + tail)) > LONGEST:
+        while len(os.fsencode(short + tail)) > 255:
             short = short[:-1]
         target = folder / f"{short}{tail}"
         try:
             target.open("xb").close()
         except FileExistsError:
+            number += 1
             continue
         except OSError as error:
             raise cannot_write(target, error) from error
         return target, number
-    raise AssertionError("there are endlessly many numbers")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all.
+    """Write `text` as UTF-8, atomically.
 
     Raises:
         CatdogError: The file cannot be written.
@@ -124,7 +117,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data`, whole or not at all.
+    """Write `data` atomically.
 
     Raises:
         CatdogError: The file cannot be written.
@@ -134,7 +127,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> CatdogError:
-    """The one line for a file that cannot be written."""
+    """Return the error for a file that cannot be written."""
     reason = error.strerror or str(error)
     return CatdogError(
         f"cannot write {path}: {reason}; choose another folder or make room. "

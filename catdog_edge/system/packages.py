@@ -1,7 +1,6 @@
-"""Packages that a flavour brings: missing, broken, or two builds of the same module at once.
+"""The runtime's packages: missing, broken, or two builds of the same module at once.
 
-Knows what to type to mend it, nothing of models. Standard library only, so that it also
-speaks where nothing is installed.
+Standard library only, so that it works where nothing is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from catdog_edge.errors import MissingPackageError
 
 # From 1.29 on, ONNX Runtime reports to its maker from the import on: threads of its own, an
 # identifier in the user's cache, and a forked child that waits for those threads at its exit.
-# What looks through a camera does none of this; a program that wants it sets the variable to 0.
+# A program that wants this sets the variable to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
@@ -31,22 +30,19 @@ OPENCVS = (
 )
 """Packages that all install the one module `cv2`."""
 
-_FLAVOUR = {"cv2": "cpu", "onnxruntime": "cpu", "numpy": "cpu"}
-"""Modules of the runtime, and the flavour that brings them; all others come with [train]."""
-
 _MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "numpy": (("numpy",), "ndarray"),
     "cv2": (OPENCVS, "imdecode"),
     "onnxruntime": (RUNTIMES, "InferenceSession"),
 }
-"""Modules of the runtime: the packages that install each, and what is in it when it is whole."""
+"""Modules of the runtime: the packages that install each, and a name in it when it is complete."""
 
 _OURS = ("", "catdog_edge", "exporters", "benchmarks")
 
 
 def builds(names: Sequence[str]) -> dict[str, str]:
-    """Which of some packages are installed, with their versions."""
-    import importlib.metadata  # slow to load, and a start that goes well does without
+    """Return the versions of those of some packages that are installed."""
+    import importlib.metadata  # slow to load
 
     found = {}
     for name in names:
@@ -56,7 +52,7 @@ def builds(names: Sequence[str]) -> dict[str, str]:
 
 
 def extras(package: str) -> set[str]:
-    """Names of the extras that an installed package offers; none where it is not installed."""
+    """Return the names of the extras that an installed package offers."""
     import importlib.metadata
 
     try:
@@ -66,29 +62,24 @@ def extras(package: str) -> set[str]:
 
 
 def runtime() -> Any:
-    """The module `onnxruntime`, whole.
+    """Import and return the module `onnxruntime`.
 
     Raises:
-        MissingPackageError: It is not installed, does not load, or is only partly there.
+        MissingPackageError: It is not installed, does not load, or is incomplete.
     """
-    return whole("onnxruntime")
+    return _complete("onnxruntime")
 
 
 def opencv() -> Any:
-    """The module `cv2`, whole.
+    """Import and return the module `cv2`.
 
     Raises:
-        MissingPackageError: It is not installed, does not load, or is only partly there.
+        MissingPackageError: It is not installed, does not load, or is incomplete.
     """
-    return whole("cv2")
+    return _complete("cv2")
 
 
-def whole(name: str) -> Any:
-    """A module of the runtime with the function that it is there for.
-
-    Raises:
-        MissingPackageError: It is not installed, does not load, or is only partly there.
-    """
+def _complete(name: str) -> Any:
     try:
         module = importlib.import_module(name)
     except Exception as error:
@@ -100,14 +91,14 @@ def whole(name: str) -> Any:
     if not hasattr(module, wanted):
         # What is left when one of two builds was uninstalled: a folder without a module.
         raise MissingPackageError(
-            f"the module {name} is only partly there, as when one of two builds was "
-            f"uninstalled; mend it with: {mending(builds(packages) or {packages[0]: ''})}"
+            f"the module {name} is incomplete, as when one of two builds was uninstalled; "
+            f"mend it with: {mending(builds(packages) or {packages[0]: ''})}"
         )
     return module
 
 
 def explain(error: Exception) -> MissingPackageError | None:
-    """One line for an import that failed; `None` for a defect of our own."""
+    """Turn a failed import into one line with the remedy; `None` for a defect of our own."""
     if isinstance(error, MissingPackageError):
         return error
     message = " ".join(str(error).split())
@@ -121,8 +112,9 @@ def explain(error: Exception) -> MissingPackageError | None:
         )
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package not in _OURS:
-        extra = _FLAVOUR.get(package, "train")
-        also = " (or [gpu], or [headless])" if extra == "cpu" else " beside your flavour"
+        extra, also = "train", " beside your flavour"
+        if package in _MODULES:
+            extra, also = "cpu", " (or [gpu], or [headless])"
         return MissingPackageError(
             f"this needs the package {package}, which is not installed; "
             f"install it with: pip install 'catdog-edge[{extra}]'{also}"
@@ -140,29 +132,27 @@ def explain(error: Exception) -> MissingPackageError | None:
     if not package:
         return None
     packages, _ = _MODULES.get(package, ((package,), ""))
-    found = builds(packages) or {packages[0]: ""}
     return MissingPackageError(
         f"the package {package} is installed but does not load ({message[:160]}); "
-        f"mend it with: {mending(found)}"
+        f"mend it with: {mending(builds(packages) or {packages[0]: ''})}"
     )
 
 
 def _raised_in(error: Exception) -> str:
     """The module of the runtime whose import raised an error, or an empty text."""
     place = error.__traceback__
-    importing = ""
     while place is not None:
         frame = place.tb_frame
         name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         # Its functions raise errors as well; only what runs at its import is meant.
         if frame.f_code.co_name == "<module>" and name in _MODULES:
-            importing = importing or name
+            return name
         place = place.tb_next
-    return importing
+    return ""
 
 
 def mending(found: Mapping[str, str], keep: str | None = None) -> str:
-    """What to type to have exactly one of several builds of a module.
+    """Return the command that leaves exactly one of several builds of a module.
 
     Args:
         found: Installed packages that overwrite each other's files.

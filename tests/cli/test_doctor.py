@@ -131,7 +131,7 @@ def test_a_module_that_is_only_partly_there_is_found(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime" / "__init__.py").touch()
     done = doctor_with(tmp_path)
     assert done.returncode == 1
-    assert "the module onnxruntime is only partly there" in done.stdout
+    assert "the module onnxruntime is incomplete" in done.stdout
     assert "pip install" in done.stdout
 
 

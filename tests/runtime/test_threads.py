@@ -62,6 +62,46 @@ def test_affinity_counts() -> None:
         os.sched_setaffinity(0, before)
 
 
+@pytest.mark.parametrize(("count", "expected"), [(4, {0, 1, 2, 3}), (None, {0})])
+def test_without_affinity_every_processor_counts(
+    count: int | None, expected: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: count)
+    assert usable_processors() == expected
+
+
+def test_an_arm_kernel_that_numbers_all_cores_alike(tmp_path: Path) -> None:
+    for processor in range(4):
+        folder = f"sys/devices/system/cpu/cpu{processor}/topology"
+        write(tmp_path, f"{folder}/physical_package_id", "0\n")
+        write(tmp_path, f"{folder}/core_id", "0\n")
+        write(tmp_path, f"{folder}/thread_siblings_list", f"{processor}\n")
+    assert physical_cores({0, 1, 2, 3}, tmp_path) == 4
+
+
+def test_physical_cores_limit_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("catdog_edge.runtime.threads.usable_processors", lambda: {0, 1, 2, 3})
+    for processor in range(4):
+        folder = f"sys/devices/system/cpu/cpu{processor}/topology"
+        write(tmp_path, f"{folder}/physical_package_id", "0\n")
+        write(tmp_path, f"{folder}/core_id", f"{processor // 2}\n")
+    found = choose_threads(root=tmp_path)
+    assert (found.count, "physical cores" in found.source) == (2, True)
+    write(tmp_path, "proc/self/cgroup", "0::/\n")
+    write(tmp_path, "sys/fs/cgroup/cpu.max", "200000 100000\n")
+    assert "physical cores" in choose_threads(root=tmp_path).source
+    write(tmp_path, "sys/fs/cgroup/cpu.max", "190000 100000\n")
+    found = choose_threads(root=tmp_path)
+    assert (found.count, found.source) == (1, "the cgroup quota of 1.9 processors")
+
+
+def test_most_threads_are_256() -> None:
+    assert choose_threads(256).count == 256
+    with pytest.raises(ValueError, match=r"1\.\.256"):
+        choose_threads(257)
+
+
 def test_a_quota_of_version_2_counts_at_every_level(tmp_path: Path) -> None:
     assert cgroup_quota(tmp_path) is None
     write(tmp_path, "proc/self/cgroup", "0::/pod/box\n")
