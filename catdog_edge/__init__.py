@@ -1,6 +1,6 @@
-"""catdog-edge: from photographs to a trustworthy answer per camera frame.
+"""catdog-edge: train a small image classifier, export it to ONNX, run it on a device.
 
-Public names are resolved on first use (PEP 562), so that `catdog-edge --help` works where
+Public names are imported on first use (PEP 562), so that `catdog-edge --help` works where
 neither onnxruntime nor OpenCV is installed.
 """
 
@@ -57,17 +57,12 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(_HOMES[name]), name)
     except Exception as error:  # a broken package raises what it likes
-        known = _missing(error)
+        from catdog_edge.system.packages import explain
+
+        known = explain(error)
         if known is None or known is error:
             raise
         raise known from error
-
-
-def _missing(error: Exception) -> ImportError | None:
-    """One line that names the flavour to install, where a package is what is missing."""
-    from catdog_edge.system.packages import explain
-
-    return explain(error)
 
 
 def __dir__() -> list[str]:

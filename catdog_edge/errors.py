@@ -1,7 +1,7 @@
-"""The errors a person can act on: one line that says what, which file, and what to do.
+"""The errors that a user can act on: one line that says what failed, on what, and what to do.
 
-The command line prints them without a traceback and exits with `exit_code`.
-Anything else that escapes is a defect of ours.
+The command line prints them without a traceback and exits with `exit_code`. Any other exception
+that escapes is a bug.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PREFIX = re.compile(r"^.*Assertion .* failed: |^\[ONNXRuntimeError\] : \d+ : \w
 
 
 class CatdogError(Exception):
-    """Something could not be done; the message is one complete line for a person."""
+    """Something could not be done; the message is one complete line."""
 
     exit_code = 1
 
@@ -27,7 +27,7 @@ class MissingPackageError(CatdogError, ImportError):
 
 
 class PictureError(CatdogError):
-    """A picture cannot be read; the message is the reason, without the name of the file."""
+    """An image cannot be read; the message is the reason, without the name of the file."""
 
 
 class DamagedError(PictureError):
@@ -35,7 +35,7 @@ class DamagedError(PictureError):
 
 
 class DataError(CatdogError):
-    """A data set is missing, empty, damaged, or not what the model was trained on."""
+    """A data set is missing, empty, damaged, or not the one that the model was trained on."""
 
 
 class ModelError(CatdogError):

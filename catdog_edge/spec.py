@@ -1,7 +1,7 @@
-"""What travels from training to the device: `ModelSpec`, and what comes out: `Prediction`.
+"""`ModelSpec`, the description of a model in its checkpoint and ONNX file, and `Prediction`.
 
-Knows nothing of torch, ONNX or OpenCV. A checkpoint and an ONNX file both hold the spec, so
-that nobody ever guesses labels, size, colour order, normalisation or resize.
+Both files hold the spec, so that labels, size, colour order, normalisation and resize are never
+guessed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ResizeStep:
 
 
 def squash(height: int, width: int) -> tuple[ResizeStep, ...]:
-    """The house's resize rule: linear down to twice the size, then linear to the size.
+    """Return the default resize rule: linear to twice the size, then linear to the size.
 
     Halving by a linear filter is the mean of two by two pixels, so on large frames the second
     step is an area filter; the figures are in `docs/preprocessing.md`.
@@ -108,7 +108,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Rejection:
-    """When a frame is answered `neither`: where its score is below the threshold.
+    """When a frame is classified as `neither`: where its score is below the threshold.
 
     Attributes:
         score: `max_probability` (the largest class probability), or `known` (a second
@@ -127,7 +127,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All that a reader of the weights must know, checked when made.
+    """The description of a model, checked when made.
 
     Attributes:
         architecture: Name in the registry of `catdog_edge.training.models.registry`.
@@ -174,7 +174,7 @@ class ModelSpec:
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels must be two or more different names, got {self.labels}")
         if NEITHER in self.labels:
-            raise ValueError(f"{NEITHER!r} cannot be a class: it is the answer of a rejection")
+            raise ValueError(f"{NEITHER!r} cannot be a class: it is the label of a rejection")
         _positive("height", self.height)
         _positive("width", self.width)
         if not self.resize or (self.resize[-1].height, self.resize[-1].width) != self.size:
@@ -194,7 +194,7 @@ class ModelSpec:
 
     @property
     def logits(self) -> int:
-        """How many logits the network gives: one a class, and one more where it knows others."""
+        """Logits of the network: one per class, and one more where it was trained on negatives."""
         knows_others = self.rejection is not None and self.rejection.score == "known"
         return len(self.labels) + knows_others
 
@@ -204,11 +204,11 @@ class ModelSpec:
         return self.height, self.width
 
     def replace(self, **changes: Any) -> ModelSpec:
-        """A copy with other values, checked again."""
+        """Return a copy with other values, checked again."""
         return dataclasses.replace(self, **changes)
 
     def to_json(self, indent: int | None = None) -> str:
-        """The spec as one JSON document; `from_json` reads it back unchanged."""
+        """Return the spec as one JSON document; `from_json` reads it back unchanged."""
         document = dataclasses.asdict(self)
         document["resize"] = [step.to_dict() for step in self.resize]
         return json.dumps(document, indent=indent, ensure_ascii=False)
@@ -224,6 +224,10 @@ class ModelSpec:
         Raises:
             ModelError: It is not JSON, a field is missing, unknown or wrong, or its schema
                 is newer than this version of catdog-edge.
+
+        Example:
+            >>> ModelSpec.from_json(Path("spec.json").read_text()).labels
+            ('cat', 'dog')
         """
         try:
             document = json.loads(text)
@@ -259,19 +263,14 @@ class ModelSpec:
                     raise ValueError("the rejection's threshold is not a number")
                 document["rejection"] = Rejection(**document["rejection"])
             return cls(**document)
-        except KeyError as error:
-            raise ModelError(
-                f"{source}: the spec in it lacks {error}; export the model again"
-            ) from error
-        except (TypeError, ValueError) as error:
-            raise ModelError(
-                f"{source}: the spec in it is wrong ({error}); export the model again"
-            ) from error
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"is wrong ({error})"
+            raise ModelError(f"{source}: the spec in it {what}; export the model again") from error
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one frame.
+    """The prediction for one frame.
 
     Attributes:
         label: A class of the model, or `neither`.
@@ -313,7 +312,7 @@ class Prediction:
         )
 
     def to_json(self) -> str:
-        """One line of JSON: label, confidence, probabilities by class, score and threshold."""
+        """Return one line of JSON: label, confidence, probabilities, score and threshold."""
         document: dict[str, Any] = {
             "label": self.label,
             "confidence": round(self.confidence, 6),
