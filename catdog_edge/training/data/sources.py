@@ -11,11 +11,10 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.preprocess import Image
-from catdog_edge.images.read import check_size, decode_picture, read_bytes, read_picture
+from catdog_edge.images.read import check_size, decode_picture, read_bytes
 from catdog_edge.system.files import expand_path
 from catdog_edge.training.data import oxford_pets, sample
 
@@ -46,7 +45,7 @@ class Skipped:
     reason: str
 
 
-class Source(Protocol):
+class Source:
     """A set of files.
 
     Attributes:
@@ -59,61 +58,29 @@ class Source(Protocol):
 
     name: str
     entries: Mapping[str, Entry]
-    closed: tuple[Skipped, ...]
-    notes: tuple[str, ...]
+    closed: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def read(self, file: str) -> bytes:
-        """The bytes of a file. Raises `PictureError` where they cannot be had."""
+        """Read the bytes of a file; raises `PictureError`."""
+        raise NotImplementedError
 
     def frame(self, file: str, *, keep_damaged: bool = False) -> Image:
-        """The image in a file: `uint8 [H,W,3]` BGR. Raises `PictureError`."""
+        """Decode the image in a file, `uint8 [H,W,3]` BGR; raises `PictureError`."""
+        return decode_picture(self.read(file), keep_damaged=keep_damaged)
 
     def digest(self, file: str, frame: Image) -> str:
-        """32 hexadecimal digits that copies of an image share and other images do not."""
+        """Return 32 hexadecimal digits that copies of an image share: SHA-256 of shape and pixels.
 
-
-def open_source(source: str | os.PathLike[str] | None) -> Source:
-    """Open a folder, a zip, or the sample.
-
-    Args:
-        source: A path, `sample`, or `oxford-pets`; `None` takes `$CATDOG_DATA`, or else
-            `sample`.
-
-    Raises:
-        DataError: There is no such folder or zip, or it cannot be read.
-    """
-    if source is None:
-        source = os.environ.get("CATDOG_DATA") or SAMPLE
-    if str(source) == SAMPLE:
-        return SampleSource()
-    if str(source) == oxford_pets.NAME:
-        return FolderSource(oxford_pets.pets_folder())
-    if not str(source):
-        # An empty variable in somebody's script; Path would take it for the current folder.
-        raise DataError("--data is empty; give it a folder of images, a .zip, or 'sample'")
-    path = expand_path(source)
-    try:
-        if path.is_dir():
-            return FolderSource(path)
-        if path.is_file():
-            return ZipSource(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    raise DataError(
-        f"there is no folder or zip {path}; give --data a folder of images, a .zip, or 'sample'"
-    )
-
-
-class _Photographs:
-    def digest(self, file: str, frame: Image) -> str:
-        """SHA-256 of the pixels, and of the shape: 2x3 and 3x2 of one colour are the same bytes."""
+        Without the shape, 2x3 and 3x2 of one colour would be the same.
+        """
         del file
         digest = hashlib.sha256(b"%d %d " % frame.shape[:2])
         digest.update(frame.data)
         return digest.hexdigest()[:32]
 
 
-class FolderSource(_Photographs):
+class FolderSource(Source):
     """All files below a folder."""
 
     def __init__(self, path: Path) -> None:
@@ -121,7 +88,7 @@ class FolderSource(_Photographs):
         self._path = path
         closed: list[Skipped] = []
         notes: list[str] = []
-        self.entries: Mapping[str, Entry] = dict(sorted(self._walk(closed, notes)))
+        self.entries = dict(sorted(self._walk(closed, notes)))
         self.closed, self.notes = tuple(closed), tuple(notes)
 
     def _walk(self, closed: list[Skipped], notes: list[str]) -> Iterator[tuple[str, Entry]]:
@@ -160,19 +127,12 @@ class FolderSource(_Photographs):
                 yield (inside / file).as_posix(), entry
 
     def read(self, file: str) -> bytes:
-        """The bytes of a file; a pipe or a device is refused, it may have no end."""
+        """Read a regular file: a pipe or a device may have no end."""
         return read_bytes(self._path / file)
 
-    def frame(self, file: str, *, keep_damaged: bool = False) -> Image:
-        """The image in a file."""
-        return read_picture(self._path / file, keep_damaged=keep_damaged)
 
-
-class ZipSource(_Photographs):
+class ZipSource(Source):
     """All files in a zip, read in place; nothing is unpacked to disk."""
-
-    closed: tuple[Skipped, ...] = ()
-    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -184,7 +144,7 @@ class ZipSource(_Photographs):
             for info in self._zip.infolist()
             if not info.is_dir()
         }
-        self.entries: Mapping[str, Entry] = {
+        self.entries = {
             name: Entry(info.file_size, f"{info.CRC:08x}")
             for name, info in sorted(self._infos.items())
             if not any(_is_junk(part) for part in name.split("/"))
@@ -200,7 +160,7 @@ class ZipSource(_Photographs):
             ) from error
 
     def read(self, file: str) -> bytes:
-        """The bytes of a file, checked against the zip's checksum."""
+        """Read an entry, checked against its CRC-32."""
         info = self._infos[file]
         check_size(info.file_size)  # the declared size is the most that zipfile unpacks
         with self._lock:
@@ -216,16 +176,9 @@ class ZipSource(_Photographs):
         except OSError as error:
             raise PictureError(f"cannot be read: {error.strerror or error}") from error
 
-    def frame(self, file: str, *, keep_damaged: bool = False) -> Image:
-        """The image in a file."""
-        return decode_picture(self.read(file), keep_damaged=keep_damaged)
 
-
-class SampleSource:
+class SampleSource(Source):
     """Drawings instead of photographs, made in code; the same on every call."""
-
-    closed: tuple[Skipped, ...] = ()
-    notes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.name = SAMPLE
@@ -233,7 +186,7 @@ class SampleSource:
         code = b"".join(file.read_bytes() for file in files)
         # Drawings that another version of the code made are other images.
         entry = Entry(0, hashlib.sha256(code).hexdigest()[:16])
-        self.entries: Mapping[str, Entry] = {
+        self.entries = {
             f"{kind}.{number}.png": entry for kind in sample.KINDS for number in range(sample.COUNT)
         }
 
@@ -254,6 +207,38 @@ class SampleSource:
         """
         del frame
         return hashlib.sha256(f"6/{file}".encode()).hexdigest()[:32]
+
+
+def open_source(source: str | os.PathLike[str] | None) -> Source:
+    """Open a folder, a zip, or the sample.
+
+    Args:
+        source: A path, `sample`, or `oxford-pets`; `None` takes `$CATDOG_DATA`, or else
+            `sample`.
+
+    Raises:
+        DataError: There is no such folder or zip, or it cannot be read.
+    """
+    if source is None:
+        source = os.environ.get("CATDOG_DATA") or SAMPLE
+    if str(source) == SAMPLE:
+        return SampleSource()
+    if str(source) == oxford_pets.NAME:
+        return FolderSource(oxford_pets.pets_folder())
+    if not str(source):
+        # An empty variable in somebody's script; Path would take it for the current folder.
+        raise DataError("--data is empty; give it a folder of images, a .zip, or 'sample'")
+    path = expand_path(source)
+    try:
+        if path.is_dir():
+            return FolderSource(path)
+        if path.is_file():
+            return ZipSource(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    raise DataError(
+        f"there is no folder or zip {path}; give --data a folder of images, a .zip, or 'sample'"
+    )
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:

@@ -147,10 +147,8 @@ def test_pixels_of_a_moved_set_are_decoded_once(
     from catdog_edge.training.data import sources
 
     folder = write(tmp_path / "set", images("a", "b", "c", count=4))
-    read, decode = [], sources.read_picture
-    monkeypatch.setattr(
-        sources, "read_picture", lambda p, **how: read.append(p) or decode(p, **how)
-    )
+    read, read_bytes = [], sources.read_bytes
+    monkeypatch.setattr(sources, "read_bytes", lambda path: read.append(path) or read_bytes(path))
     dataset = open_dataset(folder, steps=STEPS)
     for split in SPLITS:
         pixels(dataset, split, STEPS)
