@@ -72,3 +72,20 @@ def list_names(names: Collection[str], limit: int = 10) -> str:
     """Join names for a message; of many only the first: `cat, dog`, or `a, b, ... (300 in all)`."""
     shown = ", ".join(list(names)[:limit])
     return shown if len(names) <= limit else f"{shown}, ... ({len(names):,} in all)"
+
+
+def label_difference(first: Collection[str], second: Collection[str], limit: int = 10) -> str:
+    """Describe for a message how two lists of classes differ, in bounded length.
+
+    Example:
+        >>> label_difference(["cat", "dog"], ["cat", "fox"])
+        'cat, dog against cat, fox'
+    """
+    if max(len(first), len(second)) <= limit:
+        return f"{', '.join(first)} against {', '.join(second)}"
+    missing = [label for label in first if label not in second]
+    more = [label for label in second if label not in first]
+    parts = [f"without {list_names(missing, limit)}"] if missing else []
+    parts += [f"with {list_names(more, limit)}"] if more else []
+    how = " and ".join(parts) or "in another order"
+    return f"{len(first):,} classes against {len(second):,}, the latter {how}"

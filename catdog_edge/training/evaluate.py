@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.errors import CatdogError
+from catdog_edge.errors import CatdogError, list_names
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import plain
@@ -25,7 +25,15 @@ from catdog_edge.training.data.negatives import (
     open_negatives,
 )
 from catdog_edge.training.data.splits import split_of
-from catdog_edge.training.evaluation.evaluation import Evaluation, Predictor, check_labels, evaluate
+from catdog_edge.training.evaluation.evaluation import (
+    TABLE_CLASSES,
+    WORST,
+    Evaluation,
+    Predictor,
+    check_labels,
+    evaluate,
+    shorten_label,
+)
 from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.evaluation.rejection import (
     RejectionReport,
@@ -101,8 +109,13 @@ class EvaluationReport:
     def __str__(self) -> str:
         lines = [str(self.result), *(f"neither     {n}: {r}" for n, r in self.rejection.items())]
         if self.answered:
-            shares = ", ".join(f"{plain(name)} {one:.2%}" for name, one in self.answered.items())
-            lines.append(f"answered    {shares}")
+            shares = list(self.answered.items())
+            worst = ""
+            if len(shares) > TABLE_CLASSES:
+                shares = sorted(shares, key=lambda pair: pair[1])[:WORST]
+                worst = f"worst of {len(self.answered):,} classes: "
+            listed = ", ".join(f"{shorten_label(name)} {one:.2%}" for name, one in shares)
+            lines.append(f"answered    {worst}{listed}")
         if len(self.sources) > 1:
             lines += ["", *_source_lines(self.sources)]
         if self.thresholds:
@@ -111,13 +124,22 @@ class EvaluationReport:
 
 
 def _source_lines(sources: Sequence[SourceResult]) -> list[str]:
-    width = max(len(one.name) for one in sources) + 2
+    shown = sources
+    if len(sources) > 2 * WORST:
+
+        def right(one: SourceResult) -> float:
+            return one.accuracy[0] if one.accuracy else 1 - one.answered[0] if one.answered else 1
+
+        shown = sorted(sources, key=right)[:WORST]
+    width = max(len(plain(one.name)) for one in shown) + 2
     lines = [f"{'source':{width}}{'images':>7}  {'top class right, %':<22}answered, %"]
-    for one in sources:
+    for one in shown:
         accuracy = "-" if one.accuracy is None else _interval(one.accuracy)
         answered = "-" if one.answered is None else _interval(one.answered)
         note = "  left out of training" * one.left_out
         lines.append(f"{plain(one.name):{width}}{one.images:>7,}  {accuracy:<22}{answered}{note}")
+    if len(shown) < len(sources):
+        lines.append(f"the worst {len(shown)} of {len(sources):,} sources; --json has all of them")
     return lines
 
 
@@ -181,7 +203,7 @@ def evaluate_weights(
     for dataset in datasets:
         check_labels(model.spec, dataset.labels, path, dataset.source)
     images, truth, names = combined_pixels(datasets, "test", model.spec.resize)
-    where = ", ".join(one.display_name for one in datasets)
+    where = list_names([one.display_name for one in datasets])
     log.info(f"eval: {path} on the {len(truth):,} test pictures of {where}")
     predicted = model.probabilities(images)
     result = evaluate(predicted, truth, model.spec.labels)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from catdog_edge import __version__
-from catdog_edge.errors import CatdogError, ModelError, list_names
+from catdog_edge.errors import CatdogError, ModelError, label_difference, list_names
 from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, crop_and_squash
 from catdog_edge.system.signals import stop_requests
 from catdog_edge.training.config.options import (
@@ -216,7 +216,7 @@ def _log_data(datasets: Sequence[Dataset], negatives: Negatives | None) -> None:
         negatives.log_summary()
     sources = sorted({name for one in datasets for name in sources_of(one, "train")})
     if len(sources) > 1:
-        log.info(f"sources: {', '.join(sources)}; each with its own row in the reports")
+        log.info(f"sources: {list_names(sources)}; each with its own row in the reports")
     elif not datasets[0].is_sample:
         log.warning(
             f"all images of the classes are of one source, {sources[0]}: what a model does on its "
@@ -367,7 +367,8 @@ def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
         progress = ReadingProgress()
         datasets = (run.dataset(progress=progress), *run.more_datasets(progress=progress))
         if datasets[0].labels != spec.labels:
-            raise _changed(run, f"labels were {list_names(spec.labels)}")
+            difference = label_difference(spec.labels, datasets[0].labels)
+            raise _changed(run, f"labels were different ({difference})")
         negatives = open_negatives(
             run.negatives,
             spec.resize,

@@ -151,6 +151,31 @@ def test_the_precision_is_told_with_the_option_that_repeats_it(here: Path, easy_
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+def test_imbalanced_classes_are_weighted_unless_the_recipe_says_no(
+    here: Path, easy_set: Path
+) -> None:
+    data = here / "imbalanced"
+    shutil.copytree(easy_set, data)
+    for file in sorted((data / "dark").iterdir())[30:]:
+        file.unlink()
+    shown = call("train", "--show-recipe").stdout
+    (here / "plain.yaml").write_text(shown.replace("balance: auto", "balance: none"))
+    small = ("--size", 32, "--epochs", 1)
+    auto = quick(data, "auto", *small)
+    none = quick(data, "none", *small, "--recipe", "plain.yaml")
+    line = "times the images of the smallest: the loss is weighted by class"
+    assert (auto.exit_code, none.exit_code) == (0, 0), auto.output + none.output
+    assert line in auto.stderr
+    assert line not in none.stderr
+    losses = [table(here / "runs" / run / "results.csv")[0] for run in ("auto", "none")]
+    assert losses[0]["train_loss"] != losses[1]["train_loss"]
+    assert line not in quick(easy_set, "even", *small).stderr
+    told = call("eval", "--weights", "runs/auto/best.pt")
+    assert [row.split()[0] for row in told.stdout.splitlines()[:2]] == ["accuracy", "balanced"]
+    answer = json.loads(call("eval", "--weights", "runs/auto/best.pt", "--json").stdout)
+    assert answer["balanced_accuracy"] == pytest.approx(np.mean(answer["recall"]))
+
+
 def stop_in(run: Path, *, after: str, number: signal.Signals, arguments: list[str]) -> str:
     """Start a run in its own process and send it a signal once `after` is on stderr."""
     process = subprocess.Popen(
@@ -625,7 +650,10 @@ def edit(run: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"labels": ["dark", "bright"]}, "labels were bright, dark when the run began"),
+        (
+            {"labels": ["dark", "bright"]},
+            "labels were different (bright, dark against dark, bright) when the run began",
+        ),
         ({"other": "drawn"}, "other was null when the run began"),
         ({"optimizer": "sgd"}, "optimizer was muon"),
         ({"optimizer": "adam"}, "optimizer was muon"),

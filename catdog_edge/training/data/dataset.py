@@ -160,6 +160,9 @@ class Dataset:
         """What was found, in lines for people; the first names the source."""
         by_label = Counter(item.label for item in self.items)
         each = ", ".join(f"{by_label[i]:,} {label}" for i, label in enumerate(self.labels))
+        if len(self.labels) > 10:
+            fewest, most = min(by_label.values()), max(by_label.values())
+            each = f"{len(self.labels):,} classes of {fewest:,} to {most:,}"
         if self.is_sample:
             first = (
                 f"data: {len(self.items):,} drawings made by this program ({each}); they are not "

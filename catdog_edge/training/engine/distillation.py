@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from catdog_edge.errors import ModelError, list_names
+from catdog_edge.errors import ModelError, label_difference
 from catdog_edge.spec import Normalization
 from catdog_edge.training.config.recipes import Recipe
 from catdog_edge.training.engine.batches import Batch
@@ -68,8 +68,9 @@ class Teacher:
         network, self.spec = load_checkpoint(path)
         if set(self.spec.labels) != set(labels):
             raise ModelError(
-                f"the teacher {path} has the classes {list_names(self.spec.labels)}, the data has "
-                f"{list_names(labels)}; name a --teacher that was trained on the same classes"
+                f"the teacher {path} and the data have different classes "
+                f"({label_difference(self.spec.labels, labels)}); name a --teacher of the same "
+                "classes"
             )
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         if sha256 and sha256 != self.sha256:

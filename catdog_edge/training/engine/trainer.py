@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from catdog_edge.training.engine.history import (
     best_epoch,
     write_results,
 )
+from catdog_edge.training.engine.loss import CrossEntropy, class_weights
 from catdog_edge.training.engine.optim import make_optimizer, update_average
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import logits, to_input
@@ -47,6 +49,8 @@ from catdog_edge.training.models.batch_norm import (
 )
 from catdog_edge.training.models.checkpoint import read_checkpoint, save_checkpoint
 from catdog_edge.training.models.class_groups import class_groups
+
+log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -139,7 +143,16 @@ class Trainer:
         self.averaged = copy.deepcopy(self.network).eval() if plan.recipe.ema else None
         self._forward = self.network if group.is_single else DistributedDataParallel(self.network)
         self.optimizer = make_optimizer(self.network, plan.recipe, plan.lr)
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=plan.recipe.label_smoothing)
+        weights = None
+        if plan.recipe.balance == "auto":
+            weights = class_weights(data.train[1], len(spec.labels), data.shares)
+        if weights is not None:
+            ratio = weights.max() / weights.min()
+            log.info(
+                f"train: the largest class has {ratio:.1f} times the images of the smallest: the "
+                "loss is weighted by class (balance: none in a recipe leaves it as it is)"
+            )
+        self.criterion = CrossEntropy(plan.recipe.label_smoothing, weights)
         self._loader = BatchLoader(
             *data.train,
             batch_size=plan.batch_size,

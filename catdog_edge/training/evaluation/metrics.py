@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -149,7 +150,7 @@ def calibration_bins(
     """
     values, truth = _checked(probabilities, labels)
     # float32 rows that sum to one may hold a value a rounding above it.
-    confidence = np.minimum(values.max(axis=1), 1.0)
+    confidence = np.minimum(values.max(axis=1).astype(np.float64), 1.0)
     right = values.argmax(axis=1) == truth
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     result = []
@@ -192,7 +193,7 @@ def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         ValueError: Shapes do not fit, or are empty.
     """
     values, truth = _checked(probabilities, labels)
-    given = values[np.arange(len(truth)), truth]
+    given = values[np.arange(len(truth)), truth].astype(np.float64)
     return float(-np.log(np.clip(given, 1e-12, 1.0)).mean())
 
 
@@ -233,8 +234,8 @@ def precision_recall(
 
 def _checked(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    values = np.asarray(probabilities, dtype=np.float64)
+) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.int64]]:
+    values = np.asarray(probabilities)
     truth = np.asarray(labels, dtype=np.int64)
     if values.ndim != 2 or truth.shape != values.shape[:1]:
         raise ValueError(

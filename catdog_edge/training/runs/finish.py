@@ -16,6 +16,7 @@ import numpy.typing as npt
 from torch import nn
 
 from catdog_edge import __version__
+from catdog_edge.errors import list_names
 from catdog_edge.spec import ModelSpec, Rejection
 from catdog_edge.system.files import write_text
 from catdog_edge.training.data.by_source import sources_of
@@ -65,6 +66,7 @@ SPEC_METRICS = (
     "accuracy",
     "accuracy_low",
     "accuracy_high",
+    "balanced_accuracy",
     "log_loss",
     "expected_calibration_error",
 )
@@ -218,13 +220,13 @@ def _save_figures(
     best: EpochMetrics,
 ) -> None:
     spec, result = validated.spec, validated.result
-    title = f"{spec.architecture} on {', '.join(one.short_name for one in datasets)}"
+    title = f"{spec.architecture} on {list_names([one.short_name for one in datasets], 3)}"
     if spec.rejection is not None:
         save_roc(folder / "roc.png", *validated.groups, spec.rejection.threshold)
     save_curves(folder / "curves.png", trainer.history, best, title)
     save_confusion(
         folder / "confusion.png",
-        np.array(result.confusion),
+        result.confusion,
         spec.labels,
         f"validation: {result.accuracy:.2%} of {result.pictures:,}",
     )

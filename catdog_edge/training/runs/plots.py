@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from catdog_edge.system.files import atomic_write
 from catdog_edge.training.data.dataset import SPLITS, Dataset
 from catdog_edge.training.engine.history import EpochMetrics
+from catdog_edge.training.evaluation.evaluation import shorten_label
 from catdog_edge.training.evaluation.rejection import auroc, roc_curve
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
@@ -32,6 +33,13 @@ SHOWN_CLASSES = 12
 
 SHOWN_IMAGES = 6
 """Images of each class in `data.png`."""
+
+
+TEXT_CLASSES = 30
+"""Classes up to which `confusion.png` has counts, and class names on an axis."""
+
+CURVES = 10
+"""Curves in `roc.png`: those of the worst sets of negatives."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,8 @@ def save_overview(path: str | os.PathLike[str], dataset: Dataset) -> None:
             axes.set_axis_off()
             if column == 0:
                 axes.set_title(
-                    drawable(label), color=INK, fontsize=12, loc="left", fontweight="bold",
-                    parse_math=False,
+                    drawable(shorten_label(label)), color=INK, fontsize=12, loc="left",
+                    fontweight="bold", parse_math=False,
                 )  # fmt: skip
         axes = figure.add_subplot(grid[row, SHOWN_IMAGES:])
         values = [counts[split][label] for split in SPLITS]
@@ -123,28 +131,36 @@ def save_curves(path: Path, epochs: Sequence[EpochMetrics], best: EpochMetrics, 
 def save_confusion(
     path: Path, matrix: npt.NDArray[np.int64], labels: Sequence[str], title: str
 ) -> None:
-    """Draw a confusion matrix: counts, and shares of the row as shade; a row per true class."""
+    """Draw a confusion matrix, a row per true class: shares of the row as shade.
+
+    Up to `TEXT_CLASSES` classes each cell has its count; beyond them it is a heat map of the same
+    size, whose axes name some of the classes.
+    """
     classes = len(labels)
-    side = max(4.2, 1.1 * classes + 2)
+    texts = classes <= TEXT_CLASSES
+    side = max(4.2, 1.1 * min(classes, 10) + 2)
     figure = _figure(side + 0.6, side, title)
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in range(classes):
-        for column in range(classes):
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest" if texts else "auto")
+    if texts:
+        fontsize = 12 if classes < 8 else 7 if classes <= 20 else 5
+        for (row, column), count in np.ndenumerate(matrix):
+            share = shares[row, column]
             axes.text(
-                column, row, f"{matrix[row, column]:,}\n{shares[row, column]:.1%}",
-                ha="center", va="center", fontsize=12 if classes < 8 else 7,
-                color="white" if shares[row, column] > 0.55 else INK,
+                column, row, f"{count:,}\n{share:.1%}", ha="center", va="center",
+                fontsize=fontsize, color="white" if share > 0.55 else INK,
             )  # fmt: skip
-    labels = [drawable(label) for label in labels]
-    rotation = 0 if classes < 5 else 45
-    axes.set_xticks(range(classes), labels, rotation=rotation, color=INK, parse_math=False)
-    axes.set_yticks(range(classes), labels, color=INK, parse_math=False)
+    # As many names as fit.
+    ticks = range(0, classes, -(-classes // TEXT_CLASSES))
+    names = [drawable(shorten_label(labels[tick])) for tick in ticks]
+    rotation = 0 if classes < 5 else 45 if classes <= 12 else 90
+    axes.set_xticks(ticks, names, rotation=rotation, color=INK, parse_math=False)
+    axes.set_yticks(ticks, names, color=INK, parse_math=False)
     axes.set_xlabel("answered", color=MUTED)
     axes.set_ylabel("true", color=MUTED)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize=10 if classes <= 12 else 7)
     _save(figure, path)
 
 
@@ -168,9 +184,11 @@ def save_roc(
     axes = figure.subplots()
     scores = np.concatenate(list(classes.values()))
     answered = 100 * float((scores >= threshold).mean())
-    for number, (name, others) in enumerate(sorted(negatives.items())):
+    worst = sorted((auroc(scores, one), name) for name, one in negatives.items())[:CURVES]
+    for number, (area, name) in enumerate(sorted(worst, key=lambda pair: pair[1])):
+        others = negatives[name]
         accepted, kept = roc_curve(scores, others)
-        label = f"{name} ({len(others):,}): AUROC {auroc(scores, others):.4f}"
+        label = f"{shorten_label(name)} ({len(others):,}): AUROC {area:.4f}"
         colour = f"C{number % 10}"
         axes.plot(100 * accepted, 100 * kept, color=colour, label=drawable(label))
         axes.plot(100 * float((others >= threshold).mean()), answered, "o", color=colour)
@@ -189,7 +207,8 @@ def save_mistakes(path: Path, mistakes: Sequence[Mistake], title: str) -> None:
         (
             mistake.picture,
             f"{short_name(mistake.file)}\n"
-            f"{mistake.truth}, answered {mistake.answer} {mistake.confidence:.2f}",
+            f"{shorten_label(mistake.truth)}, answered {shorten_label(mistake.answer)} "
+            f"{mistake.confidence:.2f}",
         )
         for mistake in mistakes
     ]

@@ -1,0 +1,67 @@
+"""The training loss: cross entropy, weighted by class where the classes are imbalanced."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+IMBALANCE = 1.5
+"""How many times the smallest class the largest must have for the classes to be weighted."""
+
+
+def class_weights(
+    labels: npt.NDArray[np.int64], classes: int, shares: npt.NDArray[np.float64] | None = None
+) -> npt.NDArray[np.float64] | None:
+    """Return weights inverse to the frequency of each class; `None` for balanced classes.
+
+    Args:
+        labels: `int64 [N]` of the training images.
+        classes: Number of classes.
+        shares: How often each image is drawn, `float64 [N]`; `None`: alike.
+
+    Returns:
+        `float64 [K]`, of mean 1 over what is drawn.
+
+    Example:
+        >>> class_weights(np.repeat([0, 1], [30, 10]), 2)
+        array([0.66666667, 2.        ])
+    """
+    frequency = np.bincount(labels, weights=shares, minlength=classes).astype(np.float64)
+    if frequency.max() <= IMBALANCE * frequency.min() * (1 + 1e-9):
+        return None
+    present = frequency > 0
+    weights = np.ones(classes)
+    weights[present] = frequency.sum() / (present.sum() * frequency[present])
+    return weights
+
+
+class CrossEntropy(nn.Module):
+    """Mean cross entropy over the images of a batch.
+
+    Args:
+        label_smoothing: 0..1.
+        weights: By class, `float64 [K]`; logits beyond them, that of negatives, weigh 1.
+    """
+
+    def __init__(
+        self, label_smoothing: float, weights: npt.NDArray[np.float64] | None = None
+    ) -> None:
+        super().__init__()
+        self._smoothing = label_smoothing
+        self._weights = None if weights is None else torch.from_numpy(weights).float()
+
+    def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Logits `float32 [N,K]` and labels `int64 [N]` -> a scalar."""
+        if self._weights is None:
+            return functional.cross_entropy(outputs, labels, label_smoothing=self._smoothing)
+        weights = functional.pad(self._weights, (0, outputs.shape[1] - len(self._weights)), value=1)
+        # Divided by the number of images, not by their weights: so the parts of a batch that
+        # several processes compute add up to the whole.
+        total = functional.cross_entropy(
+            outputs, labels, weights.to(outputs.device), reduction="sum",
+            label_smoothing=self._smoothing,
+        )  # fmt: skip
+        return total / len(labels)
