@@ -193,6 +193,26 @@ def test_the_classical_layout_answers_the_same() -> None:
     )
 
 
+def test_scores_are_the_largest_probability_or_an_output_of_their_own() -> None:
+    frames = [RED, BLUE, GREY, frame_of(120, 128, 136)]
+    plain = Classifier(TINY)
+    scores = plain.scores(frames)
+    assert (scores.shape, scores.dtype) == ((4,), np.float32)
+    np.testing.assert_array_equal(scores, plain.probabilities(frames).max(axis=1))
+    assert [answer.confidence for answer in plain.batch(frames)] == scores.tolist()
+    assert plain.scores([]).shape == (0,)
+    known = Classifier(DATA / "tiny_known.onnx")
+    red, grey = known.scores([RED, GREY])
+    assert red > 0.9 > grey
+    assert grey != known.probabilities([GREY]).max()
+
+
+def test_a_long_batch_runs_in_chunks(pets: Classifier) -> None:
+    frames = [RED, BLUE] * 40
+    assert [answer.label for answer in pets.batch(frames)] == ["cat", "dog"] * 40
+    assert pets.probabilities(frames).shape == (80, 2)
+
+
 def test_rejection_follows_the_spec_and_the_argument() -> None:
     rejecting = DATA / "tiny_rejecting.onnx"
     assert Classifier(rejecting)(GREY).label == "neither"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +241,30 @@ def test_a_model_that_answers_no_numbers_falls_to_the_cpu(answer: float | Except
     chosen = selection.compare(sessions)  # type: ignore[arg-type]
     assert chosen.provider == "cpu"
     assert chosen.reason.startswith("no trial, ")
+
+
+class Slow(Broken):
+    """A session whose calls take a known time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(1.0)
+        self._seconds = seconds
+
+    def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        time.sleep(self._seconds)
+        return super().run(names, feeds)
+
+
+def test_the_fastest_is_chosen_and_its_figures_are_milliseconds() -> None:
+    sessions: dict[str, object] = {"cpu": Slow(0.06), "quick": Slow(0.02), "slow": Slow(0.1)}
+    began = time.perf_counter()
+    chosen = selection.compare(sessions)  # type: ignore[arg-type]
+    took = time.perf_counter() - began
+    assert chosen.provider == "quick"
+    figures = dict(re.findall(r"(\w+) ([\d.]+) ms", chosen.reason))
+    assert figures.keys() == sessions.keys()
+    for name, least in (("cpu", 60), ("quick", 20), ("slow", 100)):
+        assert least <= float(figures[name]) < 1000 * took / 3
 
 
 def test_parity_is_part_of_the_trial() -> None:
