@@ -512,3 +512,27 @@ def test_a_model_that_knows_what_it_does_not_know_is_measured_like_any_other(
     assert rows["model"]["answers"]["max_difference"] < 1e-4
     assert rows["pytorch"]["answers"]["accuracy"] > 0.9
     assert rows["pytorch"]["cold"]["runs"] == 1
+
+
+@pytest.mark.slow
+def test_with_300_classes_the_reports_stay_small(tmp_path, monkeypatch):
+    labels = [f"breed-{number:03}" for number in range(300)]
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 1), ("val", 1), ("test", 2)):
+        for label in labels:
+            (tmp_path / "many" / split / label).mkdir(parents=True)
+            for number in range(count):
+                picture = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                cv2.imwrite(str(tmp_path / "many" / split / label / f"{number}.png"), picture)
+    run = make_run(tmp_path / "runs" / "many-1", tmp_path / "many")
+    monkeypatch.chdir(tmp_path)
+    result = _bench(*QUICK[:4], "--corruptions", 40, "--threads", 1)
+    assert result.exit_code == 0, result.output
+    doc = json.loads((run.folder / "bench.json").read_text())
+    assert sum(count for _, _, count in doc["classes"]["confusion"]) == 600
+    assert len(doc["classes"]["rows"]["model"]["recall"]) == 300
+    sizes = {file.suffix: file.stat().st_size for file in run.folder.glob("bench.*")}
+    assert sizes[".json"] < 300_000
+    assert sizes[".md"] < 20_000
+    assert max(len(line) for line in result.stdout.splitlines()) <= 100
+    assert "of 300 classes" in (run.folder / "bench.html").read_text()

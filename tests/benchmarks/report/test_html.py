@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import re
 import shutil
@@ -105,6 +106,32 @@ def test_the_page_tells_what_the_document_tells(text, doc):
     assert doc["command"] in words
 
 
+def test_gates_that_are_not_met_stand_on_top(doc):
+    gate = {"gate": "max-ratio", "row": "model", "limit": 0.2, "value": 0.4}
+    gates = [{**gate, "met": met, "says": f"says {met}"} for met in (True, False, True)]
+    made = html.page({**doc, "gates": gates})
+    (banner,) = re.findall(r'<div class="banner broken">(.*?)</div>', made)
+    assert "1 of 3 gates not met." in banner
+    assert "model says False." in banner
+    assert "says True" not in banner
+    assert "banner" not in html.page(doc).partition("</style>")[2]
+
+
+@pytest.mark.parametrize(("size", "shown"), [((90, 160), (90, 160)), ((300, 600), (110, 220))])
+def test_thumbnails_are_small_and_never_enlarged(shown, size, doc):
+    found = html.SheetImage(np.zeros((*size, 3), np.uint8), [])
+    data = base64.b64decode(found.uri.partition(",")[2])
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape[:2] == shown
+
+
+def test_of_many_disagreements_the_page_says_how_many_it_shows(shown, doc):
+    counts = {"test": {"disagreements": 40, "pictures": 30}}
+    made = html.page({**doc, "flips": {**doc["flips"], "by_pictures": counts}}, shown)
+    assert "3 of 30 pictures of the test split" in made
+    assert "(40 disagreements in all" in made
+    assert "3 pictures of the test split" in html.page(doc, shown)
+
+
 def test_only_losses_beyond_chance_are_shaded(doc):
     spoiled = copy.deepcopy(doc["corruptions"])
     for by_row in spoiled["results"].values():
@@ -155,7 +182,7 @@ def test_every_drawing_is_well_formed_and_stays_inside_its_frame(doc, spread):
         doc = copy.deepcopy(doc)
         wide = np.geomspace(0.5, 50, 101).tolist()
         for row in doc["rows"]:
-            row["latency"] |= {"quantiles_ms": wide, "p50_ms": 5.0, "p95_ms": 45.0}
+            row["latency"] |= {"quantiles_ms": wide, "p50_ms": 0.5, "p95_ms": 45.0}
     for width in (html.WIDE, html.NARROW):
         drawings = [
             charts.ratios(doc, width),
@@ -181,6 +208,65 @@ def test_every_drawing_is_well_formed_and_stays_inside_its_frame(doc, spread):
                 start = {"start": x, "middle": x - long / 2, "end": x - long}[anchor]
                 assert start >= -8
                 assert start + long <= wide + 16
+
+
+def _nodes(drawing, kind):
+    found = (node for node in ET.fromstring(drawing).iter())
+    return [node for node in found if (node.get("class") or "").split(" ")[0] == kind]
+
+
+def _at(node, *names):
+    return [float(node.get(name)) for name in names]
+
+
+def test_names_stand_beside_their_marks_or_above_them_on_a_phone(doc):
+    for width in (html.WIDE, html.NARROW):
+        drawing = charts.ratios(doc, width)
+        names, chips, dots = (_nodes(drawing, kind) for kind in ("label", "chip", "dot"))
+        assert [name.text for name in names] == [base for base, *_ in ROWS[1:]]
+        for name, chip, dot in zip(names, chips, dots, strict=True):
+            (x, y), (left, top), mark = _at(name, "x", "y"), _at(chip, "x", "y"), _at(dot, "cy")[0]
+            assert (x, y) == pytest.approx((left + 16, top + 9.5), abs=0.5)
+            if width == html.WIDE:
+                assert y == pytest.approx(mark + 4)
+                assert x + 7 * len(name.text) < min(_at(dot, "cx")[0] for dot in dots)
+            else:
+                assert 10 < mark - y < 25
+        marks = [_at(dot, "cy")[0] for dot in dots]
+        assert np.diff(marks) == pytest.approx(30 if width == html.WIDE else 48)
+
+
+@pytest.mark.parametrize("width", [html.WIDE, html.NARROW])
+def test_names_in_the_front_are_beside_their_points_and_cover_nothing(doc, width):
+    made = copy.deepcopy(doc)
+    for row, p50 in zip(made["rows"], (9.0, 9.1, 9.2, 9.3, 9.4, 3.0), strict=True):
+        row["latency"]["p50_ms"] = p50
+    drawing = charts.front(made, width)
+    points = {tuple(_at(dot, "cx", "cy")) for dot in _nodes(drawing, "dot")}
+    ends = {tuple(_at(line, "x1", "y1")) for line in _nodes(drawing, "leader")}
+    assert ends <= points
+    boxes = []
+    for name in _nodes(drawing, "label"):
+        (x, y), long = _at(name, "x", "y"), 7 * len(name.text)
+        side = 1 if name.get("text-anchor") == "start" else -1
+        own = [(px, py) for px, py in points if px == pytest.approx(x - side * 12, abs=0.02)]
+        assert any(abs(y - py) <= 20 or (px, py) in ends for px, py in own)
+        boxes.append((x if side > 0 else x - long, x + long if side > 0 else x, y))
+    for index, (left, right, y) in enumerate(boxes):
+        assert left >= 0
+        assert right <= width
+        for other_left, other_right, other in boxes[:index]:
+            assert abs(y - other) >= 12 or left > other_right or right < other_left
+
+
+def test_ticks_are_written_as_numbers(doc):
+    for chart in (charts.ratios, charts.distributions, charts.front):
+        for width in (html.WIDE, html.NARROW):
+            ticks = [float(node.text) for node in _nodes(chart(doc, width), "tick")]
+            assert 3 <= len(ticks) <= 16
+    assert scale.padded([90.0, 100.0]) == pytest.approx((89.4, 100.6))
+    assert scale.padded([1.0, 16.0], 0.25, log=True) == pytest.approx((0.5, 32.0))
+    assert scale.padded([5.0, 5.0]) == pytest.approx((4.995, 5.005))
 
 
 def test_the_gain_of_a_row_stands_beside_the_chart_not_on_the_dashed_line(doc):
@@ -226,6 +312,9 @@ def test_a_density_peaks_where_the_calls_are(doc):
     assert peak[0] == pytest.approx(row["latency"]["p50_ms"], rel=0.1)
     assert outline[0][1] < 0.1
     assert outline[-1][1] < 0.1
+    # It begins and ends where the calls do.
+    assert 0.7 * row["latency"]["quantiles_ms"][1] < outline[0][0] < row["latency"]["p50_ms"]
+    assert row["latency"]["p50_ms"] < outline[-1][0] < 1.4 * row["latency"]["quantiles_ms"][99]
 
 
 def test_calls_that_all_take_the_same_time_can_be_drawn(doc):
