@@ -56,6 +56,8 @@ def test_an_overwritten_third_is_damage(
     form: str, fill: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if form in TIFFS:
+        if int(cv2.__version__.split(".")[0]) < 5 and form != "jpeg":
+            pytest.skip("OpenCV 4 does not print what libtiff reports")
         data = encode(photo(), "TIFF", **TIFFS[form])
     else:
         mode = {"grey": "L", "cmyk": "CMYK"}.get(form, "RGB")

@@ -1,0 +1,76 @@
+"""Errors of any command: one line on stderr and the exit code; the traceback with `--debug`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import pytest
+from click.testing import CliRunner, Result
+
+from catdog_edge.cli import doctor
+from catdog_edge.cli.main import main
+from catdog_edge.errors import CatdogError, GateError
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *options: str) -> Result:
+    """`doctor` with an error inside."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(doctor, "examine", fail)
+    return CliRunner().invoke(main, [*options, "doctor"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (CatdogError("no model x; name one"), 1, "no model x; name one"),
+        (CatdogError("red\x1b[31m"), 1, "red\\x1b[31m"),
+        (GateError("accuracy 1.2 points lower"), 3, "accuracy 1.2 points lower"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "cannot write the output: No space left on device; make room, or send it elsewhere",
+        ),
+        (
+            OSError(errno.EDQUOT, "Quota exceeded", "runs/x"),
+            1,
+            "cannot write runs/x: Quota exceeded; make room, or send it elsewhere",
+        ),
+    ],
+)
+def test_a_known_error_is_one_line_and_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, line: str
+) -> None:
+    done = failing(monkeypatch, error)
+    assert done.exit_code == code
+    assert done.stderr == f"catdog-edge: {line}\n"
+    assert done.stdout == ""
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = CatdogError("no model x")
+    assert failing(monkeypatch, error, "--debug").exception is error
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), PermissionError(errno.EACCES, "denied")])
+def test_an_unknown_error_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    assert failing(monkeypatch, error).exception is error
+
+
+def test_what_modules_log_reaches_stderr_while_a_command_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def log() -> doctor.Report:
+        logging.getLogger("exporters.pipeline").info("model.onnx: 1.50 MB")
+        logging.getLogger("catdog_edge.runtime").warning("no CUDA")
+        return doctor.Report(())
+
+    monkeypatch.setattr(doctor, "examine", log)
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 0
+    assert done.stderr == "model.onnx: 1.50 MB\ncatdog-edge: warning: no CUDA\n"
