@@ -44,6 +44,8 @@ class Table:
         has_labels: Whether a column has labels.
         labels: Label by file.
         splits: Split by file, where a column names it.
+        files: The files of its rows.
+        is_list: Whether it has no other column than that of images.
         skipped: Rows that cannot be used.
     """
 
@@ -54,11 +56,15 @@ class Table:
     has_labels: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     splits: dict[str, Split] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    is_list: bool = False
     skipped: list[Skipped] = field(default_factory=list)
 
 
 def read_tables(source: Source, labels: Sequence[str] | None) -> list[Table]:
-    """Read the CSV and TSV files of a source, but for annotations named like their image.
+    """Read the tables of a source, but for annotations named like their image.
+
+    Tables are CSV and TSV files, and lists of images called `train.txt`, `test.txt`.
 
     Args:
         source: Where the files are.
@@ -72,13 +78,23 @@ def read_tables(source: Source, labels: Sequence[str] | None) -> list[Table]:
     tables = []
     for name in source.entries:
         path = PurePosixPath(name)
-        if path.suffix.lower() in (".csv", ".tsv") and path.with_suffix("") not in stems:
-            where = f"{source.name}: {name}"
-            try:
-                header, rows = parse_csv(source.read(name), where)
-            except PictureError as error:
-                raise DataError(f"{where}: {error}") from error
-            tables.append(_Reader(name, header, rows, files, where).read(labels))
+        split = split_names([path.stem]).get(path.stem)
+        is_list = path.suffix.lower() == ".txt" and split is not None
+        if path.suffix.lower() not in (".csv", ".tsv") and not is_list:
+            continue
+        if path.with_suffix("") in stems:
+            continue
+        where = f"{source.name}: {name}"
+        try:
+            data = source.read(name)
+        except PictureError as error:
+            raise DataError(f"{where}: {error}") from error
+        header, rows = parse_csv(b"file\n" + data if is_list else data, where)
+        table = _Reader(name, header, rows, files, where).read(labels)
+        if table.is_list and split is not None:
+            table.splits = dict.fromkeys(table.files, split)
+        if table.names_images or not is_list:
+            tables.append(table)
     return tables
 
 
@@ -113,18 +129,29 @@ class _Files:
 
     def __init__(self, source: Source) -> None:
         self._by_key: dict[str, list[str]] = defaultdict(list)
+        self._folders: set[str] = set()
         for name in source.entries:
-            path = PurePosixPath(name)
+            path = PurePosixPath(nfc(name))
             bare = path.with_suffix("") if is_picture(name) else path
-            for key in {name, path.name, str(bare), bare.name}:
-                self._by_key[nfc(key)].append(name)
+            for key in {*_ends(path.parts), *_ends(bare.parts)}:
+                self._by_key[key].append(name)
+            self._folders |= set(path.parent.parts)
 
     def find(self, cell: str, folder: PurePosixPath) -> list[str]:
-        wanted = nfc(cell.strip().replace("\\", "/").removeprefix("./"))
-        keys = ((folder / wanted).as_posix(), wanted, wanted.split("/")[-1])
+        parts = nfc(cell.strip().replace("\\", "/").removeprefix("./")).split("/")
+        # A path may begin above the data, or in a folder that has another name here.
+        ends = _ends(parts)
+        if len(parts) > 1 and parts[-2] in self._folders:
+            ends.pop()
+        keys = ((folder / ends[0]).as_posix(), *ends)
         found = next((self._by_key[key] for key in keys if key in self._by_key), [])
         below = [name for name in found if PurePosixPath(name).is_relative_to(folder)]
         return below if len(below) == 1 else found
+
+
+def _ends(parts: Sequence[str]) -> list[str]:
+    """A path and what is left of it without its first folders, down to the name."""
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 class _Reader:
@@ -165,8 +192,9 @@ class _Reader:
         if words is not None:
             table.has_labels = True
             self._read_labels(found, words)
-        # A list of files and an answer to be filled in say nothing of labels.
-        silent = not others or "submission" in table.name.lower()
+        # A list of images and an answer to be filled in say nothing of labels.
+        table.is_list, table.files = not others, tuple(filter(None, found))
+        silent = table.is_list or "submission" in table.name.lower()
         table.is_understood = silent or table.has_labels or splits is not None
         return table
 

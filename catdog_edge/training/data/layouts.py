@@ -256,6 +256,9 @@ class _Folders:
         loose = [name for name in pictures if not self._rest[name]]
         unsaid = [name for name in loose if name in self.splits]
         number = len(loose) - len(unsaid)
+        # A class of files that cannot be read here, such as .dat.
+        bare = {rest[0] for rest in self._rest.values() if rest} - classes
+        empty = [f"the folder {name} has no images in it and is left out" for name in sorted(bare)]
         beside = f"{number:,} images lie beside the class folders and are left out"
         layout = Layout(
             "split folders with classes in them" if self.splits else "a folder per class",
@@ -264,9 +267,10 @@ class _Folders:
             tuple(
                 Skipped(name, "neither its folder nor its name says its class") for name in unsaid
             ),
-            (*((beside,) if number else ()), *map(_left_out, sorted(self._beside))),
+            (*((beside,) if number else ()), *map(_left_out, sorted(self._beside)), *empty),
         )
         self._check_splits(layout)
+        self._check_closed(layout)
         return layout
 
     def _prefixes(self, pictures: Sequence[str]) -> Layout:
@@ -282,6 +286,21 @@ class _Folders:
             tuple(Skipped(name, reason) for name, label in found.items() if not label),
             tuple(map(_left_out, sorted(self._beside))),
         )
+
+    def _check_closed(self, layout: Layout) -> None:
+        """Refuse a folder that cannot be opened where it may be a class."""
+        open_folders = {
+            f"{parent}{child}/"
+            for one in layout.candidates
+            for parent, child in _folders(one.file)
+            if nfc(child) == one.label
+        }
+        for closed in self.source.closed:
+            if not closed.file.startswith(tuple(open_folders)):
+                raise DataError(
+                    f"{self.source.name}: {closed.file}: {closed.reason}; it may be a class: make "
+                    "it readable, or move it away"
+                )
 
     def _check_splits(self, layout: Layout) -> None:
         """Refuse a folder that names a split where nothing in it says a class."""

@@ -115,6 +115,8 @@ class FolderSource(Source):
                 notes.append(f"{inside.as_posix()} is a link back to {whole}: not followed")
                 folders.clear()
                 continue
+            if not folders and not files and inside != Path():
+                notes.append(f"the folder {inside.as_posix()} is empty")
             folders[:] = [name for name in folders if not _is_junk(name)]
             for file in files:
                 if _is_junk(file):

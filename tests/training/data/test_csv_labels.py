@@ -238,6 +238,47 @@ def test_a_first_line_for_excel(tmp_path: Path) -> None:
     assert open_dataset(write(tmp_path, {**flat(), "t.csv": text})).labels == ("a", "b")
 
 
+@pytest.mark.parametrize("ending", ["txt", "csv"])
+def test_lists_of_images_that_are_called_like_splits(ending: str, tmp_path: Path) -> None:
+    files = images("images/cat", "images/dog")
+    header = ["image"] if ending == "csv" else []
+    for split, numbers in (("train", range(15)), ("test", range(15, 20))):
+        names = [f"{label}/{number}" for label in ("cat", "dog") for number in numbers]
+        files[f"meta/{split}.{ending}"] = "\n".join([*header, *names]).encode()
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.labels == ("cat", "dog")
+    assert {f for f, s in splits(dataset).items() if s == "test"} == {
+        f"images/{label}/{number}.jpg" for label in ("cat", "dog") for number in range(15, 20)
+    }
+
+
+def test_texts_that_are_no_lists_do_no_harm(tmp_path: Path) -> None:
+    files = images("cat", "dog") | {"test.txt": b"seen in May", "train.txt": b""}
+    assert len(open_dataset(write(tmp_path, files)).items) == 40
+
+
+def test_paths_that_begin_elsewhere(tmp_path: Path) -> None:
+    files = images("data/train", "data/test")
+    rows = [f"C:\\work\\{name},{'ab'[n % 2]}".replace("/", "\\") for n, name in enumerate(files)]
+    dataset = open_dataset(write(tmp_path / "a", {**files, "t.csv": table("path,label", *rows)}))
+    assert labels(dataset)["data/test/1.jpg"] == "b"
+    assert dataset.skipped == ()
+    rows = [f"old/{n}.jpg,{'ab'[n % 2]}" for n in range(40)]
+    renamed = {f"new/{name}": data for name, data in flat().items()}
+    dataset = open_dataset(write(tmp_path / "b", {**renamed, "t.csv": table("file,label", *rows)}))
+    assert len(dataset.items) == 40
+
+
+def test_a_path_never_means_a_file_of_another_folder(tmp_path: Path) -> None:
+    files = {f"train/{n}.jpg": image(n) for n in range(60)} | {"test/x.jpg": image(99)}
+    rows = [f"train/{n}.jpg,{'ab'[n % 2]}" for n in range(1, 60)] + ["test/0.jpg,a"]
+    dataset = open_dataset(write(tmp_path, {**files, "t.csv": table("file,label", *rows)}))
+    assert "train/0.jpg" not in labels(dataset)
+    assert [(e.file, e.reason) for e in dataset.skipped] == [
+        ("test/0.jpg", "listed in t.csv, but there is no such file")
+    ]
+
+
 def test_rows_without_a_split_are_for_training(tmp_path: Path) -> None:
     rows = [f"{n}.jpg,{'ab'[n % 2]},{'' if n < 30 else 'test'}" for n in range(40)]
     dataset = open_dataset(write(tmp_path, {**flat(), "t.csv": table("file,label,split", *rows)}))

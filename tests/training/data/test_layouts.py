@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import unicodedata
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -150,6 +153,36 @@ def test_folders_beside_the_splits_are_left_out_with_a_note(tmp_path: Path) -> N
     assert len(dataset.items) == 80
 
 
+# ---- classes that would vanish ----------------------------------------------------------
+
+
+def test_a_class_that_cannot_be_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, images("fox", "wolf", "dog"))
+    scan = os.scandir
+
+    def refuse(path: str) -> object:  # whoever tests as root can open everything
+        if Path(path).name == "fox":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"fox/: the folder cannot be opened: Perm.* be a class"):
+        open_dataset(tmp_path)
+
+
+def test_folders_without_images_are_noted(tmp_path: Path) -> None:
+    write(tmp_path, {**images("fox", "wolf"), "lynx/1.dat": b"x", "lynx/2.dat": b"y"})
+    (tmp_path / "bear").mkdir()
+    dataset = open_dataset(tmp_path)
+    assert dataset.labels == ("fox", "wolf")
+    assert dataset.notes == (
+        "the folder bear is empty",
+        "the folder lynx has no images in it and is left out",
+    )
+
+
 # ---- links -----------------------------------------------------------------------------
 
 
@@ -239,6 +272,22 @@ def test_utf8_names_in_a_zip_without_the_flag(tmp_path: Path) -> None:
     files = images("fêtes", "дом")
     dataset = open_dataset(as_old_archivers_write(tmp_path / "x.zip", files, "utf-8"))
     assert dataset.labels == ("fêtes", "дом")
+    assert set(splits(dataset)) == set(files)
+
+
+def test_a_zip_that_declares_the_unicode_name_of_an_entry(tmp_path: Path) -> None:
+    files = images("fêtes", "plain")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name, data in files.items():
+            info = zipfile.ZipInfo(name.replace("ê", "?"))
+            # Info-ZIP's Unicode path: version, CRC-32 of the plain name, the name in UTF-8.
+            crc = struct.pack("<I", zlib.crc32(info.filename.encode()))
+            path = b"\x01" + crc + name.encode()
+            info.extra = struct.pack("<HHH", 0x7777, 2, 1)
+            info.extra += struct.pack("<HH", 0x7075, len(path)) + path
+            archive.writestr(info, data)
+    dataset = open_dataset(tmp_path / "x.zip")
+    assert dataset.labels == ("fêtes", "plain")
     assert set(splits(dataset)) == set(files)
 
 
