@@ -62,7 +62,7 @@ def nothing_left_behind() -> Iterator[None]:
     assert servers.children() == []
 
 
-def look(camera: Camera, server: servers._Process, seconds: float) -> list[float]:
+def look(camera: Camera, server: servers.ServerProcess, seconds: float) -> list[float]:
     """Ages of the frames that come within some seconds; none may be old or none of ours."""
     ages = []
     end = time.monotonic() + seconds
@@ -84,7 +84,7 @@ def until(camera: Camera, state: State, seconds: float = 20) -> None:
         camera.read(timeout=0.1)
 
 
-def returns(camera: Camera, server: servers._Process) -> None:
+def returns(camera: Camera, server: servers.ServerProcess) -> None:
     """Frames come again in time, and keep coming."""
     begun = time.monotonic()
     while camera.read(timeout=0.1) is None:
@@ -208,10 +208,10 @@ def test_a_server_that_is_frozen(server: servers.RtspServer, seconds: float) -> 
 def test_garbage_never_becomes_a_frame(server: servers.RtspServer) -> None:
     with Camera(server.url, timeout=3) as camera:
         assert camera.read(timeout=20) is not None
-        server.say("garbage")
+        server.send("garbage")
         until(camera, State.STALLED)
         assert look(camera, server, 3.5) == []
-        server.say("clean")
+        server.send("clean")
         returns(camera, server)
 
 
@@ -310,7 +310,7 @@ SECRET = "pa ss/w@rd#1"
 @needs_rtsp
 def test_a_login_works_and_shows_nowhere(video: Path, capfd: pytest.CaptureFixture[str]) -> None:
     told = []
-    with servers.RtspServer(video, FPS, FRAMES, "porter", SECRET) as server:
+    with servers.RtspServer(video, FPS, FRAMES, f"porter:{SECRET}") as server:
         right = server.url.replace("://", f"://porter:{SECRET}@")
         wrong = server.url.replace("://", f"://porter:{SECRET}x@")
         with Camera(right, on_state=lambda *state: told.append(state)) as camera:
@@ -345,14 +345,14 @@ def test_an_mjpeg_server(folder: Path) -> None:
         until(camera, State.RETRYING)
         server.thaw()
         returns(camera, server)
-        server.say("garbage")
+        server.send("garbage")
         until(camera, State.STALLED)
-        server.say("clean")
+        server.send("clean")
         returns(camera, server)
 
 
 def test_an_mjpeg_server_with_a_login(folder: Path) -> None:
-    with servers.MjpegServer(folder, FPS, "porter", "s3cret:x") as server:
+    with servers.MjpegServer(folder, FPS, "porter:s3cret:x") as server:
         url = server.url.replace("://", "://porter:s3cret:x@")
         with Camera(url) as camera:
             returns(camera, server)

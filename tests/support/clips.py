@@ -3,55 +3,19 @@
 from __future__ import annotations
 
 import functools
-import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 from support import servers
-from support.paths import ROOT
+from support.servers import drawing  # noqa: F401 - tests take it from here
+from support.servers import photographs as read_photographs
 
 SIZE = (640, 360)
 """Width and height of the frames, pixels."""
 
-
-def shared_folder() -> Path:
-    default = ROOT.parent / "shared" / "data"
-    return Path(os.environ.get("CATDOG_SHARED", default))
-
-
-@functools.cache
-def photographs(kind: str, count: int) -> list[np.ndarray]:
-    """Frames of `SIZE` that show a `cat`, a `dog` or a `street`; drawn ones where none are."""
-    name = "other.zip" if kind == "street" else "originals.zip"
-    archive = shared_folder() / name
-    if not archive.is_file():
-        return [drawing(kind, number) for number in range(count)]
-    with zipfile.ZipFile(archive) as opened:
-        names = [n for n in sorted(opened.namelist()) if n.endswith(".jpg")]
-        if kind != "street":
-            names = [n for n in names if Path(n).name.startswith(kind)]
-        found = [np.frombuffer(opened.read(n), np.uint8) for n in names[:count]]
-    return [filling(cv2.imdecode(data, cv2.IMREAD_COLOR)) for data in found]
-
-
-def filling(picture: np.ndarray, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """The middle of a picture, scaled so that it fills a frame."""
-    scale = max(size[0] / picture.shape[1], size[1] / picture.shape[0])
-    width, height = (max(size[axis], round(scale * picture.shape[1 - axis])) for axis in (0, 1))
-    scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    return scaled[top : top + size[1], left : left + size[0]].copy()
-
-
-def drawing(kind: str, seed: int) -> np.ndarray:
-    """A frame of one colour with some structure: red for cats, blue for dogs, else grey."""
-    random = np.random.default_rng([seed, len(kind)])
-    base = {"cat": (20, 20, 200), "dog": (200, 20, 20)}.get(kind, (120, 120, 120))
-    coarse = np.asarray(base, float) + random.normal(0, 12, (9, 16, 1))
-    return cv2.resize(coarse.clip(0, 255).astype(np.uint8), SIZE, interpolation=cv2.INTER_CUBIC)
+photographs = functools.cache(read_photographs)
 
 
 def stamped(count: int) -> Iterator[np.ndarray]:
