@@ -103,6 +103,8 @@ def test_choices_are_those_of_the_other_rooms() -> None:
         (["bench", "--threads", "1,1"], "different whole numbers of 1 to 256"),
         (["bench", "--threads", "257"], "different whole numbers of 1 to 256"),
         (["bench", "--batch", "0"], "different whole numbers of 1 to 32"),
+        (["bench", "--min-agreement", "0.99"], "looks like a share"),
+        (["bench", "--min-agreement", "1"], "looks like a share"),
         (["bench", "--batch", "two"], "different whole numbers of 1 to 32"),
         (["info", "model.onnx", "--arch", "resnet18"], "takes no FILE"),
         (["stream", "--keep", "many"], "like: 500MB"),
@@ -115,6 +117,29 @@ def test_wrong_usage_is_explained_with_exit_code_2(arguments: list[str], said: s
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (["bench", "--threads", "1,8"], "threads", (1, 8)),
+        (["bench", "--batch", "32"], "batches", (32,)),
+        (["bench"], "threads", ()),
+        (["bench", "--min-agreement", "1.5"], "min_agreement", 1.5),
+        (["bench", "--min-agreement", "99.5"], "min_agreement", 99.5),
+        (["train", "--labels", "cat, dog"], "labels", ("cat", "dog")),
+        (["train", "--split", "70:20:10"], "split", (70, 20, 10)),
+        (["train", "--recipe", "own.YAML"], "recipe", "own.YAML"),
+        (["train", "--lr", "0.01"], "lr", 0.01),
+        (["train", "--name", "pets"], "name", "pets"),
+        (["stream", "--keep", "1GB"], "keep", 10**9),
+        (["predict", "--reject", "0"], "reject", 0.0),
+    ],
+)
+def test_values_are_parsed(arguments: list[str], name: str, value: object) -> None:
+    command, *rest = arguments
+    with main.commands[command].make_context(command, rest) as context:
+        assert context.params[name] == value
 
 
 @pytest.mark.parametrize(

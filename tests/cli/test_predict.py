@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -24,6 +25,7 @@ from catdog_edge.images.draw import COLOURS, GREY, draw
 from catdog_edge.images.find import split_list
 from catdog_edge.runtime.threads import MOST
 from catdog_edge.spec import Prediction
+from catdog_edge.system.files import atomic_write, cannot_write
 
 RED, BLUE = (0, 0, 200), (200, 0, 0)
 
@@ -65,6 +67,12 @@ def test_files_folders_and_patterns(album: Path) -> None:
     # Each once, however often it was named; what is no picture is left alone.
     assert list(answers(predict("a.png", ".", "a.*", "--json"))) == ["a.png", "b.JPG", below]
     assert predict("a.png").exit_code == 0
+
+
+def test_a_name_that_is_a_pattern_as_well_is_the_file_of_that_name(album: Path) -> None:
+    paint(album / "c[ab].png", BLUE)
+    paint(album / "ca.png", RED)
+    assert answers(predict("c[ab].png", "--json")) == {"c[ab].png": "dog"}
 
 
 def test_without_arguments_it_takes_the_current_folder_and_says_so(album: Path) -> None:
@@ -392,17 +400,22 @@ def test_long_names_are_shortened_in_copies(album: Path) -> None:
 def test_a_copy_that_cannot_be_written_does_not_stop_the_rest(
     album: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (album / "out").mkdir()
-    monkeypatch.setattr("catdog_edge.system.files.LONGEST", 10_000)
-    paint(album / "y.png", RED).rename("a" * 251 + ".png")
-    (album / "out" / ("a" * 251 + ".png")).touch()  # with a number the name is too long
-    done = predict("a" * 251 + ".png", "a.png", "--save", "out", "--json")
+    from catdog_edge.cli import predict as module
+
+    def full(path: Path) -> contextlib.AbstractContextManager[Path]:
+        if path.stem == "b":
+            raise cannot_write(path, OSError(28, "No space left on device"))
+        return atomic_write(path)
+
+    monkeypatch.setattr(module, "atomic_write", full)
+    done = predict("b.JPG", "a.png", "--save", "out", "--json")
     assert done.exit_code == 1
     documents = [json.loads(line) for line in done.stdout.splitlines()]
     assert [document["label"] for document in documents] == ["cat", "cat"]
     assert "cannot write" in documents[0]["error"]
     assert "saved" in documents[1]
     assert "1 of 2 copies are not written" in done.stderr
+    assert [file.name for file in (album / "out").iterdir()] == ["a.png"]
     assert "read" not in done.stderr.splitlines()[-1]
 
 
