@@ -1,4 +1,4 @@
-"""Answer every picture of a folder, in batches, into a CSV file.
+"""Classify every image of a folder, in batches, into a CSV file.
 
 python folder_to_csv.py FOLDER FILE.csv [MODEL]
 """

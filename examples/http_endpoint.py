@@ -1,4 +1,4 @@
-"""POST a picture, get JSON: a small endpoint for a network that you trust.
+"""POST an image, get JSON: a small endpoint for a network that you trust.
 
 python http_endpoint.py [PORT [MODEL]]      then: curl --data-binary @cat.jpg localhost:8000
 """
@@ -13,10 +13,10 @@ from catdog_edge.images.read import decode_picture
 
 
 class Endpoint(BaseHTTPRequestHandler):
-    """Answers one picture per request."""
+    """Classifies one image per request."""
 
     def do_POST(self) -> None:
-        """Read the picture, answer with one line of JSON."""
+        """Read the image, respond with one line of JSON."""
         said = self.headers.get("Content-Length", "")
         length = int(said) if said.isdecimal() and len(said) < 9 else 0  # below 100 MB
         try:

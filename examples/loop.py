@@ -1,4 +1,4 @@
-"""Say what every frame of a camera or a video file shows.
+"""Print what every frame of a camera or a video file shows.
 
 python loop.py [SOURCE [MODEL]]      SOURCE is a file, a URL or the number of a camera
 """

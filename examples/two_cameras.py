@@ -15,7 +15,7 @@ from catdog_edge import CatdogError, Classifier
 
 
 def watch(source: str, pets: Classifier) -> int:
-    """Print an answer per frame until the source ends; the number of frames."""
+    """Print a prediction per frame until the source ends; return the number of frames."""
     camera = cv2.VideoCapture(int(source) if source.isdecimal() and len(source) < 4 else source)
     if not camera.isOpened():
         print(f"two_cameras.py: {source} does not open", file=sys.stderr)
@@ -28,7 +28,7 @@ def watch(source: str, pets: Classifier) -> int:
 
 if len(sys.argv) < 3:
     sys.exit("usage: python two_cameras.py SOURCE SOURCE [MODEL]")
-try:  # in this order: at Ctrl-C the classifier is closed, and that ends who the pool waits for
+try:  # in this order: Ctrl-C closes the classifier, which ends the threads of the pool
     with ThreadPoolExecutor(2) as pool, Classifier(*sys.argv[3:4]) as pets:
         counts = list(pool.map(watch, sys.argv[1:3], [pets, pets]))
 except (CatdogError, OSError, KeyboardInterrupt) as error:
