@@ -68,6 +68,32 @@ def test_a_wrong_value_is_refused_when_made(change: dict[str, object], words: st
         make(**change)
 
 
+def test_the_default_resize_rule() -> None:
+    assert squash(128, 96) == (
+        ResizeStep("linear", 256, 192, shrink_only=True),
+        ResizeStep("linear", 128, 96),
+    )
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), "1", True, -1.0])
+def test_a_temperature_is_a_positive_finite_number(value: object) -> None:
+    with pytest.raises(ValueError, match="temperature"):
+        make(temperature=value)
+    assert make(temperature=0.5).temperature == 0.5
+
+
+def test_nothing_can_be_changed_later() -> None:
+    spec = make(rejection=Rejection("max_probability", 0.5))
+    for part in (spec, spec.resize[0], spec.normalization, spec.rejection):
+        (name, *_) = vars(part)
+        with pytest.raises(AttributeError):
+            setattr(part, name, 1)
+    assert Normalization((0, 0, 0), (0.5, 1, 1)).std[0] == 0.5
+    prediction = Prediction("cat", 0.5, (0.5, 0.5), ("cat", "dog"))
+    with pytest.raises(AttributeError):
+        prediction.label = "dog"  # type: ignore[misc]
+
+
 def test_parts_check_themselves() -> None:
     with pytest.raises(ValueError, match="interpolation"):
         ResizeStep("cubic", 8, 8)  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -147,15 +146,13 @@ class Classifier:
         """Calibrated probabilities of several frames, before any rejection.
 
         Args:
-            frames: Frames as `__call__` takes them, or one array `uint8 [N,H,W,3]`.
+            frames: See `batch`.
 
         Returns:
-            `float32 [N,K]`, 0..1, columns in the order of `spec.labels`; `[0,K]` for no
-            frames.
+            `float32 [N,K]`, 0..1, columns in the order of `spec.labels`.
 
         Raises:
-            ValueError: One of them is not a frame; the message says which. Or it is not
-                several frames.
+            ValueError: See `batch`.
             ModelError: See `__call__`.
         """
         session = self._session
@@ -171,13 +168,13 @@ class Classifier:
         has an output of its own for it; any other gives its largest probability.
 
         Args:
-            frames: See `probabilities`.
+            frames: See `batch`.
 
         Returns:
             `float32 [N]`, 0..1.
 
         Raises:
-            ValueError: See `probabilities`.
+            ValueError: See `batch`.
             ModelError: See `__call__`.
         """
         session, rejection = self._session, self.spec.rejection
@@ -209,12 +206,7 @@ class Classifier:
         self._session.ready()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -229,9 +221,7 @@ class Classifier:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._session.closed:
             raise ModelError("this classifier is closed and cannot travel; make a new one")
-        # A session cannot travel; its ingredients can. The copy opens the same file again
-        # and chooses provider and threads anew, for the machine that it wakes up on. A shipped
-        # model goes by its name: over there the package lies elsewhere.
+        # The copy opens the same model again, and chooses provider and threads for its machine.
         added = {name: value for name, value in vars(self).items() if name not in _OWN}
         model = self._session.file.to_pickle()
         return _restored, (type(self), model, *self._options), added or None

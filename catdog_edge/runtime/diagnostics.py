@@ -18,7 +18,7 @@ _NO_MEMORY = re.compile(
 )
 
 _REMEDIES = {
-    "cuda": "install NVIDIA's driver and: pip install 'onnxruntime-gpu[cuda,cudnn]'",
+    "cuda": "install NVIDIA's driver and: pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'",
     "tensorrt": "install NVIDIA's driver, CUDA and TensorRT for it",
     "openvino": "it needs an Intel processor or GPU and: pip install 'catdog-edge[openvino]'",
     "coreml": "it needs macOS",
@@ -32,15 +32,7 @@ def is_runtime_error(error: Exception) -> bool:
 
 
 def loading_error(error: Exception, *, from_bytes: bool) -> tuple[str, str]:
-    """Explain why ONNX Runtime cannot load a model.
-
-    Args:
-        error: What it raised.
-        from_bytes: The model was given as bytes.
-
-    Returns:
-        The reason and the remedy.
-    """
+    """Return the reason and the remedy of an error in loading a model."""
     import onnxruntime
 
     message = str(error)
@@ -81,11 +73,11 @@ def loading_error(error: Exception, *, from_bytes: bool) -> tuple[str, str]:
 
 
 def call_error(name: str, error: Exception, count: int, provider: str) -> ModelError:
-    """Explain why ONNX Runtime cannot run a model.
+    """Explain an error in running a model.
 
     Args:
         name: The model, for the message.
-        error: What it raised.
+        error: What ONNX Runtime raised.
         count: Frames that it was given; 1 where no other number would do.
         provider: Short name of the provider that ran it.
     """
@@ -122,7 +114,6 @@ def start_error(provider: str, message: str) -> ProviderError:
             it does where a library of the provider is missing.
     """
     message = message or _library_error(provider)
-    installed = build()
     library = re.search(r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object", message)
     if library:
         reason = f"the library {library[1]} failed to load"
@@ -133,16 +124,7 @@ def start_error(provider: str, message: str) -> ProviderError:
     else:
         reason = _gist(message) or "ONNX Runtime left it out without a reason"
     remedy = _REMEDIES.get(provider, "read ONNX Runtime's page about it")
-    if (
-        provider == "cuda"
-        and "onnxruntime-gpu" in installed
-        and not {"cuda", "cudnn"} <= packages.extras("onnxruntime-gpu")
-    ):
-        remedy = (  # an older build has no such extras, and pip would do nothing but warn
-            "install NVIDIA's driver and a newer build: "
-            "pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'"
-        )
-    return not_here(provider, f"{reason} ({installed})", remedy)
+    return not_here(provider, f"{reason} ({build()})", remedy)
 
 
 def build() -> str:

@@ -1,7 +1,6 @@
-"""Calls of a session that lies on another device: buffers made once, bound once per size.
+"""Calls of a session on a GPU through buffers that are made and bound once per batch size.
 
-Knows nothing of frames or labels. A plain `session.run` allocates on the GPU and copies from
-pageable memory at every call.
+A plain `session.run` allocates on the GPU and copies from pageable memory at every call.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ class BoundRunner:
     Args:
         session: The session.
         outputs: Names of the outputs that are wanted.
-        device: Where the buffers lie: `cuda`, or `cpu`.
-        device_id: Which one of several.
-        sizes: Batch sizes whose buffers are kept; the oldest goes first.
+        device: Where the buffers are: `cuda`, or `cpu`.
+        device_id: Number of the device.
+        sizes: Batch sizes whose buffers are kept; the oldest is dropped first.
     """
 
     def __init__(
@@ -52,10 +51,7 @@ class BoundRunner:
             binding, buffer = self._binding(batch)
             buffer.update_inplace(batch)
             self._session.run_with_iobinding(binding)
-            results: list[npt.NDArray[np.float32]] = [
-                np.array(result) for result in binding.copy_outputs_to_cpu()
-            ]
-            return results
+            return [np.array(result) for result in binding.copy_outputs_to_cpu()]
 
     def _binding(self, batch: npt.NDArray[Any]) -> tuple[Any, Any]:
         import onnxruntime

@@ -38,12 +38,7 @@ Pickled = tuple[str | None, str | None, bytes | None]
 
 
 class LoadError(ModelError):
-    """ONNX Runtime cannot load a file.
-
-    Attributes:
-        reason: What is wrong, without the file's name.
-        remedy: What to do about it.
-    """
+    """ONNX Runtime cannot load a file; `reason` and `remedy` are without its name."""
 
     def __init__(self, name: str, reason: str, remedy: str) -> None:
         super().__init__(f"{name}: {reason}; {remedy}")
@@ -158,7 +153,7 @@ def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
             f"or None, got {type(model).__name__} {reprlib.repr(model)}".replace("\n", " ")
         )
     path = Path(os.fsdecode(model))
-    _check_file(path, is_name=isinstance(model, str))
+    _check_file(path)
     try:
         absolute = path.absolute()
         str(absolute).encode()
@@ -170,57 +165,43 @@ def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
     return ModelFile(absolute)
 
 
-def _check_file(path: Path, *, is_name: bool) -> None:
-    """Refuse what is no readable file, or certainly no ONNX model.
-
-    Raises:
-        ModelError: It is one of these.
-    """
+def _check_file(path: Path) -> None:
+    """Refuse what is no readable file, or certainly no ONNX model."""
     try:
         status = path.stat()
         if stat.S_ISREG(status.st_mode):
             path.open("rb").close()
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise ModelError(_not_found(path, is_name)) from None
+        raise ModelError(_not_found(path)) from None
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read ({error.strerror}); check its name and permissions"
         ) from error
+    wrong = None
     if stat.S_ISDIR(status.st_mode):
-        raise ModelError(f"{path} is a folder; name the .onnx file in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise ModelError(f"{path} is a pipe or a device; read it and give the bytes")
-    if path.suffix in (".pt", ".pth", ".ckpt"):
-        raise ModelError(
-            f"{path} is a checkpoint, not an ONNX file; make one with: "
-            f"catdog-edge export --weights {path}"
+        wrong = "is a folder; name the .onnx file in it"
+    elif not stat.S_ISREG(status.st_mode):
+        wrong = "is a pipe or a device; read it and give the bytes"
+    elif path.suffix in (".pt", ".pth", ".ckpt"):
+        wrong = (
+            f"is a checkpoint, not an ONNX file; make one with: catdog-edge export --weights {path}"
         )
-    if not status.st_size:
-        raise ModelError(f"{path} is empty; copy it again or export the model again")
+    elif not status.st_size:
+        wrong = "is empty; copy it again or export the model again"
+    if wrong is not None:
+        raise ModelError(f"{path} {wrong}")
 
 
-def _not_found(path: Path, is_name: bool) -> str:
-    shipped = shipped_models()
-    listed = ", ".join(shipped) or "none"
+def _not_found(path: Path) -> str:
     shown = plain(str(path))
     try:
-        Path.cwd()
+        path.absolute()
     except FileNotFoundError:
-        if not path.is_absolute():
-            return f"{shown}: {FOLDER_GONE}; change to another one: cd"
-    if is_name:
-        return (
-            f"there is no model {shown}: neither a file nor a shipped model ({listed}); "
-            "make one with: catdog-edge export"
-        )
-    if str(path) in shipped:
-        return (
-            f"there is no file {shown}; the shipped model is named by the string {shown!r}, "
-            "not by a path"
-        )
+        return f"{shown}: {FOLDER_GONE}; change to another one: cd"
+    shipped = ", ".join(shipped_models()) or "none"
     return (
-        f"there is no file {shown}; make one with: catdog-edge export, or name a shipped model "
-        f"({listed}) by a string"
+        f"there is no model {shown}: neither a file nor, given as a string, a shipped model "
+        f"({shipped}); make one with: catdog-edge export"
     )
 
 

@@ -17,11 +17,7 @@ LOWEST, HIGHEST = -0.01, 1.01
 
 
 def rejection_in_force(asked: float | bool | None, spec: ModelSpec) -> Rejection | None:
-    """Return the rejection that an argument and a spec give together; `None`: never `neither`.
-
-    Args:
-        asked: `None`: as the spec says. `False` or 0: never. A number: the threshold.
-        spec: Of the model.
+    """Return the rejection that the argument `reject` and a spec give; `None`: never `neither`.
 
     Raises:
         ValueError: `asked` is neither `None`, `False` nor a number in 0..1.

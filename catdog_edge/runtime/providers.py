@@ -34,6 +34,14 @@ NAMES = {
 AZURE = "AzureExecutionProvider"
 """In every ordinary build; only a front for operators that a remote service runs."""
 
+_GPU_BUILD = "pip uninstall -y onnxruntime, then pip install 'catdog-edge[gpu]'"
+_OTHER_BUILD = {
+    "cuda": _GPU_BUILD,
+    "tensorrt": _GPU_BUILD,
+    "openvino": "pip install 'catdog-edge[openvino]'",
+    "coreml": "it needs macOS",
+}
+
 Asked = str | Sequence[str | tuple[str, dict[str, Any]]]
 """`auto`, a name, or a list of names and `(name, options)` pairs."""
 
@@ -190,11 +198,7 @@ def by_plugin(name: str) -> bool:
 
 
 def _check_build(names: Sequence[str]) -> None:
-    """Refuse providers that the installed build of onnxruntime does not have.
-
-    Raises:
-        ProviderError: One of them is not in it.
-    """
+    """Refuse providers that the installed build of onnxruntime does not have."""
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
@@ -203,20 +207,13 @@ def _check_build(names: Sequence[str]) -> None:
         return
     provider = short_name(lacking[0])
     has = ", ".join(short_name(name) for name in available if name != AZURE)
-    gpu = "pip uninstall -y onnxruntime, then pip install 'catdog-edge[gpu]'"
-    remedy = {
-        "cuda": gpu,
-        "tensorrt": gpu,
-        "openvino": "pip install 'catdog-edge[openvino]'",
-        "coreml": "it needs macOS",
-    }.get(provider, "install the build of onnxruntime that has it")
-    installed = packages.builds(packages.RUNTIMES)
+    remedy = _OTHER_BUILD.get(provider, "install the build of onnxruntime that has it")
     what = f"{diagnostics.build()} is"
-    if len(installed) > 1 and provider in ("cuda", "tensorrt", "openvino"):
+    installed = packages.builds(packages.RUNTIMES)
+    if len(installed) > 1 and provider in ("cuda", "tensorrt"):
         what = f"{diagnostics.build()} overwrite each other's files, and what is left is"
-        keep = "onnxruntime-openvino" if provider == "openvino" else "onnxruntime-gpu"
-        if keep in installed:
-            remedy = packages.mending(installed, keep)
+        if "onnxruntime-gpu" in installed:
+            remedy = packages.mending(installed, "onnxruntime-gpu")
     raise not_here(provider, f"{what} built without it (it has: {has})", remedy)
 
 

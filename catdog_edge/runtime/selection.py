@@ -68,28 +68,9 @@ _warned: set[str] = set()
 
 @dataclass(frozen=True)
 class Opened:
-    """A session that runs, and how it came about.
-
-    Attributes:
-        session: The session.
-        provider: Short name of its first provider.
-        reason: Why this one, in words for people.
-    """
+    """A session that runs, the short name of its first provider, and why it is this one."""
 
     session: onnxruntime.InferenceSession
-    provider: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The outcome of a trial.
-
-    Attributes:
-        provider: Short name.
-        reason: The figures, in words for people.
-    """
-
     provider: str
     reason: str
 
@@ -97,13 +78,8 @@ class Choice:
 def open_session(file: ModelFile, asked: Asked, settings: Settings) -> Opened:
     """Open a model with the provider that was asked for, or the best that really starts.
 
-    Args:
-        file: The model.
-        asked: `auto`, a short or full name, or a list of names or `(name, options)`.
-        settings: Threads and spinning.
-
     Raises:
-        ValueError: `asked` is not of that form.
+        ValueError: `asked` is not of its form.
         ModelError: The model cannot be loaded by any provider.
         ProviderError: A provider that was asked for by name does not run here.
         MissingPackageError: onnxruntime is not installed, or is broken.
@@ -138,9 +114,9 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     tune = os.environ.get(AUTOTUNE, "1").strip() != "0"
     key = _key(file, settings, others) if tune else ""
     if tune and (known := _choices().get(key)):
-        session = _try(file, known[0], settings)
+        session = _try(file, known["provider"], settings)
         if session is not None:
-            return Opened(session, known[0], f"{known[1]}, remembered")
+            return Opened(session, known["provider"], f"{known['reason']}, remembered")
     started = {}
     for name in others:
         session = _try(file, name, settings)
@@ -151,10 +127,9 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     plain = start(file, cpu, settings)
     if not started:
         return Opened(plain, "cpu", f"{', '.join(others)} did not start")
-    sessions = {"cpu": plain, **started}
-    chosen = compare(sessions)
+    chosen = compare({"cpu": plain, **started})
     _remember(key, chosen)
-    return Opened(sessions[chosen.provider], chosen.provider, chosen.reason)
+    return chosen
 
 
 def _try(file: ModelFile, provider: str, settings: Settings) -> onnxruntime.InferenceSession | None:
@@ -168,19 +143,20 @@ def _try(file: ModelFile, provider: str, settings: Settings) -> onnxruntime.Infe
         return None
 
 
-def compare(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Choice:
+def compare(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Opened:
     """Time interleaved blocks of calls of each session, and choose the fastest.
 
     Args:
-        sessions: By short name; `cpu` is among them.
+        sessions: By short name of their providers; `cpu` is among them.
     """
     frames = sample_input(sessions["cpu"])
     try:
         expected = _answer(sessions["cpu"], frames)
     except Exception as error:  # whatever it is, the first call of the caller raises it
-        return Choice("cpu", f"no trial, cpu failed ({first_line(error, 100)})")
+        reason = f"no trial, cpu failed ({first_line(error, 100)})"
+        return Opened(sessions["cpu"], "cpu", reason)
     if not np.isfinite(expected).all():
-        return Choice("cpu", "no trial, the model's answers are not numbers")
+        return Opened(sessions["cpu"], "cpu", "no trial, the model's answers are not numbers")
     running: dict[str, onnxruntime.InferenceSession] = {}
     notes: list[str] = []
     for name, session in sessions.items():
@@ -202,9 +178,9 @@ def compare(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Choice:
             medians[name] = min(medians[name], _block(session, frames))
     best = min(medians, key=lambda name: medians[name])
     figures = ", ".join(f"{name} {1000 * median:.2f} ms" for name, median in medians.items())
-    chosen = Choice(best, "; ".join([f"fastest here of {figures}", *notes]))
-    log.info("provider %s: %s", chosen.provider, chosen.reason)
-    return chosen
+    reason = "; ".join([f"fastest here of {figures}", *notes])
+    log.info("provider %s: %s", best, reason)
+    return Opened(sessions[best], best, reason)
 
 
 def _block(session: onnxruntime.InferenceSession, frames: npt.NDArray[Any]) -> float:
@@ -272,20 +248,16 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
 
 
 def cache_file() -> Path:
-    """Where choices are remembered.
-
-    Raises:
-        CatdogError: See `cache_folder`.
-    """
+    """Return the file where choices are remembered; see `cache_folder`."""
     return cache_folder() / "providers.json"
 
 
-def _choices() -> dict[str, tuple[str, str]]:
+def _choices() -> dict[str, dict[str, str]]:
     """Provider and reason by key; none where the file is missing or damaged."""
     try:
         document = json.loads(cache_file().read_text(encoding="utf-8"))
         return {
-            key: (entry["provider"], str(entry["reason"]))
+            key: {"provider": entry["provider"], "reason": str(entry["reason"])}
             for key, entry in document.items()
             if entry["provider"] in NAMES
         }
@@ -293,14 +265,9 @@ def _choices() -> dict[str, tuple[str, str]]:
         return {}
 
 
-def _remember(key: str, chosen: Choice) -> None:
+def _remember(key: str, chosen: Opened) -> None:
     """Keep a choice. A cache that cannot be written costs a trial next time, nothing else."""
-    choices = _choices()
-    choices.pop(key, None)
-    choices[key] = chosen.provider, chosen.reason
-    kept = {
-        one: {"provider": provider, "reason": reason}
-        for one, (provider, reason) in list(choices.items())[-REMEMBERED:]
-    }
+    choices = _choices() | {key: {"provider": chosen.provider, "reason": chosen.reason}}
+    kept = dict(list(choices.items())[-REMEMBERED:])
     with contextlib.suppress(CatdogError, ValueError):  # ValueError: no path at all
         write_text(cache_file(), json.dumps(kept, indent=1) + "\n")

@@ -27,20 +27,11 @@ class ModelSession:
 
     Args:
         file: The model.
-        asked: The provider, see `selection.open_session`.
+        asked: The provider, see `selection.open_session`, also for what is raised.
         settings: Threads and spinning.
 
     Attributes:
-        file: The model.
-        spec: Read from it.
-        provider: Short name of the provider that runs.
-        reason: Why it is this one.
         fixed_batch: The batch size that the graph demands; `None`: any.
-        closed: Whether `close` was called.
-
-    Raises:
-        ModelError: See `selection.open_session` and `model_file.spec_of`.
-        ProviderError: See `selection.open_session`.
     """
 
     spec: ModelSpec
@@ -61,11 +52,7 @@ class ModelSession:
         at_fork(self)
 
     def _open(self) -> Any:
-        """Make the session and return it.
-
-        Raises:
-            ModelError: The file is another one than at the first time.
-        """
+        """Make the session, of the same file as the first time, and return it."""
         if self.file.stamp() != self._stamp:
             raise ModelError(
                 f"{self.file.name} has changed since it was opened and has to be opened again; "
@@ -127,11 +114,7 @@ class ModelSession:
         self._lock = threading.RLock()  # whoever held the old one did not come along either
 
     def image(self, frame: Any) -> Image:
-        """Resize a frame to the model's size.
-
-        Raises:
-            ValueError: It is no frame, see `to_bgr`.
-        """
+        """Resize a frame to the model's size; see `preprocess`."""
         thread = enter()
         try:
             return preprocess(frame, self.spec.resize)

@@ -51,16 +51,6 @@ def builds(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def extras(package: str) -> set[str]:
-    """Return the names of the extras that an installed package offers."""
-    import importlib.metadata
-
-    try:
-        return set(importlib.metadata.metadata(package).get_all("Provides-Extra") or ())
-    except importlib.metadata.PackageNotFoundError:
-        return set()
-
-
 def runtime() -> Any:
     """Import and return the module `onnxruntime`.
 

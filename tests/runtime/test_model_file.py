@@ -70,7 +70,7 @@ def test_a_path_is_a_path_and_a_name_is_a_string(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=r"no file fast; .* named by the string 'fast'"):
+    with pytest.raises(ModelError, match=r"no model fast: .* a shipped model \(accurate, fast\)"):
         find_model(Path("fast"))
     (tmp_path / "fast").write_bytes(TINY.read_bytes())
     assert find_model(Path("fast")).path == tmp_path / "fast"

@@ -22,6 +22,14 @@ def write(root: Path, name: str, text: str) -> None:
     file.write_text(text)
 
 
+@pytest.mark.parametrize(("value", "count"), [("1", 1), (" 256 ", 256)])
+def test_the_bounds_of_the_variable(
+    value: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_EDGE_THREADS", value)
+    assert choose_threads().count == count
+
+
 def test_argument_wins_over_variable_over_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     found = choose_threads()
     assert 1 <= found.count <= len(usable_processors())
@@ -30,7 +38,7 @@ def test_argument_wins_over_variable_over_machine(monkeypatch: pytest.MonkeyPatc
     assert (choose_threads(3).count, choose_threads(3).source) == (3, "the argument")
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "257"])
 def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("CATDOG_EDGE_THREADS", value)
     with pytest.raises(CatdogError, match=f"CATDOG_EDGE_THREADS is '{value}'.*unset"):
@@ -97,7 +105,7 @@ def test_physical_cores_limit_the_threads(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_most_threads_are_256() -> None:
-    assert choose_threads(256).count == 256
+    assert (choose_threads(1).count, choose_threads(256).count) == (1, 256)
     with pytest.raises(ValueError, match=r"1\.\.256"):
         choose_threads(257)
 

@@ -15,6 +15,7 @@ from catdog_edge.system.files import (
     cache_folder,
     expand_path,
     remove_leftovers,
+    take_free_name,
     write_bytes,
     write_text,
 )
@@ -110,6 +111,21 @@ def test_a_full_disk_is_one_line_and_the_old_file_survives(small_disk: Path) -> 
     assert "model.bin" in str(caught.value)
     assert (small_disk / "model.bin").read_bytes() == b"old" * 100
     assert [file.name for file in small_disk.iterdir()] == ["model.bin"]
+
+
+def test_a_free_name_is_taken_by_an_empty_file(tmp_path: Path) -> None:
+    taken = [take_free_name(tmp_path, "cat", ".jpg") for _ in range(3)]
+    assert taken == [
+        (tmp_path / "cat.jpg", 1),
+        (tmp_path / "cat-2.jpg", 2),
+        (tmp_path / "cat-3.jpg", 3),
+    ]
+    assert all(path.stat().st_size == 0 for path, _ in taken)
+    long = "\u732b" * 100
+    path, _ = take_free_name(tmp_path, long, ".jpg")
+    assert path.name == "\u732b" * 83 + ".jpg"  # 253 bytes
+    with pytest.raises(CatdogError, match="cannot write"):
+        take_free_name(tmp_path / "none", "cat", ".jpg")
 
 
 @pytest.fixture
