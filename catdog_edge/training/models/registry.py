@@ -164,49 +164,34 @@ def _torchvision(name: str) -> Callable[[int], nn.Module]:
 TORCHVISION = ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
 """Architectures of torchvision, under its names."""
 
+LITE = "EfficientNet-Lite, made for small devices and int8; ImageNet weights in [pretrained]"
+
 ARCHITECTURES: dict[str, Architecture] = {
-    architecture.name: architecture
-    for architecture in (
+    entry.name: entry
+    for entry in (
         Architecture(
             "edge_cnn", EdgeCNN, 128, CENTRED, "the default: quick to train and on a device"
         ),
-        # Without batch norm it does not bear the default recipe's learning rate.
         Architecture(
-            "simple_cnn",
-            SimpleCNN,
-            224,
-            UNIT_RANGE,
-            "the known network, kept as the yardstick",
-            recipe="classic",
+            "simple_cnn", SimpleCNN, 224, UNIT_RANGE, "the known network, kept as the yardstick",
+            recipe="classic",  # without batch norms it diverges at the default learning rate
             fixed_size=True,
         ),
         *(
             Architecture(name, _torchvision(name), 224, IMAGENET, f"torchvision's {name}")
             for name in TORCHVISION
         ),
+        Architecture("efficientnet_lite0", EfficientNetLite0, 224, CENTRED, LITE),
         Architecture(
-            "efficientnet_lite0",
-            EfficientNetLite0,
-            224,
-            CENTRED,
-            "EfficientNet-Lite0, made for small devices and int8; ImageNet weights in [pretrained]",
+            "efficientnet_lite0_short", EfficientNetLite0Short, 192, CENTRED,
+            "the same without two late blocks: less time per frame",
         ),
         Architecture(
-            "efficientnet_lite0_short",
-            EfficientNetLite0Short,
-            192,
-            CENTRED,
-            "the same without two late blocks: less time per frame; ImageNet weights likewise",
-        ),
-        Architecture(
-            "efficientnet_lite2",
-            EfficientNetLite2,
-            260,
-            CENTRED,
-            "EfficientNet-Lite2: wider and deeper, for fewer errors; ImageNet weights likewise",
+            "efficientnet_lite2", EfficientNetLite2, 260, CENTRED,
+            "the same, wider and deeper: fewer errors",
         ),
     )
-}
+}  # fmt: skip
 
 
 def architecture(name: str) -> Architecture:

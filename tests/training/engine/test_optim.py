@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from catdog_edge.training.engine.optim import ITERATIONS, Muon, orthogonalize
+from catdog_edge.training.engine.optim import (
+    ITERATIONS,
+    NEWTON_SCHULZ,
+    Muon,
+    orthogonalize,
+    update_average,
+)
 
 
 @pytest.mark.parametrize("shape", [(16, 27), (48, 144), (128, 40), (32, 32)])
@@ -52,3 +60,41 @@ def test_both_kinds_of_group_learn_and_adam_is_torchs() -> None:
         theirs.step()
     assert (kernel - target).square().mean().item() < 0.7 * first
     torch.testing.assert_close(bias, twin)
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12)])
+def test_of_a_matrix_a_step_is_that_of_torchs_muon(shape: tuple[int, int]) -> None:
+    torch.manual_seed(3)
+    matrix = torch.randn(shape, requires_grad=True)
+    twin = matrix.detach().clone().requires_grad_()
+    groups = [{"params": [matrix], "weight_decay": 0.1, "orthogonal": True}]
+    ours = Muon(groups, lr=0.02, momentum=0.9)
+    theirs = torch.optim.Muon(
+        [twin], lr=0.02, weight_decay=0.1, momentum=0.9, nesterov=True, ns_steps=ITERATIONS,
+        ns_coefficients=NEWTON_SCHULZ, adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    before = matrix.detach().clone()
+    for _ in range(5):
+        gradient = torch.randn(shape)
+        matrix.grad, twin.grad = gradient.clone(), gradient.clone()
+        ours.step()
+        theirs.step()
+    moved = (matrix - before).norm()
+    assert (matrix - twin).norm() < 0.02 * moved, "theirs iterates in bfloat16"
+
+
+def test_the_average_is_exponential_and_takes_the_statistics_along() -> None:
+    torch.manual_seed(4)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).train()
+    averaged = copy.deepcopy(network).eval()
+    weights = [network[0].weight.detach().clone()]
+    for _ in range(3):
+        with torch.no_grad():
+            network[0].weight.add_(torch.randn(2, 3))
+        network(torch.randn(8, 3))
+        weights.append(network[0].weight.detach().clone())
+        update_average(averaged, network, 0.8)
+    expected = 0.8**3 * weights[0] + 0.2 * (0.64 * weights[1] + 0.8 * weights[2] + weights[3])
+    torch.testing.assert_close(averaged[0].weight, expected)
+    assert averaged[1].num_batches_tracked == network[1].num_batches_tracked == 3
+    assert not torch.equal(averaged[1].running_mean, network[1].running_mean)
