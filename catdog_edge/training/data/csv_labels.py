@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from catdog_edge.errors import DataError, PictureError
-from catdog_edge.images.read import is_picture, read_bytes
+from catdog_edge.images.read import read_bytes
 from catdog_edge.training.data.dataset import Candidate, Layout, Split, is_utf8, nfc
 from catdog_edge.training.data.sources import Skipped, Source
 from catdog_edge.training.data.splits import split_names
@@ -73,16 +74,17 @@ def read_tables(source: Source, labels: Sequence[str] | None) -> list[Table]:
     Raises:
         DataError: A table cannot be read or decoded, or `labels` names too few classes.
     """
+    names = [name for name in source.entries if name.lower().endswith((".csv", ".tsv", ".txt"))]
+    if not names:
+        return []
     files = _Files(source)
-    stems = {PurePosixPath(name).with_suffix("") for name in source.entries if is_picture(name)}
+    stems = {posixpath.splitext(name)[0] for name in source.pictures}
     tables = []
-    for name in source.entries:
+    for name in names:
         path = PurePosixPath(name)
         split = split_names([path.stem]).get(path.stem)
-        is_list = path.suffix.lower() == ".txt" and split is not None
-        if path.suffix.lower() not in (".csv", ".tsv") and not is_list:
-            continue
-        if path.with_suffix("") in stems:
+        is_list = path.suffix.lower() == ".txt"
+        if str(path.with_suffix("")) in stems or (is_list and split is None):
             continue
         where = f"{source.name}: {name}"
         try:
@@ -131,11 +133,11 @@ class _Files:
         self._by_key: dict[str, list[str]] = defaultdict(list)
         self._folders: set[str] = set()
         for name in source.entries:
-            path = PurePosixPath(nfc(name))
-            bare = path.with_suffix("") if is_picture(name) else path
-            for key in {*_ends(path.parts), *_ends(bare.parts)}:
+            *above, last = nfc(name).split("/")
+            bare = posixpath.splitext(last)[0] if name in source.pictures else last
+            for key in {*_ends([*above, last]), *_ends([*above, bare])}:
                 self._by_key[key].append(name)
-            self._folders |= set(path.parent.parts)
+            self._folders.update(above)
 
     def find(self, cell: str, folder: PurePosixPath) -> list[str]:
         parts = nfc(cell.strip().replace("\\", "/").removeprefix("./")).split("/")
@@ -143,8 +145,10 @@ class _Files:
         ends = _ends(parts)
         if len(parts) > 1 and parts[-2] in self._folders:
             ends.pop()
-        keys = ((folder / ends[0]).as_posix(), *ends)
+        keys = (posixpath.normpath(f"{folder}/{ends[0]}"), *ends)
         found = next((self._by_key[key] for key in keys if key in self._by_key), [])
+        if len(found) < 2:
+            return found
         below = [name for name in found if PurePosixPath(name).is_relative_to(folder)]
         return below if len(below) == 1 else found
 

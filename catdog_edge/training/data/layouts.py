@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from catdog_edge.errors import DataError
-from catdog_edge.images.read import is_picture
 from catdog_edge.training.data.csv_labels import Table, read_tables
 from catdog_edge.training.data.dataset import (
     Candidate,
@@ -61,7 +60,7 @@ def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
             other, or there are fewer than two classes.
     """
     labels = None if labels is None else tuple(nfc(label) for label in labels)
-    if not any(is_picture(name) for name in source.entries):
+    if not source.pictures:
         closed = "".join(f"; {entry.file}: {entry.reason}" for entry in source.closed[:1])
         raise DataError(f"{source.name} has no images in it (.jpg, .png, ...){closed}")
     tables = read_tables(source, labels)
@@ -136,7 +135,7 @@ def _from_tables(source: Source, tables: Sequence[Table]) -> Layout:
         first = f" ({skipped[0].file}: {skipped[0].reason})" if skipped else ""
         raise DataError(f"{source.name}: no row of {names} can be used{first}; correct the table")
     known = owner.keys() | {entry.file for entry in skipped}
-    unlisted = sum(is_picture(name) and name not in known for name in source.entries)
+    unlisted = len(source.pictures.keys() - known)
     notes = [f"{unlisted:,} images have no row in {names} and are left out"] if unlisted else []
     labels = sorted_names({label for table in tables for label in table.labels.values()})
     folded = {label.casefold() for label in labels}
@@ -195,8 +194,8 @@ class _Folders:
 
     def __post_init__(self) -> None:
         inside: dict[str, set[str]] = defaultdict(set)
-        pictures = [name for name in self.source.entries if is_picture(name)]
-        for parent, child in {pair for name in pictures for pair in _folders(name)}:
+        folders = {name.rpartition("/")[0] + "/" for name in self.source.pictures} - {"/"}
+        for parent, child in {pair for folder in folders for pair in _folders(folder)}:
             inside[parent].add(child)
         meaning = {parent: split_names(names, self.labels) for parent, names in inside.items()}
         # The deepest folder that holds all images.
@@ -229,16 +228,16 @@ class _Folders:
     def _strip(self) -> None:
         """Take off folders that all images are in."""
         while True:
-            tops = {rest[:1] for name, rest in self._rest.items() if rest and is_picture(name)}
-            deep = all(len(r) != 1 for name, r in self._rest.items() if is_picture(name))
-            if len(tops) != 1 or not deep:
+            rests = {rest for name, rest in self._rest.items() if name in self.source.pictures}
+            tops = {rest[:1] for rest in rests if rest}
+            if len(tops) != 1 or any(len(rest) == 1 for rest in rests):
                 return
             top = tops.pop()
             self._rest = {n: r[1:] if r[:1] == top else r for n, r in self._rest.items()}
 
     def layout(self) -> Layout:
         """The layout that the names say."""
-        pictures = [name for name in self._rest if is_picture(name)]
+        pictures = [name for name in self._rest if name in self.source.pictures]
         classes = {self._rest[name][0] for name in pictures if self._rest[name]}
         if len(classes) < 2:
             prefixes = self._prefixes(pictures)

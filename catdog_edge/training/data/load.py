@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, DataError
-from catdog_edge.images.read import is_picture
 from catdog_edge.spec import NEITHER, ResizeStep
 from catdog_edge.training.data.csv_labels import from_split_csv
 from catdog_edge.training.data.dataset import (
@@ -129,7 +128,7 @@ def open_negative_images(
             cannot be read, or a split is left without an image.
     """
     opened = open_source(source)
-    files = sorted_names(name for name in opened.entries if is_picture(name))
+    files = sorted_names(opened.pictures)
     if not files:
         raise DataError(f"{opened.name} has no images in it (.jpg, .png, ...)")
     candidates = tuple(Candidate(name, NEITHER) for name in files)

@@ -10,11 +10,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.preprocess import Image
-from catdog_edge.images.read import check_size, decode_picture, read_bytes
+from catdog_edge.images.read import check_size, decode_picture, is_picture, read_bytes
 from catdog_edge.system.files import expand_path
 from catdog_edge.training.data import oxford_pets, sample
 
@@ -60,6 +61,11 @@ class Source:
     entries: Mapping[str, Entry]
     closed: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def pictures(self) -> dict[str, None]:
+        """The files whose names look like those of images, in the order of names."""
+        return {name: None for name in self.entries if is_picture(name)}
 
     def read(self, file: str) -> bytes:
         """Read the bytes of a file; raises `PictureError`."""
