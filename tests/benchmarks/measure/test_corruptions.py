@@ -40,6 +40,9 @@ def test_the_smallest_frame_is_no_problem(name):
 def test_strengths_are_as_stated(frame):
     grey = np.full((100, 100, 3), 128, np.uint8)
     assert corrupt(BY_NAME["dark"], grey, "x").mean() == pytest.approx(128 / 5, abs=0.5)
+    assert corrupt(BY_NAME["dark"], grey, "x").std() == pytest.approx(
+        0.6 * np.sqrt(128 / 5), abs=0.1
+    )
     assert corrupt(BY_NAME["noise"], grey, "x").std() == pytest.approx(25, abs=0.5)
     assert corrupt(BY_NAME["crop"], frame, "x").shape == (90, 120, 3)
     assert corrupt(BY_NAME["rotation"], frame, "x").shape == frame.shape

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import platform
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +41,8 @@ def test_the_card_of_this_machine_is_filled_in():
     assert card.threads_source
     assert card.packages["numpy"]
     document = card.to_dict()
+    if Path("/etc/os-release").is_file():
+        assert platform.freedesktop_os_release()["PRETTY_NAME"] in card.system
     assert card.architecture in machine_of(document)
     assert os.uname().nodename not in {document["system"], document["processor"]}
 

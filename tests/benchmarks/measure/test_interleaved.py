@@ -55,6 +55,8 @@ def test_ratios_and_percentiles_of_known_costs():
     slow = result.summaries["slow"]
     assert (slow.p50_ms, slow.p99_ms, slow.mean_ms) == pytest.approx((10.0, 10.0, 10.0))
     assert slow.std_ms == pytest.approx(0.0, abs=1e-6)
+    assert slow.drift == pytest.approx(0.0, abs=1e-6)
+    assert result.unsettled == ["fast"]
     assert result.summaries["fast"].mean_ms == pytest.approx(2.5, abs=0.02)
     assert result.timing.rounds >= 20
     # Three seconds in which the fast one does not settle; a round is finished, never cut.
@@ -117,6 +119,9 @@ def test_too_little_time_for_two_rounds_of_each_pass_means_a_single_pass():
     enough = _measure(world, rows(), 24.0, reopen=rows)
     assert len(enough.timing.starts) == PASSES
     assert np.diff([*enough.timing.starts, enough.timing.rounds]).min() >= 2
+    # Calls too slow for three in a block of 0.3 s and twelve rounds of these.
+    tight = _measure(world, rows(), 20.0, reopen=rows)
+    assert tight.summaries["a"].calls == tight.timing.rounds
     short = _measure(world, rows(), 8.0, reopen=rows)
     assert short.timing.starts == (0,)
     assert short.timing.rounds >= 4

@@ -79,12 +79,14 @@ def test_one_sided_losses_are_significant():
     assert found["difference"] == pytest.approx(-0.3)
     assert found["difference_high"] < 0
     assert found["mcnemar_p"] == pytest.approx(2 / 2**12)
+    assert (found["correct"], found["accuracy"]) == (28, pytest.approx(0.7))
 
 
 def test_classes_have_precision_and_recall_and_one_matrix():
-    found = class_figures({"pytorch": REFERENCE, "model": ROW}, TRUTH)
+    other = ROW[[0, 0, 2, 3]]  # right three times
+    found = class_figures({"model": other, "pytorch": REFERENCE}, TRUTH)
     assert found["rows"]["pytorch"] == {"precision": [1.0, 0.0], "recall": [0.5, None]}
-    assert found["rows"]["model"] == {"precision": [1.0, 0.0], "recall": [0.5, None]}
+    assert found["rows"]["model"] == {"precision": [1.0, 0.0], "recall": [0.75, None]}
     assert found["confusion"] == [[0, 0, 2], [0, 1, 2]]
 
 
