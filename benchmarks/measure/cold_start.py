@@ -32,7 +32,7 @@ def cold_starts(
     Args:
         rows: With batch 1.
         picture: The image file that each classifies.
-        runs: Processes per row, 1 or more.
+        runs: Processes per row.
 
     Returns:
         By row its `summarise`d runs, and by row why it does not run.
@@ -47,7 +47,7 @@ def cold_starts(
                 found[row.name].append(start_row(row, picture))
             except CatdogError as error:
                 failed[row.name] = str(error)
-    good = {name: results for name, results in found.items() if name not in failed}
+    good = {name: results for name, results in found.items() if results and name not in failed}
     return {name: summarise(results) for name, results in good.items()}, failed
 
 

@@ -20,13 +20,7 @@ from catdog_edge.images.preprocess import Image
 
 @dataclass(frozen=True)
 class Corruption:
-    """A named corruption.
-
-    Attributes:
-        name: One word.
-        says: What it does, with its strength.
-        apply: Frame `uint8 [H,W,3]` BGR and a generator to a corrupted frame.
-    """
+    """A corruption: what it does, and the function from a frame and a generator to a frame."""
 
     name: str
     says: str

@@ -212,11 +212,8 @@ def noise_reasons(
 ) -> list[str]:
     """List the reasons to doubt the figures of a run, one sentence each.
 
-    Args:
-        card: The environment.
-        activity: Of the machine while measuring.
-        drifts: By row, `Summary.drift`.
-        unsettled: Rows whose time still changed when warming up had to end.
+    `drifts` are `Measurement.drifts`; the time of `unsettled` rows still changed when warming up
+    had to end.
     """
     found = []
     usable = card.processors_usable

@@ -149,9 +149,8 @@ def measure(
         calls: The rows.
         seconds: The budget for the rounds, pauses included.
         references: By row, the row that its ratio is to; by default the first.
-        reopen: Returns the same calls on rows opened anew, or `None` where that fails: the
-            measurement then has the passes so far.
-        pause: Sleep before each block, in seconds.
+        reopen: Opens the same rows anew, or returns `None`: then the passes so far count.
+        pause: Seconds of sleep before each block.
         clock: Returns seconds; replaced in tests.
         sleep: Takes seconds; replaced in tests.
 
@@ -229,13 +228,8 @@ class _Schedule:
         """Choose blocks of 0.02 to 0.3 s so that about twenty rounds fit into the budget.
 
         The interval of a ratio comes from the rounds: many short ones tell more than few long
-        ones. Calls too slow for the budget still get four rounds.
-
-        Args:
-            medians: Seconds per call of each row.
-            seconds: The budget.
-            pause: Seconds before each block.
-            most_passes: 1 where rows cannot be opened anew.
+        ones. Calls too slow for the budget still get four rounds. `medians` are the seconds of a
+        call of each row; `most_passes` is 1 where rows cannot be opened anew.
         """
         block = min(0.3, max(0.02, seconds / (20 * len(medians)) - pause))
 

@@ -102,9 +102,7 @@ def classify_all(
     frames: Iterable[Image],
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, Probabilities]:
-    """Let every row classify every frame, one frame a call.
-
-    An image is decoded once for all rows; `CHUNK` of them are in memory.
+    """Let every row classify every frame, one frame a call; each is decoded once for all rows.
 
     Args:
         predictors: By row: a list of one frame to `float32 [1,K]`.
@@ -207,16 +205,12 @@ def class_figures(
 ) -> dict[str, Any]:
     """Return precision and recall per class of every row, and PyTorch's confusion matrix.
 
-    The matrix of another row differs from it by the row's disagreements, so one is enough; of
-    its K x K cells those that are not 0 are kept, at most one per image.
+    The matrix of another row differs from it by the row's disagreements, so one is enough. Its
+    cells that are not 0 are kept as lists of true class, predicted class and count.
 
     Args:
         answers: By row: `float32 [N,K]`; `pytorch` is one of them.
         truth: `int64 [N]`.
-
-    Returns:
-        `rows`: by row `precision` and `recall`, a list per class with `None` where a class is
-        never predicted; `confusion`: lists of true class, predicted class and count.
     """
     rows = {}
     cells: list[list[int]] = []

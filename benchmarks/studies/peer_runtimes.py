@@ -36,15 +36,7 @@ ULTRALYTICS = "yolo11n-cls"
 
 @dataclass(frozen=True)
 class PeerConfig:
-    """What every peer is made from.
-
-    Attributes:
-        weights: Our checkpoint.
-        model: Our exported file.
-        spec: Of the exported file.
-        threads: For every peer.
-        scratch: A folder for files that a peer converts.
-    """
+    """What every peer is made from: our checkpoint and exported file, threads, a scratch folder."""
 
     weights: Path
     model: Path

@@ -55,11 +55,8 @@ LARGE = (1080, 1920)
 class Peer:
     """A runtime that works.
 
-    Attributes:
-        classify: Frame to probabilities.
-        difference: Largest difference of a probability from `Classifier` on the image; `None`
-            for a peer with a network of its own.
-        reference: The row that its ratio is to.
+    `difference` is the largest difference of a probability from `Classifier`, `None` for a network
+    of its own; `reference` is the row that its ratio is to.
     """
 
     classify: Classify

@@ -76,11 +76,8 @@ print(json.dumps(found))
 def cold_starts(model: str, weights: Path | None, threads: int, runs: int) -> dict[str, Any]:
     """Measure time to the first answer and memory (MB) of each program, interleaved.
 
-    Args:
-        model: A `.onnx` file or the name of a shipped model.
-        weights: A checkpoint of the same network; `None` leaves PyTorch out.
-        threads: For each program.
-        runs: Counted processes of each program; one more before them is not.
+    One more process of each before the `runs` that count fills the file cache and writes byte
+    code. Without `weights`, PyTorch is left out.
 
     Raises:
         CatdogError: A program fails.
@@ -98,7 +95,7 @@ def cold_starts(model: str, weights: Path | None, threads: int, runs: int) -> di
         for run in range(runs + 1):
             for name, (program, path) in programs.items():
                 result = run_fresh(["-c", program + REPORT, path, *arguments], name)
-                if run:  # the first of each fills the file cache and writes byte code
+                if run:
                     found[name].append(result)
     bare = found["bare script"]
 

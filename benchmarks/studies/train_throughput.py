@@ -133,14 +133,6 @@ def write_jpegs(dataset: Dataset, items: Sequence[Item], folder: Path) -> tuple[
     JPEG files of the data set are copied; others are encoded at their own size with OpenCV's
     default quality of 95.
 
-    Args:
-        dataset: The source.
-        items: The images.
-        folder: Where to write.
-
-    Returns:
-        The paths, in the order of `items`.
-
     Raises:
         CatdogError: An image has changed, or the disk is full.
     """

@@ -41,18 +41,8 @@ RECIPE = "classic"
 class LoopConfig:
     """What both loops are given.
 
-    Attributes:
-        source: See `open_dataset`.
-        limit: See `open_dataset`.
-        arch: Name of the network.
-        batch_size: Images per step.
-        policy: The augmentation.
-        threads: Of PyTorch, in either process.
-        files: The training images as JPEG files in the order of the data set; whole batches.
-        labels: Of these files.
-        classes: Number of classes.
-        scratch: A folder for the checkpoints of `ours`.
-        seed: Of weights, order and augmentation.
+    `files` are the training images as JPEG files in the order of the data set, whole batches;
+    `scratch` is a folder for checkpoints; `seed` is of weights, order and augmentation.
     """
 
     source: str
@@ -226,15 +216,7 @@ def _serve(name: str, config: LoopConfig, connection: Connection) -> None:
 
 
 class Loop:
-    """A loop in a process of its own.
-
-    Args:
-        name: One of `LOOPS`.
-        config: What it is given.
-
-    Raises:
-        CatdogError: It cannot start, and why.
-    """
+    """A loop of `LOOPS` in a process of its own; a `CatdogError` says why it cannot start."""
 
     def __init__(self, name: str, config: LoopConfig) -> None:
         self.name = name
