@@ -18,76 +18,29 @@ import contextlib
 import json
 import mmap
 import os
-import re
-import resource
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
-import cv2
 import numpy as np
 
 from catdog_edge.camera.capture_process import LONGEST_WAIT, SLOTS
-from catdog_edge.camera.credentials import Mask, ffmpeg_url, is_url, split_userinfo
-from catdog_edge.camera.freshness import STALE, DamageFilter, Freshness
-from catdog_edge.camera.http_stream import (
-    HttpError,
-    HttpStream,
-    NotJpegError,
-    http_reason,
-)
+from catdog_edge.camera.credentials import Mask, split_userinfo
+from catdog_edge.camera.ffmpeg_stream import Arrival, FfmpegStream, NativeLog
+from catdog_edge.camera.freshness import STALE, Freshness
+from catdog_edge.camera.http_stream import HttpStream, NotJpegError, StreamError
 from catdog_edge.errors import PictureError
 from catdog_edge.images.preprocess import Image, to_bgr
 from catdog_edge.images.read import decode_picture
 from catdog_edge.system.signals import ignore_interrupts
 
-TIMED = ("rtsp", "rtsps", "rtmp", "rtmps")
-"""Schemes of streams that have timestamps of their own."""
-
-_QUICK = 0.002
-_QUICK_FAILURES = 20
-"""An ended stream fails at once, each time; damaged data fail at the pace of the stream."""
-
 _REPORT_EVERY = 0.25
 """Seconds between two reports that nothing came of what was read."""
-
-
-class _StreamError(Exception):
-    """The source cannot be opened, or the stream is over.
-
-    Args:
-        reason: Why, for people.
-        detail: What a library has said about it, for debugging.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.detail = detail
-
-
-class _NativeLog:
-    """Everything that C libraries print in this process, as lines."""
-
-    def __init__(self) -> None:
-        self._end, write = os.pipe()
-        os.set_blocking(self._end, False)
-        # A flood of messages between two reads is cut off rather than waited for.
-        os.set_blocking(write, False)
-        for stream in (1, 2):
-            os.dup2(write, stream)
-        os.close(write)
-
-    def lines(self) -> list[str]:
-        with contextlib.suppress(BlockingIOError):
-            return os.read(self._end, 1 << 16).decode(errors="replace").splitlines()
-        return []
 
 
 class _FrameBuffer:
@@ -108,110 +61,6 @@ class _FrameBuffer:
         self.free = list(range(SLOTS))
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    """A frame that has come but is not unpacked yet.
-
-    Attributes:
-        monotonic: When it came, seconds.
-        wall: The same, seconds since 1970.
-        lag: By how much it is late, seconds.
-        intact: Whether nothing is known to be wrong with it.
-        unpack: Give its picture, in the memory given where that fits; `None`: it is damaged.
-    """
-
-    monotonic: float
-    wall: float
-    lag: float
-    intact: bool
-    unpack: Callable[[Image | None], Any]
-
-
-class _Stream(Protocol):
-    @property
-    def interval(self) -> float:
-        """Seconds between two frames, where we decide on it; else 0."""
-
-    @property
-    def damaged(self) -> bool:
-        """Whether the decoder waits for a frame that is whole."""
-
-    def read(self) -> list[_Arrival]: ...
-
-    def close(self) -> None: ...
-
-
-class _FfmpegStream:
-    """A device, or an address that FFmpeg reads."""
-
-    interval = 0.0
-
-    def __init__(self, options: dict[str, Any], log: _NativeLog) -> None:
-        self._log = log
-        start = time.monotonic()
-        try:
-            self._capture = self._open(options)
-        except cv2.error as error:
-            raise _StreamError("OpenCV cannot open it", str(error)) from None
-        if not self._capture.isOpened():
-            took = time.monotonic() - start
-            reason, detail = ffmpeg_reason(log.lines())
-            if took >= options["open_timeout"]:
-                reason = f"no answer within {took:.0f} s"
-            raise _StreamError(reason or "there is no video that can be decoded", detail)
-        scheme = str(options["source"]).partition(":")[0].lower()
-        self._freshness = Freshness(timed=scheme in TIMED)
-        self._damage_filter = DamageFilter()
-        self._one_thread = options["one_thread"]
-        self._failures = 0
-
-    def _open(self, options: dict[str, Any]) -> cv2.VideoCapture:
-        source = options["source"]
-        if isinstance(source, int):
-            return cv2.VideoCapture(source, cv2.CAP_ANY)
-        if not is_url(source):
-            return cv2.VideoCapture(source, cv2.CAP_V4L2)
-        milliseconds = int(min(1000 * options["open_timeout"], 2**31 - 1))
-        settings = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds]
-        settings += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
-        if options["one_thread"]:  # each further thread of the decoder holds back one frame
-            settings += [cv2.CAP_PROP_N_THREADS, 1]
-        return cv2.VideoCapture(ffmpeg_url(source), cv2.CAP_FFMPEG, settings)
-
-    def read(self) -> list[_Arrival]:
-        capture = self._capture
-        start, waits = time.monotonic(), _waits()
-        grabbed = capture.grab()
-        now, wall = time.monotonic(), time.time()
-        log = self._log.lines()
-        if not grabbed:
-            self._damage_filter.is_intact(log, 0)
-            self._failures = self._failures + 1 if now - start < _QUICK else 0
-            if self._failures >= _QUICK_FAILURES:
-                reason, detail = ffmpeg_reason(log)
-                raise _StreamError(reason or "the stream ended", detail)
-            time.sleep(_QUICK)
-            return []
-        self._failures = 0
-        # With several decoder threads this one waits for them, not for the network.
-        queued = not self._one_thread or _waits() == waits
-        stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        lag = self._freshness.lag(now, stamp, queued=queued)
-        intact = self._damage_filter.is_intact(log, int(capture.get(cv2.CAP_PROP_FRAME_TYPE)))
-        return [_Arrival(now, wall, lag, intact, self._unpack)]
-
-    @property
-    def damaged(self) -> bool:
-        return self._damage_filter.damaged
-
-    def _unpack(self, into: Image | None) -> Any:
-        done, image = self._capture.retrieve(into)
-        return image if done else None
-
-    def close(self) -> None:
-        self._capture.release()
-
-
 class _JpegStream:
     """An address that sends JPEGs over HTTP."""
 
@@ -227,15 +76,12 @@ class _JpegStream:
     def interval(self) -> float:
         return self._stream.interval
 
-    def read(self) -> list[_Arrival]:
-        try:
-            pictures = self._stream.read()
-        except (HttpError, NotJpegError) as error:
-            raise _StreamError(str(error)) from None
+    def read(self) -> list[Arrival]:
+        pictures = self._stream.read()
         now, wall = time.monotonic(), time.time()
         late = self._freshness.lag(now, now) if pictures else 0.0
         lag = 0.0 if self.interval else late  # a snapshot is made when it is asked for
-        return [_Arrival(now, wall, lag, bool(p), partial(self._unpack, p)) for p in pictures]
+        return [Arrival(now, wall, lag, bool(p), partial(self._unpack, p)) for p in pictures]
 
     def _unpack(self, picture: bytes, _into: Image | None) -> Any:
         try:
@@ -253,7 +99,7 @@ class CaptureWorker:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._received = b""
-        self._log = _NativeLog()
+        self._log = NativeLog()
         self._buffer: _FrameBuffer | None = None
         self._counts = [0, 0, 0, 0]
         """Frames received, replaced, stale and damaged since they were sent last."""
@@ -311,24 +157,22 @@ class CaptureWorker:
             self._send("opened", None)
             with contextlib.closing(stream):
                 self._publish_frames(stream, options)
-        except _StreamError as failure:
+        except StreamError as failure:
             self._send("failed", [mask(str(failure)), mask(failure.detail)])
 
-    def _open(self, options: dict[str, Any]) -> _Stream:
+    def _open(self, options: dict[str, Any]) -> FfmpegStream | _JpegStream:
         found = ""
         if str(options["source"]).lower().startswith(("http://", "https://")):
             try:
                 return _JpegStream(options)
-            except HttpError as error:
-                raise _StreamError(str(error)) from None
             except NotJpegError as error:
                 found = str(error)
         try:
-            return _FfmpegStream(options, self._log)
-        except _StreamError as failure:
-            raise _StreamError(found or str(failure), failure.detail) from None
+            return FfmpegStream(options, self._log)
+        except StreamError as failure:
+            raise StreamError(found or str(failure), failure.detail) from None
 
-    def _publish_frames(self, stream: _Stream, options: dict[str, Any]) -> None:
+    def _publish_frames(self, stream: FfmpegStream | _JpegStream, options: dict[str, Any]) -> None:
         interval, reported = 0.0, 0.0
         while True:
             for name, value in self._commands(wait=False):
@@ -359,7 +203,7 @@ class CaptureWorker:
                 reason = f"the frames come more than {STALE:g} s late" if late else reason
                 self._send("skipped", [reason, *self._take_counts()])
 
-    def _publish(self, arrival: _Arrival, roi: list[int] | None) -> bool:
+    def _publish(self, arrival: Arrival, roi: list[int] | None) -> bool:
         """Put a frame where the other side finds it; whether that was possible."""
         buffer = self._buffer
         if buffer is not None and not buffer.free:
@@ -390,34 +234,6 @@ class CaptureWorker:
         times = [arrival.monotonic, arrival.wall, arrival.monotonic - arrival.lag]
         self._send("frame", [buffer.number, place, *times, *self._take_counts()])
         return True
-
-
-def _waits() -> int:
-    """How often this thread has waited for something so far."""
-    who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # the others hardly run
-    return resource.getrusage(who).ru_nvcsw
-
-
-_FFMPEG_REASONS = (
-    (r"refused", "connection refused"),
-    (r"resolve hostname", "no such host is known"),
-    (r"timed out", "no answer"),
-    (r"unreachable|No route", "the host cannot be reached"),
-    (r"reset by peer|Broken pipe", "the server closed the connection"),
-    (r"Protocol not found", "this OpenCV cannot read addresses of that kind"),
-)
-
-
-def ffmpeg_reason(lines: list[str]) -> tuple[str, str]:
-    """Translate FFmpeg's log to a reason for people; the second text is its own last line."""
-    told = [re.sub(r"^\[[^\]]*\] ", "", line) for line in lines if not line.startswith("[ ")]
-    for line in reversed(told):
-        if status := re.search(r"(?:failed:|error|returned|reply) ([45]\d\d)\b", line):
-            return http_reason(int(status.group(1))), line
-        for pattern, reason in _FFMPEG_REASONS:
-            if re.search(pattern, line):
-                return reason, line
-    return "", told[-1] if told else ""
 
 
 def responds(address: str) -> bool:

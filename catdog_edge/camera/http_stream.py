@@ -28,12 +28,21 @@ LONE_PICTURE = 1.0
 """Seconds without data after a picture that is none of several parts: no more will come."""
 
 
-class NotJpegError(Exception):
+class StreamError(Exception):
+    """A source cannot be opened, or the stream is over; the message is the reason, for people.
+
+    Args:
+        reason: The message.
+        detail: What a library has printed about it, for debugging.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.detail = detail
+
+
+class NotJpegError(StreamError):
     """The address sends no JPEGs, but perhaps other video; the message says what it sends."""
-
-
-class HttpError(Exception):
-    """The address cannot be read; the message is the reason, for people."""
 
 
 class HttpStream:
@@ -51,7 +60,7 @@ class HttpStream:
 
     Raises:
         NotJpegError: It sends something else.
-        HttpError: It cannot be read.
+        StreamError: It cannot be read.
 
     Example:
         >>> stream = HttpStream("http://door/video", timeout=10, fps=1)
@@ -82,8 +91,7 @@ class HttpStream:
         """Wait for data; return the pictures that are complete now, empty ones if cut off.
 
         Raises:
-            HttpError: The stream ended, or the connection is lost.
-            NotJpegError: A snapshot address now sends something else.
+            StreamError: The stream ended, or the connection is lost.
         """
         if self._ended:
             time.sleep(max(0.0, self._asked + self.interval - time.monotonic()))
@@ -96,13 +104,13 @@ class HttpStream:
             self._body += data
             pictures = [] if data else [bytes(self._body)]
         if len(self._body) > LARGEST:
-            raise HttpError("it sends a picture without an end")
+            raise StreamError("it sends a picture without an end")
         self._count += len(pictures)
         if self._count > 1:
             self.interval = 0.0
         if self._ended:
             if self._count != 1:
-                raise HttpError("the stream ended" if self._count else "it sends no picture")
+                raise StreamError("the stream ended" if self._count else "it sends no picture")
             self.interval = 1 / self._fps
         return pictures
 
@@ -136,11 +144,11 @@ class HttpStream:
             return self._opener.open(self._request, timeout=self._timeout)
         except HTTPError as error:
             with error:
-                raise HttpError(http_reason(error.code)) from None
+                raise StreamError(http_reason(error.code)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             cause = error.reason if isinstance(error, URLError) else error
             if isinstance(cause, OSError):
-                raise HttpError(network_reason(cause, self._timeout)) from None
+                raise StreamError(network_reason(cause, self._timeout)) from None
             raise NotJpegError("it does not speak HTTP") from None
 
     def _receive(self) -> bytes:
@@ -154,9 +162,9 @@ class HttpStream:
                     return b""
             data: bytes = response.read1(CHUNK)
         except OSError as error:
-            raise HttpError(network_reason(error, self._timeout)) from None
+            raise StreamError(network_reason(error, self._timeout)) from None
         except (http.client.HTTPException, ValueError):
-            raise HttpError("the connection was cut off") from None
+            raise StreamError("the connection was cut off") from None
         return data
 
 

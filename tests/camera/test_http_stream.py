@@ -20,7 +20,7 @@ from support import servers
 from support.pictures import encoded, numbered
 
 from catdog_edge import Camera, CameraError
-from catdog_edge.camera.http_stream import HttpError, HttpStream, NotJpegError
+from catdog_edge.camera.http_stream import HttpStream, NotJpegError, StreamError
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 PICTURES = [encoded(number) for number in range(8)]
@@ -320,9 +320,9 @@ def test_a_login_is_sent_as_it_is_asked_for(
     with serving(answer) as url:
         assert taken(opened(with_login(url)), 2) == [0, 1]
         assert [login and login.split()[0] for login in logins] == [None, scheme]
-        with pytest.raises(HttpError, match=r"asks for another login \(error 401\)"):
+        with pytest.raises(StreamError, match=r"asks for another login \(error 401\)"):
             opened(with_login(url, "wrong"))
-        with pytest.raises(HttpError, match="error 401"):
+        with pytest.raises(StreamError, match="error 401"):
             opened(url)
 
 
@@ -336,7 +336,7 @@ def test_an_unknown_digest_is_no_reason_to_send_the_login_in_clear() -> None:
         handler.send_header("WWW-Authenticate", 'Basic realm="a"')
         handler.end_headers()
 
-    with serving(answer) as url, pytest.raises(HttpError):
+    with serving(answer) as url, pytest.raises(StreamError):
         opened(with_login(url))
     assert logins == [None]
 
@@ -367,7 +367,7 @@ def test_a_redirect_is_followed_and_the_login_stays_with_its_server() -> None:
         assert taken(opened(with_login(own)), 2) == [0, 1]
         assert [login is None for login in logins["own"]] == [True, False]
         targets["/video"] = f"{other}/video2"
-        with pytest.raises(HttpError, match="error 401"):
+        with pytest.raises(StreamError, match="error 401"):
             opened(with_login(own))
         assert logins["other"] == [None]
 
@@ -394,15 +394,15 @@ def test_reasons_are_in_our_own_words() -> None:
 
     with serving(page) as url, pytest.raises(NotJpegError, match="answers with text/html"):
         opened(url)
-    with serving(missing) as url, pytest.raises(HttpError, match=r"no such path \(error 404\)"):
+    with serving(missing) as url, pytest.raises(StreamError, match=r"no such path \(error 404\)"):
         opened(url)
     with serving(garbled) as url, pytest.raises(NotJpegError, match="does not speak HTTP"):
         opened(url)
-    with serving(silent) as url, pytest.raises(HttpError, match=r"no answer within 0\.3 s"):
+    with serving(silent) as url, pytest.raises(StreamError, match=r"no answer within 0\.3 s"):
         HttpStream(url, timeout=0.3, fps=1)
-    with serving(empty) as url, pytest.raises(HttpError, match="sends no picture"):
+    with serving(empty) as url, pytest.raises(StreamError, match="sends no picture"):
         taken(opened(url), 1)
-    with pytest.raises(HttpError, match="connection refused"):
+    with pytest.raises(StreamError, match="connection refused"):
         opened(f"http://127.0.0.1:{servers.free_port()}/")
     with serving(page) as url:
         camera = Camera(url, retries=0)

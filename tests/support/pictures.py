@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from support import servers
 
+from catdog_edge.camera.camera import Frame
+
 
 def numbered(number: int, width: int = 320, height: int = 180) -> np.ndarray:
     frame = np.full((height, width, 3), 90, np.uint8)
@@ -30,3 +32,7 @@ def video(path: Path, frames: int = 50, fps: float = 25, codec: str = "MJPG") ->
         writer.write(numbered(number))
     writer.release()
     return path
+
+
+def numbers(frames: list[Frame]) -> list[int]:
+    return [servers.read_stamp(frame.image) for frame in frames]
