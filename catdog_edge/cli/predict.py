@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BAR = 10
 """Characters of a full confidence bar in the table."""
 
-HEADER = f"{'answer':<10} {'sure':4}  {'':{BAR}}  picture"
+HEADER = f"{'label':<10} {'conf':4}  {'':{BAR}}  image"
 
 
 @dataclass(frozen=True)

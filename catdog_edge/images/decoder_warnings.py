@@ -18,7 +18,7 @@ from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
-# A few bytes before a marker are padding, which some cameras write into every picture.
+# A few bytes before a marker are padding, which some cameras write into every image.
 _DAMAGE = re.compile(
     rb"Corrupt JPEG data(?!: \d extraneous bytes)|Premature end of JPEG|Inconsistent progression"
     rb"|TIFF_Error|TIFF_Warning (\w+Decode|JPEGLib)"

@@ -136,14 +136,14 @@ def read_header(data: bytes) -> Header:
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for signature, what in _FOREIGN:
         if start.startswith(signature):
-            raise PictureError(f"not a picture: it is {what}")
+            raise PictureError(f"not an image: it is {what}")
     if not any(data[:4096]):
-        raise PictureError("not a picture: it begins with nothing but zeros")
+        raise PictureError("not an image: it begins with nothing but zeros")
     # TGA has no signature at its beginning: types of colour map and image, then bits a pixel.
     is_tga = len(data) > 18 and data[1] < 2 and data[2] in (1, 2, 3, 9, 10, 11)
     if data.endswith(b"TRUEVISION-XFILE.\0") or (is_tga and data[16] in (8, 16, 24, 32)):
         raise unsupported("TGA")
-    raise PictureError("not a picture of a known format (JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF)")
+    raise PictureError("not an image of a known format (JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF)")
 
 
 def _jpeg(data: bytes) -> Header:
@@ -161,7 +161,7 @@ def _jpeg(data: bytes) -> Header:
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             continue
         if marker == 0xD9:
-            raise PictureError("truncated: a JPEG without picture data")
+            raise PictureError("truncated: a JPEG without image data")
         (length,) = struct.unpack_from(">H", data, at)
         if marker == 0xF7:
             raise unsupported("JPEG-LS")
@@ -232,7 +232,7 @@ def _gif(data: bytes) -> Header:
 def _webp(data: bytes) -> Header:
     (size,) = struct.unpack_from("<I", data, 4)
     if data[8:12] != b"WEBP":
-        raise PictureError("not a picture: a RIFF file (sound or video?)")
+        raise PictureError("not an image: a RIFF file (sound or video?)")
     if len(data) < size + 8:
         raise PictureError("truncated: the WebP is shorter than its header says")
     name = data[12:16]
@@ -244,7 +244,7 @@ def _webp(data: bytes) -> Header:
         alpha = bool(bits >> 28 & 1)
         return Header("WebP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, alpha)
     if name != b"VP8X":
-        raise PictureError("damaged: the WebP has no picture chunk")
+        raise PictureError("damaged: the WebP has no image chunk")
     if len(data) < 30:
         raise PictureError("truncated: it ends inside its header")
     flags = data[20]
@@ -327,7 +327,7 @@ def _pnm(data: bytes) -> Header:
     for line in data[2:4096].split(b"\n"):
         for token in line.split(b"#")[0].split():
             if not token.isdigit() or len(token) > 9:
-                raise PictureError("not a picture of a known format")
+                raise PictureError("not an image of a known format")
             numbers.append(int(token))
             if len(numbers) == 2 and data[1:2] == b"4":
                 return Header("PNM", numbers[0], numbers[1])
@@ -346,7 +346,7 @@ def _avif(data: bytes) -> Header:
     if data[8:12] in _HEIF and not brands & {b"avif", b"avis"}:
         raise unsupported("HEIC", "JPEG")
     if not brands & {b"avif", b"avis"}:
-        raise PictureError("not a picture: it is a video")
+        raise PictureError("not an image: it is a video")
     sizes = [
         struct.unpack_from(">II", data, at + 8)
         for at in _positions(data, b"ispe")
@@ -357,16 +357,9 @@ def _avif(data: bytes) -> Header:
     # A grid has the size of its tiles and of the whole: the limit must hold for the largest.
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     # In the configuration of each coded item: one bit says more than 8, the next one 12.
-    depths = [
-        8 + 2 * (data[at + 6] >> 6 & 1) + 2 * (data[at + 6] >> 5 & 1)
-        for at in _positions(data, b"av1C")
-        if at + 6 < len(data)
-    ]
-    turns = mirror = 0
-    for at in _positions(data, b"irot"):
-        turns = data[at + 4] & 3 if at + 4 < len(data) else 0
-    for at in _positions(data, b"imir"):
-        mirror = (data[at + 4] & 1) + 1 if at + 4 < len(data) else 0
+    depths = [8 + 2 * (bits >> 6 & 1) + 2 * (bits >> 5 & 1) for bits in _bytes(data, b"av1C", 6)]
+    turns = [0, *_bytes(data, b"irot", 4)][-1] & 3
+    mirror = [0, *(1 + (axis & 1) for axis in _bytes(data, b"imir", 4))][-1]
     # Anticlockwise quarter turns, then a mirror (1: top to bottom, 2: left to right), as EXIF.
     orientation = {
         (0, 0): 1, (1, 0): 8, (2, 0): 3, (3, 0): 6,
@@ -383,6 +376,11 @@ def _positions(data: bytes, name: bytes) -> Iterator[int]:
     while at >= 0:
         yield at
         at = data.find(name, at + 4, 65536)
+
+
+def _bytes(data: bytes, name: bytes, offset: int) -> list[int]:
+    """The byte `offset` behind each property called `name`."""
+    return [data[at + offset] for at in _positions(data, name) if at + offset < len(data)]
 
 
 def _orientation(segments: list[bytes]) -> int:

@@ -95,7 +95,7 @@ def _cropped(frame: Image, crop: float) -> Image:
 
 
 def preprocess(frame: Any, steps: Sequence[ResizeStep]) -> Image:
-    """Turn one camera frame into the model's picture: `uint8 [height,width,3]` BGR.
+    """Turn one camera frame into the model's input: `uint8 [height,width,3]` BGR.
 
     `preprocess(frame, spec.resize)[None]` is the batch of one that the exported graph takes.
 

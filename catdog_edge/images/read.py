@@ -86,10 +86,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         status = file.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise PictureError("not a picture: it is a folder")
+            raise PictureError("not an image: it is a folder")
         if not stat.S_ISREG(status.st_mode):
             # Opening a pipe waits for its other end.
-            raise PictureError("not a picture file: it is a pipe, a socket or a device")
+            raise PictureError("not an image file: it is a pipe, a socket or a device")
         with file.open("rb") as stream:
             # One byte more than allowed shows that it is too large, whatever its status says.
             data = stream.read(MAX_BYTES + 1)

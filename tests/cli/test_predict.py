@@ -134,7 +134,7 @@ def test_the_table_is_for_people(album: Path) -> None:
     done = predict("a.png", "below")
     assert done.exit_code == 0
     header, first, second = done.stdout.splitlines()
-    assert header.split() == ["answer", "sure", "picture"]
+    assert header.split() == ["label", "conf", "image"]
     assert first.split() == ["cat", "1.00", "##########", "a.png"]
     assert second.split()[0] == "dog"
     assert "provider" in done.stderr
@@ -286,7 +286,7 @@ def test_names_that_the_output_cannot_say(album: Path, encoding: str) -> None:
     assert b"Traceback" not in table.stderr
     encoding = encoding.replace("ascii", "utf-8")  # click takes nobody at his word there
     lines = table.stdout.decode(encoding).splitlines()
-    assert [line.split()[0] for line in lines] == ["answer", "cat", "cat", "cat", "-"]
+    assert [line.split()[0] for line in lines] == ["label", "cat", "cat", "cat", "-"]
     done = command(*names, odd, "--json", env=environment)
     documents = [json.loads(line) for line in done.stdout.decode(encoding).splitlines()]
     assert [document["file"] for document in documents] == [*names, "\ufffd.png"]
@@ -424,7 +424,7 @@ def test_a_pipe_is_refused_without_waiting(album: Path) -> None:
     os.mkfifo("pipe.png")
     done = command("pipe.png", "a.png")
     assert done.returncode == 1
-    assert b"pipe.png: not a picture file: it is a pipe" in done.stderr
+    assert b"pipe.png: not an image file: it is a pipe" in done.stderr
     assert b"cat" in done.stdout
 
 

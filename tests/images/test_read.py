@@ -203,8 +203,8 @@ def test_empty_and_foreign_files() -> None:
     assert "HEIC" in reason(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     assert "video" in reason(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(100))
     assert "zeros" in reason(bytes(5000))
-    assert "not a picture" in reason(b"cats and dogs, in a text file")
-    assert "not a picture" in reason(b"RIFF\x24\0\0\0WAVEfmt ")
+    assert "not an image" in reason(b"cats and dogs, in a text file")
+    assert "not an image" in reason(b"RIFF\x24\0\0\0WAVEfmt ")
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,7 @@ def test_unreadable_files_are_skipped_with_a_reason_and_counted(tmp_path: Path) 
     assert {row["file"]: row["reason"].split(":")[0] for row in rows} == {
         "cat.100.jpg": "empty file (zero bytes)",
         "cat.101.jpg": "truncated",
-        "dog.100.jpg": "not a picture",
+        "dog.100.jpg": "not an image",
     }
     # Known from the first time, with the same reasons, without reading them again.
     assert open_dataset(tmp_path / "set").skipped == dataset.skipped
@@ -329,7 +329,7 @@ def test_more_than_five_percent_is_an_error(tmp_path: Path) -> None:
         files[f"cat.{100 + number}.jpg"] = b"no picture"
     with pytest.raises(DataError, match=r"6 of 106 files cannot be used, more than 5%") as caught:
         open_dataset(write(tmp_path, files))
-    assert "cat.100.jpg: not a picture" in str(caught.value)
+    assert "cat.100.jpg: not an image" in str(caught.value)
     assert "and 3 more" in str(caught.value)
 
 
@@ -371,7 +371,7 @@ def test_pipes_and_devices_with_the_names_of_pictures_are_skipped(tmp_path: Path
 def test_a_table_without_an_end_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "set", named())
     (folder / "labels.csv").symlink_to("/dev/zero")
-    with pytest.raises(DataError, match=r"labels\.csv: not a picture file: it is a pipe, a socket"):
+    with pytest.raises(DataError, match=r"labels\.csv: not an image file: it is a pipe, a socket"):
         open_dataset(folder)
     (folder / "labels.csv").unlink()
     with pytest.raises(DataError, match="a device"):
