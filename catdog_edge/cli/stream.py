@@ -440,7 +440,7 @@ EVIDENCE = Number(0, 1, min_open=True)
     help="Region of interest: use this part of the frames only. Repeatable.",
 )
 @source("--realtime", is_flag=True, help="Play recordings at their own speed.")
-@source("--fps", type=POSITIVE, default=1.0, help="Frame rate of images, which have no times.")
+@source("--fps", type=POSITIVE, default=1.0, help="Frame rate of images and of snapshot URLs.")
 @source(
     "--start",
     metavar="TIME",
