@@ -153,11 +153,11 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
     else:
         try:
             from exporters.graph.counts import graph_info
-            from exporters.graph.io import files_beside, read_model
+            from exporters.graph.onnx_file import files_beside, read_proto
         except ImportError:
             note = "need the onnx package: pip install 'catdog-edge[train]'"
         else:
-            graph = graph_info(read_model(path))
+            graph = graph_info(read_proto(path))
             beside = files_beside(path)
     return Info(
         path=path,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import onnx
+import onnx_ir as ir
 from torch import nn
 
 from catdog_edge import __version__
@@ -24,10 +24,10 @@ from exporters.checks.flip_report import SHEET, TABLE, save_flips
 from exporters.checks.predictors import Images, OnnxPredictor, TorchPredictor
 from exporters.checks.validation_data import ValidationSet
 from exporters.formats.dynamic_int8 import quantize_dynamic
-from exporters.formats.fp16 import halve
+from exporters.formats.fp16 import convert_fp16
 from exporters.formats.ort import write_ort
 from exporters.formats.torch_export import ALL_FORMS, DEFAULT_OPSET, export_onnx
-from exporters.graph import io
+from exporters.graph.onnx_file import read_model, write_model
 from exporters.info import megabytes
 from exporters.publish import no_room, publish
 from exporters.report import ExportedFile, machine
@@ -193,15 +193,15 @@ class Pipeline:
         method, path = self._options.calibration, self._scratch / STATIC
         log.info(f"{STATIC}: measuring activations on {len(images)} {source} ({method})")
 
-        def judge(model: onnx.ModelProto) -> Verification:
+        def judge(model: ir.Model) -> Verification:
             with self._making(STATIC):
-                io.write_model(model, path, calibrated.int8_spec)
+                write_model(model, path, calibrated.int8_spec)
                 return self._check(path, self._reference).verification
 
         with self._making(STATIC):
             calibrated = calibrate(self._source, images, method)
             scheme, found, attempts = search(calibrated, self._source, images, judge)
-            io.write_model(found.model, path, calibrated.int8_spec)
+            write_model(found.model, path, calibrated.int8_spec)
             runtime = optimized_graph(path)
         integer = integer_layers(runtime, calibrated.layers)
         how = {
@@ -218,7 +218,7 @@ class Pipeline:
             "sensitivity": [asdict(entry) for entry in found.ranking],
             # The `Reshape` of space to depth moves nothing.
             "first_operator_at_run_time": next(
-                node.op_type for node in runtime.graph.node if node.op_type != "Reshape"
+                node.op_type for node in runtime.graph if node.op_type != "Reshape"
             ),
         }
         broken = sorted(integer.intersection(found.in_float))
@@ -229,7 +229,7 @@ class Pipeline:
         """Make `model.half.onnx`."""
         path = self._scratch / HALF
         with self._making(HALF):
-            halve(self._source, path)
+            convert_fp16(self._source, path)
         log.info(f"{HALF}: {megabytes(path.stat().st_size)}")
         self._judge(Candidate(path))
 
@@ -372,10 +372,10 @@ class Pipeline:
         with self._making(file.name):
             if path.suffix == ".ort":
                 stamped = self._scratch / "stamped.onnx"
-                io.write_model(io.read_model(path.with_suffix(".onnx")), stamped, spec)
+                write_model(read_model(path.with_suffix(".onnx")), stamped, spec)
                 write_ort(stamped, path)
             else:
-                io.write_model(io.read_model(path), path, spec)
+                write_model(read_model(path), path, spec)
         self._files.append(replace(file, bytes=path.stat().st_size))
 
     def _file(self, path: Path, checked: Checked | None, reference: str) -> ExportedFile:

@@ -17,16 +17,17 @@ import numpy as np
 
 from benchmarks.studies import program
 from catdog_edge.errors import CatdogError
+from catdog_edge.runtime.model_file import read_spec
 from exporters.checks.predictors import open_session
 from exporters.checks.timing import compare
-from exporters.graph import io
+from exporters.graph.onnx_file import write_model
 from exporters.static_int8 import quantize
 
 
 def measure(source: Path, seconds: float, threads: int) -> str:
     """Return one line of the table."""
     rng = np.random.default_rng(0)
-    spec = io.spec_of(io.read_model(source), source)
+    spec = read_spec(source)
     if spec.layout != "nhwc-uint8":
         raise CatdogError(f"{source} takes {spec.layout}; export it with --layout nhwc-uint8")
     frames = rng.integers(0, 256, (4, spec.height, spec.width, 3), np.uint8)
@@ -34,10 +35,9 @@ def measure(source: Path, seconds: float, threads: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         sessions = {}
         for name, take in (("as it is", False), ("four pixels at once", True)):
-            model = quantize.quantize(calibrated, take_pixels=take)
-            io.stamp(model, spec.replace(precision="int8-static"))
+            model = quantize.quantize(calibrated, merge_pixels=take)
             path = Path(folder) / f"{take}.onnx"
-            io.write_model(model, path)
+            write_model(model, path, calibrated.int8_spec)
             sessions[name] = open_session(path, threads)
         feed = {"frames": frames[:1]}
         before, after = (session.run(None, feed) for session in sessions.values())

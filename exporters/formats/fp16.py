@@ -1,7 +1,7 @@
-"""Half precision: fp16 weights and arithmetic between a uint8 frame and float32 answers.
+"""Half precision: fp16 weights and arithmetic between a uint8 frame and float32 probabilities.
 
-Knows how to turn the core of an exported graph into fp16. Half the size everywhere; faster
-where the processor computes in fp16 (ONNX Runtime's CPU kernels mostly do not).
+Half the size everywhere; faster where the processor computes in fp16 (ONNX Runtime's CPU kernels
+mostly do not).
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
+import onnx_ir as ir
 
-from exporters.formats.dynamic_int8 import finish, fp32_spec
-from exporters.graph import io
-from exporters.graph.split import join, split
+from exporters.graph.core import find_core
+from exporters.graph.nodes import add_node, constant, is_constant, set_constant
+from exporters.graph.onnx_file import clean, read_fp32, write_model
 
-_FLOAT32_INPUTS = {"Resize": (1, 2)}
+FLOAT32_INPUTS = {"Resize": (1, 2)}
 """Inputs that ONNX wants in float32 whatever the rest is."""
 
 
-def halve(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Convert an fp32 file to fp16. Temperature and softmax stay float32.
 
     Args:
@@ -31,47 +30,30 @@ def halve(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         ModelError: `source` is damaged, foreign or not fp32.
         CatdogError: The file cannot be written.
     """
-    model = io.read_model(source)
-    spec = fp32_spec(model, source)
-    parts = split(model)
-    core = onnx.ModelProto()
-    core.CopyFrom(parts.core)
-    kept = {
-        node.input[place]
-        for node in core.graph.node
-        for place in _FLOAT32_INPUTS.get(node.op_type, ())
-        if place < len(node.input)
-    }
-    constants = io.Constants(core)
-    for tensor in list(core.graph.initializer):
-        if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:
-            values = np.clip(constants[tensor.name], *_limits())
-            io.put(core, tensor.name, values.astype(np.float16))
-    io.rename(core.graph.node, parts.joint, f"{parts.joint}.half")
-    io.rename(core.graph.node, parts.end, f"{parts.end}.half")
-    core.graph.node.extend(
-        (
-            helper.make_node(
-                "Cast",
-                [parts.joint],
-                [f"{parts.joint}.half"],
-                f"{parts.joint}.to_half",
-                to=TensorProto.FLOAT16,
-            ),
-            helper.make_node(
-                "Cast",
-                [f"{parts.end}.half"],
-                [parts.end],
-                f"{parts.end}.to_float",
-                to=TensorProto.FLOAT,
-            ),
-        )
-    )
-    whole = join(parts, core)
-    finish(whole, io.opset_of(model), model.ir_version)
-    io.write_model(whole, path, spec.replace(precision="fp16"))
-
-
-def _limits() -> tuple[float, float]:
-    info = np.finfo(np.float16)
-    return float(info.min), float(info.max)
+    model, spec = read_fp32(source)
+    core = find_core(model)
+    smallest, largest = np.finfo(np.float16).min, np.finfo(np.float16).max
+    for node in core.nodes:
+        for place, value in enumerate(node.inputs):
+            if value is None or not is_constant(value) or value.dtype != ir.DataType.FLOAT:
+                continue
+            if place not in FLOAT32_INPUTS.get(node.op_type, ()):
+                values = np.clip(constant(value), smallest, largest)
+                set_constant(value, values.astype(np.float16))
+    start, end = core.start, core.end
+    inside = [use for use in start.uses() if use.node in core.nodes]
+    half = add_node(
+        model.graph, "Cast", [start], f"{start.name}.half", f"{start.name}.to_half",
+        to=int(ir.DataType.FLOAT16),
+    )  # fmt: skip
+    for use in inside:
+        use.node.replace_input_with(use.idx, half)
+    name = str(end.name)
+    end.name = f"{name}.half"
+    logits = ir.Value(name=name, type=end.type, shape=end.shape)
+    end.type = ir.TensorType(ir.DataType.FLOAT16)
+    ir.convenience.replace_all_uses_with(end, logits, replace_graph_outputs=True)
+    to_float = {"to": int(ir.DataType.FLOAT)}
+    model.graph.append(ir.node("Cast", [end], to_float, outputs=[logits], name=f"{name}.to_float"))
+    clean(model)
+    write_model(model, path, spec.replace(precision="fp16"))

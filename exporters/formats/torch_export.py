@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 import torch
 from torch import nn
 
 from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import Layout, ModelSpec
 from exporters.formats.quiet import quiet
-from exporters.graph import inputs, io, simplify
+from exporters.graph import simplify
+from exporters.graph.onnx_file import clean, operators, opset_of, read_model, write_model
+from exporters.graph.postprocessing import add_outputs
+from exporters.graph.preprocessing import add_input
 
 DEFAULT_OPSET = 17
 """With IR version 8 it loads from onnxruntime 1.15 on; the table is in `docs/export.md`."""
@@ -95,31 +98,30 @@ def export_onnx(
         CatdogError: The file cannot be written.
     """
     model = _trace(network, spec, opset, batch)
-    nodes_before = len(model.graph.node)
-    model = simplify.simplify(model)
-    io.name_layers(model)
+    nodes_before = len(model.graph)
+    simplify.simplify(model)
+    simplify.name_layers(model)
     model = simplify.set_opset(model, opset)
-    fold = inputs.add_input(model, spec, layout, batch)
-    inputs.add_outputs(model, spec, logits, batch)
-    io.prune(model)
-    io.strip(model)
+    fold = add_input(model, spec, layout, batch)
+    add_outputs(model, spec, logits, batch)
+    clean(model)
     model.graph.name = spec.architecture
-    io.write_model(model, path, spec.replace(layout=layout, precision="fp32"))
-    written = io.read_model(path)
+    write_model(model, path, spec.replace(layout=layout, precision="fp32"))
+    written = read_model(path)
     return ExportReport(
         path=Path(path),
         layout=layout,
-        opset=io.opset_of(written),
-        ir_version=int(written.ir_version),
+        opset=opset_of(written),
+        ir_version=written.ir_version,
         bytes=Path(path).stat().st_size,
         nodes_before=nodes_before,
-        nodes_after=len(written.graph.node),
-        operators=io.operators(written),
+        nodes_after=len(written.graph),
+        operators=operators(written),
         folded=str(fold),
     )
 
 
-def _trace(network: nn.Module, spec: ModelSpec, opset: int, batch: int | None) -> onnx.ModelProto:
+def _trace(network: nn.Module, spec: ModelSpec, opset: int, batch: int | None) -> ir.Model:
     """The network alone as ONNX, from torch's exporter, in `opset` or the nearest it writes."""
     # A copy, in plain float32 and memory order: the caller's network stays as it is.
     network = copy.deepcopy(network).cpu().float().eval()
@@ -142,15 +144,15 @@ def _trace(network: nn.Module, spec: ModelSpec, opset: int, batch: int | None) -
                 verbose=False,
             )
             assert program is not None
-            model = program.model_proto
+            model = program.model
     except Exception as error:  # torch wraps whatever a network or a converter raises
         raise ModelError(
             f"torch cannot export {spec.architecture} with opset {asked} "
             f"({first_line(error.__cause__ or error)})"
         ) from error
-    if io.opset_of(model) != asked:
+    if opset_of(model) != asked:
         raise ModelError(
             f"this model cannot be made with opset {opset}: torch's exporter answered with "
-            f"opset {io.opset_of(model)}; choose another --opset, {DEFAULT_OPSET} is the default"
+            f"opset {opset_of(model)}; choose another --opset, {DEFAULT_OPSET} is the default"
         )
     return model

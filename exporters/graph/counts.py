@@ -1,17 +1,16 @@
-"""How big a graph is: parameters, multiply-adds of one picture, operators. Needs onnx.
-
-Knows how quantizers write layers; never runs a model.
-"""
+"""Count parameters, multiply-adds of one image, and operators of a graph."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 
-from exporters.graph import io
+from exporters.graph.nodes import attribute
+from exporters.graph.onnx_file import operators, opset_of
 
 WEIGHT = {
     "Conv": 1,
@@ -24,51 +23,49 @@ WEIGHT = {
 }
 """Operators that multiply and add, and which of their inputs is the weight."""
 
+ENDS = ("frames.mean", "frames.deviation", "frames.pad_grey")
+"""Constants of preprocessing, which are no parameters of the network."""
+
 
 def graph_info(model: onnx.ModelProto) -> dict[str, Any]:
     """Count what a graph holds.
 
     Returns:
-        `opset`, `ir_version`, `parameters`, `multiply_adds` (of one picture; `None` where a
+        `opset`, `ir_version`, `parameters`, `multiply_adds` (of one image; `None` where a
         layer's size is not fixed), `nodes`, `operators` (nodes by kind).
     """
-    shapes = _shapes(model)
-    # What quantization and the ends of the graph add are no parameters of the network.
+    inferred = _inferred(model)
+    graph = inferred.graph
+    # What quantization adds is no parameter, either.
     helpers = {
-        name
-        for node in model.graph.node
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
-        for name in node.input[1:]
+        value
+        for node in graph
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "MatMulInteger")
+        for value in node.inputs[2 if node.op_type == "MatMulInteger" else 1 :]
     }
-    helpers |= {
-        name
-        for node in model.graph.node
-        if node.op_type == "MatMulInteger"
-        for name in node.input[2:]
-    }
-    constants = io.Constants(model)
-    ends = ("frames.mean", "frames.deviation", "frames.pad_grey")
     parameters = sum(
-        constants[tensor.name].size
-        for tensor in model.graph.initializer
-        if tensor.name not in helpers
-        and tensor.name not in ends
-        and tensor.dims
-        and tensor.data_type not in (7, 9)  # int64 and bool: shapes, axes and places
-        and not tensor.name.endswith(("_scale", "_zero_point"))
+        tensor.size
+        for name, value in graph.initializers.items()
+        if (tensor := value.const_value) is not None
+        and value not in helpers
+        and name not in ENDS
+        and tensor.shape
+        and tensor.dtype not in (ir.DataType.INT64, ir.DataType.BOOL)  # shapes, axes and places
+        and not name.endswith(("_scale", "_zero_point"))
     )
+    counts = [_multiply_adds(node) for node in graph]
     return {
-        "opset": io.opset_of(model),
-        "ir_version": int(model.ir_version),
-        "parameters": int(parameters),
-        "multiply_adds": _sum([_multiply_adds(node, shapes) for node in model.graph.node]),
-        "nodes": len(model.graph.node),
-        "operators": io.operators(model),
+        "opset": opset_of(inferred),
+        "ir_version": inferred.ir_version,
+        "parameters": parameters,
+        "multiply_adds": None if None in counts else sum(filter(None, counts)),
+        "nodes": len(graph),
+        "operators": operators(inferred),
     }
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Shapes of all tensors for a batch of one; an axis that is not known is 0."""
+def _inferred(model: onnx.ModelProto) -> ir.Model:
+    """The graph with the shapes of all values for a batch of one."""
     single = onnx.ModelProto()
     single.CopyFrom(model)
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -80,32 +77,31 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
     del single.graph.value_info[:]
     for value in single.graph.output:
         value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
-    except onnx.shape_inference.InferenceError:  # a foreign graph that breaks ONNX's rules
-        inferred = onnx.GraphProto()
-    shapes = {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in (*inferred.value_info, *inferred.input, *inferred.output)
-    }
-    return shapes | {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    # A foreign graph may break ONNX's rules.
+    with contextlib.suppress(onnx.shape_inference.InferenceError):
+        single = onnx.shape_inference.infer_shapes(single, data_prop=True)
+    return ir.from_proto(single)
 
 
-def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> int | None:
+def _multiply_adds(node: ir.Node) -> int | None:
     """Of one layer: each output is a sum over what a filter or the other axis of a weight holds."""
-    place = WEIGHT.get(node.op_type)
-    if place is None:
+    if node.op_type not in WEIGHT:
         return 0
-    weight, output = shapes.get(node.input[place]), shapes.get(node.output[0])
-    if not weight or not output or not all(weight) or not all(output):
+    weight, output = _sizes(node.inputs[WEIGHT[node.op_type]]), _sizes(node.outputs[0])
+    if not weight or not output:
         return None
     if "Conv" in node.op_type:
         return math.prod(output) * math.prod(weight[1:])
     if node.op_type == "Gemm":
-        return math.prod(output) * weight[1 if io.attribute(node, "transB", 0) else 0]
+        return math.prod(output) * weight[1 if attribute(node, "transB", 0) else 0]
     return math.prod(output) * weight[-2 if len(weight) > 1 else 0]
 
 
-def _sum(counts: list[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+def _sizes(value: ir.Value | None) -> list[int]:
+    """The shape of a value; empty where an axis is not fixed."""
+    shape = list(value.shape or ()) if value is not None else []
+    return (
+        [axis for axis in shape if isinstance(axis, int)]
+        if all(isinstance(axis, int) and axis for axis in shape)
+        else []
+    )

@@ -1,11 +1,10 @@
-"""The first convolution of an int8 graph, made for the way in which it is run. Needs onnx.
+"""Rewrite the first convolution of an int8 graph so that ONNX Runtime runs it faster.
 
-Knows what ONNX Runtime does slowly there: a convolution in integers copies the pixels of every
-window to one place first, three bytes at a time where a pixel has three channels. Four pixels of
-a row taken as one of twelve channels, and two neighbouring outputs computed at once, are the
-same sums over longer pieces (space to depth, along the width alone). Since frames and maps are
-held with the channels last, taking together and apart moves nothing; what it gains is told by
-`benchmarks.studies.first_convolution`.
+A convolution in integers copies the pixels of every window to one place first, three bytes at a
+time where a pixel has three channels. Four pixels of a row taken as one of twelve channels, and two
+neighbouring outputs computed at once, are the same sums over longer pieces (space to depth, along
+the width alone). Since frames and maps are held with the channels last, merging and parting pixels
+moves nothing; `benchmarks.studies.first_convolution` measures what it gains.
 """
 
 from __future__ import annotations
@@ -16,136 +15,144 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
+import onnx_ir as ir
 
-from exporters.graph import io
+from exporters.graph.nodes import (
+    add_constant,
+    add_node,
+    attribute,
+    constant,
+    is_constant,
+    maker,
+    only_user,
+    set_attributes,
+)
+from exporters.graph.onnx_file import clean
 
-TAKEN = 4
+MERGED = 4
 """Pixels that become one."""
 
 STRIDE = 2
 """Of the convolutions that this is for: with one of 1 the sums would be over too many zeros."""
 
-TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
 @dataclass(frozen=True)
-class _First:
-    """The first convolution and what stands around it."""
+class _FirstConvolution:
+    """The first convolution and the nodes around it.
 
-    frames: onnx.NodeProto
-    """The `Transpose` that reads the input."""
-    conv: onnx.NodeProto
-    weight: onnx.NodeProto
-    """The `DequantizeLinear` of the weight."""
-    bias: onnx.NodeProto | None
-    quantize: onnx.NodeProto
-    """The `QuantizeLinear` of the convolution's answer, perhaps after an activation."""
+    Attributes:
+        transpose: Reads the input.
+        conv: The convolution.
+        constants: The `DequantizeLinear` of the weight and, if there is one, of the bias.
+        quantize: The `QuantizeLinear` of its output, perhaps after an activation.
+        height: Of the input.
+        width: Of the input.
+    """
+
+    transpose: ir.Node
+    conv: ir.Node
+    constants: tuple[ir.Node, ...]
+    quantize: ir.Node
     height: int
     width: int
 
 
-def space_to_depth(model: onnx.ModelProto) -> bool:
+def space_to_depth(model: ir.Model) -> bool:
     """Rewrite the first convolution, where it is one of stride 2 on the frame's own integers.
 
     The answers are the same to the last bit: the new filters hold the old ones and zeros.
 
     Args:
-        model: In quantize-dequantize form, frames to probabilities; changed in place.
+        model: In quantize-dequantize form, frames to probabilities; it is changed.
 
     Returns:
         Whether there was such a convolution.
     """
-    constants = io.Constants(model)
-    first = _first(model, constants)
+    graph = model.graph
+    first = _find(graph)
     if first is None:
         return False
     conv = first.conv
-    top, left, bottom, _ = io.attribute(conv, "pads", [0, 0, 0, 0])
-    weight = constants[first.weight.input[0]]
-    zero = constants[first.weight.input[2]]
-    filters, before, after = _widened(weight, zero, left)
+    top, left, bottom, _ = attribute(conv, "pads", [0, 0, 0, 0])
+    weight, _, zero = map(constant, first.constants[0].inputs)
+    filters, before, after = _merged_filters(weight, zero, left)
     outputs = len(weight)
-    first.weight.input[0] = io.put(model, f"{conv.name}.taken_weight", filters)
-    _twice(model, constants, first.weight, outputs)
-    if first.bias is not None:
-        _twice(model, constants, first.bias, outputs)
-        values = np.tile(constants[first.bias.input[0]], TAKEN // STRIDE)
-        first.bias.input[0] = io.put(model, f"{conv.name}.taken_bias", values)
-    io.set_attribute(conv, "kernel_shape", filters.shape[2:])
-    io.set_attribute(conv, "strides", [STRIDE, 1])
-    io.set_attribute(conv, "pads", [top, before, bottom, after])
-    _take(model, first)
-    _part(model, first, outputs)
-    io.tidy(model)
-    io.prune(model)
+    for node, kind in zip(first.constants, ("weight", "bias"), strict=False):
+        values = filters if kind == "weight" else _twice(constant(node.inputs[0]))
+        new = {0: (f"{conv.name}.taken_{kind}", values)}
+        for place in (1, 2):  # scale and zero point: one, or one for each filter
+            values = constant(node.inputs[place])
+            if values.shape == (outputs,):
+                new[place] = (f"{node.name}.taken.{place}", _twice(values))
+        for place, (name, values) in new.items():
+            node.replace_input_with(place, add_constant(graph, name, values))
+    set_attributes(
+        conv,
+        kernel_shape=list(filters.shape[2:]),
+        strides=[STRIDE, 1],
+        pads=[top, before, bottom, after],
+    )
+    _merge_pixels(graph, first)
+    _part_pixels(graph, first, outputs)
+    clean(model)
     return True
 
 
-def _first(model: onnx.ModelProto, constants: io.Constants) -> _First | None:
+def _find(graph: ir.Graph) -> _FirstConvolution | None:
     """Find the convolution; `None` where the graph begins in another way."""
-    source = model.graph.input[0]
-    kind = source.type.tensor_type
-    shape = [axis.dim_value for axis in kind.shape.dim]
-    if kind.elem_type != onnx.TensorProto.UINT8 or len(shape) != 4 or shape[3] != 3:
+    frames = graph.inputs[0]
+    shape = [] if frames.shape is None else list(frames.shape)
+    if frames.dtype != ir.DataType.UINT8 or len(shape) != 4 or shape[3] != 3:
         return None
     height, width = shape[1:3]
-    frames = _only(model, source.name, "Transpose")
-    if frames is None or tuple(io.attribute(frames, "perm", ())) != TO_NCHW:
+    if not isinstance(height, int) or not isinstance(width, int):
         return None
-    dequantize = _only(model, frames.output[0], "DequantizeLinear")
-    conv = None if dequantize is None else _only(model, dequantize.output[0], "Conv")
+    transpose = only_user(frames, "Transpose")
+    if transpose is None or list(attribute(transpose, "perm", ())) != TO_NCHW:
+        return None
+    dequantize = only_user(transpose.outputs[0], "DequantizeLinear")
+    conv = None if dequantize is None else only_user(dequantize.outputs[0], "Conv")
     if conv is None or not conv.name:
         return None
-    weight = io.maker(model, conv.input[1])
-    bias = io.maker(model, conv.input[2]) if len(conv.input) > 2 else None
-    for node in (weight, *([] if len(conv.input) < 3 else [bias])):
-        # A layer that stays in float has its weights as they are.
-        if node is None or node.op_type != "DequantizeLinear" or len(node.input) < 3:
-            return None
-        if not all(name in constants for name in node.input):
-            return None
-    quantize = _quantized(model, conv)
-    assert weight is not None
-    if quantize is None or not _fits(conv, constants[weight.input[0]], width):
+    # A layer that stays in float has its weights as they are.
+    constants = [maker(value, "DequantizeLinear") for value in conv.inputs[1:]]
+    known = [node for node in constants if node is not None and all(map(is_constant, node.inputs))]
+    if len(known) < len(constants) or not all(len(node.inputs) == 3 for node in known):
         return None
-    return _First(frames, conv, weight, bias, quantize, height, width)
+    active = conv.outputs[0]
+    for kind in ("Relu", "Clip"):
+        activation = only_user(active, kind)
+        active = active if activation is None else activation.outputs[0]
+    quantize = only_user(active, "QuantizeLinear")
+    if quantize is None or not _fits(conv, constant(known[0].inputs[0]), width):
+        return None
+    return _FirstConvolution(transpose, conv, tuple(known), quantize, height, width)
 
 
-def _only(model: onnx.ModelProto, name: str, kind: str) -> onnx.NodeProto | None:
-    """The one node that reads a tensor, if it is of that kind."""
-    found = io.readers(model, name)
-    return found[0] if len(found) == 1 and found[0].op_type == kind else None
-
-
-def _quantized(model: onnx.ModelProto, conv: onnx.NodeProto) -> onnx.NodeProto | None:
-    """Where the answer of a convolution becomes integers, perhaps after an activation."""
-    node = _only(model, conv.output[0], "QuantizeLinear")
-    for activation in ("Relu", "Clip"):
-        between = _only(model, conv.output[0], activation)
-        if between is not None:
-            node = _only(model, between.output[0], "QuantizeLinear")
-    return node
-
-
-def _fits(conv: onnx.NodeProto, weight: npt.NDArray[Any], width: int) -> bool:
+def _fits(conv: ir.Node, weight: npt.NDArray[Any], width: int) -> bool:
     """Whether the outputs of a row are just the windows that start at every second pixel."""
-    kernel = weight.shape[3]
-    _, left, _, right = io.attribute(conv, "pads", [0, 0, 0, 0])
+    _, left, _, right = attribute(conv, "pads", [0, 0, 0, 0])
     return (
-        width % TAKEN == 0
-        and (width + left + right - kernel) // STRIDE + 1 == width // STRIDE
-        and list(io.attribute(conv, "strides", [1, 1])) == [STRIDE, STRIDE]
-        and list(io.attribute(conv, "dilations", [1, 1])) == [1, 1]
-        and io.attribute(conv, "group", 1) == 1
-        and io.attribute(conv, "auto_pad", b"NOTSET") == b"NOTSET"
+        width % MERGED == 0
+        and (width + left + right - weight.shape[3]) // STRIDE + 1 == width // STRIDE
+        and list(attribute(conv, "strides", [1, 1])) == [STRIDE, STRIDE]
+        and list(attribute(conv, "dilations", [1, 1])) == [1, 1]
+        and attribute(conv, "group", 1) == 1
+        and attribute(conv, "auto_pad", "NOTSET") == "NOTSET"
     )
 
 
-def _widened(
+def _twice(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """For the filters of both outputs."""
+    return np.tile(values, MERGED // STRIDE)
+
+
+def _merged_filters(
     weight: npt.NDArray[Any], zero: npt.NDArray[Any], left: int
 ) -> tuple[npt.NDArray[Any], int, int]:
-    """Filters over taken pixels for two neighbouring outputs at once.
+    """Filters over merged pixels for two neighbouring outputs at once.
 
     Args:
         weight: `int8` or `uint8 [K,3,H,W]`.
@@ -154,60 +161,41 @@ def _widened(
 
     Returns:
         `[2K,12,H,G]`: first all filters for the left output, then for the right one; and the
-        padding before and after, in taken pixels.
+        padding before and after, in merged pixels.
     """
     outputs, channels, tall, wide = weight.shape
-    neighbours = TAKEN // STRIDE
+    neighbours = MERGED // STRIDE
     # Pixels of a filter, counted from the first of the group that the output is in.
     reach = [STRIDE * place + pixel - left for place in range(neighbours) for pixel in range(wide)]
-    before, after = -math.floor(min(reach) / TAKEN), math.floor(max(reach) / TAKEN)
-    shape = (neighbours, outputs, TAKEN, channels, tall, before + 1 + after)
+    before, after = -math.floor(min(reach) / MERGED), math.floor(max(reach) / MERGED)
+    shape = (neighbours, outputs, MERGED, channels, tall, before + 1 + after)
     filters = np.empty(shape, weight.dtype)
     filters[:] = zero.reshape((1, -1, 1, 1, 1, 1))
     for place in range(neighbours):
         for pixel in range(wide):
-            group, inside = divmod(STRIDE * place + pixel - left, TAKEN)
+            group, inside = divmod(STRIDE * place + pixel - left, MERGED)
             filters[place, :, inside, :, :, before + group] = weight[:, :, :, pixel]
-    return filters.reshape(neighbours * outputs, TAKEN * channels, tall, -1), before, after
+    return filters.reshape(neighbours * outputs, MERGED * channels, tall, -1), before, after
 
 
-def _twice(
-    model: onnx.ModelProto, constants: io.Constants, node: onnx.NodeProto, outputs: int
-) -> None:
-    """Scale and zero point for each of the filters, where there is one for each."""
-    for place in (1, 2):
-        values = constants[node.input[place]]
-        if values.shape == (outputs,):
-            name = f"{node.name}.taken.{place}"
-            node.input[place] = io.put(model, name, np.tile(values, TAKEN // STRIDE))
-
-
-def _take(model: onnx.ModelProto, first: _First) -> None:
+def _merge_pixels(graph: ir.Graph, first: _FirstConvolution) -> None:
     """`[N,H,W,3]` -> `[N,H,W/4,12]`, ahead of the transposition."""
-    shape = io.put(
-        model, "frames.taken.shape", np.array([0, first.height, first.width // TAKEN, 3 * TAKEN])
-    )
-    model.graph.node.append(
-        onnx.helper.make_node(
-            "Reshape", [first.frames.input[0], shape], ["frames.taken"], "frames.take"
-        )
-    )
-    first.frames.input[0] = "frames.taken"
+    sizes = np.array([0, first.height, first.width // MERGED, 3 * MERGED])
+    shape = add_constant(graph, "frames.taken.shape", sizes)
+    frames = first.transpose.inputs[0]
+    merged = add_node(graph, "Reshape", [frames, shape], "frames.taken", "frames.take")
+    first.transpose.replace_input_with(0, merged)
 
 
-def _part(model: onnx.ModelProto, first: _First, outputs: int) -> None:
+def _part_pixels(graph: ir.Graph, first: _FirstConvolution, outputs: int) -> None:
     """`[N,2K,h,w/2]` -> `[N,K,h,w]`, in integers; ONNX Runtime cancels the transpositions."""
-    joint = first.quantize.output[0]
-    names = [f"{first.conv.name}.parted.{step}" for step in ("last", "shape", "pixels")]
-    io.rename(io.readers(model, joint), joint, f"{first.conv.name}.parted")
-    shape = io.put(
-        model, f"{first.conv.name}.part", np.array([0, -1, first.width // STRIDE, outputs])
-    )
-    make = onnx.helper.make_node
-    model.graph.node.extend(
-        [
-            make("Transpose", [joint], [names[0]], names[0], perm=TO_NHWC),
-            make("Reshape", [names[0], shape], [names[1]], names[1]),
-            make("Transpose", [names[1]], [f"{first.conv.name}.parted"], names[2], perm=TO_NCHW),
-        ]
-    )
+    joined = first.quantize.outputs[0]
+    uses = joined.uses()
+    name = f"{first.conv.name}.parted"
+    sizes = np.array([0, -1, first.width // STRIDE, outputs])
+    shape = add_constant(graph, f"{first.conv.name}.part", sizes)
+    last = add_node(graph, "Transpose", [joined], f"{name}.last", f"{name}.last", perm=TO_NHWC)
+    parted = add_node(graph, "Reshape", [last, shape], f"{name}.shape", f"{name}.shape")
+    value = add_node(graph, "Transpose", [parted], name, f"{name}.pixels", perm=TO_NCHW)
+    for use in uses:
+        use.node.replace_input_with(use.idx, value)

@@ -1,22 +1,20 @@
-"""The range of every activation, measured on training pictures, in bounded memory.
+"""Measure the range of every activation on training images, in bounded memory.
 
-Knows how ranges are found, nothing of what is done with them. One picture is in memory at a
-time: its activations are folded into a minimum and a maximum, or in a second pass into
-histograms of a fixed number of bins. (ONNX Runtime's own histogram calibrators hold every
-activation of a whole data set, and fail on an activation that hardly varies.)
+One image is in memory at a time: its activations are folded into a minimum and a maximum, or in a
+second pass into histograms of a fixed number of bins. (ONNX Runtime's own histogram calibrators
+hold every activation of a whole data set, and fail on an activation that hardly varies.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from exporters.checks.predictors import open_session
-from exporters.graph import io
 
 Calibration = Literal["minmax", "entropy", "percentile"]
 Ranges = dict[str, tuple[float, float]]
@@ -30,39 +28,27 @@ LEVELS = 128
 """What `entropy` compares: a histogram of BINS with itself in LEVELS steps, as in S. Migacz,
 "8-bit Inference with TensorRT", GTC 2017."""
 
-Inputs = Callable[[], Iterator[npt.NDArray[np.float32]]]
-
 
 def measure_ranges(
-    core: onnx.ModelProto,
-    inputs: Inputs,
-    operators: tuple[str, ...],
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    inputs: Callable[[], Iterator[npt.NDArray[Any]]],
     method: Calibration = "minmax",
 ) -> Ranges:
-    """Run pictures through a network and note the range of every activation.
+    """Run images through a network and note the range of every activation.
 
     Args:
-        core: A float network with one input.
-        inputs: Starts over the network's inputs, each `float32 [1,3,H,W]`.
-        operators: Kinds of nodes whose inputs and outputs matter.
+        model: A float model with one input.
+        tensors: Names of the activations.
+        inputs: Starts over the model's inputs, each a batch.
         method: `minmax`: all values; `percentile`: see `PERCENTILE`; `entropy`: the range
             that keeps the distribution best (least Kullback-Leibler divergence).
 
     Raises:
         ModelError: This onnxruntime cannot load the network.
     """
-    constants = io.Constants(core)
-    tensors = sorted(
-        {
-            name
-            for node in core.graph.node
-            if node.op_type in operators
-            for name in (*node.input, *node.output)
-            if name and name not in constants
-        }
-    )
     observed = onnx.ModelProto()
-    observed.CopyFrom(core)
+    observed.CopyFrom(model)
     del observed.graph.output[:]
     observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
     session = open_session(observed.SerializeToString(), name="the network to calibrate")
@@ -70,7 +56,7 @@ def measure_ranges(
     def activations() -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
         name = session.get_inputs()[0].name
         for value in inputs():
-            yield from zip(tensors, session.run(tensors, {name: value}), strict=True)
+            yield from zip(tensors, session.run(list(tensors), {name: value}), strict=True)
 
     ranges: Ranges = {}
     for name, values in activations():

@@ -1,8 +1,7 @@
 """Static quantization: int8 weights and activations with ranges measured beforehand.
 
-Knows how to turn the core of an exported graph into quantize-dequantize form so that ONNX
-Runtime runs it in integers, and how to keep a layer in float so that it stays there. Which
-layers, and whether the result is good enough, is for `sensitivity` and `gates`.
+The network between the ends of an exported graph gets quantize-dequantize form, so that ONNX
+Runtime runs it in integers.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
 from onnxruntime.quantization import (
     CalibrationMethod,
     QDQQuantizer,
@@ -24,13 +25,22 @@ from onnxruntime.quantization import (
 
 from catdog_edge.images.preprocess import to_layout
 from catdog_edge.spec import ModelSpec
-from exporters.checks.predictors import Images, open_session
-from exporters.formats.dynamic_int8 import finish, fp32_spec
+from exporters.checks.predictors import Images
+from exporters.formats.dynamic_int8 import restore
 from exporters.formats.quiet import quiet
-from exporters.graph import io
-from exporters.graph.inputs import FRAMES
+from exporters.graph.core import find_core
+from exporters.graph.nodes import (
+    add_constant,
+    add_node,
+    attribute,
+    constant,
+    find,
+    is_constant,
+    maker,
+)
+from exporters.graph.onnx_file import read_fp32, to_proto
+from exporters.graph.simplify import LAYERS
 from exporters.graph.space_to_depth import space_to_depth
-from exporters.graph.split import Parts, join, split
 from exporters.static_int8.calibrate import Calibration, Ranges, measure_ranges
 
 Scheme = Literal["u8s8", "s8s8", "u8u8"]
@@ -58,6 +68,9 @@ OPERATORS = (
 )
 """What is quantized: layers with weights, and what lies between them without needing float."""
 
+HIDDEN = "frames.hidden"
+"""Name of the node that `_hide_frames` adds for a while."""
+
 _TYPES = {
     "u8s8": (QuantType.QUInt8, QuantType.QInt8, True),
     "s8s8": (QuantType.QInt8, QuantType.QInt8, True),
@@ -67,19 +80,27 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A network taken apart, with the range of every activation.
+    """An fp32 file with the range of every activation of its network.
 
     Attributes:
-        spec: Of the fp32 file.
-        parts: The file in three parts.
-        ranges: By tensor.
+        spec: Of the file.
+        model: The file, its frames as `DequantizeLinear`; see `core.find_core`.
+        start: Name of what the network reads.
+        end: Name of the logits.
+        grey: See `core.Core`.
+        outside: Names of the nodes that are not of the network.
+        ranges: By activation.
         layers: Names of the layers that can be quantized, in order.
-        method: How the ranges were found.
+        method: How the ranges were measured.
         images: On how many images.
     """
 
     spec: ModelSpec
-    parts: Parts
+    model: onnx.ModelProto
+    start: str
+    end: str
+    grey: int | None
+    outside: tuple[str, ...]
     ranges: Ranges
     layers: tuple[str, ...]
     method: Calibration
@@ -105,26 +126,32 @@ def calibrate(
         ModelError: `source` is damaged, foreign or not fp32, or this onnxruntime lacks an
             operator for it.
     """
-    model = io.read_model(source)
-    spec = fp32_spec(model, source)
-    parts = split(model)
-    fixed = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    front = None
-    if parts.front.graph.node:
-        name = f"the first part of {os.fspath(source)}"
-        front = open_session(parts.front.SerializeToString(), name=name)
+    model, spec = read_fp32(source)
+    core = find_core(model)
+    proto = to_proto(model)
+    batch = model.graph.inputs[0].shape
+    repeats = batch[0] if batch is not None and isinstance(batch[0], int) else 1
+    activations = {
+        str(value.name)
+        for node in core.nodes
+        if node.op_type in OPERATORS
+        for value in (*node.inputs, *node.outputs)
+        if value is not None and not is_constant(value)
+    }
 
-    def inputs() -> Iterator[npt.NDArray[np.float32]]:
+    def inputs() -> Iterator[npt.NDArray[Any]]:
         for image in images:
-            one = np.repeat(np.asarray(image)[None], max(fixed, 1), axis=0)
-            value = to_layout(one, spec.layout)
-            yield value if front is None else front.run(None, {FRAMES: value})[0]
+            yield to_layout(np.repeat(np.asarray(image)[None], repeats, axis=0), spec.layout)
 
     return Calibrated(
         spec=spec,
-        parts=parts,
-        ranges=measure_ranges(parts.core, inputs, OPERATORS, method),
-        layers=tuple(node.name for node in parts.core.graph.node if node.op_type in io.LAYERS),
+        model=proto,
+        start=str(core.start.name),
+        end=str(core.end.name),
+        grey=core.grey,
+        outside=tuple(core.outside),
+        ranges=measure_ranges(proto, sorted(activations), inputs, method),
+        layers=tuple(str(node.name) for node in core.nodes if node.op_type in LAYERS),
         method=method,
         images=len(images),
     )
@@ -135,108 +162,101 @@ def quantize(
     scheme: Scheme = "u8s8",
     in_float: Sequence[str] = (),
     *,
-    take_pixels: bool = True,
-) -> onnx.ModelProto:
+    merge_pixels: bool = True,
+) -> ir.Model:
     """Make the quantized model.
 
     Args:
         calibrated: From `calibrate`.
         scheme: See `SCHEMES`.
         in_float: Names of layers to keep in float.
-        take_pixels: See `space_to_depth`; `False` is for comparing.
+        merge_pixels: Whether to apply `space_to_depth`; `False` is for comparing.
 
     Returns:
         The whole model, frames to probabilities, without a spec in it.
     """
-    parts = calibrated.parts
     activations, weights, per_channel = _TYPES[scheme]
-    core = onnx.ModelProto()
-    core.CopyFrom(parts.core)
-    opset, ir_version = io.opset_of(core), core.ir_version
     options: dict[str, Any] = {"WeightSymmetric": scheme != "u8u8"}
-    if parts.grey is not None and activations == QuantType.QUInt8:
-        # The frame's own integers: value v stands for v - grey, exactly.
-        options["TensorQuantOverrides"] = {
-            parts.joint: [
-                {
-                    "quant_type": activations,
-                    "scale": np.array(1, np.float32),
-                    "zero_point": np.array(parts.grey, np.uint8),
-                }
-            ]
-        }
+    ranges = {
+        name: (np.array(low, np.float32), np.array(high, np.float32))
+        for name, (low, high) in calibrated.ranges.items()
+    }
+    source = ir.from_proto(calibrated.model)
+    if activations == QuantType.QInt8 and calibrated.grey is not None:
+        _hide_frames(source.graph, calibrated.start)
     with quiet():
         quantizer = QDQQuantizer(
-            onnx.shape_inference.infer_shapes(core),
+            onnx.shape_inference.infer_shapes(to_proto(source)),
             per_channel,
             False,  # seven bits instead of eight: for processors without VNNI, at a loss
             weights,
             activations,
-            _as_tensors_data(calibrated.ranges),
+            TensorsData(CalibrationMethod.MinMax, ranges),
             [],
-            list(in_float),
+            [*in_float, *calibrated.outside, HIDDEN],
             list(OPERATORS),
             options,
         )
         quantizer.quantize_model()
-        core = quantizer.model.model
-    _float_logits(core, parts.end)
-    model = join(parts, core)
+        model: ir.Model = ir.from_proto(quantizer.model.model)
+    common.IdentityEliminationPass()(model)
+    _keep_logits_float(model.graph, calibrated.end)
     for name in in_float:
-        _hold_in_float(model, name)
-    if take_pixels:
+        _keep_layer_float(model.graph, name)
+    if merge_pixels:
         space_to_depth(model)
-    finish(model, opset, ir_version)
+    restore(model, source)
     return model
 
 
-def _as_tensors_data(ranges: Ranges) -> TensorsData:
-    pairs = {
-        name: (np.array(low, np.float32), np.array(high, np.float32))
-        for name, (low, high) in ranges.items()
-    }
-    return TensorsData(CalibrationMethod.MinMax, pairs)
+def _hide_frames(graph: ir.Graph, start: str) -> None:
+    """Hide from the quantizer that the frames are integers: uint8, where int8 is wanted."""
+    frames = find(graph, start)
+    assert frames is not None
+    frames.name = f"{start}.uint8"
+    uses = frames.uses()
+    value = add_node(graph, "Identity", [frames], start, HIDDEN)
+    for use in uses:
+        use.node.replace_input_with(use.idx, value)
+    graph.sort()
 
 
-def _float_logits(core: onnx.ModelProto, end: str) -> None:
+def _keep_logits_float(graph: ir.Graph, end: str) -> None:
     """Drop the quantization of the logits: the last layer adds up in integers, answers in float."""
-    dequantize = io.maker(core, end)
-    if dequantize is None or dequantize.op_type != "DequantizeLinear":
-        return
-    quantize = io.maker(core, dequantize.input[0])
-    if quantize is None or quantize.op_type != "QuantizeLinear":
-        return
-    core.graph.node.remove(dequantize)
-    core.graph.node.remove(quantize)
-    io.rename(core.graph.node, quantize.input[0], end)
+    for logits in [value for node in graph for value in node.outputs if value.name == end]:
+        dequantize = maker(logits, "DequantizeLinear")
+        quantize = maker(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
+        if quantize is not None and quantize.inputs[0] is not None:  # an output of the graph
+            logits.name, quantize.inputs[0].name = f"{end}.unused", end
+            quantize.inputs[0].type, quantize.inputs[0].shape = logits.type, logits.shape
+            logits.replace_all_uses_with(quantize.inputs[0], replace_graph_outputs=True)
+        for use in logits.uses():
+            if use.node.op_type == "QuantizeLinear":
+                for reader in use.node.outputs[0].uses():
+                    reader.node.outputs[0].replace_all_uses_with(logits)
 
 
-def _hold_in_float(model: onnx.ModelProto, name: str) -> None:
+def _keep_layer_float(graph: ir.Graph, name: str) -> None:
     """Keep ONNX Runtime from quantizing a float layer when it loads the file.
 
     Its `WeightBiasQuantization` gives int8 weights to every convolution or linear layer that
     stands between a `DequantizeLinear` with one scale and a `QuantizeLinear`. A scale per
     channel, the same for all, is the same arithmetic and is left alone.
     """
-    layer = next(node for node in model.graph.node if node.name == name)
-    dequantize = io.maker(model, layer.input[0])
-    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+    layer = next(node for node in graph if node.name == name)
+    dequantize = maker(layer.inputs[0], "DequantizeLinear")
+    if dequantize is None:
         return
-    constants = io.Constants(model)
-    channels = _channels(layer, constants[layer.input[1]])
-    twin = onnx.NodeProto()
-    twin.CopyFrom(dequantize)
-    twin.name = f"{name}.to_float"
-    twin.output[0] = twin.name
-    io.set_attribute(twin, "axis", 1)
-    for place in (1, 2):
-        values = np.full(channels, constants[dequantize.input[place]])
-        twin.input[place] = io.put(model, f"{twin.name}.{place}", values)
-    layer.input[0] = twin.output[0]
-    model.graph.node.append(twin)
-
-
-def _channels(layer: onnx.NodeProto, weight: npt.NDArray[Any]) -> int:
+    weight = constant(layer.inputs[1])
     if layer.op_type == "Conv":
-        return int(weight.shape[1] * io.attribute(layer, "group", 1))
-    return int(weight.shape[1 if io.attribute(layer, "transB", 0) else 0])
+        channels = weight.shape[1] * attribute(layer, "group", 1)
+    else:
+        channels = weight.shape[1 if attribute(layer, "transB", 0) else 0]
+    inputs = [dequantize.inputs[0]]
+    for place in (1, 2):
+        values = np.full(channels, constant(dequantize.inputs[place]))
+        inputs.append(add_constant(graph, f"{name}.to_float.{place}", values))
+    twin = add_node(
+        graph, "DequantizeLinear", inputs, f"{name}.to_float", f"{name}.to_float", axis=1
+    )
+    layer.replace_input_with(0, twin)

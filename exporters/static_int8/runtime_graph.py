@@ -1,7 +1,4 @@
-"""The graph that ONNX Runtime really runs: read back after its optimisations.
-
-Knows how ONNX Runtime names what it rewrites; judges nothing.
-"""
+"""Read back the graph that ONNX Runtime runs, after its optimisations."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import onnx
+import onnx_ir as ir
 
 from exporters.checks.predictors import open_session
-from exporters.graph.io import read_model
+from exporters.graph.onnx_file import read_model
 
 INTEGER_LAYERS = (
     "QLinearConv",
@@ -28,7 +25,7 @@ INTEGER_LAYERS = (
 FLOAT_LAYERS = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 
 
-def optimized_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
+def optimized_graph(path: str | os.PathLike[str]) -> ir.Model:
     """The graph that ONNX Runtime makes of a file on this machine's CPU.
 
     Raises:
@@ -40,7 +37,7 @@ def optimized_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
         return read_model(file)
 
 
-def integer_layers(model: onnx.ModelProto, layers: Iterable[str]) -> set[str]:
+def integer_layers(model: ir.Model, layers: Iterable[str]) -> set[str]:
     """Which of a file's layers ONNX Runtime runs in integers.
 
     Args:
@@ -49,17 +46,17 @@ def integer_layers(model: onnx.ModelProto, layers: Iterable[str]) -> set[str]:
             an integer operator, but for a suffix.
     """
     kept = {
-        re.sub(r"(_MatMul)?(_quant)?(_token_\d+|_nhwc)?$", "", node.name)
-        for node in model.graph.node
+        re.sub(r"(_MatMul)?(_quant)?(_token_\d+|_nhwc)?$", "", node.name or "")
+        for node in model.graph
         if node.op_type in INTEGER_LAYERS
     }
     return kept.intersection(layers)
 
 
-def float_layers(model: onnx.ModelProto) -> int:
+def float_layers(model: ir.Model) -> int:
     """How many layers with weights ONNX Runtime runs in float.
 
     Args:
         model: From `optimized_graph`.
     """
-    return sum(node.op_type in FLOAT_LAYERS for node in model.graph.node)
+    return sum(node.op_type in FLOAT_LAYERS for node in model.graph)

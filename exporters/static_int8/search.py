@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 
 from catdog_edge.errors import GateError, ModelError
 from exporters.checks.acceptance import Verification
@@ -21,7 +21,7 @@ from exporters.static_int8.sensitivity import IMAGES, Found, LayerError, give_ba
 
 log = logging.getLogger(__name__)
 
-Judge = Callable[[onnx.ModelProto], Verification]
+Judge = Callable[[ir.Model], Verification]
 
 
 def search(

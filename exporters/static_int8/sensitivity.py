@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
+import onnx_ir as ir
 
 from catdog_edge.runtime.model_file import LOGITS
 from exporters.checks.acceptance import Floats, Verification
 from exporters.checks.predictors import Images, OnnxPredictor
-from exporters.graph import io
+from exporters.graph.nodes import find
+from exporters.graph.onnx_file import read_model
 from exporters.static_int8.quantize import Calibrated, Scheme, quantize
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Found:
         ranking: Layers by what int8 does to them, worst first; empty where it was not needed.
     """
 
-    model: onnx.ModelProto
+    model: ir.Model
     steps: tuple[Step, ...]
     ranking: tuple[LayerError, ...]
 
@@ -99,7 +99,7 @@ def rank_layers(
     Returns:
         The layers, the one that int8 hurts most first.
     """
-    reference = _logits(io.read_model(fp32), calibrated, images)
+    reference = _logits(read_model(fp32), calibrated, images)
     spread = float(reference.std(axis=0).mean()) or 1.0
     errors = []
     for number, layer in enumerate(calibrated.layers):
@@ -114,7 +114,7 @@ def rank_layers(
 
 def give_back(
     calibrated: Calibrated,
-    judge: Callable[[onnx.ModelProto], Verification],
+    judge: Callable[[ir.Model], Verification],
     rank: Callable[[], tuple[LayerError, ...]],
     scheme: Scheme = "u8s8",
     most: int | None = None,
@@ -147,12 +147,14 @@ def give_back(
         log.info(f"  {'; '.join(steps[-1].verification.failures)}; {in_float[-1]} back to float")
 
 
-def _logits(model: onnx.ModelProto, calibrated: Calibrated, images: Images) -> Floats:
-    if all(value.name != LOGITS for value in model.graph.output):
-        model.graph.output.append(
-            helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [None, None])
-        )
-    predictor = OnnxPredictor(model.SerializeToString(), calibrated.spec, name="one layer in int8")
-    logits = predictor.predict(images, batch=1).logits
+def _logits(model: ir.Model, calibrated: Calibrated, images: Images) -> Floats:
+    logits = find(model.graph, LOGITS)
     assert logits is not None
-    return logits
+    if logits not in model.graph.outputs:
+        logits.type, logits.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([None, None])
+        model.graph.outputs.append(logits)
+    data = ir.to_proto(model).SerializeToString()
+    predictor = OnnxPredictor(data, calibrated.spec, name="one layer in int8")
+    found = predictor.predict(images, batch=1).logits
+    assert found is not None
+    return found

@@ -32,7 +32,8 @@ from exporters import pipeline, report
 from exporters.checks.acceptance import judge
 from exporters.checks.predictors import Answers
 from exporters.checks.timing import Ratio
-from exporters.graph import io
+from exporters.graph.nodes import set_constant
+from exporters.graph.onnx_file import read_model, write_model
 from exporters.static_int8 import search
 
 
@@ -178,8 +179,7 @@ def test_static_quantization_that_loses_accuracy_is_refused_with_the_figures(
     honest = search.give_back
 
     def worse(calibrated, *arguments):
-        parts = calibrated.parts
-        for tensor in parts.core.graph.initializer:
+        for tensor in calibrated.model.graph.initializer:
             if tensor.name == "classifier.2.bias":
                 shifted = onnx.numpy_helper.to_array(tensor) + np.array([90, -90], np.float32)
                 tensor.CopyFrom(onnx.numpy_helper.from_array(shifted, tensor.name))
@@ -361,18 +361,16 @@ def test_files_of_an_earlier_export_are_named(copy: Path) -> None:
 def test_a_file_without_answers_is_refused_and_the_others_stay(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = pipeline.halve
+    honest = pipeline.convert_fp16
 
     def overflown(source: Path, path: Path) -> None:
         honest(source, path)
-        model = io.read_model(path)
-        for tensor in model.graph.initializer:
-            if tensor.name == "classifier.2.bias":
-                infinite = np.full(2, np.inf, np.float16)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(infinite, tensor.name))
-        io.write_model(model, path)
+        model = read_model(path)
+        bias = model.graph.initializers["classifier.2.bias"]
+        set_constant(bias, np.full(2, np.inf, np.float16))
+        write_model(model, path)
 
-    monkeypatch.setattr(pipeline, "halve", overflown)
+    monkeypatch.setattr(pipeline, "convert_fp16", overflown)
     done = export("--half", "--limit", "32")
     assert done.exit_code == 3
     assert "not kept: model.half.onnx: 20 answers are not finite" in last_line(done)

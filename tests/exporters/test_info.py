@@ -21,10 +21,10 @@ from catdog_edge.training.models.checkpoint import save_checkpoint
 from catdog_edge.training.models.registry import architecture
 from catdog_edge.training.models.summary import summarize_layers
 from exporters.formats.dynamic_int8 import quantize_dynamic
-from exporters.formats.fp16 import halve
+from exporters.formats.fp16 import convert_fp16
 from exporters.formats.ort import write_ort
 from exporters.formats.torch_export import export_onnx
-from exporters.graph import io
+from exporters.graph.onnx_file import read_model, read_proto, write_model
 from exporters.info import read_info
 from exporters.static_int8 import quantize
 
@@ -46,8 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quantize_dynamic(source, folder / "model.dynamic.onnx")
     calibrated = quantize.calibrate(source, pictures(2, arch.size))
     model = quantize.quantize(calibrated)
-    io.write_model(model, folder / "model.static.onnx", calibrated.int8_spec)
-    halve(source, folder / "model.half.onnx")
+    write_model(model, folder / "model.static.onnx", calibrated.int8_spec)
+    convert_fp16(source, folder / "model.half.onnx")
     write_ort(source, folder / "model.ort")
     return folder
 
@@ -130,7 +130,7 @@ def test_a_checkpoint_says_what_is_true_of_it(folder: Path) -> None:
 def test_weights_in_a_second_file_are_read_or_named(folder: Path, tmp_path: Path) -> None:
     whole = read_info(folder / "model.onnx")
     onnx.save_model(
-        io.read_model(folder / "model.onnx"),
+        read_proto(folder / "model.onnx"),
         str(tmp_path / "model.onnx"),
         save_as_external_data=True,
         location="weights.bin",
@@ -150,7 +150,7 @@ def test_weights_in_a_second_file_are_read_or_named(folder: Path, tmp_path: Path
         if data is None:
             (tmp_path / "weights.bin").unlink()
             with pytest.raises(ModelError, match="copy it beside"):
-                io.read_model(tmp_path / "model.onnx")
+                read_model(tmp_path / "model.onnx")
         else:
             (tmp_path / "weights.bin").write_bytes(data)
         for command in (["info"], ["verify", str(folder / "model.onnx")]):
@@ -261,7 +261,7 @@ def test_an_architecture_is_printed_as_a_table() -> None:
 
 
 def test_bad_files_are_one_line(folder: Path, tmp_path: Path) -> None:
-    bare = io.read_model(folder / "model.onnx")
+    bare = read_proto(folder / "model.onnx")
     del bare.metadata_props[:]
     onnx.save(bare, tmp_path / "bare.onnx")
     (tmp_path / "cut.onnx").write_bytes((folder / "model.onnx").read_bytes()[:5000])

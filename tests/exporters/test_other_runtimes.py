@@ -16,7 +16,7 @@ from support.tinynets import LABELS, answers, pictures, settle, spec_for
 from catdog_edge.training.evaluation.inference import logits
 from catdog_edge.training.models.registry import architecture
 from exporters.formats.torch_export import export_onnx
-from exporters.graph import io
+from exporters.graph.onnx_file import write_model
 from exporters.static_int8 import quantize
 
 
@@ -71,7 +71,7 @@ def static_files(real_files: dict) -> dict[str, tuple[Path, np.ndarray]]:
     for name, (source, frames) in real_files.items():
         path = source.with_name(f"{name}.static.onnx")
         calibrated = quantize.calibrate(source, frames)
-        io.write_model(quantize.quantize(calibrated), path, calibrated.int8_spec)
+        write_model(quantize.quantize(calibrated), path, calibrated.int8_spec)
         made[name] = path, frames
     return made
 

@@ -22,7 +22,8 @@ from catdog_edge.spec import ModelSpec
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.models.registry import architecture
 from exporters.formats.torch_export import export_onnx
-from exporters.graph import io
+from exporters.graph.nodes import add_constant, add_node
+from exporters.graph.onnx_file import read_model, read_proto, write_model
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     export_onnx(network, spec, folder / "off.onnx")
     network.classifier[2].bias.data += torch.tensor([-9.0, 9.0])
     export_onnx(network, spec, folder / "wrong.onnx")
-    bare = io.read_model(folder / "model.onnx")
+    bare = read_proto(folder / "model.onnx")
     del bare.metadata_props[:]
     onnx.save(bare, folder / "bare.onnx")
     (folder / "spec.json").write_text(spec.to_json())
@@ -134,13 +135,11 @@ def renamed(folder: Path, layout: str) -> Path:
     network, spec = load_checkpoint(folder / "best.pt")
     path = folder / f"foreign-{layout}.onnx"
     export_onnx(network, spec, path, layout=layout)
-    model = io.read_model(path)
-    del model.metadata_props[:]
-    for old, new in (("frames", "images"), ("probabilities", "output0")):
-        io.rename(model.graph.node, old, new)
-    model.graph.input[0].name = "images"
-    model.graph.output[0].name = "output0"
-    onnx.save(model, path)
+    model = read_model(path)
+    model.metadata_props.clear()
+    model.graph.inputs[0].name = "images"
+    model.graph.outputs[0].name = "output0"
+    write_model(model, path)
     (folder / "foreign.json").write_text(spec.replace(layout=layout).to_json())
     return path
 
@@ -186,13 +185,14 @@ def test_wrong_values_of_the_second_output_are_exit_code_3(folder: Path, easy_se
     done = verify(folder, easy_set, "best.pt", "logits.onnx")
     assert done.exit_code == 0, done.stderr
     assert "; logits: " in done.stdout
-    model = io.read_model(folder / "logits.onnx")
-    for node in model.graph.node:
-        node.output[:] = ["inner" if name == "logits" else name for name in node.output]
-        node.input[:] = ["inner" if name == "logits" else name for name in node.input]
-    shift = io.put(model, "shift", np.array(0.5, np.float32))
-    model.graph.node.append(onnx.helper.make_node("Add", ["inner", shift], ["logits"]))
-    io.write_model(model, folder / "shifted.onnx")
+    model = read_model(folder / "logits.onnx")
+    inner = model.graph.outputs[1]
+    inner.name = "inner"
+    shift = add_constant(model.graph, "shift", np.array(0.5, np.float32))
+    moved = add_node(model.graph, "Add", [inner, shift], "logits", "move")
+    moved.type, moved.shape = inner.type, inner.shape
+    model.graph.outputs[1] = moved
+    write_model(model, folder / "shifted.onnx")
     # Against the checkpoint, and against another file with logits.
     for reference in ("best.pt", "logits.onnx"):
         done = verify(folder, easy_set, reference, "shifted.onnx")
@@ -201,8 +201,8 @@ def test_wrong_values_of_the_second_output_are_exit_code_3(folder: Path, easy_se
         assert "probabilities differ" not in done.stderr
     # A reference without logits: they are held against the file's own probabilities.
     assert verify(folder, easy_set, "model.onnx", "shifted.onnx").exit_code == 0
-    next(n for n in model.graph.node if n.output[0] == "logits").op_type = "Mul"
-    io.write_model(model, folder / "halved.onnx")
+    moved.producer().op_type = "Mul"
+    write_model(model, folder / "halved.onnx")
     done = verify(folder, easy_set, "model.onnx", "halved.onnx")
     assert done.exit_code == 3
     assert "not the softmax of its logits" in done.stderr

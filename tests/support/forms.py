@@ -21,10 +21,10 @@ from catdog_edge.training.models.registry import architecture
 from exporters.checks.predictors import open_session
 from exporters.checks.timing import compare
 from exporters.formats.dynamic_int8 import quantize_dynamic
-from exporters.formats.fp16 import halve
+from exporters.formats.fp16 import convert_fp16
 from exporters.formats.ort import write_ort
 from exporters.formats.torch_export import export_onnx
-from exporters.graph import io
+from exporters.graph.onnx_file import write_model
 from exporters.info import megabytes
 from exporters.static_int8 import quantize
 
@@ -41,9 +41,9 @@ def forms(name: str, folder: Path) -> dict[str, Path]:
     for scheme in quantize.SCHEMES:
         model = quantize.quantize(calibrated, scheme)
         made[f"static {scheme}"] = folder / f"{scheme}.onnx"
-        io.write_model(model, made[f"static {scheme}"], calibrated.int8_spec)
+        write_model(model, made[f"static {scheme}"], calibrated.int8_spec)
     made |= {"half": folder / "half.onnx", "ort": folder / "model.ort"}
-    halve(fp32, made["half"])
+    convert_fp16(fp32, made["half"])
     write_ort(fp32, made["ort"])
     made["convolutions dynamic too"] = folder / "everything.onnx"
     everything_dynamic(fp32, made["convolutions dynamic too"], weight_type=QuantType.QUInt8)

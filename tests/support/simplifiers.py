@@ -18,7 +18,6 @@ import torch
 
 from catdog_edge.training.models.registry import architecture
 from exporters.checks.timing import compare
-from exporters.graph import io
 
 
 def offline(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -52,7 +51,6 @@ for name in sys.argv[1:]:
         copy = onnx.ModelProto()
         copy.CopyFrom(traced)
         made = optimise(copy)
-        io.strip(made)
         session = onnxruntime.InferenceSession(made.SerializeToString())
         calls[title] = lambda session=session, picture=picture: session.run(
             None, {"pictures": picture}

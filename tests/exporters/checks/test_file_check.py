@@ -26,7 +26,7 @@ from exporters.checks.predictors import OnnxPredictor, TorchPredictor, open_pred
 from exporters.checks.timing import Ratio
 from exporters.checks.validation_data import ValidationSet
 from exporters.formats.torch_export import export_onnx
-from exporters.graph import io
+from exporters.graph.onnx_file import read_model, write_model
 
 FRAMES = pictures(18)
 VALIDATION = ValidationSet(FRAMES, truth(18), tuple(map(str, range(18))), "18 images")
@@ -159,7 +159,7 @@ def test_a_graph_that_its_spec_does_not_describe_is_refused(file: Path, tmp_path
         spec.replace(labels=("a", "b")),
         spec_for(size=64),
     ):
-        io.write_model(io.read_model(file), other, wrong)
+        write_model(read_model(file), other, wrong)
         with pytest.raises(ModelError, match="its graph is not what its spec says"):
             open_predictor(other)
 

@@ -14,8 +14,8 @@ from support.tinynets import FRAMES, answers, named_export, pictures
 from catdog_edge.errors import ModelError
 from catdog_edge.runtime.model_file import read_spec
 from exporters.formats.dynamic_int8 import quantize_dynamic
-from exporters.formats.fp16 import halve
-from exporters.graph import io
+from exporters.formats.fp16 import convert_fp16
+from exporters.graph.onnx_file import operators, read_model, write_model
 from exporters.static_int8 import quantize
 
 
@@ -25,7 +25,7 @@ def test_dynamic_quantizes_linear_layers_and_nothing_else(tmp_path: Path) -> Non
     assert report.quantized == ("classifier.1", "classifier.3", "classifier.5")
     assert report.share == pytest.approx(0.856, abs=0.001)
     assert report.bytes <= 1_200_000 < 3_000_000 < report.bytes_before
-    found = io.operators(onnx.load(report.path))
+    found = operators(read_model(report.path))
     assert found["MatMulInteger"] == 3
     assert found["Conv"] == 6
     assert "ConvInteger" not in found
@@ -42,7 +42,7 @@ def test_a_dynamic_answer_depends_on_its_company_and_a_static_one_does_not(
     dynamic = quantize_dynamic(fp32, tmp_path / "dynamic.onnx").path
     calibrated = quantize.calibrate(fp32, pictures(40, seed=9))
     still = tmp_path / "static.onnx"
-    io.write_model(quantize.quantize(calibrated), still, calibrated.int8_spec)
+    write_model(quantize.quantize(calibrated), still, calibrated.int8_spec)
     changes = {}
     for path in (dynamic, still):
         alone, together = (answers(path, FRAMES, batch) for batch in (1, len(FRAMES)))
@@ -56,7 +56,7 @@ def test_a_quantized_file_is_not_quantized_again(fp32: Path, tmp_path: Path) -> 
     for again in (
         lambda: quantize_dynamic(dynamic, tmp_path / "twice.onnx"),
         lambda: quantize.calibrate(dynamic, FRAMES),
-        lambda: halve(dynamic, tmp_path / "half.onnx"),
+        lambda: convert_fp16(dynamic, tmp_path / "half.onnx"),
     ):
         with pytest.raises(ModelError, match="int8-dynamic already"):
             again()

@@ -14,7 +14,7 @@ from support.tinynets import LABELS, answers, pictures, settle, spec_for
 from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.training.models.registry import architecture
 from exporters.checks.predictors import open_session
-from exporters.formats.fp16 import halve
+from exporters.formats.fp16 import convert_fp16
 from exporters.formats.torch_export import export_onnx
 
 
@@ -27,7 +27,7 @@ def test_half_is_half_the_size_and_close(layout: str, tmp_path: Path) -> None:
     network = settle(arch.build(3), spec, frames)
     source = export_onnx(network, spec, tmp_path / "model.onnx", layout=layout).path
     path = tmp_path / "half.onnx"
-    halve(source, path)
+    convert_fp16(source, path)
     assert path.stat().st_size < 0.52 * source.stat().st_size
     found, expected = answers(path, frames), answers(source, frames)
     assert found.dtype == np.float32

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.train
 
 from support.tinynets import compared, pictures
 
-from exporters.graph import io
+from exporters.graph.onnx_file import write_model
 from exporters.static_int8 import quantize
 from exporters.static_int8.calibrate import measure_ranges
 
@@ -23,7 +23,7 @@ def test_every_calibration_gives_a_file_that_answers(
 ) -> None:
     calibrated = quantize.calibrate(fp32, pictures(40, seed=9), method)
     path = tmp_path / "static.onnx"
-    io.write_model(quantize.quantize(calibrated), path, calibrated.int8_spec)
+    write_model(quantize.quantize(calibrated), path, calibrated.int8_spec)
     assert compared(fp32, path).comparison.clear_agreement > 0.9
     assert calibrated.images == 40
 
@@ -42,20 +42,20 @@ def test_ranges_hold_what_they_should() -> None:
     def inputs():
         return iter(values.reshape(-1, 10, 3))
 
-    assert measure_ranges(model, inputs, ("Relu",), "minmax") == {"x": (-1, 100), "y": (0, 100)}
+    assert measure_ranges(model, ("x", "y"), inputs, "minmax") == {"x": (-1, 100), "y": (0, 100)}
     # One value in 30,000 is fewer than percentile gives up on each side.
-    (low, high), of_relu = measure_ranges(model, inputs, ("Relu",), "percentile").values()
+    (low, high), of_relu = measure_ranges(model, ("x", "y"), inputs, "percentile").values()
     assert -1.0 <= low < -0.9
     assert 2.9 < high < 3.1
     assert of_relu == pytest.approx((0.0, high), abs=0.05)  # a bin is that wide
 
     values[:] = np.random.default_rng(0).normal(0, 1, 30_000)
     values[0] = 100.0
-    (low, high), of_relu = measure_ranges(model, inputs, ("Relu",), "entropy").values()
+    (low, high), of_relu = measure_ranges(model, ("x", "y"), inputs, "entropy").values()
     assert -5 < low < -2
     assert 3 < high < 90
     assert 3 < of_relu[1] < 90  # the zeros, half of all values, do not outvote the rest
-    constant = measure_ranges(model, lambda: iter([np.zeros((1, 3), np.float32)]), ("Relu",))
+    constant = measure_ranges(model, ("x", "y"), lambda: iter([np.zeros((1, 3), np.float32)]))
     assert constant == {"x": (0, 0), "y": (0, 0)}
 
 

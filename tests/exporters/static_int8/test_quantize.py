@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="quantizing needs torch; install [tr
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train]")
 pytestmark = pytest.mark.train
 
+import onnx_ir as ir
 from support.tinynets import FRAMES, answers, compared, named_export, pictures, trained
 
 from catdog_edge.runtime.model_file import read_spec
@@ -16,13 +17,13 @@ from catdog_edge.training.models.registry import IMAGENET, architecture
 from exporters.checks.predictors import open_session
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.torch_export import export_onnx
-from exporters.graph import io
+from exporters.graph.onnx_file import operators, write_model
 from exporters.static_int8 import quantize
 from exporters.static_int8.runtime_graph import float_layers, integer_layers, optimized_graph
 
 
-def write(model: onnx.ModelProto, calibrated: quantize.Calibrated, path: Path) -> Path:
-    io.write_model(model, path, calibrated.int8_spec)
+def write(model: ir.Model, calibrated: quantize.Calibrated, path: Path) -> Path:
+    write_model(model, path, calibrated.int8_spec)
     return path
 
 
@@ -40,9 +41,9 @@ def test_the_frame_itself_feeds_the_first_integer_convolution(name: str, tmp_pat
     calibrated = quantize.calibrate(source, pictures(4, architecture(name).size))
     path = write(quantize.quantize(calibrated), calibrated, tmp_path / "static.onnx")
     runtime = optimized_graph(path)
-    first, *others = runtime.graph.node
-    assert first.input[0] == "frames"
-    assert all("frames" not in node.input for node in others)
+    first, *others = runtime.graph
+    frames = runtime.graph.inputs[0]
+    assert [use.node for use in frames.uses()] == [first]
     if name == "simple_cnn":
         assert first.op_type == "QLinearConv"
     else:
@@ -50,13 +51,12 @@ def test_the_frame_itself_feeds_the_first_integer_convolution(name: str, tmp_pat
         assert [node.op_type for node in (first, *others[:3])] == [
             "Reshape", "QLinearConv", "Reshape", "QLinearConv",
         ]  # fmt: skip
-        weight = next(t for t in runtime.graph.initializer if t.name == others[0].input[3])
-        assert list(weight.dims)[1:3] == [12, 3]
-    kinds = io.operators(runtime)
+        assert others[0].inputs[3].shape.numpy()[1:3] == (12, 3)
+    kinds = operators(runtime)
     assert not {"QuantizeLinear", "Cast", "Conv", "FusedConv"} & set(kinds)
     # Every layer in integers, temperature and softmax in float.
     assert integer_layers(runtime, calibrated.layers) == set(calibrated.layers)
-    assert runtime.graph.node[-1].op_type == "Softmax"
+    assert runtime.graph[-1].op_type == "Softmax"
     if name == "simple_cnn":
         assert path.stat().st_size <= 850_000
 
@@ -79,7 +79,7 @@ def test_a_mean_that_is_no_grey_level_stays_exact(tmp_path: Path) -> None:
     network, spec = trained(normalization=IMAGENET)
     source = export_onnx(network, spec, tmp_path / "model.onnx").path
     calibrated = quantize.calibrate(source, pictures(40, seed=9))
-    assert calibrated.parts.grey is None
+    assert calibrated.grey is None
     path = write(quantize.quantize(calibrated), calibrated, tmp_path / "static.onnx")
     assert compared(source, path).passed
     assert integer_layers(optimized_graph(path), calibrated.layers) == set(calibrated.layers)
@@ -117,7 +117,7 @@ def test_excluded_layers_run_in_float_in_the_file_as_shipped(
         assert integer_layers(runtime, calibrated.layers) == set(calibrated.layers) - set(in_float)
         assert float_layers(runtime) == len(in_float)
     # Left as ONNX Runtime's quantizer leaves it, the layer is quantized at load after all.
-    monkeypatch.setattr(quantize, "_hold_in_float", lambda model, name: None)
+    monkeypatch.setattr(quantize, "_keep_layer_float", lambda graph, name: None)
     path = write(
         quantize.quantize(calibrated, "u8s8", ("second",)), calibrated, tmp_path / "b.onnx"
     )

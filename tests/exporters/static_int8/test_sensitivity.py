@@ -8,17 +8,18 @@ torch = pytest.importorskip("torch", reason="quantizing needs torch; install [tr
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train]")
 pytestmark = pytest.mark.train
 
+import onnx_ir as ir
 from support.tinynets import compared, pictures
 
 from exporters.checks.acceptance import Verification
-from exporters.graph import io
+from exporters.graph.onnx_file import write_model
 from exporters.static_int8 import quantize
 from exporters.static_int8.runtime_graph import integer_layers, optimized_graph
 from exporters.static_int8.sensitivity import give_back, rank_layers
 
 
-def written(model: onnx.ModelProto, calibrated: quantize.Calibrated, path: Path) -> Path:
-    io.write_model(model, path, calibrated.int8_spec)
+def written(model: ir.Model, calibrated: quantize.Calibrated, path: Path) -> Path:
+    write_model(model, path, calibrated.int8_spec)
     return path
 
 
@@ -28,7 +29,7 @@ def test_the_worst_layers_go_back_to_float_until_the_answers_hold(
     calibrated = quantize.calibrate(fragile_file, pictures(40, seed=9))
     ranked = []
 
-    def judge(model: onnx.ModelProto) -> Verification:
+    def judge(model: ir.Model) -> Verification:
         return compared(fragile_file, written(model, calibrated, tmp_path / "static.onnx"))
 
     def rank():
@@ -54,7 +55,7 @@ def test_giving_back_stops_and_says_that_it_did_not_help(
 ) -> None:
     calibrated = quantize.calibrate(fragile_file, pictures(40, seed=9))
 
-    def judge(model: onnx.ModelProto) -> Verification:
+    def judge(model: ir.Model) -> Verification:
         return compared(fragile_file, written(model, calibrated, tmp_path / "static.onnx"))
 
     found = give_back(calibrated, judge, lambda: (), most=0)

@@ -1,0 +1,206 @@
+"""Read, clean, stamp and write ONNX files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from catdog_edge import __version__
+from catdog_edge.errors import ModelError, first_line
+from catdog_edge.spec import METADATA_KEY, ModelSpec
+from catdog_edge.system.files import atomic_write
+
+
+def read_model(path: str | os.PathLike[str]) -> ir.Model:
+    """Read an ONNX file, with the weights that it keeps in other files.
+
+    Raises:
+        ModelError: There is none, or it is truncated, damaged or of another kind, or a file
+            with its weights is missing.
+    """
+    return ir.from_proto(read_proto(path))
+
+
+def read_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Read an ONNX file as protobuf; see `read_model`."""
+    file = Path(path)
+    model = _parsed(file)
+    for name in _outside(model):
+        if not (file.parent / name).is_file():
+            raise ModelError(
+                f"{file}: its weights are in a second file, {file.parent / name}, which is not "
+                "there; copy it beside, under that name"
+            )
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(file.parent))
+    except Exception as error:  # a path that leads elsewhere, a file that is too short
+        raise ModelError(
+            f"{file}: its weights are in a second file, which does not fit "
+            f"({first_line(error)}); copy both files again"
+        ) from error
+    return model
+
+
+def files_beside(path: str | os.PathLike[str]) -> list[Path]:
+    """The other files in which an ONNX file keeps weights, there or not.
+
+    Raises:
+        ModelError: See `read_model`.
+    """
+    file = Path(path)
+    return [file.parent / name for name in _outside(_parsed(file))]
+
+
+def _outside(model: onnx.ModelProto) -> list[str]:
+    return sorted(
+        {
+            entry.value
+            for tensor in model.graph.initializer
+            if tensor.data_location == onnx.TensorProto.EXTERNAL
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+    )
+
+
+def _parsed(file: Path) -> onnx.ModelProto:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror}; check the name") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+        if not model.graph.node or not model.opset_import:
+            raise ValueError("it holds no graph")
+    except Exception as error:  # protobuf raises its own kinds, not even a common one
+        raise ModelError(
+            f"{file} is truncated or not an ONNX file; copy it again or export it again"
+        ) from error
+    return model
+
+
+def write_model(
+    model: ir.Model, path: str | os.PathLike[str], spec: ModelSpec | None = None
+) -> None:
+    """Check a model and write it as one file, atomically; then read it back.
+
+    Args:
+        model: The model.
+        path: The file to write.
+        spec: Put this into the metadata; `None` leaves them as they are.
+
+    Raises:
+        ModelError: The model breaks ONNX's own rules, or what was written has another opset
+            or IR version than the model in memory.
+        CatdogError: The file cannot be written.
+
+    Example:
+        >>> write_model(read_model("theirs.onnx"), "ours.onnx", spec)
+    """
+    if spec is not None:
+        _stamp(model, spec)
+    proto = to_proto(model)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"{path}: the graph is not valid ONNX ({first_line(error)})") from error
+    with atomic_write(path) as temporary:
+        onnx.save_model(proto, str(temporary), save_as_external_data=False)
+        written = read_model(temporary)
+        for name, wanted, found in (
+            ("opset", opset_of(model), opset_of(written)),
+            ("IR version", model.ir_version, written.ir_version),
+        ):
+            if wanted != found:
+                raise ModelError(f"{path}: asked for {name} {wanted}, the file has {found}")
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """Convert to protobuf, without the shapes of what lies inside the graph."""
+    proto = ir.to_proto(model)
+    del proto.graph.value_info[:]
+    return proto
+
+
+def opset_of(model: ir.Model) -> int:
+    """The version of ONNX's own operators that the model uses."""
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+
+
+def clean(model: ir.Model) -> None:
+    """Sort the nodes, drop what is not used, and what describes the machine and the source.
+
+    torch's exporter writes a stack trace with absolute paths for every node.
+
+    Raises:
+        ModelError: The graph has a cycle.
+    """
+    try:
+        common.TopologicalSortPass()(model)
+    except Exception as error:
+        raise ModelError(f"the graph has a cycle ({first_line(error)})") from error
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+    common.ClearMetadataAndDocStringPass()(model)
+    graph = model.graph
+    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+        value.doc_string = None
+    model.metadata_props.clear()
+    model.doc_string = None
+
+
+def _stamp(model: ir.Model, spec: ModelSpec) -> None:
+    """Write the spec into the metadata, and the plain keys that Ultralytics' readers expect."""
+    version = spec.tool_version or __version__
+    model.metadata_props.clear()
+    model.metadata_props.update(
+        {
+            METADATA_KEY: spec.to_json(),
+            "names": str(dict(enumerate(spec.labels))),
+            "imgsz": str([spec.height, spec.width]),
+            "task": "classify",
+            "producer": f"catdog-edge {version}",
+        }
+    )
+    model.producer_name, model.producer_version = "catdog-edge", version
+
+
+def embedded_spec(model: ir.Model, source: str | os.PathLike[str]) -> ModelSpec:
+    """Read the spec out of a model's metadata.
+
+    Raises:
+        ModelError: There is none, or it is damaged or too new; the message names the remedy.
+    """
+    if METADATA_KEY not in model.metadata_props:
+        raise ModelError(
+            f"{source} is an ONNX file without a catdog-edge spec; export it with catdog-edge, "
+            "or describe it by hand with --spec FILE.json"
+        )
+    return ModelSpec.from_json(model.metadata_props[METADATA_KEY], source=str(source))
+
+
+def read_fp32(source: str | os.PathLike[str]) -> tuple[ir.Model, ModelSpec]:
+    """Read a file that is to be rewritten in another precision, and its spec.
+
+    Raises:
+        ModelError: It is damaged, has no spec, or is not fp32.
+    """
+    model = read_model(source)
+    spec = embedded_spec(model, source)
+    if spec.precision != "fp32":
+        raise ModelError(
+            f"{source} is {spec.precision} already; give the fp32 file that export wrote"
+        )
+    return model, spec
+
+
+def operators(model: ir.Model) -> dict[str, int]:
+    """How many nodes of each kind there are, most frequent first."""
+    return dict(Counter(node.op_type for node in model.graph).most_common())

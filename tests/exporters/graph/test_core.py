@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="quantizing needs torch; install [train]")
+onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train]")
+pytestmark = pytest.mark.train
+
+import onnx_ir as ir
+from support.tinynets import FRAMES, answers, trained
+
+from catdog_edge.errors import ModelError
+from catdog_edge.spec import Normalization
+from catdog_edge.training.models.registry import CENTRED, IMAGENET
+from exporters.formats.dynamic_int8 import quantize_dynamic
+from exporters.formats.torch_export import export_onnx
+from exporters.graph.core import find_core
+from exporters.graph.onnx_file import read_model, write_model
+
+
+@pytest.mark.parametrize("normalization", [CENTRED, IMAGENET])
+def test_the_core_is_the_network_alone(normalization: Normalization, tmp_path: Path) -> None:
+    network, spec = trained(normalization=normalization)
+    path = export_onnx(network, spec, tmp_path / "model.onnx").path
+    core = find_core(read_model(path))
+    kinds = {node.op_type for node in core.model.graph if node not in core.nodes}
+    assert {node.op_type for node in core.nodes if node.op_type == "Conv"}
+    if normalization == CENTRED:
+        assert core.grey == 127
+        assert kinds == {"Transpose", "DequantizeLinear", "Div", "Softmax"}
+    else:
+        assert core.grey is None
+        assert kinds == {"Transpose", "Cast", "Sub", "Div", "Softmax"}
+    assert len(core.outside) + len(core.nodes) == len(core.model.graph)
+    assert core.end.name == "logits"
+    write_model(core.model, tmp_path / "core.onnx", spec)
+    assert np.abs(answers(tmp_path / "core.onnx", FRAMES) - answers(path, FRAMES)).max() < 1e-6
+
+
+def test_a_foreign_graph_is_not_taken_apart(tmp_path: Path) -> None:
+    made = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "foreign",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 8, 8])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, 8, 8])],
+    )
+    model = onnx.helper.make_model(made)
+    with pytest.raises(ModelError, match="export it again"):
+        find_core(ir.from_proto(model))
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(ModelError, match="--spec"):
+        quantize_dynamic(tmp_path / "foreign.onnx", tmp_path / "never.onnx")
+    assert not (tmp_path / "never.onnx").exists()
