@@ -10,12 +10,24 @@ onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train
 pytestmark = pytest.mark.train
 
 import onnx_ir as ir
-from support.tinynets import FRAMES, answers, compared, named_export, pictures, trained
+from support.tinynets import (
+    FRAMES,
+    TinyNet,
+    answers,
+    compared,
+    named_export,
+    pictures,
+    settle,
+    spec_for,
+    trained,
+)
 
 from catdog_edge.runtime.model_file import read_spec
+from catdog_edge.training.models.class_groups import ClassGroups
 from catdog_edge.training.models.registry import IMAGENET, architecture
 from exporters.checks.predictors import open_session
 from exporters.formats.dynamic_int8 import quantize_dynamic
+from exporters.formats.fp16 import convert_fp16
 from exporters.formats.torch_export import export_onnx
 from exporters.graph.onnx_file import operators, write_model
 from exporters.static_int8 import quantize
@@ -133,3 +145,37 @@ def test_layers_in_float_are_the_very_layers_of_fp32(
     found = answers(path, FRAMES)
     # Only what lies between the layers (a sum, a pool) may still be in steps.
     assert np.abs(found - answers(fp32, FRAMES)).max() < 0.02
+
+
+class Grouped(TinyNet):
+    """Six categories that are added up to three classes."""
+
+    def __init__(self) -> None:
+        super().__init__(6)
+        self.groups = ClassGroups((1, 2, 3))
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.groups(super().forward(frames))
+
+
+def test_sums_of_categories_stay_in_float(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, spec = Grouped(), spec_for()
+    settle(network, spec, pictures(30, seed=7))
+    source = export_onnx(network, spec, tmp_path / "model.onnx").path
+    calibrated = quantize.calibrate(source, pictures(40, seed=9))
+    assert calibrated.layers == ("first", "second", "third", "head")
+    path = write(quantize.quantize(calibrated), calibrated, tmp_path / "static.onnx")
+    runtime = optimized_graph(path)
+    assert integer_layers(runtime, calibrated.layers) == set(calibrated.layers)
+    after = [node.op_type for node in runtime.graph][-12:]
+    assert after.count("ReduceLogSumExp") == 3
+    assert "QuantizeLinear" not in after
+    assert "DequantizeLinear" not in after
+    # The logits of the classes take no steps of an integer.
+    found = answers(path, pictures(48))
+    assert len(np.unique(found.round(6))) > 100
+    assert np.abs(found - answers(source, pictures(48))).max() < 0.1
+    half = tmp_path / "half.onnx"
+    convert_fp16(source, half)
+    assert np.abs(answers(half, FRAMES) - answers(source, FRAMES)).max() < 1e-2
