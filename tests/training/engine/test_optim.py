@@ -7,10 +7,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
+from catdog_edge.training.config.recipes import RECIPES
 from catdog_edge.training.engine.optim import (
     ITERATIONS,
     NEWTON_SCHULZ,
     Muon,
+    make_optimizer,
     orthogonalize,
     update_average,
 )
@@ -98,3 +100,20 @@ def test_the_average_is_exponential_and_takes_the_statistics_along() -> None:
     torch.testing.assert_close(averaged[0].weight, expected)
     assert averaged[1].num_batches_tracked == network[1].num_batches_tracked == 3
     assert not torch.equal(averaged[1].running_mean, network[1].running_mean)
+
+
+def test_what_takes_orthogonal_steps_and_what_decays() -> None:
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.Flatten(),
+        torch.nn.Linear(8, 6), torch.nn.Linear(6, 2),
+    )  # fmt: skip
+    recipe = RECIPES["default"]
+    hidden, plain, small = make_optimizer(network, recipe, 0.1).param_groups
+    assert [one.shape for one in hidden["params"]] == [(8, 3, 3, 3), (6, 8)]
+    assert [one.shape for one in plain["params"]] == [(8, 1, 3, 3), (2, 6)]
+    assert [one.ndim for one in small["params"]] == [1, 1, 1, 1]
+    assert (hidden["orthogonal"], plain["orthogonal"], small["orthogonal"]) == (True, False, False)
+    decays = [group["weight_decay"] for group in (hidden, plain, small)]
+    assert decays == [recipe.weight_decay, recipe.weight_decay, 0.0]
+    network[0].requires_grad_(False)
+    assert len(make_optimizer(network, recipe, 0.1).param_groups[0]["params"]) == 1

@@ -1,0 +1,90 @@
+"""Which run a command takes: finished or not, locked or not, the newest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
+pytestmark = pytest.mark.train
+
+from catdog_edge.errors import CatdogError, ModelError
+from catdog_edge.training.runs.run_folder import (
+    Run,
+    check_name,
+    new_run,
+    newest_run,
+    newest_unfinished,
+    run_of,
+)
+
+
+def make(root: Path, name: str, **times: int) -> Run:
+    """A run folder whose files were modified at these seconds; underscores are dots."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    for file, seconds in times.items():
+        path = folder / file.replace("_", ".")
+        path.touch()
+        os.utime(path, (seconds, seconds))
+    return Run(folder)
+
+
+def test_a_run_is_finished_once_its_summary_is_newer_than_its_weights(tmp_path: Path) -> None:
+    assert make(tmp_path, "a", args_yaml=1, last_pt=5, summary_json=5).finished
+    assert make(tmp_path, "b", args_yaml=1, summary_json=5).finished
+    again = make(tmp_path, "c", args_yaml=1, last_pt=6, summary_json=5)
+    assert not again.finished
+    assert again.resumable
+    assert not make(tmp_path, "d", args_yaml=1, last_pt=6, summary_json=7).resumable
+    assert not make(tmp_path, "e", args_yaml=1).resumable
+    assert not make(tmp_path, "f", last_pt=6).resumable
+
+
+def test_the_run_saved_last_is_resumed(tmp_path: Path) -> None:
+    make(tmp_path, "old", args_yaml=30, last_pt=40)
+    make(tmp_path, "new", args_yaml=10, last_pt=90)
+    make(tmp_path, "done", args_yaml=1, last_pt=95, summary_json=99)
+    assert newest_unfinished(tmp_path).name == "new"
+    with Run(tmp_path / "new").lock():
+        assert newest_unfinished(tmp_path).name == "old"
+        with Run(tmp_path / "old").lock(), pytest.raises(ModelError, match="new is being trained"):
+            newest_unfinished(tmp_path)
+
+
+def test_the_newest_weights_are_taken(tmp_path: Path) -> None:
+    make(tmp_path, "one", args_yaml=9, best_pt=3)
+    two = make(tmp_path, "two", args_yaml=1, best_pt=5)
+    make(tmp_path, "not_a_run", best_pt=99)
+    assert newest_run(tmp_path).name == "two"
+    assert run_of(two.weights) is not None
+    assert run_of(tmp_path / "not_a_run" / "best.pt") is None
+    with pytest.raises(ModelError, match="no trained model"):
+        newest_run(tmp_path / "empty")
+
+
+def test_names_are_counted_up_and_never_taken_twice(tmp_path: Path) -> None:
+    assert [new_run(None, "pets", tmp_path).name for _ in range(3)] == [
+        "pets-1",
+        "pets-2",
+        "pets-3",
+    ]
+    new_run("mine", "pets", tmp_path)
+    for again in (lambda: new_run("mine", "pets", tmp_path), lambda: check_name("mine", tmp_path)):
+        with pytest.raises(CatdogError, match="mine exists already"):
+            again()
+    check_name("yours", tmp_path)
+    check_name(None, tmp_path)
+
+
+def test_one_that_only_looks_leaves_no_lock_behind(tmp_path: Path) -> None:
+    run = make(tmp_path, "a", args_yaml=1)
+    assert not run.locked
+    assert [file.name for file in run.folder.iterdir()] == ["args.yaml"]
+    with run.lock():
+        assert run.locked
+        with pytest.raises(CatdogError, match="is being trained by another process"), run.lock():
+            pass
+    assert not run.locked
