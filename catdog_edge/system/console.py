@@ -1,8 +1,4 @@
-"""Text that can be shown anywhere: no control characters, whatever the encoding of the output.
-
-Knows characters and streams, nothing of what is said. A file's name or a label may hold any
-character, also those that a terminal obeys, and the place it is printed to may know few.
-"""
+"""Console output: control characters escaped, any encoding, a full disk, and the log on stderr."""
 
 from __future__ import annotations
 
@@ -19,27 +15,30 @@ from typing import TextIO
 
 from catdog_edge.errors import CatdogError
 
-_OBEYED = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Categories that a terminal or a reader of lines obeys, and halves of characters."""
+_CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories of control characters, line separators and lone surrogates."""
 
-_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that change the direction of what follows, and so what a name looks like."""
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction of text, and so what a name looks like."""
 
 
 def plain(text: str) -> str:
-    r"""The text with every character that is obeyed, not shown, escaped as Python does: `\n`."""
+    r"""Escape control characters as Python does: `\n`.
+
+    A file's name or a label may hold characters that a terminal acts upon.
+    """
     if text.isprintable():
         return text
     return "".join(
         character.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(character) in _OBEYED or character in _TURNS
+        if unicodedata.category(character) in _CONTROL or character in _BIDI
         else character
         for character in text
     )
 
 
 def _as_json(error: UnicodeError) -> tuple[str, int]:
-    """Escape what an encoding does not know as JSON does: right in JSON, readable elsewhere."""
+    """Escape characters that an encoding lacks as JSON does."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
@@ -49,7 +48,7 @@ codecs.register_error("catdog_edge.escaped", _as_json)
 
 
 def tolerant_output() -> None:
-    """Let standard output and error take any text; for commands, at their beginning.
+    """Let standard output and error take any text; called once by a command.
 
     Raises:
         CatdogError: Standard output is closed.

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from catdog_edge.system.console import plain
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cat 猫 é", "cat 猫 é"),
+        ("a\nb\tc", r"a\nb\tc"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("half \ud83d", r"half \ud83d"),
+        ("evil\u202egpj.exe", r"evil\u202egpj.exe"),
+        ("line\u2028end", r"line\u2028end"),
+    ],
+)
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_text_can_be_printed_and_stays_json(encoding: str) -> None:
+    program = (
+        "from catdog_edge.system.console import tolerant_output\n"
+        "tolerant_output()\n"
+        "import sys; print('é \\u732b \\udcff'); print('\\u732b', file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONIOENCODING": encoding, "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        check=True,
+    )
+    expected = {"ascii": "\\u00e9 \\u732b", "latin-1": "é \\u732b", "utf-8": "é 猫"}[encoding]
+    assert done.stdout.decode(encoding) == f"{expected} \\udcff\n"
+    assert done.stderr.decode(encoding) == expected.split()[1] + "\n"
