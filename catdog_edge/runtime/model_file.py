@@ -312,6 +312,6 @@ def _mismatch(inputs: list[Any], outputs: list[Any], spec: ModelSpec) -> tuple[s
     columns = named[PROBABILITIES].shape[1:]
     if len(columns) != 1 or (isinstance(columns[0], int) and columns[0] != len(spec.labels)):
         return f"the output {PROBABILITIES} ['N', {len(spec.labels)}]", found
-    if KNOWN in named and (len(named[KNOWN].shape) != 1 and named[KNOWN].shape[1:] != [1]):
+    if KNOWN in named and len(named[KNOWN].shape) != 1 and named[KNOWN].shape[1:] != [1]:
         return f"the output {KNOWN} ['N'] or ['N', 1]", found
     return None
