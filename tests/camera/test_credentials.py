@@ -132,6 +132,7 @@ def test_passwords_are_escaped_for_ffmpeg() -> None:
         ("rtsp://porter:a/b@camera/1", "porter:a/b", "camera/1"),
         ("rtsp://porter:a?b#c@camera:9/1", "porter:a?b#c", "camera:9/1"),
         ("rtsp://a@b:c@camera/1", "a@b:c", "camera/1"),
+        ("rtsp://porter:a b/c@d#1@camera/1", "porter:a b/c@d#1", "camera/1"),
     ],
 )
 def test_a_valid_address_is_read_as_it_is(url: str, userinfo: str, rest: str) -> None:

@@ -153,3 +153,10 @@ def test_a_short_jam_after_a_learned_rate_counts_in_full() -> None:
     found = lags([n / 25 for n in range(len(arrivals))], arrivals)
     assert max(found[1:200]) < STALE
     assert min(found[-100:]) > STALE
+
+
+def test_timestamps_that_leap_ahead_show_a_queue() -> None:
+    stamps = [n / 25 + (1.5 if n >= 420 else 0.0) for n in range(440)]
+    found = lags(stamps, [n / 21 for n in range(440)])
+    assert max(found[1:420]) < STALE
+    assert min(found[420:]) > STALE, "what was not dropped is still late"

@@ -18,6 +18,7 @@ from support.pictures import encoded, numbered, numbers, video
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.camera import State
+from catdog_edge.camera.recording import is_cut_off
 
 
 @pytest.mark.parametrize(
@@ -216,6 +217,16 @@ def test_a_matroska_stream_of_unknown_size_is_judged_by_its_last_element(tmp_pat
     with Camera(path) as camera:
         list(camera)
         assert "it is cut off" in camera.note
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_large_boxes_of_an_mp4_are_measured(tmp_path: Path, missing: int) -> None:
+    boxes = struct.pack(">I4s8x", 16, b"ftyp")
+    boxes += struct.pack(">I4sQ", 1, b"mdat", 16 + 50) + bytes(50)  # 64 bits of length
+    boxes += struct.pack(">I4s", 8, b"free")
+    path = tmp_path / "large.mp4"
+    path.write_bytes(boxes[: len(boxes) - 9 * missing])
+    assert is_cut_off(path) is bool(missing)
 
 
 # Animations.
