@@ -308,9 +308,9 @@ class _Folders:
         if silent:
             beside = ", ".join([*sorted(self._beside), *layout.labels][:9])
             raise DataError(
-                f"{self.source.name}: {', '.join(silent)} by name: a split, but nothing in it says "
-                f"a class{f'; beside it: {beside}' if beside else ''}; {_WANTED}; move away what "
-                "has no class, or, where a class has such a name, name all of them with --labels"
+                f"{self.source.name}: {', '.join(silent)}: named like a split, but nothing in it "
+                f"says a class{f'; beside it: {beside}' if beside else ''}; {_WANTED}; move away "
+                "what has no class, or, where a class has such a name, name all with --labels"
             )
 
 

@@ -94,12 +94,12 @@ def test_a_test_folder_beside_class_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folders", "seen"),
     [
-        (("train", "test"), "test, train by name"),
-        (("seg_train/seg_train", "seg_test/seg_test"), "seg_test, seg_train by name"),
-        (("train_images", "val_images"), "train_images, val_images by name"),
-        (("cats", "dogs", "test"), "test by name: a split, .* beside it: cats, dogs"),
+        (("train", "test"), "test, train: named like"),
+        (("seg_train/seg_train", "seg_test/seg_test"), "seg_test, seg_train: named like"),
+        (("train_images", "val_images"), "train_images, val_images: named like"),
+        (("cats", "dogs", "test"), "test: named like a split, .* beside it: cats, dogs"),
         (("cat_train", "cat_test", "dog_train", "dog_test"), "cat_test, cat_train, dog_test"),
-        (("train/cats", "train/dogs", "test"), "test by name"),
+        (("train/cats", "train/dogs", "test"), "test: named like"),
     ],
 )
 def test_split_folders_without_classes_are_refused(

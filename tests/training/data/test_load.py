@@ -221,7 +221,9 @@ def test_annotations_beside_the_pictures_do_no_harm(above: str, tmp_path: Path) 
 
 def test_a_class_is_called_train_only_where_labels_say_so(tmp_path: Path) -> None:
     files = {f"{n[:3].replace('cat', 'train')}/{n[4:]}": d for n, d in named().items()}
-    with pytest.raises(DataError, match=r"train by name: a split, .* beside it: dog; .*--labels"):
+    with pytest.raises(
+        DataError, match=r"train: named like a split, .* beside it: dog; .*--labels"
+    ):
         open_dataset(write(tmp_path, files))
     dataset = open_dataset(tmp_path, labels=("dog", "train"))
     assert dataset.labels == ("dog", "train")
