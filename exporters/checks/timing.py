@@ -1,7 +1,7 @@
-"""How long rival calls take, compared fairly on a machine that is never quite quiet.
+"""Time calls against each other, interleaved, on a machine that is never quite quiet.
 
-Knows nothing of models, sessions or files: a candidate is a name and a function to call.
-Candidates take turns in blocks of calls with a pause before each block. ONNX Runtime's
+A candidate is a name and a function to call. Candidates are interleaved in blocks of calls with a
+pause before each block. ONNX Runtime's
 threads keep spinning for a while after a call, so two sessions that alternate call by call
 in one process slow each other down two to four times; a block lets the rival's threads fall
 asleep first. What drifts (clock rate, neighbours) drifts over whole rounds and cancels in
@@ -49,11 +49,6 @@ class Ratio:
 
     def __str__(self) -> str:
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
-
-    @property
-    def speedup(self) -> float:
-        """How many times as fast as the first candidate."""
-        return 1.0 / self.value
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""ONNX Runtime's own file format, for devices with a reduced build of it.
-
-Knows how ONNX Runtime writes it; metadata travels along.
-"""
+"""Write ONNX Runtime's own file format, for devices with a reduced build of it."""
 
 from __future__ import annotations
 

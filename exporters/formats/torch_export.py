@@ -1,8 +1,4 @@
-"""From a PyTorch network to one ONNX file that needs nothing but the resized frame.
-
-Knows torch's exporter and what it needs; what the graph's ends look like is in `front`, how
-it is cleaned and stamped in `graph`. Whether the file tells the truth is for `verify`.
-"""
+"""Export a PyTorch network to one ONNX file that takes the resized frame."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -60,10 +55,6 @@ class ExportReport:
     nodes_after: int
     operators: dict[str, int]
     folded: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**self.__dict__, "path": str(self.path)}
 
 
 def export_onnx(

@@ -1,8 +1,4 @@
-"""Which static int8 model an export keeps: kinds of int8 in turn, layers back to float.
-
-Knows the order of the attempts and writes them down; how good a model is, is told by a function
-of the caller.
-"""
+"""Search the static int8 model that an export keeps: schemes in turn, layers back to float."""
 
 from __future__ import annotations
 

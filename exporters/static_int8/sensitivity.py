@@ -1,8 +1,4 @@
-"""Which layers int8 hurts most, and which to keep in float so that the answers hold.
-
-Knows how to rank layers and to give them back one by one; what is good enough is told by a
-function of the caller.
-"""
+"""Rank layers by what int8 does to the logits; keep the worst in float until the limits are met."""
 
 from __future__ import annotations
 
