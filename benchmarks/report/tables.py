@@ -133,15 +133,18 @@ def _worst_classes(
             labels[index],
             f"{counts[labels[index]]:,}",
             *(
-                f"{percent(found['recall'][index])} / {percent(found['precision'][index])}"
+                " / ".join(
+                    MISSING if found[name][index] is None else f"{100 * found[name][index]:.1f}"
+                    for name in ("recall", "precision")
+                )
                 for found in by_row.values()
             ),
         ]
         for index in worst
     ]
     title = (
-        f"Recall / precision of the {len(worst)} of {len(labels):,} classes that PyTorch finds "
-        "least often"
+        f"Recall / precision in % of the {len(worst)} of {len(labels):,} classes that PyTorch "
+        "finds least often"
     )
     return title, ["class", "pictures", *by_row], rows
 
@@ -277,4 +280,4 @@ def card(document: Document) -> list[tuple[str, str]]:
 
 def counts_text(document: Document) -> str:
     """Test images by class: `300 cat, 300 dog`, of many classes the first ones."""
-    return few([f"{count:,} {label}" for label, count in document["data"]["counts"].items()])
+    return few([f"{count:,} {label}" for label, count in document["data"]["counts"].items()], 5)
