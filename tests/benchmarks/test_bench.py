@@ -26,7 +26,7 @@ from benchmarks.measure import latency
 from catdog_edge.cli import options
 from catdog_edge.cli.main import main
 from catdog_edge.images.preprocess import preprocess
-from catdog_edge.runtime import classifier
+from catdog_edge.runtime import classifier, session
 from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.runs.run_folder import Run
@@ -276,7 +276,7 @@ def test_a_busy_loop_in_the_preprocessing_is_caught(run, monkeypatch):
             pass
         return preprocess(frame, steps)
 
-    monkeypatch.setattr(classifier, "preprocess", busy)
+    monkeypatch.setattr(session, "preprocess", busy)
     monkeypatch.setattr(subjects, "preprocess", busy)
     monkeypatch.setattr(latency, "preprocess", busy)
     result = _bench(*QUICK[2:], "--seconds", 2, "--baseline", baseline)
