@@ -11,7 +11,7 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Suppress all logging and warnings within a block: what matters is checked in the file."""
-    before = logging.root.manager.disable
+    before, handlers = logging.root.manager.disable, logging.root.handlers[:]
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
@@ -19,3 +19,5 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+        # `logging.info` of a library gives the root logger a handler: all we log would show twice.
+        logging.root.handlers[:] = handlers
