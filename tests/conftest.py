@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,18 @@ from pathlib import Path
 
 import pytest
 from support.paths import ROOT
+
+# These need [train] from their imports on; the runtime's tests also run where it is absent.
+collect_ignore = (
+    [] if importlib.util.find_spec("torch") else ["training", "exporters", "benchmarks"]
+)
+
+
+def pytest_report_header() -> str | None:
+    """Say what is left out, and why."""
+    if not collect_ignore:
+        return None
+    return f"not collected, since torch is not installed: tests/{', tests/'.join(collect_ignore)}"
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def test_the_file_does_on_the_test_split_what_the_card_says(pets, shared_data):
     assert 100 * found["accuracy"] == pytest.approx(float(file[1]), abs=0.2)
     assert 100 * found["expected_calibration_error"] == pytest.approx(float(file[2]), abs=0.2)
     assert found["expected_calibration_error"] <= 0.01
-    rejected = re.search(r"nothing was chosen by \| ([\d.]+) % of 365", card)
+    rejected = re.search(r"nothing was chosen by \| ([\d.]+) % of \d+", card)
     assert rejected is not None
     others = found["rejection"]["others"]
     assert 100 * others["rejected"] == pytest.approx(float(rejected[1]), abs=0.6)
