@@ -67,7 +67,9 @@ def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> di
 
 
 def says_no_class(name: str) -> bool:
-    """Whether a name only says what files are: `images_2`, `fold 1`, `train`, `masks`."""
+    """Whether a name only says what files are: `images_2`, `fold 1`, `train`; not `class 1`."""
+    if re.fullmatch(r"class[\W_]*\d+", name.casefold()):
+        return False
     return _parse(name)[1] == "" and any(character.isalpha() for character in name)
 
 

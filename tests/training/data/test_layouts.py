@@ -131,6 +131,11 @@ def test_names_that_do_not_say_what_images_show(folders: tuple[str, ...], tmp_pa
     assert open_dataset(tmp_path, labels=folders).labels == folders
 
 
+@pytest.mark.parametrize("folders", [("class 00", "class 01"), ("class_1", "class_2")])
+def test_numbered_classes_are_classes(folders: tuple[str, ...], tmp_path: Path) -> None:
+    assert open_dataset(write(tmp_path, images(*folders))).labels == folders
+
+
 def test_a_class_called_train_inside_split_folders(tmp_path: Path) -> None:
     files = images("train/bus", "train/train", "test/bus", "test/train")
     with pytest.raises(DataError):
