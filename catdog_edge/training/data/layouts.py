@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from catdog_edge.errors import DataError
+from catdog_edge.errors import DataError, list_names
 from catdog_edge.training.data.csv_labels import Table, read_tables
 from catdog_edge.training.data.dataset import (
     Candidate,
@@ -341,8 +341,10 @@ def _only(layout: Layout, labels: tuple[str, ...], where: str) -> Layout:
     there = {candidate.label for candidate in layout.candidates}
     missing = [label for label in labels if label.casefold() not in {n.casefold() for n in there}]
     if missing:
+        found = list_names(sorted_names(there))
         raise DataError(
-            f"{where} has no class {missing[0]!r} ({layout.kind}: {', '.join(sorted_names(there))})"
+            f"{where} has no class {missing[0]!r} ({layout.kind}: {found}); "
+            f"name data or labels where {list_names(labels)} are found"
         )
     kept = tuple(
         replace(one, label=wanted[one.label.casefold()])
