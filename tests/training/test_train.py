@@ -26,7 +26,7 @@ import yaml
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import ARCHITECTURES as OFFERED
 from catdog_edge.errors import CatdogError
-from catdog_edge.spec import squash
+from catdog_edge.spec import crop_and_squash
 from catdog_edge.training import train
 from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.engine import trainer as loop
@@ -447,7 +447,7 @@ def test_a_detailed_recipe_shows_the_teacher_more(
     assert set(seen) == {(96, 96)}
     _, spec = load_checkpoint(here / "runs/sharp/best.pt")
     assert spec.size == (64, 64)
-    assert spec.resize == squash(64, 64)
+    assert spec.resize == crop_and_squash(64, 64)
 
 
 def test_data_named_again_is_split_as_for_the_training(here: Path, easy_set: Path) -> None:
