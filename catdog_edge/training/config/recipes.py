@@ -239,8 +239,8 @@ RECIPES: dict[str, Recipe] = {
             backgrounds=0.15,
             drawn=0.2,
         ),
-        # What `accurate` knows, categories included, in a small network (`--teacher`): how `fast`
-        # is made. Sizes as in `distil`.
+        # What `accurate` knows, categories included, in a small network (`--teacher`).
+        # The shipped `fast` is older, made by `distil`, whose sizes these are.
         Recipe(
             name="fast",
             optimizer="sgd",
