@@ -112,6 +112,12 @@ def test_a_resize_that_became_slow_is_caught_though_pytorch_pays_for_it_too(good
         row["stages_ms"]["resize"] += 2.0
     broken = _broken(check(slower, Limits(), good))
     assert broken == [("baseline-resize", row["name"]) for row in good["rows"]]
+    assert _broken(check(slower, Limits(tolerance=100_000.0), good)) == []
+    twice = copy.deepcopy(good)
+    for row in twice["rows"]:
+        row["stages_ms"]["resize"] *= 2
+    assert len(_broken(check(twice, Limits(tolerance=90.0), good))) == len(good["rows"])
+    assert _broken(check(twice, Limits(tolerance=110.0), good)) == []
     other_machine_state = copy.deepcopy(good)  # all of it at half the speed
     for row in other_machine_state["rows"]:
         row["stages_ms"] = {name: 2 * value for name, value in row["stages_ms"].items()}
