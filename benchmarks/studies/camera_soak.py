@@ -39,12 +39,7 @@ from catdog_edge.runtime.classifier import SPIN
 from catdog_edge.system.files import write_text
 from exporters.checks.timing import compare
 
-LIMITS = {
-    "file": 0.95,
-    "kept": 0.95,
-    "oldest_s": 1.0,
-    "growth_mb": 10.0,
-}
+LIMITS = {"file": 0.95, "kept": 0.95, "oldest_s": 1.0, "growth_mb": 10.0}
 """Least share of the bare loop's speed, least share of a camera's frames that arrive, greatest
 age of a frame, greatest growth of the resident memory over a soak."""
 

@@ -31,13 +31,7 @@ from benchmarks.plan import check_writable, checkpoint
 from benchmarks.report import text as words
 from benchmarks.report.tables import card
 from benchmarks.studies import program
-from benchmarks.studies.peer_runtimes import (
-    PEERS,
-    ULTRALYTICS,
-    Classify,
-    PeerConfig,
-    Ultralytics,
-)
+from benchmarks.studies.peer_runtimes import PEERS, ULTRALYTICS, Classify, PeerConfig, Ultralytics
 from catdog_edge.errors import CatdogError, first_line
 from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.images.read import read_picture

@@ -139,8 +139,7 @@ def test_files_are_written_and_read_back(doc, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0523, "0.052"), (0.523, "0.52"), (1.25, "1.25"), (12.34, "12.3")],
+    ("value", "text"), [(0.0523, "0.052"), (0.523, "0.52"), (1.25, "1.25"), (12.34, "12.3")]
 )
 def test_figures_have_the_digits_that_count(value, text):
     assert words.figure(value) == text
