@@ -28,7 +28,7 @@ from benchmarks.plan import BenchOptions, Plan, plan
 from benchmarks.report import document as report
 from benchmarks.report import gates, html
 from benchmarks.report.text import listed
-from benchmarks.rows import Runner
+from benchmarks.runners import Runner
 from catdog_edge import __version__
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.files import write_text

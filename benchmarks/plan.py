@@ -14,7 +14,7 @@ from benchmarks.measure.environment import Environment
 from benchmarks.report import gates
 from benchmarks.report.document import DOCUMENT
 from benchmarks.report.text import few
-from benchmarks.rows import BenchRow, Runner, open_row, plan_rows
+from benchmarks.runners import BenchRow, Runner, open_row, plan_rows
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
 from catdog_edge.runtime import selection
 from catdog_edge.runtime.model_file import find_model

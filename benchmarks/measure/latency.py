@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from benchmarks.measure.interleaved import Calls, Measurement, measure
-from benchmarks.rows import Runner, open_row
+from benchmarks.runners import Runner, open_row
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.images.read import decode_picture

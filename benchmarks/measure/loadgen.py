@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.rows import Runner
+from benchmarks.runners import Runner
 from catdog_edge.errors import CatdogError, MissingPackageError
 from catdog_edge.images.preprocess import Image
 

@@ -30,7 +30,7 @@ import psutil
 from benchmarks.measure import environment
 from benchmarks.studies import camera_server
 from benchmarks.studies.camera_server import RtspServer, photographs, read_stamp
-from benchmarks.studies.program import bare_session, exit_code, seconds, threads
+from benchmarks.studies.command_line import bare_session, exit_code, seconds, threads
 from catdog_edge import Camera, Classifier, Events
 from catdog_edge.camera.camera import Frame
 from catdog_edge.errors import CatdogError, GateError

@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks.measure.environment import Environment
 from benchmarks.measure.latency import as_jpeg
 from benchmarks.studies import process_cost
-from benchmarks.studies.program import bare_session, exit_code
-from benchmarks.studies.program import seconds as duration
+from benchmarks.studies.command_line import bare_session, exit_code
+from benchmarks.studies.command_line import seconds as duration
 from catdog_edge import Classifier
 from catdog_edge.errors import GateError
 from catdog_edge.images.preprocess import Image

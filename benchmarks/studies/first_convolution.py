@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.studies import program
+from benchmarks.studies import command_line
 from catdog_edge.errors import CatdogError
 from catdog_edge.runtime.model_file import read_spec
 from exporters.checks.predictors import open_session
@@ -64,10 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="+", type=Path, help="fp32 .onnx files of ours")
-    parser.add_argument("--seconds", type=program.seconds, default=20.0, help="of timing, each")
-    parser.add_argument("--threads", type=program.threads, default=2)
+    parser.add_argument(
+        "--seconds", type=command_line.seconds, default=20.0, help="of timing, each"
+    )
+    parser.add_argument("--threads", type=command_line.threads, default=2)
     options = parser.parse_args(arguments)
-    return program.exit_code("first_convolution", lambda: report(options))
+    return command_line.exit_code("first_convolution", lambda: report(options))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.rows import BenchRow, TorchRunner, Variant
-from benchmarks.studies.program import bare_session
+from benchmarks.runners import BenchRow, TorchRunner, Variant
+from benchmarks.studies.command_line import bare_session
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image, preprocess, to_layout, to_nchw
 from catdog_edge.runtime.model_file import PROBABILITIES

@@ -30,7 +30,7 @@ from benchmarks.measure.interleaved import Calls, Measurement, measure
 from benchmarks.plan import check_writable, checkpoint
 from benchmarks.report import text as words
 from benchmarks.report.tables import card
-from benchmarks.studies import program
+from benchmarks.studies import command_line
 from benchmarks.studies.peer_runtimes import PEERS, ULTRALYTICS, Classify, PeerConfig, Ultralytics
 from catdog_edge.errors import CatdogError, first_line
 from catdog_edge.images.preprocess import Image, preprocess
@@ -277,12 +277,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=Path, help="a checkpoint (the newest run's best.pt)")
     parser.add_argument("--model", type=Path, help="an exported file of it (model.onnx beside it)")
-    parser.add_argument("--threads", type=program.threads, help="of every peer")
-    parser.add_argument("--seconds", type=program.seconds, default=30.0, help="a frame (30)")
+    parser.add_argument("--threads", type=command_line.threads, help="of every peer")
+    parser.add_argument("--seconds", type=command_line.seconds, default=30.0, help="a frame (30)")
     parser.add_argument("--picture", type=Path, help="an image (the run's first test image)")
     parser.add_argument("--out", type=Path, help="folder of peers.json (beside the weights)")
     options = parser.parse_args(arguments)
-    return program.exit_code("peers", lambda: report(options))
+    return command_line.exit_code("peers", lambda: report(options))
 
 
 if __name__ == "__main__":

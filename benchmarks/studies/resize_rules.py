@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from benchmarks.report.text import markdown_table
-from benchmarks.studies import program
+from benchmarks.studies import command_line
 from catdog_edge import Classifier
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image, resize
@@ -123,9 +123,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("pictures", help="a folder or .zip of photographs at full size")
     parser.add_argument("--model", help="adds accuracy: a .onnx file or a shipped model")
     parser.add_argument("--size", type=int, default=128, help="without --model (128)")
-    parser.add_argument("--seconds", type=program.seconds, default=6.0, help="of timing (6)")
+    parser.add_argument("--seconds", type=command_line.seconds, default=6.0, help="of timing (6)")
     options = parser.parse_args(arguments)
-    return program.exit_code("resize_rules", lambda: report(options))
+    return command_line.exit_code("resize_rules", lambda: report(options))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from benchmarks.measure.environment import ActivityMonitor, Environment, noise_r
 from benchmarks.measure.interleaved import PAUSE, Measurement, measure
 from benchmarks.report.tables import card
 from benchmarks.report.text import milliseconds, plain_table, wrap
-from benchmarks.studies import program
+from benchmarks.studies import command_line
 from benchmarks.studies.training_loops import LOOPS, Loop, LoopConfig
 from catdog_edge.errors import CatdogError, DataError, GateError
 from catdog_edge.runtime.threads import choose_threads
@@ -213,12 +213,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--augment", choices=get_args(Policy), default="classic", help="in both (classic)"
     )
-    parser.add_argument("--threads", type=program.threads, help="of PyTorch, in both")
-    parser.add_argument("--seconds", type=program.seconds, default=60.0, help="for the rounds (60)")
+    parser.add_argument("--threads", type=command_line.threads, help="of PyTorch, in both")
+    parser.add_argument(
+        "--seconds", type=command_line.seconds, default=60.0, help="for the rounds (60)"
+    )
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     parser.add_argument("--min-ratio", type=float, help="exit with code 3 below this")
     options = parser.parse_args(arguments)
-    return program.exit_code("train_throughput", lambda: report(options))
+    return command_line.exit_code("train_throughput", lambda: report(options))
 
 
 if __name__ == "__main__":

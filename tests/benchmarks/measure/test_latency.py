@@ -17,7 +17,7 @@ from support.benchrun import make_run
 
 from benchmarks.measure import cold_start, interleaved, latency
 from benchmarks.measure.cold_start import cold_starts, start_row, summarise
-from benchmarks.rows import BenchRow, OnnxRunner, TorchRunner, open_row, plan_rows
+from benchmarks.runners import BenchRow, OnnxRunner, TorchRunner, open_row, plan_rows
 from catdog_edge.errors import CatdogError
 from catdog_edge.runtime.model_file import ZOO
 from catdog_edge.runtime.threads import choose_threads

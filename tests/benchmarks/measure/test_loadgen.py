@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
 from benchmarks.measure import loadgen
-from benchmarks.rows import BenchRow
+from benchmarks.runners import BenchRow
 from catdog_edge.errors import CatdogError, MissingPackageError
 
 SUMMARY = """================================================

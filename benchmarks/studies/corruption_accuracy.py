@@ -1,6 +1,6 @@
 """Accuracy of files under each corruption, from the file alone.
 
-    python -m benchmarks.studies.conditions fast accurate --data cat_dog.zip [--other other.zip]
+    python -m benchmarks.studies.corruption_accuracy fast accurate --data pets.zip [--other FILE]
 
 Prints tables in Markdown, for the cards in `catdog_edge/zoo/`. Accuracy is that of the likeliest
 class, rejection aside, on the test split, with its 95 % Wilson interval; beside it, the share that
@@ -15,7 +15,7 @@ import sys
 from benchmarks.measure.corruptions import CORRUPTIONS, Corruption
 from benchmarks.measure.parity import ImageSet
 from benchmarks.report.text import few, markdown_table
-from benchmarks.studies.program import exit_code
+from benchmarks.studies.command_line import exit_code
 from catdog_edge import Classifier
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.dataset import Dataset
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--other", help="images that show none of the classes")
     parser.add_argument("--limit", type=int, help="take only so many images of --data")
     options = parser.parse_args(arguments)
-    return exit_code("conditions", lambda: report(options))
+    return exit_code("corruption_accuracy", lambda: report(options))
 
 
 if __name__ == "__main__":

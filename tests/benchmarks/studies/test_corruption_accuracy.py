@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
 from benchmarks.measure.corruptions import CORRUPTIONS
-from benchmarks.studies import conditions
+from benchmarks.studies import corruption_accuracy
 
 pytestmark = pytest.mark.train
 
@@ -42,7 +42,7 @@ def test_every_condition_is_a_row(
     pictures: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive, other = pictures
-    assert conditions.main([MODEL, "--data", str(archive), "--other", str(other)]) == 0
+    assert corruption_accuracy.main([MODEL, "--data", str(archive), "--other", str(other)]) == 0
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     pets = {row[0].split(":")[0]: row[1:] for row in lines if len(row) == 3}
     others = {row[0].split(":")[0]: row[1] for row in lines if len(row) == 2}
@@ -58,7 +58,7 @@ def test_every_condition_is_a_row(
 def test_pictures_of_other_classes_are_one_line(
     easy_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert conditions.main([MODEL, "--data", str(easy_set)]) == 1
+    assert corruption_accuracy.main([MODEL, "--data", str(easy_set)]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "bright" in error
     assert "cat" in error
