@@ -21,9 +21,9 @@ from catdog_edge.runtime.model_file import find_model
 from catdog_edge.runtime.threads import Threads, choose_threads
 from catdog_edge.system.files import cannot_write
 from catdog_edge.training.data.dataset import Dataset, Item
-from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.splits import split_of
-from catdog_edge.training.evaluation.evaluation import check_labels
+from catdog_edge.training.evaluation.inference import check_labels
 from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
 

@@ -19,7 +19,7 @@ from benchmarks.studies.command_line import exit_code
 from catdog_edge import Classifier
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.load import open_dataset, open_negative_images
+from catdog_edge.training.data.open_dataset import open_dataset, open_negative_images
 from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.runs.progress import ReadingProgress
 

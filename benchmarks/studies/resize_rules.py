@@ -21,7 +21,7 @@ from catdog_edge import Classifier
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image, resize
 from catdog_edge.spec import ResizeStep, squash
-from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.evaluation.metrics import wilson
 from exporters.checks.timing import compare
 

@@ -34,8 +34,8 @@ from catdog_edge.spec import squash
 from catdog_edge.system.files import cannot_write, write_text
 from catdog_edge.training.config.recipes import Policy
 from catdog_edge.training.data.dataset import Dataset, Item
-from catdog_edge.training.data.load import open_dataset, pixels
-from catdog_edge.training.data.sources import Source, open_source
+from catdog_edge.training.data.open_dataset import open_dataset, pixels
+from catdog_edge.training.data.storage import Source, open_source
 from catdog_edge.training.models.registry import architecture
 from catdog_edge.training.runs.progress import ReadingProgress
 

@@ -24,9 +24,8 @@ from torch import nn
 
 from catdog_edge.errors import CatdogError, first_line
 from catdog_edge.spec import ModelSpec, Normalization, squash
-from catdog_edge.training.config.recipe_files import recipe
-from catdog_edge.training.config.recipes import Policy
-from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.config.recipes import Policy, recipe
+from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.engine.augment import augment
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.engine.precision import choose_precision

@@ -161,7 +161,7 @@ def command(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: A
                 f"--resume continues with the run's own settings; leave out --{option}"
             )
     from catdog_edge.training import train
-    from catdog_edge.training.config.options import TrainOptions, settled_recipe
+    from catdog_edge.training.config.train_options import TrainOptions, settled_recipe
 
     if show_recipe:
         from catdog_edge.training.models.registry import architecture

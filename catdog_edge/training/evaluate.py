@@ -15,25 +15,24 @@ from catdog_edge.errors import CatdogError, list_names
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import plain
-from catdog_edge.training.data.by_source import combined_pixels, held_out
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.data.negatives import (
     DRAWN,
     drawn_negatives,
     negatives_split,
     open_negatives,
 )
+from catdog_edge.training.data.open_dataset import open_dataset
+from catdog_edge.training.data.source_groups import combined_pixels, held_out
 from catdog_edge.training.data.splits import split_of
-from catdog_edge.training.evaluation.evaluation import (
+from catdog_edge.training.evaluation.classification_report import (
     TABLE_CLASSES,
     WORST,
     Evaluation,
-    Predictor,
-    check_labels,
     evaluate,
     shorten_label,
 )
+from catdog_edge.training.evaluation.inference import Predictor, check_labels
 from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.evaluation.rejection import (
     RejectionReport,

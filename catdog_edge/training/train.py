@@ -16,29 +16,28 @@ from catdog_edge import __version__
 from catdog_edge.errors import CatdogError, ModelError, label_difference, list_names
 from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, crop_and_squash
 from catdog_edge.system.signals import stop_requests
-from catdog_edge.training.config.options import (
+from catdog_edge.training.config.recipes import Recipe, from_dict
+from catdog_edge.training.config.train_options import (
     TrainOptions,
     check_batch,
     check_scales,
     settled_recipe,
 )
-from catdog_edge.training.config.recipe_files import from_dict
-from catdog_edge.training.config.recipes import Recipe
-from catdog_edge.training.data.by_source import (
-    balanced_shares,
-    check_left_out,
-    combined_pixels,
-    sources_of,
-    without_sources,
-)
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.load import open_dataset
 from catdog_edge.training.data.negatives import (
     Negatives,
     NegativeSampler,
     check_negatives,
     negatives_split,
     open_negatives,
+)
+from catdog_edge.training.data.open_dataset import open_dataset
+from catdog_edge.training.data.source_groups import (
+    balanced_shares,
+    check_left_out,
+    combined_pixels,
+    sources_of,
+    without_sources,
 )
 from catdog_edge.training.engine.device import choose_device
 from catdog_edge.training.engine.distillation import Teacher, check_teacher_file
@@ -47,15 +46,15 @@ from catdog_edge.training.engine.precision import choose_precision
 from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
 from catdog_edge.training.evaluation.rejection import ThresholdRule
 from catdog_edge.training.models.checkpoint import load_checkpoint
-from catdog_edge.training.models.class_groups import pretrained_grouped
+from catdog_edge.training.models.imagenet_head import pretrained_grouped
 from catdog_edge.training.models.pretrained import check_pretrained, load_pretrained
 from catdog_edge.training.models.registry import Architecture, architecture
-from catdog_edge.training.runs.finish import finish
 from catdog_edge.training.runs.job import TrainingJob, training_job
 from catdog_edge.training.runs.plots import save_overview
 from catdog_edge.training.runs.progress import ReadingProgress, TrainingProgress
 from catdog_edge.training.runs.provenance import arguments, git_commit, trained_on
 from catdog_edge.training.runs.run_folder import ROOT, Run, check_name, new_run, newest_unfinished
+from catdog_edge.training.runs.validation_report import finish
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from catdog_edge.cli import options
 from catdog_edge.cli.main import main
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.runtime import classifier, session
-from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.runs.run_folder import Run
 from exporters.formats.torch_export import export_onnx

@@ -24,7 +24,7 @@ from support.tinynets import fit_head, settle, spec_for
 
 from catdog_edge.cli.main import main
 from catdog_edge.runtime.model_file import read_spec
-from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.models.registry import architecture
 from catdog_edge.training.runs.run_folder import Run

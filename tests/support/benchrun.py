@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from catdog_edge.spec import ModelSpec, Rejection, squash
-from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.evaluation.inference import logits
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.models.registry import architecture

@@ -28,7 +28,7 @@ from catdog_edge.cli.options import ARCHITECTURES as OFFERED
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import crop_and_squash
 from catdog_edge.training import train
-from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.engine import trainer as loop
 from catdog_edge.training.engine.distillation import Teacher
 from catdog_edge.training.engine.trainer import Trainer

@@ -1,17 +1,21 @@
-"""Recipes: how a network is trained, as tables of values. Reasons: `docs/experiments.md`."""
+"""Recipes: how a network is trained, as tables of values or YAML files.
+
+Reasons for the values: `docs/experiments.md`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.config.schema import Bounds, check_fields
+from catdog_edge.training.config.recipe_schema import Bounds, build, check_fields
 
 Policy = Literal["default", "camera", "classic", "none"]
 Norms = Literal["built", "frozen", "folded"]
@@ -73,7 +77,7 @@ class Recipe:
             every source, however small; between them a source counts by its size to the power
             of 1 less this value.
         head: `new`: a fresh last layer. `imagenet`: the thousand ImageNet categories, added up
-            to the classes and to none of them, see `catdog_edge.training.models.class_groups`;
+            to the classes and to none of them, see `catdog_edge.training.models.imagenet_head`;
             a fresh one where ImageNet has no category for a class.
         keep_imagenet: With `head: imagenet`: the weight of a second loss, against the answers
             of the pretrained weights within the labelled class, which keeps what they tell
@@ -159,8 +163,8 @@ class Recipe:
         return self.stages[-1].scales if self.stages else (1.0,)
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain values; `recipe_files.from_dict` reads them back."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        """The recipe as plain values; `from_dict` reads them back."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
     def to_yaml(self) -> str:
@@ -168,147 +172,127 @@ class Recipe:
         return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
 
 
+_DEFAULT = Recipe(
+    name="default", optimizer="muon", lr=0.012, batch_size=64, epochs=16, least_steps=240,
+    most_epochs=40, schedule="cosine", warmup=0.15, weight_decay=0.05, label_smoothing=0.1,
+    augment="camera", ema=0.998,
+)  # fmt: skip
+
+# The recipe of the original system: no schedule, no decay, no averaging.
+_CLASSIC = Recipe(
+    name="classic", optimizer="adam", lr=1e-3, batch_size=20, epochs=40, augment="classic",
+    balance="none",
+)  # fmt: skip
+
+# For ImageNet weights: a low rate, and batch norms that keep their statistics.
+_FINETUNE = Recipe(
+    name="finetune", optimizer="sgd", lr=0.004, batch_size=32, epochs=4, least_steps=120,
+    most_epochs=20, schedule="cosine", warmup=0.1, weight_decay=1e-4, label_smoothing=0.05,
+    augment="camera", ema=0.998, pretrained=True, norms="frozen",
+)  # fmt: skip
+
+# The same for a larger network, smaller images first, with ImageNet's categories kept so that it
+# knows what is none of the classes: how `accurate` is made.
+_ACCURATE = replace(
+    _FINETUNE, name="accurate", lr=0.008, batch_size=64, epochs=7, warmup=0.05,
+    label_smoothing=0.03, head="imagenet", keep_imagenet=0.3,
+    stages=(Stage(0.72, (0.75, 0.9)), Stage(1.0, (1.0,))),
+    negatives=0.4, backgrounds=0.15, drawn=0.2,
+)  # fmt: skip
+
+# Distillation from a larger network (`--teacher`), on images smaller than those it will classify:
+# framing shows things larger than they will be (Touvron and others: Fixing the train-test
+# resolution discrepancy, 2019).
+_DISTIL = replace(
+    _FINETUNE, name="distil", lr=0.0025, epochs=24, most_epochs=40, warmup=0.05,
+    label_smoothing=0.0, stages=(Stage(0.8, (0.8333,)), Stage(1.0, (0.8333, 1.0))), detail=1.0417,
+    views=12, backgrounds=0.25, distillation=0.8, distillation_mirrored=False,
+)  # fmt: skip
+
+# What `accurate` knows, categories included, in a small network (`--teacher`).
+# The shipped `fast` is older, made by `distil`, whose sizes these are.
+_FAST = replace(
+    _DISTIL, name="fast", lr=0.005, batch_size=64, epochs=4, head="imagenet", views=3,
+    negatives=0.4, backgrounds=0.15, drawn=0.2, distillation_temperature=1.0,
+)  # fmt: skip
+
+# `simple_cnn` within 100 minutes on two cores: small images first.
+_YARDSTICK = replace(
+    _DEFAULT, name="yardstick", epochs=14, warmup=0.1, augment="default", norms="folded",
+    stages=(Stage(0.86, (0.572, 0.715)), Stage(1.0, (1.0,))),
+)  # fmt: skip
+
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="default",
-            optimizer="muon",
-            lr=0.012,
-            batch_size=64,
-            epochs=16,
-            least_steps=240,
-            most_epochs=40,
-            schedule="cosine",
-            warmup=0.15,
-            weight_decay=0.05,
-            label_smoothing=0.1,
-            augment="camera",
-            ema=0.998,
-        ),
-        # The recipe of the original system: no schedule, no decay, no averaging.
-        Recipe(
-            name="classic",
-            optimizer="adam",
-            lr=1e-3,
-            batch_size=20,
-            epochs=40,
-            augment="classic",
-            balance="none",
-        ),
-        # For ImageNet weights: a low rate, and batch norms that keep their statistics.
-        Recipe(
-            name="finetune",
-            optimizer="sgd",
-            lr=0.004,
-            batch_size=32,
-            epochs=4,
-            least_steps=120,
-            most_epochs=20,
-            schedule="cosine",
-            warmup=0.1,
-            weight_decay=1e-4,
-            label_smoothing=0.05,
-            augment="camera",
-            ema=0.998,
-            pretrained=True,
-            norms="frozen",
-        ),
-        # The same for a larger network, smaller images first, with ImageNet's categories kept so
-        # that it knows what is none of the classes: how `accurate` is made.
-        Recipe(
-            name="accurate",
-            optimizer="sgd",
-            lr=0.008,
-            batch_size=64,
-            epochs=7,
-            least_steps=120,
-            most_epochs=20,
-            schedule="cosine",
-            warmup=0.05,
-            weight_decay=1e-4,
-            label_smoothing=0.03,
-            augment="camera",
-            ema=0.998,
-            pretrained=True,
-            norms="frozen",
-            head="imagenet",
-            keep_imagenet=0.3,
-            stages=(Stage(0.72, (0.75, 0.9)), Stage(1.0, (1.0,))),
-            negatives=0.4,
-            backgrounds=0.15,
-            drawn=0.2,
-        ),
-        # What `accurate` knows, categories included, in a small network (`--teacher`).
-        # The shipped `fast` is older, made by `distil`, whose sizes these are.
-        Recipe(
-            name="fast",
-            optimizer="sgd",
-            lr=0.005,
-            batch_size=64,
-            epochs=4,
-            least_steps=120,
-            most_epochs=40,
-            schedule="cosine",
-            warmup=0.05,
-            weight_decay=1e-4,
-            augment="camera",
-            ema=0.998,
-            pretrained=True,
-            norms="frozen",
-            head="imagenet",
-            stages=(Stage(0.8, (0.8333,)), Stage(1.0, (0.8333, 1.0))),
-            detail=1.0417,
-            views=3,
-            negatives=0.4,
-            backgrounds=0.15,
-            drawn=0.2,
-            distillation=0.8,
-            distillation_temperature=1.0,
-            distillation_mirrored=False,
-        ),
-        # Distillation from a larger network (`--teacher`), on images smaller than those it
-        # will classify: framing shows things larger than they will be (Touvron and others:
-        # Fixing the train-test resolution discrepancy, 2019).
-        Recipe(
-            name="distil",
-            optimizer="sgd",
-            lr=0.0025,
-            batch_size=32,
-            epochs=24,
-            least_steps=120,
-            most_epochs=40,
-            schedule="cosine",
-            warmup=0.05,
-            weight_decay=1e-4,
-            augment="camera",
-            ema=0.998,
-            pretrained=True,
-            norms="frozen",
-            stages=(Stage(0.8, (0.8333,)), Stage(1.0, (0.8333, 1.0))),
-            detail=1.0417,
-            views=12,
-            backgrounds=0.25,
-            distillation=0.8,
-            distillation_mirrored=False,
-        ),
-        # `simple_cnn` within 100 minutes on two cores: small images first.
-        Recipe(
-            name="yardstick",
-            optimizer="muon",
-            lr=0.012,
-            batch_size=64,
-            epochs=14,
-            least_steps=240,
-            most_epochs=40,
-            schedule="cosine",
-            warmup=0.1,
-            weight_decay=0.05,
-            label_smoothing=0.1,
-            augment="default",
-            ema=0.998,
-            norms="folded",
-            stages=(Stage(0.86, (0.572, 0.715)), Stage(1.0, (1.0,))),
-        ),
-    )
+    one.name: one for one in (_DEFAULT, _CLASSIC, _FINETUNE, _ACCURATE, _FAST, _DISTIL, _YARDSTICK)
 }
+
+RENAMED = {"others": "negatives"}
+"""Names of attributes in files of earlier versions."""
+
+
+def recipe(name: str) -> Recipe:
+    """Look a recipe up, or read it from a file.
+
+    Args:
+        name: One of `RECIPES`, or the path of a `.yaml` file.
+
+    Raises:
+        CatdogError: There is none of that name; the file cannot be read, or see `from_dict`.
+
+    Example:
+        >>> recipe("classic").lr
+        0.001
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    path = Path(name)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise CatdogError(
+            f"there is no recipe {name!r}; choose one of: {', '.join(RECIPES)}; or name a "
+            ".yaml file (one to start from: catdog-edge train --show-recipe)"
+        )
+    try:
+        document = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CatdogError(
+            f"cannot read the recipe {path}: {error.strerror}; make one to start from with: "
+            f"catdog-edge train --show-recipe > {path.name}"
+        ) from error
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise CatdogError(f"{path} is not YAML ({reason}); correct it") from error
+    if not isinstance(document, dict):
+        raise CatdogError(f"{path} is not a recipe; lines like `lr: 0.01` are wanted")
+    return from_dict({**document, "name": path.stem}, str(path))
+
+
+def from_dict(document: Mapping[str, Any], source: str) -> Recipe:
+    """Make a recipe from plain values.
+
+    Args:
+        document: Attributes of `Recipe` by name; those with a default may be missing.
+        source: The file they come from, for messages.
+
+    Raises:
+        CatdogError: See `recipe_schema.build`.
+    """
+    try:
+        return build(Recipe, {RENAMED.get(name, name): value for name, value in document.items()})
+    except CatdogError as error:
+        raise CatdogError(f"{source}: {error}") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse a YAML document into tables, lists, numbers and text.
+
+    Raises:
+        ValueError: It is not YAML, or a value in it cannot be read.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    # PyYAML lets errors of its constructors through: a date of month 13, an `!!int` that is
+    # none, a number of thousands of digits, brackets as deep as its stack.
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"a value in it cannot be read: {error}") from error

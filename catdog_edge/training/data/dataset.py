@@ -19,7 +19,7 @@ import numpy.typing as npt
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.files import write_bytes
-from catdog_edge.training.data.sources import SAMPLE, Skipped, Source
+from catdog_edge.training.data.storage import SAMPLE, Skipped, Source
 
 log = logging.getLogger(__name__)
 

@@ -29,8 +29,8 @@ from catdog_edge.training.data.dataset import (
     nfc,
     sorted_names,
 )
-from catdog_edge.training.data.sources import Skipped, Source
 from catdog_edge.training.data.splits import says_no_class, split_names
+from catdog_edge.training.data.storage import Skipped, Source
 
 _PREFIX = re.compile(r"^(.*?[^\W\d_].*?)[\W_]*\(?\d[\d\W_]*$")
 """`cat.0`, `dog_17`, `american_bulldog_100`, `cat (3)`: what stands before the last number."""

@@ -19,16 +19,16 @@ from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import expand_path
 from catdog_edge.training.data import oxford_pets
-from catdog_edge.training.data.by_source import kinds_of, sources_of
 from catdog_edge.training.data.dataset import Dataset, Split
-from catdog_edge.training.data.decode import Progress
-from catdog_edge.training.data.load import (
+from catdog_edge.training.data.open_dataset import (
     FORMER_NEGATIVES_SPLIT,
     NEGATIVES_SPLIT,
     open_negative_images,
     pixels,
 )
-from catdog_edge.training.data.sources import SAMPLE
+from catdog_edge.training.data.parallel_decode import Progress
+from catdog_edge.training.data.source_groups import kinds_of, sources_of
+from catdog_edge.training.data.storage import SAMPLE
 
 Pixels = npt.NDArray[np.uint8]
 Generator = np.random.Generator
@@ -141,7 +141,7 @@ def open_negatives(
         keep_damaged: See `open_dataset`.
 
     Raises:
-        DataError: See `data.open_negative_images`.
+        DataError: See `open_negative_images`.
     """
     if not sources:
         return None

@@ -34,7 +34,7 @@ from filelock import FileLock
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import cache_folder, write_text
-from catdog_edge.training.data.sources import Source
+from catdog_edge.training.data.storage import Source
 
 FORMAT = 4
 """Incremented when images are read, resized or stored in another way."""

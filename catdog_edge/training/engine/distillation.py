@@ -20,7 +20,7 @@ from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import to_input
 from catdog_edge.training.models.batch_norm import fuse_batch_norms
 from catdog_edge.training.models.checkpoint import load_checkpoint
-from catdog_edge.training.models.class_groups import class_groups, without_groups
+from catdog_edge.training.models.imagenet_head import class_groups, without_groups
 
 
 def check_teacher_file(path: Path) -> None:

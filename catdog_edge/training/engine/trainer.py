@@ -48,7 +48,7 @@ from catdog_edge.training.models.batch_norm import (
     freeze_features,
 )
 from catdog_edge.training.models.checkpoint import read_checkpoint, save_checkpoint
-from catdog_edge.training.models.class_groups import class_groups
+from catdog_edge.training.models.imagenet_head import class_groups
 
 log = logging.getLogger(__name__)
 

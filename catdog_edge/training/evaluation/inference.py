@@ -1,14 +1,19 @@
-"""Inference with PyTorch: the reference that every exported file is checked against."""
+"""Inference with PyTorch, the reference for every exported file, or with an exported file."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from catdog_edge.errors import DataError, ModelError, label_difference
+from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.spec import ModelSpec, Normalization
 from catdog_edge.training.evaluation.metrics import softmax
+from catdog_edge.training.models.checkpoint import load_checkpoint
 
 
 def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
@@ -79,3 +84,61 @@ def known(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         `float32 [N]`, 0..1: one minus the softmax of the last logit, without temperature.
     """
     return np.asarray(1 - softmax(values)[:, -1], dtype=np.float32)
+
+
+class Predictor:
+    """A checkpoint (`.pt`) or an exported file, behind one interface.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ModelError: It is missing, damaged, or of another kind.
+
+    Example:
+        >>> model = Predictor(Path("runs/mine/model.onnx"))
+        >>> result = evaluate(model.probabilities(images), truth, model.spec.labels)
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ModelError(f"there is no file {path}; name a .pt or an .onnx with --weights")
+        self._classifier: Classifier | None = None
+        if path.suffix in (".onnx", ".ort"):
+            self._classifier = Classifier(path, provider="cpu")
+            self.spec = self._classifier.spec
+        else:
+            self._network, self.spec = load_checkpoint(path)
+
+    def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Classify images of the model's size: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR.
+
+        An exported file takes one image at a time, as in a camera loop: dynamically quantized
+        layers answer slightly differently in a batch.
+        """
+        if self._classifier is None:
+            return probabilities(self._network, self.spec, pixels)
+        return np.concatenate([self._classifier.probabilities([image]) for image in pixels])
+
+    def scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Compute how certain it is that one of the classes is seen: `float32 [N]`."""
+        if self._classifier is not None:
+            return np.concatenate([self._classifier.scores([image]) for image in pixels])
+        rejection = self.spec.rejection
+        if rejection is None or rejection.score == "max_probability":
+            return np.asarray(self.probabilities(pixels).max(axis=1))
+        return known(logits(self._network, self.spec.normalization, pixels))
+
+
+def check_labels(spec: ModelSpec, labels: tuple[str, ...], weights: Path, source: str) -> None:
+    """Check that data has exactly the classes of the model, in the same order.
+
+    Raises:
+        DataError: They differ.
+    """
+    if spec.labels != labels:
+        raise DataError(
+            f"{weights} and {source} have different classes "
+            f"({label_difference(spec.labels, labels)}); name data with the model's classes with "
+            "--data"
+        )

@@ -21,7 +21,7 @@ from torch import nn
 from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import atomic_write
-from catdog_edge.training.models.class_groups import build_grouped, group_sizes
+from catdog_edge.training.models.imagenet_head import build_grouped, group_sizes
 from catdog_edge.training.models.registry import architecture
 
 

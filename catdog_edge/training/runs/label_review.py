@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from catdog_edge.spec import ResizeStep
 from catdog_edge.training.data.dataset import Dataset, Item, Split, write_csv
-from catdog_edge.training.data.load import pixels
+from catdog_edge.training.data.open_dataset import pixels
 
 SIMILAR = 0.985
 """Correlation of two 16x16 grey thumbnails from which on images are near-duplicates.

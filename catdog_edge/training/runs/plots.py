@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from catdog_edge.system.files import atomic_write
 from catdog_edge.training.data.dataset import SPLITS, Dataset
 from catdog_edge.training.engine.history import EpochMetrics
-from catdog_edge.training.evaluation.evaluation import shorten_label
+from catdog_edge.training.evaluation.classification_report import shorten_label
 from catdog_edge.training.evaluation.rejection import auroc, roc_curve
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from catdog_edge import __version__
-from catdog_edge.training.config.options import TrainOptions
+from catdog_edge.training.config.train_options import TrainOptions
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.load import NEGATIVES_SPLIT
 from catdog_edge.training.data.negatives import Negatives
+from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
 from catdog_edge.training.engine.distillation import Teacher
 from catdog_edge.training.engine.trainer import Plan, Trainer

@@ -16,11 +16,11 @@ from filelock import FileLock, Timeout
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.runtime.threads import MOST
 from catdog_edge.system.files import remove_leftovers, write_text
-from catdog_edge.training.config.recipe_files import parse_yaml
-from catdog_edge.training.config.schema import shorten
-from catdog_edge.training.data.by_source import without_sources
+from catdog_edge.training.config.recipe_schema import shorten
+from catdog_edge.training.config.recipes import parse_yaml
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.open_dataset import open_dataset
+from catdog_edge.training.data.source_groups import without_sources
 
 ROOT = Path("runs")
 """Parent of the run folders, below the current folder."""

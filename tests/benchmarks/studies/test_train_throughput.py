@@ -17,7 +17,7 @@ from benchmarks.studies.training_loops import JpegFiles, Loop, LoopConfig
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
-from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.evaluation.inference import to_input
 from catdog_edge.training.models.registry import architecture
 

@@ -23,7 +23,7 @@ from support.tinynets import (
 )
 
 from catdog_edge.runtime.model_file import read_spec
-from catdog_edge.training.models.class_groups import ClassGroups
+from catdog_edge.training.models.imagenet_head import ClassGroups
 from catdog_edge.training.models.registry import IMAGENET, architecture
 from exporters.checks.predictors import open_session
 from exporters.formats.dynamic_int8 import quantize_dynamic

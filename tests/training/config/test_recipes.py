@@ -15,8 +15,7 @@ from click.testing import CliRunner
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import RECIPES as OFFERED
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.config.recipe_files import recipe
-from catdog_edge.training.config.recipes import RECIPES
+from catdog_edge.training.config.recipes import RECIPES, recipe
 from catdog_edge.training.engine.optim import make_optimizer
 
 

@@ -13,7 +13,7 @@ import pytest
 from support.image_sets import image, images, labels, splits, write, write_zip
 
 from catdog_edge.errors import DataError
-from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.splits import split_names
 
 

@@ -21,7 +21,6 @@ from catdog_edge import Classifier
 from catdog_edge.cli.main import main
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import NEITHER, squash
-from catdog_edge.training.data.load import open_negative_images, pixels
 from catdog_edge.training.data.negatives import (
     DRAWN_COUNT,
     NegativeSampler,
@@ -30,9 +29,10 @@ from catdog_edge.training.data.negatives import (
     drawn_negatives,
     open_negatives,
 )
+from catdog_edge.training.data.open_dataset import open_negative_images, pixels
 from catdog_edge.training.engine.batches import BatchLoader
 from catdog_edge.training.engine.trainer import Trainer
-from catdog_edge.training.evaluation.evaluation import Predictor
+from catdog_edge.training.evaluation.inference import Predictor
 from catdog_edge.training.evaluation.rejection import auroc, evaluate_threshold
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.run_folder import Run

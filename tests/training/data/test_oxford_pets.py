@@ -18,7 +18,7 @@ import pytest
 
 from catdog_edge.errors import DataError
 from catdog_edge.training.data import oxford_pets
-from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.open_dataset import open_dataset
 
 pytestmark = pytest.mark.train
 torchvision = pytest.importorskip("torchvision")

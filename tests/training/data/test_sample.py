@@ -12,7 +12,7 @@ import pytest
 
 from catdog_edge.spec import squash
 from catdog_edge.training.data import sample
-from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.open_dataset import open_dataset, pixels
 
 
 def test_a_drawing_is_the_same_on_every_call() -> None:

@@ -14,7 +14,7 @@ from catdog_edge.errors import DataError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded
-from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.data.splits import Splitter, shares_of, split_of
 
 STEPS = squash(16, 16)
@@ -144,11 +144,11 @@ def test_images_that_change_their_split_are_counted(tmp_path: Path) -> None:
 def test_pixels_of_a_moved_set_are_decoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from catdog_edge.training.data import sources
+    from catdog_edge.training.data import storage
 
     folder = write(tmp_path / "set", images("a", "b", "c", count=4))
-    read, read_bytes = [], sources.read_bytes
-    monkeypatch.setattr(sources, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    read, read_bytes = [], storage.read_bytes
+    monkeypatch.setattr(storage, "read_bytes", lambda path: read.append(path) or read_bytes(path))
     dataset = open_dataset(folder, steps=STEPS)
     for split in SPLITS:
         pixels(dataset, split, STEPS)

@@ -12,7 +12,7 @@ import pytest
 
 from catdog_edge.spec import squash
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.runs.label_review import (
     Suspect,
     near_duplicates,

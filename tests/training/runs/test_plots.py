@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.axes import Axes
 
-from catdog_edge.training.data.load import open_dataset
+from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.runs.plots import (
     SHOWN_CLASSES,
     TEXT_CLASSES,

@@ -25,11 +25,11 @@ from catdog_edge.training.data.dataset import (
     sorted_names,
     write_csv,
 )
-from catdog_edge.training.data.decode import Decoder, Progress, unreadable
 from catdog_edge.training.data.layouts import find_layout
+from catdog_edge.training.data.parallel_decode import Decoder, Progress, unreadable
 from catdog_edge.training.data.pixel_cache import Cache
-from catdog_edge.training.data.sources import Skipped, Source, open_source
 from catdog_edge.training.data.splits import Splitter, read_some, shares_of
+from catdog_edge.training.data.storage import Skipped, Source, open_source
 
 NEGATIVES_SPLIT = (0.7, 0.15, 0.15)
 """Of images that show none of the classes: to train on, to choose by, to report on."""

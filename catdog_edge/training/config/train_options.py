@@ -10,8 +10,7 @@ import torch
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec
-from catdog_edge.training.config.recipe_files import recipe
-from catdog_edge.training.config.recipes import Recipe
+from catdog_edge.training.config.recipes import Recipe, recipe
 
 
 @dataclass(frozen=True)

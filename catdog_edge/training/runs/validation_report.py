@@ -19,15 +19,15 @@ from catdog_edge import __version__
 from catdog_edge.errors import list_names
 from catdog_edge.spec import ModelSpec, Rejection
 from catdog_edge.system.files import write_text
-from catdog_edge.training.data.by_source import sources_of
 from catdog_edge.training.data.dataset import Dataset, Split
-from catdog_edge.training.data.load import pixels
 from catdog_edge.training.data.negatives import DRAWN, Negatives, drawn_negatives
+from catdog_edge.training.data.open_dataset import pixels
+from catdog_edge.training.data.source_groups import sources_of
 from catdog_edge.training.engine.history import EpochMetrics
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.engine.trainer import Pixels, Trainer
 from catdog_edge.training.evaluation.calibration import fit_temperature
-from catdog_edge.training.evaluation.evaluation import Evaluation, evaluate
+from catdog_edge.training.evaluation.classification_report import Evaluation, evaluate
 from catdog_edge.training.evaluation.inference import known, logits, probabilities
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.evaluation.rejection import (
@@ -41,7 +41,7 @@ from catdog_edge.training.evaluation.rejection import (
     split_groups,
 )
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
-from catdog_edge.training.models.class_groups import calibrate_known
+from catdog_edge.training.models.imagenet_head import calibrate_known
 from catdog_edge.training.runs.label_review import review, write_review_csv
 from catdog_edge.training.runs.plots import (
     Mistake,

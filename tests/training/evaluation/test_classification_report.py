@@ -11,7 +11,11 @@ pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytestmark = pytest.mark.train
 
 from catdog_edge.errors import label_difference, list_names
-from catdog_edge.training.evaluation.evaluation import Evaluation, evaluate, shorten_label
+from catdog_edge.training.evaluation.classification_report import (
+    Evaluation,
+    evaluate,
+    shorten_label,
+)
 
 
 def predicted(answers: list[int] | np.ndarray, classes: int) -> np.ndarray:

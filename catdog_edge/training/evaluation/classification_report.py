@@ -1,20 +1,15 @@
-"""Evaluation of predictions, and predictions of a checkpoint or an exported file."""
+"""The metrics of a set of predictions, as text and JSON."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.errors import DataError, ModelError, label_difference
-from catdog_edge.runtime.classifier import Classifier
-from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import plain
-from catdog_edge.training.evaluation.inference import known, logits, probabilities
 from catdog_edge.training.evaluation.metrics import (
     confusion,
     expected_calibration_error,
@@ -22,7 +17,6 @@ from catdog_edge.training.evaluation.metrics import (
     precision_recall,
     wilson,
 )
-from catdog_edge.training.models.checkpoint import load_checkpoint
 
 TABLE_CLASSES = 8
 """Classes up to which a text shows the whole confusion matrix."""
@@ -174,64 +168,6 @@ def shorten_label(label: str, longest: int = 24) -> str:
     """Shorten the name of a class for a table, and escape control characters."""
     text = plain(label)
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-class Predictor:
-    """A checkpoint (`.pt`) or an exported file, behind one interface.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ModelError: It is missing, damaged, or of another kind.
-
-    Example:
-        >>> model = Predictor(Path("runs/mine/model.onnx"))
-        >>> result = evaluate(model.probabilities(images), truth, model.spec.labels)
-    """
-
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise ModelError(f"there is no file {path}; name a .pt or an .onnx with --weights")
-        self._classifier: Classifier | None = None
-        if path.suffix in (".onnx", ".ort"):
-            self._classifier = Classifier(path, provider="cpu")
-            self.spec = self._classifier.spec
-        else:
-            self._network, self.spec = load_checkpoint(path)
-
-    def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Classify images of the model's size: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR.
-
-        An exported file takes one image at a time, as in a camera loop: dynamically quantized
-        layers answer slightly differently in a batch.
-        """
-        if self._classifier is None:
-            return probabilities(self._network, self.spec, pixels)
-        return np.concatenate([self._classifier.probabilities([image]) for image in pixels])
-
-    def scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Compute how certain it is that one of the classes is seen: `float32 [N]`."""
-        if self._classifier is not None:
-            return np.concatenate([self._classifier.scores([image]) for image in pixels])
-        rejection = self.spec.rejection
-        if rejection is None or rejection.score == "max_probability":
-            return np.asarray(self.probabilities(pixels).max(axis=1))
-        return known(logits(self._network, self.spec.normalization, pixels))
-
-
-def check_labels(spec: ModelSpec, labels: tuple[str, ...], weights: Path, source: str) -> None:
-    """Check that data has exactly the classes of the model, in the same order.
-
-    Raises:
-        DataError: They differ.
-    """
-    if spec.labels != labels:
-        raise DataError(
-            f"{weights} and {source} have different classes "
-            f"({label_difference(spec.labels, labels)}); name data with the model's classes with "
-            "--data"
-        )
 
 
 def _percent(value: float) -> str:

@@ -22,9 +22,9 @@ from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
 from catdog_edge.training.data import pixel_cache as cache_module
-from catdog_edge.training.data import sources
+from catdog_edge.training.data import storage
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.open_dataset import open_dataset, pixels
 
 STEPS = squash(16, 16)
 
@@ -573,8 +573,8 @@ def test_limit_is_stratified_stable_and_reads_little(
 ) -> None:
     folder = write(tmp_path / "set", named(400))
     read = []
-    read_bytes = sources.read_bytes
-    monkeypatch.setattr(sources, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    read_bytes = storage.read_bytes
+    monkeypatch.setattr(storage, "read_bytes", lambda path: read.append(path) or read_bytes(path))
     some = open_dataset(folder, limit=60)
     assert some.counts() == {
         "train": {"cat": 24, "dog": 24},
@@ -619,13 +619,13 @@ def test_pixels_are_the_preprocessed_pictures(tmp_path: Path) -> None:
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
-    original = sources.ZipSource.frame
+    original = storage.ZipSource.frame
 
-    def frame(self: sources.ZipSource, file: str) -> np.ndarray:
+    def frame(self: storage.ZipSource, file: str) -> np.ndarray:
         seen.append(file)
         return original(self, file)
 
-    monkeypatch.setattr(sources.ZipSource, "frame", frame)
+    monkeypatch.setattr(storage.ZipSource, "frame", frame)
     return seen
 
 
@@ -726,7 +726,7 @@ OPEN = """
 import sys
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import squash
-from catdog_edge.training.data.load import open_dataset, pixels
+from catdog_edge.training.data.open_dataset import open_dataset, pixels
 steps = squash(16, 16)
 try:
     dataset = open_dataset(sys.argv[1], steps=steps)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from catdog_edge.errors import DataError
-from catdog_edge.training.data.by_source import (
+from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.source_groups import (
     balanced_shares,
     check_left_out,
     file_sources,
@@ -15,8 +16,7 @@ from catdog_edge.training.data.by_source import (
     sources_of,
     without_sources,
 )
-from catdog_edge.training.data.dataset import Dataset, Item
-from catdog_edge.training.data.sources import SampleSource
+from catdog_edge.training.data.storage import SampleSource
 
 
 def dataset(*files: str, source: str = "/data/wild.zip") -> Dataset:

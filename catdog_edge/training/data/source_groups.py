@@ -18,7 +18,7 @@ import numpy.typing as npt
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.training.data.dataset import Dataset, Item, Split
-from catdog_edge.training.data.load import pixels
+from catdog_edge.training.data.open_dataset import pixels
 
 MOST_SOURCES = 20
 """More different first words than this are numbers or digests, not sources."""

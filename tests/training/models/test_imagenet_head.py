@@ -11,7 +11,7 @@ pytestmark = pytest.mark.train
 
 from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
-from catdog_edge.training.models.class_groups import (
+from catdog_edge.training.models.imagenet_head import (
     IMAGENET_GROUPS,
     ClassGroups,
     build_grouped,
