@@ -46,14 +46,19 @@ def open_files() -> int:
 
 
 def children() -> list[int]:
-    """The processes that this process has started and that have not been waited for."""
+    """The processes that this process has started and that have not been waited for.
+
+    Without the resource tracker of multiprocessing, which any `spawn` pool starts and which
+    lives as long as the interpreter.
+    """
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             state = entry.read_text().rpartition(")")[2].split()
+            command = entry.with_name("cmdline").read_bytes()
         except OSError:
             continue
-        if int(state[1]) == os.getpid():
+        if int(state[1]) == os.getpid() and b"multiprocessing.resource_tracker" not in command:
             found.append(int(entry.parent.name))
     return found
 
