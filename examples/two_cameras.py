@@ -3,11 +3,9 @@
 python two_cameras.py SOURCE SOURCE [MODEL]      a file, a URL or the number of a camera
 """
 
-from __future__ import annotations
-
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import cv2
 
@@ -30,7 +28,10 @@ if len(sys.argv) < 3:
     sys.exit("usage: python two_cameras.py SOURCE SOURCE [MODEL]")
 try:  # in this order: Ctrl-C closes the classifier, which ends the threads of the pool
     with ThreadPoolExecutor(2) as pool, Classifier(*sys.argv[3:4]) as pets:
-        counts = list(pool.map(watch, sys.argv[1:3], [pets, pets]))
+        watched = [pool.submit(watch, source, pets) for source in sys.argv[1:3]]
+        while wait(watched, timeout=0.1).not_done:  # not longer: a signal may miss the wait
+            pass
+        counts = [one.result() for one in watched]
 except (CatdogError, OSError, KeyboardInterrupt) as error:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
     sys.exit(f"two_cameras.py: {str(error) or 'stopped'}")

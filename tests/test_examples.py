@@ -133,6 +133,23 @@ def test_an_example_ends_at_ctrl_c(name: str, tmp_path: Path) -> None:
     assert len(said.splitlines()) < 5000
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="sends a signal to one thread")
+def test_two_cameras_end_where_another_thread_receives_ctrl_c(tmp_path: Path) -> None:
+    """Python handles it in the main thread, which the system does not wake for that."""
+    long = video(tmp_path / "long.avi", [RED] * 6000)
+    command = [sys.executable, str(EXAMPLES / "two_cameras.py"), str(long), str(long), str(TINY)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        threads = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        os.kill(max(threads), signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len(said.splitlines()) < 5000
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
 @pytest.mark.parametrize("name", ["loop.py", "two_cameras.py"])
 @pytest.mark.parametrize("end", ["| head -1", ">/dev/full"])
