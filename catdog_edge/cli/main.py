@@ -16,13 +16,7 @@ from catdog_edge.cli import bench, doctor, export, info, predict, stream, train,
 from catdog_edge.cli import eval as evaluate
 from catdog_edge.cli.options import write_examples
 from catdog_edge.errors import CatdogError
-from catdog_edge.system.console import (
-    log_to_stderr,
-    note,
-    output_error,
-    plain,
-    tolerant_output,
-)
+from catdog_edge.system.console import log_to_stderr, note, output_error, plain, tolerant_output
 from catdog_edge.system.packages import explain
 
 
@@ -72,8 +66,7 @@ class _Group(click.Group):
 
 
 @click.group(
-    cls=_Group,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
 )
 @click.version_option(__version__, prog_name="catdog-edge")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

@@ -206,11 +206,7 @@ def _not_found(path: Path) -> str:
 
 
 def load_session(
-    file: ModelFile,
-    options: onnxruntime.SessionOptions,
-    *,
-    explain: bool = True,
-    **more: Any,
+    file: ModelFile, options: onnxruntime.SessionOptions, *, explain: bool = True, **more: Any
 ) -> onnxruntime.InferenceSession:
     """Load a model with ONNX Runtime.
 
