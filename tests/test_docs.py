@@ -1,0 +1,45 @@
+"""What the documentation says of messages and files."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from support.paths import ROOT
+
+DOCS = ROOT / "docs"
+PACKAGES = ("catdog_edge", "exporters", "benchmarks")
+
+
+def _messages() -> str:
+    """The source of what ships, with string literals that follow one another joined."""
+    texts = (
+        file.read_text() for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))
+    )
+    return re.sub(r'"\s+f?"', "", "\n".join(texts))
+
+
+@pytest.mark.skipif(not (ROOT / "exporters").is_dir(), reason="needs the whole source tree")
+def test_troubleshooting_lists_messages_that_exist() -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    titles = re.findall(r"^(`.+)$\n:   ", page, re.MULTILINE)
+    assert len(titles) > 15
+    messages = _messages()
+    parts = [
+        part.strip(" ;.:")
+        for title in titles
+        for quoted in re.findall(r"`([^`]+)`", title)
+        for part in re.split(
+            r": |\.\.\.|\S*/\S*|\S+\.onnx\b|\blib\S+|\bcuda\b|\bonnxruntime\b|\bcv2\b|\d+", quoted
+        )
+    ]
+    parts = [part for part in parts if len(part) > 6]
+    assert [part for part in parts if part not in messages] == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    site = ROOT / "mkdocs.yml"
+    if not site.is_file():
+        pytest.skip("needs the whole source tree")
+    named = set(re.findall(r": (\S+\.md)$", site.read_text(), re.MULTILINE))
+    assert named == {file.name for file in DOCS.glob("*.md")}
