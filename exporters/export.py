@@ -15,9 +15,9 @@ from catdog_edge.training.runs.provenance import git_commit
 from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
 from exporters.checks.predictors import Images
 from exporters.checks.validation_data import ModelData, find_data
-from exporters.pipeline import ExportOptions, Pipeline
+from exporters.export_report import ExportedFile, table
+from exporters.export_steps import ExportOptions, ExportSteps
 from exporters.publish import output_folder, scratch_folder
-from exporters.report import ExportedFile, table
 
 log = logging.getLogger(__name__)
 
@@ -78,17 +78,17 @@ def export(options: ExportOptions) -> Exported:
         f"export: {weights} ({spec.architecture}), checked on {validation.source}, into {folder}"
     )
     with output_folder(folder), scratch_folder() as scratch:
-        pipeline = Pipeline(options, validation, folder, scratch)
-        pipeline.fp32(network, spec, weights.name)
+        steps = ExportSteps(options, validation, folder, scratch)
+        steps.fp32(network, spec, weights.name)
         if options.quantize in ("dynamic", "all"):
-            pipeline.dynamic()
+            steps.dynamic()
         if calibration is not None:
-            pipeline.static(calibration, f"training images of {data.name}")
+            steps.static(calibration, f"training images of {data.name}")
         if options.half:
-            pipeline.half()
+            steps.half()
         if options.format == "ort":
-            pipeline.ort()
-        files, document = pipeline.finish(weights.name, data.name)
+            steps.ort()
+        files, document = steps.finish(weights.name, data.name)
     return Exported(folder, files, document)
 
 

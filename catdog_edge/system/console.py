@@ -96,7 +96,7 @@ def log_to_stderr() -> Iterator[None]:
     `catdog-edge: warning: TEXT`. Of the processes that `torchrun` starts, only rank 0 shows `info`.
 
     Example:
-        >>> log = logging.getLogger("exporters.pipeline")
+        >>> log = logging.getLogger("exporters.export_steps")
         >>> with log_to_stderr():
         ...     log.info("model.onnx: %.2f MB", 1.5)
     """

@@ -13,7 +13,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization import quantize_dynamic as _ort_quantize_dynamic
 
 from catdog_edge.errors import ModelError
-from exporters.formats.quiet import quiet
+from exporters.formats.suppress_logging import suppress_logging
 from exporters.graph.nodes import constant, is_constant
 from exporters.graph.onnx_file import (
     clean,
@@ -71,7 +71,7 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
     }
     if not layers:
         raise ModelError(f"{source} has no linear layer; use --quantize static for this model")
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, suppress_logging():
         output = Path(folder) / "dynamic.onnx"
         _ort_quantize_dynamic(
             to_proto(model),

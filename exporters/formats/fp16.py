@@ -11,7 +11,7 @@ import os
 import numpy as np
 import onnx_ir as ir
 
-from exporters.graph.core import find_core
+from exporters.graph.network import find_network
 from exporters.graph.nodes import add_node, constant, is_constant, set_constant
 from exporters.graph.onnx_file import clean, read_fp32, write_model
 
@@ -31,17 +31,17 @@ def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
         CatdogError: The file cannot be written.
     """
     model, spec = read_fp32(source)
-    core = find_core(model)
+    network = find_network(model)
     smallest, largest = np.finfo(np.float16).min, np.finfo(np.float16).max
-    for node in core.nodes:
+    for node in network.nodes:
         for place, value in enumerate(node.inputs):
             if value is None or not is_constant(value) or value.dtype != ir.DataType.FLOAT:
                 continue
             if place not in FLOAT32_INPUTS.get(node.op_type, ()):
                 values = np.clip(constant(value), smallest, largest)
                 set_constant(value, values.astype(np.float16))
-    start, end = core.start, core.end
-    inside = [use for use in start.uses() if use.node in core.nodes]
+    start, end = network.start, network.end
+    inside = [use for use in start.uses() if use.node in network.nodes]
     half = add_node(
         model.graph, "Cast", [start], f"{start.name}.half", f"{start.name}.to_half",
         to=int(ir.DataType.FLOAT16),

@@ -13,7 +13,7 @@ from torch import nn
 
 from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import Layout, ModelSpec
-from exporters.formats.quiet import quiet
+from exporters.formats.suppress_logging import suppress_logging
 from exporters.graph import simplify
 from exporters.graph.onnx_file import clean, operators, opset_of, read_model, write_model
 from exporters.graph.postprocessing import add_outputs
@@ -121,7 +121,7 @@ def _trace(network: nn.Module, spec: ModelSpec, opset: int, batch: int | None) -
     shapes = None if batch else ({0: torch.export.Dim("N")},)
     asked = max(opset, TORCH_OPSET)
     try:
-        with quiet(), torch.no_grad():
+        with suppress_logging(), torch.no_grad():
             program = torch.onnx.export(
                 network,
                 (example,),

@@ -27,8 +27,8 @@ from catdog_edge.images.preprocess import to_layout
 from catdog_edge.spec import ModelSpec
 from exporters.checks.predictors import Images
 from exporters.formats.dynamic_int8 import restore
-from exporters.formats.quiet import quiet
-from exporters.graph.core import find_core
+from exporters.formats.suppress_logging import suppress_logging
+from exporters.graph.network import find_network
 from exporters.graph.nodes import (
     add_constant,
     add_node,
@@ -84,10 +84,10 @@ class Calibrated:
 
     Attributes:
         spec: Of the file.
-        model: The file, its frames as `DequantizeLinear`; see `core.find_core`.
+        model: The file, its frames as `DequantizeLinear`; see `network.find_network`.
         start: Name of what the network reads.
         end: Name of the logits.
-        grey: See `core.Core`.
+        grey: See `network.Network`.
         outside: Names of the nodes that are not of the network.
         ranges: By activation.
         layers: Names of the layers that can be quantized, in order.
@@ -127,13 +127,13 @@ def calibrate(
             operator for it.
     """
     model, spec = read_fp32(source)
-    core = find_core(model)
+    network = find_network(model)
     proto = to_proto(model)
     batch = model.graph.inputs[0].shape
     repeats = batch[0] if batch is not None and isinstance(batch[0], int) else 1
     activations = {
         str(value.name)
-        for node in core.nodes
+        for node in network.nodes
         if node.op_type in OPERATORS
         for value in (*node.inputs, *node.outputs)
         if value is not None and not is_constant(value)
@@ -146,12 +146,12 @@ def calibrate(
     return Calibrated(
         spec=spec,
         model=proto,
-        start=str(core.start.name),
-        end=str(core.end.name),
-        grey=core.grey,
-        outside=tuple(core.outside),
+        start=str(network.start.name),
+        end=str(network.end.name),
+        grey=network.grey,
+        outside=tuple(network.outside),
         ranges=measure_ranges(proto, sorted(activations), inputs, method),
-        layers=tuple(str(node.name) for node in core.nodes if node.op_type in LAYERS),
+        layers=tuple(str(node.name) for node in network.nodes if node.op_type in LAYERS),
         method=method,
         images=len(images),
     )
@@ -184,7 +184,7 @@ def quantize(
     source = ir.from_proto(calibrated.model)
     if activations == QuantType.QInt8 and calibrated.grey is not None:
         _hide_frames(source.graph, calibrated.start)
-    with quiet():
+    with suppress_logging():
         quantizer = QDQQuantizer(
             onnx.shape_inference.infer_shapes(to_proto(source)),
             per_channel,

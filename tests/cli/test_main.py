@@ -66,7 +66,7 @@ def test_what_modules_log_reaches_stderr_while_a_command_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def log() -> doctor.Report:
-        logging.getLogger("exporters.pipeline").info("model.onnx: 1.50 MB")
+        logging.getLogger("exporters.export_steps").info("model.onnx: 1.50 MB")
         logging.getLogger("catdog_edge.runtime").warning("no CUDA")
         return doctor.Report(())
 

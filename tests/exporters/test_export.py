@@ -28,7 +28,7 @@ from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.models.registry import architecture
 from catdog_edge.training.runs.run_folder import Run
-from exporters import pipeline, report
+from exporters import export_report, export_steps
 from exporters.checks.acceptance import judge
 from exporters.checks.predictors import Answers
 from exporters.checks.timing import Ratio
@@ -64,7 +64,7 @@ def copy(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs" / "lamps"
     shutil.copytree(run, folder)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "TIMING_SECONDS", 0.2)
+    monkeypatch.setattr(export_steps, "TIMING_SECONDS", 0.2)
     return folder
 
 
@@ -139,7 +139,7 @@ def test_quantize_alone_is_dynamic(copy: Path) -> None:
 def test_a_file_that_answers_otherwise_is_not_written(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = pipeline.export_onnx
+    honest = export_steps.export_onnx
 
     def slanted(network, spec, path, **options):
         network.classifier[2].bias.data[0] += 1.0
@@ -147,7 +147,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
         network.classifier[2].bias.data[0] -= 1.0
         return result
 
-    monkeypatch.setattr(pipeline, "export_onnx", slanted)
+    monkeypatch.setattr(export_steps, "export_onnx", slanted)
     done = export()
     assert done.exit_code == 3
     assert "model.onnx: probabilities differ by up to" in last_line(done)
@@ -159,7 +159,7 @@ def test_a_slower_file_is_refused_unless_asked_for(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        pipeline, "too_slow", lambda ratio: f"it takes {ratio} times as long as fp32"
+        export_steps, "too_slow", lambda ratio: f"it takes {ratio} times as long as fp32"
     )
     done = export("--quantize", "dynamic")
     assert done.exit_code == 3
@@ -267,13 +267,13 @@ def test_the_table_says_what_is_kept_and_how_it_compares() -> None:
         spec_for().replace(precision="int8-static"),
     )
     rows = [
-        report.ExportedFile("model.onnx", "fp32", 4_420_000, verification, "best.pt", 1.25),
-        report.ExportedFile(
+        export_report.ExportedFile("model.onnx", "fp32", 4_420_000, verification, "best.pt", 1.25),
+        export_report.ExportedFile(
             "model.static.onnx", "int8-static", 1_130_000, verification, "model.onnx", 0.4,
             Ratio(0.3, 0.29, 0.31), refused="too bad",
         ),
     ]  # fmt: skip
-    caption, head, *lines = report.table(rows).splitlines()
+    caption, head, *lines = export_report.table(rows).splitlines()
     assert "a call of one image" in caption
     first = next(line for line in lines if line.startswith("model.onnx"))
     second = next(line for line in lines if line.startswith("model.static.onnx"))
@@ -291,8 +291,8 @@ def test_the_table_says_what_is_kept_and_how_it_compares() -> None:
 def test_the_table_says_how_many_pictures_a_call_holds() -> None:
     same = Answers(np.array([[0.9, 0.1]], np.float32))
     verification = judge(same, same, None, spec_for())
-    row = report.ExportedFile("model.onnx", "fp32", 1, verification, "best.pt", 3.0, batch=3)
-    assert "a call of 3 images" in report.table([row]).splitlines()[0]
+    row = export_report.ExportedFile("model.onnx", "fp32", 1, verification, "best.pt", 3.0, batch=3)
+    assert "a call of 3 images" in export_report.table([row]).splitlines()[0]
     assert row.to_dict()["pictures_a_call"] == 3
 
 
@@ -361,7 +361,7 @@ def test_files_of_an_earlier_export_are_named(copy: Path) -> None:
 def test_a_file_without_answers_is_refused_and_the_others_stay(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = pipeline.convert_fp16
+    honest = export_steps.convert_fp16
 
     def overflown(source: Path, path: Path) -> None:
         honest(source, path)
@@ -370,7 +370,7 @@ def test_a_file_without_answers_is_refused_and_the_others_stay(
         set_constant(bias, np.full(2, np.inf, np.float16))
         write_model(model, path)
 
-    monkeypatch.setattr(pipeline, "convert_fp16", overflown)
+    monkeypatch.setattr(export_steps, "convert_fp16", overflown)
     done = export("--half", "--limit", "32")
     assert done.exit_code == 3
     assert "not kept: model.half.onnx: 20 answers are not finite" in last_line(done)
@@ -491,7 +491,7 @@ def test_three_hundred_classes_are_exported_verified_and_shown_in_bounds(
 ) -> None:
     monkeypatch.chdir(three_hundred)
     monkeypatch.setenv("CATDOG_CACHE", str(three_hundred / "cache"))
-    monkeypatch.setattr(pipeline, "TIMING_SECONDS", 0.1)
+    monkeypatch.setattr(export_steps, "TIMING_SECONDS", 0.1)
     folder = three_hundred / "runs" / "colours"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     done = export("--quantize", "static", "--keep-slower", "--max-drop", "100")

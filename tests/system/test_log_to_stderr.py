@@ -15,10 +15,10 @@ def test_progress_as_it_is_and_warnings_named(
     monkeypatch.delenv("RANK", raising=False)
     with log_to_stderr():
         logging.getLogger("catdog_edge.training.train").info("train: %d images\n  of two", 5)
-        logging.getLogger("exporters.pipeline").warning("slow: \x1b[31m")
+        logging.getLogger("exporters.export_steps").warning("slow: \x1b[31m")
         logging.getLogger("catdog_edge.runtime.autotune").info("not shown")
         logging.getLogger("catdog_edge.runtime.autotune").warning("no CUDA")
-    logging.getLogger("exporters.pipeline").info("after the command")
+    logging.getLogger("exporters.export_steps").info("after the command")
     assert capsys.readouterr().err.splitlines() == [
         "train: 5 images",
         "  of two",

@@ -20,9 +20,10 @@ from catdog_edge.spec import Layout, ModelSpec, Precision
 from catdog_edge.system.files import write_text
 from exporters.checks.acceptance import Policy, Verification
 from exporters.checks.file_check import Checked, Reference, check_file, time_files, too_slow
-from exporters.checks.flip_report import SHEET, TABLE, save_flips
 from exporters.checks.predictors import Images, OnnxPredictor, TorchPredictor
 from exporters.checks.validation_data import ValidationSet
+from exporters.checks.verify_flips import SHEET, TABLE, save_flips
+from exporters.export_report import ExportedFile, machine
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.fp16 import convert_fp16
 from exporters.formats.ort import write_ort
@@ -30,7 +31,6 @@ from exporters.formats.torch_export import ALL_FORMS, DEFAULT_OPSET, export_onnx
 from exporters.graph.onnx_file import read_model, write_model
 from exporters.info import megabytes
 from exporters.publish import no_room, publish
-from exporters.report import ExportedFile, machine
 from exporters.static_int8.calibrate import Calibration
 from exporters.static_int8.quantize import calibrate
 from exporters.static_int8.runtime_graph import integer_layers, optimized_graph
@@ -104,7 +104,7 @@ class Candidate:
     fault: str = ""
 
 
-class Pipeline:
+class ExportSteps:
     """One export.
 
     Args:

@@ -5,14 +5,14 @@ import warnings
 
 import pytest
 
-from exporters.formats.quiet import quiet
+from exporters.formats.suppress_logging import suppress_logging
 
 
 def test_libraries_are_quiet_and_leave_no_handler(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.root, "handlers", [])
-    with quiet():
+    with suppress_logging():
         logging.error("advice")
         warnings.warn("advice", stacklevel=1)
     assert logging.root.handlers == []

@@ -26,7 +26,7 @@ from exporters.graph.postprocessing import ALL_LOGITS
 
 
 @dataclass(frozen=True)
-class Core:
+class Network:
     """The network in an exported graph.
 
     Attributes:
@@ -50,7 +50,7 @@ class Core:
         return [node.name or "" for node in self.model.graph if node not in self.nodes]
 
 
-def find_core(model: ir.Model) -> Core:
+def find_network(model: ir.Model) -> Network:
     """Find the network in a graph that `export_onnx` wrote, sorted.
 
     A cast followed by a pad with the mean becomes one `DequantizeLinear` whose zero point is the
@@ -81,7 +81,7 @@ def find_core(model: ir.Model) -> Core:
         raise ModelError(
             "the graph is not one that this version of catdog-edge wrote; export it again"
         )
-    return Core(model, tuple(nodes), starts.pop(), end, grey)
+    return Network(model, tuple(nodes), starts.pop(), end, grey)
 
 
 def _categories(graph: ir.Graph) -> ir.Value | None:

@@ -17,7 +17,7 @@ from catdog_edge.spec import Normalization
 from catdog_edge.training.models.registry import CENTRED, IMAGENET
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.torch_export import export_onnx
-from exporters.graph.core import find_core
+from exporters.graph.network import find_network
 from exporters.graph.onnx_file import read_model, write_model
 
 
@@ -25,19 +25,19 @@ from exporters.graph.onnx_file import read_model, write_model
 def test_the_core_is_the_network_alone(normalization: Normalization, tmp_path: Path) -> None:
     network, spec = trained(normalization=normalization)
     path = export_onnx(network, spec, tmp_path / "model.onnx").path
-    core = find_core(read_model(path))
-    kinds = {node.op_type for node in core.model.graph if node not in core.nodes}
-    assert {node.op_type for node in core.nodes if node.op_type == "Conv"}
+    network = find_network(read_model(path))
+    kinds = {node.op_type for node in network.model.graph if node not in network.nodes}
+    assert {node.op_type for node in network.nodes if node.op_type == "Conv"}
     if normalization == CENTRED:
-        assert core.grey == 127
+        assert network.grey == 127
         assert kinds == {"Transpose", "DequantizeLinear", "Div", "Softmax"}
     else:
-        assert core.grey is None
+        assert network.grey is None
         assert kinds == {"Transpose", "Cast", "Sub", "Div", "Softmax"}
-    assert len(core.outside) + len(core.nodes) == len(core.model.graph)
-    assert core.end.name == "logits"
-    write_model(core.model, tmp_path / "core.onnx", spec)
-    assert np.abs(answers(tmp_path / "core.onnx", FRAMES) - answers(path, FRAMES)).max() < 1e-6
+    assert len(network.outside) + len(network.nodes) == len(network.model.graph)
+    assert network.end.name == "logits"
+    write_model(network.model, tmp_path / "network.onnx", spec)
+    assert np.abs(answers(tmp_path / "network.onnx", FRAMES) - answers(path, FRAMES)).max() < 1e-6
 
 
 def test_a_foreign_graph_is_not_taken_apart(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_foreign_graph_is_not_taken_apart(tmp_path: Path) -> None:
     )
     model = onnx.helper.make_model(made)
     with pytest.raises(ModelError, match="export it again"):
-        find_core(ir.from_proto(model))
+        find_network(ir.from_proto(model))
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(ModelError, match="--spec"):
         quantize_dynamic(tmp_path / "foreign.onnx", tmp_path / "never.onnx")
