@@ -16,7 +16,7 @@ from benchmarks.report.document import DOCUMENT
 from benchmarks.report.text import few
 from benchmarks.runners import BenchRow, Runner, open_row, plan_rows
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
-from catdog_edge.runtime import selection
+from catdog_edge.runtime import provider_selection
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.runtime.threads import Threads, choose_threads
 from catdog_edge.system.files import cannot_write
@@ -142,7 +142,7 @@ def plan(options: BenchOptions) -> Plan:
     rows = plan_rows(
         weights,
         _exported_files(weights, options.also),
-        providers=tuple(dict.fromkeys(options.providers)) or ("cpu", *selection.offered()),
+        providers=tuple(dict.fromkeys(options.providers)) or ("cpu", *provider_selection.offered()),
         threads=options.threads or (chosen.count,),
         batches=options.batches,
         compiled=options.compiled,

@@ -363,7 +363,7 @@ class _Soak:
 
 def _workers() -> list[psutil.Process]:
     """The processes that hold cameras."""
-    module = "catdog_edge.camera.capture_worker"
+    module = "catdog_edge.camera.capture_process"
     return [child for child in psutil.Process().children() if module in child.cmdline()]
 
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from catdog_edge.camera.credentials import Mask
 from catdog_edge.camera.live_source import Counts, LiveFrame, LiveSource, State, roi_error
+from catdog_edge.camera.parse_source import check_name, parse_source
 from catdog_edge.camera.recording import Recording
-from catdog_edge.camera.source import check_name, parse_source
 from catdog_edge.errors import CameraError
 from catdog_edge.system import packages
 

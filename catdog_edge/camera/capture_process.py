@@ -1,133 +1,281 @@
-"""Start, talk to and stop one process of `catdog_edge.camera.capture_worker`."""
+"""The program that holds one live camera: `python -m catdog_edge.camera.capture_process FD`.
+
+OpenCV and FFmpeg run here, in a process of their own, because there a call that never returns
+can be killed, a decoder that crashes takes nobody with it, the options that OpenCV reads from
+the environment are this camera's alone, and what FFmpeg prints (with addresses in it) is masked
+before anybody reads it.
+
+Speaks JSON lines over the socket FD. It receives `open`, `free` (a slot was read), `probe` (does
+the server respond?) and `close`; it sends `opened`, `interval`, `buffer` (with the file
+descriptor of a memory of `SLOTS` frames), `frame`, `skipped`, `misfit`, `failed` and `probe`. How
+long to wait and when to try again is decided by `catdog_edge.camera.supervisor`.
+"""
 
 from __future__ import annotations
 
+import array
 import contextlib
 import json
 import mmap
 import os
 import socket
-import subprocess
+import sys
+import tempfile
 import threading
-from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import time
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from catdog_edge.camera.credentials import Mask
-from catdog_edge.system.child import child_command, child_environment
+from catdog_edge.camera.credentials import Mask, split_userinfo
+from catdog_edge.camera.ffmpeg_stream import Arrival, FfmpegStream, NativeLog
+from catdog_edge.camera.freshness import STALE, Freshness
+from catdog_edge.camera.http_stream import HttpStream, NotJpegError, StreamError
+from catdog_edge.camera.supervisor import LONGEST_WAIT, SLOTS
+from catdog_edge.errors import PictureError
+from catdog_edge.images.preprocess import Image, to_bgr
+from catdog_edge.images.read import decode_picture
+from catdog_edge.system.signals import ignore_interrupts
 
-if TYPE_CHECKING:
-    from catdog_edge.images.preprocess import Image
-
-SLOTS = 4
-"""Frames in the shared memory: one newest, one being read, one being written, one spare."""
-
-FFMPEG_OPTIONS = (
-    "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|analyzeduration;500000|probesize;500000"
-)
-"""RTSP over TCP, and no more reading ahead than it takes to recognise the stream."""
-
-LONGEST_WAIT = 3600.0
-"""Seconds; a socket refuses to wait as long as a caller may ask."""
+_REPORT_EVERY = 0.25
+"""Seconds between two reports that nothing came of what was read."""
 
 
-@dataclass(frozen=True, slots=True)
-class SharedFrames:
-    """The memory that the process writes frames to.
+class _FrameBuffer:
+    """Memory that both processes see, with `SLOTS` frames of one shape."""
 
-    Attributes:
-        number: Which one of the process's memories, from 0; a new one for a new shape.
-        images: `uint8 [SLOTS,H,W,3]` BGR, read-only.
-    """
+    def __init__(self, number: int, shape: tuple[int, ...]) -> None:
+        self.number = number
+        self.shape = shape
+        size = SLOTS * int(np.prod(shape))
+        if hasattr(os, "memfd_create"):
+            self.file = os.memfd_create("catdog-edge")
+        else:
+            with tempfile.TemporaryFile() as stream:
+                self.file = os.dup(stream.fileno())
+        os.ftruncate(self.file, size)
+        memory = mmap.mmap(self.file, size)
+        self.frames: Image = np.frombuffer(memory, np.uint8).reshape(SLOTS, *shape)
+        self.free = list(range(SLOTS))
 
-    number: int
-    images: Image
+
+class _JpegStream:
+    """An address that sends JPEGs over HTTP."""
+
+    damaged = False
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._keep_damaged = options["keep_damaged"]
+        self._freshness = Freshness(timed=False)
+        timeout = min(options["open_timeout"], LONGEST_WAIT)
+        self._stream = HttpStream(options["source"], timeout, options["fps"])
+
+    @property
+    def interval(self) -> float:
+        return self._stream.interval
+
+    def read(self) -> list[Arrival]:
+        pictures = self._stream.read()
+        now, wall = time.monotonic(), time.time()
+        late = self._freshness.lag(now, now) if pictures else 0.0
+        lag = 0.0 if self.interval else late  # a snapshot is made when it is asked for
+        return [Arrival(now, wall, lag, bool(p), partial(self._unpack, p)) for p in pictures]
+
+    def _unpack(self, picture: bytes, _into: Image | None) -> Any:
+        try:
+            return decode_picture(picture, keep_damaged=self._keep_damaged)
+        except PictureError:
+            return None
+
+    def close(self) -> None:
+        self._stream.close()
 
 
-class CaptureProcess:
-    """A running process and the connection to it.
+class CaptureWorker:
+    """The loop of this process."""
 
-    Args:
-        source: What it will be told to open. A variable that holds it, or its password, is not
-            passed on, since whoever may look at a process sees its environment.
-
-    Raises:
-        OSError: It cannot be started.
-    """
-
-    def __init__(self, source: str = "") -> None:
-        self._connection, theirs = socket.socketpair()
-        mask = Mask(source)
-        environment = {
-            name: value
-            for name, value in child_environment().items()
-            if name == "PYTHONPATH" or not mask.holds(value)
-        }
-        # What goes to the log is read there; another level or format would hide complaints.
-        for name in ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG", "OPENCV_VIDEOIO_DEBUG"):
-            environment.pop(name, None)
-        environment.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_OPTIONS)
-        environment["OPENCV_LOG_LEVEL"] = "ERROR"
-        with theirs:
-            self._process = subprocess.Popen(
-                child_command("catdog_edge.camera.capture_worker", str(theirs.fileno())),
-                stdin=subprocess.PIPE,  # its end tells the process that we are gone
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                process_group=0,  # Ctrl-C in a terminal is for us to act upon
-            )
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
         self._received = b""
-        self._files: deque[int] = deque()
-        self._sending = threading.Lock()
+        self._log = NativeLog()
+        self._buffer: _FrameBuffer | None = None
+        self._counts = [0, 0, 0, 0]
+        """Frames received, replaced, stale and damaged since they were sent last."""
 
-    def send(self, name: str, value: object = None) -> None:
-        """Send a command; that the process is gone shows when it is read from."""
-        with self._sending, contextlib.suppress(OSError):
-            self._connection.sendall(json.dumps({name: value}).encode() + b"\n")
+    def run(self) -> None:
+        """Follow commands until told to close."""
+        while True:
+            for name, value in self._commands(wait=True):
+                if name == "open":
+                    self._run_stream(value)
+                elif name == "probe":
+                    self._send("probe", responds(value))
+                else:
+                    self._handle(name, value)
 
-    def messages(self, seconds: float) -> list[tuple[str, Any]] | None:
-        """Wait some seconds for messages; `None` when the process is gone."""
+    def _commands(self, *, wait: bool) -> list[tuple[str, Any]]:
+        """Commands that have come; with `wait`, at least one. Raises `EOFError` at the end."""
+        self._connection.setblocking(wait)
+        while True:
+            try:
+                data = self._connection.recv(1 << 16)
+            except BlockingIOError:
+                return []
+            if not data:
+                raise EOFError
+            *lines, self._received = (self._received + data).split(b"\n")
+            if lines:
+                return [item for line in lines for item in json.loads(line).items()]
+
+    def _handle(self, name: str, value: Any) -> None:
+        """Follow a command that may come at any time."""
+        if name == "close":
+            raise EOFError
+        if name == "free" and self._buffer is not None and value[0] == self._buffer.number:
+            self._buffer.free.append(value[1])
+
+    def _send(self, name: str, value: object, file: int | None = None) -> None:
+        self._connection.setblocking(True)
+        data = json.dumps({name: value}).encode() + b"\n"
+        if file is not None:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))
+            data = data[self._connection.sendmsg([data], [rights]) :]
+        self._connection.sendall(data)
+
+    def _take_counts(self) -> list[int]:
+        counts, self._counts = self._counts, [0, 0, 0, 0]
+        return counts
+
+    def _run_stream(self, options: dict[str, Any]) -> None:
+        """Open a source and publish its frames until it ends or is told to close."""
+        mask = Mask(str(options["source"]))
+        self._log.lines()
         try:
-            self._connection.settimeout(min(max(0.001, seconds), LONGEST_WAIT))
-            data, files, _flags, _address = socket.recv_fds(self._connection, 1 << 16, 4)
-        except TimeoutError:
-            return []
-        except OSError:
-            return None
-        self._files.extend(files)
-        if not data:
-            return None
-        *lines, self._received = (self._received + data).split(b"\n")
-        return [item for line in lines for item in json.loads(line).items()]
+            stream = self._open(options)
+            self._send("opened", None)
+            with contextlib.closing(stream):
+                self._publish_frames(stream, options)
+        except StreamError as failure:
+            self._send("failed", [mask(str(failure)), mask(failure.detail)])
 
-    def map_frames(self, number: int, *shape: int) -> SharedFrames:
-        """Map the memory whose file descriptor came last."""
-        file = self._files.popleft()
+    def _open(self, options: dict[str, Any]) -> FfmpegStream | _JpegStream:
+        found = ""
+        if str(options["source"]).lower().startswith(("http://", "https://")):
+            try:
+                return _JpegStream(options)
+            except NotJpegError as error:
+                found = str(error)
         try:
-            memory = mmap.mmap(file, SLOTS * int(np.prod(shape)), access=mmap.ACCESS_READ)
-        finally:
-            os.close(file)
-        return SharedFrames(number, np.frombuffer(memory, np.uint8).reshape(SLOTS, *shape))
+            return FfmpegStream(options, self._log)
+        except StreamError as failure:
+            raise StreamError(found or str(failure), failure.detail) from None
 
-    def kill(self) -> None:
-        """Kill it; `stop` must still follow."""
-        self._process.kill()
+    def _publish_frames(self, stream: FfmpegStream | _JpegStream, options: dict[str, Any]) -> None:
+        interval, reported = 0.0, 0.0
+        while True:
+            for name, value in self._commands(wait=False):
+                self._handle(name, value)
+            arrivals = stream.read()
+            if stream.interval != interval:
+                interval = stream.interval
+                self._send("interval", interval)
+            late = published = False
+            counts = self._counts
+            damaged_before = counts[3]
+            for arrival in arrivals:
+                counts[0] += 1
+                if arrival.lag > STALE:
+                    late = True
+                    counts[2] += 1
+                elif not (arrival.intact or options["keep_damaged"]):
+                    counts[3] += 1
+                elif arrival is not arrivals[-1]:
+                    counts[1] += 1
+                else:
+                    published = self._publish(arrival, options["roi"])
+            now = time.monotonic()
+            if not published and (arrivals or now - reported > _REPORT_EVERY):
+                reported = now
+                damaged = stream.damaged or counts[3] > damaged_before
+                reason = "the pictures arrive damaged" if damaged else ""
+                reason = f"the frames come more than {STALE:g} s late" if late else reason
+                self._send("skipped", [reason, *self._take_counts()])
 
-    def stop(self, timeout: float = 0.0) -> int:
-        """Wait for its end, kill it after the timeout; return its exit code."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout)
-        self._process.kill()
-        code = self._process.wait()
-        with self._sending:
-            self._connection.close()
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-        while self._files:
-            os.close(self._files.popleft())
-        return code
+    def _publish(self, arrival: Arrival, roi: list[int] | None) -> bool:
+        """Put a frame where the other side finds it; whether that was possible."""
+        buffer = self._buffer
+        if buffer is not None and not buffer.free:
+            self._counts[2] += 1  # nobody reads: the reader's process is stopped or starved
+            return False
+        slot = buffer.frames[buffer.free[-1]] if buffer is not None and roi is None else None
+        image = arrival.unpack(slot)
+        if image is None:
+            self._counts[3] += 1
+            return False
+        image = to_bgr(image)
+        size = image.shape[1], image.shape[0]
+        if roi is not None:
+            x, y, width, height = roi
+            image = image[y : y + height, x : x + width]
+            if image.shape[:2] != (height, width):
+                self._send("misfit", size)
+                raise EOFError
+        if buffer is None or buffer.shape != image.shape:
+            number = 0 if buffer is None else buffer.number + 1
+            self._buffer = buffer = _FrameBuffer(number, image.shape)
+            self._send("buffer", [number, *image.shape], buffer.file)
+            os.close(buffer.file)  # the mapping stays
+            slot = None
+        place = buffer.free.pop()
+        if slot is None or not np.shares_memory(slot, image):
+            np.copyto(buffer.frames[place], image)
+        times = [arrival.monotonic, arrival.wall, arrival.monotonic - arrival.lag]
+        self._send("frame", [buffer.number, place, *times, *self._take_counts()])
+        return True
+
+
+def responds(address: str) -> bool:
+    """Whether a server responds at all; without a login, and without a stream.
+
+    A process that is stopped still has its connections accepted by the kernel, so RTSP and
+    HTTP servers are sent a request.
+    """
+    scheme, _user, rest = split_userinfo(address)
+    ports = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "http": 80, "https": 443}
+    requests = {
+        "rtsp": b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n",
+        "http": b"HEAD / HTTP/1.0\r\n\r\n",
+    }
+    try:
+        parts = urlsplit(scheme + rest)
+        request = requests.get(parts.scheme, b"")
+        place = (parts.hostname or "", parts.port or ports.get(parts.scheme, 80))
+        with socket.create_connection(place, timeout=1) as connection:
+            if not request:
+                return True
+            connection.sendall(request)
+            return bool(connection.recv(1))
+    except (OSError, ValueError):
+        return False
+
+
+def _exit_with_parent() -> None:
+    """End this process when its parent is gone, also when FFmpeg does not return."""
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def main() -> None:
+    """Run until the other side closes."""
+    ignore_interrupts()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        CaptureWorker(connection).run()
+    os._exit(0)  # libraries take their time to clean up
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from catdog_edge.camera.live_source import Counts
-from catdog_edge.camera.source import Source, animation_format
+from catdog_edge.camera.parse_source import Source, animation_format
 from catdog_edge.errors import CameraError, PictureError
 
 if TYPE_CHECKING:

@@ -181,14 +181,14 @@ def _providers() -> Iterator[Check]:
     import numpy as np
     import onnxruntime
 
-    from catdog_edge.runtime import providers, selection
+    from catdog_edge.runtime import provider_selection, providers
     from catdog_edge.runtime.diagnostics import INSTEAD
     from catdog_edge.runtime.model_file import ModelFile
 
     frames = np.zeros((1, 4, 4, 3), np.uint8)
     frames[..., 2] = 1
     expected = np.exp([0.0, 0.0, 2.0]) / np.exp([0.0, 0.0, 2.0]).sum()
-    names = [*selection.offered(), "cpu"]
+    names = [*provider_selection.offered(), "cpu"]
     if providers.NAMES["tensorrt"] in onnxruntime.get_available_providers():
         names.append("tensorrt")
     for name in names:

@@ -353,7 +353,7 @@ def _sources(options: StreamOptions) -> list[tuple[str, str]]:
         CameraError: One of them is no source, or is the file that events would be written to.
     """
     from catdog_edge.camera.credentials import is_url
-    from catdog_edge.camera.source import parse_source, split_name
+    from catdog_edge.camera.parse_source import parse_source, split_name
 
     named = [(name, _resolve_variable(source)) for name, source in map(split_name, options.source)]
     found = []

@@ -1,7 +1,7 @@
 """Execution providers: reading a request for some, and starting a session with them.
 
 What was asked for is compared with what the session has, since ONNX Runtime falls back to the
-CPU in silence. How `auto` chooses is in `selection`.
+CPU in silence. How `auto` chooses is in `provider_selection`.
 """
 
 from __future__ import annotations

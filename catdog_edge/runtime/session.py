@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, preprocess, to_nchw
-from catdog_edge.runtime import diagnostics, selection
+from catdog_edge.runtime import diagnostics, provider_selection
+from catdog_edge.runtime.exit_and_fork import at_fork, enter, keep_for_ever, leave
 from catdog_edge.runtime.io_binding import BoundRunner
 from catdog_edge.runtime.model_file import KNOWN, PROBABILITIES, ModelFile, spec_of
-from catdog_edge.runtime.process_guard import at_fork, enter, keep_for_ever, leave
 from catdog_edge.runtime.providers import NAMES, Asked, Settings
 from catdog_edge.spec import ModelSpec
 
@@ -27,7 +27,7 @@ class ModelSession:
 
     Args:
         file: The model.
-        asked: The provider, see `selection.open_session`, also for what is raised.
+        asked: The provider, see `provider_selection.open_session`, also for what is raised.
         settings: Threads and spinning.
 
     Attributes:
@@ -60,7 +60,7 @@ class ModelSession:
             )
         thread = enter()
         try:
-            opened = selection.open_session(self.file, self._asked, self._settings)
+            opened = provider_selection.open_session(self.file, self._asked, self._settings)
         finally:
             leave(thread)
         session = opened.session

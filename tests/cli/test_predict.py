@@ -83,16 +83,18 @@ def test_without_arguments_it_takes_the_current_folder_and_says_so(album: Path) 
 
 def test_a_provider_that_does_not_start_is_one_plain_line(album: Path) -> None:
     from catdog_edge import ProviderError
-    from catdog_edge.runtime import providers, selection
+    from catdog_edge.runtime import provider_selection, providers
     from catdog_edge.runtime.model_file import find_model
 
     refused = 0
-    for name in selection.offered():
+    for name in provider_selection.offered():
         try:
-            selection.open_session(find_model(TINY), name, providers.Settings(1, spin=False))
+            provider_selection.open_session(
+                find_model(TINY), name, providers.Settings(1, spin=False)
+            )
         except ProviderError:
             refused += 1
-    selection._warned.clear()
+    provider_selection._warned.clear()
     done = predict("a.png", "--json")
     assert done.stderr.count("continuing without it") == refused
     assert len(done.stderr.splitlines()) == 1 + refused

@@ -18,7 +18,7 @@ from support.paths import DATA
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from catdog_edge import Classifier, ModelError, ProviderError
-from catdog_edge.runtime import diagnostics, providers, selection
+from catdog_edge.runtime import diagnostics, provider_selection, providers
 from catdog_edge.runtime.io_binding import BoundRunner
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.system import packages
@@ -40,7 +40,7 @@ def in_fresh_python(program: str, **environment: str) -> subprocess.CompletedPro
 
 def test_cpu_by_name_is_cpu() -> None:
     for asked in ("cpu", "CPUExecutionProvider", ["cpu"], [("cpu", {"use_arena": "1"})]):
-        opened = selection.open_session(find_model(TINY), asked, ONE)
+        opened = provider_selection.open_session(find_model(TINY), asked, ONE)
         assert opened.provider == "cpu"
         assert opened.session.get_providers() == ["CPUExecutionProvider"]
 
@@ -86,7 +86,7 @@ def test_asked_for_by_name_it_runs_or_says_why_not(name: str) -> None:
 def test_in_a_list_every_one_must_run() -> None:
     if (
         providers.NAMES["cuda"]
-        in selection.open_session(find_model(TINY), "auto", ONE).session.get_providers()
+        in provider_selection.open_session(find_model(TINY), "auto", ONE).session.get_providers()
     ):
         pytest.skip("CUDA runs here")
     with pytest.raises(ProviderError, match="cuda does not run here"):
@@ -104,12 +104,12 @@ def test_auto_warns_once_for_each_that_does_not_start_and_answers() -> None:
         f"""
         import numpy as np
         from catdog_edge import Classifier, ProviderError
-        from catdog_edge.runtime import selection
+        from catdog_edge.runtime import provider_selection
         frame = np.full((40, 40, 3), (0, 0, 200), np.uint8)
         for _ in range(3):
             print(Classifier({str(TINY)!r})(frame).label)
         refused = 0
-        for name in selection.offered():
+        for name in provider_selection.offered():
             try:
                 Classifier({str(TINY)!r}, provider=name)
             except ProviderError:
@@ -127,11 +127,11 @@ def test_auto_warns_once_for_each_that_does_not_start_and_answers() -> None:
 
 
 def test_only_the_cpu_needs_no_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(selection, "AUTO", ())
+    monkeypatch.setattr(provider_selection, "AUTO", ())
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
     pets = Classifier(TINY)
     assert (pets.provider, pets.reason) == ("cpu", "the only one that is installed")
-    assert not selection.cache_file().exists()
+    assert not provider_selection.cache_file().exists()
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def azure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     if name not in onnxruntime.get_available_providers():
         pytest.skip(f"this build has no {name}")
     monkeypatch.setitem(providers.NAMES, "azure", name)
-    monkeypatch.setattr(selection, "AUTO", ("azure",))
+    monkeypatch.setattr(provider_selection, "AUTO", ("azure",))
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
     return name
 
@@ -151,12 +151,12 @@ def test_the_trial_is_made_once_and_remembered(azure: str) -> None:
     assert first.provider in ("cpu", "azure")
     assert first.reason.startswith("fastest here of cpu ")
     assert "azure" in first.reason
-    entries = json.loads(selection.cache_file().read_text())
+    entries = json.loads(provider_selection.cache_file().read_text())
     assert [entry["provider"] for entry in entries.values()] == [first.provider]
     # The choice is read, not made again.
     ((key, entry),) = entries.items()
     entry["provider"] = "azure"
-    selection.cache_file().write_text(json.dumps({key: entry}))
+    provider_selection.cache_file().write_text(json.dumps({key: entry}))
     again = Classifier(TINY)
     assert again.provider == "azure"
     assert azure in again._session._session.get_providers()
@@ -165,7 +165,7 @@ def test_the_trial_is_made_once_and_remembered(azure: str) -> None:
     Classifier(DATA / "tiny_rejecting.onnx")
     Classifier(TINY, threads=1)
     Classifier(TINY, threads=1, spin=False)
-    assert len(json.loads(selection.cache_file().read_text())) == 4
+    assert len(json.loads(provider_selection.cache_file().read_text())) == 4
 
 
 def test_the_trial_can_be_switched_off(azure: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_the_trial_can_be_switched_off(azure: str, monkeypatch: pytest.MonkeyPat
     pets = Classifier(TINY)
     assert pets.provider == "azure"
     assert "CATDOG_EDGE_AUTOTUNE=0" in pets.reason
-    assert not selection.cache_file().exists()
+    assert not provider_selection.cache_file().exists()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_the_trial_can_be_switched_off(azure: str, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_a_damaged_cache_is_no_obstacle(azure: str, text: str) -> None:
-    selection.cache_file().write_text(text)
+    provider_selection.cache_file().write_text(text)
     assert Classifier(TINY).reason.startswith("fastest here")
     assert Classifier(TINY).reason.endswith("remembered")
 
@@ -238,7 +238,7 @@ class Broken:
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), RuntimeError("no such kernel")])
 def test_a_model_that_answers_no_numbers_falls_to_the_cpu(answer: float | Exception) -> None:
     sessions: dict[str, object] = {"cpu": Broken(answer), "other": Broken(1.0)}
-    chosen = selection.compare(sessions)  # type: ignore[arg-type]
+    chosen = provider_selection.compare(sessions)  # type: ignore[arg-type]
     assert chosen.provider == "cpu"
     assert chosen.reason.startswith("no trial, ")
 
@@ -258,7 +258,7 @@ class Slow(Broken):
 def test_the_fastest_is_chosen_and_its_figures_are_milliseconds() -> None:
     sessions: dict[str, object] = {"cpu": Slow(0.06), "quick": Slow(0.02), "slow": Slow(0.1)}
     began = time.perf_counter()
-    chosen = selection.compare(sessions)  # type: ignore[arg-type]
+    chosen = provider_selection.compare(sessions)  # type: ignore[arg-type]
     took = time.perf_counter() - began
     assert chosen.provider == "quick"
     figures = dict(re.findall(r"(\w+) ([\d.]+) ms", chosen.reason))
@@ -272,7 +272,7 @@ def test_parity_is_part_of_the_trial() -> None:
         providers.start(find_model(DATA / name), [("CPUExecutionProvider", {})], ONE)
         for name in ("tiny.onnx", "tiny_rejecting.onnx", "tiny_leaning.onnx")
     )
-    chosen = selection.compare({"cpu": cpu, "same": same, "other": other})
+    chosen = provider_selection.compare({"cpu": cpu, "same": same, "other": other})
     assert chosen.provider in ("cpu", "same")
     assert "other left out, its answers differ by" in chosen.reason
     assert "same left out" not in chosen.reason
@@ -281,7 +281,7 @@ def test_parity_is_part_of_the_trial() -> None:
 @pytest.mark.parametrize("name", ["tiny.onnx", "tiny_float.onnx", "tiny_batch4.onnx"])
 def test_the_trials_input_is_what_the_session_takes(name: str) -> None:
     session = providers.start(find_model(DATA / name), [("CPUExecutionProvider", {})], ONE)
-    frames = selection.sample_input(session)
+    frames = provider_selection.sample_input(session)
     answer = session.run(None, {"frames": frames})[0]
     assert len(answer) == len(frames) == (4 if "batch4" in name else 1)
     assert frames.std() > 0.1 * frames.max()

@@ -6,4 +6,4 @@ from pathlib import Path
 import catdog_edge
 
 datas = [(str(Path(catdog_edge.__file__).parent / "zoo"), "catdog_edge/zoo")]
-hiddenimports = ["catdog_edge.camera.capture_worker", "catdog_edge.events.video"]
+hiddenimports = ["catdog_edge.camera.capture_process", "catdog_edge.events.video"]
