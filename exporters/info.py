@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import ModelError
-from catdog_edge.runtime.model_file import ZOO, find_model
+from catdog_edge.runtime.model_file import ZOO, describe, find_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
-from exporters.checks.interface import described
 from exporters.checks.predictors import OnnxPredictor
 
 SHOWN, MOST_LINES, LONGEST = 10, 60, 300
@@ -163,8 +162,8 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
         path=path,
         bytes=sum(file.stat().st_size for file in (path, *beside)),
         spec=model.spec,
-        inputs=tuple(described(value) for value in model.session.get_inputs()),
-        outputs=tuple(described(value) for value in model.session.get_outputs()),
+        inputs=tuple(map(describe, model.session.get_inputs())),
+        outputs=tuple(map(describe, model.session.get_outputs())),
         metadata={key: value for key, value in custom.items() if key != METADATA_KEY},
         graph=graph,
         note=note,

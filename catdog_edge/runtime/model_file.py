@@ -257,14 +257,30 @@ def read_spec(model: str | os.PathLike[str] | bytes | None) -> ModelSpec:
     return spec_of(load_session(file, options, providers=["CPUExecutionProvider"]), file)
 
 
-def spec_of(session: onnxruntime.InferenceSession, file: ModelFile) -> ModelSpec:
+def spec_of(
+    session: onnxruntime.InferenceSession, file: ModelFile, by_hand: ModelSpec | None = None
+) -> ModelSpec:
     """Read the spec from a loaded model and check that the graph is what it says.
+
+    Args:
+        session: The loaded model.
+        file: What it was loaded from, for messages.
+        by_hand: The spec of a model that holds none. Its one input and one output (or that called
+            `probabilities`) may have any name.
 
     Raises:
         ModelError: There is no spec, it is damaged or newer, or the graph differs from it.
     """
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
+    if text is not None:
+        by_hand = None
+        spec = ModelSpec.from_json(text, source=file.name)
+        problem, remedy = "its graph is not what its spec says", "export the model again"
+    elif by_hand is not None:
+        spec = by_hand
+        problem = "the spec given by hand does not fit it"
+        remedy = "correct the spec, or name its own file"
+    else:
         import shlex
 
         typed = shlex.quote(str(file.path)) if file.path is not None else "FILE.onnx"
@@ -275,39 +291,50 @@ def spec_of(session: onnxruntime.InferenceSession, file: ModelFile) -> ModelSpec
             f"{typed} --spec FILE.json` and `catdog-edge verify REFERENCE {typed} --spec "
             "FILE.json`, and put into the file as docs/runtime.md shows"
         )
-    spec = ModelSpec.from_json(text, source=file.name)
-    differs = _mismatch(session.get_inputs(), session.get_outputs(), spec)
-    if differs is not None:
-        wanted, found = differs
-        raise ModelError(
-            f"{file.name}: its graph is not what its spec says: wanted {wanted}, found {found}; "
-            "export the model again"
-        )
+    difference = _mismatch(session, spec, any_name=by_hand is not None)
+    if difference:
+        raise ModelError(f"{file.name}: {problem}: {difference}; {remedy}")
     return spec
 
 
-def _mismatch(inputs: list[Any], outputs: list[Any], spec: ModelSpec) -> tuple[str, str] | None:
-    """What a spec wants of a graph and what the graph has, where that differs."""
-    kind, shape = "tensor(uint8)", [spec.height, spec.width, 3]
-    if spec.layout == "nchw-float":
-        kind, shape = "tensor(float)", [3, spec.height, spec.width]
-    found = "; ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
-    if [(one.name, one.type, one.shape[1:]) for one in inputs] != [(INPUT, kind, shape)]:
-        return f"the input {INPUT} {kind} ['N', {str(shape)[1:]}", found
-    if inputs[0].shape[0] == 0:
-        return "a batch of 1 or more", found
-    named = {one.name: one for one in outputs}
-    found = "; ".join(f"{one.name} {one.type} {one.shape}" for one in outputs)
-    knows = spec.rejection is not None and spec.rejection.score == "known"
-    for name in (PROBABILITIES, KNOWN) if knows else (PROBABILITIES,):
-        if name not in named:
-            return f"an output {name}", found
-    for name in (PROBABILITIES, KNOWN):
-        if name in named and named[name].type != "tensor(float)":
-            return f"{name} tensor(float)", found
-    columns = named[PROBABILITIES].shape[1:]
-    if len(columns) != 1 or (isinstance(columns[0], int) and columns[0] != len(spec.labels)):
-        return f"the output {PROBABILITIES} ['N', {len(spec.labels)}]", found
-    if KNOWN in named and len(named[KNOWN].shape) != 1 and named[KNOWN].shape[1:] != [1]:
-        return f"the output {KNOWN} ['N'] or ['N', 1]", found
-    return None
+def describe(value: Any) -> str:
+    """Name, type and shape of an entry of `session.get_inputs()` or `get_outputs()` as text."""
+    shape = ", ".join(map(str, value.shape or ()))
+    return f"{value.name} {value.type.removeprefix('tensor(').rstrip(')')} [{shape}]"
+
+
+def _mismatch(session: Any, spec: ModelSpec, any_name: bool) -> str:
+    """What a spec wants of a graph and what the graph has, where they differ; else empty."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    names = [value.name for value in outputs]
+    size = [spec.height, spec.width]
+    frame = ("uint8", [[*size, 3]]) if spec.layout == "nhwc-uint8" else ("float", [[3, *size]])
+    wanted: list[tuple[str, str, list[list[int]]]] = [
+        (INPUT, *frame),
+        (PROBABILITIES, "float", [[len(spec.labels)]]),
+    ]
+    needs_known = spec.rejection is not None and spec.rejection.score == KNOWN and not any_name
+    if KNOWN in names or needs_known:
+        wanted.append((KNOWN, "float", [[], [1]]))
+    for name, kind, shapes in wanted:
+        found = inputs if name == INPUT else outputs
+        any_here = any_name and (name == INPUT or PROBABILITIES not in names)
+        values = [one for one in found if any_here or name == INPUT or one.name == name]
+        fits = len(values) == 1 and (any_here or values[0].name == name)
+        if not fits or values[0].type != f"tensor({kind})" or not _fits(values[0].shape, shapes):
+            role = "input" if name == INPUT else "output"
+            what = f"one {role}" if any_here else f"the {role} {name}"
+            axes = " or ".join(f"[{', '.join(map(str, ['N', *shape]))}]" for shape in shapes)
+            has = "; ".join(map(describe, found)) or "none"
+            return f"wanted {what} {kind} {axes} (N > 0), found {has}"
+    return ""
+
+
+def _fits(found: list[Any], shapes: list[list[int]]) -> bool:
+    """Whether a shape is a batch of one of `shapes`; an axis without a fixed size fits any."""
+    return any(
+        len(found) == 1 + len(shape)
+        and found[0] != 0
+        and all(not isinstance(a, int) or a == b for a, b in zip(found[1:], shape, strict=True))
+        for shape in shapes
+    )

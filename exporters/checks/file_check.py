@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from catdog_edge.errors import GateError
 from catdog_edge.images.preprocess import to_layout
+from catdog_edge.runtime.model_file import KNOWN, LOGITS, PROBABILITIES
 from catdog_edge.spec import ModelSpec
 from exporters.checks.acceptance import BY_EVIDENCE, Policy, Verification, judge
-from exporters.checks.interface import check_outputs, check_same_task
 from exporters.checks.predictors import Answers, OnnxPredictor, Predictor
 from exporters.checks.timing import Ratio, Timing, compare
 from exporters.checks.validation_data import Images, ValidationSet
@@ -103,6 +103,49 @@ def check_file(
 
     verification = judge(reference.answers, answers, validation.truth, model.spec, policy, more)
     return Checked(model, answers, verification)
+
+
+def check_same_task(reference: ModelSpec, candidate: ModelSpec, name: str) -> None:
+    """Check that two specs have the same classes, input size and resize rule.
+
+    Raises:
+        GateError: They have not; the message names what differs first.
+    """
+    if reference.labels != candidate.labels:
+        difference = _labels_difference(reference.labels, candidate.labels)
+        raise GateError(f"{name}: labels differ: {difference}")
+    for what, left, right in (
+        ("input size", reference.size, candidate.size),
+        ("resize rule", reference.resize, candidate.resize),
+    ):
+        if left != right:
+            raise GateError(f"{name}: {what} differ: the reference has {left}, this has {right}")
+
+
+def _labels_difference(reference: Sequence[str], candidate: Sequence[str]) -> str:
+    if len(reference) != len(candidate):
+        return f"the reference has {len(reference)} labels, this has {len(candidate)}"
+    pairs = enumerate(zip(reference, candidate, strict=True))
+    return next(f"label {i} is {a!r}, here {b!r}" for i, (a, b) in pairs if a != b)
+
+
+def check_outputs(outputs: Sequence[Any], spec: ModelSpec, name: str, logits: bool = False) -> None:
+    """Check that a file has the outputs that it was exported with, and no other.
+
+    Args:
+        outputs: `session.get_outputs()`.
+        spec: Of the file, which fits its graph.
+        name: The file, for messages.
+        logits: Whether a second output `logits` was asked for.
+
+    Raises:
+        GateError: There are others; the message says what was wanted and what was found.
+    """
+    known = spec.rejection is not None and spec.rejection.score == KNOWN
+    wanted = [PROBABILITIES, *([KNOWN] if known else []), *([LOGITS] if logits else [])]
+    found = [value.name for value in outputs]
+    if wanted != found:
+        raise GateError(f"{name}: output names: wanted {wanted}, found {found}")
 
 
 def check_probabilities(answers: npt.NDArray[Any], images: int, classes: int, name: str) -> None:

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime.model_file import (
     KNOWN,
@@ -26,9 +25,8 @@ from catdog_edge.runtime.model_file import (
     spec_of,
 )
 from catdog_edge.runtime.threads import choose_threads
-from catdog_edge.spec import METADATA_KEY, ModelSpec
+from catdog_edge.spec import ModelSpec
 from catdog_edge.system import packages
-from exporters.checks.interface import check_given_spec
 
 Images = npt.NDArray[np.uint8]
 
@@ -115,30 +113,17 @@ class OnnxPredictor:
         given: ModelSpec | None = None,
         name: str | None = None,
     ) -> None:
+        file = dataclasses.replace(find_model(model), called=name)
         self.session = open_session(model, choose_threads().count, name=name)
-        outputs = self.session.get_outputs()
-        names = [value.name for value in outputs]
-        self._input = self.session.get_inputs()[0] if self.session.get_inputs() else None
-        self._answer = PROBABILITIES if PROBABILITIES in names or not names else names[0]
-        self._outputs = [
-            self._answer,
-            *(one for one in (LOGITS, KNOWN) if one in names and one != self._answer),
-        ]
+        self.spec = spec_of(self.session, file, given)
+        self._input = self.session.get_inputs()[0]
+        names = [value.name for value in self.session.get_outputs()]
+        first = PROBABILITIES if PROBABILITIES in names else names[0]
+        self._outputs = [first, *(one for one in (LOGITS, KNOWN) if one in names and one != first)]
         self.has_logits = LOGITS in self._outputs[1:]
         self.by_place = ""
-        file = find_model(model)
-        if METADATA_KEY in self.session.get_modelmeta().custom_metadata_map:
-            self.spec = spec_of(self.session, file)
-            return
-        if given is None:
-            raise ModelError(
-                f"{file.name} is an ONNX file without a catdog-edge spec; export it with "
-                "catdog-edge, or describe it by hand with --spec FILE.json"
-            )
-        check_given_spec(self.session.get_inputs(), outputs, given, name or file.name)
-        assert self._input is not None
-        self.spec = given
-        self.by_place = f"input {self._input.name!r}, probabilities {self._answer!r}"
+        if self.spec is given:
+            self.by_place = f"input {self._input.name!r}, probabilities {first!r}"
 
     def predict(self, images: Images, batch: int | None = None) -> Answers:
         """Classify `uint8 [N,H,W,3]` BGR images of the model's size.
@@ -149,7 +134,6 @@ class OnnxPredictor:
                 (dynamic quantization takes one scale for a whole batch), else `FLOAT_BATCH`. A
                 file with a fixed batch takes its own; the last call repeats its last image.
         """
-        assert self._input is not None
         fixed = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
         integer = self.spec.precision.startswith("int8")
         batch = fixed or batch or (1 if integer else FLOAT_BATCH)

@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 
 from catdog_edge import __version__
 from catdog_edge.errors import ModelError, first_line
+from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system.files import atomic_write
 
@@ -172,28 +173,13 @@ def _stamp(model: ir.Model, spec: ModelSpec) -> None:
     model.producer_name, model.producer_version = "catdog-edge", version
 
 
-def embedded_spec(model: ir.Model, source: str | os.PathLike[str]) -> ModelSpec:
-    """Read the spec out of a model's metadata.
-
-    Raises:
-        ModelError: There is none, or it is damaged or too new; the message names the remedy.
-    """
-    if METADATA_KEY not in model.metadata_props:
-        raise ModelError(
-            f"{source} is an ONNX file without a catdog-edge spec; export it with catdog-edge, "
-            "or describe it by hand with --spec FILE.json"
-        )
-    return ModelSpec.from_json(model.metadata_props[METADATA_KEY], source=str(source))
-
-
 def read_fp32(source: str | os.PathLike[str]) -> tuple[ir.Model, ModelSpec]:
     """Read a file that is to be rewritten in another precision, and its spec.
 
     Raises:
         ModelError: It is damaged, has no spec, or is not fp32.
     """
-    model = read_model(source)
-    spec = embedded_spec(model, source)
+    model, spec = read_model(source), read_spec(source)
     if spec.precision != "fp32":
         raise ModelError(
             f"{source} is {spec.precision} already; give the fp32 file that export wrote"

@@ -17,11 +17,12 @@ from catdog_edge.training.evaluation.inference import logits, probabilities
 from exporters.checks.file_check import (
     Reference,
     check_file,
+    check_outputs,
     check_probabilities,
+    check_same_task,
     time_files,
     too_slow,
 )
-from exporters.checks.interface import check_outputs, check_same_task
 from exporters.checks.predictors import OnnxPredictor, TorchPredictor, open_predictor
 from exporters.checks.timing import Ratio
 from exporters.checks.validation_data import ValidationSet

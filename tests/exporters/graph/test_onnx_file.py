@@ -18,8 +18,8 @@ from catdog_edge.errors import ModelError
 from catdog_edge.spec import METADATA_KEY, ModelSpec, Normalization, squash
 from exporters.graph.onnx_file import (
     clean,
-    embedded_spec,
     files_beside,
+    read_fp32,
     read_model,
     to_proto,
     write_model,
@@ -120,15 +120,17 @@ def test_a_new_spec_replaces_what_was_there(tmp_path: Path) -> None:
     write_model(model, path, SPEC)
     write_model(read_model(path), path, SPEC.replace(labels=("x", "y")))
     write_model(read_model(path), path)
-    assert embedded_spec(read_model(path), "toy").labels == ("x", "y")
+    assert ModelSpec.from_json(read_model(path).metadata_props[METADATA_KEY]).labels == ("x", "y")
     keys = [entry.key for entry in onnx.load(path).metadata_props]
     assert len(keys) == len(set(keys))
     assert keys.count(METADATA_KEY) == 1
 
 
-def test_a_file_without_a_spec_is_told_how_to_get_one() -> None:
+def test_a_file_without_a_spec_is_told_how_to_get_one(tmp_path: Path) -> None:
+    path = tmp_path / "toy.onnx"
+    write_model(toy(helper.make_node("Relu", ["x"], ["y"]), shape=["N", 2, 4, 4]), path)
     with pytest.raises(ModelError, match=r"toy\.onnx.*--spec FILE\.json"):
-        embedded_spec(toy(helper.make_node("Relu", ["x"], ["y"])), "toy.onnx")
+        read_fp32(path)
 
 
 def test_outside_weights_are_listed_by_file(tmp_path: Path) -> None:
