@@ -29,6 +29,8 @@ MAX_RESIZE = 1.5
 PyTorch's row resizes as well, so the ratios do not show it; and one short run differs from the
 next by a tenth or two."""
 
+NEW_BASELINE = "make a new one with: catdog-edge bench"
+
 EPSILON = 1e-9
 """Rounding error allowed for a figure that equals its limit."""
 
@@ -50,10 +52,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Gate:
-    """One limit and the measured value; see docs/bench.md.
+    """One limit and the measured value, both in the gate's own unit, `None` where a row is missing.
 
-    `limit` and `value` are in the gate's own unit, `None` where a row is missing; `says` has both
-    in words.
+    `says` has both in words.
     """
 
     gate: str
@@ -96,15 +97,18 @@ def read_baseline(path: Path) -> dict[str, Any]:
     Raises:
         CatdogError: There is none, or it is damaged, foreign or of another schema.
     """
-    remedy = "make a new one with: catdog-edge bench"
+
+    def refuse(name: str) -> float:
+        raise ValueError(f"a figure is {name}")
+
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_finite)
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
         if not isinstance(document, dict) or document.get("kind") != "catdog-edge bench":
             raise CatdogError(f"{path} is not a bench.json of catdog-edge; name one that is")
         if document.get("schema") != SCHEMA:
             raise CatdogError(
                 f"the baseline {path} has schema {document.get('schema')}, this catdog-edge "
-                f"compares schema {SCHEMA}; {remedy}"
+                f"compares schema {SCHEMA}; {NEW_BASELINE}"
             )
         if not any(row["engine"] == "onnxruntime" for row in document["rows"]):
             raise ValueError("it has no exported file")
@@ -115,21 +119,14 @@ def read_baseline(path: Path) -> dict[str, Any]:
             "that was good, and name it with --baseline"
         ) from error
     except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise CatdogError(f"the baseline {path} is damaged ({error}); {remedy}") from error
+        raise CatdogError(f"the baseline {path} is damaged ({error}); {NEW_BASELINE}") from error
     return document
-
-
-def _not_finite(name: str) -> float:
-    raise ValueError(f"a figure is {name}")
 
 
 def check_comparable(baseline: Document, path: Path, here: Document) -> None:
     """Refuse a baseline of another machine, PyTorch, model, test set, thread count or batch.
 
-    Args:
-        baseline: The earlier document.
-        path: Its file, for the message.
-        here: `Plan.describe()` of this run.
+    `path` is its file, for the message; `here` is `Plan.describe()` of this run.
 
     Raises:
         CatdogError: The two cannot be compared, or the baseline is damaged.
@@ -138,8 +135,7 @@ def check_comparable(baseline: Document, path: Path, here: Document) -> None:
         difference = next(_differences(baseline, here), None)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CatdogError(
-            f"the baseline {path} is damaged (it lacks {error}); make a new one with: "
-            "catdog-edge bench"
+            f"the baseline {path} is damaged (it lacks {error}); {NEW_BASELINE}"
         ) from error
     if difference is not None:
         raise CatdogError(
@@ -155,7 +151,8 @@ def _differences(baseline: Document, here: Document) -> Iterator[str]:
     for name in ("architecture", "labels", "height", "width"):
         then, now = (one["model"][name] for one in (baseline, here))
         if then != now:
-            yield f"is of another model: its {name} is {_text(then)}, here {_text(now)}"
+            then, now = (few(one) if name == "labels" else one for one in (then, now))
+            yield f"is of another model: its {name} is {then}, here {now}"
     if baseline["data"]["digest"] != here["data"]["digest"]:
         yield f"was measured on other test pictures ({baseline['data']['name']})"
     then, now = (one["environment"]["packages"].get("torch") for one in (baseline, here))
@@ -165,6 +162,7 @@ def _differences(baseline: Document, here: Document) -> Iterator[str]:
             "are to"
         )
     rows = {row["name"]: row for row in here["rows"]}
+    same = "give the same --threads and --batch"
     for before in baseline["rows"]:
         name, shape = before["name"], _shape(before)
         base = name.partition(":")[0]
@@ -174,15 +172,9 @@ def _differences(baseline: Document, here: Document) -> Iterator[str]:
             if then != now:
                 yield f"is of another model: its row {name} is {then}, here {now}"
             if shape != _shape(rows[name]):
-                yield (
-                    f"measured {name} with {shape}, here with {_shape(rows[name])}; give the same "
-                    "--threads and --batch"
-                )
+                yield f"measured {name} with {shape}, here with {_shape(rows[name])}; {same}"
         elif same_base and before["engine"] == "onnxruntime":  # not missing: named otherwise
-            yield (
-                f"has the row {name} ({shape}), here it is: {', '.join(same_base)}; give the same "
-                "--threads and --batch"
-            )
+            yield f"has the row {name} ({shape}), here it is: {', '.join(same_base)}; {same}"
 
 
 def _shape(row: Mapping[str, Any]) -> str:
@@ -190,12 +182,7 @@ def _shape(row: Mapping[str, Any]) -> str:
 
 
 def check(document: Document, limits: Limits, baseline: Document | None = None) -> list[Gate]:
-    """Check a bench against its limits.
-
-    Args:
-        document: The content of `bench.json`.
-        limits: The limits.
-        baseline: The document of an earlier, comparable run.
+    """Check a bench against its limits, and against an earlier, comparable one.
 
     Returns:
         One entry per limit and row, met or not.
@@ -212,19 +199,16 @@ def check(document: Document, limits: Limits, baseline: Document | None = None) 
 
 def _accuracy_gates(document: Document, limits: Limits) -> Iterator[Gate]:
     for row in bases(document):
-        if row["is_reference"]:
-            continue
-        if limits.max_drop is not None:
-            drop = 0.0 - 100 * row["answers"]["difference"]  # 0.0 -: no drop is 0, not -0
-            says = (
-                f"loses {drop:.2f} points of accuracy against PyTorch, allowed {limits.max_drop:g}"
-            )
-            yield Gate.at_most("max-drop", row["base"], drop, limits.max_drop, says)
-        if limits.min_agreement is not None:
-            wanted, agreement = limits.min_agreement, 100 * row["answers"]["agreement"]
+        base, answers = row["base"], row["answers"]
+        if not row["is_reference"] and (most := limits.max_drop) is not None:
+            drop = 0.0 - 100 * answers["difference"]  # 0.0 -: no drop is 0, not -0
+            says = f"loses {drop:.2f} points of accuracy against PyTorch, allowed {most:g}"
+            yield Gate.at_most("max-drop", base, drop, most, says)
+        if not row["is_reference"] and (wanted := limits.min_agreement) is not None:
+            agreement = 100 * answers["agreement"]
             says = f"agrees with PyTorch on {agreement:.2f} %, wanted {wanted:g} %"
             met = agreement >= wanted - EPSILON
-            yield Gate("min-agreement", row["base"], wanted, agreement, met, says)
+            yield Gate("min-agreement", base, wanted, agreement, met, says)
 
 
 def _time_gates(document: Document, limits: Limits) -> Iterator[Gate]:
@@ -262,13 +246,15 @@ def _baseline_gates(document: Document, limits: Limits, baseline: Document) -> I
         )
         yield Gate("baseline-ratio", name, old["value"] * factor, new["value"], not worse, says)
         if before["stages_ms"] and now["stages_ms"]:
-            then, here = (_resize_share(row["stages_ms"]) for row in (before, now))
+            # Decoding the same frame is OpenCV's code alone.
+            stages = before["stages_ms"], now["stages_ms"]
+            old, new = (one["resize"] / max(one["decode"], 1e-6) for one in stages)
             most = max(MAX_RESIZE, factor)
             says = (
-                f"takes {here:.2f} times as long to resize a frame as to decode it, in the "
-                f"baseline {then:.2f}, allowed {most:g} times that{doubt}"
+                f"takes {new:.2f} times as long to resize a frame as to decode it, in the "
+                f"baseline {old:.2f}, allowed {most:g} times that{doubt}"
             )
-            yield Gate.at_most("baseline-resize", name, here, then * most, says)
+            yield Gate.at_most("baseline-resize", name, new, old * most, says)
         old, new = before["size_bytes"], now["size_bytes"]
         says = f"has {new / 1e6:.2f} MB, in the baseline {old / 1e6:.2f} MB, {more}"
         yield Gate.at_most("baseline-size", name, new, old * factor, says)
@@ -277,11 +263,6 @@ def _baseline_gates(document: Document, limits: Limits, baseline: Document) -> I
             f"is right on {new:.2%}, in the baseline on {old:.2%}, allowed {allowed:g} points less"
         )
         yield Gate.at_most("baseline-accuracy", name, 100 * (old - new), allowed, says)
-
-
-def _resize_share(stages: Mapping[str, float]) -> float:
-    """Time of the resize over that of decoding the same frame, which is OpenCV's code alone."""
-    return stages["resize"] / max(stages["decode"], 1e-6)
 
 
 def enforce(gates: Sequence[Gate]) -> None:
@@ -302,7 +283,3 @@ def enforce(gates: Sequence[Gate]) -> None:
 
 def _interval(ratio: Mapping[str, float]) -> str:
     return f"{ratio['value']:.3g} ({ratio['low']:.3g} to {ratio['high']:.3g})"
-
-
-def _text(value: Any) -> str:
-    return few(value) if isinstance(value, list | tuple) else str(value)

@@ -35,16 +35,16 @@ def tables(document: Document, *, brief: bool = False) -> list[Table]:
         document: The content of `bench.json`.
         brief: Leave out what does not fit a terminal.
     """
+    classes = _worst_classes if len(document["model"]["labels"]) > FEW_CLASSES else _classes
     found = [
         _latency(document),
         _answers(document, brief),
-        None if brief else _classes(document),
+        *([] if brief else [classes(document)]),
         _fresh(document),
-        _corruptions(document["corruptions"]),
-        _originals(document["originals"]),
-        _loadgen(document["loadgen"]),
     ]
-    return [table for table in found if table is not None]
+    others = {"corruptions": _corruptions, "originals": _originals, "loadgen": _loadgen}
+    found += [make(document[name]) for name, make in others.items() if document[name] is not None]
+    return [table for table in found if table[2]]
 
 
 def bases(document: Document) -> list[Mapping[str, Any]]:
@@ -75,40 +75,38 @@ def _latency(document: Document) -> Table:
     return f"Latency: {what} probabilities", heads, rows
 
 
+def _compared(found: Mapping[str, float]) -> dict[str, str]:
+    """The comparison with PyTorch, by head."""
+    return {
+        "points to PyTorch": points(found),
+        "p": p_value(found["mcnemar_p"]),
+        "agree": percent(found["agreement"]),
+        "flips": f"{found['flips']:,}",
+        "max dp": f"{found['max_difference']:.1e}",
+        "mean": f"{found['mean_difference']:.1e}",
+    }
+
+
 def _answers(document: Document, brief: bool) -> Table:
-    heads = ["row", "accuracy", "95 %", "points to PyTorch", "p", "agree", "flips", "max dp"]
-    heads += ["ECE"] if brief else ["mean", "ECE"]
+    shown = ["points to PyTorch", "p", "agree", "flips", "max dp", *([] if brief else ["mean"])]
     rows = []
     for row in bases(document):
         found = row["answers"]
-        compared = [
-            points(found),
-            p_value(found["mcnemar_p"]),
-            percent(found["agreement"]),
-            f"{found['flips']:,}",
-            f"{found['max_difference']:.1e}",
-        ]
-        compared += [] if brief else [f"{found['mean_difference']:.1e}"]
-        rows.append(
-            [
-                row["base"],
-                percent(found["accuracy"]),
-                f"{100 * found['accuracy_low']:.1f}-{100 * found['accuracy_high']:.1f}",
-                *([MISSING] * len(compared) if row["is_reference"] else compared),
-                percent(found["expected_calibration_error"]),
-            ]
-        )
-    pictures = f"{document['data']['pictures']:,} test pictures"
-    return f"Answers: one picture at a time, on {pictures}", heads, rows
+        compared = _compared(found)
+        interval = f"{100 * found['accuracy_low']:.1f}-{100 * found['accuracy_high']:.1f}"
+        cells = [MISSING if row["is_reference"] else compared[head] for head in shown]
+        error = percent(found["expected_calibration_error"])
+        rows.append([row["base"], percent(found["accuracy"]), interval, *cells, error])
+    title = f"Answers: one picture at a time, on {document['data']['pictures']:,} test pictures"
+    return title, ["row", "accuracy", "95 %", *shown, "ECE"], rows
 
 
 def _classes(document: Document) -> Table:
-    labels, counts = document["model"]["labels"], document["data"]["counts"]
-    by_row: Mapping[str, Any] = document["classes"]["rows"]
-    if len(labels) > FEW_CLASSES:
-        return _worst_classes(labels, counts, by_row)
-    rows = []
-    for base, found in by_row.items():
+    counts, heads, rows = document["data"]["counts"], ["row"], []
+    labels = document["model"]["labels"]
+    for label in labels:
+        heads += [f"{label}: precision", "recall", "missed"]
+    for base, found in document["classes"]["rows"].items():
         cells = [base]
         for label, precision, recall in zip(
             labels, found["precision"], found["recall"], strict=True
@@ -116,31 +114,23 @@ def _classes(document: Document) -> Table:
             missed = round(counts[label] * (1 - (recall or 0.0)))
             cells += [percent(precision), percent(recall), f"{missed:,}"]
         rows.append(cells)
-    heads = ["row"]
-    for label in labels:
-        heads += [f"{label}: precision", "recall", "missed"]
     return "Class by class: how often the answer is right, how many are found", heads, rows
 
 
-def _worst_classes(
-    labels: list[str], counts: Mapping[str, int], by_row: Mapping[str, Any]
-) -> Table:
+def _worst_classes(document: Document) -> Table:
+    labels, counts = document["model"]["labels"], document["data"]["counts"]
+    by_row: Mapping[str, Any] = document["classes"]["rows"]
     first = next(iter(by_row.values()))["recall"]
     present = [index for index, recall in enumerate(first) if recall is not None]
     worst = sorted(present, key=lambda index: first[index])[:WORST]
+
+    def cell(found: Mapping[str, Any], index: int) -> str:
+        shares = (found[name][index] for name in ("recall", "precision"))
+        return " / ".join(MISSING if one is None else f"{100 * one:.1f}" for one in shares)
+
     rows = [
-        [
-            labels[index],
-            f"{counts[labels[index]]:,}",
-            *(
-                " / ".join(
-                    MISSING if found[name][index] is None else f"{100 * found[name][index]:.1f}"
-                    for name in ("recall", "precision")
-                )
-                for found in by_row.values()
-            ),
-        ]
-        for index in worst
+        [labels[i], f"{counts[labels[i]]:,}", *(cell(found, i) for found in by_row.values())]
+        for i in worst
     ]
     title = (
         f"Recall / precision in % of the {len(worst)} of {len(labels):,} classes that PyTorch "
@@ -149,11 +139,12 @@ def _worst_classes(
     return title, ["class", "pictures", *by_row], rows
 
 
-def _fresh(document: Document) -> Table | None:
+def _fresh(document: Document) -> Table:
     rows = []
+    names = ("decode", "resize", "session", "rest")
     for row in document["rows"]:
-        cold, stages = row["cold"], row["stages_ms"]
-        if cold is None and stages is None:
+        cold, stages = row["cold"], row["stages_ms"] or {}
+        if cold is None and not stages:
             continue
         cells = [MISSING] * 4
         if cold is not None:
@@ -163,20 +154,12 @@ def _fresh(document: Document) -> Table | None:
                 megabytes(cold["peak_rss_bytes"], 0),
                 milliseconds(cold["cpu_ms"]),
             ]
-        names = ("decode", "resize", "session", "rest")
-        rows.append([row["name"], *cells, *(milliseconds((stages or {}).get(n)) for n in names)])
-    if not rows:
-        return None
-    heads = [
-        "row", "1st answer s", "load ms", "peak MB", "CPU ms", "decode", "resize", "session",
-        "rest",
-    ]  # fmt: skip
+        rows.append([row["name"], *cells, *(milliseconds(stages.get(name)) for name in names)])
+    heads = ["row", "1st answer s", "load ms", "peak MB", "CPU ms", *names]
     return "A fresh process, and the stages of a call in milliseconds", heads, rows
 
 
-def _corruptions(found: Document | None) -> Table | None:
-    if found is None:
-        return None
+def _corruptions(found: Document) -> Table:
     results = found["results"]
 
     def cell(figures: Mapping[str, float], base: str) -> str:
@@ -194,44 +177,28 @@ def _corruptions(found: Document | None) -> Table | None:
     return title, ["row", *results], rows
 
 
-def _originals(found: Document | None) -> Table | None:
-    if found is None:
-        return None
-    rows = [
-        [
-            base,
-            percent(figures["accuracy"]),
-            points(figures),
-            percent(figures["agreement"]),
-            f"{figures['flips']:,}",
-            f"{figures['max_difference']:.1e}",
-        ]
-        for base, figures in found["rows"].items()
-    ]
+def _originals(found: Document) -> Table:
+    shown = ["points to PyTorch", "agree", "flips", "max dp"]
+    rows = []
+    for base, figures in found["rows"].items():
+        compared = _compared(figures)
+        rows.append([base, percent(figures["accuracy"]), *(compared[head] for head in shown)])
     title = (
         f"{found['pictures']:,} pictures of {found['name']}, about "
         f"{found['median_width']}x{found['median_height']} (used in training or not)"
     )
-    return title, ["row", "accuracy", "points to PyTorch", "agree", "flips", "max dp"], rows
+    return title, ["row", "accuracy", *shown], rows
 
 
-def _loadgen(found: Document | None) -> Table | None:
-    if found is None:
-        return None
+def _loadgen(found: Document) -> Table:
     rows = []
     for name, figures in found["rows"].items():
         times = (figures.get(f"{which}_ns") for which in ("p50", "p90", "p99", "mean"))
         speed = figures.get("samples_per_second") or figures.get("queries_per_second")
         why = ", ".join(figures.get("unsatisfied", ()))
-        invalid = f"INVALID ({why})" if why else "INVALID"
-        rows.append(
-            [
-                name,
-                *(milliseconds(None if one is None else one / 1e6) for one in times),
-                MISSING if speed is None else f"{speed:,.1f}",
-                "valid" if figures["valid"] else invalid,
-            ]
-        )
+        result = "valid" if figures["valid"] else f"INVALID ({why})" if why else "INVALID"
+        cells = [milliseconds(None if one is None else one / 1e6) for one in times]
+        rows.append([name, *cells, MISSING if speed is None else f"{speed:,.1f}", result])
     title = (
         f"LoadGen {found['loadgen']}, {found['scenario']}, at least {found['seconds']:g} s a row"
     )
@@ -252,9 +219,7 @@ def card(document: Document) -> list[tuple[str, str]]:
     pairs = {
         "processor": found["processor"] + (", virtual machine" if found["hypervisor"] else ""),
         "instructions": ", ".join(found["flags"]) or "none of those that matter",
-        "processors": (
-            f"{found['processors_usable']} usable of {found['processors_shown']}{quota}"
-        ),
+        "processors": f"{found['processors_usable']} usable of {found['processors_shown']}{quota}",
         "threads": f"{threads}, from {found['threads_source']}",
         "memory": f"{memory:.1f} GiB, {free:.1f} GiB free at the start",
         "system": found["system"],

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,17 +47,12 @@ print("missing GStreamer elements: " + ", ".join(missing) if missing else "")
 @functools.cache
 def rtsp_missing() -> str:
     """Why the RTSP server cannot run here; empty where it can."""
-    packages = (
-        "apt-get install python3-gi gir1.2-gst-rtsp-server-1.0 "
-        "gstreamer1.0-plugins-{base,good,bad,ugly}"
-    )
     if not Path(SYSTEM_PYTHON).exists():
         return f"no {SYSTEM_PYTHON}, which GStreamer's RTSP server needs"
-    probe = subprocess.run(
-        [SYSTEM_PYTHON, "-c", _PROBE], capture_output=True, text=True, timeout=60
-    )
+    command = [SYSTEM_PYTHON, "-c", _PROBE]
+    probe = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if probe.returncode or probe.stdout.strip():
-        return f"{probe.stdout.strip() or 'no GStreamer RTSP server'} ({packages})"
+        return f"{probe.stdout.strip() or 'no GStreamer RTSP server'} (see {__file__})"
     return ""
 
 
@@ -150,13 +145,14 @@ def encode_h264(
 class ServerProcess:
     """A server in a process of its own, on one port for its whole life."""
 
+    process: subprocess.Popen[str]
+
     def __init__(self, command: list[str], port: int, fps: float, frames: int) -> None:
         self.command = [*command, "--port", str(port), "--fps", str(fps)]
         self.port = port
         self.fps = fps
         self.frames = frames
         self.epoch = 0.0
-        self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -167,9 +163,8 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start, and wait until it listens."""
-        self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline().split()
         assert line[:1] == ["ready"], f"the server did not start: {line}"
@@ -177,24 +172,20 @@ class ServerProcess:
 
     def kill(self) -> None:
         """End the process; its connections are reset."""
-        if self.process is not None:
-            self.process.kill()
-            with self.process:
-                self.process = None
+        self.process.kill()
+        with self.process:  # closes the pipes
+            pass
 
     def freeze(self) -> None:
         """Stop the process without closing its connections."""
-        assert self.process is not None
-        os.kill(self.process.pid, signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let the process go on."""
-        assert self.process is not None
-        os.kill(self.process.pid, signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
 
     def send(self, what: str) -> None:
         """Choose what is sent from now on: `garbage` or `clean`."""
-        assert self.process is not None
         assert self.process.stdin is not None
         self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
@@ -246,13 +237,19 @@ def noise(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-def _encode(options: argparse.Namespace) -> None:
+def _gstreamer() -> tuple[Any, Any, Any]:
     import gi  # type: ignore[import-not-found]
 
     gi.require_version("Gst", "1.0")
-    from gi.repository import Gst  # type: ignore[import-not-found]
+    gi.require_version("GstRtspServer", "1.0")
+    from gi.repository import GLib, Gst, GstRtspServer  # type: ignore[import-not-found]
 
     Gst.init(None)
+    return GLib, Gst, GstRtspServer
+
+
+def _encode(options: argparse.Namespace) -> None:
+    _, Gst, _ = _gstreamer()  # noqa: N806 - their names
     width, height = options.size.split("x")
     pipeline = Gst.parse_launch(
         f"fdsrc fd=0 ! rawvideoparse format=bgr width={width} height={height} "
@@ -277,37 +274,33 @@ def _access_units(path: str) -> list[tuple[bytes, bool]]:
     return [(unit, b"\0\0\1\x65" in unit) for unit in units]
 
 
+def _due_frames(video: str, fps: float, epoch: float) -> Iterator[bytes]:
+    """Each access unit when it is due; after a pause resume with the next key frame."""
+    units = _access_units(video)
+    last = int((time.monotonic() - epoch) * fps)
+    waiting = True
+    while True:
+        time.sleep(max(0.0, epoch + (last + 1) / fps - time.monotonic()))
+        due = int((time.monotonic() - epoch) * fps + 1e-6)
+        waiting = waiting or due > last + 3  # it was frozen: the frames between are gone
+        last = max(due, last + 1)
+        data, key = units[last % len(units)]
+        if not waiting or key:
+            waiting = False
+            yield data
+
+
 def _serve(options: argparse.Namespace) -> None:
-    import gi  # type: ignore[import-not-found]
-
-    gi.require_version("Gst", "1.0")
-    gi.require_version("GstRtspServer", "1.0")
-    from gi.repository import GLib, Gst, GstRtspServer  # type: ignore[import-not-found]
-
-    Gst.init(None)
-    units = _access_units(options.video)
+    GLib, Gst, GstRtspServer = _gstreamer()  # noqa: N806 - their names
     garbage = Garbage()
     epoch = time.monotonic()
 
     def feed(source: Any) -> None:
-        """Send each frame when it is due; after a pause resume with the next key frame."""
-        last = int((time.monotonic() - epoch) * options.fps)
-        waiting, sent = True, 0
-        while True:
-            time.sleep(max(0.0, epoch + (last + 1) / options.fps - time.monotonic()))
-            due = int((time.monotonic() - epoch) * options.fps + 1e-6)
-            waiting = waiting or due > last + 3  # it was frozen: the frames between are gone
-            last = max(due, last + 1)
-            data, key = units[last % len(units)]
-            if waiting and not key:
-                continue
-            waiting = False
-            if garbage.on:
-                data = b"\0\0\0\1\x41" + noise(len(data))
+        for sent, unit in enumerate(_due_frames(options.video, options.fps, epoch)):
+            data = b"\0\0\0\1\x41" + noise(len(unit)) if garbage.on else unit
             buffer = Gst.Buffer.new_wrapped(data)
             if options.stamped_fps:
                 buffer.pts = int(sent * Gst.SECOND / options.stamped_fps)
-                sent += 1
             if source.emit("push-buffer", buffer) != Gst.FlowReturn.OK:
                 return
 
@@ -328,18 +321,13 @@ def _serve(options: argparse.Namespace) -> None:
     factory.set_shared(True)
     factory.connect("media-configure", configure)
     if options.login:
-        user, _, password = options.login.partition(":")
-        role = "viewer"
         token = GstRtspServer.RTSPToken()
-        token.set_string("media.factory.role", role)
+        token.set_string("media.factory.role", "viewer")
         auth = GstRtspServer.RTSPAuth()
-        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(*options.login.split(":", 1)), token)
         server.set_auth(auth)
-        factory.add_role_from_structure(
-            Gst.Structure.from_string(
-                f"{role},media.factory.access=true,media.factory.construct=true"
-            )[0]
-        )
+        role = "viewer,media.factory.access=true,media.factory.construct=true"
+        factory.add_role_from_structure(Gst.Structure.from_string(role)[0])
     server.get_mount_points().add_factory("/stream", factory)
     server.attach(None)
     print("ready", epoch, flush=True)

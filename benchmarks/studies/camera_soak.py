@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +29,22 @@ import cv2
 import numpy as np
 import psutil
 
-from benchmarks.measure import environment
-from benchmarks.studies import camera_server
-from benchmarks.studies.camera_server import RtspServer, photographs, read_stamp
-from benchmarks.studies.command_line import bare_session, exit_code, seconds, threads
+from benchmarks.measure.environment import ActivityMonitor, Environment
+from benchmarks.studies.camera_server import (
+    BLOCK,
+    RtspServer,
+    encode_h264,
+    photographs,
+    read_stamp,
+    stamp,
+)
+from benchmarks.studies.command_line import StudyParser, keep
 from catdog_edge import Camera, Classifier, Events
 from catdog_edge.camera.camera import Frame
 from catdog_edge.errors import CatdogError, GateError
 from catdog_edge.events.events import View
 from catdog_edge.runtime.classifier import SPIN
-from catdog_edge.system.files import write_text
+from exporters.checks.predictors import open_session
 from exporters.checks.timing import compare
 
 LIMITS = {"file": 0.95, "kept": 0.95, "oldest_s": 1.0, "growth_mb": 10.0}
@@ -44,14 +52,14 @@ LIMITS = {"file": 0.95, "kept": 0.95, "oldest_s": 1.0, "growth_mb": 10.0}
 age of a frame, greatest growth of the resident memory over a soak."""
 
 PARTS = ("file", "first", "delay", "four", "soak")
+"""Methods of `CameraBench`."""
+
+FPS, NAMES = 15, ("north", "east", "south", "west")
+"""Of the part `four`."""
 
 
 class CameraBench:
-    """The parts of the study; each returns its figures.
-
-    Attributes:
-        missed: What is beyond its limit.
-    """
+    """The parts of the study; each returns its figures. `missed` is what is beyond its limit."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
@@ -59,11 +67,7 @@ class CameraBench:
         self.missed: list[str] = []
 
     def model(self, live: bool) -> Classifier:
-        """The model under measurement, with threads that spin where `catdog-edge stream` lets them.
-
-        Args:
-            live: Whether frames come at their own pace.
-        """
+        """The model under measurement; its threads spin where those of `catdog-edge stream` do."""
         wanted = self.options.model, "cpu", self.options.threads, self.options.reject
         return Classifier(*wanted, spin=False if live else SPIN)
 
@@ -73,8 +77,7 @@ class CameraBench:
         good = value >= wanted if least else value <= wanted
         sign = "at least" if least else "at most"
         print(f"  {what}: {value:.3f}, wanted {sign} {wanted:g}" + ("" if good else ": MISSED"))
-        if not good:
-            self.missed.append(what)
+        self.missed += [] if good else [what]
 
     def server(self, fps: int, length: int) -> RtspServer:
         """A server of a video of some seconds in which a pet comes or goes every two seconds."""
@@ -85,12 +88,12 @@ class CameraBench:
         def drawn() -> Iterator[Any]:
             for number in range(frames):
                 frame = pictures[number // (2 * fps) % len(pictures)].copy()
-                camera_server.stamp(frame, number)
+                stamp(frame, number)
                 yield frame
 
         path = self.folder / f"{fps}-{length}.h264"
         if not path.exists():
-            camera_server.encode_h264(drawn(), path, fps)
+            encode_h264(drawn(), path, fps)
         return RtspServer(path, fps, frames)
 
     def file(self) -> dict[str, Any]:
@@ -105,7 +108,7 @@ class CameraBench:
         writer.release()
         model = self.model(live=False)
         assert model.path is not None
-        session = bare_session(model.path, model.threads)
+        session = open_session(model.path, model.threads)
         height, width = model.spec.size
 
         def bare() -> None:
@@ -116,15 +119,16 @@ class CameraBench:
                 session.run(None, {"frames": whole[None]})
             capture.release()
 
-        def ours(motion: bool) -> Callable[[], None]:
-            def loop() -> None:
-                with Camera(path) as camera:
-                    for _event in Events(model, motion=motion).over(camera):
-                        pass
+        def ours(motion: bool) -> None:
+            with Camera(path) as camera:
+                for _event in Events(model, motion=motion).over(camera):
+                    pass
 
-            return loop
-
-        rows = {"by hand": bare, "catdog-edge": ours(False), "with the motion gate": ours(True)}
+        rows: dict[str, Callable[[], object]] = {
+            "by hand": bare,
+            "catdog-edge": lambda: ours(False),
+            "with the motion gate": lambda: ours(True),
+        }
         timing = compare(
             rows, self.options.seconds, block_seconds=0, min_calls=1, min_rounds=7, warmup_calls=1
         )
@@ -187,68 +191,41 @@ class CameraBench:
 
     def four(self) -> dict[str, Any]:
         """Four cameras of 640x360 at 15 frames per second and one classifier."""
-        return {
-            "every frame": self._four(motion=False),
-            "with the motion gate": self._four(motion=True),
-        }
+        scenes = {"every frame": False, "with the motion gate": True}
+        return {name: self._four(motion=motion) for name, motion in scenes.items()}
 
     def _four(self, *, motion: bool) -> dict[str, Any]:
-        fps, names = 15, ["north", "east", "south", "west"]
-        servers = [self.server(fps, 32) for _ in names]
-        for server in servers:
-            server.start()
-        # Below the row of the frame's number, which changes with every frame.
-        block = camera_server.BLOCK
-        cameras = [Camera(s.url, n, (0, block, 640, 360 - block)) for s, n in zip(servers, names)]
         events = Events(self.model(live=True), motion=motion)
-        stop = threading.Event()
-        connected: set[str] = set()
-        first: dict[str, Frame] = {}
-        last: dict[str, Frame] = {}
-        seen: Counter[str] = Counter()
-        start: list[float] = []
-
-        def each(frame: Frame, _view: View) -> None:
-            connected.add(frame.source)
-            if len(connected) < len(names):
-                return
-            if not start:
-                start.extend([time.monotonic(), *_processor_seconds()])
-                threading.Timer(self.options.seconds, stop.set).start()
-            first.setdefault(frame.source, frame)
-            last[frame.source] = frame
-            seen[frame.source] += 1
-
-        try:
-            for _event in events.over(cameras, each=each, stop=stop):
+        watch = _Watch(self.options.seconds)
+        with ExitStack() as stack:
+            servers = [stack.enter_context(self.server(FPS, 32)) for _ in NAMES]
+            # Below the row of the frame's number, which changes with every frame.
+            region = (0, BLOCK, 640, 360 - BLOCK)
+            cameras = [
+                stack.enter_context(closing(Camera(server.url, name, region)))
+                for server, name in zip(servers, NAMES, strict=True)
+            ]
+            for _event in events.over(cameras, each=watch.note, stop=watch.stop):
                 pass
-            end = [time.monotonic(), *_processor_seconds()]
+            end = _clocks()
             private = [process.memory_full_info().uss / 1e6 for process in _workers()]
-        finally:
-            for camera in cameras:
-                camera.close()
-            for server in servers:
-                server.kill()
-        wall, here, workers = (after - before for after, before in zip(end, start))
+        wall, here, workers = (after - before for after, before in zip(end, watch.start))
         cost = {"receive": workers / wall / 4, "classify": here / wall / 4}
-        # Of what came from the decoder, and of what the camera sent, between first and last.
-        kept = {n: seen[n] / (last[n].index - first[n].index + 1) for n in names}
-        duration = {n: last[n].monotonic - first[n].monotonic for n in names}
-        kept_of_sent = {n: seen[n] / (round(duration[n] * fps) + 1) for n in names}
-        classified = sum(events.tally(name).classified for name in names)
+        kept = {name: watch.kept(name) for name in NAMES}
+        classified = sum(events.tally(name).classified for name in NAMES)
         print(
             f"four    {'with' if motion else 'without'} motion gate: processor per camera "
             f"{100 * sum(cost.values()):.1f} % of a core ({100 * cost['receive']:.1f} % to receive "
             f"and decode, {100 * cost['classify']:.1f} % to classify), {classified} classified; "
             f"memory of its process {max(private):.0f} MB"
         )
-        worst = min(*kept.values(), *kept_of_sent.values())
+        worst = min(share for shares in kept.values() for share in shares)
         self.check("frames that arrive, of the worst camera", worst, "kept", least=True)
         return {
             "seconds": wall,
-            "frames": dict(seen),
-            "kept": kept,
-            "kept_of_sent": kept_of_sent,
+            "frames": dict(watch.seen),
+            "kept": {name: share for name, (share, _) in kept.items()},
+            "kept_of_sent": {name: share for name, (_, share) in kept.items()},
             "classified": classified,
             "processor_per_camera": cost,
             "private_mb": private,
@@ -277,9 +254,8 @@ class CameraBench:
             if last[what] != first[what]:
                 self.missed.append(f"{what} at the end")
                 print(f"  {what}: {first[what]} became {last[what]}: MISSED")
-        if counts.received != sum(
-            (counts.delivered, counts.replaced, counts.stale, counts.damaged)
-        ):
+        known = counts.delivered + counts.replaced + counts.stale + counts.damaged
+        if counts.received != known:
             self.missed.append("frames lost without being counted")
             print("  frames were lost without being counted: MISSED")
         return {
@@ -290,6 +266,37 @@ class CameraBench:
             "back_after_s": soak.back_after,
             "samples": soak.samples,
         }
+
+
+@dataclass
+class _Watch:
+    """Counts the frames of four cameras for some seconds, from when all of them are connected."""
+
+    seconds: float
+    start: tuple[float, ...] = ()
+    stop: threading.Event = field(default_factory=threading.Event)
+    connected: set[str] = field(default_factory=set)
+    first: dict[str, Frame] = field(default_factory=dict)
+    last: dict[str, Frame] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def note(self, frame: Frame, _view: View) -> None:
+        """Take a frame."""
+        self.connected.add(frame.source)
+        if len(self.connected) < len(NAMES):
+            return
+        if not self.start:
+            self.start = _clocks()
+            threading.Timer(self.seconds, self.stop.set).start()
+        self.first.setdefault(frame.source, frame)
+        self.last[frame.source] = frame
+        self.seen[frame.source] += 1
+
+    def kept(self, name: str) -> tuple[float, float]:
+        """Share of a camera's frames, of those from its decoder and of those that it sent."""
+        first, last, seen = self.first[name], self.last[name], self.seen[name]
+        sent = round((last.monotonic - first.monotonic) * FPS) + 1
+        return seen / (last.index - first.index + 1), seen / sent
 
 
 class _Soak:
@@ -315,16 +322,18 @@ class _Soak:
 
     def cause_faults(self) -> None:
         """Run until the time is up; then set `stop`."""
-        kinds: list[tuple[str, Callable[[], object]]] = [
-            ("killed for 2 s", lambda: self._interrupt("kill", "start", 2)),
-            ("frozen for 3 s", lambda: self._interrupt("freeze", "thaw", 3)),
-            ("frozen for 9 s", lambda: self._interrupt("freeze", "thaw", 9)),
-            ("garbage for 4 s", self._send_garbage),
-            ("killed for 10 s", lambda: self._interrupt("kill", "start", 10)),
-            ("capture process killed", lambda: _workers()[0].kill()),
+        server = self._server
+        garbage, clean = (partial(server.send, what) for what in ("garbage", "clean"))
+        kinds: list[tuple[str, Callable[[], object], float, Callable[[], object]]] = [
+            ("killed for 2 s", server.kill, 2, server.start),
+            ("frozen for 3 s", server.freeze, 3, server.thaw),
+            ("frozen for 9 s", server.freeze, 9, server.thaw),
+            ("garbage for 4 s", garbage, 4, clean),
+            ("killed for 10 s", server.kill, 10, server.start),
+            ("capture process killed", lambda: _workers()[0].kill(), 0, lambda: None),
         ]
         begun = time.monotonic()
-        for number, (name, fault) in enumerate(itertools.cycle(kinds), 1):
+        for number, (name, fault, length, mend) in enumerate(itertools.cycle(kinds), 1):
             self.stop.wait(max(0.0, begun + number * self._every - 15 - time.monotonic()))
             self.samples.append(self._sample(time.monotonic() - begun))
             if self._end - time.monotonic() < 15:
@@ -333,19 +342,11 @@ class _Soak:
                 return
             self._mended = None
             fault()
+            time.sleep(length)
+            mend()
             self._mended = time.monotonic()
             self.faults += 1
             print(f"soak    {self.samples[-1]} then {name}", flush=True)
-
-    def _interrupt(self, how: str, back: str, length: float) -> None:
-        getattr(self._server, how)()
-        time.sleep(length)
-        getattr(self._server, back)()
-
-    def _send_garbage(self) -> None:
-        self._server.send("garbage")
-        time.sleep(4)
-        self._server.send("clean")
 
     def _sample(self, at: float) -> dict[str, float]:
         workers = _workers()
@@ -367,56 +368,57 @@ def _workers() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if module in child.cmdline()]
 
 
-def _processor_seconds() -> tuple[float, float]:
-    """Processor time of this process, and of those that hold cameras."""
+def _clocks() -> tuple[float, float, float]:
+    """Time, and processor time of this process and of those that hold cameras."""
     spent = [worker.cpu_times() for worker in _workers()]
-    return time.process_time(), sum(times.user + times.system for times in spent)
+    workers = sum(times.user + times.system for times in spent)
+    return time.monotonic(), time.process_time(), workers
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.camera_soak", description=__doc__
-    )
-    listed = ",".join(PARTS)
-    parser.add_argument("--only", default="file,first,delay,four", help=f"parts, of: {listed}")
-    parser.add_argument("--model", help="a file or a shipped model; default: the shipped one")
-    parser.add_argument("--reject", type=float, help="answer `neither` below this score")
-    parser.add_argument("--threads", type=threads, help="of the model")
-    parser.add_argument("--seconds", type=seconds, default=60.0, help="for each part but the soak")
-    parser.add_argument("--minutes", type=seconds, default=30.0, help="for the soak")
-    parser.add_argument("--every", type=seconds, default=60.0, help="seconds between its faults")
-    parser.add_argument("--json", type=Path, help="keep the figures here")
-    options = parser.parse_args(arguments)
-    options.parts = options.only.split(",")
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    return options
+def _parts(text: str) -> list[str]:
+    parts = text.split(",")
+    if unknown := set(parts) - set(PARTS):
+        raise argparse.ArgumentTypeError(
+            f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}"
+        )
+    return parts
 
 
-def _run(options: argparse.Namespace) -> None:
-    card = environment.Environment.detect()
+def run(options: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+        GateError: A figure is beyond its limit.
+    """
+    card, monitor = Environment.detect(), ActivityMonitor()
     print(f"{card.processor}, {card.processors_usable} processors, load {card.load_before}")
     document: dict[str, Any] = {"environment": card.to_dict()}
-    monitor = environment.ActivityMonitor()
     with tempfile.TemporaryDirectory() as folder:
         bench = CameraBench(options, Path(folder))
         print(f"model   {bench.model(live=True)!r}")
-        for part in options.parts:
+        for part in options.only:
             document[part] = getattr(bench, part)()
     quiet = monitor.stop()
     document["quiet"] = quiet.to_dict()
-    if quiet.others_busy is not None:
-        print(f"other processes took {quiet.others_busy:.2f} processors meanwhile")
-    if options.json is not None:
-        write_text(options.json, json.dumps(document, indent=1) + "\n")
+    print(f"other processes took {quiet.others_busy:.2f} processors meanwhile")
+    keep(document, options.json)
     if bench.missed:
         raise GateError(f"missed: {', '.join(bench.missed)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the parts that are asked for; return the exit code."""
-    options = _parse(arguments)
-    return exit_code("benchmarks.studies.camera_soak", lambda: _run(options))
+    """Run the study; return the exit code."""
+    parser = StudyParser("camera_soak", __doc__)
+    only = "file,first,delay,four"
+    parser.add_argument("--only", type=_parts, default=only, help=f"parts, of: {','.join(PARTS)}")
+    parser.add_argument("--model", help="a file or a shipped model; default: the shipped one")
+    parser.add_argument("--reject", type=float, help="answer `neither` below this score")
+    parser.threads("of the model")
+    parser.seconds(60.0, "for each part but the soak")
+    parser.seconds(30.0, "for the soak", "--minutes")
+    parser.seconds(60.0, "seconds between its faults", "--every")
+    parser.json()
+    return parser.run(run, arguments)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m benchmarks.studies.classifier_overhead [--model M] [--weights best.pt] [--json FILE]
 
-Every figure comes from rivals that are interleaved in one run. Prints tables; `--json` keeps the
-figures. Linux: memory is read from /proc.
+Every figure comes from rivals that are interleaved in one run; cold starts, memory and leaks are
+measured in processes of their own. Prints tables; `--json` keeps the figures. Linux: memory is
+read from /proc.
 """
 
 from __future__ import annotations
@@ -11,27 +12,29 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import cv2
 import numpy as np
 
+from benchmarks.measure.cold_start import run_fresh
 from benchmarks.measure.environment import Environment
 from benchmarks.measure.latency import as_jpeg
-from benchmarks.studies import process_cost
-from benchmarks.studies.command_line import bare_session, exit_code
-from benchmarks.studies.command_line import seconds as duration
+from benchmarks.studies.command_line import StudyParser, keep
 from catdog_edge import Classifier
 from catdog_edge.errors import GateError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.runtime.classifier import SPIN
-from catdog_edge.system.files import write_text
-from exporters.checks.timing import Timing, compare
+from catdog_edge.runtime.model_file import find_model, read_spec
+from exporters.checks.predictors import open_session
+from exporters.checks.timing import compare
 
 LIMITS = {
     "native": 1.05,
@@ -48,24 +51,187 @@ FIXED_MS = 0.05
 faster than any wrapper around it."""
 
 PARTS = ("overhead", "cold", "leak", "spinning")
+"""Methods of `Study`."""
 
 WAITS = {"spinning, as ONNX Runtime": True, f"spinning {SPIN} us": SPIN, "sleeping": False}
 """What the threads of a session do between two calls; the first is the reference."""
 
+# The programs of the fresh processes: by hand, with this package, with PyTorch.
+BARE = """
+import sys
+import numpy as np, cv2, onnxruntime
+model, picture, size, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = threads
+session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+frame = cv2.imread(picture)
+frame = cv2.resize(frame, (2 * size, 2 * size), interpolation=cv2.INTER_LINEAR)
+frame = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
+session.run(None, {"frames": frame[None]})
+"""
+OURS = """
+import sys
+import cv2
+from catdog_edge import Classifier
+Classifier(sys.argv[1], threads=int(sys.argv[4]))(cv2.imread(sys.argv[2]))
+"""
+TORCH = """
+import sys
+import cv2
+from benchmarks.runners import BenchRow, open_row
+runner = open_row(BenchRow("pytorch", "pytorch", sys.argv[1], int(sys.argv[4])))
+runner.probabilities([cv2.imread(sys.argv[2])])
+"""
+REPORT = """
+import json, time
+answered = time.perf_counter()
+with open("/proc/self/status") as stream:
+    status = dict(line.split(":", 1) for line in stream)
+memory = {name: int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")}
+print(json.dumps({"answered_at": answered, **memory}))
+"""
+LEAK = """
+import json, sys, time
+import numpy as np
+from benchmarks.measure.cold_start import resident_bytes
+from catdog_edge import Classifier
+pets = Classifier(sys.argv[1], threads=int(sys.argv[2]))
+frame = np.random.default_rng(0).integers(0, 256, (*pets.spec.size, 3), dtype=np.uint8)
+found = {"answered_at": time.perf_counter()}
+for count in range(1, int(sys.argv[3]) + 1):
+    pets(frame)
+    if count in (1, 10, 100, 1000) or count % 10000 == 0:
+        found[count] = resident_bytes() / 2**20
+print(json.dumps(found))
+"""
 
-class Report:
-    """The figures so far, and the limits that are not met."""
 
-    def __init__(self) -> None:
+class Study:
+    """The parts of the study, the figures so far, and the limits that are not met."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
         self.document: dict[str, Any] = {"machine": Environment.detect().to_dict()}
         self.missed: list[str] = []
+        with self.classifier() as pets:
+            self.threads, self.size = pets.threads, pets.spec.size
+            self.document["model"] = repr(pets)
+        print(self.document["model"])
+
+    def classifier(self, **more: Any) -> Classifier:
+        """The model under measurement."""
+        return Classifier(self.options.model, provider="cpu", threads=self.options.threads, **more)
 
     def judge(self, name: str, value: float, met: bool | None = None, note: str = "") -> None:
         """Print a figure and whether it meets its limit; by default that is an upper one."""
         met = value <= LIMITS[name] if met is None else met
         print(f"  {name}: {value:.3f} (limit {LIMITS[name]:g}{note}) {'ok' if met else 'MISSED'}")
-        if not met:
-            self.missed.append(name)
+        self.missed += [] if met else [name]
+
+    def overhead(self) -> dict[str, Any]:
+        """`Classifier` and a bare session on a frame of the model's size and a 1080p frame."""
+        pets, (height, width) = self.classifier(), self.size
+        session = open_session(self.options.model, self.threads)
+        native, large = picture(height, width), picture(1080, 1920)
+
+        def resized() -> object:
+            half = cv2.resize(large, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+            whole = cv2.resize(half, (width, height), interpolation=cv2.INTER_AREA)
+            return session.run(None, {"frames": whole[None]})
+
+        rivals: dict[str, dict[str, Callable[[], object]]] = {
+            "native": {
+                "session.run": lambda: session.run(None, {"frames": native[None]}),
+                "Classifier": lambda: pets(native),
+            },
+            "1080p": {"resize and session.run": resized, "Classifier": lambda: pets(large)},
+        }
+        document = {}
+        for name, calls in rivals.items():
+            timing = compare(calls, self.options.seconds)
+            document[name] = timing.to_dict()
+            ratio = timing.ratio("Classifier")
+            bare, ours = (1e3 * latency.p50 for latency in timing.rows.values())
+            for row, p50 in zip(timing.rows, (bare, ours), strict=True):
+                print(f"{name:8} {row:24} p50 {p50:.3f} ms")
+            print(f"  ratio {ratio}")
+            met = ratio.value <= LIMITS[name] or ours - bare <= FIXED_MS
+            self.judge(name, ratio.value, met, f", or {FIXED_MS:g} ms more")
+        return document
+
+    def cold(self) -> dict[str, Any]:
+        """Time to the first answer and memory in MB, of fresh processes that are interleaved.
+
+        One more process of each before the runs that count fills the file cache and writes byte
+        code.
+        """
+        file = str(find_model(self.options.model).path)
+        programs = {"bare script": (BARE, file), "catdog_edge": (OURS, file)}
+        if self.options.weights is not None:
+            programs["PyTorch"] = (TORCH, str(self.options.weights))
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "picture.jpg"
+            path.write_bytes(as_jpeg(picture(480, 640)))
+            size = read_spec(self.options.model).height
+            for run in range(self.options.runs + 1):
+                for name, (program, model) in programs.items():
+                    arguments = ["-c", program + REPORT, model, path, size, self.threads]
+                    result = run_fresh([str(one) for one in arguments], name)
+                    found[name] += [result] if run else []
+        document = {name: _cold_row(runs, found["bare script"]) for name, runs in found.items()}
+        for name, row in document.items():
+            print(
+                f"{name:12} first answer {row['first_answer_s']:.3f} s, resident "
+                f"{row['resident_mb']:.1f} MB, peak {row['peak_mb']:.1f} MB"
+            )
+        ours = document["catdog_edge"]
+        self.judge("cold start", ours["time_ratio"])
+        self.judge("memory", ours["memory_ratio"])
+        if "PyTorch" in document:
+            name = "PyTorch's cold start"
+            ratio = document["PyTorch"]["first_answer_s"] / ours["first_answer_s"]
+            self.judge(name, ratio, ratio >= LIMITS[name])
+        return document
+
+    def leak(self) -> Mapping[str, float]:
+        """Resident memory in MB by number of calls, in one fresh process."""
+        model = find_model(self.options.model).path
+        arguments = [str(one) for one in (model, self.threads, self.options.calls)]
+        found = run_fresh(["-c", LEAK, *arguments], "leak check", timeout=None)
+        memory = {count: size for count, size in found.items() if count.isdecimal()}
+        print("calls: resident MB  " + ", ".join(f"{n}: {size:.1f}" for n, size in memory.items()))
+        last = list(memory.values())[-1]
+        self.judge("growth_mb", last - memory.get("1000", last))
+        return memory
+
+    def spinning(self) -> dict[str, Any]:
+        """Ways for idle threads to wait: alone, beside a session, beside a busy camera."""
+        frame, seconds = picture(480, 640), self.options.seconds
+        pairs = {
+            name: [self.classifier(spin=spin) for _ in range(2)] for name, spin in WAITS.items()
+        }
+        alone: dict[str, Callable[[], object]] = {}
+        both: dict[str, Callable[[], object]] = {}
+        for name, (first, second) in pairs.items():
+            alone[name] = lambda pets=first: pets(frame)  # type: ignore[misc]
+            both[name] = lambda one=first, two=second: (one(frame), two(frame))  # type: ignore[misc]
+        found: dict[str, Any] = {
+            "alone": compare(alone, seconds).to_dict(),
+            "two sessions that take turns": compare(both, seconds).to_dict(),
+        }
+        for decoders in (1, 2):
+            with busy_camera(decoders) as decoded:
+                start, before = time.perf_counter(), sum(decoded)
+                timing = compare(alone, seconds).to_dict()
+                rate = (sum(decoded) - before) / (time.perf_counter() - start)
+            scene = f"beside a busy camera loop ({decoders} threads)"
+            found[scene] = {**timing, "decoded frames per second": rate}
+        found["processor time per frame at 30 frames per second"] = {
+            name: _paced(pets[0], frame, seconds / 2) for name, pets in pairs.items()
+        }
+        print(json.dumps(found, indent=1))
+        return found
 
 
 def picture(height: int, width: int) -> Image:
@@ -74,105 +240,23 @@ def picture(height: int, width: int) -> Image:
     return np.ascontiguousarray(cv2.resize(small, (width, height)), dtype=np.uint8)
 
 
-def overhead(model: str, threads: int, seconds: float) -> dict[str, Timing]:
-    """Time `Classifier` and a bare session on a frame of the model's size and a 1080p frame."""
-    pets = Classifier(model, provider="cpu", threads=threads)
-    assert pets.path is not None
-    session = bare_session(pets.path, threads)
-    height, width = pets.spec.size
-    native, large = picture(height, width), picture(1080, 1920)
-    frames = native[None]
+def _cold_row(
+    runs: Sequence[Mapping[str, float]], bare: Sequence[Mapping[str, float]]
+) -> dict[str, float]:
+    def middle(key: str) -> float:
+        return median(run[key] for run in runs)
 
-    def resized() -> object:
-        half = cv2.resize(large, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
-        whole = cv2.resize(half, (width, height), interpolation=cv2.INTER_AREA)
-        return session.run(None, {"frames": whole[None]})
+    def ratio(key: str) -> float:  # of one round: what drifts in between cancels
+        return median(mine[key] / theirs[key] for mine, theirs in zip(runs, bare, strict=True))
 
     return {
-        "native": compare(
-            {
-                "session.run": lambda: session.run(None, {"frames": frames}),
-                "Classifier": lambda: pets(native),
-            },
-            seconds,
-        ),
-        "1080p": compare(
-            {"resize and session.run": resized, "Classifier": lambda: pets(large)}, seconds
-        ),
+        "runs": len(runs),
+        "first_answer_s": middle("first_answer_s"),
+        "resident_mb": middle("VmRSS"),
+        "peak_mb": middle("VmHWM"),
+        "time_ratio": ratio("first_answer_s"),
+        "memory_ratio": ratio("VmRSS"),
     }
-
-
-def report_overhead(report: Report, options: argparse.Namespace) -> None:
-    """Measure, print and judge `overhead`."""
-    timings = overhead(options.model, options.threads, options.seconds)
-    report.document["overhead"] = {name: timing.to_dict() for name, timing in timings.items()}
-    for name, timing in timings.items():
-        ratio = timing.ratio("Classifier")
-        bare, ours = (1e3 * latency.p50 for latency in timing.rows.values())
-        for row, p50 in zip(timing.rows, (bare, ours), strict=True):
-            print(f"{name:8} {row:24} p50 {p50:.3f} ms")
-        print(f"  ratio {ratio}")
-        met = ratio.value <= LIMITS[name] or ours - bare <= FIXED_MS
-        report.judge(name, ratio.value, met, f", or {FIXED_MS:g} ms more")
-
-
-def report_cold_starts(report: Report, options: argparse.Namespace) -> None:
-    """Measure, print and judge cold starts and memory."""
-    cold = process_cost.cold_starts(options.model, options.weights, options.threads, options.runs)
-    report.document["cold"] = cold
-    for name, row in cold.items():
-        print(
-            f"{name:12} first answer {row['first_answer_s']:.3f} s, resident "
-            f"{row['resident_mb']:.1f} MB, peak {row['peak_mb']:.1f} MB"
-        )
-    report.judge("cold start", cold["catdog_edge"]["time_ratio"])
-    report.judge("memory", cold["catdog_edge"]["memory_ratio"])
-    if "PyTorch" in cold:
-        name = "PyTorch's cold start"
-        ratio = cold["PyTorch"]["first_answer_s"] / cold["catdog_edge"]["first_answer_s"]
-        report.judge(name, ratio, ratio >= LIMITS[name])
-
-
-def report_leak(report: Report, options: argparse.Namespace) -> None:
-    """Measure, print and judge the growth of memory."""
-    memory = process_cost.leak(options.model, options.threads, options.calls)
-    report.document["leak"] = memory
-    print("calls: resident MB  " + ", ".join(f"{n}: {size:.1f}" for n, size in memory.items()))
-    last = list(memory.values())[-1]
-    report.judge("growth_mb", last - memory.get("1000", last))
-
-
-def report_spinning(report: Report, options: argparse.Namespace) -> None:
-    """Measure ways for idle threads to wait: alone, beside a session, beside a busy camera."""
-    frame, seconds = picture(480, 640), options.seconds
-    pairs = {
-        name: [
-            Classifier(options.model, provider="cpu", threads=options.threads, spin=spin)
-            for _ in range(2)
-        ]
-        for name, spin in WAITS.items()
-    }
-    alone: dict[str, Callable[[], object]] = {}
-    both: dict[str, Callable[[], object]] = {}
-    for name, (first, second) in pairs.items():
-        alone[name] = lambda pets=first: pets(frame)  # type: ignore[misc]
-        both[name] = lambda one=first, two=second: (one(frame), two(frame))  # type: ignore[misc]
-    found: dict[str, Any] = {
-        "alone": compare(alone, seconds).to_dict(),
-        "two sessions that take turns": compare(both, seconds).to_dict(),
-    }
-    for decoders in (1, 2):
-        with busy_camera(decoders) as decoded:
-            start, before = time.perf_counter(), sum(decoded)
-            timing = compare(alone, seconds).to_dict()
-            rate = (sum(decoded) - before) / (time.perf_counter() - start)
-        scene = f"beside a busy camera loop ({decoders} threads)"
-        found[scene] = {**timing, "decoded frames per second": rate}
-    found["processor time per frame at 30 frames per second"] = {
-        name: _paced(pets[0], frame, seconds / 2) for name, pets in pairs.items()
-    }
-    report.document["spinning"] = found
-    print(json.dumps(found, indent=1))
 
 
 def _paced(pets: Classifier, frame: Image, seconds: float, rate: float = 30) -> dict[str, float]:
@@ -223,34 +307,27 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         GateError: A limit is not met.
     """
-    report = Report()
-    with Classifier(options.model, provider="cpu", threads=options.threads) as pets:
-        options.threads = pets.threads
-        report.document["model"] = repr(pets)
-    print(report.document["model"])
-    parts = (report_overhead, report_cold_starts, report_leak, report_spinning)
-    for name, part in zip(PARTS, parts, strict=True):
+    study = Study(options)
+    for name in PARTS:
         if name in (options.only or PARTS):
-            part(report, options)
-    if options.json is not None:
-        write_text(options.json, json.dumps(report.document, indent=1) + "\n")
-    if report.missed:
-        raise GateError(f"limits not met: {', '.join(report.missed)}")
+            study.document[name] = getattr(study, name)()
+    keep(study.document, options.json)
+    if study.missed:
+        raise GateError(f"limits not met: {', '.join(study.missed)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Run the study; return the exit code."""
+    parser = StudyParser("classifier_overhead", __doc__)
     parser.add_argument("--model", default="fast", help="a .onnx file or a shipped model")
     parser.add_argument("--weights", type=Path, help="a checkpoint: adds PyTorch's cold start")
-    parser.add_argument("--threads", type=int, help="of every session")
-    parser.add_argument("--seconds", type=duration, default=10.0, help="per comparison")
+    parser.threads("of every session")
+    parser.seconds(10.0, "per comparison")
     parser.add_argument("--runs", type=int, default=10, help="cold starts of each program")
     parser.add_argument("--calls", type=int, default=100_000, help="of the leak check")
-    parser.add_argument("--json", type=Path, help="keep the figures in this file")
+    parser.json()
     parser.add_argument("--only", choices=PARTS, action="append", help="may be repeated")
-    options = parser.parse_args(arguments)
-    return exit_code("classifier_overhead", lambda: run(options))
+    return parser.run(run, arguments)
 
 
 if __name__ == "__main__":

@@ -1,60 +1,91 @@
-"""What the programs of this folder share."""
+"""What the studies share: options, exit codes, errors in one line."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import onnxruntime
+from typing import Any
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.runtime.threads import MOST
 from catdog_edge.system.console import log_to_stderr
+from catdog_edge.system.files import write_text
 
 
-def exit_code(name: str, body: Callable[[], None]) -> int:
-    """Run a program; print an error as one line on stderr.
+class StudyParser(argparse.ArgumentParser):
+    """The options of a study; `run` is its `main`.
 
-    Args:
-        name: Of the program, for the line.
-        body: What to run.
-
-    Returns:
-        0, or the exit code of the error: 1, or 3 where a limit is not met.
+    Example:
+        >>> parser = StudyParser("peers", __doc__)
+        >>> parser.seconds(30.0, "per frame")
+        >>> code = parser.run(lambda options: print(options.seconds))
     """
-    try:
-        with log_to_stderr():
-            body()
-    except CatdogError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; nothing is kept", file=sys.stderr)
-        return 1
-    return 0
+
+    def __init__(self, name: str, description: str | None) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(
+            prog=f"python -m benchmarks.studies.{name}",
+            description=(description or "").replace("%", "%%"),
+            formatter_class=raw,
+        )
+        self._name = name
+
+    def seconds(self, default: float, what: str, option: str = "--seconds") -> None:
+        """Add an option for a duration above 0."""
+        self.add_argument(option, type=_positive, default=default, help=f"{what} ({default:g})")
+
+    def threads(self, what: str, default: int | None = None) -> None:
+        """Add `--threads`."""
+        self.add_argument("--threads", type=_threads, default=default, help=what)
+
+    def json(self) -> None:
+        """Add `--json`, see `keep`."""
+        self.add_argument("--json", type=Path, help="keep the figures in this file")
+
+    def run(
+        self, body: Callable[[argparse.Namespace], None], arguments: list[str] | None = None
+    ) -> int:
+        """Parse the command line and run; print an error as one line on stderr.
+
+        Returns:
+            0, or the exit code of the error: 1, or 3 where a limit is not met.
+        """
+        options = self.parse_args(arguments)
+        try:
+            with log_to_stderr():
+                body(options)
+        except CatdogError as error:
+            print(f"{self._name}: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            print(f"{self._name}: interrupted; nothing is kept", file=sys.stderr)
+            return 1
+        return 0
 
 
-def seconds(text: str) -> float:
-    """Parse a duration; for `argparse`."""
+def keep(document: Mapping[str, Any], path: Path | None) -> None:
+    """Write the figures as JSON; `None`: not.
+
+    Raises:
+        CatdogError: The file cannot be written.
+    """
+    if path is not None:
+        write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def _positive(text: str) -> float:
     value = float(text)
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError("give a number of seconds above 0")
     return value
 
 
-def threads(text: str) -> int:
-    """Parse a number of threads; for `argparse`."""
+def _threads(text: str) -> int:
     value = int(text)
     if not 1 <= value <= MOST:
         raise argparse.ArgumentTypeError(f"give a whole number in 1..{MOST}")
     return value
-
-
-def bare_session(model: Path, count: int) -> onnxruntime.InferenceSession:
-    """A session on the CPU as a person would make it by hand, with `count` threads."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = count
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

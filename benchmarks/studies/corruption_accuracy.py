@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.measure.corruptions import CORRUPTIONS, Corruption
+from benchmarks.measure.corruptions import CORRUPTIONS
 from benchmarks.measure.parity import ImageSet
 from benchmarks.report.text import few, markdown_table
-from benchmarks.studies.command_line import exit_code
+from benchmarks.studies.command_line import StudyParser
 from catdog_edge import Classifier
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.dataset import Dataset
@@ -23,16 +23,12 @@ from catdog_edge.training.data.open_dataset import open_dataset, open_negative_i
 from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.runs.progress import ReadingProgress
 
-CONDITIONS: dict[str, Corruption | None] = {
-    "as they are": None,
-    **{f"{one.name}: {one.says}": one for one in CORRUPTIONS},
-}
-
 
 def image_sets(dataset: Dataset) -> list[ImageSet]:
-    """The test split under each condition."""
+    """The test split as it is and under each corruption."""
     items = dataset.items_of("test")
-    return [ImageSet(name, dataset, items, one) for name, one in CONDITIONS.items()]
+    corrupted = [ImageSet(f"{one.name}: {one.says}", dataset, items, one) for one in CORRUPTIONS]
+    return [ImageSet("as they are", dataset, items), *corrupted]
 
 
 def share(right: int, of: int) -> str:
@@ -48,67 +44,54 @@ def rejected(pets: Classifier, images: ImageSet) -> int:
     return int((pets.scores(images.frames()) < pets.reject.threshold).sum())
 
 
-def accuracy_rows(pets: Classifier, dataset: Dataset) -> list[list[str]]:
-    """By condition: accuracy, and the share that is not rejected."""
-    rows = []
-    for images in image_sets(dataset):
-        count = len(images.items)
-        predicted = pets.probabilities(images.frames()).argmax(axis=1)
-        right = int((predicted == images.truth).sum())
-        answered = count - rejected(pets, images)
-        rows.append([images.name, share(right, count), f"{100 * answered / count:.1f}"])
-    return rows
-
-
-def rejection_rows(pets: Classifier, dataset: Dataset) -> list[list[str]]:
-    """By condition: the share that is rejected."""
-    return [
-        [images.name, share(rejected(pets, images), len(images.items))]
-        for images in image_sets(dataset)
-    ]
+def accuracy_row(pets: Classifier, images: ImageSet) -> list[str]:
+    """Condition, accuracy, and the share that is not rejected."""
+    count = len(images.items)
+    predicted = pets.probabilities(images.frames()).argmax(axis=1)
+    right = int((predicted == images.truth).sum())
+    answered = count - rejected(pets, images)
+    return [images.name, share(right, count), f"{100 * answered / count:.1f}"]
 
 
 def report(options: argparse.Namespace) -> None:
     """Measure and print."""
-
-    def show(title: str, heads: list[str], rows: list[list[str]]) -> None:
-        print("\n".join(["", title, "", *markdown_table(heads, rows)]))
-
     for model in options.models:
         with Classifier(model, provider="cpu") as pets:
-            labels, progress = pets.spec.labels, ReadingProgress()
+            labels = pets.spec.labels
             dataset = open_dataset(
-                options.data, labels=labels, limit=options.limit, progress=progress
+                options.data, labels=labels, limit=options.limit, progress=ReadingProgress()
             )
             if dataset.labels != labels:
                 raise DataError(
                     f"{dataset.source} has the classes {few(dataset.labels)}, {model} has "
                     f"{few(labels)}; name data with those"
                 )
-            count = len(dataset.items_of("test"))
-            if not count:
+            sets = image_sets(dataset)
+            if not sets[0].items:
                 raise DataError(
                     f"{dataset.source} has no test pictures (of {options.limit or 'all'} that "
                     "were taken); name more data or a larger --limit"
                 )
+            print(f"\n{model}: {len(sets[0].items):,} test pictures of {options.data}\n")
             heads = ["condition", "accuracy, %", "answered, %"]
-            title = f"{model}: {count:,} test pictures of {options.data}"
-            show(title, heads, accuracy_rows(pets, dataset))
+            rows = [accuracy_row(pets, images) for images in sets]
+            print("\n".join(markdown_table(heads, rows)))
             if options.other:
-                others = open_negative_images(options.other, progress=ReadingProgress())
-                title = f"{model}: {len(others.items_of('test')):,} of {options.other}"
-                show(title, ["condition", "rejected, %"], rejection_rows(pets, others))
+                sets = image_sets(open_negative_images(options.other, progress=ReadingProgress()))
+                count = len(sets[0].items)
+                print(f"\n{model}: {count:,} of {options.other}\n")
+                rows = [[one.name, share(rejected(pets, one), count)] for one in sets]
+                print("\n".join(markdown_table(["condition", "rejected, %"], rows)))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Run the study; return the exit code."""
+    parser = StudyParser("corruption_accuracy", __doc__)
     parser.add_argument("models", nargs="+", help="shipped models, or .onnx files")
     parser.add_argument("--data", required=True, help="a folder or .zip; its test split is used")
     parser.add_argument("--other", help="images that show none of the classes")
     parser.add_argument("--limit", type=int, help="take only so many images of --data")
-    options = parser.parse_args(arguments)
-    return exit_code("corruption_accuracy", lambda: report(options))
+    return parser.run(report, arguments)
 
 
 if __name__ == "__main__":

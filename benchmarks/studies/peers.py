@@ -3,20 +3,21 @@
     python -m benchmarks.studies.peers [--weights runs/NAME/best.pt] [--model FILE] [--threads N]
 
 A peer takes a frame as a camera gives it to probabilities, with the resize of the spec and the
-same number of threads as all others; see `peer_runtimes`. Every peer on our files first
-classifies one image and is compared with `Classifier`, so that a speed with other answers is
-seen. What is not installed is listed as left out; the extra `[peers]` has all of it.
+same number of threads as all others. Every peer on our files first classifies one image and is
+compared with `Classifier`, so that a speed with other answers is seen. What is not installed is
+listed as left out; the extra `[peers]` has all of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import functools
+import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,19 +31,206 @@ from benchmarks.measure.interleaved import Calls, Measurement, measure
 from benchmarks.plan import check_writable, checkpoint
 from benchmarks.report import text as words
 from benchmarks.report.tables import card
-from benchmarks.studies import command_line
-from benchmarks.studies.peer_runtimes import PEERS, ULTRALYTICS, Classify, PeerConfig, Ultralytics
+from benchmarks.runners import BenchRow, TorchRunner, Variant
+from benchmarks.studies.command_line import StudyParser, keep
 from catdog_edge.errors import CatdogError, first_line
-from catdog_edge.images.preprocess import Image, preprocess
+from catdog_edge.images.preprocess import Image, preprocess, to_layout, to_nchw
 from catdog_edge.images.read import read_picture
-from catdog_edge.runtime.model_file import read_spec
+from catdog_edge.runtime.classifier import Classifier
+from catdog_edge.runtime.model_file import PROBABILITIES, read_spec
 from catdog_edge.runtime.threads import choose_threads
-from catdog_edge.system.files import write_text
+from catdog_edge.spec import ModelSpec
+from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.run_folder import newest_run, run_of
+from exporters.checks.predictors import open_session
+from exporters.formats.torch_export import export_onnx
+
+Probabilities = npt.NDArray[np.float32]
+Classify = Callable[[Image], Probabilities]
+"""From a frame (`uint8 [H,W,3]` BGR, of any size) to `float32 [1,K]`."""
 
 LARGE = (1080, 1920)
 """Height and width of the large frame."""
+
+ULTRALYTICS = "yolo11n-cls"
+"""Their architecture that is exported, with fresh weights, for the cost of their wrapper."""
+
+
+@dataclass(frozen=True)
+class PeerConfig:
+    """What every peer is made from: our checkpoint and exported file, threads, a scratch folder."""
+
+    weights: Path
+    model: Path
+    spec: ModelSpec
+    threads: int
+    scratch: Path
+
+    def resized(self, frame: Image) -> Image:
+        """Resize a frame as the spec says: `uint8 [1,H,W,3]`."""
+        return preprocess(frame, self.spec.resize)[None]
+
+
+def classifier(config: PeerConfig, provider: str = "cpu") -> Classify:
+    """Our `Classifier`, called with the frame."""
+    pets = Classifier(config.model, provider=provider, threads=config.threads, reject=False)
+    return lambda frame: np.array([pets(frame).probabilities], np.float32)
+
+
+def bare_onnxruntime(config: PeerConfig) -> Classify:
+    """The least code that runs the file with ONNX Runtime's CPU provider."""
+    session = open_session(config.model, config.threads)
+    name, layout = session.get_inputs()[0].name, config.spec.layout
+
+    def classify(frame: Image) -> Probabilities:
+        batch = to_layout(config.resized(frame), layout)
+        return np.asarray(session.run([PROBABILITIES], {name: batch})[0], np.float32)
+
+    return classify
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """The one `openvino.Core` of the process, never freed.
+
+    Each takes the thread's signal stack (`sigaltstack`) and restores, when freed, the one that it
+    found. Two that are freed in the order of their creation leave signals on a stack that is
+    gone: the next Ctrl-C then ends the process without a word.
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
+def openvino(config: PeerConfig, precision: str | None = None) -> Classify:
+    """OpenVINO's own API on the file, tuned for latency."""
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": config.threads}
+    if precision is not None:
+        settings["INFERENCE_PRECISION_HINT"] = precision
+    compiled = _openvino_core().compile_model(str(config.model), "CPU", settings)
+    request, port = compiled.create_infer_request(), compiled.output(PROBABILITIES)
+
+    def classify(frame: Image) -> Probabilities:
+        request.infer([to_layout(config.resized(frame), config.spec.layout)])
+        return np.array(request.get_tensor(port).data, np.float32)
+
+    return classify
+
+
+def opencv_dnn(config: PeerConfig) -> Classify:
+    """`cv2.dnn` on the float32 checkpoint, exported with the classical float input."""
+    network, spec = load_checkpoint(config.weights)
+    file = config.scratch / "opencv.onnx"
+    export_onnx(network, spec, file, layout="nchw-float", batch=1)
+    net = cv2.dnn.readNetFromONNX(str(file))
+
+    def classify(frame: Image) -> Probabilities:
+        if cv2.getNumThreads() != config.threads:
+            cv2.setNumThreads(config.threads)
+        net.setInput(to_nchw(config.resized(frame)))
+        return np.asarray(net.forward(PROBABILITIES), np.float32)
+
+    return classify
+
+
+def ncnn(config: PeerConfig) -> Classify:
+    """ncnn, on the float32 checkpoint as its converter pnnx converts it."""
+    import ncnn as runtime
+    import pnnx
+    import torch
+
+    network, spec = load_checkpoint(config.weights)
+    with _quiet(), contextlib.chdir(config.scratch):
+        pnnx.export(network, "peer.pt", (torch.zeros(1, 3, *spec.size),), fp16=False)
+    net = runtime.Net()
+    net.opt.num_threads = config.threads
+    files = (str(config.scratch / f"peer.ncnn.{kind}") for kind in ("param", "bin"))
+    if net.load_param(next(files)) or net.load_model(next(files)):
+        raise CatdogError("ncnn cannot load what pnnx converted")
+    mean = list(spec.normalization.mean)
+    factor = [1 / value for value in spec.normalization.std]
+    order = runtime.Mat.PixelType.PIXEL_BGR2RGB
+
+    def classify(frame: Image) -> Probabilities:
+        mat = runtime.Mat.from_pixels(config.resized(frame)[0], order, spec.width, spec.height)
+        mat.substract_mean_normalize(mean, factor)
+        extractor = net.create_extractor()
+        extractor.input("in0", mat)
+        _, out = extractor.extract("out0")
+        return softmax(np.array(out, np.float32)[None, : len(spec.labels)], spec.temperature)
+
+    return classify
+
+
+def pytorch(config: PeerConfig, variant: Variant = "eager") -> Classify:
+    """PyTorch on the checkpoint, as `bench` runs it."""
+    row = BenchRow("pytorch", "pytorch", str(config.weights), config.threads, variant=variant)
+    runner = TorchRunner(row)
+    return lambda frame: runner.probabilities([frame])
+
+
+def ultralytics(config: PeerConfig) -> dict[str, Classify]:
+    """Their own architecture at our input size: the bare file, and their `predict` over it.
+
+    Our weights have no part in it.
+    """
+    for name, value in (("OFFLINE", "true"), ("AUTOINSTALL", "false"), ("VERBOSE", "false")):
+        os.environ.setdefault(f"YOLO_{name}", value)
+    from ultralytics import YOLO
+
+    file, size = config.scratch / "ultralytics.onnx", config.spec.height
+    with _quiet(), contextlib.chdir(config.scratch):
+        if not file.is_file():  # opened for the first time
+            fresh = YOLO(f"{ULTRALYTICS}.yaml", task="classify")
+            exported = fresh.export(format="onnx", imgsz=size, device="cpu", opset=17)
+            Path(exported).absolute().replace(file)
+        model = YOLO(str(file), task="classify")
+    session = open_session(file, config.threads)
+    name = session.get_inputs()[0].name
+
+    def bare(frame: Image) -> Probabilities:
+        batch = to_nchw(config.resized(frame))
+        return np.asarray(session.run(None, {name: batch})[0], np.float32)
+
+    def predict(frame: Image) -> Probabilities:
+        result = model.predict(frame, imgsz=size, device="cpu", verbose=False)[0]
+        return np.asarray(result.probs.data.numpy(), np.float32)[None]
+
+    return {f"{ULTRALYTICS}, bare session": bare, f"{ULTRALYTICS}, predict": predict}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence converters, also those that write to the file descriptors."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = {number: os.dup(number) for number in (1, 2)}
+    with Path(os.devnull).open("wb") as nowhere:
+        for number in kept:
+            os.dup2(nowhere.fileno(), number)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield
+        finally:
+            for number, copy in kept.items():
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+PEERS: dict[str, Callable[[PeerConfig], Classify]] = {
+    "Classifier": classifier,
+    "Classifier, openvino": functools.partial(classifier, provider="openvino"),
+    "onnxruntime": bare_onnxruntime,
+    "openvino": openvino,
+    "openvino, f32": functools.partial(openvino, precision="f32"),
+    "cv2.dnn": opencv_dnn,
+    "ncnn": ncnn,
+    "pytorch": pytorch,
+    "pytorch, compiled": functools.partial(pytorch, variant="compile"),
+}
+"""The peers on our files; the first is what the others are compared with. OpenVINO computes in
+bfloat16 where that is fast unless it is held to float32."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +255,7 @@ def open_peers(config: PeerConfig, frame: Image) -> tuple[dict[str, Peer], dict[
     found: dict[str, Peer] = {}
     left: dict[str, str] = {}
     first = next(iter(PEERS))
-    expected: npt.NDArray[np.float32] | None = None
+    expected: Probabilities | None = None
     for name, build in PEERS.items():
         try:
             classify = build(config)
@@ -78,14 +266,12 @@ def open_peers(config: PeerConfig, frame: Image) -> tuple[dict[str, Peer], dict[
             if name == first:
                 raise
             left[name] = _reason(error)
-    theirs = f"{ULTRALYTICS}, bare session"
     try:
-        other = Ultralytics(config)
-        for name, classify in {
-            theirs: other.bare(), f"{ULTRALYTICS}, predict": other.predict()
-        }.items():  # fmt: skip
+        theirs = ultralytics(config)
+        for classify in theirs.values():
             classify(frame)
-            found[name] = Peer(classify, None, theirs)
+        bare = next(iter(theirs))
+        found |= {name: Peer(classify, None, bare) for name, classify in theirs.items()}
     except Exception as error:
         left[ULTRALYTICS] = _reason(error)
     return found, left
@@ -97,45 +283,20 @@ def _reason(error: Exception) -> str:
     return first_line(error, 200)
 
 
-def compare(
+def time_peers(
     config: PeerConfig, small: Image, peers: Mapping[str, Peer], frame: Image, seconds: float
-) -> tuple[Measurement, dict[str, Any]]:
-    """Time all peers on one frame, interleaved; in each pass they are opened anew.
+) -> Measurement:
+    """Time all peers on one frame, interleaved; in each pass they are opened anew."""
 
-    Returns:
-        The measurement, and what `peers.json` says of it.
-    """
-
-    def call(classify: Classify) -> Any:
-        return lambda: classify(frame)
+    def calls(opened: Mapping[str, Peer]) -> Calls:
+        return {name: functools.partial(peer.classify, frame) for name, peer in opened.items()}
 
     def reopen() -> Calls | None:
         opened, _ = open_peers(config, small)
-        calls = {name: call(peer.classify) for name, peer in opened.items()}
-        return calls if calls.keys() == peers.keys() else None
+        return calls(opened) if opened.keys() == peers.keys() else None
 
-    measured = measure(
-        {name: call(peer.classify) for name, peer in peers.items()},
-        seconds,
-        references={name: peer.reference for name, peer in peers.items()},
-        reopen=reopen,
-    )
-    rows = [
-        {
-            "name": name,
-            "difference": peer.difference,
-            "ratio": {**asdict(measured.ratios[name]), "to": peer.reference},
-            "latency": asdict(measured.summaries[name]),
-        }
-        for name, peer in peers.items()
-    ]
-    return measured, {
-        "height": frame.shape[0],
-        "width": frame.shape[1],
-        "rounds": measured.timing.rounds,
-        "pass_starts": list(measured.timing.starts),
-        "rows": rows,
-    }
+    references = {name: peer.reference for name, peer in peers.items()}
+    return measure(calls(peers), seconds, references=references, reopen=reopen)
 
 
 def run(
@@ -143,50 +304,47 @@ def run(
 ) -> dict[str, Any]:
     """Open the peers and time them on a small and a large frame, `seconds` for each."""
     monitor = ActivityMonitor()
-    small = preprocess(picture, config.spec.resize)
-    large = cv2.resize(picture, LARGE[::-1], interpolation=cv2.INTER_CUBIC)
+    small = config.resized(picture)[0]
+    large = np.asarray(cv2.resize(picture, LARGE[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
     peers, left = open_peers(config, small)
-    found = [
-        compare(config, small, peers, np.asarray(frame, np.uint8), seconds)
-        for frame in (small, large)
-    ]
+    found = [time_peers(config, small, peers, frame, seconds) for frame in (small, large)]
     activity = monitor.stop()
-    drifts = [drift for measured, _ in found for drift in measured.drifts]
-    unsettled = {name: None for measured, _ in found for name in measured.unsettled}
-    spec = config.spec
+    drifts = [drift for measured in found for drift in measured.drifts]
+    unsettled = dict.fromkeys(name for measured in found for name in measured.unsettled)
+    names = ("architecture", "precision", "height", "width")
     return {
         "kind": "catdog-edge peers",
         "schema": 1,
         "model": {
             "file": config.model.name,
-            "architecture": spec.architecture,
-            "precision": spec.precision,
-            "height": spec.height,
-            "width": spec.width,
+            **{name: getattr(config.spec, name) for name in names},
         },
         "threads": config.threads,
         "seconds": seconds,
         "environment": environment.to_dict(),
         "quiet": activity.to_dict(),
         "noise": noise_reasons(environment, activity, drifts, list(unsettled)),
-        "frames": [frame for _, frame in found],
+        "frames": [
+            {
+                "height": frame.shape[0],
+                "width": frame.shape[1],
+                "rounds": measured.timing.rounds,
+                "pass_starts": list(measured.timing.starts),
+                "rows": [_row(name, peer, measured) for name, peer in peers.items()],
+            }
+            for frame, measured in zip((small, large), found, strict=True)
+        ],
         "left_out": left,
     }
 
 
-def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of text."""
-    heads = ["peer", "time / first's", "p50 ms", "p95", "p99", "mean", "max dp"]
-    names = ("p50", "p95", "p99", "mean")
-    return heads, [
-        [
-            row["name"],
-            "1" if row["ratio"]["to"] == row["name"] else words.ratio(row["ratio"]),
-            *(words.milliseconds(row["latency"][f"{name}_ms"]) for name in names),
-            words.MISSING if row["difference"] is None else f"{row['difference']:.1e}",
-        ]
-        for row in rows
-    ]
+def _row(name: str, peer: Peer, measured: Measurement) -> dict[str, Any]:
+    return {
+        "name": name,
+        "difference": peer.difference,
+        "ratio": {**asdict(measured.ratios[name]), "to": peer.reference},
+        "latency": asdict(measured.summaries[name]),
+    }
 
 
 def text(document: dict[str, Any]) -> str:
@@ -195,13 +353,14 @@ def text(document: dict[str, Any]) -> str:
     if document["noise"]:
         lines += [*words.wrap("NOISY RUN: " + "; ".join(document["noise"]) + "."), ""]
     model = document["model"]
+    heads = ["peer", "time / first's", "p50 ms", "p95", "p99", "mean", "max dp"]
     for frame in document["frames"]:
         lines += words.wrap(
             f"{model['file']} ({model['architecture']}, {model['precision']}), a frame of "
             f"{frame['width']}x{frame['height']}, {document['threads']} threads, "
             f"{frame['rounds']} interleaved rounds in {len(frame['pass_starts'])} openings"
         )
-        lines += [*words.plain_table(*table(frame["rows"])), ""]
+        lines += [*words.plain_table(heads, [_cells(row) for row in frame["rows"]]), ""]
     notes = [f"left out: {name}: {reason}" for name, reason in document["left_out"].items()]
     notes += [f"{name}: {value}" for name, value in card(document)]
     notes.append(
@@ -209,6 +368,16 @@ def text(document: dict[str, Any]) -> str:
         f"{ULTRALYTICS} is a network of its own, and compared with its own bare session."
     )
     return "\n".join(lines + [line for note in notes for line in words.wrap(note)])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    times = (row["latency"][f"{name}_ms"] for name in ("p50", "p95", "p99", "mean"))
+    return [
+        row["name"],
+        "1" if row["ratio"]["to"] == row["name"] else words.ratio(row["ratio"]),
+        *map(words.milliseconds, times),
+        words.MISSING if row["difference"] is None else f"{row['difference']:.1e}",
+    ]
 
 
 @contextlib.contextmanager
@@ -267,22 +436,20 @@ def report(options: argparse.Namespace) -> None:
         environment = Environment.detect(chosen)
         with _only(chosen.count):
             document = run(config, picture, options.seconds, environment)
-    target = folder / "peers.json"
-    write_text(target, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    print(f"{text(document)}\n\n{target}")
+    keep(document, folder / "peers.json")
+    print(f"{text(document)}\n\n{folder / 'peers.json'}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Run the study; return the exit code."""
+    parser = StudyParser("peers", __doc__)
     parser.add_argument("--weights", type=Path, help="a checkpoint (the newest run's best.pt)")
     parser.add_argument("--model", type=Path, help="an exported file of it (model.onnx beside it)")
-    parser.add_argument("--threads", type=command_line.threads, help="of every peer")
-    parser.add_argument("--seconds", type=command_line.seconds, default=30.0, help="a frame (30)")
+    parser.threads("of every peer")
+    parser.seconds(30.0, "for each frame")
     parser.add_argument("--picture", type=Path, help="an image (the run's first test image)")
     parser.add_argument("--out", type=Path, help="folder of peers.json (beside the weights)")
-    options = parser.parse_args(arguments)
-    return command_line.exit_code("peers", lambda: report(options))
+    return parser.run(report, arguments)
 
 
 if __name__ == "__main__":

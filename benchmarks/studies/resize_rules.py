@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import cv2
 import numpy as np
 
 from benchmarks.report.text import markdown_table
-from benchmarks.studies import command_line
+from benchmarks.studies.command_line import StudyParser
 from catdog_edge import Classifier
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image, resize
@@ -30,37 +31,29 @@ Steps = tuple[ResizeStep, ...]
 
 def rules(size: int) -> dict[str, Steps]:
     """The candidates; the first is what the others are compared with."""
+    area = ResizeStep("area", size, size)
 
-    def area_after(factor: int) -> Steps:
-        between = factor * size
-        return (
-            ResizeStep("linear", between, between, shrink_only=True),
-            ResizeStep("area", size, size),
-        )
+    def shrink(factor: int) -> ResizeStep:
+        return ResizeStep("linear", factor * size, factor * size, shrink_only=True)
 
     return {
-        "area": (ResizeStep("area", size, size),),
+        "area": (area,),
         "linear": (ResizeStep("linear", size, size),),
         "linear to 2x, then linear": squash(size, size),
-        "linear to 2x, then area": area_after(2),
-        "linear to 3x, then area": area_after(3),
+        "linear to 2x, then area": (shrink(2), area),
+        "linear to 3x, then area": (shrink(3), area),
     }
 
 
-def mosaic(frames: Sequence[Image], height: int = 1080, width: int = 1920) -> Image:
-    """A frame of twelve photographs: as sharp as a camera's, unlike one that is enlarged."""
-    rows, columns = 3, 4
-    tiles = [
-        cv2.resize(frames[i % len(frames)], (width // columns, height // rows))
-        for i in range(rows * columns)
-    ]
-    stripes = [np.hstack(tiles[row * columns : (row + 1) * columns]) for row in range(rows)]
+def mosaic(frames: Sequence[Image]) -> Image:
+    """A 1080p frame of twelve photographs: as sharp as a camera's, unlike one that is enlarged."""
+    tiles = [cv2.resize(frames[i % len(frames)], (480, 360)) for i in range(12)]
+    stripes = [np.hstack(tiles[row : row + 4]) for row in (0, 4, 8)]
     return np.ascontiguousarray(np.vstack(stripes), dtype=np.uint8)
 
 
-def levels(frames: Sequence[Image], steps: Steps, size: int) -> str:
+def levels(frames: Sequence[Image], steps: Steps, area: Steps) -> str:
     """Mean difference from the plain area filter, in grey levels."""
-    area = rules(size)["area"]
     differences = [
         np.abs(resize(frame, steps).astype(np.int16) - resize(frame, area)).mean()
         for frame in frames
@@ -83,7 +76,7 @@ def report(options: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
     timings = [
         compare(
-            {name: lambda s=steps, f=frame: resize(f, s) for name, steps in candidates.items()},  # type: ignore[misc]
+            {name: partial(resize, frame, steps) for name, steps in candidates.items()},
             options.seconds,
         )
         for frame in (large, near)
@@ -92,7 +85,10 @@ def report(options: argparse.Namespace) -> None:
     first: np.ndarray | None = None
     for name, steps in candidates.items():
         cells = [name, *(f"{1e3 * timing.rows[name].p50:.3f}" for timing in timings)]
-        cells += [levels([large], steps, size), levels(frames, steps, size)]
+        cells += [
+            levels([large], steps, candidates["area"]),
+            levels(frames, steps, candidates["area"]),
+        ]
         if pets is not None:
             values = pets.probabilities(np.stack([resize(frame, steps) for frame in frames]))
             first = values if first is None else first
@@ -118,14 +114,13 @@ def report(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Run the study; return the exit code."""
+    parser = StudyParser("resize_rules", __doc__)
     parser.add_argument("pictures", help="a folder or .zip of photographs at full size")
     parser.add_argument("--model", help="adds accuracy: a .onnx file or a shipped model")
     parser.add_argument("--size", type=int, default=128, help="without --model (128)")
-    parser.add_argument("--seconds", type=command_line.seconds, default=6.0, help="of timing (6)")
-    options = parser.parse_args(arguments)
-    return command_line.exit_code("resize_rules", lambda: report(options))
+    parser.seconds(6.0, "of timing")
+    return parser.run(report, arguments)
 
 
 if __name__ == "__main__":

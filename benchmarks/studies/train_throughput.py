@@ -4,45 +4,267 @@
                                           [--batch-size 20] [--seconds 60] [--json FILE]
 
 Both train the same network from the same weights with Adam, the same batch size, augmentation and
-number of threads; see `training_loops` for the differences. Blocks of steps are interleaved.
-Prints a table; `--json` keeps the figures; with `--min-ratio` the exit code is 3 below it.
+number of threads. `catdog-edge` is the tool's `Trainer`: cached pixels, augmentation ahead of the
+step, channels last, the faster precision. The plain loop is what people write: a `DataLoader`
+without workers over JPEG files that are decoded anew every epoch, float32, NCHW. Blocks of steps
+are interleaved. Prints a table; `--json` keeps the figures; with `--min-ratio` the exit code is 3
+below it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, get_args
 
 import cv2
+import numpy as np
+import torch
+from torch import nn
 
 from benchmarks.measure.environment import ActivityMonitor, Environment, noise_reasons
 from benchmarks.measure.interleaved import PAUSE, Measurement, measure
 from benchmarks.report.tables import card
 from benchmarks.report.text import milliseconds, plain_table, wrap
-from benchmarks.studies import command_line
-from benchmarks.studies.training_loops import LOOPS, Loop, LoopConfig
-from catdog_edge.errors import CatdogError, DataError, GateError
+from benchmarks.studies.command_line import StudyParser, keep
+from catdog_edge.errors import CatdogError, DataError, GateError, first_line
 from catdog_edge.runtime.threads import choose_threads
-from catdog_edge.spec import squash
-from catdog_edge.system.files import cannot_write, write_text
-from catdog_edge.training.config.recipes import Policy
+from catdog_edge.spec import ModelSpec, squash
+from catdog_edge.system.files import cannot_write
+from catdog_edge.training.config.recipes import Policy, recipe
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.data.storage import Source, open_source
-from catdog_edge.training.models.registry import architecture
+from catdog_edge.training.engine.augment import augment
+from catdog_edge.training.engine.device import torch_threads
+from catdog_edge.training.engine.precision import choose_precision
+from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
+from catdog_edge.training.models.registry import UNIT_RANGE, architecture
 from catdog_edge.training.runs.progress import ReadingProgress
 
-OURS, PLAIN = LOOPS
+RECIPE = "classic"
+"""Adam, no schedule, no averaging: what the plain loop does in a line."""
 
 FIRST = 2
 """Steps before the measurement: PyTorch imports parts of itself in the first one."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What both loops are given.
+
+    `files` are the training images as JPEG files in the order of the data set, whole batches;
+    `scratch` is a folder for checkpoints; `seed` is of weights, order and augmentation.
+    """
+
+    source: str
+    limit: int | None
+    arch: str
+    batch_size: int
+    policy: Policy
+    threads: int
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+    classes: int
+    scratch: str
+    seed: int = 0
+
+    @property
+    def lr(self) -> float:
+        """The recipe's learning rate, adapted to the batch size as `train` does it."""
+        found = recipe(RECIPE)
+        return found.lr * min(1.0, self.batch_size / found.batch_size)
+
+    def network(self) -> nn.Module:
+        """A network with initial weights, the same for both."""
+        torch.manual_seed(self.seed)
+        return architecture(self.arch).build(self.classes)
+
+
+class Turns:
+    """The loop's end of the pipe: it reports a step, then waits for permission to step again."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.over = False
+
+    def wait(self, notes: dict[str, str] | None = None) -> None:
+        """Report a step, or before the first one how the loop computes; wait for the next turn."""
+        if not self.over:
+            try:
+                self._connection.send(notes)
+                self.over = not self._connection.recv()
+            except (EOFError, OSError):  # the parent process is gone
+                self.over = True
+
+
+def ours(config: LoopConfig, turns: Turns) -> None:
+    """Train as `catdog-edge train` does, run after run of the recipe."""
+    arch = architecture(config.arch)
+    steps = squash(arch.size, arch.size)
+    dataset = open_dataset(config.source, limit=config.limit, steps=steps)
+    frames, truth, _ = pixels(dataset, "train", steps)
+    val_frames, val_truth, _ = pixels(dataset, "val", steps)
+    count = len(config.labels)
+    # Two images to validate on: the plain loop does not validate.
+    data = TrainingData((frames[:count], truth[:count]), (val_frames[:2], val_truth[:2]))
+    spec = ModelSpec(
+        architecture=arch.name,
+        labels=dataset.labels,
+        height=arch.size,
+        width=arch.size,
+        resize=steps,
+        normalization=arch.normalization,
+    )
+    network = config.network()
+    precision, reason = choose_precision(network, "cpu")
+    chosen = replace(recipe(RECIPE), augment=config.policy)
+    plan = Plan(
+        recipe=chosen,
+        epochs=chosen.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        seed=config.seed,
+        patience=0,
+        precision=precision,
+        device="cpu",
+    )
+    notes = {"precision": precision, "memory": "channels last", "pictures": "cached pixels"}
+    turns.wait({**notes, "tried": f"{precision}: {reason}"})
+    while not turns.over:
+        trainer = Trainer(network, spec, plan, data, Path(config.scratch))
+        trainer.run(lambda: turns.over, lambda _metrics: turns.wait(), lambda *_metrics: None)
+
+
+class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Image files, decoded whenever they are requested.
+
+    OpenCV decodes, resizes and augments with the tool's own code, which is faster than Pillow and
+    torchvision's transforms.
+    """
+
+    def __init__(self, config: LoopConfig) -> None:
+        self._config, self._arch = config, architecture(config.arch)
+        self._generator = np.random.default_rng(config.seed)
+
+    def __len__(self) -> int:
+        return len(self._config.files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        """`float32 [3,S,S]`, RGB, normalised, and the label."""
+        frame = cv2.imread(self._config.files[index], cv2.IMREAD_COLOR)
+        if frame is None:
+            raise CatdogError(f"{self._config.files[index]} was removed while it was in use")
+        frame = cv2.resize(frame, (self._arch.size, self._arch.size))
+        if self._config.policy != "none":
+            whole = np.asarray(frame, np.uint8)[None]
+            frame = augment(whole, self._config.policy, self._generator)[0]
+        rgb = torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        # As torchvision's ToTensor: [3,S,S], contiguous, 0..1.
+        picture = rgb.permute(2, 0, 1).contiguous().float().div(255)
+        normalization = self._arch.normalization
+        if normalization != UNIT_RANGE:
+            picture.sub_(torch.tensor(normalization.mean).view(3, 1, 1) / 255)
+            picture.div_(torch.tensor(normalization.std).view(3, 1, 1) / 255)
+        return picture, self._config.labels[index]
+
+
+def plain(config: LoopConfig, turns: Turns) -> None:
+    """The loop that people write."""
+    network = config.network().train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
+    criterion = nn.CrossEntropyLoss()
+    loader = torch.utils.data.DataLoader(
+        JpegFiles(config), batch_size=config.batch_size, shuffle=True
+    )
+    running = 0.0
+    turns.wait({"precision": "float32", "memory": "NCHW", "pictures": "JPEG files"})
+    while not turns.over:
+        for inputs, labels in loader:
+            optimizer.zero_grad()
+            loss = criterion(network(inputs), labels)
+            loss.backward()
+            optimizer.step()
+            running += loss.item()
+            turns.wait()
+            if turns.over:
+                return
+
+
+LOOPS: dict[str, Callable[[LoopConfig, Turns], None]] = {"catdog-edge": ours, "plain loop": plain}
+OURS, PLAIN = LOOPS
+
+
+def _serve(name: str, config: LoopConfig, connection: Connection) -> None:
+    try:
+        with torch_threads(config.threads):
+            LOOPS[name](config, Turns(connection))
+    except KeyboardInterrupt:  # Ctrl-C reaches all processes; the parent reports it
+        pass
+    except (CatdogError, MemoryError, RuntimeError) as error:  # RuntimeError: PyTorch's, no memory
+        with suppress(OSError):
+            connection.send(error)
+
+
+class Loop:
+    """A loop of `LOOPS` in a process of its own; a `CatdogError` says why it cannot start.
+
+    The process steps when it is told to and otherwise sleeps on a pipe, so neither loop shares
+    memory allocator, oneDNN's caches or threads with the other.
+    """
+
+    def __init__(self, name: str, config: LoopConfig) -> None:
+        self.name = name
+        context = multiprocessing.get_context("spawn")  # a fork would share the threads' locks
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(name, config, other), daemon=True)
+        self._process.start()
+        other.close()
+        try:
+            self.notes: dict[str, str] = self._receive()
+        except BaseException:
+            self.close()
+            raise
+
+    def step(self) -> None:
+        """Make one training step: from the batch to the changed weights.
+
+        Raises:
+            CatdogError: The loop has ended.
+        """
+        with suppress(OSError):  # the process is gone: `_receive` says so
+            self._connection.send(True)
+        self._receive()
+
+    def close(self) -> None:
+        """End the process; its processor time then counts as this one's."""
+        with suppress(OSError):
+            self._connection.send(False)
+        self._connection.close()
+        self._process.join(timeout=30)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+    def _receive(self) -> Any:
+        try:
+            content = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join(timeout=5)
+            raise CatdogError(
+                f"the process of the {self.name} ended with code {self._process.exitcode}; "
+                "if memory was short, try a smaller --batch-size"
+            ) from None
+        if isinstance(content, Exception):
+            raise CatdogError(f"the {self.name} failed: {first_line(content)}")
+        return content
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -53,29 +275,30 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """
     arch = architecture(options.arch)
     steps = squash(arch.size, arch.size)
-    if options.batch_size < 2:
-        raise CatdogError(f"--batch-size must be at least 2, got {options.batch_size}")
+    size = options.batch_size
+    if size < 2:
+        raise CatdogError(f"--batch-size must be at least 2, got {size}")
     threads = choose_threads(options.threads)
     dataset = open_dataset(
         options.data, limit=options.limit, steps=steps, progress=ReadingProgress()
     )
     _, truth, items = pixels(dataset, "train", steps, progress=ReadingProgress())
     pixels(dataset, "val", steps)
-    count = len(items) // options.batch_size * options.batch_size
+    count = len(items) // size * size
     if not count:
         raise DataError(
-            f"{dataset.source}: {len(items):,} training pictures make no batch of "
-            f"{options.batch_size:,}; raise --limit or lower --batch-size"
+            f"{dataset.source}: {len(items):,} training pictures make no batch of {size:,}; raise "
+            "--limit or lower --batch-size"
         )
     environment = Environment.detect(threads)
     # Until the loops have ended: only then their processor time counts as this process's own.
     monitor = ActivityMonitor()
-    with tempfile.TemporaryDirectory(prefix="train-throughput-") as scratch, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="train-throughput-") as scratch:
         config = LoopConfig(
             source=dataset.source,
             limit=options.limit,
             arch=arch.name,
-            batch_size=options.batch_size,
+            batch_size=size,
             policy=options.augment,
             threads=threads.count,
             files=write_jpegs(dataset, items[:count], Path(scratch)),
@@ -83,16 +306,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             classes=len(dataset.labels),
             scratch=scratch,
         )
-        loops = [stack.enter_context(closing(Loop(name, config))) for name in LOOPS]
-        for loop in loops * FIRST:
-            loop.step()
-        found = measure(
-            {loop.name: loop.step for loop in loops},
-            options.seconds,
-            references={PLAIN: OURS, OURS: OURS},
-        )
+        notes, found = time_loops(config, options.seconds)
     activity = monitor.stop()
-    ratio = found.ratios[PLAIN]
     return {
         "kind": "catdog-edge train throughput",
         "schema": 1,
@@ -101,30 +316,43 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "pictures": count,
             "arch": arch.name,
             "size": arch.size,
-            "batch_size": options.batch_size,
+            "batch_size": size,
             "augment": options.augment,
             "threads": threads.count,
             "seconds": options.seconds,
             "rounds": found.timing.rounds,
             "pause_ms": 1e3 * PAUSE,
         },
-        "ratio": {"value": ratio.value, "low": ratio.low, "high": ratio.high},
-        "rows": [_row(loop, found, options.batch_size) for loop in loops],
+        "ratio": asdict(found.ratios[PLAIN]),
+        "rows": [
+            {
+                "name": name,
+                **notes[name],
+                "pictures_per_second": size / (summary.p50_ms / 1e3),
+                "step": asdict(summary),
+                "warm_up": vars(found.warm_ups[name]),
+            }
+            for name, summary in found.summaries.items()
+        ],
         "environment": environment.to_dict(),
         "quiet": activity.to_dict(),
         "noise": noise_reasons(environment, activity, found.drifts),
     }
 
 
-def _row(loop: Loop, found: Measurement, batch_size: int) -> dict[str, Any]:
-    summary = found.summaries[loop.name]
-    return {
-        "name": loop.name,
-        **loop.notes,
-        "pictures_per_second": batch_size / (summary.p50_ms / 1e3),
-        "step": asdict(summary),
-        "warm_up": vars(found.warm_ups[loop.name]),
-    }
+def time_loops(config: LoopConfig, seconds: float) -> tuple[dict[str, dict[str, str]], Measurement]:
+    """Time both loops, interleaved.
+
+    Returns:
+        By loop how it computes, and the measurement.
+    """
+    with ExitStack() as stack:
+        loops = [stack.enter_context(closing(Loop(name, config))) for name in LOOPS]
+        for loop in loops * FIRST:
+            loop.step()
+        steps = {loop.name: loop.step for loop in loops}
+        found = measure(steps, seconds, references={PLAIN: OURS, OURS: OURS})
+        return {loop.name: loop.notes for loop in loops}, found
 
 
 def write_jpegs(dataset: Dataset, items: Sequence[Item], folder: Path) -> tuple[str, ...]:
@@ -147,10 +375,9 @@ def write_jpegs(dataset: Dataset, items: Sequence[Item], folder: Path) -> tuple[
 
 
 def _jpeg(dataset: Dataset, source: Source | None, item: Item) -> bytes:
-    if source is not None:
-        data = source.read(item.file)
-        if data.startswith(b"\xff\xd8\xff"):
-            return data
+    data = b"" if source is None else source.read(item.file)
+    if data.startswith(b"\xff\xd8\xff"):
+        return data
     return cv2.imencode(".jpg", dataset.decode(item))[1].tobytes()
 
 
@@ -196,31 +423,26 @@ def report(options: argparse.Namespace) -> None:
     """
     document = run(options)
     print(text(document))
-    if options.json is not None:
-        write_text(options.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    keep(document, options.json)
     value = document["ratio"]["value"]
     if options.min_ratio is not None and value < options.min_ratio:
         raise GateError(f"the ratio is {value:.2f}, at least {options.min_ratio:g} asked for")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Run the study; return the exit code."""
+    parser = StudyParser("train_throughput", __doc__)
     parser.add_argument("--data", help="a folder, a .zip or sample; else $CATDOG_DATA or sample")
     parser.add_argument("--limit", type=int, default=800, help="images to take, all splits (800)")
     parser.add_argument("--arch", default="simple_cnn", help="the network (simple_cnn)")
     parser.add_argument("--batch-size", type=int, default=20, help="images per step (20)")
-    parser.add_argument(
-        "--augment", choices=get_args(Policy), default="classic", help="in both (classic)"
-    )
-    parser.add_argument("--threads", type=command_line.threads, help="of PyTorch, in both")
-    parser.add_argument(
-        "--seconds", type=command_line.seconds, default=60.0, help="for the rounds (60)"
-    )
-    parser.add_argument("--json", type=Path, help="keep the figures in this file")
+    policies = get_args(Policy)
+    parser.add_argument("--augment", choices=policies, default="classic", help="in both (classic)")
+    parser.threads("of PyTorch, in both")
+    parser.seconds(60.0, "for the rounds")
+    parser.json()
     parser.add_argument("--min-ratio", type=float, help="exit with code 3 below this")
-    options = parser.parse_args(arguments)
-    return command_line.exit_code("train_throughput", lambda: report(options))
+    return parser.run(report, arguments)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def test_a_signal_after_openvino_reaches_its_handler(run, few, tmp_path):
     program = f"""
 import gc, signal
 from pathlib import Path
-from benchmarks.studies.peer_runtimes import PeerConfig, openvino
+from benchmarks.studies.peers import PeerConfig, openvino
 from catdog_edge.runtime.model_file import read_spec
 model = Path({str(model)!r})
 weights, scratch = Path({str(run.weights)!r}), Path({str(tmp_path)!r})

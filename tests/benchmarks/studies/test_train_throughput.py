@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 from benchmarks.studies import train_throughput
-from benchmarks.studies.training_loops import JpegFiles, Loop, LoopConfig
+from benchmarks.studies.train_throughput import JpegFiles, Loop, LoopConfig
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
