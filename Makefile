@@ -2,18 +2,34 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
+# PyTorch's build: cpu (from PyTorch's own index), cuda or default (what pip takes), or auto: without
+# an NVIDIA GPU the CPU build, if the index that pip is set up with offers one.
+TORCH ?= auto
 BIN := $(abspath $(VENV))/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+torch_bounds := $(shell sed -n 's/^  "\(torch\|torchvision\)>=\(.*\)",$$/\1==\2+cpu/p' pyproject.toml)
 
 .PHONY: demo test check lint clean
 
-# The virtual environment, made anew when pyproject.toml changes.
-$(VENV)/.installed: pyproject.toml
+# The virtual environment, made anew when pyproject.toml changes: for the demo, and for everything.
+$(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train,dev]'
+	@case $(TORCH) in \
+	  cpu) $(PIP) --index-url https://download.pytorch.org/whl/cpu torch torchvision;; \
+	  auto) command -v nvidia-smi >/dev/null || $(PIP) $(torch_bounds) 2>/dev/null || \
+	    echo "no CPU build of PyTorch on pip's index: taking its default; TORCH=cpu asks PyTorch's own";; \
+	  cuda|default) ;; \
+	  *) echo "TORCH=$(TORCH) is none of auto, cpu, cuda, default"; exit 1;; \
+	esac
+	$(PIP) --editable '.[cpu,train]'
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.demo
+	$(PIP) --editable '.[cpu,train,dev]'
 	touch $@
 
 # Train, export, quantize and measure on the drawn sample set, in the folder demo/.
-demo: $(VENV)/.installed
+demo: $(VENV)/.demo
 	mkdir -p $(DEMO)
 	cd $(DEMO) && $(BIN)/catdog-edge train --data sample
 	cd $(DEMO) && $(BIN)/catdog-edge export --quantize

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 
 import pytest
@@ -43,3 +45,16 @@ def test_every_page_is_in_the_navigation() -> None:
         pytest.skip("needs the whole source tree")
     named = set(re.findall(r": (\S+\.md)$", site.read_text(), re.MULTILINE))
     assert named == {file.name for file in DOCS.glob("*.md")}
+
+
+def test_the_first_lines_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (ROOT / "README.md").is_file():
+        pytest.skip("needs the whole source tree")
+    code, said = re.findall(
+        r"```python\n(.*?  # (.*?)\n)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )[0]
+    monkeypatch.chdir(ROOT)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})
+    assert printed.getvalue().strip() == said
