@@ -14,6 +14,7 @@ from typing import Any
 from catdog_edge.errors import ModelError
 from catdog_edge.runtime.model_file import ZOO, describe, find_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
+from catdog_edge.system.packages import install_command
 from exporters.checks.predictors import OnnxPredictor
 
 SHOWN, MOST_LINES, LONGEST = 10, 60, 300
@@ -154,7 +155,7 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
             from exporters.graph.counts import graph_info
             from exporters.graph.onnx_file import files_beside, read_proto
         except ImportError:
-            note = "need the onnx package: pip install 'catdog-edge[train]'"
+            note = f"need the onnx package: {install_command('train')}"
         else:
             graph = graph_info(read_proto(path))
             beside = files_beside(path)

@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.runners import Runner
 from catdog_edge.errors import CatdogError, MissingPackageError
 from catdog_edge.images.preprocess import Image
+from catdog_edge.system.packages import install_command
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def load() -> Any:
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             "--scenario needs the package mlcommons-loadgen, which is not installed; "
-            "install it with: pip install 'catdog-edge[loadgen]'"
+            f"install it with: {install_command('loadgen')}"
         ) from error
     return mlperf_loadgen
 

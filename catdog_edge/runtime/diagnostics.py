@@ -20,7 +20,7 @@ _NO_MEMORY = re.compile(
 _REMEDIES = {
     "cuda": "install NVIDIA's driver and: pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'",
     "tensorrt": "install NVIDIA's driver, CUDA and TensorRT for it",
-    "openvino": "it needs an Intel processor or GPU and: pip install 'catdog-edge[openvino]'",
+    "openvino": "it needs an Intel processor or GPU",
     "coreml": "it needs macOS",
 }
 
@@ -124,6 +124,8 @@ def start_error(provider: str, message: str) -> ProviderError:
     else:
         reason = _gist(message) or "ONNX Runtime left it out without a reason"
     remedy = _REMEDIES.get(provider, "read ONNX Runtime's page about it")
+    if provider == "openvino":
+        remedy += f" and: {packages.install_command('openvino')}"
     return not_here(provider, f"{reason} ({build()})", remedy)
 
 

@@ -61,7 +61,7 @@ def _devices() -> list[Any]:
         raise not_here(
             "openvino",
             "its plugin is not installed",
-            "install it with: pip install 'catdog-edge[openvino]'",
+            f"install it with: {packages.install_command('openvino')}",
         )
     if not hasattr(onnxruntime, "register_execution_provider_library"):
         raise not_here(

@@ -34,14 +34,6 @@ NAMES = {
 AZURE = "AzureExecutionProvider"
 """In every ordinary build; only a front for operators that a remote service runs."""
 
-_GPU_BUILD = "pip uninstall -y onnxruntime, then pip install 'catdog-edge[gpu]'"
-_OTHER_BUILD = {
-    "cuda": _GPU_BUILD,
-    "tensorrt": _GPU_BUILD,
-    "openvino": "pip install 'catdog-edge[openvino]'",
-    "coreml": "it needs macOS",
-}
-
 Asked = str | Sequence[str | tuple[str, dict[str, Any]]]
 """`auto`, a name, or a list of names and `(name, options)` pairs."""
 
@@ -207,7 +199,15 @@ def _check_build(names: Sequence[str]) -> None:
         return
     provider = short_name(lacking[0])
     has = ", ".join(short_name(name) for name in available if name != AZURE)
-    remedy = _OTHER_BUILD.get(provider, "install the build of onnxruntime that has it")
+    match provider:
+        case "cuda" | "tensorrt":
+            remedy = f"pip uninstall -y onnxruntime, then {packages.install_command('gpu')}"
+        case "openvino":
+            remedy = packages.install_command("openvino")
+        case "coreml":
+            remedy = "it needs macOS"
+        case _:
+            remedy = "install the build of onnxruntime that has it"
     what = f"{diagnostics.build()} is"
     installed = packages.builds(packages.RUNTIMES)
     if len(installed) > 1 and provider in ("cuda", "tensorrt"):

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import re
+import urllib.parse
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from catdog_edge.errors import MissingPackageError
@@ -49,6 +52,22 @@ def builds(names: Sequence[str]) -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def install_command(extra: str) -> str:
+    """Return `pip install` of a flavour or extra, from where this package was installed (PEP 610).
+
+    A checkout and a wheel are named as they are called from beside them.
+    """
+    import importlib.metadata  # slow to load
+
+    text = None
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        text = importlib.metadata.distribution("catdog-edge").read_text("direct_url.json")
+    origin = json.loads(text) if text else {}
+    name = PurePosixPath(urllib.parse.unquote(origin.get("url", ""))).name
+    where = f"./{name}" if "dir_info" in origin else name or "catdog-edge"
+    return f"pip install '{where}[{extra}]'"
 
 
 def runtime() -> Any:
@@ -97,8 +116,8 @@ def explain(error: Exception) -> MissingPackageError | None:
         # OpenCV's build for desktops wants the libraries of a screen.
         return MissingPackageError(
             f"a package of the runtime needs the system library {library[1]}, which is not "
-            "installed; on a device without a screen install catdog-edge[headless] in place of "
-            "[cpu]: pip uninstall -y opencv-python, then pip install 'catdog-edge[headless]'"
+            "installed; on a device without a screen install [headless] in place of "
+            f"[cpu]: pip uninstall -y opencv-python, then {install_command('headless')}"
         )
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package not in _OURS:
@@ -107,7 +126,7 @@ def explain(error: Exception) -> MissingPackageError | None:
             extra, also = "cpu", " (or [gpu], or [headless])"
         return MissingPackageError(
             f"this needs the package {package}, which is not installed; "
-            f"install it with: pip install 'catdog-edge[{extra}]'{also}"
+            f"install it with: {install_command(extra)}{also}"
         )
     if "numpy.core.multiarray" in message or "_ARRAY_API" in message:
         # Extensions that were built for NumPy 1 do not load into NumPy 2, and the reverse.

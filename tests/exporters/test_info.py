@@ -17,6 +17,7 @@ from support.tinynets import LABELS, pictures, spec_for
 
 from catdog_edge.cli.main import main
 from catdog_edge.errors import ModelError
+from catdog_edge.system.packages import install_command
 from catdog_edge.training.models.checkpoint import save_checkpoint
 from catdog_edge.training.models.registry import architecture
 from catdog_edge.training.models.summary import summarize_layers
@@ -300,4 +301,4 @@ def test_without_the_onnx_package_the_spec_is_still_told(folder: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert "simple_cnn, fp32" in done.stdout
-    assert "need the onnx package: pip install 'catdog-edge[train]'" in done.stdout
+    assert f"need the onnx package: {install_command('train')}" in done.stdout

@@ -764,7 +764,7 @@ def test_what_cannot_work_is_told_before_the_pictures_are_read(
         ("--other", "nope.zip"): "'nope.zip'; give --other",
         ("--other", ""): "give --other",
         ("--name", "copy"): "copy exists already",
-        ("--arch", "efficientnet_lite0", "--pretrained"): "catdog-edge[pretrained]",
+        ("--arch", "efficientnet_lite0", "--pretrained"): "[pretrained]'",
     }
     for arguments, words in cases.items():
         assert words in last_line(call("train", "--data", easy_set, *arguments)), arguments

