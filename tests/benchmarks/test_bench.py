@@ -165,7 +165,8 @@ def test_the_invented_document_of_the_other_tests_has_the_keys_of_a_real_one(who
 def test_the_page_and_the_csv_tell_of_every_row(whole):
     _, folder = whole
     page = (folder / "bench.html").read_text()
-    rows = list(csv.DictReader((folder / "bench.csv").open()))
+    with (folder / "bench.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
     assert len(rows) == 4
     assert all(row["name"] in page for row in rows)
 

@@ -161,7 +161,9 @@ def test_the_documentation_names_every_key_and_only_options_that_exist(doc):
     from catdog_edge.cli.main import main
 
     root = ROOT
-    text = (root / "docs" / "bench.md").read_text()
+    text = "".join(
+        (root / "docs" / f"{name}.md").read_text() for name in ("bench", "bench-json", "gates")
+    )
     told = set(re.findall(r"`([a-z0-9_]+)`", text))
     row = doc["rows"][0]
     parts = [doc, row, row["latency"]["warm_up"], row["answers"]["calibration"][0]]
