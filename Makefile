@@ -39,7 +39,7 @@ demo: $(VENV)/.demo
 	@cd $(DEMO) && ls -t -d "$$PWD"/runs/*/ | head -n 1 | xargs -I {} find {} -name '*.png' -o -path '{}*' -name '*.html' | sort
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Lint, types, layers and the tests that are not marked slow: under three minutes on two cores.
 check: lint
