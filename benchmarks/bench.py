@@ -45,13 +45,7 @@ SHOWN_DISAGREEMENTS = 200
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The result of `bench`.
-
-    Attributes:
-        document: The content of `bench.json`.
-        folder: Where the reports are.
-        gates: Every limit, met or not.
-    """
+    """The content of `bench.json`, the folder of the reports, and every limit, met or not."""
 
     document: dict[str, Any]
     folder: Path
@@ -152,16 +146,13 @@ class _Measurements:
         return loadgen.run_rows(runners, frames, scenario, seconds, self.planned.folder, speeds)
 
     def document(self) -> tuple[dict[str, Any], list[Disagreement]]:
-        """Return the content of `bench.json` but for the gates, and all disagreements.
-
-        Those of the test split come first.
-        """
+        """Return `bench.json` but for the gates, and all disagreements, the test split's first."""
         options, planned, timed = self.options, self.planned, self.timed
         figures, disagreements = compare_rows(self.answers, self.test)
         for other in (self.originals, self.corruptions):
-            disagreements += [] if other is None else other[1]
+            disagreements += other[1] if other else []
         by_set = {
-            name: [one for one in disagreements if one.pictures == name] for name in self.sets
+            name: [one.index for one in disagreements if one.pictures == name] for name in self.sets
         }
         document = {
             "kind": "catdog-edge bench",
@@ -182,7 +173,7 @@ class _Measurements:
                 "pause_ms": timed.timing.pause * 1e3,
                 "block_ms": timed.block_seconds * 1e3,
             },
-            "quiet": self.activity.to_dict(),
+            "quiet": asdict(self.activity),
             "noise": noise_reasons(planned.card, self.activity, timed.drifts, timed.unsettled),
             "rows": [self._row(one, figures[one.row.base]) for one in planned.runners],
             "classes": class_figures(self.answers, self.test.truth),
@@ -190,16 +181,13 @@ class _Measurements:
                 {"row": row, "reason": reason} for row, reason in self.no_cold_start.items()
             ],
             "loadgen": self.loadgen,
-            "corruptions": None if self.corruptions is None else self.corruptions[0],
-            "originals": None if self.originals is None else self.originals[0],
+            "corruptions": self.corruptions and self.corruptions[0],
+            "originals": self.originals and self.originals[0],
             "flips": {
                 "count": len(by_set["test"]),
                 "by_pictures": {
-                    name: {
-                        "disagreements": len(found),
-                        "pictures": len({one.index for one in found}),
-                    }
-                    for name, found in by_set.items()
+                    name: {"disagreements": len(indices), "pictures": len(set(indices))}
+                    for name, indices in by_set.items()
                 },
                 "file": report.FLIPS,
             },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class Plan:
                 "digest": hashlib.sha256(digests.encode()).hexdigest()[:32],
             },
             "environment": {
-                **self.card.to_dict(),
+                **asdict(self.card),
                 "providers_asked": sorted({row.provider for row in exported}),
                 "providers_obtained": sorted({row.provider for row in exported if row in opened}),
             },
@@ -132,9 +132,8 @@ def plan(options: BenchOptions) -> Plan:
     """Find, open and check everything that a bench needs.
 
     Raises:
-        CatdogError: Weights, exported files, data or baseline are missing, damaged, or do
-            not fit each other; a gate names a row that does not exist; or the folder for the
-            reports cannot be written.
+        CatdogError: Weights, exported files, data or baseline are missing, damaged or do not fit
+            each other; a gate names no row; or the folder for the reports cannot be written.
     """
     run, weights = _weights(options.weights)
     folder = options.out or weights.parent
@@ -148,10 +147,13 @@ def plan(options: BenchOptions) -> Plan:
         compiled=options.compiled,
     )
     _check_names(rows, options.limits.max_ratio)
-    baseline = None
-    if options.baseline is not None:
-        baseline = gates.read_baseline(options.baseline)
-        _check_not_overwritten(options.baseline, folder)
+    baseline = None if options.baseline is None else gates.read_baseline(options.baseline)
+    if options.baseline and options.baseline.resolve() == (folder / DOCUMENT).resolve():
+        # A regression would be the next run's baseline.
+        raise CatdogError(
+            f"the baseline {options.baseline} is where this run writes its own figures; name "
+            "another folder for them with --out, or copy the baseline away first"
+        )
     if options.scenario is not None:
         loadgen.load()
         loadgen.check_batches(options.scenario, options.batches)
@@ -166,21 +168,13 @@ def plan(options: BenchOptions) -> Plan:
         split = split_of(spec.trained_on)
         dataset = open_dataset(options.data, split=split, progress=ReadingProgress())
     originals = None if options.originals is None else _originals(options.originals, spec.labels)
+    items = dataset.items_of("test")
     found = Plan(
-        weights=weights,
-        folder=folder,
-        rows=rows,
-        runners=runners,
-        left_out=left_out,
-        dataset=dataset,
-        items=dataset.items_of("test"),
-        card=card,
-        baseline=baseline,
-        originals=originals,
+        weights, folder, rows, runners, left_out, dataset, items, card, baseline, originals
     )
     for runner in found.by_base.values():
         check_labels(runner.spec, dataset.labels, Path(runner.row.file), dataset.source)
-    if not found.items:
+    if not items:
         raise DataError(
             f"{dataset.display_name} has no test pictures; bench measures on those alone: "
             "name other data with --data"
@@ -191,11 +185,7 @@ def plan(options: BenchOptions) -> Plan:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that the reports can be written, before minutes of measuring.
-
-    Raises:
-        CatdogError: The folder cannot be written.
-    """
+    """Check that the reports can be written, before minutes of measuring."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -205,11 +195,7 @@ def check_writable(folder: Path) -> None:
 
 
 def checkpoint(named: Path) -> Path:
-    """Return the checkpoint that `--weights` names: a file, or the `best.pt` of a run's folder.
-
-    Raises:
-        ModelError: There is none.
-    """
+    """Return the checkpoint that `--weights` names: a file, or the `best.pt` of a run's folder."""
     found = Run(named).weights if named.is_dir() else named
     if not found.is_file():
         raise ModelError(
@@ -235,12 +221,9 @@ def _weights(named: Path | None) -> tuple[Run | None, Path]:
 def _exported_files(weights: Path, also: Sequence[str]) -> list[Path]:
     """The exported files of a run, `model.onnx` first, and those named with `--also`."""
     folder = weights.parent
-    found = sorted([*folder.glob("*.onnx"), *folder.glob("*.ort")], key=lambda one: one.name)
-    found.sort(key=lambda one: one.name != "model.onnx")
-    for name in also:
-        path = find_model(name).path
-        assert path is not None
-        found.append(path)
+    found = [path for path in folder.iterdir() if path.suffix in (".onnx", ".ort")]
+    found.sort(key=lambda path: (path.name != "model.onnx", path.name))
+    found += [Path(str(find_model(name).path)) for name in also]
     if not found:
         raise ModelError(
             f"{folder} has no exported file to compare with PyTorch; make one with: "
@@ -262,8 +245,8 @@ def _check_names(rows: Sequence[BenchRow], max_ratio: Mapping[str, float]) -> No
     for name in max_ratio:
         if name not in names:
             raise CatdogError(
-                f"--max-ratio names {name}, which is no row of this run; "
-                f"the rows are: {', '.join(names)}"
+                f"--max-ratio names {name}, which is no row of this run; the rows are: "
+                f"{', '.join(names)}"
             )
         if rows[names.index(name)].is_reference:
             raise CatdogError(
@@ -272,23 +255,10 @@ def _check_names(rows: Sequence[BenchRow], max_ratio: Mapping[str, float]) -> No
             )
 
 
-def _check_not_overwritten(baseline: Path, folder: Path) -> None:
-    """A run must not replace its own baseline: a regression would be the next run's baseline."""
-    if baseline.resolve() == (folder / DOCUMENT).resolve():
-        raise CatdogError(
-            f"the baseline {baseline} is where this run writes its own figures; name another "
-            f"folder for them with --out, or copy the baseline away first"
-        )
-
-
 def _open(rows: Sequence[BenchRow], required: bool) -> tuple[list[Runner], list[dict[str, str]]]:
-    """Open the rows; unless providers are `required`, those that do not start are left out.
-
-    Raises:
-        CatdogError: A file cannot be opened, or no row has its fixed batch.
-    """
+    """Open the rows; unless providers are `required`, those that do not start are left out."""
     runners: list[Runner] = []
-    left_out = []
+    left_out: list[dict[str, str]] = []
     fixed_batches: dict[str, int | None] = {}
     for row in rows:
         try:

@@ -62,12 +62,11 @@ class BenchRow:
 
 
 class Runner(Protocol):
-    """An opened row."""
+    """An opened row; `fixed_batch` are the images that every call takes, `None`: any number."""
 
     row: BenchRow
     spec: ModelSpec
     fixed_batch: int | None
-    """Images that every call of the engine takes; `None`: any number."""
 
     def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
         """Classify frames of any size, `uint8 [H,W,3]` BGR: `float32 [N,K]`."""
@@ -87,13 +86,8 @@ def plan_rows(
 ) -> list[BenchRow]:
     """List the rows for each batch and thread count: PyTorch's, then each file's by provider.
 
-    Args:
-        weights: The checkpoint that PyTorch runs.
-        files: The exported files.
-        providers: Short names of execution providers.
-        threads: Thread counts; part of the names where there are several.
-        batches: Batch sizes; part of the names where they are not 1.
-        compiled: Whether to add a row for `torch.compile`.
+    Thread counts are part of the names where there are several, batches where they are not 1;
+    `compiled` adds a row for `torch.compile`.
     """
     variants: list[Variant] = ["eager", "channels-last"]
     if compiled:

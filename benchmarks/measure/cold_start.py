@@ -27,12 +27,9 @@ TIMEOUT = 300.0
 def cold_starts(
     rows: Sequence[BenchRow], picture: Path, runs: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Start every row in fresh processes, interleaved; their files are in the system's cache.
+    """Start every row of batch 1 in fresh processes, interleaved; files are in the system's cache.
 
-    Args:
-        rows: With batch 1.
-        picture: The image file that each classifies.
-        runs: Processes per row.
+    Each of `runs` processes of a row classifies the image file `picture`.
 
     Returns:
         By row its `summarise`d runs, and by row why it does not run.
@@ -53,29 +50,19 @@ def cold_starts(
 
 def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Medians over the runs of a row; see `cold` in docs/bench.md."""
-
-    def middle(name: str) -> float:
-        return float(median(run[name] for run in runs))
-
+    names = ("first_answer_s", "load_s", "cpu_ms", "wall_ms")
+    sizes = ("rss_bytes", "peak_rss_bytes")
     return {
         "runs": len(runs),
-        "first_answer_s": middle("first_answer_s"),
         "first_answers_s": [run["first_answer_s"] for run in runs],
-        "load_s": middle("load_s"),
-        "rss_bytes": int(middle("rss_bytes")),
-        "peak_rss_bytes": int(middle("peak_rss_bytes")),
-        "cpu_ms": middle("cpu_ms"),
-        "wall_ms": middle("wall_ms"),
+        **{name: float(median(run[name] for run in runs)) for name in names},
+        **{name: int(median(run[name] for run in runs)) for name in sizes},
         "torch_loaded": any(run["torch_loaded"] for run in runs),
     }
 
 
 def start_row(row: BenchRow, picture: Path, seconds: float = 0.5) -> dict[str, Any]:
-    """Run one row in a fresh process: the first answer, then a steady loop of some `seconds`.
-
-    Raises:
-        CatdogError: The process failed; the message has its last line.
-    """
+    """Run one row in a fresh process: the first answer, then a steady loop of some `seconds`."""
     # -P: nothing is imported from the current folder.
     module = ["-P", "-m", "benchmarks.measure.cold_start"]
     return run_fresh(
@@ -88,14 +75,11 @@ def run_fresh(
 ) -> dict[str, Any]:
     """Run Python in a fresh process with the import path of this one.
 
-    Args:
-        arguments: Of the interpreter. Its last line is a JSON object with `answered_at`,
-            the value of `time.perf_counter()` (a clock of the whole system) at the first answer.
-        name: The program's name, for messages.
-        timeout: Seconds after which the process is killed.
+    Its last line is a JSON object with `answered_at`, the value of `time.perf_counter()` (a clock
+    of the whole system) at the first answer; `name` is for messages.
 
     Returns:
-        The object, and `first_answer_s` from the start of the process.
+        The object, with `first_answer_s` from the start of the process in place of that.
 
     Raises:
         CatdogError: It failed or did not end in time; the message has its last line.

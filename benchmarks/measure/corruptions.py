@@ -28,15 +28,9 @@ class Corruption:
 
 
 def corrupt(corruption: Corruption, frame: Image, key: str) -> Image:
-    """Corrupt one frame; the input is unchanged.
+    """Corrupt one frame (`uint8 [H,W,3]` BGR); the input is unchanged, and the size may differ.
 
-    Args:
-        corruption: One of `CORRUPTIONS`.
-        frame: `uint8 [H,W,3]` BGR.
-        key: Identifies the image (its digest); seeds the random numbers.
-
-    Returns:
-        `uint8 [H',W',3]` BGR, contiguous.
+    `key` identifies the image (its digest) and seeds the random numbers.
     """
     seed = zlib.crc32(f"{corruption.name}/{key}".encode())
     return np.ascontiguousarray(corruption.apply(frame, np.random.default_rng(seed)))

@@ -1,7 +1,4 @@
-"""The environment card: machine, versions, and how busy the machine was while measuring.
-
-It names no user, no host and no path.
-"""
+"""The environment card: machine, versions, how busy it was; no name of a user, host or path."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +71,9 @@ class Environment:
 
     @classmethod
     def detect(cls, threads: Threads | None = None, root: Path = Path("/")) -> Environment:
-        """Fill in the card.
+        """Fill in the card; `threads` are those of the run, by default what the runtime chooses.
 
-        Args:
-            threads: The number of threads of the run; `None`: what the runtime chooses.
-            root: Where `proc` and `sys` are.
+        `root` is where `proc` and `sys` are.
         """
         chosen = threads or choose_threads(None, root)
         memory = psutil.virtual_memory()
@@ -99,21 +94,16 @@ class Environment:
             hypervisor="hypervisor" in cpu.flags,
             governor=governor or None,
             python=f"{platform.python_implementation()} {platform.python_version()}",
-            packages=_packages(),
+            packages={name: version for name in PACKAGES if (version := _version(name))},
             variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
             load_before=psutil.getloadavg(),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return asdict(self)
 
 
 def machine_of(card: Mapping[str, Any]) -> str:
     """What two comparable runs share: processor, flags, usable processors, quota and system.
 
-    Args:
-        card: `Environment.to_dict()`, or the same read back from JSON.
+    `card` is an `Environment` as a dictionary, also as read back from JSON.
     """
     system = str(card["system"]).partition(" ")[0]
     quota = f", cgroup quota {card['quota']:g}" if card["quota"] else ""
@@ -135,17 +125,9 @@ class Activity:
     stolen: float
     throttled_s: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return asdict(self)
-
 
 class ActivityMonitor:
-    """Monitors the rest of the machine from its creation until `stop`.
-
-    Args:
-        root: Where `sys` is.
-    """
+    """Monitors the rest of the machine from its creation until `stop`; `root` is where `sys` is."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -194,14 +176,10 @@ class ActivityMonitor:
 
     def _throttled(self) -> float:
         """Seconds of throttling by a cgroup of version 2 or 1."""
-        for file, key, unit in (
-            ("cpu.stat", "throttled_usec", 1e-6),
-            ("cpu/cpu.stat", "throttled_time", 1e-9),
-        ):
-            text = _read(self._root / "sys/fs/cgroup" / file)
-            if found := re.search(rf"^{key} (\d+)", text, re.MULTILINE):
-                return int(found[1]) * unit
-        return 0.0
+        folder = self._root / "sys/fs/cgroup"
+        text = _read(folder / "cpu.stat") + _read(folder / "cpu/cpu.stat")
+        found = re.search(r"^throttled_(usec|time) (\d+)", text, re.MULTILINE)
+        return 0.0 if found is None else int(found[2]) * (1e-6 if found[1] == "usec" else 1e-9)
 
 
 def noise_reasons(
@@ -210,11 +188,7 @@ def noise_reasons(
     drifts: Iterable[tuple[str, float]] = (),
     unsettled: Sequence[str] = (),
 ) -> list[str]:
-    """List the reasons to doubt the figures of a run, one sentence each.
-
-    `drifts` are `Measurement.drifts`; the time of `unsettled` rows still changed when warming up
-    had to end.
-    """
+    """List the reasons to doubt the figures of a run; the last two are those of `Measurement`."""
     found = []
     usable = card.processors_usable
     if activity.others_busy > MAX_OTHERS * usable:
@@ -232,8 +206,7 @@ def noise_reasons(
         others = f" and {len(restless) - 1} more rows" if len(restless) > 1 else ""
         found.append(f"the time of {name}{others} wandered by up to {worst:.0%} between rounds")
     if unsettled:
-        listed = ", ".join(unsettled)
-        found.append(f"warming up ended before the time of {listed} had settled")
+        found.append(f"warming up ended before the time of {', '.join(unsettled)} had settled")
     return found
 
 
@@ -251,12 +224,11 @@ def _distribution() -> str:
     return f" {platform.mac_ver()[0]}" if sys.platform == "darwin" else ""
 
 
-def _packages() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _read(path: Path) -> str:

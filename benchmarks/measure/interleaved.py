@@ -108,10 +108,6 @@ def warm_up(call: Callable[[], object], clock: Callable[[], float] = time.perf_c
 
     Settled: the median of the last `WINDOW` calls is within `TOLERANCE` of the median of the
     `WINDOW` calls before them. Three calls: a slow first one is not taken for the usual one.
-
-    Args:
-        call: What to warm up.
-        clock: Returns seconds; replaced in tests.
     """
     taken: list[float] = []
     start = clock()

@@ -28,15 +28,11 @@ UNRESOLVED = 0.1
 
 
 def time_rows(runners: Sequence[Runner], frames: Sequence[Image], seconds: float) -> Measurement:
-    """Time frame to probabilities for every row, interleaved.
+    """Time frame to probabilities for every row, interleaved, `seconds` for all together.
 
-    A call takes a decoded frame at its own size through the runtime's preprocessing and the
-    engine; with a batch, that many frames.
-
-    Args:
-        runners: The rows; the ratio of each is to the PyTorch row with its threads and batch.
-        frames: `uint8 [H,W,3]` BGR; the first `FRAMES` are used.
-        seconds: The budget for all rows together.
+    A call takes a decoded frame (`uint8 [H,W,3]` BGR, the first `FRAMES` are used) at its own size
+    through the runtime's preprocessing and the engine; with a batch, that many frames. The ratio
+    of a row is to the PyTorch row with its threads and batch.
     """
 
     def calls(opened: Iterable[Runner]) -> Calls:
@@ -71,44 +67,33 @@ def _call(runner: Runner, frames: Sequence[Image]) -> Callable[[], object]:
 def stages(
     runner: Runner, frames: Sequence[Image], seconds: float = 1.5
 ) -> dict[str, float | None]:
-    """Split the time of a call into stages, in milliseconds (medians of an interleaved run).
-
-    Args:
-        runner: A row with batch 1.
-        frames: `uint8 [H,W,3]` BGR.
-        seconds: The budget.
+    """Split the time of a call of a row with batch 1 into stages, in milliseconds.
 
     Returns:
+        Medians of an interleaved run on `frames`, `uint8 [H,W,3]` BGR:
         `decode` (the frame as a JPEG in memory, not part of the call), `resize`, `session` (the
         engine alone, on the resized image), `rest` (the call less these two) and `answer` (the
         whole call). `rest` is at least 0, and `None` where noise slowed the stages by more than
         it: where they exceed the call by more than `UNRESOLVED`.
     """
-    pool = frames[:8]
-    steps = runner.spec.resize
-    resized = [preprocess(frame, steps)[None] for frame in pool]
-    files = [as_jpeg(frame) for frame in pool]
-    turn = {name: itertools.cycle(range(len(pool))) for name in "drsa"}
-    measured = measure(
-        {
-            "answer": lambda: runner.probabilities([pool[next(turn["a"])]]),
-            "session": lambda: runner.infer(resized[next(turn["s"])]),
-            "resize": lambda: preprocess(pool[next(turn["r"])], steps),
-            "decode": lambda: decode_picture(files[next(turn["d"])]),
-        },
-        seconds,
-    )
-    blocks = {name: row.block_medians * 1e3 for name, row in measured.timing.rows.items()}
+    pool, steps = frames[:8], runner.spec.resize
+    single, whole = itertools.cycle([[frame] for frame in pool]), itertools.cycle(pool)
+    resized = itertools.cycle([preprocess(frame, steps)[None] for frame in pool])
+    files = itertools.cycle([as_jpeg(frame) for frame in pool])
+    calls: Calls = {
+        "decode": lambda: decode_picture(next(files)),
+        "resize": lambda: preprocess(next(whole), steps),
+        "session": lambda: runner.infer(next(resized)),
+        "answer": lambda: runner.probabilities(next(single)),
+    }
+    timing = measure(calls, seconds).timing
+    blocks = {name: row.block_medians * 1e3 for name, row in timing.rows.items()}
     found = {name: float(np.median(one)) for name, one in blocks.items()}
     # Round by round: what slows a whole round cancels.
     rest = float(np.median(blocks["answer"] - blocks["session"] - blocks["resize"]))
-    return {
-        "decode": found["decode"],
-        "resize": found["resize"],
-        "session": found["session"],
-        "rest": None if rest < -UNRESOLVED * found["answer"] else max(0.0, rest),
-        "answer": found["answer"],
-    }
+    answer = found.pop("answer")
+    known = rest >= -UNRESOLVED * answer
+    return {**found, "rest": max(0.0, rest) if known else None, "answer": answer}
 
 
 def as_jpeg(frame: Image) -> bytes:

@@ -1,9 +1,7 @@
 """The rows under MLCommons' LoadGen, the load generator of MLPerf Inference (extra `[loadgen]`).
 
-LoadGen's logs are kept as it writes them; its summary is read for the table.
-
-    single-stream   one frame at a time, the next when the last is classified; latency counts
-    offline         all frames at once, classified in batches of the row; throughput counts
+single-stream   one frame at a time, the next when the last is classified; latency counts
+offline         all frames at once, classified in batches of the row; throughput counts
 """
 
 from __future__ import annotations
@@ -60,11 +58,7 @@ def load() -> Any:
 
 
 def check_batches(scenario: Scenario, batches: Sequence[int]) -> None:
-    """Refuse a scenario that would leave out every row.
-
-    Raises:
-        CatdogError: `single-stream`, and no batch is 1.
-    """
+    """Refuse a scenario that would leave out every row."""
     if scenario == "single-stream" and 1 not in batches:
         raise CatdogError(
             "--scenario single-stream asks for one picture at a time, and --batch has no 1; "
@@ -82,16 +76,8 @@ def run_rows(
 ) -> dict[str, Any]:
     """Run every row, one after the other; logs go to `folder/bench-loadgen/SCENARIO/ROW`.
 
-    Args:
-        runners: The rows; `single-stream` takes only those with batch 1.
-        frames: `uint8 [H,W,3]` BGR.
-        scenario: See the module.
-        seconds: The minimum duration of each row.
-        folder: Where the reports go.
-        per_second: Images per second by row, as measured before.
-
-    Returns:
-        What `bench.json` says under `loadgen`.
+    Each takes at least `seconds`; `single-stream` takes only rows with batch 1. `per_second` are
+    images per second by row, as measured before. Returns what `bench.json` has under `loadgen`.
     """
     load()
     chosen = [one for one in runners if scenario == "offline" or one.row.batch == 1]
@@ -128,11 +114,7 @@ def run(
     folder: Path,
     per_second: float,
 ) -> dict[str, Any]:
-    """Run one row under LoadGen, see `run_rows`; returns what `read_summary` does.
-
-    Raises:
-        CatdogError: The row failed, or the logs cannot be written.
-    """
+    """Run one row under LoadGen, see `run_rows`; returns what `read_summary` does."""
     module = load()
     output = module.LogOutputSettings()
     output.outdir = str(folder)
@@ -181,7 +163,7 @@ def _settings(module: Any, scenario: Scenario, seconds: float, per_second: float
 def _issue_queries(
     module: Any, runner: Runner, frames: Sequence[Image], failures: list[Exception]
 ) -> Callable[[Sequence[Any]], None]:
-    """Make LoadGen's callback; it appends to `failures` what the row raises."""
+    """LoadGen's callback; it appends to `failures` what the row raises."""
     size = runner.row.batch
 
     def issue(queries: Sequence[Any]) -> None:
@@ -196,13 +178,9 @@ def _issue_queries(
                 except Exception as error:
                     failures.append(error)
             values = np.ascontiguousarray(values)
-            step = values.strides[0]
-            module.QuerySamplesComplete(
-                [
-                    module.QuerySampleResponse(query.id, values.ctypes.data + step * place, step)
-                    for place, query in enumerate(batch)
-                ]
-            )
+            start_at, step = values.ctypes.data, values.strides[0]
+            places = ((query.id, start_at + step * i, step) for i, query in enumerate(batch))
+            module.QuerySamplesComplete([module.QuerySampleResponse(*one) for one in places])
 
     return issue
 

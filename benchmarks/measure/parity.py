@@ -47,13 +47,9 @@ SHORT = (
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images that every row classifies.
+    """Labelled images that every row classifies, corrupted or as they are.
 
-    Attributes:
-        name: `test`, `originals`, or the name of a corruption.
-        dataset: Their source.
-        items: The images.
-        corruption: Applied to each of them; `None`: as they are.
+    `name` is `test`, `originals`, or that of a corruption.
     """
 
     name: str
@@ -163,10 +159,7 @@ def row_figures(
 ) -> dict[str, Any]:
     """Return the figures of one row, those that docs/bench.md lists under `answers`.
 
-    Args:
-        values: `float32 [N,K]`, of the row.
-        truth: `int64 [N]`.
-        comparison: Of the row with PyTorch's answers.
+    `values` are `float32 [N,K]`, `truth` is `int64 [N]`; the comparison is with PyTorch's answers.
     """
     images, accuracy = len(truth), comparison.accuracy
     assert accuracy is not None  # the truth is known
@@ -194,7 +187,7 @@ def row_figures(
         "mean_difference": comparison.mean_difference,
         "flips": len(comparison.flips),
         "calibration": [
-            {name: _or_none(value) for name, value in asdict(one).items()}
+            {k: _or_none(v) for k, v in asdict(one).items()}
             for one in calibration_bins(values, truth)
         ],
     }
@@ -245,19 +238,14 @@ def _disagreements(row: str, comparison: Comparison, images: ImageSet) -> Iterat
 
 
 def write_disagreements(path: Path, disagreements: Sequence[Disagreement]) -> None:
-    """Write `bench-flips.csv`: a header, and a line per row and image.
-
-    Raises:
-        CatdogError: The file cannot be written.
-    """
+    """Write `bench-flips.csv`: a header, and a line per row and image."""
     columns = [field.name for field in fields(Disagreement) if field.name != "index"]
-    values = (asdict(one) for one in disagreements)
-    rows = ([_cell(one[column]) for column in columns] for one in values)
-    write_csv(path, columns, rows)
-
-
-def _cell(value: object) -> object:
-    return f"{value:.6f}" if isinstance(value, float) else value
+    cells = ((getattr(one, column) for column in columns) for one in disagreements)
+    write_csv(
+        path,
+        columns,
+        ([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in cells),
+    )
 
 
 def _or_none(value: float) -> float | None:

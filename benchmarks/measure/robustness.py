@@ -38,14 +38,7 @@ def corruptions(
     clean: ImageSet,
     answers: Mapping[str, Probabilities],
 ) -> Result:
-    """Classify corrupted test images.
-
-    Args:
-        sets: From `corruption_sets`.
-        predictors: By row; `pytorch` is one of them.
-        clean: The test split.
-        answers: By row: the answers to `clean`.
-    """
+    """Classify the images of `corruption_sets`; `answers` are those to the test split, `clean`."""
     position = {item.file: index for index, item in enumerate(clean.items)}
     chosen = sets[0].items
     indices = [position[item.file] for item in chosen]
@@ -66,12 +59,7 @@ def corruptions(
 
 
 def originals(images: ImageSet, predictors: Mapping[str, Predict]) -> Result:
-    """Classify labelled images of another source, usually at their original size.
-
-    Args:
-        images: All images of the source.
-        predictors: By row; `pytorch` is one of them.
-    """
+    """Classify labelled images of another source, usually at their original size."""
     sizes: list[tuple[int, ...]] = []
 
     def frames() -> Iterator[Image]:

@@ -161,12 +161,9 @@ def _labels(
 
 
 def reliability(document: Document) -> list[tuple[str, Markup]]:
-    """A small diagram for each file: accuracy of its answers against their confidence.
+    """By base of a file, a small diagram: accuracy of its answers against their confidence.
 
     Bins with too few answers to tell an accuracy are left out, and the line is broken there.
-
-    Returns:
-        Pairs of the row's base and the drawing.
     """
     low = 1 / len(document["model"]["labels"])
     drawn = []
@@ -185,13 +182,7 @@ def reliability(document: Document) -> list[tuple[str, Markup]]:
 
 
 class _Strips:
-    """A chart with one strip per row, names beside or above the strips, a scale below.
-
-    Args:
-        rows: Of the document.
-        width: Pixels.
-        height: Pixels per strip.
-    """
+    """A chart with one strip of `height` per row, names beside or above them, a scale below."""
 
     def __init__(self, rows: Sequence[Row], width: int, height: float) -> None:
         self._rows = rows

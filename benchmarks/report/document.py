@@ -137,11 +137,7 @@ def sheet(document: Document) -> str:
 
 
 def write(document: Document, folder: Path) -> None:
-    """Write `bench.json`, `bench.csv` and `bench.md`.
-
-    Raises:
-        CatdogError: A file cannot be written.
-    """
+    """Write `bench.json`, `bench.csv` and `bench.md`."""
     write_text(folder / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
     write_text(folder / SHEET, sheet(document))
     write_text(folder / TEXT, markdown(document))

@@ -266,11 +266,7 @@ def _baseline_gates(document: Document, limits: Limits, baseline: Document) -> I
 
 
 def enforce(gates: Sequence[Gate]) -> None:
-    """Fail where a gate is not met.
-
-    Raises:
-        GateError: One line with every row and gate that is not met; exit code 3.
-    """
+    """Raise a `GateError` (exit code 3) with every row and gate that is not met, on one line."""
     broken = [gate for gate in gates if not gate.met]
     if broken:
         listed = "; ".join(

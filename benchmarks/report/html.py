@@ -40,12 +40,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class SheetImage:
-    """An image of the contact sheet.
-
-    Attributes:
-        frame: `uint8 [H,W,3]` BGR.
-        disagreements: The rows that disagree with PyTorch, one or more.
-    """
+    """An image of the contact sheet, `uint8 [H,W,3]` BGR, and the rows that disagree on it."""
 
     frame: Image
     disagreements: Sequence[Disagreement]
@@ -74,12 +69,7 @@ class SheetImage:
 
 
 def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
-    """Render the page.
-
-    Args:
-        document: The content of `bench.json`.
-        images: The contact sheet, in order.
-    """
+    """Render the page from the content of `bench.json` and the contact sheet, in order."""
     families = {templates.family(row) for row in document["rows"]}
     sheets: dict[str, list[SheetImage]] = {"test": []}
     for image in images:

@@ -7,23 +7,14 @@ from collections.abc import Sequence
 
 
 class Scale:
-    """Values to pixels.
-
-    Args:
-        low: The value at `start`.
-        high: The value at `end`.
-        start: Pixels.
-        end: Pixels; less than `start` on an axis that points upwards.
-        log: Whether the scale is logarithmic.
-    """
+    """Values from `low` to `high` as pixels from `start` to `end`, which may be the smaller one."""
 
     def __init__(
         self, low: float, high: float, start: float, end: float, *, log: bool = False
     ) -> None:
         if not low < high or (log and low <= 0):
             raise ValueError(f"wanted low < high (above 0 for a log scale), got {low} and {high}")
-        self.low, self.high, self.log = low, high, log
-        self.start, self.end = start, end
+        self.low, self.high, self.start, self.end, self.log = low, high, start, end, log
 
     def __call__(self, value: float) -> float:
         """The pixel of a value; values outside are at the nearer end."""

@@ -31,9 +31,7 @@ WORST = 10
 def tables(document: Document, *, brief: bool = False) -> list[Table]:
     """Return latency, answers, classes, stages and fresh processes, and what else was measured.
 
-    Args:
-        document: The content of `bench.json`.
-        brief: Leave out what does not fit a terminal.
+    `brief` leaves out what does not fit a terminal.
     """
     classes = _worst_classes if len(document["model"]["labels"]) > FEW_CLASSES else _classes
     found = [

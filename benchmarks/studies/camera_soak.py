@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -385,21 +385,17 @@ def _parts(text: str) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure and print.
-
-    Raises:
-        GateError: A figure is beyond its limit.
-    """
+    """Measure and print."""
     card, monitor = Environment.detect(), ActivityMonitor()
     print(f"{card.processor}, {card.processors_usable} processors, load {card.load_before}")
-    document: dict[str, Any] = {"environment": card.to_dict()}
+    document: dict[str, Any] = {"environment": asdict(card)}
     with tempfile.TemporaryDirectory() as folder:
         bench = CameraBench(options, Path(folder))
         print(f"model   {bench.model(live=True)!r}")
         for part in options.only:
             document[part] = getattr(bench, part)()
     quiet = monitor.stop()
-    document["quiet"] = quiet.to_dict()
+    document["quiet"] = asdict(quiet)
     print(f"other processes took {quiet.others_busy:.2f} processors meanwhile")
     keep(document, options.json)
     if bench.missed:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -111,7 +112,7 @@ class Study:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.document: dict[str, Any] = {"machine": Environment.detect().to_dict()}
+        self.document: dict[str, Any] = {"machine": asdict(Environment.detect())}
         self.missed: list[str] = []
         with self.classifier() as pets:
             self.threads, self.size = pets.threads, pets.spec.size
@@ -302,11 +303,7 @@ def busy_camera(threads: int) -> Iterator[list[int]]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure and print.
-
-    Raises:
-        GateError: A limit is not met.
-    """
+    """Measure and print."""
     study = Study(options)
     for name in PARTS:
         if name in (options.only or PARTS):

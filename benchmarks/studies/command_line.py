@@ -68,11 +68,7 @@ class StudyParser(argparse.ArgumentParser):
 
 
 def keep(document: Mapping[str, Any], path: Path | None) -> None:
-    """Write the figures as JSON; `None`: not.
-
-    Raises:
-        CatdogError: The file cannot be written.
-    """
+    """Write the figures as JSON; `None`: not."""
     if path is not None:
         write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 

@@ -321,8 +321,8 @@ def run(
         },
         "threads": config.threads,
         "seconds": seconds,
-        "environment": environment.to_dict(),
-        "quiet": activity.to_dict(),
+        "environment": asdict(environment),
+        "quiet": asdict(activity),
         "noise": noise_reasons(environment, activity, drifts, list(unsettled)),
         "frames": [
             {

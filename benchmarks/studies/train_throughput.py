@@ -234,11 +234,7 @@ class Loop:
             raise
 
     def step(self) -> None:
-        """Make one training step: from the batch to the changed weights.
-
-        Raises:
-            CatdogError: The loop has ended.
-        """
+        """Make one training step: from the batch to the changed weights."""
         with suppress(OSError):  # the process is gone: `_receive` says so
             self._connection.send(True)
         self._receive()
@@ -268,11 +264,7 @@ class Loop:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure.
-
-    Raises:
-        CatdogError: The data or an option is not valid, or a loop failed.
-    """
+    """Measure."""
     arch = architecture(options.arch)
     steps = squash(arch.size, arch.size)
     size = options.batch_size
@@ -334,8 +326,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             }
             for name, summary in found.summaries.items()
         ],
-        "environment": environment.to_dict(),
-        "quiet": activity.to_dict(),
+        "environment": asdict(environment),
+        "quiet": asdict(activity),
         "noise": noise_reasons(environment, activity, found.drifts),
     }
 
@@ -360,9 +352,6 @@ def write_jpegs(dataset: Dataset, items: Sequence[Item], folder: Path) -> tuple[
 
     JPEG files of the data set are copied; others are encoded at their own size with OpenCV's
     default quality of 95.
-
-    Raises:
-        CatdogError: An image has changed, or the disk is full.
     """
     source = None if dataset.is_sample else open_source(dataset.source)
     paths = [folder / f"{number:06}.jpg" for number in range(len(items))]
@@ -416,11 +405,7 @@ def text(document: dict[str, Any]) -> str:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Measure and print.
-
-    Raises:
-        GateError: The ratio is below `--min-ratio`.
-    """
+    """Measure and print."""
     document = run(options)
     print(text(document))
     keep(document, options.json)

@@ -40,7 +40,7 @@ def test_the_card_of_this_machine_is_filled_in():
     assert 1 <= card.processors_usable <= card.processors_shown
     assert card.threads_source
     assert card.packages["numpy"]
-    document = card.to_dict()
+    document = dataclasses.asdict(card)
     if Path("/etc/os-release").is_file():
         assert platform.freedesktop_os_release()["PRETTY_NAME"] in card.system
     assert card.architecture in machine_of(document)
