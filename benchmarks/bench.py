@@ -77,13 +77,13 @@ def bench(options: BenchOptions) -> BenchResult:
         for one in planned.left_out:
             log.info(f"bench: left out: {one['row']}: {one['reason']}")
         measured = _Measurements(options, planned)
-        document, disagreements = measured.document()
+    document = measured.document()
     found = gates.check(document, options.limits, planned.baseline)
     document["gates"] = [asdict(gate) for gate in found]
     # The figures first: they are kept whatever becomes of the page.
     report.write(document, planned.folder)
-    write_disagreements(planned.folder / report.FLIPS, disagreements)
-    page = html.page(document, _contact_sheet(measured.sets, disagreements))
+    write_disagreements(planned.folder / report.FLIPS, measured.disagreements)
+    page = html.page(document, _contact_sheet(measured.sets, measured.disagreements))
     write_text(planned.folder / report.PAGE, page)
     return BenchResult(document, planned.folder, found)
 
@@ -107,6 +107,7 @@ class _Measurements:
         predictors = {base: runner.probabilities for base, runner in planned.by_base.items()}
         count = _counter(len(self.test.items))
         self.answers = classify_all(predictors, self.test.frames(), count)
+        self.figures, self.disagreements = compare_rows(self.answers, self.test)
         chosen = robustness.balanced(planned.items, latency.FRAMES)
         frames = [planned.dataset.decode(item) for item in chosen]
         log.info(f"bench: latency, {options.seconds:g} s of interleaved rounds ...")
@@ -116,14 +117,16 @@ class _Measurements:
         self.stages = {one.row.name: latency.stages(one, frames, seconds) for one in single}
         self.loadgen = self._loadgen(frames, options.scenario) if options.scenario else None
         self.corruptions = self.originals = None
+        if "originals" in self.sets:
+            self.originals, found = robustness.originals(self.sets["originals"], predictors)
+            self.disagreements += found
         if options.corruptions:
             log.info(f"bench: corruptions of up to {options.corruptions} test pictures ...")
             corrupted = [one for one in sets if one.corruption is not None]
-            self.corruptions = robustness.corruptions(
+            self.corruptions, found = robustness.corruptions(
                 corrupted, predictors, self.test, self.answers
             )
-        if "originals" in self.sets:
-            self.originals = robustness.originals(self.sets["originals"], predictors)
+            self.disagreements += found
         if options.cold_starts:
             log.info(f"bench: cold starts, {options.cold_starts} fresh processes per row ...")
         with tempfile.TemporaryDirectory() as scratch:
@@ -145,16 +148,14 @@ class _Measurements:
         seconds = max(1.0, self.options.seconds / len(runners))
         return loadgen.run_rows(runners, frames, scenario, seconds, self.planned.folder, speeds)
 
-    def document(self) -> tuple[dict[str, Any], list[Disagreement]]:
-        """Return `bench.json` but for the gates, and all disagreements, the test split's first."""
+    def document(self) -> dict[str, Any]:
+        """Return the content of `bench.json` but for the gates."""
         options, planned, timed = self.options, self.planned, self.timed
-        figures, disagreements = compare_rows(self.answers, self.test)
-        for other in (self.originals, self.corruptions):
-            disagreements += other[1] if other else []
         by_set = {
-            name: [one.index for one in disagreements if one.pictures == name] for name in self.sets
+            name: [one.index for one in self.disagreements if one.pictures == name]
+            for name in self.sets
         }
-        document = {
+        return {
             "kind": "catdog-edge bench",
             "schema": report.SCHEMA,
             "tool_version": __version__,
@@ -175,14 +176,14 @@ class _Measurements:
             },
             "quiet": asdict(self.activity),
             "noise": noise_reasons(planned.card, self.activity, timed.drifts, timed.unsettled),
-            "rows": [self._row(one, figures[one.row.base]) for one in planned.runners],
+            "rows": [self._row(one) for one in planned.runners],
             "classes": class_figures(self.answers, self.test.truth),
             "no_cold_start": [
                 {"row": row, "reason": reason} for row, reason in self.no_cold_start.items()
             ],
             "loadgen": self.loadgen,
-            "corruptions": self.corruptions and self.corruptions[0],
-            "originals": self.originals and self.originals[0],
+            "corruptions": self.corruptions,
+            "originals": self.originals,
             "flips": {
                 "count": len(by_set["test"]),
                 "by_pictures": {
@@ -193,11 +194,9 @@ class _Measurements:
             },
             "gates": [],
         }
-        return document, disagreements
 
-    def _row(self, runner: Runner, figures: Mapping[str, Any]) -> dict[str, Any]:
-        row, timed = runner.row, self.timed
-        content = Path(row.file).read_bytes()
+    def _row(self, runner: Runner) -> dict[str, Any]:
+        row, timed, content = runner.row, self.timed, Path(runner.row.file).read_bytes()
         summary = timed.summaries[row.name]
         return {
             "name": row.name,
@@ -221,7 +220,7 @@ class _Measurements:
             },
             "stages_ms": self.stages.get(row.name),
             "cold": self.cold.get(row.name),
-            "answers": dict(figures),
+            "answers": self.figures[row.base],
         }
 
 
@@ -229,20 +228,18 @@ def _contact_sheet(
     sets: Mapping[str, ImageSet], disagreements: Sequence[Disagreement]
 ) -> list[html.SheetImage]:
     """Each image once, with the rows that disagree; of each set the most confident ones first."""
-    groups: dict[tuple[str, int], list[Disagreement]] = {}
+    groups: dict[str, dict[int, list[Disagreement]]] = {name: {} for name in sets}
     for one in disagreements:
-        groups.setdefault((one.pictures, one.index), []).append(one)
-    shown = []
-    for name, images in sets.items():
-        ranked = sorted(
-            (group for (pictures, _), group in groups.items() if pictures == name),
-            key=lambda group: -max(one.confidence + one.reference_confidence for one in group),
-        )
-        shown += [
-            html.SheetImage(images.frame(group[0].index), group)
-            for group in ranked[:SHOWN_DISAGREEMENTS]
-        ]
-    return shown
+        groups[one.pictures].setdefault(one.index, []).append(one)
+
+    def confidence(group: Sequence[Disagreement]) -> float:
+        return max(one.confidence + one.reference_confidence for one in group)
+
+    return [
+        html.SheetImage(sets[name].frame(group[0].index), group)
+        for name, found in groups.items()
+        for group in sorted(found.values(), key=confidence, reverse=True)[:SHOWN_DISAGREEMENTS]
+    ]
 
 
 def _counter(total: int) -> Callable[[int], None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -173,30 +174,28 @@ def measure(
             found[name] = warm_up(call, clock=clock)
         return found
 
-    def one_pass() -> Timing:
-        return compare(
-            calls,
-            seconds / schedule.passes,
-            pause=pause,
-            block_seconds=schedule.block_seconds,
-            min_calls=schedule.min_calls,
-            min_rounds=schedule.min_rounds,
-            warmup_calls=0,
-            clock=clock,
-            sleep=sleep,
-        )
-
     warm_ups = warm()
     medians = [one.median for one in warm_ups.values()]
-    schedule = _Schedule.fit(medians, seconds, pause, PASSES if reopen is not None else 1)
-    timings = [one_pass()]
-    while reopen is not None and len(timings) < schedule.passes:
+    passes, block, min_calls, rounds = _schedule(medians, seconds, pause, PASSES if reopen else 1)
+    one_pass = partial(
+        compare,
+        seconds=seconds / passes,
+        pause=pause,
+        block_seconds=block,
+        min_calls=min_calls,
+        min_rounds=rounds,
+        warmup_calls=0,
+        clock=clock,
+        sleep=sleep,
+    )
+    timings = [one_pass(calls)]
+    while reopen is not None and len(timings) < passes:
         calls = {}  # closes the rows of the last pass before the next ones open
         calls = reopen() or {}
         if not calls:
             break
         warm_ups |= {name: one for name, one in warm().items() if not one.settled}
-        timings.append(one_pass())
+        timings.append(one_pass(calls))
     timing = Timing.joined(timings)
     return Measurement(
         timing=timing,
@@ -204,36 +203,26 @@ def measure(
         warm_ups=warm_ups,
         ratios={name: timing.ratio(name, to=against[name]) for name in against},
         references=against,
-        block_seconds=schedule.block_seconds,
+        block_seconds=block,
     )
 
 
-@dataclass(frozen=True)
-class _Schedule:
-    """How a budget is divided into passes, rounds and blocks."""
+def _schedule(
+    medians: Sequence[float], seconds: float, pause: float, most_passes: int
+) -> tuple[int, float, int, int]:
+    """Choose passes, seconds of a block, its calls and the rounds of a pass, for a budget.
 
-    passes: int
-    block_seconds: float
-    min_calls: int
-    min_rounds: int
+    Blocks of 0.02 to 0.3 s, so that about twenty rounds fit: the interval of a ratio comes from
+    the rounds, and many short ones tell more than few long ones. Calls too slow for the budget
+    still get four rounds. `medians` are the seconds of a call of each row; `most_passes` is 1
+    where rows cannot be opened anew.
+    """
+    block = min(0.3, max(0.02, seconds / (20 * len(medians)) - pause))
 
-    @classmethod
-    def fit(
-        cls, medians: Sequence[float], seconds: float, pause: float, most_passes: int
-    ) -> _Schedule:
-        """Choose blocks of 0.02 to 0.3 s so that about twenty rounds fit into the budget.
+    def round_seconds(calls: int) -> float:
+        return sum(pause + max(block + call, (calls + 1) * call) for call in medians)
 
-        The interval of a ratio comes from the rounds: many short ones tell more than few long
-        ones. Calls too slow for the budget still get four rounds. `medians` are the seconds of a
-        call of each row; `most_passes` is 1 where rows cannot be opened anew.
-        """
-        block = min(0.3, max(0.02, seconds / (20 * len(medians)) - pause))
-
-        def round_seconds(min_calls: int) -> float:
-            return sum(pause + max(block + call, (min_calls + 1) * call) for call in medians)
-
-        min_calls = 3 if round_seconds(3) * 10 <= seconds else 1
-        rounds = int(seconds / round_seconds(min_calls))
-        passes = most_passes if rounds >= 2 * most_passes else 1
-        min_rounds = min(10, max(4 if passes == 1 else 2, rounds // passes))
-        return cls(passes, block, min_calls, min_rounds)
+    calls = 3 if round_seconds(3) * 10 <= seconds else 1
+    rounds = int(seconds / round_seconds(calls))
+    passes = most_passes if rounds >= 2 * most_passes else 1
+    return passes, block, calls, min(10, max(4 if passes == 1 else 2, rounds // passes))

@@ -116,11 +116,10 @@ def run(
 ) -> dict[str, Any]:
     """Run one row under LoadGen, see `run_rows`; returns what `read_summary` does."""
     module = load()
-    output = module.LogOutputSettings()
-    output.outdir = str(folder)
-    output.copy_summary_to_stdout = False
     logs = module.LogSettings()
-    logs.log_output = output
+    logs.log_output = module.LogOutputSettings()
+    logs.log_output.outdir = str(folder)
+    logs.log_output.copy_summary_to_stdout = False
     logs.enable_trace = False
     settings = _settings(module, scenario, seconds, per_second)
     failures: list[Exception] = []

@@ -59,10 +59,8 @@ def distributions(document: Document, width: int) -> Markup:
         half = len(median) * CHARACTER / 2  # on top of its line, inside the frame
         x = min(max(scale(row["latency"]["p50_ms"]), scale.start + half), scale.end - half)
         closed = [(outline[0][0], base), *outline, (outline[-1][0], base)]
-        shapes.append(
-            {"row": row, "y": y, "base": base, "tall": tall, "outline": closed, "x": x,
-             "median": median}
-        )  # fmt: skip
+        marks = {"row": row, "y": y, "x": x, "median": median}
+        shapes.append({**marks, "base": base, "tall": tall, "outline": closed})
     return _draw("distributions", strips, scale, shapes)
 
 
@@ -102,18 +100,14 @@ def front(document: Document, width: int) -> Markup:
     low, high = padded(bounds)
     y = Scale(max(0.0, low), min(100.0, high), height - 46.0, 16.0)
     accuracy = [row["answers"]["accuracy"] for row in rows]
-    corners: list[tuple[float, float]] = []
-    for index in pareto(list(zip(times, accuracy, strict=True))):
-        corner = (x(times[index]), y(100 * accuracy[index]))
-        if corners:
-            corners.append((corner[0], corners[-1][1]))
-        corners.append(corner)
-    corners.append((x.end, corners[-1][1]))
-    short = shorten_all([str(row["name"]) for row in rows], 20 if narrow else 40)
-    anchors = [
-        (x(time), y(100 * share), short[row["name"]])
-        for row, time, share in zip(rows, times, accuracy, strict=True)
+    places = [(x(time), y(100 * share)) for time, share in zip(times, accuracy, strict=True)]
+    best = [places[index] for index in pareto(list(zip(times, accuracy, strict=True)))]
+    ends = [px for px, _ in best[1:]] + [x.end]  # a step from each to the next
+    corners = [
+        place for (px, py), end in zip(best, ends, strict=True) for place in ((px, py), (end, py))
     ]
+    short = shorten_all([str(row["name"]) for row in rows], 20 if narrow else 40)
+    anchors = [(*place, short[row["name"]]) for place, row in zip(places, rows, strict=True)]
     points = list(zip(rows, times, strict=True))
     return _draw("front", width, height, x, y, narrow, points, corners, _labels(anchors, x, y))
 
@@ -165,20 +159,17 @@ def reliability(document: Document) -> list[tuple[str, Markup]]:
 
     Bins with too few answers to tell an accuracy are left out, and the line is broken there.
     """
-    low = 1 / len(document["model"]["labels"])
-    drawn = []
-    for row in bases(document):
-        bins = row["answers"]["calibration"]
-        total = sum(one["count"] for one in bins)
-        enough = max(MIN_ANSWERS, 0.005 * total)
-        drawn.append((row, [one if one["count"] >= enough else None for one in bins], total))
-    least = min((one["accuracy"] for _, bins, _ in drawn for one in bins if one), default=low)
+    low, total = 1 / len(document["model"]["labels"]), document["data"]["pictures"]
+    enough = max(MIN_ANSWERS, 0.005 * total)
+    shown = [
+        (row, [one if one["count"] >= enough else None for one in row["answers"]["calibration"]])
+        for row in bases(document)
+    ]
+    least = min((one["accuracy"] for _, bins in shown for one in bins if one), default=low)
     x = Scale(low, 1.0, 34.0, 208.0)
     # One scale for all, so that they can be compared.
     y = Scale(low if least >= low else 0.0, 1.0, 184.0, 12.0)
-    return [
-        (row["base"], _draw("reliability", row, x, y, bins, total)) for row, bins, total in drawn
-    ]
+    return [(row["base"], _draw("reliability", row, x, y, bins, total)) for row, bins in shown]
 
 
 class _Strips:

@@ -39,7 +39,11 @@ def terminal(document: Document, folder: Path) -> str:
         lines += [*wrap(DOUBT), ""]
     for title, heads, rows in tables(document, brief=True):
         lines += [*wrap(title), *plain_table(heads, rows), ""]
-    lines += wrap(_reading_line(document))
+    once = f", {ONCE}" if _opened_once(document) else ""
+    lines += wrap(
+        f"{_rounds(document)}, --seconds {document['settings']['seconds']:g}{once}; p is McNemar's "
+        "exact test, dp a difference of probability"
+    )
     lines += [line for name, value in card(document) for line in wrap(f"{name}: {value}")]
     for gate in document["gates"]:
         mark = "met    " if gate["met"] else "NOT MET"
@@ -67,15 +71,6 @@ def markdown(document: Document) -> str:
     )
 
 
-def _reading_line(document: Document) -> str:
-    seconds = f"--seconds {document['settings']['seconds']:g}"
-    once = f", {ONCE}" if _opened_once(document) else ""
-    return (
-        f"{_rounds(document)}, {seconds}{once}; p is McNemar's exact test, "
-        "dp a difference of probability"
-    )
-
-
 def _opened_once(document: Document) -> bool:
     return len(document["settings"]["pass_starts"]) == 1
 
@@ -88,19 +83,19 @@ def _rounds(document: Document) -> str:
 
 def notes(document: Document) -> str:
     """Explain the figures, for the end of a report."""
+    how = "; every pass opened the rows anew."
     if _opened_once(document):
         how = (
-            f"interval over {_rounds(document)}: the rows were opened once, so it does not hold "
-            "what differs from run to run (more --seconds leave time for more passes)."
+            ": the rows were opened once, so it does not hold what differs from run to run (more "
+            "--seconds leave time for more passes)."
         )
-    else:
-        how = f"interval over {_rounds(document)}; every pass opened the rows anew."
     return (
         "Time is from a decoded frame to its probabilities, in interleaved rounds of blocks; the "
-        f"ratio to PyTorch has a 95 % bootstrap {how} Accuracy has Wilson's interval, the "
-        "difference from PyTorch (percentage points) Tango's paired one, p is McNemar's exact "
-        "test. `max dp` is the largest difference of a probability, ECE the expected calibration "
-        "error. First answer, peak memory and processor time are those of a fresh process."
+        f"ratio to PyTorch has a 95 % bootstrap interval over {_rounds(document)}{how} Accuracy "
+        "has Wilson's interval, the difference from PyTorch (percentage points) Tango's paired "
+        "one, p is McNemar's exact test. `max dp` is the largest difference of a probability, ECE "
+        "the expected calibration error. First answer, peak memory and processor time are those "
+        "of a fresh process."
     )
 
 

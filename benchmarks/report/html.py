@@ -7,7 +7,7 @@ setting, and fits a desktop and a phone. `page.html` is its template, `page.css`
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -53,8 +53,7 @@ class SheetImage:
     @property
     def answers(self) -> list[tuple[str, str, float]]:
         """Row, class and confidence of PyTorch's answer and of each other one."""
-        first = self.first
-        answers = [("pytorch", first.reference_answer, first.reference_confidence)]
+        answers = [("pytorch", self.first.reference_answer, self.first.reference_confidence)]
         return answers + [(one.row, one.answer, one.confidence) for one in self.disagreements]
 
     @property
@@ -92,9 +91,10 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
         torch=fastest
         and next(row for row in document["rows"] if row["name"] == fastest["ratio"]["to"]),
         legend=[(kind, words) for kind, words in FAMILIES.items() if kind in families],
-        ratios=_drawn(lambda width: charts.ratios(document, width)),
-        distributions=_drawn(lambda width: charts.distributions(document, width)),
-        front=_drawn(lambda width: charts.front(document, width)),
+        **{
+            draw.__name__: {"wide": draw(document, WIDE), "narrow": draw(document, NARROW)}
+            for draw in (charts.ratios, charts.distributions, charts.front)
+        },
         reliability=charts.reliability(document),
         tables=[one for one in tables.tables(document) if not one[0].startswith("Corrupted")],
         corruptions=corruptions,
@@ -108,14 +108,12 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
 
 
 def headline(document: Document) -> Mapping[str, Any] | None:
-    """The row of the tiles: the exported file that takes least time for a frame.
-
-    Of those with batch 1; where there are none, of all.
-    """
+    """The row of the tiles: the exported file that takes least time for a frame."""
     return min(_exported(document), key=charts.per_frame, default=None)
 
 
 def _exported(document: Document) -> list[Mapping[str, Any]]:
+    """The rows with batch 1; where there are none, all."""
     rows = [row for row in document["rows"] if row["engine"] == "onnxruntime"]
     return [row for row in rows if row["batch"] == 1] or rows
 
@@ -129,7 +127,3 @@ def _level(document: Document, fastest: Mapping[str, Any]) -> list[str]:
         and row["ratio"]["to"] == fastest["ratio"]["to"]
         and row["ratio"]["low"] <= fastest["ratio"]["high"]
     ]
-
-
-def _drawn(draw: Callable[[int], Markup]) -> dict[str, Markup]:
-    return {"wide": draw(WIDE), "narrow": draw(NARROW)}

@@ -92,9 +92,7 @@ def ratio(value: Mapping[str, float]) -> str:
 
 def figure(value: float) -> str:
     """Two significant digits, three from 1 on: `0.052`, `0.52`, `1.25`, `12.5`."""
-    if value >= 10:
-        return f"{value:.1f}"
-    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def milliseconds(value: float | None) -> str:

@@ -41,7 +41,7 @@ from catdog_edge.system.files import cannot_write
 from catdog_edge.training.config.recipes import Policy, recipe
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
-from catdog_edge.training.data.storage import Source, open_source
+from catdog_edge.training.data.storage import open_source
 from catdog_edge.training.engine.augment import augment
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.engine.precision import choose_precision
@@ -52,6 +52,9 @@ from catdog_edge.training.runs.progress import ReadingProgress
 RECIPE = "classic"
 """Adam, no schedule, no averaging: what the plain loop does in a line."""
 
+SEED = 0
+"""Of weights, order and augmentation."""
+
 FIRST = 2
 """Steps before the measurement: PyTorch imports parts of itself in the first one."""
 
@@ -61,7 +64,7 @@ class LoopConfig:
     """What both loops are given.
 
     `files` are the training images as JPEG files in the order of the data set, whole batches;
-    `scratch` is a folder for checkpoints; `seed` is of weights, order and augmentation.
+    `scratch` is a folder for checkpoints.
     """
 
     source: str
@@ -74,7 +77,6 @@ class LoopConfig:
     labels: tuple[int, ...]
     classes: int
     scratch: str
-    seed: int = 0
 
     @property
     def lr(self) -> float:
@@ -84,7 +86,7 @@ class LoopConfig:
 
     def network(self) -> nn.Module:
         """A network with initial weights, the same for both."""
-        torch.manual_seed(self.seed)
+        torch.manual_seed(SEED)
         return architecture(self.arch).build(self.classes)
 
 
@@ -131,7 +133,7 @@ def ours(config: LoopConfig, turns: Turns) -> None:
         epochs=chosen.epochs,
         batch_size=config.batch_size,
         lr=config.lr,
-        seed=config.seed,
+        seed=SEED,
         patience=0,
         precision=precision,
         device="cpu",
@@ -152,7 +154,7 @@ class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
     def __init__(self, config: LoopConfig) -> None:
         self._config, self._arch = config, architecture(config.arch)
-        self._generator = np.random.default_rng(config.seed)
+        self._generator = np.random.default_rng(SEED)
 
     def __len__(self) -> int:
         return len(self._config.files)
@@ -266,14 +268,11 @@ class Loop:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure."""
     arch = architecture(options.arch)
-    steps = squash(arch.size, arch.size)
-    size = options.batch_size
+    steps, size = squash(arch.size, arch.size), options.batch_size
     if size < 2:
         raise CatdogError(f"--batch-size must be at least 2, got {size}")
-    threads = choose_threads(options.threads)
-    dataset = open_dataset(
-        options.data, limit=options.limit, steps=steps, progress=ReadingProgress()
-    )
+    threads, progress = choose_threads(options.threads), ReadingProgress()
+    dataset = open_dataset(options.data, limit=options.limit, steps=steps, progress=progress)
     _, truth, items = pixels(dataset, "train", steps, progress=ReadingProgress())
     pixels(dataset, "val", steps)
     count = len(items) // size * size
@@ -348,42 +347,35 @@ def time_loops(config: LoopConfig, seconds: float) -> tuple[dict[str, dict[str, 
 
 
 def write_jpegs(dataset: Dataset, items: Sequence[Item], folder: Path) -> tuple[str, ...]:
-    """Write images as JPEG files, for the loop that decodes them every epoch.
+    """Write images for the loop that decodes them every epoch.
 
-    JPEG files of the data set are copied; others are encoded at their own size with OpenCV's
-    default quality of 95.
+    JPEG files are copied; others are encoded at their own size with OpenCV's quality of 95.
     """
     source = None if dataset.is_sample else open_source(dataset.source)
-    paths = [folder / f"{number:06}.jpg" for number in range(len(items))]
-    for path, item in zip(paths, items, strict=True):
+    paths = []
+    for number, item in enumerate(items):
+        path = folder / f"{number:06}.jpg"
+        data = b"" if source is None else source.read(item.file)
+        if not data.startswith(b"\xff\xd8\xff"):
+            data = cv2.imencode(".jpg", dataset.decode(item))[1].tobytes()
         try:
-            path.write_bytes(_jpeg(dataset, source, item))
+            path.write_bytes(data)
         except OSError as error:
             raise cannot_write(path, error) from error
-    return tuple(str(path) for path in paths)
-
-
-def _jpeg(dataset: Dataset, source: Source | None, item: Item) -> bytes:
-    data = b"" if source is None else source.read(item.file)
-    if data.startswith(b"\xff\xd8\xff"):
-        return data
-    return cv2.imencode(".jpg", dataset.decode(item))[1].tobytes()
+        paths.append(str(path))
+    return tuple(paths)
 
 
 def text(document: dict[str, Any]) -> str:
     """Format the document as a table of at most 100 columns."""
     settings, ratio = document["settings"], document["ratio"]
     rows = [
-        (
-            row["name"],
-            row["pictures"],
-            row["precision"],
-            row["memory"],
+        [
+            *(row[name] for name in ("name", "pictures", "precision", "memory")),
             f"{row['pictures_per_second']:,.1f}",
-            milliseconds(row["step"]["p50_ms"]),
-            milliseconds(row["step"]["p95_ms"]),
+            *(milliseconds(row["step"][name]) for name in ("p50_ms", "p95_ms")),
             str(row["step"]["calls"]),
-        )
+        ]
         for row in document["rows"]
     ]
     heads = ("loop", "from", "precision", "memory", "pictures/s", "step, ms", "p95, ms", "steps")
