@@ -71,13 +71,9 @@ def stamp(frame: Any, number: int) -> None:
 
 def read_stamp(frame: Any) -> int:
     """The number that `stamp` drew, also after lossy coding."""
-    quarter = BLOCK // 4
-    number = 0
-    for bit in range(BITS):
-        left = bit * BLOCK
-        block = frame[quarter : BLOCK - quarter, left + quarter : left + BLOCK - quarter]
-        number |= int(block.mean() > 127) << bit
-    return number
+    middle = slice(BLOCK // 4, BLOCK - BLOCK // 4)
+    blocks = (frame[:BLOCK, left:][middle, middle] for left in range(0, BITS * BLOCK, BLOCK))
+    return sum(int(block.mean() > 127) << bit for bit, block in enumerate(blocks))
 
 
 def photographs(kind: str, count: int) -> list[Any]:
