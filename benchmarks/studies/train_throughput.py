@@ -265,22 +265,30 @@ class Loop:
         return content
 
 
+def training_images(options: argparse.Namespace, size: int) -> tuple[Dataset, list[Item]]:
+    """Open the data set and return the training images that make whole batches.
+
+    Both splits are then in the cache at `size`, so that a loop need not read them.
+    """
+    batch, steps = options.batch_size, squash(size, size)
+    if batch < 2:
+        raise CatdogError(f"--batch-size must be at least 2, got {batch}")
+    progress = ReadingProgress()
+    dataset = open_dataset(options.data, limit=options.limit, steps=steps, progress=progress)
+    _, _, items = pixels(dataset, "train", steps, progress=ReadingProgress())
+    pixels(dataset, "val", steps)
+    if len(items) < batch:
+        raise DataError(
+            f"{dataset.source}: {len(items):,} training pictures make no batch of {batch:,}; "
+            "raise --limit or lower --batch-size"
+        )
+    return dataset, list(items[: len(items) // batch * batch])
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure."""
-    arch = architecture(options.arch)
-    steps, size = squash(arch.size, arch.size), options.batch_size
-    if size < 2:
-        raise CatdogError(f"--batch-size must be at least 2, got {size}")
-    threads, progress = choose_threads(options.threads), ReadingProgress()
-    dataset = open_dataset(options.data, limit=options.limit, steps=steps, progress=progress)
-    _, truth, items = pixels(dataset, "train", steps, progress=ReadingProgress())
-    pixels(dataset, "val", steps)
-    count = len(items) // size * size
-    if not count:
-        raise DataError(
-            f"{dataset.source}: {len(items):,} training pictures make no batch of {size:,}; raise "
-            "--limit or lower --batch-size"
-        )
+    arch, threads = architecture(options.arch), choose_threads(options.threads)
+    dataset, items = training_images(options, arch.size)
     environment = Environment.detect(threads)
     # Until the loops have ended: only then their processor time counts as this process's own.
     monitor = ActivityMonitor()
@@ -289,11 +297,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             source=dataset.source,
             limit=options.limit,
             arch=arch.name,
-            batch_size=size,
+            batch_size=options.batch_size,
             policy=options.augment,
             threads=threads.count,
-            files=write_jpegs(dataset, items[:count], Path(scratch)),
-            labels=tuple(int(label) for label in truth[:count]),
+            files=write_jpegs(dataset, items, Path(scratch)),
+            labels=tuple(item.label for item in items),
             classes=len(dataset.labels),
             scratch=scratch,
         )
@@ -304,10 +312,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "schema": 1,
         "settings": {
             "data": "sample" if dataset.is_sample else Path(dataset.source).name,
-            "pictures": count,
+            "pictures": len(items),
             "arch": arch.name,
             "size": arch.size,
-            "batch_size": size,
+            "batch_size": options.batch_size,
             "augment": options.augment,
             "threads": threads.count,
             "seconds": options.seconds,
@@ -319,7 +327,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             {
                 "name": name,
                 **notes[name],
-                "pictures_per_second": size / (summary.p50_ms / 1e3),
+                "pictures_per_second": 1e3 * options.batch_size / summary.p50_ms,
                 "step": asdict(summary),
                 "warm_up": vars(found.warm_ups[name]),
             }
