@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,7 +34,7 @@ from catdog_edge import Classifier
 from catdog_edge.errors import GateError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.runtime.classifier import SPIN
-from catdog_edge.runtime.model_file import find_model, read_spec
+from catdog_edge.runtime.model_file import find_model
 from exporters.checks.predictors import open_session
 from exporters.checks.timing import compare
 
@@ -174,10 +175,9 @@ class Study:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "picture.jpg"
             path.write_bytes(as_jpeg(picture(480, 640)))
-            size = read_spec(self.options.model).height
             for run in range(self.options.runs + 1):
                 for name, (program, model) in programs.items():
-                    arguments = ["-c", program + REPORT, model, path, size, self.threads]
+                    arguments = ["-c", program + REPORT, model, path, self.size[0], self.threads]
                     result = run_fresh([str(one) for one in arguments], name)
                     found[name] += [result] if run else []
         document = {name: _cold_row(runs, found["bare script"]) for name, runs in found.items()}
@@ -212,11 +212,11 @@ class Study:
         pairs = {
             name: [self.classifier(spin=spin) for _ in range(2)] for name, spin in WAITS.items()
         }
-        alone: dict[str, Callable[[], object]] = {}
-        both: dict[str, Callable[[], object]] = {}
-        for name, (first, second) in pairs.items():
-            alone[name] = lambda pets=first: pets(frame)  # type: ignore[misc]
-            both[name] = lambda one=first, two=second: (one(frame), two(frame))  # type: ignore[misc]
+        alone = {name: partial(first, frame) for name, (first, _) in pairs.items()}
+        both = {
+            name: partial(lambda one, two: (one(frame), two(frame)), *pair)
+            for name, pair in pairs.items()
+        }
         found: dict[str, Any] = {
             "alone": compare(alone, seconds).to_dict(),
             "two sessions that take turns": compare(both, seconds).to_dict(),
