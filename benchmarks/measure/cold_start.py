@@ -49,7 +49,7 @@ def cold_starts(
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the runs of a row; see `cold` in docs/bench.md."""
+    """Medians over the runs of a row; see `cold` in docs/bench-json.md."""
     names = ("first_answer_s", "load_s", "cpu_ms", "wall_ms")
     sizes = ("rss_bytes", "peak_rss_bytes")
     return {

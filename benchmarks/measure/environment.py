@@ -49,7 +49,7 @@ LOAD_PERIOD = 5.0
 
 @dataclass(frozen=True)
 class Environment:
-    """The card; docs/bench.md describes its fields."""
+    """The card; docs/bench-json.md describes its fields."""
 
     processor: str
     architecture: str
@@ -116,7 +116,7 @@ def machine_of(card: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Activity:
-    """How busy the machine was during a measurement; see `quiet` in docs/bench.md."""
+    """How busy the machine was during a measurement; see `quiet` in docs/bench-json.md."""
 
     seconds: float
     load_during: tuple[float, float]

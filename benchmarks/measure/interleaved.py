@@ -41,7 +41,7 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Summary:
-    """One row's calls in milliseconds; see `latency` in docs/bench.md."""
+    """One row's calls in milliseconds; see `latency` in docs/bench-json.md."""
 
     calls: int
     p50_ms: float

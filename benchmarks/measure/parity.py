@@ -157,7 +157,7 @@ def compare_rows(
 def row_figures(
     values: Probabilities, truth: npt.NDArray[np.int64], comparison: Comparison
 ) -> dict[str, Any]:
-    """Return the figures of one row, those that docs/bench.md lists under `answers`.
+    """Return the figures of one row, those that docs/bench-json.md lists under `answers`.
 
     `values` are `float32 [N,K]`, `truth` is `int64 [N]`; the comparison is with PyTorch's answers.
     """

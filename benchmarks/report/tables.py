@@ -1,4 +1,4 @@
-"""The document of `bench.json` (docs/bench.md) as tables of text, and the environment card."""
+"""The document of `bench.json` (docs/bench-json.md) as tables of text, and the environment card."""
 
 from __future__ import annotations
 
