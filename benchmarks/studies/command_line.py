@@ -29,7 +29,7 @@ class StudyParser(argparse.ArgumentParser):
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(
             prog=f"python -m benchmarks.studies.{name}",
-            description=(description or "").replace("%", "%%"),
+            description=description,
             formatter_class=raw,
         )
         self._name = name
