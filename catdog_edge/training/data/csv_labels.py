@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.read import read_bytes
 from catdog_edge.training.data.dataset import Candidate, Layout, Split, is_utf8, nfc
-from catdog_edge.training.data.splits import split_names
+from catdog_edge.training.data.splits import split_names, split_word
 from catdog_edge.training.data.storage import Skipped, Source
 
 _IMAGE_COLUMNS = (
@@ -27,6 +27,10 @@ _LABEL_COLUMNS = (
     *("breed", "kind", "target", "animal", "y"),
 )
 _SPLIT_COLUMNS = ("split", "splits", "subset", "partition")
+_MAYBE_SPLIT_COLUMNS = ("set", "dataset", "data_set", "mode", "phase", "stage", "usage", "fold")
+"""Names of columns of splits once one of their words is a split."""
+_ANSWERS = re.compile("submission|sample_?sub", re.IGNORECASE)
+"""Tables of answers that are to be filled in."""
 _TRUTH = {
     **dict.fromkeys(("0", "0.0", "false", "no"), False),
     **dict.fromkeys(("1", "1.0", "true", "yes"), True),
@@ -91,9 +95,9 @@ def read_tables(source: Source, labels: Sequence[str] | None) -> list[Table]:
             data = source.read(name)
         except PictureError as error:
             raise DataError(f"{where}: {error}") from error
-        header, rows = parse_csv(b"file\n" + data if is_list else data, where)
+        header, rows = _parse_list(data, files, path.parent) if is_list else parse_csv(data, where)
         table = _Reader(name, header, rows, files, where).read(labels)
-        if table.is_list and split is not None:
+        if (is_list or table.is_list) and split is not None:
             table.splits = dict.fromkeys(table.files, split)
         if table.names_images or not is_list:
             tables.append(table)
@@ -108,10 +112,7 @@ def parse_csv(data: bytes, where: str) -> tuple[list[str], list[list[str]]]:
     Raises:
         DataError: It is not CSV.
     """
-    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    text = data.decode(
-        "utf-16" if utf16 else "utf-8-sig", "replace" if utf16 else "surrogateescape"
-    )
+    text = _decode(data)
     text = re.sub(r"^sep=.\r?\n", "", text)  # of Excel
     first = text.partition("\n")[0]
     try:
@@ -124,6 +125,34 @@ def parse_csv(data: bytes, where: str) -> tuple[list[str], list[list[str]]]:
         raise DataError(f"{where} cannot be read as CSV ({error})") from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     return header, [row for row in rows[1:] if len(row) >= len(header)]
+
+
+def _decode(data: bytes) -> str:
+    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return data.decode(
+        "utf-16" if utf16 else "utf-8-sig", "replace" if utf16 else "surrogateescape"
+    )
+
+
+def _parse_list(
+    data: bytes, files: _Files, folder: PurePosixPath
+) -> tuple[list[str], list[list[str]]]:
+    """Parse a list of images, one a line: `cat/1.jpg`, or with a label, `cat/1.jpg 0`.
+
+    Labels that are numbers, one per folder, only repeat the folders and are dropped.
+    """
+    lines = [line.strip().strip('"') for line in _decode(data).splitlines() if line.strip()]
+    pairs = [re.fullmatch(r"(.*[^\s,;\"])[\s,;\"]+([^\s,;\"]+)", line) for line in lines]
+    rows = [[pair[1], pair[2]] for pair in pairs if pair]
+    if len(rows) < len(lines) or not lines or files.find(lines[0], folder):
+        return ["file"], [[line] for line in lines]
+    folders: dict[str, set[str]] = defaultdict(set)
+    for file, label in rows:
+        folders[label].update(name.rpartition("/")[0] for name in files.find(file, folder))
+    places = [place for found in folders.values() for place in found]
+    if all(label.isdecimal() for label in folders) and len(set(places)) == len(places) > 1:
+        rows = [row[:1] for row in rows]
+    return ["file", "label"][: len(rows[0])], rows
 
 
 class _Files:
@@ -139,7 +168,8 @@ class _Files:
                 self._by_key[key].append(name)
             self._folders.update(above)
 
-    def find(self, cell: str, folder: PurePosixPath) -> list[str]:
+    def find(self, cell: str, folder: PurePosixPath, split: Split | None = None) -> list[str]:
+        """The files that a cell means; of several those of a split's folder, if one is given."""
         parts = nfc(cell.strip().replace("\\", "/").removeprefix("./")).split("/")
         # A path may begin above the data, or in a folder that has another name here.
         ends = _ends(parts)
@@ -149,8 +179,10 @@ class _Files:
         found = next((self._by_key[key] for key in keys if key in self._by_key), [])
         if len(found) < 2:
             return found
+        exact = [name for name in found if f"/{name}".endswith(f"/{cell.strip()}")]
         below = [name for name in found if PurePosixPath(name).is_relative_to(folder)]
-        return below if len(below) == 1 else found
+        named = [name for name in found if split and split in map(split_word, name.split("/"))]
+        return next((one for one in (below, exact, named) if len(one) == 1), found)
 
 
 def _ends(parts: Sequence[str]) -> list[str]:
@@ -164,7 +196,9 @@ class _Reader:
     def __init__(
         self, name: str, header: list[str], rows: list[list[str]], files: _Files, where: str
     ) -> None:
-        self._where, self._files, self._folder = where, files, PurePosixPath(name).parent
+        path = PurePosixPath(name)
+        self._where, self._files, self._folder = where, files, path.parent
+        self._split = split_names([path.stem]).get(path.stem)
         shown = ", ".join(header[:12]) or "(none)"
         more = f" and {len(header) - 12} more" if len(header) > 12 else ""
         self._table = Table(name, shown + more)
@@ -181,10 +215,13 @@ class _Reader:
             return self._table
         table = self._table
         table.names_images = True
+        if _ANSWERS.search(table.name):
+            table.is_understood = True
+            return table
         others = [index for index in self._columns if index != image]
         known = [self._plain.index(name) for name in _LABEL_COLUMNS if name in self._plain]
         label = next((i for i in known if i in others and not _are_splits(self._columns[i])), None)
-        splits, used = self._split_cells([index for index in others if index != label])
+        splits, used = self._split_cells([i for i in others if i != label], label is not None)
         found = self._rows(image)
         if splits is not None:
             self._read_splits(found, splits)
@@ -196,10 +233,8 @@ class _Reader:
         if words is not None:
             table.has_labels = True
             self._read_labels(found, words)
-        # A list of images and an answer to be filled in say nothing of labels.
         table.is_list, table.files = not others, tuple(filter(None, found))
-        silent = table.is_list or "submission" in table.name.lower()
-        table.is_understood = silent or table.has_labels or splits is not None
+        table.is_understood = table.is_list or table.has_labels or splits is not None
         return table
 
     def _image_column(self) -> int | None:
@@ -207,7 +242,7 @@ class _Reader:
 
         def share(index: int) -> float:
             cells = self._columns[index][:500]
-            return sum(len(self._files.find(c, self._folder)) == 1 for c in cells) / len(cells)
+            return sum(bool(self._files.find(c, self._folder)) for c in cells) / len(cells)
 
         if not self._columns or not self._columns[0]:
             return None
@@ -218,26 +253,38 @@ class _Reader:
         best = max(self._columns, key=share)
         return best if share(best) >= 0.5 else None
 
-    def _split_cells(self, columns: Sequence[int]) -> tuple[list[Split | None] | None, set[int]]:
-        """The split of each row, `None` where no column has splits; and the columns used."""
+    def _split_cells(
+        self, columns: Sequence[int], labelled: bool
+    ) -> tuple[list[Split | None] | None, set[int]]:
+        """The split of each row, `None` where no column has splits; and the columns used.
+
+        Without a column of labels, a column `train` of 0 and 1 may be a class.
+        """
         for index in columns:
             cells = self._columns[index]
             words = {cell for cell in cells if cell}
             known = {word: split for word in words for split in split_names([word]).values()}
+            said = {word: split for word in words if (split := split_word(word))}
+            if self._plain[index] in (*_SPLIT_COLUMNS, *_MAYBE_SPLIT_COLUMNS) and len(said) > 1:
+                known = said  # PublicTest, PrivateTest
             strange = sorted(words - known.keys())
             if words and not strange:
                 return [known.get(cell) for cell in cells], {index}
-            if strange and (self._plain[index] in _SPLIT_COLUMNS or len(known) > 1):
+            named = self._plain[index] in _SPLIT_COLUMNS or (
+                known and self._plain[index] in _MAYBE_SPLIT_COLUMNS
+            )
+            if strange and (named or len(known) > 1):
                 raise DataError(
                     f"{self._where}: the column {self._header[index]} names splits, but "
                     f"{strange[0]!r} is none; use train, val and test"
                 )
         flags: dict[int, Split] = {}  # is_test, is_valid
         for index in columns:
-            named = split_names([self._plain[index].removeprefix("is_")]).values()
+            word = re.sub("^(is|in)_", "", self._plain[index])
+            split = split_names([word]).get(word)
             truth = all(cell.lower() in _TRUTH for cell in self._columns[index])
-            if self._plain[index].startswith("is_") and named and truth:
-                flags[index] = next(iter(named))
+            if split and truth and (labelled or word != self._plain[index]):
+                flags[index] = split
         if not flags:
             return None, set()
         rest: Split | None = "train" if "train" not in flags.values() else None
@@ -253,7 +300,7 @@ class _Reader:
         """The file of each row; empty where there is none, which is then skipped."""
         table, files = self._table, []
         for cell in self._columns[image]:
-            matches = self._files.find(cell, self._folder)
+            matches = self._files.find(cell, self._folder, self._split)
             if not matches and not is_utf8(cell):
                 raise self._undecodable(cell)
             if len(matches) != 1:
@@ -269,31 +316,34 @@ class _Reader:
 
     def _named(
         self, files: Sequence[str], cells: Sequence[str], labels: Sequence[str] | None
-    ) -> list[str]:
+    ) -> list[list[str]]:
         """The label of each row, from a column of labels: text as it is written."""
         names = _label_names({cell for cell in cells if cell}, labels, self._where)
         if names is None and _is_cat_dog(files, cells):
             names = {cell: "dog" if _TRUTH[cell] else "cat" for cell in cells if cell}
-        return [(names or {}).get(cell, cell) for cell in cells]
+        return [[(names or {}).get(cell, cell)] for cell in cells]
 
-    def _one_hot(self, columns: Sequence[int]) -> list[str] | None:
-        """The label of each row, from one column per class; `None` where these are none."""
-        marks = [index for index in columns if set(self._columns[index]) <= _TRUTH.keys()]
-        rows = zip(*(self._columns[index] for index in marks))
-        chosen = [[index for index, cell in zip(marks, row) if _TRUTH[cell]] for row in rows]
+    def _one_hot(self, columns: Sequence[int]) -> list[list[str]] | None:
+        """The labels of each row, from one column per class; `None` where these are none."""
+        cells = {index: [cell.lower() for cell in self._columns[index]] for index in columns}
+        # A cell that is left empty is a no.
+        marks = [i for i in columns if {""} != set(cells[i]) <= {"", *_TRUTH}]
+        rows = zip(*(cells[index] for index in marks))
+        chosen = [[i for i, cell in zip(marks, row) if _TRUTH.get(cell)] for row in rows]
         # Where several of them apply to an image they are attributes, not classes.
         if len(marks) < 2 or sum(len(one) == 1 for one in chosen) < 0.5 * len(chosen):
             return None
-        return [self._header[one[0]] if len(one) == 1 else "" for one in chosen]
+        return [[self._header[index] for index in one] for one in chosen]
 
-    def _read_labels(self, files: Sequence[str], words: Sequence[str]) -> None:
+    def _read_labels(self, files: Sequence[str], labels: Sequence[Sequence[str]]) -> None:
         table = self._table
         found: dict[str, set[str]] = defaultdict(set)
-        for file, word in zip(files, words):
-            if not is_utf8(word):
-                raise self._undecodable(word)
+        for file, words in zip(files, labels):
+            for word in words:
+                if not is_utf8(word):
+                    raise self._undecodable(word)
             if file:
-                found[file].add(word)
+                found[file].update(words)
         for file, names in found.items():
             named = names - {""}
             if len(named) == 1:

@@ -29,7 +29,7 @@ from catdog_edge.training.data.dataset import (
     nfc,
     sorted_names,
 )
-from catdog_edge.training.data.splits import says_no_class, split_names
+from catdog_edge.training.data.splits import says_no_class, split_names, split_word
 from catdog_edge.training.data.storage import Skipped, Source
 
 _PREFIX = re.compile(r"^(.*?[^\W\d_].*?)[\W_]*\(?\d[\d\W_]*$")
@@ -40,6 +40,9 @@ _CAMERA = re.compile("img|image|dsc[nf]?|pxl|photo|pic(ture)?|frame|file|screens
 
 _BESIDE = frozenset((".aae", ".csv", ".json", ".tsv", ".txt", ".xml", ".xmp", ".yaml", ".yml"))
 """Endings of what tools put beside images: annotations, edits, notes."""
+
+MOST_LEVEL = 10
+"""Up to so many folders that all hold the same ones may be sources or splits, not classes."""
 
 _WANTED = (
     "wanted are a folder per class, names like cat.0.jpg and dog.0.jpg, or a CSV with a column "
@@ -79,6 +82,8 @@ def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
     folders = _Folders(source, labels)
     labelled = [table for table in tables if table.has_labels]
     layout = _from_tables(source, labelled) if labelled else folders.layout()
+    if labelled:
+        _check_unlisted(layout, folders, labelled, source.name)
     layout = _with_splits(source, layout, folders.splits, tables)
     unused = [*foreign, *(f"{t.name} has the columns {t.columns}, none is known" for t in strange)]
     layout = replace(layout, notes=(*layout.notes, *(f"{what}: not used" for what in unused)))
@@ -153,6 +158,24 @@ def _from_tables(source: Source, tables: Sequence[Table]) -> Layout:
         skipped,
         tuple(notes),
     )
+
+
+def _check_unlisted(layout: Layout, folders: _Folders, tables: Sequence[Table], where: str) -> None:
+    """Refuse a split folder with classes in it of which the tables list no image."""
+    listed = {folders.splits.get(candidate.file) for candidate in layout.candidates}
+    unlisted = set(folders.splits.values()) - listed
+    if not unlisted:
+        return
+    try:
+        below = folders.layout().candidates
+    except DataError:
+        return
+    found = {folders.splits.get(one.file) for one in below if one.label in layout.labels}
+    for split in sorted(unlisted & found):
+        raise DataError(
+            f"{where}: the {split} folder has classes in it, but no row of {tables[0].name} names "
+            "its images; add rows, or move the folder or the table out of the data"
+        )
 
 
 def _with_splits(
@@ -235,8 +258,51 @@ class _Folders:
             top = tops.pop()
             self._rest = {n: r[1:] if r[:1] == top else r for n, r in self._rest.items()}
 
+    def _check_level(self) -> None:
+        """Find which level of folders has the classes, where each folder holds the same ones."""
+        below: dict[str, set[str]] = defaultdict(set)
+        for name in self.source.pictures:
+            if rest := self._rest.get(name):
+                below[rest[0]].add(nfc(rest[1]) if len(rest) > 1 else "")
+        if self.labels is None:
+            self._check_mixed(below)
+        if len(below) < 2 or any("" in inside for inside in below.values()):
+            return
+        shared = set.intersection(*below.values())
+        if len(shared) < 2 or all(says_no_class(n) or n.isdecimal() for n in shared):
+            return
+        wanted = {label.casefold() for label in self.labels or ()}
+        if wanted and wanted <= {name.casefold() for name in below}:
+            return
+        if all(map(split_word, below)):  # train-clean, train-noisy
+            for name, rest in self._rest.items():
+                if rest and (split := split_word(rest[0])):
+                    self.splits.setdefault(name, split)
+        elif not wanted:
+            tops, subs = (sorted_names(names) for names in (below, shared))
+            if len(tops) <= max(MOST_LEVEL, len(subs)):
+                raise DataError(
+                    f"{self.source.name}: {list_names(tops)} each hold the folders "
+                    f"{list_names(subs)}; either may be the classes: name them with --labels"
+                )
+            return
+        elif not wanted <= {name.casefold() for name in shared}:
+            return
+        self._rest = {name: rest[1:] for name, rest in self._rest.items()}
+
+    def _check_mixed(self, below: Mapping[str, set[str]]) -> None:
+        """Refuse a class that holds folders named like other classes."""
+        for top, inside in below.items():
+            if len(inside & (below.keys() - {top})) > 1:
+                raise DataError(
+                    f"{self.source.name}: {top} lies beside the folders "
+                    f"{list_names(sorted_names(inside))} and holds some of these names itself; "
+                    "move it, or name the classes with --labels"
+                )
+
     def layout(self) -> Layout:
         """The layout that the names say."""
+        self._check_level()
         pictures = [name for name in self._rest if name in self.source.pictures]
         classes = {self._rest[name][0] for name in pictures if self._rest[name]}
         if len(classes) < 2:

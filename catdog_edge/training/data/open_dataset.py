@@ -230,7 +230,7 @@ def _moves(splitter: Splitter, layout: Layout, cache: Cache, before: set[str]) -
     if splitter.moved:
         notes.append(
             f"{len(splitter.moved):,} images are in another split than their digest says, so that "
-            "each split has every class"
+            "each split has its share of every class"
         )
     earlier = cache.exchange_moved(f"{splitter.key} {layout.labels}", splitter.moved)
     if earlier is not None:

@@ -6,7 +6,9 @@ neither names nor order move an image. 80/10/10 is what is expected, not an exac
 21,000 images about 2,100 are in the test split, give or take 43 (one standard deviation).
 
 Where a class would be missing in a split, its image with the digest nearest to that split
-moves there: every class with three different images has one in each. No other image moves.
+moves there: every class with three different images has one in each. Where its share of val or
+test is not more than one image, it has one there, and the others train: digests of few images are
+uneven. No other image moves.
 
 Splits that are laid down, as folders or in a column of a table, win over digests.
 """
@@ -17,6 +19,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from catdog_edge.errors import DataError
@@ -26,14 +29,17 @@ DEFAULT_SPLIT = (80, 10, 10)
 """Percent for training, validation and test."""
 
 _SPLIT_WORDS: dict[str, Split] = {
-    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("train", "training", "trainval", "trn"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test"),
+    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "holdout"), "test"),
 }
 _FILLER = re.compile(
     "(data)?sets?|data|splits?|images?|imgs?|pictures?|photos?|pics?|files?|folder|labels?|masks?|"
-    "annotations?|class(es)?|list|csv|folds?|parts?|batch|chunk|shard|unlabell?ed|unsorted"
+    "annotations?|class(es)?|list|csv|folds?|parts?|batch|chunk|shard|unlabell?ed|unsorted|"
+    "originals?|augmented|cropped|resized|preprocessed"
 )
+_GLUED = re.compile(r"(.+?)[\W_]*(train|training|val|valid|validation|test|testing)", re.IGNORECASE)
+"""`Xtrain` beside `Xtest`."""
 
 
 def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> dict[str, Split]:
@@ -51,8 +57,13 @@ def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> di
         {'seg_train': 'train', 'seg_test': 'test'}
         >>> split_names(["steam train", "bus"])
         {}
+        >>> split_names(["Xtrain", "Xtest"])
+        {'Xtrain': 'train', 'Xtest': 'test'}
     """
     parsed = {name: _parse(name) for name in names}
+    for name, (split, _) in parsed.items():
+        if split is None and (match := _GLUED.fullmatch(name)):
+            parsed[name] = _SPLIT_WORDS[match[2].lower()], f"{match[1].lower()} ..."
     if labels is not None and {one.casefold() for one in labels} <= {n.casefold() for n in parsed}:
         return {}
     # `seg_train` is a split beside `seg_test`: the rest of the name is the same.
@@ -71,6 +82,11 @@ def says_no_class(name: str) -> bool:
     if re.fullmatch(r"class[\W_]*\d+", name.casefold()):
         return False
     return _parse(name)[1] == "" and any(character.isalpha() for character in name)
+
+
+def split_word(name: str) -> Split | None:
+    """Return the split that a name has a word for, whatever else it says: `train-clean`."""
+    return _parse(name)[0]
 
 
 def _parse(name: str) -> tuple[Split | None, str]:
@@ -160,7 +176,7 @@ class Splitter:
         return next((split for split in others if place < self._parts[split][1]), last)
 
     def assign(self, found: Sequence[Decoded]) -> list[Split]:
-        """The splits of all images of a set: by their digests, but none lacks a class."""
+        """The splits of all images of a set: by their digests, but of every class in its share."""
         free: dict[str, Split] = {}
         labels_of: dict[str, set[str]] = defaultdict(set)
         members: dict[str, dict[Split, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -171,7 +187,14 @@ class Splitter:
             if self._is_free(one.candidate):
                 free[one.digest] = split
         self.moved = {}
-        for label, split in ((label, split) for label in sorted(members) for split in self._parts):
+
+        def move(digest: str, split: Split) -> None:
+            for name in labels_of[digest]:
+                members[name][free[digest]].discard(digest)
+                members[name][split].add(digest)
+            free[digest] = self.moved[digest] = split
+
+        for label, split in product(sorted(members), self._parts):
             if members[label][split]:
                 continue
             spare = [
@@ -180,11 +203,14 @@ class Splitter:
                 if all(len(members[name][free[digest]]) > 1 for name in labels_of[digest])
             ]
             if spare:
-                digest = min(spare, key=lambda one: (self._distance(one, split), one))
-                for name in labels_of[digest]:
-                    members[name][free[digest]].discard(digest)
-                    members[name][split].add(digest)
-                free[digest] = self.moved[digest] = split
+                move(min(spare, key=lambda one: (self._distance(one, split), one)), split)
+        for label, split in product(sorted(members), self._parts if "train" in self._parts else ()):
+            start, end = self._parts[split]
+            total = sum(len(digests & free.keys()) for digests in members[label].values())
+            if split != "train" and (end - start) * total <= 1:
+                for digest in sorted(members[label][split] & free.keys(), key=_place)[1:]:
+                    if all(len(members[name][split]) > 1 for name in labels_of[digest]):
+                        move(digest, "train")
         return [
             free[one.digest] if self._is_free(one.candidate) else one.candidate.split or "train"
             for one in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import struct
 import threading
 import zipfile
@@ -132,6 +133,8 @@ class FolderSource(Source):
                     entry = Entry(found.st_size, str(found.st_mtime_ns))
                 except OSError:
                     entry = Entry(0, "")  # a broken link: reading it gives the reason
+                    if not is_picture(file):  # nobody will read it, and it may be a class
+                        notes.append(f"{(inside / file).as_posix()} is a link to what is not there")
                 yield (inside / file).as_posix(), entry
 
     def read(self, file: str) -> bytes:
@@ -148,7 +151,7 @@ class ZipSource(Source):
         self._process = os.getpid()
         self._zip = self._open()
         self._infos = {
-            _zip_name(info).replace("\\", "/"): info
+            posixpath.normpath(_zip_name(info).replace("\\", "/")): info
             for info in self._zip.infolist()
             if not info.is_dir()
         }

@@ -313,6 +313,112 @@ def test_two_files_of_one_name_need_a_path(tmp_path: Path) -> None:
     ]
 
 
+def test_a_split_folder_with_classes_that_no_row_names(tmp_path: Path) -> None:
+    files = images("train/cat", "train/dog", "test/cat", "test/dog")
+    rows = [f"{name},{name.split('/')[1]}" for name in files if name.startswith("train")]
+    with pytest.raises(DataError, match=r"the test folder has classes .* no row of t\.csv names"):
+        open_dataset(write(tmp_path / "a", {**files, "t.csv": table("file,label", *rows)}))
+    # To be answered, without classes.
+    files = {
+        name.replace("test/cat/", "test/").replace("test/dog/", "test/x"): data
+        for name, data in files.items()
+    }
+    dataset = open_dataset(write(tmp_path / "b", {**files, "t.csv": table("file,label", *rows)}))
+    assert dataset.notes[0] == "40 images have no row in t.csv and are left out"
+
+
+def test_answers_to_be_filled_in_are_no_labels(tmp_path: Path) -> None:
+    files = {f"train/{n}.jpg": image(n) for n in range(40)}
+    files |= {f"test/{n}.jpg": image(900 + n) for n in range(10)}  # the same names
+    files["train.csv"] = table("id,label", *(f"{n},{'ab'[n % 2]}" for n in range(40)))
+    files["sample_submission.csv"] = table("id,label", *(f"{n},a" for n in range(10)))
+    dataset = open_dataset(write(tmp_path, files))
+    assert set(splits(dataset)) == {f"train/{n}.jpg" for n in range(40)}
+    assert dataset.skipped == ()
+
+
+def test_a_table_of_names_that_occur_twice_says_so(tmp_path: Path) -> None:
+    files = {f"{split}/{n}.jpg": image(n) for split in ("one", "two") for n in range(20)}
+    files["t.csv"] = table("id,label", *(f"{n},{'ab'[n % 2]}" for n in range(20)))
+    with pytest.raises(DataError, match=r"no row of t\.csv can be used .*several files"):
+        open_dataset(write(tmp_path, files))
+
+
+@pytest.mark.parametrize("line", ["{name} {number}", "{name}\t{number}", "{name},{label}"])
+def test_lists_called_like_splits_with_labels(line: str, tmp_path: Path) -> None:
+    files = images("cat", "dog")
+    for split, numbers in (("train", range(15)), ("test", range(15, 20))):
+        rows = [
+            line.format(name=f"{label}/{n}.jpg", number=number, label=label)
+            for number, label in enumerate(("cat", "dog"))
+            for n in numbers
+        ]
+        files[f"{split}.txt"] = "\n".join(rows).encode()
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.labels == ("cat", "dog")
+    assert {f for f, s in splits(dataset).items() if s == "test"} == {
+        f"{label}/{number}.jpg" for label in ("cat", "dog") for number in range(15, 20)
+    }
+
+
+def test_labels_of_a_list_where_no_folder_says_them(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg {'ab'[n % 2]}" for n in range(40)]
+    files = {**flat(), "train.txt": "\n".join(rows[:30]).encode()}
+    files["val.txt"] = "\n".join(rows[30:]).encode()
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.labels == ("a", "b")
+    assert {f for f, s in splits(dataset).items() if s == "val"} == {
+        f"{n}.jpg" for n in range(30, 40)
+    }
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"), [("True", "False"), ("TRUE", "FALSE"), ("1", ""), ("1.0", "0.0")]
+)
+def test_one_hot_as_tools_write_it(yes: str, no: str, tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{no if n % 2 else yes},{yes if n % 2 else no},640" for n in range(40)]
+    files = {**flat(), "t.csv": table("file,Cat,Dog,width", *rows)}
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.labels == ("Cat", "Dog")
+    assert labels(dataset)["3.jpg"] == "Dog"
+
+
+def test_a_row_of_a_one_hot_table_with_two_marks_is_named(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{1 - n % 2},{n % 2}" for n in range(1, 40)]
+    dataset = open_dataset(
+        write(tmp_path, {**flat(), "t.csv": table("file,cat,dog", *rows, "0.jpg,1,1")})
+    )
+    assert [(e.file, e.reason) for e in dataset.skipped] == [
+        ("0.jpg", "listed in t.csv with two labels")
+    ]
+
+
+@pytest.mark.parametrize("header", ["test", "is_test", "in_test", "testing"])
+def test_a_column_of_flags_names_the_split(header: str, tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{'ab'[n % 2]},{int(n >= 30)}" for n in range(40)]
+    files = {**flat(), "t.csv": table(f"file,label,{header}", *rows)}
+    dataset = open_dataset(write(tmp_path, files))
+    assert {f for f, s in splits(dataset).items() if s == "test"} == {
+        f"{n}.jpg" for n in range(30, 40)
+    }
+
+
+def test_a_class_called_train_in_a_one_hot_table_is_no_flag(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{1 - n % 2},{n % 2}" for n in range(40)]
+    files = {**flat(), "t.csv": table("file,train,plane", *rows)}
+    assert open_dataset(write(tmp_path, files)).labels == ("plane", "train")
+
+
+def test_words_of_a_split_column_that_say_more(tmp_path: Path) -> None:
+    words = ("Training",) * 6 + ("PublicTest", "PrivateTest")
+    rows = [f"{n}.jpg,{'ab'[n % 2]},{words[n // 2 % 8]}" for n in range(40)]
+    files = {**flat(), "t.csv": table("file,label,Usage", *rows)}
+    assert splits(open_dataset(write(tmp_path, files)))["12.jpg"] == "test"
+    files["t.csv"] = files["t.csv"].replace(b"PublicTest", b"gallery")
+    with pytest.raises(DataError, match="the column Usage names splits, but 'gallery' is none"):
+        open_dataset(write(tmp_path, files))
+
+
 # ---- labels are text as written --------------------------------------------------------
 
 

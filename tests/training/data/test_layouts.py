@@ -43,6 +43,9 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("steam_train bus", "- -"),
         ("testtube protest", "- -"),
         ("valley trainers contest", "- - -"),
+        ("Xtrain Xtest", "train test"),
+        ("strain contest", "- -"),
+        ("trn tst", "train test"),
     ],
 )
 def test_which_names_mean_splits(names: str, expected: str) -> None:
@@ -72,6 +75,50 @@ def test_split_folders_of_any_name_with_classes_below(
                 word in folder.lower() for folder in folders
             )
     assert all(labels(dataset)[file] == file.split("/")[-2] for file in files)
+
+
+def test_folders_that_all_name_the_same_split_hold_the_classes(tmp_path: Path) -> None:
+    tops = ("train-clean", "train-noisy")
+    files = images(*(f"{top}/{name}" for top in tops for name in ("cat", "dog")))
+    dataset = open_dataset(write(tmp_path, files))
+    assert dataset.labels == ("cat", "dog")
+    assert dataset.counts()["train"]["cat"] > 20
+    assert open_dataset(tmp_path, labels=("dog", "cat")).labels == ("dog", "cat")
+
+
+@pytest.mark.parametrize(
+    "tops", [("phone", "web"), ("entrenamiento", "prueba"), ("original", "augmented"), ("k1", "k2")]
+)
+def test_two_levels_that_may_both_be_the_classes_need_labels(
+    tops: tuple[str, ...], tmp_path: Path
+) -> None:
+    write(tmp_path, images(*(f"{top}/{name}" for top in tops for name in ("cat", "dog"))))
+    first, second = sorted(tops)
+    with pytest.raises(DataError, match=f"{first}, {second} each hold the folders cat, dog.*--lab"):
+        open_dataset(tmp_path)
+    assert open_dataset(tmp_path, labels=("dog", "cat")).counts()["train"]["dog"] > 20
+    assert open_dataset(tmp_path, labels=tops).labels == tops
+
+
+@pytest.mark.parametrize(
+    ("tops", "below"),
+    [
+        (tuple(f"finch {letter}" for letter in "abcdefghijk"), ("male", "female")),
+        (("cat", "dog"), ("2023", "2024")),
+        (("cat", "dog"), ("batch 1", "batch 2")),
+    ],
+)
+def test_folders_inside_classes_do_no_harm(
+    tops: tuple[str, ...], below: tuple[str, ...], tmp_path: Path
+) -> None:
+    files = images(*(f"{top}/{name}" for top in tops for name in below), count=4)
+    assert open_dataset(write(tmp_path, files)).labels == tops
+
+
+def test_a_folder_of_classes_beside_a_split_is_no_class(tmp_path: Path) -> None:
+    folders = (f"{top}/{name}" for top in ("development", "testing") for name in ("cat", "dog"))
+    with pytest.raises(DataError, match="development lies beside the folders cat, dog"):
+        open_dataset(write(tmp_path, images(*folders)))
 
 
 def test_split_folders_below_class_folders(tmp_path: Path) -> None:
@@ -214,6 +261,12 @@ def test_a_link_to_a_folder_elsewhere_is_a_class(tmp_path: Path) -> None:
     assert open_dataset(tmp_path / "set").labels == ("dog", "fox", "wolf")
 
 
+def test_a_link_to_a_folder_that_is_gone_is_noted(tmp_path: Path) -> None:
+    folder = write(tmp_path, images("fox", "wolf"))
+    (folder / "bear").symlink_to(tmp_path / "gone")
+    assert open_dataset(folder).notes == ("bear is a link to what is not there",)
+
+
 def test_a_link_back_is_noted_and_not_followed(tmp_path: Path) -> None:
     write(tmp_path, images("fox", "wolf"))
     (tmp_path / "fox" / "again").symlink_to(tmp_path)
@@ -278,6 +331,11 @@ def test_utf8_names_in_a_zip_without_the_flag(tmp_path: Path) -> None:
     dataset = open_dataset(as_old_archivers_write(tmp_path / "x.zip", files, "utf-8"))
     assert dataset.labels == ("fêtes", "дом")
     assert set(splits(dataset)) == set(files)
+
+
+def test_names_in_a_zip_that_begin_with_a_dot(tmp_path: Path) -> None:
+    files = {f"./{name}": data for name, data in images("fox", "wolf").items()}
+    assert open_dataset(write_zip(tmp_path / "a.zip", files)).labels == ("fox", "wolf")
 
 
 def test_a_zip_that_declares_the_unicode_name_of_an_entry(tmp_path: Path) -> None:
