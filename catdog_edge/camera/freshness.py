@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 STALE = 1.0
 """Delay in seconds beyond which a frame is dropped."""
@@ -25,6 +26,12 @@ LONGEST_QUEUE = 30.0
 
 _STEP = 0.2
 """Seconds of delay after which it is checked whether the stream's clock runs at our rate."""
+_PAUSE = 0.5
+"""Seconds of a wait that is one of the network."""
+_BLOCK = 4.0
+"""Seconds over which the smallest difference is taken."""
+_SLOPE = 0.01
+"""Smallest growth that is told by blocks, seconds per second."""
 _ALIKE = 0.25
 """Relative difference up to which two measured rates are the same."""
 
@@ -36,10 +43,11 @@ class Freshness:
     delay; frames later than that by `STALE` are old. Right after a connect that difference is
     unknown: frames count as old while they arrive faster than they were made.
 
-    A delay that grows evenly, twice in a row by the same amount a second, without pauses and
-    without frames waiting for us, is no delay: the camera makes another number of frames than
-    its timestamps say. Its clock is then read at the rate that was measured. If the growth soon
-    ends, or the timestamps leap ahead, it may have been a queue after all, and all of it counts.
+    A delay that grows evenly, twice in a row by the same amount a second and without pauses, is
+    no delay: the camera makes another number of frames than its timestamps say. Only frames that
+    we waited for tell: of a burst the first one, and none where we are too slow. The clock is
+    then read at the rate that was measured. If the growth soon ends, or the timestamps leap
+    ahead, it may have been a queue after all, and all of it counts.
 
     Args:
         timed: Whether the stream has timestamps of its own (RTSP and RTMP do; FFmpeg numbers
@@ -62,6 +70,15 @@ class Freshness:
         self._growth = 0.0
         """Measured growth of the difference, seconds per second."""
         self._last_growth: float | None = None
+        self._waited_for: float | None = None
+        """Arrival of the last frame that we waited for."""
+        self._gap = 0.0
+        """Usual time between two such frames."""
+        self._block: list[tuple[float, float]] = []
+        """Arrivals and differences of such frames, of the last seconds."""
+        self._lowest: list[tuple[float, float]] = []
+        """The smallest difference of each of the last three blocks, and its arrival."""
+        self._jitter = 0.0
         self._begin_window(0.0, 0.0)
 
     def lag(self, arrival: float, stamp: float, *, queued: bool = False) -> float:
@@ -96,33 +113,66 @@ class Freshness:
             self._begin_window(self._arrival, offset)
         self._first_best = min(self._first_best + DRIFT * waited, offset)
         self._best = min(self._best + (DRIFT + self._growth) * waited, offset)
-        if advanced - waited > _STEP:
-            self._distrust()
-        elif self._settled:
-            self._measure_growth(offset, waited, queued)
-        else:
+        if not self._settled:
             self._begin_window(self._arrival, offset)
+            self._waited_for = self._arrival
             self._settled = waited >= 0.5 * advanced or self._arrival - self._start > CATCHING_UP
+        elif advanced - waited > _STEP:
+            self._distrust()
+        else:
+            self._measure_growth(offset, queued)
         return max(0.0, offset - self._best) if self._settled else math.inf
 
-    def _measure_growth(self, offset: float, waited: float, queued: bool) -> None:
+    def _measure_growth(self, offset: float, queued: bool) -> None:
         """Compare the growth of the difference over two windows, each as long as it takes."""
-        if waited > max(_STEP, 3 * self._interval):
+        if queued:
+            return
+        before, self._waited_for = self._waited_for, self._arrival
+        gap = self._arrival - (before or self._arrival)
+        if before is None or gap > max(_PAUSE, 3 * (self._gap or gap)):
             self._begin_window(self._arrival, offset)
             self._last_growth = None
+            self._block.clear()
+            self._lowest.clear()
             return
-        self._window_frames += 1
-        self._window_queued += queued
+        self._gap += 0.1 * (gap - self._gap) if self._gap else gap
+        self._measure_block(offset)
         elapsed = self._arrival - self._window_start
         grown = offset - self._window_offset - self._growth * elapsed
-        if abs(grown) < _STEP or elapsed < 0.5:
+        if abs(grown) < max(_STEP, 4 * self._jitter) or elapsed < 0.5:
             return
         growth = self._growth + grown / elapsed
-        evenly = self._window_queued <= self._window_frames / 2
-        before, self._last_growth = self._last_growth, growth if evenly else None
+        earlier, self._last_growth = self._last_growth, growth
         self._begin_window(self._arrival, offset)
-        if not evenly or before is None or abs(growth - before) > _ALIKE * abs(growth) + DRIFT:
+        if earlier is not None and abs(growth - earlier) <= _ALIKE * abs(growth) + DRIFT:
+            self._adopt(growth, offset)
+
+    def _measure_block(self, offset: float) -> None:
+        """Compare the growth of the smallest difference over three blocks: jitter hardly counts."""
+        block = self._block
+        block.append((self._arrival, offset))
+        if self._arrival - block[0][0] < _BLOCK:
             return
+        offsets = [one for _, one in block]
+        self._jitter = max(offsets) - min(offsets) - abs(offsets[-1] - offsets[0])
+        lowest = self._lowest
+        lowest.append(min(block, key=lambda one: one[1] - self._growth * one[0]))
+        block.clear()
+        if len(lowest) < 3:
+            return
+        slopes = [(y[1] - x[1]) / (y[0] - x[0]) - self._growth for x, y in pairwise(lowest)]
+        del lowest[0]
+        least, most = sorted(map(abs, slopes))
+        if least > _SLOPE and abs(slopes[0] - slopes[1]) <= _ALIKE * most + _SLOPE:
+            growth = self._growth + sum(slopes) / 2
+            self._adopt(growth, lowest[-1][1] + growth * (self._arrival - lowest[-1][0]))
+            self._begin_window(self._arrival, offset)
+            self._last_growth = None
+
+    def _adopt(self, growth: float, offset: float) -> None:
+        """Take a growth for the difference in rate, or take none for it any more."""
+        self._block.clear()
+        self._lowest.clear()
         if growth > 0.1 * self._growth:
             self._growth, self._best = growth, offset
         elif self._growth:
@@ -137,7 +187,6 @@ class Freshness:
 
     def _begin_window(self, arrival: float, offset: float) -> None:
         self._window_start, self._window_offset = arrival, offset
-        self._window_frames = self._window_queued = 0
 
 
 _DECODERS = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -101,6 +102,41 @@ def test_a_camera_that_stamps_another_rate_than_it_sends_is_fresh(
     count = round(600 * sent)  # ten minutes
     found = lags([n / stamped for n in range(count)], shaken(count, sent, jitter))
     assert max(found[3:]) < STALE
+
+
+@pytest.mark.parametrize("burst", [5, 12])
+@pytest.mark.parametrize(("sent", "stamped"), [(21, 25), (21, 20), (24, 25), (12.5, 25)])
+def test_frames_that_come_in_bursts_are_fresh(sent: float, stamped: float, burst: int) -> None:
+    """Some cameras and access points send several frames at once, after one wait."""
+    fresh = Freshness(timed=True)
+    found = [
+        fresh.lag(
+            (n // burst + 1) * burst / sent + n % burst / 2000, n / stamped, queued=n % burst > 0
+        )
+        for n in range(round(600 * sent))
+    ]
+    assert sum(lag > STALE for lag in found) < 40
+    assert max(found[100:]) < STALE + burst / sent
+
+
+@pytest.mark.parametrize(("sent", "stamped"), [(21, 25), (24, 25), (25, 30)])
+def test_frames_that_are_shaken_by_a_third_of_a_second_are_fresh(
+    sent: float, stamped: float
+) -> None:
+    count = round(600 * sent)
+    arrivals = shaken(count, sent, 0.3)
+    fresh = Freshness(timed=True)
+    waits = [0.0, *(b - a for a, b in pairwise(arrivals))]
+    found = [
+        fresh.lag(at, n / stamped, queued=wait < 0.005)
+        for n, (at, wait) in enumerate(zip(arrivals, waits))
+    ]
+    assert sum(lag > STALE for lag in found) < 0.01 * count
+
+
+def test_timestamps_in_a_wrong_unit_are_fresh_after_seconds() -> None:
+    """Every frame is stamped a second after the one before."""
+    assert max(lags([float(n) for n in range(15_000)], [n / 25 for n in range(15_000)])[80:]) == 0
 
 
 def test_a_network_that_stands_still_is_noticed_whatever_the_stamped_rate() -> None:
