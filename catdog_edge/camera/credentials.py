@@ -42,8 +42,8 @@ def split_userinfo(url: str) -> tuple[str, str, str]:
 
     RFC 3986 comes first: the userinfo ends at the last `@` of the authority, which ends at the
     first `/`, `?` or `#`. Only an authority that has no `@` and is no host and port is repaired:
-    then the userinfo is a password with an unescaped `/`, `?` or `#` in it, and goes on to the
-    one `@` that a host follows. With several such places there is no userinfo; see `is_valid`.
+    then the userinfo is `user:password` with an unescaped `/`, `?` or `#` in it, and goes on to
+    the one `@` that a host follows. With several such places there is no userinfo; see `is_valid`.
     """
     match = _SCHEME.match(url)
     scheme = match.group() if match else ""
@@ -54,7 +54,9 @@ def split_userinfo(url: str) -> tuple[str, str, str]:
     if not at and not _HOST_PORT.fullmatch(authority.group()):
         # Addresses of cameras have no fragment.
         ends = [at.start() for at in re.finditer(f"@(?={_PLAIN_HOST.pattern})(?![^/?]*#)", rest)]
-        if len(ends) == 1 and not re.search(r"\?.*=", rest[: ends[0]]):  # that is a query
+        if (
+            len(ends) == 1 and ":" in rest[: ends[0]] and not re.search(r"\?.*=", rest[: ends[0]])
+        ):  # that is a query
             userinfo, at = rest[: ends[0]], "@"
     return scheme, userinfo, rest[len(userinfo) + len(at) :]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
 LONGEST_GAP = 86_400.0
 """Seconds between two frames of a video; a longer step of its clock is an error in it."""
+
+
+_MATROSKA = frozenset(map(bytes.fromhex, ("1a45dfa3", "18538067")))
+_MATROSKA_PARTS = frozenset(
+    [bytes.fromhex(name) for name in ("114d9b74", "1549a966", "1654ae6b", "1c53bb6b", "1254c367")]
+    + [bytes.fromhex(name) for name in ("1941a469", "1043a770", "1f43b675", "5854", "ec", "bf")]
+    + [b"\xe7", b"\xa3", b"\xa0", b"\xab", b"\xa7", b"\xaf"]
+)
+"""Names of what a Matroska file, a segment and a cluster consist of; RFC 9559, 5.1."""
 
 
 class Recording:
@@ -140,7 +150,10 @@ def _check_still(path: Path) -> None:
 
     animation = animation_format(path)
     if animation and "TIFF" not in animation and (animation != "GIF" or cv2.imcount(str(path)) > 1):
-        raise PictureError(f"it is {animation} of several frames; name it as a source of its own")
+        article = "" if animation.startswith("an ") else "a "
+        raise PictureError(
+            f"it is {article}{animation} of several frames; name it as its own source"
+        )
 
 
 def is_cut_off(path: Path) -> bool:
@@ -176,21 +189,30 @@ def _mp4_ends(stream: BinaryIO) -> Iterator[int]:
         size, read = int.from_bytes(head[:4], "big"), 8
         if size == 1:
             size, read = int.from_bytes(stream.read(8), "big"), 16
-        if size < read:  # 0: up to the end of the file
+        # 0: up to the end of the file. What is no name is no box, but something appended.
+        if size < read or not re.fullmatch(rb"[\w .\xa9-]{4}", head[4:8]):
             return
         yield stream.seek(size - read, os.SEEK_CUR)
 
 
 def _matroska_ends(stream: BinaryIO) -> Iterator[int]:
-    """Yield the end of each element; RFC 8794, 4 to 6. Within one of unknown size, of its parts."""
+    """Yield the end of each element; RFC 8794, 4 to 6. Within one of unknown size, of its parts.
+
+    What has another name than theirs is something appended.
+    """
+    parts: frozenset[bytes] = frozenset()
     while lead := stream.read(1):
         name = lead + stream.read(8 - lead[0].bit_length())
         first = stream.read(1)
         if not first or not first[0] or not name[0]:
             return
         length = 9 - first[0].bit_length()
+        if name not in _MATROSKA and name not in parts:
+            return
         value = int.from_bytes(first + stream.read(length - 1), "big") & (1 << 7 * length) - 1
         if value != (1 << 7 * length) - 1:
             yield stream.seek(value, os.SEEK_CUR)
-        elif name not in (b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"):  # Segment, Cluster
+        elif name in (b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"):  # Segment, Cluster
+            parts = _MATROSKA_PARTS
+        else:
             return

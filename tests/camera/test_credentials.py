@@ -171,3 +171,9 @@ def test_a_path_with_an_at_sign_is_asked_of_its_host() -> None:
         with Camera(f"rtsp://porter:{SECRET}@127.0.0.1:{port}/live@2"):
             thread.join(20)
     assert asked == [f"OPTIONS rtsp://127.0.0.1:{port}/live@2 RTSP/1.0"]
+
+
+@pytest.mark.parametrize("address", [r"rtsp://door\live/x@2", "rtsp://front door/live@yard"])
+def test_without_a_colon_there_is_no_login_to_repair(address: str) -> None:
+    assert split_userinfo(address)[1] == ""
+    assert not is_valid(address)

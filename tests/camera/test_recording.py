@@ -219,6 +219,17 @@ def test_a_matroska_stream_of_unknown_size_is_judged_by_its_last_element(tmp_pat
         assert "it is cut off" in camera.note
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_bytes_after_the_end_cut_off_nothing(tmp_path: Path, suffix: str) -> None:
+    path = video(tmp_path / f"a{suffix}", 30, 25)
+    whole = path.read_bytes()
+    for appended in (b"\xf3\x7c\x02\x99\xa0\x01" * 20, b"\0" * 64, b"\x7f\xff\xff\xff" * 9):
+        path.write_bytes(whole + appended)
+        assert not is_cut_off(path)
+    path.write_bytes(whole[:-200])
+    assert is_cut_off(path)
+
+
 @pytest.mark.parametrize("missing", [0, 1])
 def test_large_boxes_of_an_mp4_are_measured(tmp_path: Path, missing: int) -> None:
     boxes = struct.pack(">I4s8x", 16, b"ftyp")
@@ -283,4 +294,4 @@ def test_an_animation_in_a_folder_is_named(tmp_path: Path) -> None:
         (tmp_path / f"{number}.jpg").write_bytes(encoded(number))
     with Camera(tmp_path) as camera:
         assert numbers(list(camera)) == [1, 3]
-        assert "2.gif: it is GIF of several frames; name it as a source of its own" in camera.note
+        assert "2.gif: it is a GIF of several frames; name it as its own source" in camera.note
