@@ -125,6 +125,29 @@ def test_eval_measures_the_test_split_of_the_run(
     assert "interval" in words.stdout
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_damaged_images_are_listed_or_trained_on(here: Path, easy_set: Path, keep: bool) -> None:
+    cv2 = pytest.importorskip("cv2")
+    data = here / "damaged"
+    shutil.copytree(easy_set, data)
+    for label in ("bright", "dark"):
+        noise = np.random.default_rng(len(label)).integers(0, 256, (64, 64, 3), np.uint8)
+        whole = cv2.imencode(".jpg", noise)[1].tobytes()
+        third = len(whole) // 3
+        (data / label / "torn.jpg").write_bytes(whole[:third] + bytes(third) + whole[2 * third :])
+    result = quick(data, "torn", "--epochs", 1, *(["--keep-damaged"] if keep else []))
+    assert result.exit_code == 0, result.output
+    torn = {"bright/torn.jpg", "dark/torn.jpg"}
+    skipped = {row["file"]: row["reason"] for row in table(here / "runs" / "torn" / "skipped.csv")}
+    used = {row["file"] for row in table(here / "runs" / "torn" / "split.csv")}
+    assert set(skipped) == (set() if keep else torn)
+    assert all(reason.startswith("damaged: ") for reason in skipped.values())
+    assert torn & used == (torn if keep else set())
+    assert ("skipped: 2 files" in result.output) is not keep
+    # What was trained on is measured on.
+    assert call("eval").exit_code == 0
+
+
 def test_the_same_seed_gives_the_same_weights(here: Path, easy_set: Path, trained: Path) -> None:
     assert quick(easy_set, "again").exit_code == 0
     assert quick(easy_set, "other", "--seed", 1).exit_code == 0
