@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from catdog_edge.camera.credentials import host, is_url, is_valid, masked
 from catdog_edge.errors import CameraError
+from catdog_edge.system.files import expand_path
 
 Kind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
 
@@ -121,6 +122,8 @@ def parse_source(source: str | int | os.PathLike[str]) -> Source:
 
 
 def _parse_path(text: str) -> Source:
+    if text.startswith("~") and not _mode(text):  # shells leave it in NAME=~/visit.mp4
+        text = str(expand_path(text))
     path, mode = Path(text), _mode(text)
     if text.startswith("/dev/") and stat.S_ISCHR(mode):
         return Source("device", text, path.name, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +17,7 @@ from catdog_edge.cli.options import (
     Percent,
     data_option,
     group,
+    path,
     weights_option,
 )
 
@@ -101,7 +101,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     help="Least agreement of a row with PyTorch, like 99.9.",
 )
 @gate("--max-ratio", multiple=True, metavar="ROW=X", help="Most time of a row, in times PyTorch's.")
-@gate("--baseline", type=Path, help="An earlier bench.json; no row may be worse than there.")
+@gate("--baseline", type=path, help="An earlier bench.json; no row may be worse than there.")
 @gate(
     "--tolerance",
     type=Percent(min=0),
@@ -110,7 +110,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     help="Tolerance of --baseline in time and size.",
 )
 @gate("--force", is_flag=True, help="Accept a --baseline of another machine, model or data.")
-@output("--out", type=Path, show_default="the run's folder", help="Folder for the reports.")
+@output("--out", type=path, show_default="the run's folder", help="Folder for the reports.")
 @output("--json", "as_json", is_flag=True, help="Print bench.json instead of the tables.")
 def command(
     max_drop: float | None,

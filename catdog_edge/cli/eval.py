@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from catdog_edge.cli.options import DATA, NEGATIVES, Command, group, json_option, weights_option
+from catdog_edge.cli.options import (
+    DATA,
+    NEGATIVES,
+    Command,
+    group,
+    json_option,
+    path,
+    weights_option,
+)
 
 data = group("Data")
 
@@ -32,7 +40,7 @@ data = group("Data")
     show_default="the run's",
     help=f"{NEGATIVES} Repeatable.",
 )
-@group("Output")("--plot", type=Path, metavar="PNG", help="Draw the trade-off of thresholds.")
+@group("Output")("--plot", type=path, metavar="PNG", help="Draw the trade-off of thresholds.")
 @json_option
 def command(
     weights: Path | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ from catdog_edge.cli.options import (
     group,
     json_option,
     limit_option,
+    path,
     weights_option,
 )
 
@@ -81,7 +81,7 @@ form, quantization = group("Formats"), group("Quantization")
     help="Judge by the estimates alone, however few the images. See docs/export.md.",
 )
 @quantization("--keep-slower", is_flag=True, help="Keep an int8 file that is slower than fp32.")
-@group("Output")("--out", type=Path, show_default="beside the weights", help="Output folder.")
+@group("Output")("--out", type=path, show_default="beside the weights", help="Output folder.")
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """Export to model.onnx and smaller formats; check and time each file.

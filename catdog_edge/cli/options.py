@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
+from catdog_edge.system.files import expand_path
+
 ARCHITECTURES = (
     "edge_cnn",
     "simple_cnn",
@@ -123,6 +125,17 @@ def size(text: str) -> int:
     return int(found)
 
 
+def path(text: str) -> Path:
+    """Expand a leading `~`, which shells leave in `--weights=~/best.pt`; a type for options."""
+    named = Path(text)
+    return expand_path(named) if text.startswith("~") and not named.exists() else named
+
+
+def path_or_name(text: str) -> str:
+    """Expand a leading `~` of what may also be a name; a type for options."""
+    return str(path(text)) if text.startswith("~") else text
+
+
 DATA = "A folder or .zip of labelled images, `oxford-pets` (a download), or `sample` (drawings)."
 NEGATIVES = "Negatives: a folder or .zip of images of no class, or `drawn`."
 
@@ -136,7 +149,11 @@ limit_option = group("Data")(
     help="Use at most this many validation images.",
 )
 model_option = group("Model")(
-    "--model", show_default="fast", help="An .onnx file or the name of a shipped model."
+    "--model",
+    type=path_or_name,
+    metavar="NAME|FILE",
+    show_default="fast",
+    help="An .onnx file or the name of a shipped model.",
 )
 provider_option = group("Model")(
     "--provider",
@@ -159,7 +176,7 @@ reject_option = group("Model")(
 spec_option = group("Model")(
     "--spec",
     "spec_file",
-    type=Path,
+    type=path,
     metavar="FILE.json",
     help="Spec for a file without one; input and output then go by position.",
 )
@@ -168,4 +185,4 @@ spec_option = group("Model")(
 def weights_option(text: str) -> Callable[[_Decorated], _Decorated]:
     """Return `--weights` with its own help text."""
     default = "the newest run's best.pt"
-    return group("Model")("--weights", type=Path, show_default=default, help=text)
+    return group("Model")("--weights", type=path, show_default=default, help=text)

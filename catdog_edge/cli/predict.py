@@ -17,6 +17,7 @@ from catdog_edge.cli.options import (
     Command,
     group,
     model_option,
+    path,
     provider_option,
     reject_option,
     threads_option,
@@ -175,6 +176,7 @@ def _text(path: Path) -> str:
 @group("Output")(
     "--save",
     type=click.Path(file_okay=False, path_type=Path),
+    callback=lambda _ctx, _param, value: value and path(str(value)),
     metavar="DIR",
     help="Save copies there with label and confidence bar drawn on.",
 )

@@ -24,6 +24,7 @@ from catdog_edge.cli.options import (
     Number,
     group,
     model_option,
+    path,
     provider_option,
     reject_option,
     size,
@@ -491,7 +492,7 @@ EVIDENCE = Number(0, 1, min_open=True)
 )
 @events("--motion/--no-motion", default=True, help="Run the model only where something moves.")
 @output("--json", "as_json", is_flag=True, help="Print one JSON document per line.")
-@output("--events", type=Path, metavar="FILE", help="Append events to this file as JSON lines.")
+@output("--events", type=path, metavar="FILE", help="Append events to this file as JSON lines.")
 @output(
     "--rotate",
     type=size,
@@ -499,7 +500,7 @@ EVIDENCE = Number(0, 1, min_open=True)
     metavar="SIZE",
     help="Start a new --events file at this size; five old ones are kept.",
 )
-@output("--snapshots", type=Path, metavar="DIR", help="Save the best frame of each visit here.")
+@output("--snapshots", type=path, metavar="DIR", help="Save the best frame of each visit here.")
 @output(
     "--keep",
     type=size,
@@ -507,7 +508,7 @@ EVIDENCE = Number(0, 1, min_open=True)
     metavar="SIZE",
     help="Delete the oldest --snapshots beyond this.",
 )
-@output("--record", type=Path, metavar="FILE", help="Record annotated video (.mkv, .mp4, .avi).")
+@output("--record", type=path, metavar="FILE", help="Record annotated video (.mkv, .mp4, .avi).")
 @output("--show", is_flag=True, help="Show annotated video in a window; q quits.")
 def command(**options: Any) -> None:
     """Watch cameras or recordings; print an event when a cat or dog comes or leaves.

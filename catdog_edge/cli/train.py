@@ -15,6 +15,8 @@ from catdog_edge.cli.options import (
     RECIPES,
     Command,
     group,
+    path,
+    path_or_name,
 )
 
 data, model, schedule, output, machine = map(
@@ -50,8 +52,10 @@ def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 
 def _recipe(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     del ctx, param
-    if value is None or value in RECIPES or value.lower().endswith((".yaml", ".yml")):
+    if value is None or value in RECIPES:
         return value
+    if value.lower().endswith((".yaml", ".yml")):
+        return path_or_name(value)
     raise click.BadParameter(f"{value!r} is not one of {', '.join(RECIPES)}, nor a .yaml file")
 
 
@@ -112,7 +116,7 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     help="Threshold of `neither`: eer (equal error rates), tpr:0.99 (99 % of the classes are "
     "answered) or tnr:0.99 (99 % of the rest is rejected).",
 )
-@model("--teacher", type=Path, help="A trained .pt to distil: learn its answers, too.")
+@model("--teacher", type=path, help="A trained .pt to distil: learn its answers, too.")
 @schedule(
     "--recipe",
     callback=_recipe,

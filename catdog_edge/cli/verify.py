@@ -14,6 +14,7 @@ from catdog_edge.cli.options import (
     group,
     json_option,
     limit_option,
+    path,
     spec_option,
 )
 
@@ -26,8 +27,8 @@ from catdog_edge.cli.options import (
         "catdog-edge verify model.onnx model.static.onnx --data images/ --max-drop 1",
     ),
 )
-@click.argument("reference", type=Path)
-@click.argument("candidate", type=Path)
+@click.argument("reference", type=path)
+@click.argument("candidate", type=path)
 @data_option
 @limit_option
 @spec_option
@@ -45,7 +46,7 @@ from catdog_edge.cli.options import (
 )
 @group("Output")(
     "--out",
-    type=Path,
+    type=path,
     show_default="beside CANDIDATE",
     help="Folder for verify-flips.csv and .png.",
 )

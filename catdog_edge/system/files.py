@@ -171,7 +171,8 @@ def cache_folder() -> Path:
         elif sys.platform == "darwin":
             base = Path.home() / "Library" / "Caches"
         else:
-            base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            named = os.environ.get("XDG_CACHE_HOME") or ""  # a relative one is to be ignored
+            base = named if Path(named).is_absolute() else Path.home() / ".cache"
     except RuntimeError:
         return _temporary_cache()
     return Path(base) / "catdog-edge"

@@ -179,6 +179,16 @@ def test_a_relative_cache_folder_becomes_absolute(
     assert cache_folder() == tmp_path / "below"
 
 
+def test_a_relative_folder_of_the_system_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("CATDOG_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "below")
+    assert cache_folder() == tmp_path / ".cache" / "catdog-edge"
+
+
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs Unix users")
 def test_a_user_without_a_home_folder_has_a_private_cache(homeless: Path) -> None:
     folder = cache_folder()
