@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ from catdog_edge.system.console import plain
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.negatives import (
     DRAWN,
-    drawn_negatives,
     negatives_split,
     open_negatives,
 )
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.source_groups import combined_pixels, held_out
 from catdog_edge.training.data.splits import split_of
+from catdog_edge.training.evaluation import rejection
 from catdog_edge.training.evaluation.classification_report import (
     TABLE_CLASSES,
     WORST,
@@ -34,74 +35,47 @@ from catdog_edge.training.evaluation.classification_report import (
 )
 from catdog_edge.training.evaluation.inference import Predictor, check_labels
 from catdog_edge.training.evaluation.metrics import wilson
-from catdog_edge.training.evaluation.rejection import (
-    RejectionReport,
-    evaluate_threshold,
-    split_groups,
-    threshold_table,
-)
+from catdog_edge.training.evaluation.rejection import RejectionReport
 from catdog_edge.training.runs.plots import save_roc
 from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
 
 log = logging.getLogger(__name__)
 
+Flags = npt.NDArray[np.bool_]
+Interval = tuple[float, float, float]
+
 
 @dataclass(frozen=True)
 class SourceResult:
-    """What a model does on the images of one source.
+    """What a model does on the images of one source: shares with their 95 % Wilson interval."""
 
-    Attributes:
-        name: `SOURCE` for the classes, `KIND/SOURCE` for negatives.
-        images: Number of images.
-        left_out: Whether the source was left out of training (`train --leave-out`).
-        accuracy: Share whose top class is right, with the ends of its 95 % Wilson interval;
-            `None` for negatives.
-        answered: Share that is answered with a class, likewise; `None` where the model never
-            answers `neither`.
-    """
-
-    name: str
+    name: str  # `SOURCE` for the classes, `KIND/SOURCE` for negatives
     images: int
-    left_out: bool
-    accuracy: tuple[float, float, float] | None
-    answered: tuple[float, float, float] | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    left_out: bool  # of training (`train --leave-out`)
+    accuracy: Interval | None  # of the top class; `None` for negatives
+    answered: Interval | None  # with a class; `None` where the model never answers `neither`
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Result of `catdog-edge eval`.
-
-    Attributes:
-        path: The file.
-        result: Accuracy and calibration.
-        rejection: Rejection of negatives, by set; empty where there were none.
-        answered: The share of each class that is not rejected; empty where there were no
-            negatives.
-        sources: The same by source and kind.
-        thresholds: What other thresholds give, see `threshold_table`.
-    """
+    """Result of `catdog-edge eval`; the last three are empty where there are no negatives."""
 
     path: Path
     result: Evaluation
-    rejection: dict[str, RejectionReport]
-    answered: dict[str, float]
-    sources: tuple[SourceResult, ...] = ()
-    thresholds: tuple[tuple[float, dict[str, float]], ...] = ()
+    sources: tuple[SourceResult, ...]
+    rejection: dict[str, RejectionReport] = field(default_factory=dict)  # by set of negatives
+    answered: dict[str, float] = field(default_factory=dict)  # the share of each class
+    thresholds: tuple[tuple[float, dict[str, float]], ...] = ()  # see `threshold_table`
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        rejection = {name: one.to_dict() for name, one in self.rejection.items()}
         return {
             "weights": str(self.path),
             **self.result.to_dict(),
-            "rejection": rejection,
+            "rejection": {name: asdict(one) for name, one in self.rejection.items()},
             "answered": self.answered,
-            "sources": [one.to_dict() for one in self.sources],
+            "sources": [asdict(one) for one in self.sources],
             "thresholds": [{"threshold": one, "answered": row} for one, row in self.thresholds],
         }
 
@@ -123,18 +97,14 @@ class EvaluationReport:
 
 
 def _source_lines(sources: Sequence[SourceResult]) -> list[str]:
-    shown = sources
-    if len(sources) > 2 * WORST:
+    def right(one: SourceResult) -> float:
+        return one.accuracy[0] if one.accuracy else 1 - one.answered[0] if one.answered else 1
 
-        def right(one: SourceResult) -> float:
-            return one.accuracy[0] if one.accuracy else 1 - one.answered[0] if one.answered else 1
-
-        shown = sorted(sources, key=right)[:WORST]
+    shown = sorted(sources, key=right)[:WORST] if len(sources) > 2 * WORST else sources
     width = max(len(plain(one.name)) for one in shown) + 2
     lines = [f"{'source':{width}}{'images':>7}  {'top class right, %':<22}answered, %"]
     for one in shown:
-        accuracy = "-" if one.accuracy is None else _interval(one.accuracy)
-        answered = "-" if one.answered is None else _interval(one.answered)
+        accuracy, answered = _interval(one.accuracy), _interval(one.answered)
         note = "  left out of training" * one.left_out
         lines.append(f"{plain(one.name):{width}}{one.images:>7,}  {accuracy:<22}{answered}{note}")
     if len(shown) < len(sources):
@@ -142,7 +112,9 @@ def _source_lines(sources: Sequence[SourceResult]) -> list[str]:
     return lines
 
 
-def _interval(value: tuple[float, float, float]) -> str:
+def _interval(value: Interval | None) -> str:
+    if value is None:
+        return "-"
     share, low, high = (100 * one for one in value)
     return f"{share:.1f} ({low:.1f} to {high:.1f})"
 
@@ -159,11 +131,8 @@ def _threshold_lines(
     lines = ["answered with a class, %, at other thresholds (mean of the sources)"]
     lines.append(f"{'threshold':<12}{heads}")
     for threshold, shares in table:
-        cells = "".join(
-            f"{100 * sum(shares[name] for name in names) / len(names):>14.1f}"
-            for names in kinds.values()
-        )
-        lines.append(f"{threshold:<12.4g}{cells}")
+        means = (fmean(100 * shares[name] for name in names) for names in kinds.values())
+        lines.append(f"{threshold:<12.4g}{''.join(f'{mean:>14.1f}' for mean in means)}")
     return lines
 
 
@@ -197,67 +166,65 @@ def evaluate_weights(
     run = run_of(weights) if weights else newest_run()
     path = weights or newest_run().weights
     model = Predictor(path)
-    left_out = [str(one) for one in model.spec.trained_on.get("left_out") or ()]
-    datasets = _open_datasets(data, run, model.spec, left_out)
+    spec = model.spec
+    left_out = [str(one) for one in spec.trained_on.get("left_out") or ()]
+    datasets = _open_datasets(data, run, spec, left_out)
     for dataset in datasets:
-        check_labels(model.spec, dataset.labels, path, dataset.source)
-    images, truth, names = combined_pixels(datasets, "test", model.spec.resize)
+        check_labels(spec, dataset.labels, path, dataset.source)
+    images, truth, names = combined_pixels(datasets, "test", spec.resize)
     where = list_names([one.display_name for one in datasets])
     log.info(f"eval: {path} on the {len(truth):,} test pictures of {where}")
     predicted = model.probabilities(images)
-    result = evaluate(predicted, truth, model.spec.labels)
-    right = split_groups(predicted.argmax(axis=1) == truth, names)
+    result = evaluate(predicted, truth, spec.labels)
+    right = rejection.split_groups(predicted.argmax(axis=1) == truth, names)
     if not other and not data and run is not None:
         other = run.negatives
-    negatives = open_negatives(
-        other, model.spec.resize, ReadingProgress(), negatives_split(model.spec.trained_on)
-    )
+    split = negatives_split(spec.trained_on)
+    negatives = open_negatives(other, spec.resize, ReadingProgress(), split)
     if negatives is None:
-        rows = tuple(
-            SourceResult(name, len(one), name in left_out, _share(one), None)
-            for name, one in right.items()
-        )
-        return EvaluationReport(path, result, {}, {}, rows)
+        rows = [_source_result(name, left_out, one, None) for name, one in right.items()]
+        return EvaluationReport(path, result, tuple(rows))
     negatives = replace(
         negatives, datasets=tuple(held_out(one, left_out) for one in negatives.datasets)
     )
-    negatives.log_summary()
-    if model.spec.rejection is None:
+    for dataset in negatives.datasets:
+        dataset.log_summary()
+    if spec.rejection is None:
         raise CatdogError(
             f"{path} was trained without --other: it has no threshold to measure; train again "
             "with --other, or leave it out here"
         )
-    threshold, scores = model.spec.rejection.threshold, model.scores(images)
-    classes = split_groups(scores, names)
-    others = {DRAWN: model.scores(drawn_negatives(negatives.steps))}
-    photographs = negatives.photographs("test")
-    if len(photographs):
-        others |= split_groups(model.scores(photographs), negatives.groups("test"))
-    rows = tuple(
-        SourceResult(
-            name, len(one), name in left_out, _share(right[name]), _share(one >= threshold)
-        )
-        for name, one in classes.items()
-    ) + tuple(
-        SourceResult(
-            name, len(one), name.split("/")[-1] in left_out, None, _share(one >= threshold)
-        )
-        for name, one in others.items()
-    )
+    threshold, scores = spec.rejection.threshold, model.scores(images)
+    classes = rejection.split_groups(scores, names)
+    others = rejection.negative_groups(negatives, "test", model.scores)
     if plot is not None:
         save_roc(plot, classes, others, threshold)
+    rows = [_source_result(n, left_out, right[n], one >= threshold) for n, one in classes.items()]
+    rows += [_source_result(n, left_out, None, one >= threshold) for n, one in others.items()]
     kinds = {DRAWN: others[DRAWN]}
-    if len(photographs):
-        every = np.concatenate([one for name, one in others.items() if name != DRAWN])
-        kinds["others"] = every
-    reports = {name: evaluate_threshold(scores, one, threshold) for name, one in kinds.items()}
-    answered = {
-        label: float((scores[truth == index] >= threshold).mean())
-        for index, label in enumerate(model.spec.labels)
-        if (truth == index).any()
-    }
-    table = tuple(threshold_table(classes, others, threshold))
-    return EvaluationReport(path, result, reports, answered, rows, table)
+    if len(others) > 1:
+        kinds["others"] = np.concatenate([one for name, one in others.items() if name != DRAWN])
+    of_label = rejection.split_groups(scores >= threshold, [spec.labels[i] for i in truth])
+    return EvaluationReport(
+        path,
+        result,
+        tuple(rows),
+        {n: rejection.evaluate_threshold(scores, one, threshold) for n, one in kinds.items()},
+        {name: float(of_label[name].mean()) for name in spec.labels if name in of_label},
+        tuple(rejection.threshold_table(classes, others, threshold)),
+    )
+
+
+def _source_result(
+    name: str, left_out: Sequence[str], right: Flags | None, answered: Flags | None
+) -> SourceResult:
+    """What is right and answered of the images of a source; `None` where that has no meaning."""
+    shares = []
+    for one in (right, answered):
+        count = 0 if one is None else int(one.sum())
+        shares.append(None if one is None else (count / len(one), *wilson(count, len(one))))
+    images = next(len(one) for one in (right, answered) if one is not None)
+    return SourceResult(name, images, name.split("/")[-1] in left_out, *shares)
 
 
 def _open_datasets(
@@ -267,24 +234,14 @@ def _open_datasets(
     if not data and run is not None:
         # The run's own split.csv does not name what was left out.
         if not left_out:
-            return (run.dataset(progress=progress), *run.more_datasets(progress=progress))
+            return run.datasets(progress)
         args = run.args()
         data = [args["data"], *(args.get("more_data") or ())]
     # Split as it was for the training, so that no training image is tested on.
     split = split_of(spec.trained_on)
-    opened = (
-        open_dataset(
-            source,
-            labels=spec.labels if data else None,
-            split=split,
-            progress=progress,
-            required=("test",) if len(data) < 2 else (),
-        )
-        for source in (data or (None,))
-    )
+    how: dict[str, Any] = {
+        "labels": spec.labels if data else None, "split": split, "progress": progress,
+        "required": ("test",) if len(data) < 2 else (),
+    }  # fmt: skip
+    opened = (open_dataset(source, **how) for source in (data or (None,)))
     return tuple(held_out(one, left_out) for one in opened)
-
-
-def _share(values: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
-    count = int(values.sum())
-    return count / len(values), *wilson(count, len(values))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +24,27 @@ from catdog_edge.training.config.train_options import (
 )
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.negatives import (
-    Negatives,
-    NegativeSampler,
     check_negatives,
     negatives_split,
     open_negatives,
 )
-from catdog_edge.training.data.open_dataset import open_dataset
-from catdog_edge.training.data.source_groups import (
-    balanced_shares,
-    check_left_out,
-    combined_pixels,
-    sources_of,
-    without_sources,
-)
+from catdog_edge.training.data.open_dataset import open_datasets
 from catdog_edge.training.engine.device import choose_device
 from catdog_edge.training.engine.distillation import Teacher, check_teacher_file
 from catdog_edge.training.engine.distributed import ProcessGroup, is_distributed
 from catdog_edge.training.engine.precision import choose_precision
-from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
+from catdog_edge.training.engine.trainer import Plan, Trainer
 from catdog_edge.training.evaluation.rejection import ThresholdRule
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.models.imagenet_head import pretrained_grouped
 from catdog_edge.training.models.pretrained import check_pretrained, load_pretrained
 from catdog_edge.training.models.registry import Architecture, architecture
-from catdog_edge.training.runs.job import TrainingJob, training_job
 from catdog_edge.training.runs.plots import save_overview
+from catdog_edge.training.runs.process_setup import TrainingJob, training_job
 from catdog_edge.training.runs.progress import ReadingProgress, TrainingProgress
 from catdog_edge.training.runs.provenance import arguments, git_commit, trained_on
 from catdog_edge.training.runs.run_folder import ROOT, Run, check_name, new_run, newest_unfinished
+from catdog_edge.training.runs.training_data import RunData
 from catdog_edge.training.runs.validation_report import finish
 
 log = logging.getLogger(__name__)
@@ -72,11 +63,9 @@ def train(options: TrainOptions) -> Run:
 
 
 def resume(name: str | None, device: str) -> Run:
-    """Resume an interrupted run, with the settings it was started with.
+    """Resume a run by its name below `runs/`, or the newest that is not finished.
 
-    Args:
-        name: The run's name below `runs/`; `None` takes the newest that is not finished.
-        device: Where to train; the result is the same figures only on the same device.
+    The figures are the same only on the same device.
 
     Raises:
         CatdogError: There is no such run, nothing is left to do, another process is training
@@ -101,38 +90,30 @@ def resume(name: str | None, device: str) -> Run:
 
 
 def _train(job: TrainingJob, options: TrainOptions) -> Run:
-    group = job.group
-    arch = architecture(options.arch)
+    group, arch = job.group, architecture(options.arch)
     size = options.size or arch.size
+    steps = crop_and_squash(size, size)
     with group.shared_errors():
         chosen = _check(options, arch, group)
-    steps = crop_and_squash(size, size)
     with group.local_main_first():
-        progress = ReadingProgress()
-        datasets = _open_data(options, steps, progress)
-        negatives = open_negatives(
-            options.other, steps, progress, keep_damaged=options.keep_damaged
-        )
-        every = (*datasets, *(negatives.datasets if negatives else ()))
-        check_left_out(every, options.leave_out)
-        datasets = tuple(without_sources(one, options.leave_out) for one in datasets)
-        negatives = _without(negatives, options.leave_out)
-        _log_data(datasets, negatives)
-        data = _training_data(datasets, negatives, chosen, steps)
-    if len(data.train[1]) < 2 * group.world_size:
+        data = _open_data(options, steps)
+        data.log_summary()
+        images = data.images(chosen, steps)
+    count = len(images.train[1])
+    if count < 2 * group.world_size:
         raise CatdogError(
-            f"{len(data.train[1])} training pictures are too few for {group.world_size} "
-            "processes; start fewer, or add pictures"
+            f"{count} training pictures are too few for {group.world_size} processes; start "
+            "fewer, or add pictures"
         )
     spec = ModelSpec(
         architecture=arch.name,
-        labels=datasets[0].labels,
+        labels=data.datasets[0].labels,
         height=size,
         width=size,
         resize=steps,
         normalization=arch.normalization,
         # The threshold is chosen after training.
-        rejection=Rejection("known", 0.5) if negatives else None,
+        rejection=Rejection("known", 0.5) if data.negatives else None,
         tool_version=__version__,
         git_commit=git_commit(),
     )
@@ -149,7 +130,7 @@ def _train(job: TrainingJob, options: TrainOptions) -> Run:
         )
     plan = Plan(
         recipe=chosen,
-        epochs=chosen.epochs_for(len(data.train[1]), chosen.batch_size),
+        epochs=chosen.epochs_for(count, chosen.batch_size),
         batch_size=chosen.batch_size,
         lr=chosen.lr,
         seed=options.seed,
@@ -157,9 +138,9 @@ def _train(job: TrainingJob, options: TrainOptions) -> Run:
         precision=precision,
         device=job.device,
     )
-    spec = spec.replace(trained_on=trained_on(datasets, plan, teacher, negatives, options))
-    trainer = Trainer(network, spec, plan, data, Path(), teacher, group)
-    run = _create_run(job, options, datasets, negatives, trainer)
+    spec = spec.replace(trained_on=trained_on(data, plan, teacher, options))
+    trainer = Trainer(network, spec, plan, images, Path(), teacher, group)
+    run = _create_run(job, options, data, trainer)
     log.info(
         f"train: {arch.name} at {size} x {size}, recipe {chosen.name}, "
         f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}, batch {plan.batch_size}, "
@@ -167,61 +148,7 @@ def _train(job: TrainingJob, options: TrainOptions) -> Run:
         f"{job.threads} thread{'s' * (job.threads != 1)}"
         f"{f' in {group.world_size} processes' * (not group.is_single)}, into {run.folder}"
     )
-    return _fit(job, run, datasets, trainer, negatives)
-
-
-def _open_data(
-    options: TrainOptions, steps: tuple[ResizeStep, ...], progress: ReadingProgress
-) -> tuple[Dataset, ...]:
-    """Open what each `--data` names; the first decides the labels and their order."""
-    first = open_dataset(
-        options.data[0] if options.data else None,
-        labels=options.labels,
-        split=options.split,
-        limit=options.limit,
-        seed=options.seed,
-        steps=steps,
-        progress=progress,
-        keep_damaged=options.keep_damaged,
-    )
-    more = (
-        open_dataset(
-            source,
-            labels=first.labels,
-            split=options.split,
-            limit=options.limit,
-            seed=options.seed,
-            steps=steps,
-            progress=progress,
-            required=("train",),
-            keep_damaged=options.keep_damaged,
-        )
-        for source in options.data[1:]
-    )
-    return first, *more
-
-
-def _without(negatives: Negatives | None, left_out: Sequence[str]) -> Negatives | None:
-    if negatives is None:
-        return None
-    kept = tuple(without_sources(one, left_out) for one in negatives.datasets)
-    return replace(negatives, datasets=kept)
-
-
-def _log_data(datasets: Sequence[Dataset], negatives: Negatives | None) -> None:
-    for dataset in datasets:
-        dataset.log_summary()
-    if negatives is not None:
-        negatives.log_summary()
-    sources = sorted({name for one in datasets for name in sources_of(one, "train")})
-    if len(sources) > 1:
-        log.info(f"sources: {list_names(sources)}; each with its own row in the reports")
-    elif not datasets[0].is_sample:
-        log.warning(
-            f"all images of the classes are of one source, {sources[0]}: what a model does on its "
-            "test split says little about another camera; add images of other sources with a "
-            "second --data"
-        )
+    return _fit(job, run, data, trainer)
 
 
 def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Recipe:
@@ -245,35 +172,21 @@ def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Re
     return chosen
 
 
-def _training_data(
-    datasets: Sequence[Dataset],
-    negatives: Negatives | None,
-    chosen: Recipe,
-    steps: tuple[ResizeStep, ...],
-) -> TrainingData:
-    detailed = steps
-    if chosen.detail != 1:
-        height, width = (
-            round(side * chosen.detail) for side in (steps[-1].height, steps[-1].width)
-        )
-        detailed = crop_and_squash(height, width)
-    images, labels, sources = combined_pixels(datasets, "train", detailed)
-    several = len(set(sources)) > 1
-    shares = balanced_shares(sources, chosen.source_balance) if several else None
-    sampler = None
-    if negatives is not None:
-        groups = negatives.groups("train")
-        sampler = NegativeSampler(
-            negatives.photographs("train", detailed),
-            len(datasets[0].labels),
-            chosen.negatives,
-            images,
-            chosen.backgrounds,
-            chosen.drawn,
-            balanced_shares(groups, chosen.source_balance) if len(set(groups)) > 1 else None,
-        )
-    val = combined_pixels(datasets, "val", steps)[:2]
-    return TrainingData((images, labels), val, sampler, shares)
+def _open_data(options: TrainOptions, steps: tuple[ResizeStep, ...]) -> RunData:
+    progress, keep = ReadingProgress(), options.keep_damaged
+    datasets = open_datasets(
+        options.data or (None,),
+        labels=options.labels,
+        split=options.split,
+        limit=options.limit,
+        seed=options.seed,
+        steps=steps,
+        progress=progress,
+        keep_damaged=keep,
+    )
+    data = RunData(datasets, open_negatives(options.other, steps, progress, keep_damaged=keep))
+    data.check_left_out(options.leave_out)
+    return data.without(options.leave_out)
 
 
 def _build(
@@ -315,18 +228,12 @@ def _load_teacher(
     return teacher
 
 
-def _create_run(
-    job: TrainingJob,
-    options: TrainOptions,
-    datasets: Sequence[Dataset],
-    negatives: Negatives | None,
-    trainer: Trainer,
-) -> Run:
+def _create_run(job: TrainingJob, options: TrainOptions, data: RunData, trainer: Trainer) -> Run:
     """Create the run folder with all that a resume needs, and lock it."""
     folder = Path()
     with job.group.shared_errors():
         if job.group.is_main:
-            dataset = datasets[0]
+            dataset = data.datasets[0]
             stem = f"{Path(dataset.source).stem}-{trainer.spec.architecture}"
             run = new_run(options.name, stem)
             trainer.folder = folder = run.folder
@@ -336,7 +243,7 @@ def _create_run(
                 trainer.save()
                 # Last: with it the folder is a run that can be resumed.
                 machine = {"threads": job.threads, "processes": job.group.world_size}
-                run.write_args(arguments(datasets, negatives, options, trainer, machine))
+                run.write_args(arguments(data, options, trainer, machine))
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -361,30 +268,31 @@ def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
         chosen = _recipe_of(run, args)
         check_batch(args["batch_size"], group.world_size)
         network, spec = _load_last(run)
+        changed = ""
         if (not run.negatives) != (spec.rejection is None):
-            raise _changed(run, f"other was {'a path or drawn' if spec.rejection else 'null'}")
-        progress = ReadingProgress()
-        datasets = (run.dataset(progress=progress), *run.more_datasets(progress=progress))
+            changed = f"other was {'a path or drawn' if spec.rejection else 'null'}"
+        progress, keep = ReadingProgress(), bool(args.get("keep_damaged"))
+        datasets = run.datasets(progress)
         if datasets[0].labels != spec.labels:
             difference = label_difference(spec.labels, datasets[0].labels)
-            raise _changed(run, f"labels were different ({difference})")
-        negatives = open_negatives(
-            run.negatives,
-            spec.resize,
-            progress,
-            negatives_split(spec.trained_on),
-            keep_damaged=bool(args.get("keep_damaged")),
-        )
-        negatives = _without(negatives, run.left_out)
-        data = _training_data(datasets, negatives, chosen, spec.resize)
+            changed = f"labels were different ({difference})"
+        if changed:
+            raise CatdogError(
+                f"{run.folder / 'args.yaml'}: {changed} when the run began; put that back, or "
+                "start again with: catdog-edge train"
+            )
+        split = negatives_split(spec.trained_on)
+        negatives = open_negatives(run.negatives, spec.resize, progress, split, keep)
+        data = RunData(datasets, negatives).without(run.left_out)
+        images = data.images(chosen, spec.resize)
     if chosen.keep_imagenet or chosen.start_share:
         # These look back at the weights that the run began with.
         network = _build(args["seed"], architecture(spec.architecture), spec, chosen, group)
     settings = {field.name: args[field.name] for field in fields(Plan)}
     plan = Plan(**{**settings, "recipe": chosen, "device": job.device})
     log.info(f"train: resuming {run.folder}")
-    _log_data(datasets, negatives)
-    trainer = Trainer(network, spec, plan, data, run.folder, None, group)
+    data.log_summary()
+    trainer = Trainer(network, spec, plan, images, run.folder, None, group)
     trainer.restore(run.last)
     teacher = args.get("teacher")
     if teacher and not trainer.finished:
@@ -393,12 +301,12 @@ def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
         )
     with group.shared_errors():
         if group.is_main:
-            _write_data_files(run, datasets[0])
+            _write_data_files(run, data.datasets[0])
     if trainer.finished:
         log.info(f"train: all {trainer.epoch} epochs of {run.folder} are done")
     else:
         log.info(f"train: at epoch {trainer.epoch + 1}, step {trainer.step + 1}")
-    return _fit(job, run, datasets, trainer, negatives)
+    return _fit(job, run, data, trainer)
 
 
 def _load_last(run: Run) -> tuple[nn.Module, ModelSpec]:
@@ -412,17 +320,9 @@ def _load_last(run: Run) -> tuple[nn.Module, ModelSpec]:
         ) from error
 
 
-def _changed(run: Run, what: str) -> CatdogError:
-    return CatdogError(
-        f"{run.folder / 'args.yaml'}: {what} when the run began; put that back, or start again "
-        "with: catdog-edge train"
-    )
-
-
 def _recipe_of(run: Run, args: dict[str, Any]) -> Recipe:
     """The recipe in `args.yaml`; this version leaves nothing in it to a default."""
-    known = args["recipe"]
-    file = run.folder / "args.yaml"
+    known, file = args["recipe"], run.folder / "args.yaml"
     missing = [field.name for field in fields(Recipe) if field.name not in known]
     if missing and args.get("catdog_edge") == __version__:
         raise CatdogError(
@@ -431,19 +331,12 @@ def _recipe_of(run: Run, args: dict[str, Any]) -> Recipe:
     return from_dict(known, str(file))
 
 
-def _fit(
-    job: TrainingJob,
-    run: Run,
-    datasets: Sequence[Dataset],
-    trainer: Trainer,
-    negatives: Negatives | None,
-) -> Run:
+def _fit(job: TrainingJob, run: Run, data: RunData, trainer: Trainer) -> Run:
     progress = TrainingProgress(trainer.plan.epochs)
     again = not is_distributed()
-    hint = " (again: at once)" * again
 
     def notify() -> None:
-        log.info(f"\nstopping after this step{hint}")
+        log.info(f"\nstopping after this step{' (again: at once)' * again}")
 
     # torchrun sends SIGTERM to processes that Ctrl-C has already reached.
     with stop_requests(notify, again=again) as stop:
@@ -455,5 +348,5 @@ def _fit(
         )
     job.trained = True
     if job.group.is_main:
-        finish(run, datasets, trainer, negatives)
+        finish(run, data, trainer)
     return run

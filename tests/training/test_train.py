@@ -547,7 +547,7 @@ def test_a_signal_while_pictures_are_read_is_one_line_and_leaves_nothing(
     here: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(train, "open_dataset", interrupted)
+    monkeypatch.setattr(train, "open_datasets", interrupted)
     assert "before training began" in last_line(quick(easy_set, "early"))
     assert not (here / "runs").exists()
     assert signal.getsignal(signal.SIGTERM) == before
@@ -776,7 +776,7 @@ def test_what_cannot_work_is_told_before_the_pictures_are_read(
     def absent(_: str) -> None:
         raise importlib.metadata.PackageNotFoundError
 
-    monkeypatch.setattr(train, "open_dataset", never)
+    monkeypatch.setattr(train, "open_datasets", never)
     monkeypatch.setattr(importlib.metadata, "distribution", absent)
     (copied / "notes.pt").write_text("hello")
     cases = {

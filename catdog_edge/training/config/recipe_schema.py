@@ -1,7 +1,8 @@
-"""Check plain values, as YAML gives them, against the annotations of a dataclass."""
+"""Check plain values, as YAML gives them, against annotations."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import typing
@@ -21,21 +22,17 @@ class Bounds(NamedTuple):
 
 
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Make a dataclass from plain values.
-
-    Args:
-        kind: A dataclass that calls `check_fields`.
-        values: By the names of its fields; those with a default may be missing.
+    """Make a dataclass that calls `check_fields` from plain values by the names of its fields.
 
     Raises:
-        CatdogError: A name is unknown, a required one is missing, or see `check_fields`.
+        CatdogError: A name is unknown, one without a default is missing, or see `check_fields`.
     """
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    noun, names = kind.__name__.lower(), [field.name for field in fields]
-    unknown = [shorten(name) for name in values if name not in names]
-    if unknown:
-        raise CatdogError(f"a {noun} has no {unknown[0]}; it has: {', '.join(names)}")
-    required = [field.name for field in fields if field.default is dataclasses.MISSING]
+    fields = {one.name: one.default for one in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    noun = kind.__name__.lower()
+    for name in values:
+        if name not in fields:
+            raise CatdogError(f"a {noun} has no {shorten(name)}; it has: {', '.join(fields)}")
+    required = [name for name, default in fields.items() if default is dataclasses.MISSING]
     missing = [name for name in required if name not in values]
     if missing:
         raise CatdogError(f"the {noun} lacks {', '.join(missing)}")
@@ -49,54 +46,58 @@ def check_fields(instance: Any) -> None:
         CatdogError: A value has another type or is out of bounds.
     """
     for name, kind in typing.get_type_hints(type(instance), include_extras=True).items():
-        object.__setattr__(instance, name, _checked(kind, getattr(instance, name), name))
+        object.__setattr__(instance, name, check_value(kind, getattr(instance, name), name))
 
 
-def _checked(kind: Any, value: Any, name: str) -> Any:
-    """A value as its annotation has it: a `Literal`, a number, text, a tuple, a dataclass."""
-    wanted: str
-    if typing.get_origin(kind) is typing.Annotated:
-        plain, bounds = typing.get_args(kind)
-        value = _checked(plain, value, name)
+def check_value(kind: Any, value: Any, name: str) -> Any:
+    """Check and convert a plain value; raises `CatdogError` where it has another kind.
+
+    Kinds are `int`, `float`, `bool`, `str`, `dict`, a `Literal`, a tuple of one kind, a dataclass
+    that calls `check_fields`, `Annotated` with `Bounds`, and one of these or `None`.
+    """
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if type(None) in args:
+        return None if value is None else check_value(args[0], value, name)
+    if origin is typing.Annotated:
+        plain, bounds = args
+        value = check_value(plain, value, name)
         if not bounds.low <= value <= bounds.high:
-            raise CatdogError(f"{name} is {value}; give {bounds.low:g} to {bounds.high:g}")
+            raise CatdogError(f"{name} is {shorten(value)}; give {bounds.low:g} to {bounds.high:g}")
         return value
-    if typing.get_origin(kind) is Literal:
-        if value in typing.get_args(kind):
+    wanted = _WANTED.get(kind, "")
+    if origin is Literal:
+        if value in args:
             return value
-        wanted = f"choose one of: {', '.join(typing.get_args(kind))}"
-    elif typing.get_origin(kind) is tuple:
+        wanted = f"choose one of: {', '.join(args)}"
+    elif origin is tuple:
         if isinstance(value, list | tuple):
-            return tuple(_checked(typing.get_args(kind)[0], one, name) for one in value)
+            return tuple(check_value(args[0], one, name) for one in value)
         wanted = "a list is wanted"
     elif dataclasses.is_dataclass(kind):
-        if isinstance(value, dict):
-            return build(typing.cast("type[Any]", kind), value)
         if isinstance(value, typing.cast("type[Any]", kind)):
             return value
+        if isinstance(value, dict):
+            return build(typing.cast("type[Any]", kind), value)
         names = ", ".join(field.name for field in dataclasses.fields(kind))
         wanted = f"a table with {names} is wanted"
     elif kind is float:
-        number = _number(value)
-        if number is not None:
-            return number
-        wanted = "a finite number is wanted"
-    else:
-        if type(value) is kind:
-            return value
-        wanted = {int: "a whole number", bool: "true or false", str: "text"}[kind] + " is wanted"
+        # YAML 1.1 reads 1e-3 as text, people write it.
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError, OverflowError):
+                if math.isfinite(number := float(value)):
+                    return number
+    elif type(value) is kind:
+        return value
     raise CatdogError(f"{name} is {shorten(value)}; {wanted}")
 
 
-def _number(value: Any) -> float | None:
-    """A finite number; YAML 1.1 reads 1e-3 as text, people write it."""
-    if not isinstance(value, int | float | str) or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+_WANTED = {
+    int: "a whole number is wanted",
+    float: "a finite number is wanted",
+    bool: "true or false is wanted",
+    str: "text is wanted",
+    dict: "a table is wanted",
+}
 
 
 def shorten(value: Any) -> str:

@@ -142,12 +142,7 @@ class Recipe:
         return max(self.epochs, min(wanted, self.most_epochs))
 
     def rate(self, step: int, steps: int) -> float:
-        """The factor of the learning rate at a step, 0..1.
-
-        Args:
-            step: Counted from 0 over the whole run.
-            steps: Of the whole run.
-        """
+        """The factor of the learning rate, 0..1, at a step (from 0) of the whole run's."""
         warmup = max(1, round(self.warmup * steps)) if self.warmup else 0
         if step < warmup:
             return (step + 1) / warmup
@@ -226,15 +221,11 @@ RECIPES: dict[str, Recipe] = {
     one.name: one for one in (_DEFAULT, _CLASSIC, _FINETUNE, _ACCURATE, _FAST, _DISTIL, _YARDSTICK)
 }
 
-RENAMED = {"others": "negatives"}
-"""Names of attributes in files of earlier versions."""
+RENAMED = {"others": "negatives"}  # names of attributes in files of earlier versions
 
 
 def recipe(name: str) -> Recipe:
-    """Look a recipe up, or read it from a file.
-
-    Args:
-        name: One of `RECIPES`, or the path of a `.yaml` file.
+    """Look a recipe up in `RECIPES`, or read it from a `.yaml` file.
 
     Raises:
         CatdogError: There is none of that name; the file cannot be read, or see `from_dict`.
@@ -267,14 +258,10 @@ def recipe(name: str) -> Recipe:
 
 
 def from_dict(document: Mapping[str, Any], source: str) -> Recipe:
-    """Make a recipe from plain values.
-
-    Args:
-        document: Attributes of `Recipe` by name; those with a default may be missing.
-        source: The file they come from, for messages.
+    """Make a recipe from plain values, those with a default may be missing.
 
     Raises:
-        CatdogError: See `recipe_schema.build`.
+        CatdogError: A name or value is wrong; the message begins with `source`, their file.
     """
     try:
         return build(Recipe, {RENAMED.get(name, name): value for name, value in document.items()})

@@ -42,31 +42,18 @@ class TrainOptions:
 
 
 def settled_recipe(options: TrainOptions, usual: str) -> Recipe:
-    """Apply the options to the recipe that they name.
-
-    Args:
-        options: Those of the command line.
-        usual: The recipe of the architecture, for options that name none.
-
-    Raises:
-        CatdogError: See `recipe`.
-    """
+    """Apply the options to the recipe that they name, or else to the usual one."""
     # The default recipe's learning rate would destroy pretrained features.
     chosen = recipe(options.recipe or ("finetune" if options.pretrained else usual))
-    changes: dict[str, Any] = {
-        "epochs": options.epochs,
-        "batch_size": options.batch_size,
-        "pretrained": options.pretrained,
-        "freeze": options.freeze,
-        # A smaller batch than the recipe's needs a proportionally lower rate.
-        "lr": options.lr
-        or chosen.lr * min(1.0, (options.batch_size or chosen.batch_size) / chosen.batch_size),
-    }
-    chosen = replace(
-        chosen, **{name: value for name, value in changes.items() if value is not None}
-    )
-    # Epochs that were asked for are not stretched for a small set.
-    return replace(chosen, least_steps=0) if options.epochs else chosen
+    # A smaller batch than the recipe's needs a proportionally lower rate.
+    smaller = min(1.0, (options.batch_size or chosen.batch_size) / chosen.batch_size)
+    changes: dict[str, Any] = {"lr": options.lr or chosen.lr * smaller}
+    for name in ("epochs", "batch_size", "pretrained", "freeze"):
+        if getattr(options, name) is not None:
+            changes[name] = getattr(options, name)
+    if options.epochs:  # what was asked for is not stretched for a small set
+        changes["least_steps"] = 0
+    return replace(chosen, **changes)
 
 
 def check_batch(batch_size: int, processes: int) -> None:

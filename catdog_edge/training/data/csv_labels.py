@@ -31,49 +31,31 @@ _MAYBE_SPLIT_COLUMNS = ("set", "dataset", "data_set", "mode", "phase", "stage", 
 """Names of columns of splits once one of their words is a split."""
 _ANSWERS = re.compile("submission|sample_?sub", re.IGNORECASE)
 """Tables of answers that are to be filled in."""
-_TRUTH = {
-    **dict.fromkeys(("0", "0.0", "false", "no"), False),
-    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
-}
+_TRUTH = dict.fromkeys(("0", "0.0", "false", "no"), False)
+_TRUTH |= dict.fromkeys(("1", "1.0", "true", "yes"), True)
 
 
 @dataclass
 class Table:
-    """What a table says of the images that it names.
+    """What a table says of the images that it names."""
 
-    Attributes:
-        name: Its file inside the source.
-        columns: Its columns in words, for messages.
-        names_images: Whether it has a column of images that are here.
-        is_understood: Whether another column has labels or splits, or none is meant to.
-        has_labels: Whether a column has labels.
-        labels: Label by file.
-        splits: Split by file, where a column names it.
-        files: The files of its rows.
-        is_list: Whether it has no other column than that of images.
-        skipped: Rows that cannot be used.
-    """
-
-    name: str
-    columns: str
-    names_images: bool = False
-    is_understood: bool = False
+    name: str  # its file inside the source
+    columns: str  # in words, for messages
+    names_images: bool = False  # it has a column of images that are here
+    is_understood: bool = False  # another column has labels or splits, or none is meant to
     has_labels: bool = False
-    labels: dict[str, str] = field(default_factory=dict)
-    splits: dict[str, Split] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
-    is_list: bool = False
-    skipped: list[Skipped] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)  # by file
+    splits: dict[str, Split] = field(default_factory=dict)  # by file, where a column names it
+    files: tuple[str, ...] = ()  # of its rows
+    is_list: bool = False  # it has no other column than that of images
+    skipped: list[Skipped] = field(default_factory=list)  # rows that cannot be used
 
 
 def read_tables(source: Source, labels: Sequence[str] | None) -> list[Table]:
     """Read the tables of a source, but for annotations named like their image.
 
-    Tables are CSV and TSV files, and lists of images called `train.txt`, `test.txt`.
-
-    Args:
-        source: Where the files are.
-        labels: Names of the classes 0, 1, ..., where a table has numbers.
+    Tables are CSV and TSV files, and lists of images called `train.txt`, `test.txt`. Where one
+    has numbers, `labels` names the classes 0, 1, ...
 
     Raises:
         DataError: A table cannot be read or decoded, or `labels` names too few classes.
@@ -117,10 +99,8 @@ def parse_csv(data: bytes, where: str) -> tuple[list[str], list[list[str]]]:
     first = text.partition("\n")[0]
     try:
         # Line breaks as they are: one inside quotes belongs to the name of a file.
-        stream = io.StringIO(text, newline="")
-        rows = [
-            row for row in csv.reader(stream, delimiter=max(",;\t", key=first.count)) if any(row)
-        ]
+        stream, delimiter = io.StringIO(text, newline=""), max(",;\t", key=first.count)
+        rows = [row for row in csv.reader(stream, delimiter=delimiter) if any(row)]
     except csv.Error as error:
         raise DataError(f"{where} cannot be read as CSV ({error})") from error
     header = [cell.strip() for cell in rows[0]] if rows else []
@@ -223,8 +203,9 @@ class _Reader:
         label = next((i for i in known if i in others and not _are_splits(self._columns[i])), None)
         splits, used = self._split_cells([i for i in others if i != label], label is not None)
         found = self._rows(image)
-        if splits is not None:
-            self._read_splits(found, splits)
+        for file, split in zip(found, splits or ()):
+            if file and split and table.splits.setdefault(file, split) != split:
+                raise DataError(f"{self._where} puts {file} into two splits; leave one row of it")
         words = (
             self._one_hot([index for index in others if index not in used])
             if label is None
@@ -247,8 +228,7 @@ class _Reader:
         if not self._columns or not self._columns[0]:
             return None
         known = [self._plain.index(name) for name in _IMAGE_COLUMNS if name in self._plain]
-        best = max(known, key=share, default=0)
-        if known and share(best) > 0:
+        if known and share(best := max(known, key=share)) > 0:
             return best
         best = max(self._columns, key=share)
         return best if share(best) >= 0.5 else None
@@ -287,7 +267,7 @@ class _Reader:
                 flags[index] = split
         if not flags:
             return None, set()
-        rest: Split | None = "train" if "train" not in flags.values() else None
+        rest: Split | None = None if "train" in flags.values() else "train"
         if list(flags.values()) == ["train"]:
             rest = "test"
         rows = range(len(self._columns[0]))
@@ -308,11 +288,6 @@ class _Reader:
                 table.skipped.append(Skipped(cell, f"listed in {table.name}, but {why}"))
             files.append(matches[0] if len(matches) == 1 else "")
         return files
-
-    def _read_splits(self, files: Sequence[str], splits: Sequence[Split | None]) -> None:
-        for file, split in zip(files, splits):
-            if file and split and self._table.splits.setdefault(file, split) != split:
-                raise DataError(f"{self._where} puts {file} into two splits; leave one row of it")
 
     def _named(
         self, files: Sequence[str], cells: Sequence[str], labels: Sequence[str] | None
@@ -390,14 +365,9 @@ def _label_names(
 def from_split_csv(
     path: Path, source: Source, layout: Layout, labels: Sequence[str] | None, limit: int | None
 ) -> Layout:
-    """The images, labels and splits of a `split.csv`, whatever the layout says.
+    """Read the images, labels and splits of a `split.csv`, whatever the layout says.
 
-    Args:
-        path: The file.
-        source: Where the images are.
-        layout: What the names say.
-        labels: The classes in index order, where somebody has named them.
-        limit: Of the run: images that it left out need no note.
+    Images that a run with a `limit` left out need no note.
 
     Raises:
         DataError: The file cannot be read, lacks a column, or contradicts itself.

@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.files import write_bytes
+from catdog_edge.training.arrays import Pixels
 from catdog_edge.training.data.storage import SAMPLE, Skipped, Source
 
 log = logging.getLogger(__name__)
@@ -38,52 +36,29 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the names of the files say.
+    """What the names of the files say."""
 
-    Attributes:
-        kind: The layout in words.
-        candidates: In the order of names.
-        labels: The classes, in index order.
-        skipped: Files that the layout names or holds but that cannot be used.
-        notes: What a person should know, one line each.
-    """
-
-    kind: str
-    candidates: tuple[Candidate, ...]
-    labels: tuple[str, ...]
-    skipped: tuple[Skipped, ...] = ()
-    notes: tuple[str, ...] = ()
+    kind: str  # the layout in words
+    candidates: tuple[Candidate, ...]  # in the order of names
+    labels: tuple[str, ...]  # the classes, in index order
+    skipped: tuple[Skipped, ...] = ()  # files that cannot be used
+    notes: tuple[str, ...] = ()  # what a person should know, one line each
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A file of a source.
-
-    Attributes:
-        candidate: The file.
-        digest: Of its pixels; empty where it cannot be read.
-        reason: Why it cannot be read, or what the decoder complains of.
-        damaged: Whether the decoder complains.
-        image: The resized image, `uint8 [S,S,3]` BGR, where one was asked for.
-    """
+    """A file of a source, decoded."""
 
     candidate: Candidate
-    digest: str = ""
-    reason: str = ""
-    damaged: bool = False
-    image: npt.NDArray[np.uint8] | None = None
+    digest: str = ""  # of its pixels; empty where it cannot be read
+    reason: str = ""  # why it cannot be read, or what the decoder complains of
+    damaged: bool = False  # whether the decoder complains
+    image: Pixels | None = None  # the resized image, `uint8 [S,S,3]` BGR, where one was asked for
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image.
-
-    Attributes:
-        file: Its name inside the source, posix.
-        label: Index into the data set's labels.
-        split: `train`, `val` or `test`.
-        digest: Of its decoded pixels, 32 hexadecimal digits.
-    """
+    """One image: its name in the source, the index of its label, its split, its pixels' digest."""
 
     file: str
     label: int
@@ -93,25 +68,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with labels and splits; made by `open_dataset`.
+    """Images with labels and splits; made by `open_dataset`."""
 
-    Attributes:
-        source: Absolute path of the folder or zip, or `sample`.
-        labels: Class names in index order.
-        items: The images, in the order of their names.
-        files: Where they are read from.
-        skipped: Files that are left out, each with its reason.
-        layout: How the labels were told, in words.
-        notes: What a person should know, one line each.
-    """
-
-    source: str
-    labels: tuple[str, ...]
-    items: tuple[Item, ...]
-    files: Source = field(repr=False, compare=False)
-    skipped: tuple[Skipped, ...] = ()
-    layout: str = ""
-    notes: tuple[str, ...] = ()
+    source: str  # absolute path of the folder or zip, or `sample`
+    labels: tuple[str, ...]  # class names in index order
+    items: tuple[Item, ...]  # the images, in the order of their names
+    files: Source = field(repr=False, compare=False)  # where they are read from
+    skipped: tuple[Skipped, ...] = ()  # files that are left out, each with its reason
+    layout: str = ""  # how the labels were told, in words
+    notes: tuple[str, ...] = ()  # what a person should know, one line each
 
     @property
     def is_sample(self) -> bool:
@@ -146,11 +111,7 @@ class Dataset:
         return len(self.items) - len({item.digest for item in self.items})
 
     def decode(self, item: Item) -> Image:
-        """The image at its own size: `uint8 [H,W,3]` BGR.
-
-        Raises:
-            DataError: It was readable when the set was opened and no longer is.
-        """
+        """The image at its own size: `uint8 [H,W,3]` BGR; `DataError` where it has changed."""
         try:
             return self.files.frame(item.file, keep_damaged=True)
         except PictureError as error:
@@ -204,11 +165,7 @@ def changed(source: str, file: str, reason: str) -> DataError:
 def write_csv(
     path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """Write a table that any name of a file survives, also one with a line break in it.
-
-    Raises:
-        CatdogError: The file cannot be written.
-    """
+    """Write a table that any name of a file survives, also one with a line break in it."""
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
     # Python before 3.13 puts no quotes around a lone carriage return, and cannot read it then.

@@ -1,14 +1,8 @@
 """Find out how a data set is laid out: its labels and splits, from names and tables.
 
-In this order:
-
-1. tables beside the images: CSV files with a column of images and one of labels, or one per
-   class (`csv_labels`); a table of images and splits goes with the layouts below;
-2. class folders; annotations beside the images (`.xml`, `.txt`, `.json`, ...) are ignored;
-3. name-prefixed files: `cat.0.jpg`, `dog_17.png`.
-
-Folders that name splits (`train`, `valid`, `test_set`, ...) may lie above or below class folders
-and above the others. A name that means a split is never a class, unless `labels` says so.
+Tables beside the images come first (`csv_labels`), then class folders, then name-prefixed files:
+`cat.0.jpg`, `dog_17.png`. Folders that name splits (`train`, `valid`, `test_set`, ...) may lie
+above or below class folders and above the others.
 """
 
 from __future__ import annotations
@@ -21,14 +15,7 @@ from pathlib import PurePosixPath
 
 from catdog_edge.errors import DataError, list_names
 from catdog_edge.training.data.csv_labels import Table, read_tables
-from catdog_edge.training.data.dataset import (
-    Candidate,
-    Layout,
-    Split,
-    is_utf8,
-    nfc,
-    sorted_names,
-)
+from catdog_edge.training.data.dataset import Candidate, Layout, Split, is_utf8, nfc, sorted_names
 from catdog_edge.training.data.splits import says_no_class, split_names, split_word
 from catdog_edge.training.data.storage import Skipped, Source
 
@@ -75,9 +62,9 @@ def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
             "one of 0 and 1 per class; rename it, or move the table out of the data"
         )
     foreign = [
-        f"{table.name} has the columns {table.columns}, and names no image that is here"
-        for table in tables
-        if not table.names_images
+        f"{one.name} has the columns {one.columns}, and names no image that is here"
+        for one in tables
+        if not one.names_images
     ]
     folders = _Folders(source, labels)
     labelled = [table for table in tables if table.has_labels]
@@ -113,9 +100,6 @@ def _check_labels(layout: Layout, labels: Sequence[str] | None, where: str) -> N
             f"{where}: {', '.join(silent[:9])} ({layout.kind}) does not say what images show; "
             f"{_WANTED}; or name the classes with --labels"
         )
-
-
-# ---- tables ----------------------------------------------------------------------------
 
 
 def _from_tables(source: Source, tables: Sequence[Table]) -> Layout:
@@ -182,9 +166,7 @@ def _with_splits(
     source: Source, layout: Layout, folders: Mapping[str, Split], tables: Sequence[Table]
 ) -> Layout:
     """Add the splits that folders and tables name, which must agree."""
-    said: dict[str, tuple[Split, str]] = {
-        file: (split, "its folder") for file, split in folders.items()
-    }
+    said = {file: (split, "its folder") for file, split in folders.items()}
     for table in tables:
         for file, split in table.splits.items():
             before, who = said.setdefault(file, (split, table.name))
@@ -200,20 +182,13 @@ def _with_splits(
     return replace(layout, candidates=candidates)
 
 
-# ---- names -----------------------------------------------------------------------------
-
-
 @dataclass
 class _Folders:
-    """Splits and classes that the names of folders and files say.
-
-    Attributes:
-        splits: Split by file, where a folder names it.
-    """
+    """Splits and classes that the names of folders and files say."""
 
     source: Source
     labels: tuple[str, ...] | None
-    splits: dict[str, Split] = field(default_factory=dict)
+    splits: dict[str, Split] = field(default_factory=dict)  # by file, where a folder names it
 
     def __post_init__(self) -> None:
         inside: dict[str, set[str]] = defaultdict(set)
@@ -324,15 +299,14 @@ class _Folders:
         # A class of files that cannot be read here, such as .dat.
         bare = {rest[0] for rest in self._rest.values() if rest} - classes
         empty = [f"the folder {name} has no images in it and is left out" for name in sorted(bare)]
+        unclear = "neither its folder nor its name says its class"
         beside = f"{number:,} images lie beside the class folders and are left out"
         layout = Layout(
             "split folders with classes in them" if self.splits else "a folder per class",
             tuple(candidates),
             sorted_names({candidate.label for candidate in candidates}),
-            tuple(
-                Skipped(name, "neither its folder nor its name says its class") for name in unsaid
-            ),
-            (*((beside,) if number else ()), *map(_left_out, sorted(self._beside)), *empty),
+            tuple(Skipped(name, unclear) for name in unsaid),
+            (*((beside,) if number else ()), *self._left_out(), *empty),
         )
         self._check_splits(layout)
         self._check_closed(layout)
@@ -349,19 +323,22 @@ class _Folders:
             tuple(Candidate(name, label) for name, label in found.items() if label),
             sorted_names({label for label in found.values() if label}),
             tuple(Skipped(name, reason) for name, label in found.items() if not label),
-            tuple(map(_left_out, sorted(self._beside))),
+            tuple(self._left_out()),
         )
+
+    def _left_out(self) -> list[str]:
+        return [f"the folder {name} is no split and is left out" for name in sorted(self._beside)]
 
     def _check_closed(self, layout: Layout) -> None:
         """Refuse a folder that cannot be opened where it may be a class."""
-        open_folders = {
+        classes = {
             f"{parent}{child}/"
             for one in layout.candidates
             for parent, child in _folders(one.file)
             if nfc(child) == one.label
         }
         for closed in self.source.closed:
-            if not closed.file.startswith(tuple(open_folders)):
+            if not closed.file.startswith(tuple(classes)):
                 raise DataError(
                     f"{self.source.name}: {closed.file}: {closed.reason}; it may be a class: make "
                     "it readable, or move it away"
@@ -386,17 +363,10 @@ def _folders(name: str) -> list[tuple[str, str]]:
     return [("".join(f"{part}/" for part in parts[:i]), part) for i, part in enumerate(parts)]
 
 
-def _left_out(folder: str) -> str:
-    return f"the folder {folder} is no split and is left out"
-
-
 def _prefix(name: str) -> str:
     match = _PREFIX.match(PurePosixPath(name).stem)
     label = nfc(match[1].rstrip(" ._-(")) if match else ""
     return "" if _CAMERA.fullmatch(label) else label
-
-
-# ---- labels ----------------------------------------------------------------------------
 
 
 def _only(layout: Layout, labels: tuple[str, ...], where: str) -> Layout:

@@ -13,11 +13,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import expand_path
+from catdog_edge.training.arrays import Float64, Pixels
 from catdog_edge.training.data import oxford_pets
 from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.open_dataset import (
@@ -30,32 +30,18 @@ from catdog_edge.training.data.parallel_decode import Progress
 from catdog_edge.training.data.source_groups import kinds_of, sources_of
 from catdog_edge.training.data.storage import SAMPLE
 
-Pixels = npt.NDArray[np.uint8]
 Generator = np.random.Generator
 
-DRAWN = "drawn"
-"""What `--other` takes for no photographs, drawings alone."""
-
-DRAWN_COUNT = 200
-"""Drawings that a threshold is looked at with, besides photographs."""
+DRAWN = "drawn"  # what `--other` takes for no photographs, drawings alone
+DRAWN_COUNT = 200  # drawings that a threshold is looked at with, besides photographs
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """Images of none of the classes.
+    """Images of none of the classes."""
 
-    Attributes:
-        datasets: The photographs, one data set per `--other`; empty: drawings alone.
-        steps: The resize rule of the model.
-    """
-
-    datasets: tuple[Dataset, ...]
-    steps: tuple[ResizeStep, ...]
-
-    def log_summary(self) -> None:
-        """Log what was found; nothing where all of it is drawn."""
-        for dataset in self.datasets:
-            dataset.log_summary()
+    datasets: tuple[Dataset, ...]  # the photographs; empty: drawings alone
+    steps: tuple[ResizeStep, ...]  # the resize rule of the model
 
     @property
     def sources(self) -> list[str]:
@@ -67,13 +53,8 @@ class Negatives:
         """For the spec: no path of this machine."""
         return ", ".join(Path(dataset.source).name for dataset in self.datasets) or DRAWN
 
-    def photographs(
-        self, split: Split, steps: tuple[ResizeStep, ...] | None = None
-    ) -> npt.NDArray[np.uint8]:
-        """`uint8 [M,H,W,3]`, BGR, by the model's rule or another one.
-
-        There are none where there are drawings alone.
-        """
+    def photographs(self, split: Split, steps: tuple[ResizeStep, ...] | None = None) -> Pixels:
+        """`uint8 [M,H,W,3]`, BGR, by the model's rule or another one."""
         steps = steps or self.steps
         parts = [pixels(dataset, split, steps)[0] for dataset in self.datasets]
         if len(parts) == 1:
@@ -83,35 +64,23 @@ class Negatives:
 
     def groups(self, split: Split) -> list[str]:
         """The group of each photograph, `KIND/SOURCE`, in the order of `photographs`."""
-        return [
-            f"{kind}/{source}"
-            for dataset in self.datasets
-            for kind, source in zip(
-                kinds_of(dataset, dataset.items_of(split)), sources_of(dataset, split), strict=True
-            )
-        ]
+        found = []
+        for one in self.datasets:
+            pairs = zip(kinds_of(one, one.items_of(split)), sources_of(one, split), strict=True)
+            found += [f"{kind}/{source}" for kind, source in pairs]
+        return found
 
 
-def drawn_negatives(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> npt.NDArray[np.uint8]:
+def drawn_negatives(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> Pixels:
     """Drawings of nothing that no training sees: `uint8 [M,H,W,3]`, BGR."""
-    last = steps[-1]
-    return np.stack(
-        [
-            draw_empty_scene(last.height, last.width, np.random.default_rng([seed, number]))
-            for number in range(DRAWN_COUNT)
-        ]
-    )
+    generators = (np.random.default_rng([seed, number]) for number in range(DRAWN_COUNT))
+    size = steps[-1].height, steps[-1].width
+    return np.stack([draw_empty_scene(*size, generator) for generator in generators])
 
 
 def check_negatives(sources: Sequence[str]) -> None:
-    """Refuse what `--other` cannot be before any image is read.
-
-    Raises:
-        DataError: There is no such folder or zip.
-    """
-    for source in sources:
-        if source in (DRAWN, SAMPLE, oxford_pets.NAME):
-            continue
+    """Raise `DataError` for a value of `--other` that is no folder or zip."""
+    for source in set(sources) - {DRAWN, SAMPLE, oxford_pets.NAME}:
         if not source or not expand_path(source).exists():
             raise DataError(
                 f"there is no folder or zip {source!r}; give --other a folder of pictures, a "
@@ -133,25 +102,13 @@ def open_negatives(
 ) -> Negatives | None:
     """Open what each `--other` names; `None` where there is none.
 
-    Args:
-        sources: Folders, zips, or `drawn`, which adds no photographs.
-        steps: The resize rule of the model.
-        progress: See `open_dataset`.
-        split: Shares of train, val and test.
-        keep_damaged: See `open_dataset`.
-
-    Raises:
-        DataError: See `open_negative_images`.
+    The sources are folders, zips, or `drawn`, which adds no photographs; see `open_dataset` for
+    the other arguments.
     """
     if not sources:
         return None
-    opened = [
-        open_negative_images(
-            source, steps=steps, progress=progress, split=split, keep_damaged=keep_damaged
-        )
-        for source in sources
-        if source != DRAWN
-    ]
+    how: Any = {"steps": steps, "progress": progress, "split": split, "keep_damaged": keep_damaged}
+    opened = (open_negative_images(source, **how) for source in sources if source != DRAWN)
     return Negatives(tuple(opened), steps)
 
 
@@ -161,26 +118,15 @@ CROP_SHARE = 0.5
 
 @dataclass(frozen=True)
 class NegativeSampler:
-    """Images of none of the classes, to be mixed into the batches.
+    """Images of none of the classes, to be mixed into the batches."""
 
-    Attributes:
-        photographs: `uint8 [M,H,W,3]`, BGR; may be memory-mapped.
-        label: The index that stands for none of the classes.
-        share: How many join a batch, as a share of its images.
-        images: `uint8 [N,H,W,3]`, BGR: images of the classes, whose corners make
-            backgrounds; `None`: no such backgrounds.
-        backgrounds: The share of them among the others.
-        drawn: The share of the rest that are drawn, where there are photographs as well.
-        shares: How often each photograph is drawn, `float64 [M]`, sum 1; `None`: all alike.
-    """
-
-    photographs: Pixels
-    label: int
-    share: float
-    images: Pixels | None = None
-    backgrounds: float = 0.0
-    drawn: float = 0.4
-    shares: npt.NDArray[np.float64] | None = None
+    photographs: Pixels  # `uint8 [M,H,W,3]`, BGR; may be memory-mapped
+    label: int  # the index that stands for none of the classes
+    share: float  # how many join a batch, as a share of its images
+    images: Pixels | None = None  # `uint8 [N,H,W,3]`: of the classes, for backgrounds
+    backgrounds: float = 0.0  # share of backgrounds, made from corners of `images`
+    drawn: float = 0.4  # share of drawings in the rest, where there are photographs as well
+    shares: Float64 | None = None  # how often each photograph is drawn, sum 1; `None`: all alike
 
     def draw(self, generator: Generator) -> Pixels:
         """One of them, `uint8 [H,W,3]`, BGR."""
@@ -203,10 +149,7 @@ def _part(photograph: Pixels, generator: Generator) -> Pixels:
     """A quarter to three quarters of each side, anywhere, grown to the whole frame."""
     height, width = photograph.shape[:2]
     tall, wide = (max(1, int(side * generator.uniform(0.25, 0.75))) for side in (height, width))
-    top, left = (
-        int(generator.integers(height - tall + 1)),
-        int(generator.integers(width - wide + 1)),
-    )
+    top, left = (int(generator.integers(room + 1)) for room in (height - tall, width - wide))
     part = photograph[top : top + tall, left : left + wide]
     grown = cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray(grown, dtype=np.uint8)
@@ -217,13 +160,6 @@ def background(image: Pixels, generator: Generator) -> Pixels:
 
     A corner of a ninth to a quarter of the sides, where there is seldom a part of the thing
     itself: grown as it is, or mirrored side by side, two to four times each way.
-
-    Args:
-        image: `uint8 [H,W,3]`, BGR.
-        generator: Where all that is random comes from.
-
-    Returns:
-        `uint8 [H,W,3]`, BGR.
     """
     height, width = image.shape[:2]
     tall = max(2, int(height * generator.uniform(0.11, 0.25)))
@@ -251,31 +187,28 @@ def draw_empty_scene(height: int, width: int, generator: Generator) -> Pixels:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-Values = npt.NDArray[np.float64]
-
-
-def _colour(generator: Generator) -> Values:
+def _colour(generator: Generator) -> Float64:
     """A colour; most walls, floors and skies are nearly grey."""
     level = generator.uniform(0, 255)
     return np.clip(level + generator.normal(0, generator.choice([4, 20, 70]), 3), 0, 255)
 
 
-def _plain(height: int, width: int, generator: Generator) -> Values:
+def _plain(height: int, width: int, generator: Generator) -> Float64:
     return np.broadcast_to(_colour(generator), (height, width, 3)).copy()
 
 
-def _shaded(height: int, width: int, generator: Generator) -> Values:
+def _shaded(height: int, width: int, generator: Generator) -> Float64:
     """Light that falls off across a surface."""
     angle = generator.uniform(0, 2 * np.pi)
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     along = x * np.cos(angle) + y * np.sin(angle)
     along = (along - along.min()) / max(np.ptp(along), 1e-9)
     weight = (along ** generator.uniform(0.5, 2))[..., None]
-    shaded: Values = _colour(generator) * (1 - weight) + _colour(generator) * weight
+    shaded: Float64 = _colour(generator) * (1 - weight) + _colour(generator) * weight
     return shaded
 
 
-def _noise(height: int, width: int, generator: Generator) -> Values:
+def _noise(height: int, width: int, generator: Generator) -> Float64:
     """Noise of one or more grains, grey or coloured: lawn, gravel, plaster, a lost signal."""
     image = np.zeros((height, width, 3))
     channels = int(generator.choice([1, 3]))
@@ -288,7 +221,7 @@ def _noise(height: int, width: int, generator: Generator) -> Values:
     return _colour(generator) + image * generator.uniform(5, 60)
 
 
-def _stripes(height: int, width: int, generator: Generator) -> Values:
+def _stripes(height: int, width: int, generator: Generator) -> Float64:
     """Boards, tiles, fences, blinds, in perspective."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     tilt = generator.uniform(-0.5, 0.5) / height
@@ -299,14 +232,11 @@ def _stripes(height: int, width: int, generator: Generator) -> Values:
     pattern = (along % period) < period * generator.uniform(0.05, 0.6)
     if generator.random() < 0.5:
         pattern = pattern ^ ((across % period) < period * generator.uniform(0.05, 0.6))
-    weight = pattern[..., None].astype(np.float64)
-    striped: Values = _shaded(height, width, generator) * (1 - weight) + (
-        _colour(generator) * weight
-    )
-    return striped
+    ground = _shaded(height, width, generator)
+    return np.where(pattern[..., None], _colour(generator), ground)
 
 
-def _room(height: int, width: int, generator: Generator) -> Values:
+def _room(height: int, width: int, generator: Generator) -> Float64:
     """A wall, a floor, and flat things in front of them."""
     image = _shaded(height, width, generator)
     horizon = int(height * generator.uniform(0.3, 0.9))
@@ -316,23 +246,14 @@ def _room(height: int, width: int, generator: Generator) -> Values:
         centre = generator.uniform(0, 1, 2) * (width, height)
         size = generator.uniform(0.05, 0.5, 2) * (width, height)
         if generator.random() < 0.7:
-            box = (
-                tuple(centre),
-                tuple(size),
-                float(generator.choice([0, 0, generator.uniform(0, 90)])),
-            )
+            angle = float(generator.choice([0, 0, generator.uniform(0, 90)]))
+            box = (tuple(centre), tuple(size), angle)
             cv2.fillConvexPoly(image, cv2.boxPoints(box).astype(np.int32), colour)
         else:
             cv2.ellipse(image, (tuple(centre), tuple(size), generator.uniform(0, 180)), colour, -1)
     return cv2.GaussianBlur(image, (0, 0), generator.uniform(0.3, 2)).astype(np.float64)
 
 
-_KINDS: tuple[Callable[[int, int, Generator], Values], ...] = (
-    _plain,
-    _shaded,
-    _noise,
-    _noise,
-    _stripes,
-    _room,
-    _room,
+_KINDS: tuple[Callable[[int, int, Generator], Float64], ...] = (
+    *(_plain, _shaded, _noise, _noise, _stripes, _room, _room),
 )

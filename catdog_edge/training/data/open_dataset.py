@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import NEITHER, ResizeStep
+from catdog_edge.training.arrays import Labels, Pixels
 from catdog_edge.training.data.csv_labels import from_split_csv
 from catdog_edge.training.data.dataset import (
     SPLITS,
@@ -34,8 +35,7 @@ from catdog_edge.training.data.storage import Skipped, Source, open_source
 NEGATIVES_SPLIT = (0.7, 0.15, 0.15)
 """Of images that show none of the classes: to train on, to choose by, to report on."""
 
-FORMER_NEGATIVES_SPLIT = (0.4, 0.1, 0.5)
-"""Of models whose spec does not name it."""
+FORMER_NEGATIVES_SPLIT = (0.4, 0.1, 0.5)  # of models whose spec does not name it
 
 MAX_SKIPPED = 0.05
 """A set of which more than this share cannot be read is not the set that was meant."""
@@ -103,6 +103,22 @@ def open_dataset(
     return dataset
 
 
+def open_datasets(
+    sources: Sequence[str | None],
+    *,
+    labels: Sequence[str] | None = None,
+    split_csv: Path | None = None,
+    **settings: Any,
+) -> tuple[Dataset, ...]:
+    """Open several sources of the same classes; the first decides the labels and their order.
+
+    The others need images in the training split only. See `open_dataset` for the arguments.
+    """
+    first = open_dataset(sources[0], labels=labels, split_csv=split_csv, **settings)
+    settings |= {"labels": first.labels, "required": ("train",)}
+    return first, *(open_dataset(source, **settings) for source in sources[1:])
+
+
 def open_negative_images(
     source: str | os.PathLike[str],
     *,
@@ -113,15 +129,9 @@ def open_negative_images(
 ) -> Dataset:
     """Open out-of-class images, as a data set whose one class is `neither`.
 
-    The shares for training, for choosing the threshold and for the test are drawn by the digest
-    of the picture.
-
-    Args:
-        source: A folder or a `.zip`; every image in it counts, whatever its name.
-        steps: See `open_dataset`.
-        progress: See `open_dataset`.
-        split: Shares of train, val and test.
-        keep_damaged: See `open_dataset`.
+    Every image in a folder or a `.zip` counts, whatever its name. The shares for training, for
+    choosing the threshold and for the test are drawn by the digest of the pixels. See
+    `open_dataset` for the arguments.
 
     Raises:
         DataError: There is no such source, it has no images, more than 5 % of the files
@@ -140,18 +150,9 @@ def open_negative_images(
 
 
 def pixels(
-    dataset: Dataset,
-    split: Split,
-    steps: Sequence[ResizeStep],
-    progress: Progress | None = None,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[Item]]:
+    dataset: Dataset, split: Split, steps: Sequence[ResizeStep], progress: Progress | None = None
+) -> tuple[Pixels, Labels, list[Item]]:
     """Open the images of a split at the model's size, decoded once and memory-mapped.
-
-    Args:
-        dataset: From `open_dataset`.
-        split: Which one.
-        steps: The resize rule of the model.
-        progress: Called where images have to be decoded.
 
     Returns:
         `uint8 [n,S,S,3]` BGR, read-only; `int64 [n]`, the labels; the images' items.
@@ -167,11 +168,10 @@ def pixels(
     cache = Cache(dataset.files)
     found = cache.open_pixels(files, steps)
     if found is None:
-        with cache.exclusive():
-            found = cache.open_pixels(files, steps)  # another process may have written them
-            if found is None:
+        with cache.exclusive():  # another process may have written them by then
+            if cache.open_pixels(files, steps) is None:
                 Decoder(dataset.files, cache, progress, True).write_pixels(items, steps)
-                found = cache.open_pixels(files, steps)
+        found = cache.open_pixels(files, steps)
     if found is None:
         raise DataError(f"the cache {cache.folder} was removed while it was written; run it again")
     return found, targets, items
@@ -190,16 +190,13 @@ def _read(
     limit, seed = subset
     cache = Cache(source, keep_damaged)
     decoder = Decoder(source, cache, progress if limit is None else None, keep_damaged)
-    known = cache.knows_all(candidate.file for candidate in layout.candidates)
+    known = all(cache.known(candidate.file) for candidate in layout.candidates)
     with contextlib.nullcontext() if known else cache.exclusive():
         before = cache.digests()
         if limit is not None:
             read, taken = read_some(layout, limit, seed, splitter, decoder.read, progress)
         else:
-            if steps is None:
-                read = decoder.read(layout.candidates)
-            else:
-                read = decoder.read_and_keep(layout.candidates, steps, splitter)
+            read = decoder.read_and_keep(layout.candidates, steps, splitter)
             found = [one for one in read if one.digest]
             taken = dict(zip((one.candidate.file for one in found), splitter.assign(found)))
         notes = _moves(splitter, layout, cache, before) if limit is None else []
@@ -226,34 +223,27 @@ def _read(
 
 def _moves(splitter: Splitter, layout: Layout, cache: Cache, before: set[str]) -> list[str]:
     """Notes on images that moved, of those whose digests were known before and of all."""
-    notes = []
-    if splitter.moved:
+    notes, moved = [], splitter.moved
+    if moved:
         notes.append(
-            f"{len(splitter.moved):,} images are in another split than their digest says, so that "
-            "each split has its share of every class"
+            f"{len(moved):,} images are in another split than their digest says, so that each "
+            "split has its share of every class"
         )
-    earlier = cache.exchange_moved(f"{splitter.key} {layout.labels}", splitter.moved)
-    if earlier is not None:
-        either = earlier.keys() | splitter.moved.keys()
-        changed = [d for d in either & before if earlier.get(d) != splitter.moved.get(d)]
-        if changed:
-            notes.append(
-                f"{len(changed):,} images changed their split since the set was last opened, "
-                "because files were added or removed"
-            )
+    earlier = cache.exchange_moved(f"{splitter.key} {layout.labels}", moved)
+    changed = [one for one in before if earlier is not None and earlier.get(one) != moved.get(one)]
+    if changed:
+        notes.append(
+            f"{len(changed):,} images changed their split since the set was last opened, because "
+            "files were added or removed"
+        )
     return notes
-
-
-# ---- checks ----------------------------------------------------------------------------
 
 
 def _without_leaks(items: Sequence[Item]) -> tuple[list[Item], list[Skipped]]:
     """Where splits are laid down: leave out of train what is in val or test as well."""
     first: dict[str, Item] = {}
-    for split in reversed(SPLITS):
-        for item in items:
-            if item.split == split:
-                first.setdefault(item.digest, item)
+    for item in sorted(items, key=lambda item: -SPLITS.index(item.split)):
+        first.setdefault(item.digest, item)
     kept, leaks = [], []
     for item in items:
         other = first[item.digest]
@@ -282,23 +272,22 @@ def _check_skipped(name: str, skipped: Sequence[Skipped], kept: int, folder: Pat
 
 
 def _check_classes(dataset: Dataset, required: Sequence[Split]) -> None:
-    counts = dataset.counts()
-    for label in dataset.labels:
-        if not any(counts[split][label] for split in SPLITS):
+    counts, labels = dataset.counts(), dataset.labels
+    total = {label: sum(counts[split][label] for split in SPLITS) for label in labels}
+    for label in labels:
+        if not total[label]:
             raise DataError(f"{dataset.source}: the class {label!r} has no readable image")
-    missing = [
-        (split, label) for split in required for label in dataset.labels if not counts[split][label]
-    ]
+    missing = [(split, one) for split in required for one in labels if not counts[split][one]]
     if not missing:
         return
     split, label = missing[0]
     number = len({label for _, label in missing}) - 1
     others = f", nor {number:,} other classes" if number else ""
-    twins = [one for one in dataset.labels if one.casefold() == label.casefold()]
+    twins = [one for one in labels if one.casefold() == label.casefold()]
     alike = f" ({' and '.join(twins)} are two classes)" if len(twins) > 1 else ""
     raise DataError(
         f"{dataset.source}: the {split} split has no {label!r} "
-        f"({sum(counts[name][label] for name in SPLITS):,} in all){others}; add images: each class "
+        f"({total[label]:,} in all){others}; add images: each class "
         "needs three or more that differ, and where folders or a table name the splits, one in "
         f"each{alike}"
     )

@@ -20,26 +20,21 @@ from catdog_edge.errors import CatdogError, DataError, MissingPackageError
 from catdog_edge.system.files import cache_folder, write_text
 from catdog_edge.system.packages import install_command
 
-NAME = "oxford-pets"
-"""What `--data` takes for this data set."""
-
-TIMEOUT = 30.0
-"""Seconds without a response after which the download fails."""
+NAME = "oxford-pets"  # what `--data` takes for this data set
+TIMEOUT = 30.0  # seconds without a response after which the download fails
 
 
 def pets_folder() -> Path:
     """Return the folder of the images, with `labels.csv` in it; download what is missing.
 
-    A corrected `labels.csv` is kept. Of processes that start together one downloads, and the
-    others wait for it.
+    A corrected `labels.csv` is kept. Of processes that start together one downloads.
 
     Raises:
         MissingPackageError: torchvision is not installed.
         DataError: There is no network, the archive is damaged, or the disk is full.
     """
     root = cache_folder() / NAME
-    base = root / "oxford-iiit-pet"
-    images = base / "images"
+    base, images = root / "oxford-iiit-pet", root / "oxford-iiit-pet" / "images"
     if _is_complete(images, _table(images)):
         return images
     try:
@@ -53,8 +48,7 @@ def pets_folder() -> Path:
 
 
 def _complete(base: Path) -> None:
-    images = base / "images"
-    rows = _table(images)
+    images, rows = base / "images", _table(base / "images")
     # What lies beside the archives without a table may be half unpacked; without archives
     # somebody has unpacked it, and all of it must be there.
     by_hand = not rows and not (base / "images.tar.gz").exists()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -19,29 +20,16 @@ from catdog_edge.training.data.pixel_cache import Cache, PixelWriter
 from catdog_edge.training.data.splits import Splitter
 from catdog_edge.training.data.storage import Skipped, Source
 
-Progress = Callable[[int, int], None]
-"""Called with the number of decoded images and their total."""
-
-CHUNK = 32
-"""Images that are submitted together; two chunks are in memory at a time."""
+Progress = Callable[[int, int], None]  # called with the number of decoded images and their total
+Steps = Sequence[ResizeStep]
+CHUNK = 32  # images that are submitted together; two chunks are in memory at a time
 
 
 class Decoder:
-    """Decodes the images of a source.
-
-    Args:
-        source: Where they are.
-        cache: Where digests and resized images are kept.
-        progress: Called now and then.
-        keep_damaged: Take images that the decoder reports as damaged.
-    """
+    """Decodes the images of a source into its cache, damaged ones if `keep_damaged`."""
 
     def __init__(
-        self,
-        source: Source,
-        cache: Cache,
-        progress: Progress | None = None,
-        keep_damaged: bool = False,
+        self, source: Source, cache: Cache, progress: Progress | None, keep_damaged: bool
     ) -> None:
         self._source, self._cache, self._progress = source, cache, progress
         self._keep_damaged = keep_damaged
@@ -54,14 +42,14 @@ class Decoder:
         return [self._known(candidate) for candidate in candidates]
 
     def read_and_keep(
-        self, candidates: Sequence[Candidate], steps: Sequence[ResizeStep], splitter: Splitter
+        self, candidates: Sequence[Candidate], steps: Steps | None, splitter: Splitter
     ) -> list[Decoded]:
-        """Digests of the candidates, and in the same pass the cache of `pixels`.
+        """Digests of the candidates, and in the same pass the cache of `pixels`, given `steps`.
 
         Most of them being known, this is `read`: the cache is made when it is needed.
         """
         new = sum(self._cache.known(one.file) is None for one in candidates)
-        if 2 * new <= len(candidates):
+        if steps is None or 2 * new <= len(candidates):
             return self.read(candidates)
         self._cache.make_room(len(candidates), steps)
         with contextlib.ExitStack() as stack:
@@ -91,12 +79,8 @@ class Decoder:
             stack.callback(writer.discard)
         return writers
 
-    def write_pixels(self, items: Sequence[Item], steps: Sequence[ResizeStep]) -> None:
-        """Write the resized images of some items into the cache.
-
-        Raises:
-            DataError: An image has changed since the set was opened, or the disk is full.
-        """
+    def write_pixels(self, items: Sequence[Item], steps: Steps) -> None:
+        """Write the resized images of some items into the cache; `DataError` for changed ones."""
         self._cache.make_room(len(items), steps)
         writer = PixelWriter(self._cache)
         candidates = [Candidate(item.file, "") for item in items]
@@ -117,30 +101,20 @@ class Decoder:
         digest, reason = self._cache.known(candidate.file) or ("", "changed while it was read")
         return Decoded(candidate, digest, reason)
 
-    def _decode(
-        self,
-        candidates: Sequence[Candidate],
-        steps: Sequence[ResizeStep] | None,
-    ) -> Iterator[Decoded]:
+    def _decode(self, candidates: Sequence[Candidate], steps: Steps | None) -> Iterator[Decoded]:
         """Decode in order. OpenCV and hashlib release the interpreter lock: threads suffice."""
         workers = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
-        pool = ThreadPoolExecutor(workers)
-        waiting: list[Future[Decoded]] = []
-        done = 0
-        try:
+        with ThreadPoolExecutor(workers) as pool:
+            waiting: Iterator[Decoded] = iter(())
             for start in range(0, len(candidates) + CHUNK, CHUNK):
                 chunk = candidates[start : start + CHUNK]
-                submitted = [pool.submit(self._decode_one, one, steps) for one in chunk]
-                for future in waiting:
-                    yield future.result()
-                done += len(waiting)
-                if self._progress is not None and waiting:
-                    self._progress(done, len(candidates))
+                submitted = pool.map(self._decode_one, chunk, itertools.repeat(steps))
+                yield from waiting
+                if self._progress is not None and start:
+                    self._progress(min(start, len(candidates)), len(candidates))
                 waiting = submitted
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _decode_one(self, candidate: Candidate, steps: Sequence[ResizeStep] | None) -> Decoded:
+    def _decode_one(self, candidate: Candidate, steps: Steps | None) -> Decoded:
         complaint = ""
         try:
             try:

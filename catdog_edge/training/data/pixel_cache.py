@@ -1,14 +1,9 @@
 """The cache of decoded images: digests and resized pixels of a source, kept between runs.
 
 One folder a source below `system.files.cache_folder()`; all of it may be deleted at any time.
-
-- `index.json`: the digest of each file's pixels, or why it cannot be read. An entry is valid
-  while size and stamp of the file are those it was made from.
-- `pixels-KEY.u8`: resized images one after the other. KEY is a digest of the files' names,
-  sizes and stamps, of the resize steps and of the decoder.
-
-Writes are atomic. Of two processes that start together the second waits, where the file system
-can lock, and reads what the first has decoded.
+`index.json` has the digest of each file's pixels, or why it cannot be read, valid while size and
+stamp of the file are the same. `pixels-KEY.u8` has resized images one after the other; KEY is a
+digest of the files' names, sizes and stamps, of the resize steps and of the decoder.
 """
 
 from __future__ import annotations
@@ -21,23 +16,22 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from filelock import FileLock
 
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import cache_folder, write_text
+from catdog_edge.training.arrays import Pixels
 from catdog_edge.training.data.storage import Source
 
-FORMAT = 4
-"""Incremented when images are read, resized or stored in another way."""
+FORMAT = 4  # incremented when images are read, resized or stored in another way
 
 UNUSED_DAYS = 14
 """Pixels that no run has opened for this long are removed when new ones are written."""
@@ -56,11 +50,7 @@ class Cache:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Wait until no other process decodes this source; then read what it has learnt.
-
-        Raises:
-            DataError: The cache folder cannot be written.
-        """
+        """Wait until no other process decodes this source; then read what it has learnt."""
         with contextlib.ExitStack() as stack:
             with _writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +60,6 @@ class Cache:
                 path.unlink(missing_ok=True)
             self.__dict__.pop("_index", None)
             yield
-
-    # ---- digests -----------------------------------------------------------------------
 
     @cached_property
     def _index(self) -> dict[str, dict[str, Any]]:
@@ -94,15 +82,8 @@ class Cache:
             return (digest, "") if digest else None
         return ("", reason) if damaged else (digest, reason)
 
-    def knows_all(self, files: Iterable[str]) -> bool:
-        """Whether the digests of these files are known."""
-        return all(self.known(file) is not None for file in files)
-
     def learn(self, file: str, digest: str, reason: str, damaged: bool) -> None:
-        """Remember the digest of a file's pixels, or why it cannot be read.
-
-        A damaged file has both, or no digest where nobody wanted it.
-        """
+        """Remember the digest of a file's pixels, why it cannot be read, or both if damaged."""
         entry = self._source.entries[file]
         self._index["files"][file] = [entry.size, entry.stamp, digest, reason, damaged]
         self._changed = True
@@ -120,19 +101,13 @@ class Cache:
         return before
 
     def save(self) -> None:
-        """Write the index, where something is new.
-
-        Raises:
-            DataError: The cache folder cannot be written.
-        """
+        """Write the index, where something is new."""
         if self._changed:
             # ASCII keeps names that are not valid UTF-8 (lone surrogates).
             text = json.dumps({"decoder": self._decoder, **self._index}, ensure_ascii=True)
             with _writing(self.folder):
                 write_text(self.folder / "index.json", text)
             self._changed = False
-
-    # ---- pixels ------------------------------------------------------------------------
 
     def pixel_file(self, files: Sequence[str], steps: Sequence[ResizeStep]) -> Path:
         """The file of the resized images of these files, in this order."""
@@ -142,14 +117,8 @@ class Cache:
         key = hashlib.sha256("\n".join(content).encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / f"pixels-{key[:24]}.u8"
 
-    def open_pixels(
-        self, files: Sequence[str], steps: Sequence[ResizeStep]
-    ) -> npt.NDArray[np.uint8] | None:
-        """The resized images of these files, read-only and memory-mapped, where they are cached.
-
-        Returns:
-            `uint8 [n,S,S,3]` BGR, or `None`.
-        """
+    def open_pixels(self, files: Sequence[str], steps: Sequence[ResizeStep]) -> Pixels | None:
+        """The resized images of these files where they are cached, memory-mapped read-only."""
         path = self.pixel_file(files, steps)
         shape = (len(files), steps[-1].height, steps[-1].width, 3)
         try:
@@ -162,16 +131,12 @@ class Cache:
             return None
 
     def make_room(self, count: int, steps: Sequence[ResizeStep]) -> None:
-        """Remove pixels that no run needs, and check the disk before hours of work.
-
-        Raises:
-            DataError: There is less room than `count` resized images need.
-        """
+        """Remove pixels that no run needs; raise `DataError` without room for `count` images."""
         need = count * steps[-1].height * steps[-1].width * 3
         oldest = time.time() - UNUSED_DAYS * 86400
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in (*self.folder.glob("pixels-*.u8"), *self.folder.glob(".pixels-*.tmp")):
+            for path in self.folder.glob("*pixels-*"):
                 with contextlib.suppress(OSError):
                     if path.stat().st_mtime < oldest:
                         path.unlink()
@@ -194,21 +159,17 @@ class PixelWriter:
         with _writing(cache.folder):
             cache.folder.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(prefix=".pixels-", suffix=".tmp", dir=cache.folder)
-        self._path = Path(name)
-        self._stream = os.fdopen(descriptor, "wb", buffering=2**20)
+        self._path, self._stream = Path(name), os.fdopen(descriptor, "wb", buffering=2**20)
 
-    def add(self, file: str, image: npt.NDArray[np.uint8]) -> None:
-        """Append the resized image of a file, `uint8 [S,S,3]`.
-
-        Raises:
-            DataError: The disk is full. (A store into a memory map would kill the process.)
-        """
+    def add(self, file: str, image: Pixels) -> None:
+        """Append the resized image of a file, `uint8 [S,S,3]`."""
         self.files.append(file)
         self._shape = image.shape
+        # On a full disk an error, where a store into a memory map would kill the process.
         with _writing(self._cache.folder):
             self._stream.write(image.tobytes())
 
-    def rows(self) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    def rows(self) -> Iterator[tuple[str, Pixels]]:
         """The files and images that are written so far, memory-mapped."""
         if self.files:
             self._stream.flush()
@@ -216,11 +177,7 @@ class PixelWriter:
             yield from zip(self.files, np.memmap(self._path, np.uint8, "r", shape=shape))
 
     def keep(self, steps: Sequence[ResizeStep]) -> None:
-        """Give the file its name.
-
-        Raises:
-            DataError: The disk is full.
-        """
+        """Give the file its name."""
         with _writing(self._cache.folder):
             self._stream.flush()
             os.fsync(self._stream.fileno())

@@ -13,15 +13,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
+from catdog_edge.training.arrays import Float64, Labels, Pixels
 from catdog_edge.training.data.dataset import Dataset, Item, Split
 from catdog_edge.training.data.open_dataset import pixels
 
-MOST_SOURCES = 20
-"""More different first words than this are numbers or digests, not sources."""
+MOST_SOURCES = 20  # more different first words than this are numbers or digests, not sources
 
 _SOURCE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)-.")
 
@@ -33,12 +32,11 @@ def file_sources(dataset: Dataset) -> dict[str, str]:
         >>> file_sources(open_dataset("wild.zip"))["cat/pixabay-1f0e.jpg"]
         'pixabay'
     """
-    whole = Path(dataset.short_name).stem
-    found = [(item.file, _SOURCE.match(PurePosixPath(item.file).name)) for item in dataset.items]
-    words = {match[1] for _, match in found if match}
-    if not all(match for _, match in found) or len(words) > MOST_SOURCES:
-        return dict.fromkeys((file for file, _ in found), whole)
-    return {file: match[1] for file, match in found if match}
+    matches = {one.file: _SOURCE.match(PurePosixPath(one.file).name) for one in dataset.items}
+    found = {file: match[1] for file, match in matches.items() if match}
+    if len(found) == len(matches) and len(set(found.values())) <= MOST_SOURCES:
+        return found
+    return dict.fromkeys(matches, Path(dataset.short_name).stem)
 
 
 def file_kind(dataset: Dataset, file: str) -> str:
@@ -74,18 +72,13 @@ def held_out(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
 
 
 def check_left_out(datasets: Iterable[Dataset], left_out: Sequence[str]) -> None:
-    """Check that each source that is to be left out exists.
-
-    Raises:
-        DataError: One does not, or nothing would be left to train on.
-    """
+    """Raise `DataError` where a source to leave out does not exist, or nothing would be left."""
     known = {name for dataset in datasets for name in file_sources(dataset).values()}
-    for name in left_out:
-        if name not in known:
-            raise DataError(
-                f"--leave-out {name}: no data has this source; the sources are "
-                f"{', '.join(sorted(known))}"
-            )
+    for name in set(left_out) - known:
+        raise DataError(
+            f"--leave-out {name}: no data has this source; the sources are "
+            f"{', '.join(sorted(known))}"
+        )
     if left_out and known <= set(left_out):
         raise DataError("--leave-out names every source; leave one to train on")
 
@@ -98,47 +91,32 @@ def sources_of(dataset: Dataset, split: Split) -> list[str]:
 
 def kinds_of(dataset: Dataset, items: Sequence[Item]) -> list[str]:
     """Return what each of some negatives shows, see `file_kind`."""
-    folders: dict[str, str] = {}
-    for item in items:
-        folder = str(PurePosixPath(item.file).parent)
-        if folder not in folders:
-            folders[folder] = file_kind(dataset, item.file)
-    return [folders[str(PurePosixPath(item.file).parent)] for item in items]
+    parents = [PurePosixPath(item.file).parent for item in items]
+    kinds = {one: file_kind(dataset, f"{one}/file") for one in dict.fromkeys(parents)}
+    return [kinds[one] for one in parents]
 
 
-def balanced_shares(names: Sequence[str], balance: float) -> npt.NDArray[np.float64]:
-    """Return the share of the draws that each image gets.
+def balanced_shares(names: Sequence[str], balance: float) -> Float64:
+    """Return the share of the draws that each image gets by its source, `float64 [N]`, sum 1.
 
-    Args:
-        names: The source of each image.
-        balance: 0: every image alike. 1: every source alike, however small. Between them a
-            source counts by its size to the power of `1 - balance`.
-
-    Returns:
-        `float64 [N]`, sum 1.
+    A balance of 0: every image alike. 1: every source alike, however small. Between them a source
+    counts by its size to the power of `1 - balance`.
     """
-    unique, index, counts = np.unique(np.array(names), return_inverse=True, return_counts=True)
-    del unique
+    _, index, counts = np.unique(np.array(names), return_inverse=True, return_counts=True)
     shares = np.asarray(counts[index] ** -float(balance), np.float64)
     return np.asarray(shares / shares.sum())
 
 
 def combined_pixels(
     datasets: Sequence[Dataset], split: Split, steps: Sequence[ResizeStep]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[str]]:
-    """Open the images of a split of several data sets with the same labels.
+) -> tuple[Pixels, Labels, list[str]]:
+    """Open the images of a split, `uint8 [N,H,W,3]` BGR, their labels, and their sources.
 
     One data set stays memory-mapped; several are copied into memory.
-
-    Returns:
-        `uint8 [N,H,W,3]` BGR; `int64 [N]`, the labels; the source of each image.
     """
     parts = [pixels(dataset, split, steps)[:2] for dataset in datasets]
     names = [name for dataset in datasets for name in sources_of(dataset, split)]
     if len(parts) == 1:
         return (*parts[0], names)
-    return (
-        np.concatenate([one for one, _ in parts]),
-        np.concatenate([one for _, one in parts]),
-        names,
-    )
+    images, labels = (np.concatenate(arrays) for arrays in zip(*parts))
+    return images, labels, names

@@ -1,16 +1,11 @@
 """Which image is for training, for validation, for the test.
 
-Splits go by content: the digest of an image is a number between 0 and 1; under 0.8 it is for
-training, under 0.9 for validation, the rest for the test. So copies are in one split, and
-neither names nor order move an image. 80/10/10 is what is expected, not an exact count: of
-21,000 images about 2,100 are in the test split, give or take 43 (one standard deviation).
-
-Where a class would be missing in a split, its image with the digest nearest to that split
-moves there: every class with three different images has one in each. Where its share of val or
-test is not more than one image, it has one there, and the others train: digests of few images are
-uneven. No other image moves.
-
-Splits that are laid down, as folders or in a column of a table, win over digests.
+The digest of an image is a number between 0 and 1; under 0.8 it is for training, under 0.9 for
+validation, the rest for the test. So copies are in one split, and neither names nor order move an
+image. Where a class would be missing in a split, its image with the digest nearest to that split
+moves there. Where its share of val or test is not more than one image, it has one there, and the
+others train: digests of few images are uneven. Splits that are laid down, as folders or in a
+table, win over digests.
 """
 
 from __future__ import annotations
@@ -25,8 +20,7 @@ from typing import Any
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, Layout, Split
 
-DEFAULT_SPLIT = (80, 10, 10)
-"""Percent for training, validation and test."""
+DEFAULT_SPLIT = (80, 10, 10)  # percent for training, validation and test
 
 _SPLIT_WORDS: dict[str, Split] = {
     **dict.fromkeys(("train", "training", "trainval", "trn"), "train"),
@@ -45,10 +39,7 @@ _GLUED = re.compile(r"(.+?)[\W_]*(train|training|val|valid|validation|test|testi
 def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> dict[str, Split]:
     """Find the names that mean splits among names that lie side by side.
 
-    Args:
-        names: Of folders, of tables without their ending, or of what could be classes.
-        labels: Classes that somebody has named: where all of them are among the names, they
-            are classes, whatever they mean.
+    Where all `labels` are among the names, they are classes, whatever they mean.
 
     Example:
         >>> split_names(["training_set", "test_set"])
@@ -104,22 +95,14 @@ def _parse(name: str) -> tuple[Split | None, str]:
 
 
 def split_of(trained_on: Mapping[str, Any]) -> tuple[float, ...]:
-    """The shares that a model was trained with, by `ModelSpec.trained_on`.
-
-    Returns:
-        Those of `--split`; the default where the spec has none that make sense.
-    """
+    """The shares that a model was trained with, by its `trained_on`; else the default."""
     split = trained_on.get("split", DEFAULT_SPLIT)
     numbers = isinstance(split, list | tuple) and all(type(one) is int for one in split)
     return tuple(split) if numbers and len(split) == 3 and sum(split) == 100 else DEFAULT_SPLIT
 
 
 def shares_of(split: Sequence[float]) -> tuple[float, ...]:
-    """Shares of train, val and test that add up to 1.
-
-    Raises:
-        DataError: They are not three, or negative, or all 0.
-    """
+    """Scale shares of train, val and test to a sum of 1; raise `DataError` where they make none."""
     shares = tuple(float(share) for share in split)
     if len(shares) != 3 or min(shares) < 0 or not 0 < sum(shares) < float("inf"):
         raise DataError(
@@ -132,16 +115,12 @@ def shares_of(split: Sequence[float]) -> tuple[float, ...]:
 class Splitter:
     """Assigns images to splits.
 
-    Args:
-        shares: Of train, val and test; they add up to 1.
-        candidates: All images. Where some have a split, those without are for training, and
-            a split that none has is cut out of the training images, in its share.
-        complete: Nothing is cut.
+    Where some candidates have a split, those without are for training, and a split that none has
+    is cut out of the training images, in its share; if `complete`, nothing is cut.
 
     Attributes:
         key: Of the shares and of what is laid down.
-        moved: The images that `assign` has moved away from their digest's split: their digest
-            and their split.
+        moved: Digest and split of the images that `assign` has moved from their digest's split.
     """
 
     def __init__(
@@ -217,8 +196,7 @@ class Splitter:
         ]
 
     def _distance(self, digest: str, split: Split) -> float:
-        start, end = self._parts[split]
-        place = _place(digest)
+        (start, end), place = self._parts[split], _place(digest)
         return max(start - place, place - end, 0.0)
 
     def expected(self) -> dict[Split, float]:
@@ -246,14 +224,16 @@ def read_some(
     """Take a subset, stratified by class and split, decoding hardly more than it needs.
 
     Files come in the order of a hash of their names; each is taken while its class and split
-    has room. So neither their order nor the machine matters.
-
-    Returns:
-        All that was read, and the splits of the files that are taken.
+    has room. Returns all that was read, and the splits of the files that are taken.
     """
     if limit < 1:
         raise DataError(f"--limit must be at least 1, got {limit}")
-    order = sorted(layout.candidates, key=lambda one: _hash(f"{seed}\0{one.file}"))
+
+    def place(one: Candidate) -> bytes:
+        text = f"{seed}\0{one.file}".encode("utf-8", "surrogateescape")
+        return hashlib.sha256(text).digest()
+
+    order = sorted(layout.candidates, key=place)
     each = limit // len(layout.labels)
     size = {s: max(1, round(each * share)) for s, share in splitter.expected().items() if share > 0}
     # What rounding has added comes off the largest split, so that limit is not exceeded.
@@ -265,9 +245,8 @@ def read_some(
     for start in range(0, len(order), 64):
         read_all += read(order[start : start + 64])
         found = [one for one in read_all if one.digest]
-        if start + 64 < len(order):
-            splits = [splitter.by_digest(one.candidate, one.digest) for one in found]
-        else:
+        splits = [splitter.by_digest(one.candidate, one.digest) for one in found]
+        if start + 64 >= len(order):
             splits = splitter.assign(found)
         room, taken = Counter(places), {}
         for one, split in zip(found, splits):
@@ -281,7 +260,3 @@ def read_some(
     if progress is not None:
         progress(len(taken), len(taken))
     return read_all, taken
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

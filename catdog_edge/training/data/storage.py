@@ -20,23 +20,17 @@ from catdog_edge.images.read import check_size, decode_picture, is_picture, read
 from catdog_edge.system.files import expand_path
 from catdog_edge.training.data import oxford_pets, sample
 
-SAMPLE = "sample"
-"""The name of the drawn set where a folder or a zip could stand."""
+SAMPLE = "sample"  # the name of the drawn set where a folder or a zip could stand
 
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What tells one version of a file from the next without reading it.
+    """What tells one version of a file from the next without reading it."""
 
-    Attributes:
-        size: In bytes; 0 for a drawing.
-        stamp: CRC-32 of a zip's entry, modification time of a file, or a drawing's version.
-    """
-
-    size: int
-    stamp: str
+    size: int  # in bytes; 0 for a drawing
+    stamp: str  # CRC-32 of a zip's entry, modification time, or a drawing's version
 
 
 @dataclass(frozen=True)
@@ -48,20 +42,12 @@ class Skipped:
 
 
 class Source:
-    """A set of files.
+    """A set of files; hidden ones and a desktop's own are left out."""
 
-    Attributes:
-        name: Absolute path, or `sample`.
-        entries: Every file by its name inside the source (posix), in the order of names;
-            hidden files and a desktop's own are left out.
-        closed: Folders whose files are missing among the entries, each with the reason.
-        notes: What a person should know, one line each.
-    """
-
-    name: str
-    entries: Mapping[str, Entry]
-    closed: tuple[Skipped, ...] = ()
-    notes: tuple[str, ...] = ()
+    name: str  # absolute path, or `sample`
+    entries: Mapping[str, Entry]  # by name inside the source (posix), in the order of names
+    closed: tuple[Skipped, ...] = ()  # folders that cannot be opened, each with the reason
+    notes: tuple[str, ...] = ()  # what a person should know, one line each
 
     @cached_property
     def pictures(self) -> dict[str, None]:
@@ -77,10 +63,7 @@ class Source:
         return decode_picture(self.read(file), keep_damaged=keep_damaged)
 
     def digest(self, file: str, frame: Image) -> str:
-        """Return 32 hexadecimal digits that copies of an image share: SHA-256 of shape and pixels.
-
-        Without the shape, 2x3 and 3x2 of one colour would be the same.
-        """
+        """Return 32 hexadecimal digits of shape and pixels: copies of an image share them."""
         del file
         digest = hashlib.sha256(b"%d %d " % frame.shape[:2])
         digest.update(frame.data)
@@ -91,8 +74,7 @@ class FolderSource(Source):
     """All files below a folder."""
 
     def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self._path = path
+        self.name, self._path = str(path), path
         closed: list[Skipped] = []
         notes: list[str] = []
         self.entries = dict(sorted(self._walk(closed, notes)))
@@ -125,9 +107,7 @@ class FolderSource(Source):
             if not folders and not files and inside != Path():
                 notes.append(f"the folder {inside.as_posix()} is empty")
             folders[:] = [name for name in folders if not _is_junk(name)]
-            for file in files:
-                if _is_junk(file):
-                    continue
+            for file in filter(lambda name: not _is_junk(name), files):
                 try:
                     found = Path(folder, file).stat()
                     entry = Entry(found.st_size, str(found.st_mtime_ns))
@@ -147,9 +127,7 @@ class ZipSource(Source):
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self._lock = threading.Lock()
-        self._process = os.getpid()
-        self._zip = self._open()
+        self._lock, self._process, self._zip = threading.Lock(), os.getpid(), self._open()
         self._infos = {
             posixpath.normpath(_zip_name(info).replace("\\", "/")): info
             for info in self._zip.infolist()
@@ -212,20 +190,14 @@ class SampleSource(Source):
         return sample.draw(kind, int(number))
 
     def digest(self, file: str, frame: Image) -> str:
-        """Of the name: a drawing's last bits depend on OpenCV's version, its place must not.
-
-        The salt is one under which the few drawings fall nearly as 80/10/10 in both classes.
-        """
+        """Of the name: a drawing's last bits depend on OpenCV's version, its place must not."""
         del frame
+        # With this salt the few drawings fall nearly as 80/10/10 in both classes.
         return hashlib.sha256(f"6/{file}".encode()).hexdigest()[:32]
 
 
 def open_source(source: str | os.PathLike[str] | None) -> Source:
-    """Open a folder, a zip, or the sample.
-
-    Args:
-        source: A path, `sample`, or `oxford-pets`; `None` takes `$CATDOG_DATA`, or else
-            `sample`.
+    """Open a path, `sample`, or `oxford-pets`; `None` takes `$CATDOG_DATA`, or else `sample`.
 
     Raises:
         DataError: There is no such folder or zip, or it cannot be read.

@@ -12,26 +12,20 @@ import ctypes
 import platform
 from collections.abc import Iterator
 
-M_TRIM_THRESHOLD = -1
-M_MMAP_MAX = -4
-"""Options of `mallopt`, from glibc's `malloc.h`."""
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of `mallopt`, from glibc's `malloc.h`
 
 HEAP_TOP = 2**31 - 1
 """Bytes at the top of the heap that are not given back; `mallopt` takes an `int`."""
 
-DEFAULTS = {M_MMAP_MAX: 65536, M_TRIM_THRESHOLD: 128 * 1024}
-"""glibc's own values."""
+DEFAULTS = {M_MMAP_MAX: 65536, M_TRIM_THRESHOLD: 128 * 1024}  # glibc's own values
 
 
 @contextlib.contextmanager
 def keep_freed_memory() -> Iterator[bool]:
-    """Keep freed memory for the next step, within a block; process-wide.
+    """Keep freed memory for the next step, within a block; yield whether glibc does so.
 
     For steps that are alike: blocks of many sizes fragment the heap (evaluating 17,000 images
     batch by batch took 20 GB). After the block all free memory goes back to the system.
-
-    Yields:
-        Whether it is in effect; it is not with another C library than glibc.
     """
     try:
         library = ctypes.CDLL(None)

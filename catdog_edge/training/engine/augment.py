@@ -11,12 +11,9 @@ from typing import get_args
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from catdog_edge.training.arrays import Float64, Pixels
 from catdog_edge.training.config.recipes import Policy
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 
 LUMA = np.array([0.114, 0.587, 0.299])
 """Weights of blue, green and red in a grey value (ITU-R BT.601, as in OpenCV)."""
@@ -31,20 +28,15 @@ class Share:
 
 
 def augment(
-    pictures: Pixels,
-    policy: str,
-    generator: np.random.Generator,
-    share: Share | None = None,
+    pictures: Pixels, policy: str, generator: np.random.Generator, share: Share | None = None
 ) -> Pixels:
     """Augment each image of a batch differently.
 
     Args:
         pictures: `uint8 [N,H,W,3]`, BGR; not modified.
-        policy: `default`, `camera` or `classic`: see `augment_default`, `augment_camera`,
-            `augment_classic`; `none` returns the same array.
+        policy: `default`, `camera` or `classic`, see `augment_...`; `none`: the same array.
         generator: Source of all randomness.
-        share: Which images of a larger batch these are; what happens to one does not depend on
-            it. `None`: they are the whole batch.
+        share: Which images of a larger batch these are, without effect on any; `None`: all.
 
     Returns:
         `uint8 [N,H,W,3]`, BGR.
@@ -61,9 +53,7 @@ def augment(
         )
     if policy == "none":
         return pictures
-    policies = {
-        "default": augment_default, "camera": augment_camera, "classic": augment_classic,
-    }  # fmt: skip
+    policies = {"default": augment_default, "camera": augment_camera, "classic": augment_classic}
     if policy not in policies:
         raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {policy!r}")
     return policies[policy](pictures, generator, share or Share(len(pictures), slice(None)))
@@ -78,10 +68,8 @@ def augment_classic(pictures: Pixels, generator: np.random.Generator, share: Sha
     count, rows = share.batch, share.rows
     angle = np.deg2rad(generator.uniform(-45, 45, count))
     flips = generator.random((count, 2)) < (0.3, 0.05)
-    grey = generator.random(count) < 0.1
-    scale = np.where(flips, -1.0, 1.0)
-    maps = _affine(angle, scale, np.zeros((count, 2)), pictures.shape)[rows]
-    grey = grey[rows]
+    grey = (generator.random(count) < 0.1)[rows]
+    maps = _affine(angle, np.where(flips, -1.0, 1.0), np.zeros((count, 2)), pictures.shape)[rows]
     changed = np.empty(pictures.shape, np.uint8)
     for index in range(len(pictures)):
         _warp(pictures[index], maps[index], cv2.BORDER_CONSTANT, changed[index])
@@ -155,7 +143,7 @@ def augment_camera(pictures: Pixels, generator: np.random.Generator, share: Shar
     return changed
 
 
-def _far_away(picture: Pixels, place: Floats) -> Pixels:
+def _far_away(picture: Pixels, place: Float64) -> Pixels:
     """Place the image, made smaller, into a frame of its own size."""
     height, width = picture.shape[:2]
     part = 0.25 + 0.5 * place[0]
@@ -173,14 +161,11 @@ def _far_away(picture: Pixels, place: Floats) -> Pixels:
     return np.asarray(frame, dtype=np.uint8)
 
 
-def _affine(angle: Floats, scale: Floats, shift: Floats, shape: tuple[int, ...]) -> Floats:
-    """Return maps from target to source pixels, `[N,2,3]`.
+def _affine(angle: Float64, scale: Float64, shift: Float64, shape: tuple[int, ...]) -> Float64:
+    """Return maps from target to source pixels, `[N,2,3]`, for images of a shape `[N,H,W,3]`.
 
-    Args:
-        angle: `[N]`, radians.
-        scale: `[N,2]`: width and height of the crop in shares of the image; negative mirrors.
-        shift: `[N,2]`: of the crop's centre from the image's, in shares of the image.
-        shape: `[N,H,W,3]` of the images.
+    Angles `[N]` are in radians; scales `[N,2]` (width, height; negative mirrors) and shifts of the
+    crop's centre `[N,2]` are in shares of the image.
     """
     size = np.array([shape[2], shape[1]], dtype=np.float64)
     cosine, sine = np.cos(angle), np.sin(angle)
@@ -192,19 +177,12 @@ def _affine(angle: Floats, scale: Floats, shift: Floats, shape: tuple[int, ...])
     return maps
 
 
-def _warp(picture: Pixels, matrix: Floats, border: int, out: Pixels) -> None:
-    height, width = out.shape[:2]
-    cv2.warpAffine(
-        picture,
-        matrix,
-        (width, height),
-        dst=out,
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=border,
-    )
+def _warp(picture: Pixels, matrix: Float64, border: int, out: Pixels) -> None:
+    size, how = out.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cv2.warpAffine(picture, matrix, size, dst=out, flags=how, borderMode=border)
 
 
-def _colour_matrices(generator: np.random.Generator, count: int) -> Floats:
+def _colour_matrices(generator: np.random.Generator, count: int) -> Float64:
     """Return matrices for `cv2.transform`, `[N,3,4]`."""
     brightness, contrast = generator.uniform(0.7, 1.3, (2, count))
     saturation = generator.uniform(0.6, 1.4, count)
@@ -227,7 +205,7 @@ def _add_noise(picture: Pixels, deviation: float, seed: int) -> None:
     cv2.addWeighted(picture, 1.0, noise, gain, -127.5 * gain, dst=picture)
 
 
-def _erase(picture: Pixels, amounts: Floats) -> None:
+def _erase(picture: Pixels, amounts: Float64) -> None:
     height, width = picture.shape[:2]
     tall, wide = int(height * (0.2 + 0.3 * amounts[0])), int(width * (0.2 + 0.3 * amounts[1]))
     top, left = int((height - tall) * amounts[2]), int((width - wide) * amounts[3])

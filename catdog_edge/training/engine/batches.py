@@ -1,7 +1,6 @@
 """Shuffled, augmented batches, prepared ahead of the step that uses them.
 
-The content of a batch depends on seed, epoch and step alone, so a resumed run continues with the
-batches that an uninterrupted one would have had.
+The content of a batch depends on seed, epoch and step alone, so that a run can be resumed.
 """
 
 from __future__ import annotations
@@ -13,28 +12,21 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from catdog_edge.training.arrays import Float64, Labels, Pixels
 from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.augment import Share, augment
 
-PREFETCH = 2
-"""Batches in preparation: enough to hide augmentation behind a step, in little memory."""
+PREFETCH = 2  # batches in preparation: enough to hide augmentation behind a step, in little memory
 
 
 class Batch(NamedTuple):
-    """The samples of one step.
+    """The samples of one step."""
 
-    Attributes:
-        pixels: `uint8 [B,h,w,3]`, BGR, at the size of this step.
-        labels: `int64 [B]`.
-        detailed: The same images at the size of the data, `uint8 [B,H,W,3]`, for a teacher.
-    """
-
-    pixels: torch.Tensor
-    labels: torch.Tensor
-    detailed: torch.Tensor
+    pixels: torch.Tensor  # `uint8 [B,h,w,3]`, BGR, at the size of this step
+    labels: torch.Tensor  # `int64 [B]`
+    detailed: torch.Tensor  # `uint8 [B,H,W,3]`, at the size of the data, for a teacher
 
 
 def batch_bounds(samples: int, batch_size: int, processes: int = 1) -> list[int]:
@@ -49,27 +41,9 @@ def batch_bounds(samples: int, batch_size: int, processes: int = 1) -> list[int]
     return bounds
 
 
-def steps_per_epoch(samples: int, batch_size: int, processes: int = 1) -> int:
-    """Return the number of batches of an epoch."""
-    return len(batch_bounds(samples, batch_size, processes)) - 1
-
-
 @dataclass(frozen=True)
 class BatchLoader:
     """Makes the batches of this process.
-
-    Attributes:
-        pixels: `uint8 [N,H,W,3]`, BGR; may be memory-mapped.
-        labels: `int64 [N]`.
-        batch_size: Images per batch over all processes, see `batch_bounds`.
-        policy: See `catdog_edge.training.engine.augment`.
-        seed: Of the run.
-        detail: H and W in shares of the network's height and width.
-        rank: Of this process.
-        processes: How many share each batch; what is done to an image does not depend on it.
-        pin_memory: For copies to a CUDA device in the background.
-        negatives: Sampled into each batch, after its own images.
-        shares: How often each image is drawn, `float64 [N]`, sum 1; `None`: once an epoch.
 
     Example:
         >>> loader = BatchLoader(pixels, labels, batch_size=64, policy="default", seed=0)
@@ -77,32 +51,29 @@ class BatchLoader:
         ...     train_step(batch.pixels, batch.labels)
     """
 
-    pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    batch_size: int
-    policy: str
-    seed: int
-    detail: float = 1.0
-    rank: int = 0
-    processes: int = 1
-    pin_memory: bool = False
-    negatives: NegativeSampler | None = None
-    shares: npt.NDArray[np.float64] | None = None
+    pixels: Pixels  # `uint8 [N,H,W,3]`, BGR; may be memory-mapped
+    labels: Labels  # `int64 [N]`
+    batch_size: int  # over all processes, see `batch_bounds`
+    policy: str  # see `augment`
+    seed: int  # of the run
+    detail: float = 1.0  # H and W in shares of the network's height and width
+    rank: int = 0  # of this process
+    processes: int = 1  # that share each batch; what is done to an image does not depend on it
+    pin_memory: bool = False  # for copies to a CUDA device in the background
+    negatives: NegativeSampler | None = None  # sampled into each batch, after its own images
+    shares: Float64 | None = None  # how often each image is drawn, sum 1; `None`: once an epoch
 
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
-        return steps_per_epoch(len(self.labels), self.batch_size, self.processes)
+        return len(batch_bounds(len(self.labels), self.batch_size, self.processes)) - 1
 
     def epoch(
         self, epoch: int, first_step: int = 0, scales: tuple[float, ...] = (1.0,)
     ) -> Generator[Batch, None, None]:
-        """Yield the batches of one epoch.
+        """Yield the batches of one epoch, counted from 0; an interrupted one from its first step.
 
-        Args:
-            epoch: Counted from 0.
-            first_step: Where an interrupted epoch resumes.
-            scales: Each batch draws one of them: its height and width in shares of the network's.
+        Each batch draws one of the scales: its height and width in shares of the network's.
         """
         order = self._order(np.random.default_rng([self.seed, epoch]))
         bounds = batch_bounds(len(order), self.batch_size, self.processes)
@@ -125,7 +96,7 @@ class BatchLoader:
                 for future in pending:
                     future.cancel()
 
-    def _order(self, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    def _order(self, generator: np.random.Generator) -> Labels:
         """Draw the images of an epoch: as many as there are, by their shares."""
         count = len(self.labels)
         if self.shares is None:
@@ -139,13 +110,11 @@ class BatchLoader:
     def _generator(self, *place: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *place])
 
-    def _batch(self, chosen: npt.NDArray[np.int64], epoch: int, step: int, scale: float) -> Batch:
-        rows = slice(self.rank, None, self.processes)
-        share = Share(len(chosen), rows)
-        chosen = chosen[rows]
-        images = augment(
-            np.array(self.pixels[chosen]), self.policy, self._generator(epoch, step), share
-        )
+    def _batch(self, chosen: Labels, epoch: int, step: int, scale: float) -> Batch:
+        share = Share(len(chosen), slice(self.rank, None, self.processes))
+        chosen = chosen[share.rows]
+        generator = self._generator(epoch, step)
+        images = augment(np.array(self.pixels[chosen]), self.policy, generator, share)
         labels = self.labels[chosen]
         if self.negatives is not None:
             more = self._sample_negatives(self.negatives, share, epoch, step)
@@ -160,27 +129,21 @@ class BatchLoader:
 
     def _sample_negatives(
         self, sampler: NegativeSampler, share: Share, epoch: int, step: int
-    ) -> npt.NDArray[np.uint8]:
+    ) -> Pixels:
         count = max(1, round(sampler.share * share.batch))
         drawn = [sampler.draw(self._generator(epoch, step, 2, number)) for number in range(count)]
         mine = np.stack(drawn)[share.rows]
         generator = self._generator(epoch, step, 3)
         return augment(mine, self.policy, generator, Share(count, share.rows))
 
-    def _scaled(self, images: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]:
+    def _scaled(self, images: Pixels, scale: float) -> Pixels:
         """Resize images of `detail` times the network's size to `scale` times that size."""
         if scale == self.detail:
             return images
-        height, width = (
-            max(1, round(round(side / self.detail) * scale)) for side in images.shape[1:3]
-        )
-        return resize_batch(images, height, width)
-
-
-def resize_batch(images: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Resize `uint8 [N,H,W,3]` to `[N,height,width,3]`, by area where that is smaller."""
-    method = cv2.INTER_AREA if height < images.shape[1] else cv2.INTER_LINEAR
-    resized = np.empty((len(images), height, width, 3), np.uint8)
-    for index, image in enumerate(images):
-        cv2.resize(image, (width, height), dst=resized[index], interpolation=method)
-    return resized
+        sides = (max(1, round(round(side / self.detail) * scale)) for side in images.shape[1:3])
+        height, width = sides
+        method = cv2.INTER_AREA if height < images.shape[1] else cv2.INTER_LINEAR
+        resized = np.empty((len(images), height, width, 3), np.uint8)
+        for index, image in enumerate(images):
+            cv2.resize(image, (width, height), dst=resized[index], interpolation=method)
+        return resized

@@ -19,17 +19,11 @@ from catdog_edge.runtime.threads import choose_threads
 
 @contextmanager
 def torch_threads(count: int | None = None) -> Iterator[int]:
-    """Set PyTorch's number of threads within a block.
+    """Set PyTorch's number of threads within a block, and yield it.
 
     Args:
         count: `None` takes `$OMP_NUM_THREADS`, or else what `choose_threads` finds: PyTorch
             counts the cores of the machine, not those that a container grants.
-
-    Yields:
-        The number of threads.
-
-    Raises:
-        CatdogError: `$CATDOG_EDGE_THREADS` is not a number of threads.
     """
     before = torch.get_num_threads()
     if count is None and "OMP_NUM_THREADS" not in os.environ:
@@ -42,10 +36,7 @@ def torch_threads(count: int | None = None) -> Iterator[int]:
 
 
 def choose_device(name: str) -> str:
-    """Resolve `--device`: `auto` is CUDA where it works, else the CPU.
-
-    Args:
-        name: `auto`, `cpu`, `cuda` or `cuda:N`, upper or lower case.
+    """Resolve `--device`: `cpu`, `cuda`, `cuda:N`, or `auto`, CUDA where it works, else the CPU.
 
     Raises:
         CatdogError: It is none of these, or the CUDA device is not there.

@@ -24,11 +24,7 @@ from catdog_edge.training.models.imagenet_head import class_groups, without_grou
 
 
 def check_teacher_file(path: Path) -> None:
-    """Reject a value of `--teacher` that cannot work, before any image is read.
-
-    Raises:
-        ModelError: It is an exported file or a folder, is missing, or is not a checkpoint.
-    """
+    """Raise `ModelError` for a value of `--teacher` that is no checkpoint."""
     if path.suffix.lower() in (".onnx", ".ort"):
         raise ModelError(
             f"--teacher {path}: an exported file cannot be a teacher, a .pt is wanted; name the "
@@ -57,14 +53,9 @@ class Teacher:
     """
 
     def __init__(
-        self,
-        path: Path,
-        labels: tuple[str, ...],
-        device: torch.device,
-        precision: str,
-        sha256: str = "",
-        negatives: bool = False,
-    ) -> None:
+        self, path: Path, labels: tuple[str, ...], device: torch.device, precision: str,
+        sha256: str = "", negatives: bool = False,
+    ) -> None:  # fmt: skip
         network, self.spec = load_checkpoint(path)
         if set(self.spec.labels) != set(labels):
             raise ModelError(
@@ -92,12 +83,7 @@ class Teacher:
         self._outputs: dict[tuple[int, int], torch.Tensor] = {}
 
     def logits(self, pixels: torch.Tensor, mirrored: bool = True) -> torch.Tensor:
-        """Compute the teacher's logits.
-
-        Args:
-            pixels: `uint8 [N,H,W,3]`, BGR, on any device; resized where the teacher's input has
-                another size.
-            mirrored: Average over each image and its mirror image.
+        """Compute the teacher's logits of `uint8 [N,H,W,3]`, BGR, of any size.
 
         Returns:
             `float32 [N,K]`, in the order of the student's classes; `[N,K+1]` where both have a
@@ -132,25 +118,19 @@ class Teacher:
     ) -> torch.Tensor:
         """Compute the mean loss of a batch against the teacher's logits.
 
-        The label of a negative is certain, so negatives take the loss of their label.
-
-        Args:
-            batch: Images and labels.
-            outputs: The student's logits, `float32 [N,K]` or `[N,K+1]`.
-            criterion: Loss of logits against labels.
-            recipe: Temperature, and whether views repeat.
-            view: Epoch of the view and step: where views repeat, the teacher sees each once.
-            categories: The student's logits of ImageNet categories, `float32 [N,1000]`, where it
-                has them; a teacher that has them as well teaches these, also of negatives.
+        The label of a negative is certain, so negatives take the loss of their label. Where views
+        (epoch of the view, step) repeat, the teacher sees each once. Categories are the student's
+        logits of ImageNet's, `float32 [N,1000]`, where it has them; a teacher that has them as
+        well teaches these, also of negatives.
         """
         temperature = recipe.distillation_temperature
+        targets = self._outputs.get(view)
         if categories is not None and self._groups is not None and self._same_order:
-            wanted = self._outputs.get(view)
-            if wanted is None:
-                wanted = self._compute(batch.detailed, recipe.distillation_mirrored)
+            if targets is None:
+                targets = self._compute(batch.detailed, recipe.distillation_mirrored)
                 if recipe.views:
-                    self._outputs[view] = wanted.half()
-            return distillation_loss(categories, wanted.float(), temperature)
+                    self._outputs[view] = targets.half()
+            return distillation_loss(categories, targets.float(), temperature)
         labels = batch.labels.to(outputs.device)
         positive = labels < self._classes
         detailed = batch.detailed.to(outputs.device)[positive]
@@ -161,34 +141,24 @@ class Teacher:
         outputs = outputs[positive]
         if not self.knows_negatives:
             outputs = outputs[:, : self._classes]
-        targets = self._outputs.get(view)
         if targets is None:
             targets = self.logits(detailed, recipe.distillation_mirrored)
             if recipe.views:
                 self._outputs[view] = targets
-        by_teacher = distillation_loss(outputs, targets, temperature)
-        return by_label + share * by_teacher
+        return by_label + share * distillation_loss(outputs, targets, temperature)
 
 
 class Reference:
-    """The pretrained network that training began with, frozen: what is not to be forgotten.
-
-    Args:
-        network: With `ClassGroups`; copied.
-        precision: `float32` or `bfloat16`.
-    """
+    """A frozen copy of the pretrained network that training began with: not to be forgotten."""
 
     def __init__(self, network: nn.Module, precision: str) -> None:
         groups = class_groups(network)
         if groups is None:
             raise ValueError("wanted a network with groups of categories, got one without")
-        sizes = groups.sizes
-        self._device, self._precision = sizes.device, precision
+        self._device, self._precision = groups.sizes.device, precision
         frozen = without_groups(fuse_batch_norms(network)).requires_grad_(False)
         self._network = frozen.to(memory_format=torch.channels_last)
-        self._group_of = torch.repeat_interleave(
-            torch.arange(len(sizes), device=self._device), sizes
-        )
+        self._group_of = torch.repeat_interleave(groups.sizes)
 
     def loss(
         self,
@@ -200,13 +170,8 @@ class Reference:
         """Compute the mean divergence from the frozen answers within the labelled class.
 
         A full divergence would also teach the mistakes that the pretrained network makes about
-        the classes: within the class of the label it contradicts no label.
-
-        Args:
-            pixels: `uint8 [N,H,W,3]`, BGR, as the network sees them.
-            categories: The network's logits of the ImageNet categories, `float32 [N,1000]`.
-            labels: `int64 [N]`, indices of the groups.
-            normalization: Of the network.
+        the classes: within the class of the label it contradicts no label. The categories are the
+        network's logits `float32 [N,1000]`, the labels indices of the groups.
         """
         with torch.no_grad(), autocast(self._device, self._precision):
             wanted = self._network(to_input(pixels, normalization)).float()
@@ -219,20 +184,10 @@ class Reference:
 def distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Compute the Kullback-Leibler divergence from the teacher, times temperature squared.
+    """Compute the mean Kullback-Leibler divergence of logits `float32 [N,K]`, times T squared.
 
-    Args:
-        student: Logits `float32 [N,K]`.
-        teacher: Logits `float32 [N,K]`.
-        temperature: Divides both.
-
-    Returns:
-        The mean over the batch, a scalar.
+    The temperature T divides both logits.
     """
-    divergence = functional.kl_div(
-        functional.log_softmax(student / temperature, dim=1),
-        functional.log_softmax(teacher / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    ours, wanted = (functional.log_softmax(one / temperature, dim=1) for one in (student, teacher))
+    divergence = functional.kl_div(ours, wanted, reduction="batchmean", log_target=True)
     return divergence * temperature**2

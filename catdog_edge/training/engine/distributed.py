@@ -42,18 +42,11 @@ def once_per_node() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place among those that train together; its defaults are a single process.
-
-    Attributes:
-        rank: From 0, over all nodes.
-        world_size: Number of processes.
-        local_rank: From 0, on this node.
-        local_world_size: Number of processes on this node.
-    """
+    """This process's place among those that train together; its defaults are a single process."""
 
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0
+    local_rank: int = 0  # on this node
     local_world_size: int = 1
 
     @property
@@ -150,17 +143,11 @@ class ProcessGroup:
 def join_process_group(device: str) -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` started, if it did, for the duration of a block.
 
-    Args:
-        device: `cpu` communicates through gloo, `cuda` through nccl.
+    A CPU communicates through gloo, CUDA through nccl.
 
     Raises:
-        CatdogError: The variables of `torchrun` are incomplete, or another process does not
-            answer or has ended.
+        CatdogError: The variables of `torchrun` are incomplete, or a process does not answer.
         SystemExit: Instead of every `CatdogError` of the block, in all processes but the main one.
-
-    Example:
-        >>> with join_process_group("cpu") as group:
-        ...     epochs = group.broadcast(10)
     """
     group = _group_of_torchrun()
     if group.is_single:
@@ -169,8 +156,7 @@ def join_process_group(device: str) -> Iterator[ProcessGroup]:
     _init(group, device)
     try:
         yield group
-        # The main process writes its figures last. A process that left earlier than the others
-        # was seen to abort in gloo's threads.
+        # A process that left before the main one was seen to abort in gloo's threads.
         group.barrier()
     except CatdogError as error:
         if group.is_main:
@@ -202,10 +188,7 @@ def _group_of_torchrun() -> ProcessGroup:
         )
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     values = [os.environ.get(name, default) for name, default in zip(names, "0101", strict=True)]
-    try:
-        group = ProcessGroup(*map(int, values))
-    except ValueError:
-        group = ProcessGroup(rank=-1)
+    group = ProcessGroup(*(int(value) if value.isdecimal() else -1 for value in values))
     if not (0 <= group.rank < group.world_size and 0 <= group.local_rank < group.local_world_size):
         found = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
         raise CatdogError(f"{found} is not a process group; start with torchrun, or unset them")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from catdog_edge.system.files import write_text
+from catdog_edge.training.data.dataset import write_csv
 
 
 @dataclass(frozen=True)
@@ -43,13 +40,9 @@ class StepMetrics:
 def best_epoch(epochs: Sequence[EpochMetrics], samples: int) -> EpochMetrics | None:
     """Choose the epoch to keep: the lowest validation loss among the most accurate ones.
 
-    Accuracies within one standard error of the highest so far count as equal (the one-standard-
-    error rule of Breiman and others: Classification and Regression Trees, 1984). It is decided
-    epoch by epoch, since only the weights of the best one are kept.
-
-    Args:
-        epochs: In the order of training.
-        samples: Number of validation images.
+    Accuracies within one standard error of the highest so far, on `samples` validation images,
+    count as equal (the one-standard-error rule of Breiman and others: Classification and
+    Regression Trees, 1984). It is decided epoch by epoch, since only the best weights are kept.
     """
     best: EpochMetrics | None = None
     highest = 0.0
@@ -65,10 +58,8 @@ def best_epoch(epochs: Sequence[EpochMetrics], samples: int) -> EpochMetrics | N
 
 def write_results(path: Path, epochs: Sequence[EpochMetrics]) -> None:
     """Write `results.csv`: one row per epoch."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([field.name for field in dataclasses.fields(EpochMetrics)])
-    for epoch in epochs:
-        values = dataclasses.astuple(epoch)
-        writer.writerow([f"{one:.6g}" if isinstance(one, float) else one for one in values])
-    write_text(path, stream.getvalue())
+    rows = (
+        [f"{one:.6g}" if isinstance(one, float) else one for one in astuple(epoch)]
+        for epoch in epochs
+    )
+    write_csv(path, [field.name for field in fields(EpochMetrics)], rows)

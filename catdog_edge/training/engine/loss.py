@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
+
+from catdog_edge.training.arrays import Float64, Labels
 
 IMBALANCE = 1.5
 """How many times the smallest class the largest must have for the classes to be weighted."""
 
 
-def class_weights(
-    labels: npt.NDArray[np.int64], classes: int, shares: npt.NDArray[np.float64] | None = None
-) -> npt.NDArray[np.float64] | None:
+def class_weights(labels: Labels, classes: int, shares: Float64 | None = None) -> Float64 | None:
     """Return weights inverse to the frequency of each class; `None` for balanced classes.
 
-    Args:
-        labels: `int64 [N]` of the training images.
-        classes: Number of classes.
-        shares: How often each image is drawn, `float64 [N]`; `None`: alike.
-
-    Returns:
-        `float64 [K]`, of mean 1 over what is drawn.
+    `shares` tells how often each image is drawn, `float64 [N]`. The weights, `float64 [K]`, have a
+    mean of 1 over what is drawn.
 
     Example:
         >>> class_weights(np.repeat([0, 1], [30, 10]), 2)
@@ -41,14 +35,10 @@ def class_weights(
 class CrossEntropy(nn.Module):
     """Mean cross entropy over the images of a batch.
 
-    Args:
-        label_smoothing: 0..1.
-        weights: By class, `float64 [K]`; logits beyond them, that of negatives, weigh 1.
+    Weights are by class, `float64 [K]`; logits beyond them, that of negatives, weigh 1.
     """
 
-    def __init__(
-        self, label_smoothing: float, weights: npt.NDArray[np.float64] | None = None
-    ) -> None:
+    def __init__(self, label_smoothing: float, weights: Float64 | None = None) -> None:
         super().__init__()
         self._smoothing = label_smoothing
         self._weights = None if weights is None else torch.from_numpy(weights).float()

@@ -21,7 +21,6 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Jordan's quintic iteration, which drives singular values towards one."""
 
 ITERATIONS = 4
-
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.99), 1e-8
 
 
@@ -32,22 +31,20 @@ def make_optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim
     one dimension, and depthwise convolutions take AdamW's.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    last = [parameter for parameter in parameters if parameter.ndim >= 2][-1:]
-    hidden, plain, small = [], [], []
-    for parameter in parameters:
-        depthwise = parameter.ndim == 4 and parameter.shape[1] == 1
-        if parameter.ndim < 2:
-            small.append(parameter)
-        elif depthwise or any(parameter is one for one in last):
-            plain.append(parameter)
-        else:
-            hidden.append(parameter)
+    last = next((one for one in reversed(parameters) if one.ndim >= 2), None)
+    hidden: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    small: list[nn.Parameter] = []
+    for one in parameters:
+        depthwise = one.ndim == 4 and one.shape[1] == 1
+        kind = small if one.ndim < 2 else plain if depthwise or one is last else hidden
+        kind.append(one)
+    decays = recipe.weight_decay, recipe.weight_decay, 0.0
     groups: list[dict[str, Any]] = [
-        {"params": hidden, "weight_decay": recipe.weight_decay, "orthogonal": True},
-        {"params": plain, "weight_decay": recipe.weight_decay, "orthogonal": False},
-        {"params": small, "weight_decay": 0.0, "orthogonal": False},
+        {"params": kind, "weight_decay": decay, "orthogonal": kind is hidden}
+        for kind, decay in zip((hidden, plain, small), decays)
+        if kind
     ]
-    groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "muon":
         return Muon(groups, lr=lr, momentum=recipe.momentum)
     for group in groups:
@@ -61,16 +58,11 @@ def make_optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
-    """Approximate the nearest semi-orthogonal matrix by Newton-Schulz iteration.
+    """Approximate the nearest semi-orthogonal matrix of `float32 [R,C]` by Newton-Schulz iteration.
 
     The polynomial acts on singular values alone, so it is built on the small Gram matrix and
-    applied once: cheaper than iterating on the wide matrix, with the same result.
-
-    Args:
-        matrix: `float32 [R,C]`.
-
-    Returns:
-        `float32 [R,C]`, singular values of about 0.7 to 1.2.
+    applied once: cheaper than iterating on the wide matrix, with the same result, whose singular
+    values are about 0.7 to 1.2.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
@@ -91,10 +83,8 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon for parameter groups with `"orthogonal": True`, AdamW for the others.
 
-    Args:
-        groups: Parameter groups, each with `params`, `weight_decay` and `orthogonal`.
-        lr: Learning rate of both.
-        momentum: Nesterov momentum of the orthogonal groups.
+    Each group has `params`, `weight_decay` and `orthogonal`; the Nesterov momentum is of the
+    orthogonal ones.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float) -> None:
@@ -105,47 +95,44 @@ class Muon(torch.optim.Optimizer):
         """Take one step with the gradients of the parameters."""
         del closure
         for group in self.param_groups:
-            update = self._muon_update if group["orthogonal"] else self._adam_update
+            step = _muon_step if group["orthogonal"] else _adam_step
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    update(parameter, parameter.grad, group)
+                    update, scale = step(parameter.grad, self.state[parameter], group["momentum"])
+                    parameter.add_(update, alpha=-group["lr"] * scale)
 
-    def _muon_update(
-        self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]
-    ) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(gradient)
-        state["momentum"].mul_(group["momentum"]).add_(gradient)
-        update = gradient.add(state["momentum"], alpha=group["momentum"])
-        matrix = update.reshape(len(update), -1)
-        scale = 0.2 * max(matrix.shape) ** 0.5
-        parameter.add_(orthogonalize(matrix).reshape(update.shape), alpha=-group["lr"] * scale)
 
-    def _adam_update(
-        self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]
-    ) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["mean"] = torch.zeros_like(gradient)
-            state["square"] = torch.zeros_like(gradient)
-            state["steps"] = 0
-        state["steps"] += 1
-        first, second = ADAM_BETAS
-        state["mean"].lerp_(gradient, 1 - first)
-        state["square"].lerp_(gradient.square(), 1 - second)
-        mean = state["mean"] / (1 - first ** state["steps"])
-        square = state["square"] / (1 - second ** state["steps"])
-        parameter.add_(mean / square.sqrt().add_(ADAM_EPSILON), alpha=-group["lr"])
+def _muon_step(
+    gradient: torch.Tensor, state: dict[str, Any], momentum: float
+) -> tuple[torch.Tensor, float]:
+    if not state:
+        state["momentum"] = torch.zeros_like(gradient)
+    state["momentum"].mul_(momentum).add_(gradient)
+    update = gradient.add(state["momentum"], alpha=momentum)
+    matrix = update.reshape(len(update), -1)
+    return orthogonalize(matrix).reshape(update.shape), 0.2 * max(matrix.shape) ** 0.5
+
+
+def _adam_step(
+    gradient: torch.Tensor, state: dict[str, Any], _: float
+) -> tuple[torch.Tensor, float]:
+    if not state:
+        state |= {name: torch.zeros_like(gradient) for name in ("mean", "square")} | {"steps": 0}
+    state["steps"] += 1
+    first, second = ADAM_BETAS
+    state["mean"].lerp_(gradient, 1 - first)
+    state["square"].lerp_(gradient.square(), 1 - second)
+    mean = state["mean"] / (1 - first ** state["steps"])
+    square = state["square"] / (1 - second ** state["steps"])
+    return mean / square.sqrt().add_(ADAM_EPSILON), 1.0
 
 
 @torch.no_grad()
 def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     """Update an exponential moving average of the weights and the batch-norm statistics.
 
-    `torch.optim.swa_utils.AveragedModel` starts with a copy of the first weights, where a decay
-    that rises from 0.1 forgets them, and keeps its weights under other names.
+    `AveragedModel` of torch would start with the first weights, which a rising decay forgets.
     """
     current = network.state_dict()
     for name, value in averaged.state_dict().items():

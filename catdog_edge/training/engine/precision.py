@@ -22,20 +22,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def choose_precision(network: nn.Module, device: str, cpu: Cpu | None = None) -> tuple[str, str]:
-    """Choose between `float32` and `bfloat16`.
-
-    Args:
-        network: What is to be trained.
-        device: Where.
-        cpu: `None` takes this machine's.
-
-    Returns:
-        The precision, and the reason in a few words.
-
-    Example:
-        >>> choose_precision(architecture("edge_cnn").build(2), "cpu")
-        ('bfloat16', 'the CPU has AVX-512 BF16')
-    """
+    """Choose between `float32` and `bfloat16`; return it with the reason in a few words."""
     if not device.startswith("cpu"):
         return "float32", "networks of this size are not faster in bfloat16 on a GPU"
     flags = (cpu or read_cpu()).flags

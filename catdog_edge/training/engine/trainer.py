@@ -11,52 +11,39 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec
+from catdog_edge.training.arrays import Float32, Float64, Labels, Pixels
 from catdog_edge.training.config.recipes import Recipe
 from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.allocator import keep_freed_memory
 from catdog_edge.training.engine.batches import Batch, BatchLoader
 from catdog_edge.training.engine.distillation import Reference, Teacher
 from catdog_edge.training.engine.distributed import ProcessGroup
-from catdog_edge.training.engine.history import (
-    EpochMetrics,
-    StepMetrics,
-    best_epoch,
-    write_results,
-)
+from catdog_edge.training.engine.history import EpochMetrics, StepMetrics, best_epoch, write_results
 from catdog_edge.training.engine.loss import CrossEntropy, class_weights
 from catdog_edge.training.engine.optim import make_optimizer, update_average
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import logits, to_input
 from catdog_edge.training.evaluation.metrics import log_loss, softmax
-from catdog_edge.training.models.batch_norm import (
-    add_batch_norms,
-    fold_batch_norms,
-    freeze_batch_norms,
-    freeze_features,
-)
+from catdog_edge.training.models import batch_norm
 from catdog_edge.training.models.checkpoint import read_checkpoint, save_checkpoint
 from catdog_edge.training.models.imagenet_head import class_groups
 
 log = logging.getLogger(__name__)
 
-Pixels = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
 
 SINGLE = ProcessGroup()
-
 SAVE_INTERVAL = 120.0
 """Seconds between writes of `last.pt` within an epoch: what a kill costs at most."""
 
@@ -77,32 +64,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The images of a run: `uint8 [N,H,W,3]`, BGR, and their labels `int64 [N]`.
+    """The images of a run: `uint8 [N,H,W,3]`, BGR, and their labels `int64 [N]`."""
 
-    Attributes:
-        train: To learn from, at the recipe's `detail` times the network's size.
-        val: To choose the best epoch by, at the network's size.
-        negatives: Sampled into the batches; the network's last logit is theirs.
-        shares: How often each training image is drawn, see `BatchLoader`.
-    """
-
-    train: tuple[Pixels, Labels]
-    val: tuple[Pixels, Labels]
-    negatives: NegativeSampler | None = None
-    shares: npt.NDArray[np.float64] | None = None
+    train: tuple[Pixels, Labels]  # at the recipe's `detail` times the network's size
+    val: tuple[Pixels, Labels]  # at the network's size
+    negatives: NegativeSampler | None = None  # the network's last logit is theirs
+    shares: Float64 | None = None  # how often each training image is drawn, see `BatchLoader`
 
 
 class Trainer:
-    """One training run.
-
-    Args:
-        network: Random or trained weights.
-        spec: Of the network.
-        plan: The settled recipe.
-        data: Images and labels.
-        folder: The run folder; only the main process writes into it.
-        teacher: For distillation.
-        group: This process among those that train together.
+    """One training run; only the main process of a group writes into the run folder.
 
     Example:
         >>> trainer = Trainer(network, spec, plan, data, Path("runs/mine"))
@@ -124,9 +95,9 @@ class Trainer:
         self.device = torch.device(plan.device)
         on_cuda = self.device.type == "cuda"
         if plan.recipe.norms == "folded":
-            network = add_batch_norms(network)
+            network = batch_norm.add_batch_norms(network)
         if plan.recipe.freeze:
-            freeze_features(network)
+            batch_norm.freeze_features(network)
         if on_cuda and not group.is_single:
             # Each process sees a part of the batch; the statistics are those of the whole.
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -135,11 +106,9 @@ class Trainer:
         self._reference: Reference | None = None
         if self._class_groups is not None and plan.recipe.keep_imagenet:
             self._reference = Reference(self.network, plan.precision)
-        self._start = (
-            {name: value.clone() for name, value in self.network.state_dict().items()}
-            if plan.recipe.start_share
-            else None
-        )
+        self._start: dict[str, torch.Tensor] | None = None
+        if plan.recipe.start_share:
+            self._start = {name: one.clone() for name, one in self.network.state_dict().items()}
         self.averaged = copy.deepcopy(self.network).eval() if plan.recipe.ema else None
         self._forward = self.network if group.is_single else DistributedDataParallel(self.network)
         self.optimizer = make_optimizer(self.network, plan.recipe, plan.lr)
@@ -188,17 +157,11 @@ class Trainer:
         on_step: Callable[[StepMetrics], None],
         on_epoch: Callable[[EpochMetrics, bool, float], None],
     ) -> bool:
-        """Train until finished or stopped.
+        """Train until finished or stopped; return whether the run is finished.
 
-        Args:
-            stop: Polled after every step; where it is true in any process, the state is saved and
-                the run can be resumed from that step.
-            on_step: Called after every step.
-            on_epoch: Called after every epoch with its metrics, whether it is the best so far,
-                and the seconds that are left.
-
-        Returns:
-            Whether the run is finished.
+        `stop` is polled after every step; where it is true in any process, the state is saved and
+        the run can be resumed from that step. `on_epoch` gets the metrics, whether they are the
+        best so far, and the seconds that are left.
 
         Raises:
             CatdogError: The loss is not finite, or a file cannot be written.
@@ -212,7 +175,7 @@ class Trainer:
             metrics = self._close_epoch()
             left = self._seconds_after(self.epoch - 1, metrics.seconds)
             on_epoch(metrics, metrics is self.best_epoch(), left)
-            if self._any(stop()) and not self.finished:
+            if self._all_reduce([stop()])[0] > 0 and not self.finished:
                 return False
         return True
 
@@ -232,12 +195,7 @@ class Trainer:
         self._saved = time.monotonic()
 
     def restore(self, path: Path) -> None:
-        """Load the state of a `last.pt`.
-
-        Raises:
-            ModelError: The file is damaged.
-            CatdogError: It holds no training state, or that of another recipe.
-        """
+        """Load the state of a `last.pt`; raises `CatdogError` for that of another recipe."""
         # The other processes may be on machines that do not have the file.
         document = self._group.broadcast(read_checkpoint(path)[0] if self._group.is_main else {})
         training = document.get("training")
@@ -263,7 +221,7 @@ class Trainer:
         recipe = self.plan.recipe
         self.network.train()
         if recipe.freeze or recipe.norms == "frozen":
-            freeze_batch_norms(self.network)
+            batch_norm.freeze_batch_norms(self.network)
         scales = recipe.scales(self.epoch, self.plan.epochs)
         batches = self._loader.epoch(self._view, self.step, scales)
         started = time.perf_counter()
@@ -284,8 +242,7 @@ class Trainer:
     @property
     def _view(self) -> int:
         """The epoch whose batches are drawn: where views repeat, an earlier one."""
-        views = self.plan.recipe.views
-        return self.epoch % views if views else self.epoch
+        return self.epoch % (self.plan.recipe.views or self.plan.epochs)
 
     def _train_step(self, batch: Batch, stop: bool) -> bool:
         """Learn from this process's part of a batch; return whether any process is to stop."""
@@ -310,9 +267,7 @@ class Trainer:
             by_teacher = self.teacher.loss(batch, outputs, self.criterion, recipe, view, categories)
             loss = (1 - recipe.distillation) * loss + recipe.distillation * by_teacher
         right = int((outputs.argmax(1) == labels).sum())
-        sums = torch.tensor(
-            [loss.item() * len(labels), right, len(labels), stop], dtype=torch.float64
-        )
+        sums = [loss.item() * len(labels), right, len(labels), stop]
         loss_sum, correct, seen, stopping = self._all_reduce(sums)
         if not math.isfinite(loss_sum):
             raise CatdogError(
@@ -333,14 +288,12 @@ class Trainer:
         self.correct += int(correct)
         return stopping > 0
 
-    def _all_reduce(self, values: torch.Tensor) -> list[float]:
+    def _all_reduce(self, values: Sequence[float]) -> list[float]:
+        tensor = torch.tensor(values, dtype=torch.float64)
         if not self._group.is_single:  # nccl takes only tensors on CUDA
-            values = self._group.all_reduce(values.to(self.device))
-        summed: list[float] = values.tolist()
+            tensor = self._group.all_reduce(tensor.to(self.device))
+        summed: list[float] = tensor.tolist()
         return summed
-
-    def _any(self, value: bool) -> bool:
-        return self._all_reduce(torch.tensor([float(value)]))[0] > 0
 
     def _seconds_after(self, epoch: int, seconds: float) -> float:
         """Estimate the time of the epochs after one that took `seconds`."""
@@ -389,18 +342,17 @@ class Trainer:
             write_results(self.folder / "results.csv", self.history)
         return metrics
 
-    def _validate(self) -> npt.NDArray[np.float32]:
+    def _validate(self) -> Float32:
         """Compute the classes' logits of the validation images, `float32 [N,K]`."""
         rank, processes = self._group.rank, self._group.world_size
         network = self._network_to_keep()
         self._group.broadcast_buffers(network)
         pixels, labels = self.data.val
-        values = logits(
-            network, self.spec.normalization, pixels[rank::processes], device=self.device
-        )
+        part = pixels[rank::processes]
+        values = logits(network, self.spec.normalization, part, device=self.device)
         whole = np.empty((len(labels), values.shape[1]), np.float32)
-        for other, part in enumerate(self._group.all_gather(values)):
-            whole[other::processes] = part
+        for other, found in enumerate(self._group.all_gather(values)):
+            whole[other::processes] = found
         return whole[:, : len(self.spec.labels)]
 
     def _network_to_keep(self) -> nn.Module:
@@ -417,7 +369,7 @@ class Trainer:
     def _weights_to_keep(self) -> dict[str, torch.Tensor]:
         network = self._network_to_keep()
         if self.plan.recipe.norms == "folded":
-            network = fold_batch_norms(network)
+            network = batch_norm.fold_batch_norms(network)
         return dict(network.state_dict())
 
 

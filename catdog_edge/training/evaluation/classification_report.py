@@ -7,58 +7,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.system.console import plain
-from catdog_edge.training.evaluation.metrics import (
-    confusion,
-    expected_calibration_error,
-    log_loss,
-    precision_recall,
-    wilson,
-)
+from catdog_edge.training.arrays import Float32, Float64, Labels
+from catdog_edge.training.evaluation import metrics
 
-TABLE_CLASSES = 8
-"""Classes up to which a text shows the whole confusion matrix."""
-
-MATRIX_CLASSES = 100
-"""Classes up to which JSON holds the whole confusion matrix."""
-
-WORST = 10
-"""Length of lists of the worst."""
+TABLE_CLASSES = 8  # classes up to which a text shows the whole confusion matrix
+MATRIX_CLASSES = 100  # classes up to which JSON holds the whole confusion matrix
+WORST = 10  # length of lists of the worst
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Metrics of a set of predictions.
+    """Metrics of a set of predictions."""
 
-    Attributes:
-        pictures: Number of images.
-        correct: Number of correct top-1 predictions; rejection aside.
-        accuracy: 0..1.
-        accuracy_low: Lower end of its 95 % Wilson interval.
-        accuracy_high: Upper end.
-        balanced_accuracy: Mean recall of the classes that occur, 0..1.
-        log_loss: Mean negative log-likelihood, in nats.
-        expected_calibration_error: 0..1, 15 bins of equal width.
-        labels: Class names.
-        precision: `float64 [K]`, `nan` where the class was never predicted.
-        recall: `float64 [K]`, `nan` where the class does not occur.
-        confusion: `int64 [K,K]`, a row per true class, a column per prediction.
-    """
-
-    pictures: int
-    correct: int
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    balanced_accuracy: float
-    log_loss: float
-    expected_calibration_error: float
-    labels: tuple[str, ...]
-    precision: npt.NDArray[np.float64]
-    recall: npt.NDArray[np.float64]
-    confusion: npt.NDArray[np.int64]
+    pictures: int  # number of images
+    correct: int  # number of correct top-1 predictions; rejection aside
+    accuracy: float  # 0..1
+    accuracy_low: float  # lower end of its 95 % Wilson interval
+    accuracy_high: float  # upper end
+    balanced_accuracy: float  # mean recall of the classes that occur, 0..1
+    log_loss: float  # mean negative log-likelihood, in nats
+    expected_calibration_error: float  # 0..1, 15 bins of equal width
+    labels: tuple[str, ...]  # class names
+    precision: Float64  # `float64 [K]`, `nan` where the class was never predicted
+    recall: Float64  # `float64 [K]`, `nan` where the class does not occur
+    confusion: Labels  # `int64 [K,K]`, a row per true class, a column per prediction
 
     def most_confused(self) -> list[tuple[int, int, int]]:
         """Return the worst confusions: true class, predicted class and count."""
@@ -133,21 +107,13 @@ class Evaluation:
         return lines
 
 
-def evaluate(
-    predicted: npt.NDArray[np.float32], truth: npt.NDArray[np.int64], labels: tuple[str, ...]
-) -> Evaluation:
-    """Evaluate predictions.
-
-    Args:
-        predicted: Probabilities, `float32 [N,K]`.
-        truth: `int64 [N]`, indices of `labels`.
-        labels: Class names.
-    """
+def evaluate(predicted: Float32, truth: Labels, labels: tuple[str, ...]) -> Evaluation:
+    """Evaluate probabilities `float32 [N,K]` against `int64 [N]`, indices of `labels`."""
     answers = predicted.argmax(axis=1)
-    matrix = confusion(truth, answers, len(labels))
-    precision, recall = precision_recall(matrix)
+    matrix = metrics.confusion(truth, answers, len(labels))
+    precision, recall = metrics.precision_recall(matrix)
     correct = int((answers == truth).sum())
-    low, high = wilson(correct, len(truth))
+    low, high = metrics.wilson(correct, len(truth))
     return Evaluation(
         pictures=len(truth),
         correct=correct,
@@ -155,8 +121,8 @@ def evaluate(
         accuracy_low=low,
         accuracy_high=high,
         balanced_accuracy=float(np.nanmean(recall)),
-        log_loss=log_loss(predicted, truth),
-        expected_calibration_error=expected_calibration_error(predicted, truth),
+        log_loss=metrics.log_loss(predicted, truth),
+        expected_calibration_error=metrics.expected_calibration_error(predicted, truth),
         labels=labels,
         precision=precision,
         recall=recall,

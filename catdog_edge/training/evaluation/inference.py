@@ -5,30 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from catdog_edge.errors import DataError, ModelError, label_difference
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.spec import ModelSpec, Normalization
+from catdog_edge.training.arrays import Float32, Pixels
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
 
 
 def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
-    """Normalise a batch of images.
-
-    Args:
-        pixels: `uint8 [N,H,W,3]`, BGR.
-        normalization: Of the network.
-
-    Returns:
-        `float32 [N,3,H,W]`, RGB, in channels-last memory order.
-    """
+    """Normalise `uint8 [N,H,W,3]`, BGR, to `float32 [N,3,H,W]`, RGB, in channels-last order."""
     images = pixels.permute(0, 3, 1, 2).flip(1).float()
-    mean = torch.tensor(normalization.mean, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(normalization.std, device=pixels.device).view(1, 3, 1, 1)
+    mean, std = (
+        torch.tensor(values, device=pixels.device).view(1, 3, 1, 1)
+        for values in (normalization.mean, normalization.std)
+    )
     return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
@@ -36,18 +30,11 @@ def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor
 def logits(
     network: nn.Module,
     normalization: Normalization,
-    pixels: npt.NDArray[np.uint8],
+    pixels: Pixels,
     batch: int = 64,
     device: str | torch.device = "cpu",
-) -> npt.NDArray[np.float32]:
-    """Compute the logits of a network in evaluation mode.
-
-    Args:
-        network: Takes normalised `float32 [N,3,H,W]`.
-        normalization: Of the network.
-        pixels: `uint8 [N,H,W,3]`, BGR.
-        batch: Images per call.
-        device: Where the network is.
+) -> Float32:
+    """Compute logits of images `uint8 [N,H,W,3]`, BGR, in evaluation mode, batch by batch.
 
     Returns:
         `float32 [N,K]`; `[N,K+1]` where the network has a logit for negatives, the last.
@@ -65,23 +52,19 @@ def logits(
 def probabilities(
     network: nn.Module,
     spec: ModelSpec,
-    pixels: npt.NDArray[np.uint8],
+    pixels: Pixels,
     batch: int = 64,
     device: str | torch.device = "cpu",
-) -> npt.NDArray[np.float32]:
+) -> Float32:
     """Compute calibrated probabilities: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR images."""
     values = logits(network, spec.normalization, pixels, batch, device)
     return softmax(values[:, : len(spec.labels)], spec.temperature)
 
 
-def known(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Compute the score of a network with a logit for negatives: that of its classes together.
+def known(values: Float32) -> Float32:
+    """Compute the score of logits `float32 [N,K+1]`, that of negatives last: `float32 [N]`, 0..1.
 
-    Args:
-        values: Logits `float32 [N,K+1]`, that of negatives last.
-
-    Returns:
-        `float32 [N]`, 0..1: one minus the softmax of the last logit, without temperature.
+    It is one minus the softmax of the last logit, without temperature.
     """
     return np.asarray(1 - softmax(values)[:, -1], dtype=np.float32)
 
@@ -89,15 +72,8 @@ def known(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 class Predictor:
     """A checkpoint (`.pt`) or an exported file, behind one interface.
 
-    Args:
-        path: The file.
-
     Raises:
         ModelError: It is missing, damaged, or of another kind.
-
-    Example:
-        >>> model = Predictor(Path("runs/mine/model.onnx"))
-        >>> result = evaluate(model.probabilities(images), truth, model.spec.labels)
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +86,7 @@ class Predictor:
         else:
             self._network, self.spec = load_checkpoint(path)
 
-    def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def probabilities(self, pixels: Pixels) -> Float32:
         """Classify images of the model's size: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR.
 
         An exported file takes one image at a time, as in a camera loop: dynamically quantized
@@ -120,7 +96,7 @@ class Predictor:
             return probabilities(self._network, self.spec, pixels)
         return np.concatenate([self._classifier.probabilities([image]) for image in pixels])
 
-    def scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def scores(self, pixels: Pixels) -> Float32:
         """Compute how certain it is that one of the classes is seen: `float32 [N]`."""
         if self._classifier is not None:
             return np.concatenate([self._classifier.scores([image]) for image in pixels])
@@ -131,11 +107,7 @@ class Predictor:
 
 
 def check_labels(spec: ModelSpec, labels: tuple[str, ...], weights: Path, source: str) -> None:
-    """Check that data has exactly the classes of the model, in the same order.
-
-    Raises:
-        DataError: They differ.
-    """
+    """Raise `DataError` where data has other classes than the model, or in another order."""
     if spec.labels != labels:
         raise DataError(
             f"{weights} and {source} have different classes "

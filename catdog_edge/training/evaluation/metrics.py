@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Z = NormalDist().inv_cdf(0.975)
-"""The two-sided 95 % point of the normal distribution, 1.95996."""
+from catdog_edge.training.arrays import Float32, Float64, Labels
+
+Z = NormalDist().inv_cdf(0.975)  # the two-sided 95 % point of the normal distribution, 1.95996
 
 
-def softmax(values: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float32]:
+def softmax(values: Float32, temperature: float = 1.0) -> Float32:
     """Softmax over the last axis of `values / temperature`, in float32."""
     scaled = values / np.float32(temperature)
     exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
@@ -22,14 +23,7 @@ def softmax(values: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.ND
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Compute Wilson's score interval of a proportion (E. B. Wilson, JASA 22, 1927).
-
-    Args:
-        successes: 0..n.
-        n: Trials, at least one.
-
-    Returns:
-        The lower and the upper limit, 0..1.
+    """Compute Wilson's score interval of a proportion, 0..1 (E. B. Wilson, JASA 22, 1927).
 
     Raises:
         ValueError: There are no trials, or more successes than trials.
@@ -46,14 +40,9 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Run McNemar's exact test of two classifiers on the same images (Psychometrika 12, 1947).
+    """Return the two-sided p-value of McNemar's exact test (Psychometrika 12, 1947).
 
-    Args:
-        b: Images that only the first gets right.
-        c: Images that only the second gets right.
-
-    Returns:
-        The two-sided p-value, 0..1; 1.0 where they never differ.
+    Of two classifiers on the same images, `b` are right for the first alone, `c` for the second.
 
     Raises:
         ValueError: A count is negative.
@@ -74,11 +63,7 @@ def paired_difference(
     """Compute the accuracy of A minus that of B on the same images, with its interval.
 
     Tango's score interval (Statistics in Medicine 17, 1998) keeps its level for few discordant
-    images, and has a width where there are none.
-
-    Args:
-        correct_a: `bool [N]`, whether A is right on each image.
-        correct_b: `bool [N]`, the same for B, in the same order.
+    images, and has a width where there are none. The arrays tell which images are right.
 
     Returns:
         The difference and its lower and upper limit, -1..1. Negative: A is worse.
@@ -118,35 +103,22 @@ def _tango_upper(b: int, c: int, n: int) -> float:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """The predictions whose confidence is in (low, high]; the first bin includes 0.
-
-    Attributes:
-        low: Lower edge, 0..1.
-        high: Upper edge.
-        count: Number of predictions.
-        confidence: Their mean confidence; `nan` where there are none.
-        accuracy: Their accuracy; `nan` where there are none.
-    """
+    """The predictions whose confidence is in (low, high]; the first bin includes 0."""
 
     low: float
     high: float
     count: int
-    confidence: float
-    accuracy: float
+    confidence: float  # mean, `nan` where there are none
+    accuracy: float  # likewise
 
 
 def calibration_bins(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15
 ) -> list[CalibrationBin]:
-    """Group predictions by their confidence, in bins of equal width.
-
-    Args:
-        probabilities: `float [N,K]`, rows that sum to one.
-        labels: `int [N]`, the true classes.
-        bins: Number of bins.
+    """Group predictions `float [N,K]` by their confidence, in bins of equal width.
 
     Raises:
-        ValueError: Shapes do not fit, or are empty.
+        ValueError: Shapes do not fit the true classes, `int [N]`, or are empty.
     """
     values, truth = _checked(probabilities, labels)
     # float32 rows that sum to one may hold a value a rounding above it.
@@ -155,17 +127,12 @@ def calibration_bins(
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     result = []
     for number in range(bins):
-        members = index == number
-        count = int(members.sum())
-        result.append(
-            CalibrationBin(
-                low=number / bins,
-                high=(number + 1) / bins,
-                count=count,
-                confidence=float(confidence[members].mean()) if count else math.nan,
-                accuracy=float(right[members].mean()) if count else math.nan,
-            )
+        inside = index == number
+        means = (
+            float(one[inside].mean()) if inside.any() else math.nan for one in (confidence, right)
         )
+        edges = number / bins, (number + 1) / bins
+        result.append(CalibrationBin(*edges, int(inside.sum()), *means))
     return result
 
 
@@ -176,18 +143,15 @@ def expected_calibration_error(
 
     C. Guo et al., "On calibration of modern neural networks", ICML 2017, with their 15 bins.
     """
-    groups = calibration_bins(probabilities, labels, bins)
-    total = sum(group.count for group in groups)
-    gap = sum(g.count * abs(g.accuracy - g.confidence) for g in groups if g.count)
-    return gap / total
+    groups = [one for one in calibration_bins(probabilities, labels, bins) if one.count]
+    gap = sum(one.count * abs(one.accuracy - one.confidence) for one in groups)
+    return gap / sum(one.count for one in groups)
 
 
 def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Compute the mean negative log-likelihood, in nats; probabilities are clipped at 1e-12.
+    """Compute the mean negative log-likelihood, in nats, of true classes `int [N]`.
 
-    Args:
-        probabilities: `float [N,K]`, rows that sum to one.
-        labels: `int [N]`, the true classes.
+    The probabilities, `float [N,K]`, are clipped at 1e-12.
 
     Raises:
         ValueError: Shapes do not fit, or are empty.
@@ -197,13 +161,8 @@ def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return float(-np.log(np.clip(given, 1e-12, 1.0)).mean())
 
 
-def confusion(labels: npt.ArrayLike, predicted: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
-    """Count predictions: `int64 [k,k]`, a row per true class, a column per predicted class.
-
-    Args:
-        labels: `int [N]`, the true classes, 0..k-1.
-        predicted: `int [N]`, the predictions, 0..k-1.
-        k: Number of classes.
+def confusion(labels: npt.ArrayLike, predicted: npt.ArrayLike, k: int) -> Labels:
+    """Count predictions `int [N]`: `int64 [k,k]`, a row per true class, a column per predicted.
 
     Raises:
         ValueError: The two differ in length, or a class is not in 0..k-1.
@@ -217,9 +176,7 @@ def confusion(labels: npt.ArrayLike, predicted: npt.ArrayLike, k: int) -> npt.ND
     return np.bincount(truth * k + answer, minlength=k * k).reshape(k, k).astype(np.int64)
 
 
-def precision_recall(
-    matrix: npt.ArrayLike,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def precision_recall(matrix: npt.ArrayLike) -> tuple[Float64, Float64]:
     """Compute precision and recall per class from a `confusion` matrix.
 
     Returns:
@@ -234,7 +191,7 @@ def precision_recall(
 
 def _checked(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike
-) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.int64]]:
+) -> tuple[npt.NDArray[np.floating[Any]], Labels]:
     values = np.asarray(probabilities)
     truth = np.asarray(labels, dtype=np.int64)
     if values.ndim != 2 or truth.shape != values.shape[:1]:

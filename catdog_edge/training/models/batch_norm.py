@@ -30,9 +30,7 @@ class ConvBatchNorm(nn.Module):
 
 
 def add_batch_norms(network: nn.Module) -> nn.Module:
-    """Copy a network, with a batch norm after each convolution that has none.
-
-    A convolution has one where the next module of the same parent is a batch norm.
+    """Copy a network, with a batch norm after each convolution not followed by one in its parent.
 
     Example:
         >>> trained = add_batch_norms(SimpleCNN(2))
@@ -78,11 +76,7 @@ def freeze_batch_norms(network: nn.Module) -> None:
 
 
 def freeze_features(network: nn.Module) -> None:
-    """Let only the last linear layer learn.
-
-    Raises:
-        ValueError: The network has no linear layer.
-    """
+    """Let only the last linear layer learn; raises `ValueError` where there is none."""
     head = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not head:
         raise ValueError("wanted a network with a linear layer, got one without")

@@ -7,6 +7,7 @@ stranger cannot run code.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -31,16 +32,9 @@ def save_checkpoint(
     spec: ModelSpec,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint; the write is atomic.
+    """Write a checkpoint atomically.
 
-    Args:
-        path: Usually `runs/NAME/best.pt` or `last.pt`.
-        state_dict: The network's weights.
-        spec: What describes them.
-        training: What a resumed run needs beyond the weights (optimizer state, epoch, ...).
-
-    Raises:
-        CatdogError: The file cannot be written.
+    `training` is what a resumed run needs beyond the weights (optimizer state, epoch, ...).
 
     Example:
         >>> save_checkpoint("best.pt", network.state_dict(), spec)
@@ -57,10 +51,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ModelSpec]:
-    """Read a checkpoint without building its network.
-
-    Returns:
-        The document (`state_dict`, perhaps `training`) with tensors on the CPU, and the spec.
+    """Read a checkpoint (`state_dict`, perhaps `training`, on the CPU) and its spec.
 
     Raises:
         ModelError: There is no such file, or it is damaged, or not one of ours.
@@ -79,10 +70,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Model
             f"{file} is damaged or not a checkpoint ({_reason(file, error)}); "
             "copy it again, or take last.pt of the same run"
         ) from error
-    if (
-        not isinstance(document, dict)
-        or not isinstance(document.get("spec"), str)
-        or not isinstance(document.get("state_dict"), dict)
+    kinds = {"spec": str, "state_dict": dict}
+    if not isinstance(document, dict) or any(
+        not isinstance(document.get(name), kind) for name, kind in kinds.items()
     ):
         raise _foreign(file, "no spec in it")
     return document, ModelSpec.from_json(document["spec"], source=str(file))
@@ -125,10 +115,7 @@ def _foreign(file: Path, reason: str) -> ModelError:
 
 def _reason(file: Path, error: Exception) -> str:
     """Why torch cannot load a file; its own words mislead where the file is not a zip."""
-    try:
-        with file.open("rb") as stream:
-            if stream.read(2) != b"PK":
-                return "not PyTorch's zip format"
-    except OSError:
-        pass  # torch's reason is the system's: the file cannot be read
+    with contextlib.suppress(OSError), file.open("rb") as stream:
+        if stream.read(2) != b"PK":
+            return "not PyTorch's zip format"
     return first_line(error, 120).split(". ")[0]

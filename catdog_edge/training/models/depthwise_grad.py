@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-LARGE = 5
-"""Filters of this side are split into four 3x3 filters, which overlap in the middle."""
+LARGE = 5  # filters of this side are split into four 3x3 filters, which overlap in the middle
 
 
 def is_depthwise(weight: torch.Tensor, maps: torch.Tensor, groups: int) -> bool:
@@ -24,17 +23,10 @@ def is_depthwise(weight: torch.Tensor, maps: torch.Tensor, groups: int) -> bool:
 def depthwise(
     maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: int, padding: int
 ) -> torch.Tensor:
-    """Compute `conv2d` with one square filter per channel.
+    """Compute `conv2d` with one square filter per channel, its gradients equal up to rounding.
 
-    Args:
-        maps: `[N,C,H,W]`, channels last.
-        weight: `[C,1,k,k]`, k odd, of the same dtype.
-        bias: `[C]` or none.
-        stride: In both directions.
-        padding: On all sides, at most k // 2.
-
-    Returns:
-        `[N,C,H',W']`, with the gradients of `conv2d` up to rounding.
+    The maps, `[N,C,H,W]`, are channels last; the weight is `[C,1,k,k]`, k odd, of the same dtype;
+    the padding is at most k // 2.
     """
     result: torch.Tensor = _Depthwise.apply(maps, weight, bias, stride, padding)
     return result
@@ -110,17 +102,8 @@ def _backward(
     of_maps: bool,
 ) -> torch.Tensor:
     """PyTorch's own gradient of a depthwise convolution: the maps' or the weights'."""
+    places = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight))
     found: tuple[torch.Tensor, ...] = torch.ops.aten.convolution_backward(
-        gradient,
-        maps,
-        weight,
-        None,
-        [stride, stride],
-        [padding, padding],
-        [1, 1],
-        False,
-        [0, 0],
-        len(weight),
-        [of_maps, not of_maps, False],
+        gradient, maps, weight, None, *places, [of_maps, not of_maps, False]
     )
     return found[0] if of_maps else found[1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -28,9 +29,7 @@ STAGES = (
 )
 """The stride is that of a stage's first block; the others keep size and channels."""
 
-STEM = 32
-TOP = 1280
-"""Channels that are the same in the whole family."""
+STEM, TOP = 32, 1280  # channels that are the same in the whole family
 
 
 class Conv2dSame(nn.Conv2d):
@@ -84,21 +83,14 @@ class ConvNormAct(nn.Sequential):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
-        convolution, norm = self[0], self[1]
-        assert isinstance(convolution, Conv2dSame)
+        convolution, norm = cast(Conv2dSame, self[0]), cast(Any, self[1])
         if not self.training or norm.training:
             for part in self:
                 maps = part(maps)
             return maps
-        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
         gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        maps = convolution.convolve(
-            maps,
-            convolution.weight * gain[:, None, None, None],
-            norm.bias - norm.running_mean * gain,
-        )
+        weight = convolution.weight * gain[:, None, None, None]
+        maps = convolution.convolve(maps, weight, norm.bias - norm.running_mean * gain)
         return nn.functional.relu6(maps, inplace=True) if len(self) > 2 else maps
 
 
@@ -106,11 +98,9 @@ def _layer(
     inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True
 ) -> ConvNormAct:
     # PyTorch's momentum of 0.1: the published 0.01 is for runs of many thousand steps.
-    layers = [
-        Conv2dSame(inputs, outputs, kernel, stride, groups),
-        nn.BatchNorm2d(outputs, eps=1e-3),
-    ]
-    return ConvNormAct(*layers, nn.ReLU6()) if relu else ConvNormAct(*layers)
+    convolution = Conv2dSame(inputs, outputs, kernel, stride, groups)
+    activation = [nn.ReLU6()] if relu else []
+    return ConvNormAct(convolution, nn.BatchNorm2d(outputs, eps=1e-3), *activation)
 
 
 class InvertedResidual(nn.Module):
@@ -141,22 +131,16 @@ class EfficientNetLite(nn.Module):
     """A network of the family, scaled from the table of `STAGES`.
 
     Any input size from 64 up works. The stochastic depth of the published training, which is for
-    hundreds of epochs, is left out.
-
-    Args:
-        classes: Number of logits.
-        width: Factor of the channels.
-        depth: Factor of the blocks.
-        dropout: Before the linear layer.
-        without: Indices of blocks to leave out; each must have a skip connection.
+    hundreds of epochs, is left out. The defaults are those of EfficientNet-Lite0; width and depth
+    are factors of channels and blocks, `without` has indices of blocks to leave out.
     """
 
     def __init__(
         self,
         classes: int,
-        width: float,
-        depth: float,
-        dropout: float,
+        width: float = 1.0,
+        depth: float = 1.0,
+        dropout: float = 0.2,
         without: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
@@ -166,12 +150,9 @@ class EfficientNetLite(nn.Module):
         for position, (kernel, stride, expansion, base, repeats) in enumerate(STAGES):
             inner = 0 < position < len(STAGES) - 1
             wide = _widened(base, width)
-            for number in range(math.ceil(repeats * depth) if inner else repeats):
-                first = number == 0
-                blocks.append(
-                    InvertedResidual(channels, wide, kernel, stride if first else 1, expansion)
-                )
-                channels = wide
+            for _ in range(math.ceil(repeats * depth) if inner else repeats):
+                blocks.append(InvertedResidual(channels, wide, kernel, stride, expansion))
+                channels, stride = wide, 1
         if not all(blocks[number].residual for number in without):
             raise ValueError("only blocks with a skip connection can be left out")
         self.blocks = nn.Sequential(
@@ -188,33 +169,10 @@ class EfficientNetLite(nn.Module):
         return logits
 
 
-class EfficientNetLite0(EfficientNetLite):
-    """EfficientNet-Lite0: 3.37 M parameters before the head, 0.38 G multiply-adds at 224x224."""
+SHORT = (13, 14)
+"""Blocks that `efficientnet_lite0_short` leaves out: the last two of the four of 192 channels.
 
-    def __init__(self, classes: int) -> None:
-        super().__init__(classes, width=1.0, depth=1.0, dropout=0.2)
-
-
-class EfficientNetLite0Short(EfficientNetLite):
-    """EfficientNet-Lite0 without two late blocks: less time per frame, better spent on pixels.
-
-    Late blocks are left out since the earlier ones keep what they learnt from ImageNet
-    (`docs/experiments.md`). 2.42 M parameters before the head.
-    """
-
-    WITHOUT = (13, 14)
-    """The last two of the four blocks of 192 channels."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__(classes, width=1.0, depth=1.0, dropout=0.2, without=self.WITHOUT)
-
-
-class EfficientNetLite2(EfficientNetLite):
-    """EfficientNet-Lite2: 4.81 M parameters before the head, 0.86 G multiply-adds at 260x260."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__(classes, width=1.1, depth=1.2, dropout=0.3)
-
+Late ones, since the earlier ones keep what they learnt from ImageNet (`docs/experiments.md`)."""
 
 _NAMES = (
     (r"_conv_stem\.", "stem.0."),
@@ -237,13 +195,14 @@ def rename_tensors(
 ) -> dict[str, torch.Tensor]:
     """Give published weights the names of `EfficientNetLite`; unknown names stay.
 
-    Args:
-        published: Tensors by their published names.
-        without: Indices of blocks that the network leaves out; their tensors are dropped.
+    The tensors of the blocks `without` are dropped.
     """
     kept = {}
-    for published_name, tensor in published.items():
-        name = _rename(published_name)
+    for name, tensor in published.items():
+        for pattern, ours in _NAMES:
+            if match := re.match(pattern, name):
+                name = match.expand(ours) + name[match.end() :]
+                break
         if match := re.match(r"blocks\.(\d+)\.", name):
             number = int(match[1])
             if number in without:
@@ -252,10 +211,3 @@ def rename_tensors(
             name = f"blocks.{number}.{name[match.end() :]}"
         kept[name] = tensor
     return kept
-
-
-def _rename(name: str) -> str:
-    for pattern, ours in _NAMES:
-        if match := re.match(pattern, name):
-            return match.expand(ours) + name[match.end() :]
-    return name

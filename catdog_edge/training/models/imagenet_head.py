@@ -36,23 +36,17 @@ IMAGENET_GROUPS: dict[str, tuple[range, ...]] = {
 class ClassGroups(nn.Module):
     """Turn logits of categories into logits of groups: `log(sum(exp(logits)))` of each.
 
-    The softmax over the groups then gives each the sum of its categories' probabilities.
-
-    Args:
-        sizes: Categories of each group, in the order of the logits.
-
-    Attributes:
-        scale: Multiplies the logits of the groups; see `calibrate_known`.
-        shift: Added to the logit of the last group afterwards.
+    The softmax over the groups then gives each the sum of its categories' probabilities. Sizes are
+    the numbers of categories of the groups, in the order of the logits.
     """
 
     sizes: torch.Tensor
-    scale: torch.Tensor
-    shift: torch.Tensor
+    scale: torch.Tensor  # multiplies the logits of the groups; see `calibrate_known`
+    shift: torch.Tensor  # added to the logit of the last group afterwards
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        self._sizes = [int(size) for size in sizes]
+        self._sizes = list(sizes)
         self.register_buffer("sizes", torch.tensor(self._sizes))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("shift", torch.zeros(len(self._sizes)))
@@ -81,9 +75,7 @@ class ClassGroups(nn.Module):
 def imagenet_groups(labels: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
     """Return the ImageNet categories of each label, and those of no label last.
 
-    Returns:
-        `None` where ImageNet has no category for one of the labels. Case and a plural `s` do not
-        matter.
+    Case and a plural `s` do not matter; `None` where ImageNet has no category for one of them.
 
     Example:
         >>> [len(group) for group in imagenet_groups(("cat", "dog"))]
@@ -101,10 +93,9 @@ def imagenet_groups(labels: Sequence[str]) -> tuple[tuple[int, ...], ...] | None
 def head_linear(network: nn.Module) -> nn.Linear | None:
     """Return the linear layer of `network.classifier`, `None` for a network of another form."""
     classifier = getattr(network, "classifier", None)
-    if not isinstance(classifier, nn.Sequential):
-        return None
-    last = [layer for layer in classifier if not isinstance(layer, ClassGroups)][-1]
-    return last if isinstance(last, nn.Linear) else None
+    layers = list(classifier) if isinstance(classifier, nn.Sequential) else []
+    last = [layer for layer in layers if not isinstance(layer, ClassGroups)][-1:]
+    return last[0] if last and isinstance(last[0], nn.Linear) else None
 
 
 def class_groups(network: nn.Module) -> ClassGroups | None:
@@ -124,29 +115,22 @@ def without_groups(network: nn.Module) -> nn.Module:
 def build_grouped(arch: str, sizes: Sequence[int]) -> nn.Module:
     """Build an architecture whose head has `sum(sizes)` categories in groups, weights fresh.
 
-    Args:
-        arch: An architecture whose `classifier` is an `nn.Sequential` that ends in a linear layer.
-        sizes: See `ClassGroups`.
+    Raises:
+        ValueError: Its `classifier` is no `nn.Sequential` that ends in a linear layer.
     """
-    network = architecture(arch).build(sum(int(size) for size in sizes))
+    network = architecture(arch).build(sum(sizes))
     if head_linear(network) is None:
         raise ValueError(f"wanted a network whose classifier ends in a linear layer, got {arch}")
-    classifier = network.classifier
-    assert isinstance(classifier, nn.Sequential)
-    classifier.append(ClassGroups(sizes))
+    assert isinstance(network.classifier, nn.Sequential)
+    network.classifier.append(ClassGroups(sizes))
     return network
 
 
 def pretrained_grouped(arch: str, labels: Sequence[str]) -> tuple[nn.Module, str] | None:
     """Build an architecture with ImageNet weights, head included, its categories in groups.
 
-    Returns:
-        The network and a line that says the source of the weights; `None` where ImageNet has no
-        category for one of the labels, or the architecture's head has another form.
-
-    Raises:
-        ModelError: See `load_pretrained`.
-        MissingPackageError: See `load_pretrained`.
+    With it comes a line that says the source of the weights; `None` where ImageNet has no category
+    for one of the labels, or the architecture's head has another form.
     """
     groups = imagenet_groups(labels)
     if groups is None or head_linear(architecture(arch).build(2)) is None:
@@ -155,8 +139,8 @@ def pretrained_grouped(arch: str, labels: Sequence[str]) -> tuple[nn.Module, str
     network = build_grouped(arch, [len(group) for group in groups])
     linear = head_linear(network)
     order = torch.tensor([index for group in groups for index in group])
-    names = {id(module): name for name, module in network.named_modules()}
-    for name in (f"{names[id(linear)]}.weight", f"{names[id(linear)]}.bias"):
+    [place] = [name for name, module in network.named_modules() if module is linear]
+    for name in (f"{place}.weight", f"{place}.bias"):
         state[name] = state[name][order]
     own = network.state_dict()
     network.load_state_dict({**own, **{name: state[name] for name in own if name in state}})
@@ -176,9 +160,6 @@ def calibrate_known(network: nn.Module, scale: float, shift: float) -> None:
     """Multiply the logits by `scale`, then add `shift` to the last, that of no class.
 
     The order of the classes is unchanged; their temperature has to be fitted again.
-
-    Raises:
-        ValueError: The network has no linear layer.
     """
     groups = class_groups(network)
     if groups is not None:
@@ -186,11 +167,7 @@ def calibrate_known(network: nn.Module, scale: float, shift: float) -> None:
         groups.shift.mul_(scale)
         groups.shift[-1] += shift
         return
-    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ValueError("wanted a network with a linear layer, got one without")
-    linear[-1].weight.mul_(scale)
-    if linear[-1].bias is None:
-        raise ValueError("wanted a last linear layer with a bias, got one without")
-    linear[-1].bias.mul_(scale)
-    linear[-1].bias[-1] += shift
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    linear.weight.mul_(scale)
+    linear.bias.mul_(scale)
+    linear.bias[-1] += shift

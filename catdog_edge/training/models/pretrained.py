@@ -20,7 +20,7 @@ from torch import nn
 from catdog_edge.errors import MissingPackageError, ModelError
 from catdog_edge.system.files import cache_folder
 from catdog_edge.system.packages import install_command
-from catdog_edge.training.models.efficientnet_lite import EfficientNetLite0Short, rename_tensors
+from catdog_edge.training.models.efficientnet_lite import SHORT, rename_tensors
 from catdog_edge.training.models.registry import TORCHVISION
 
 _LITE0 = (
@@ -37,8 +37,7 @@ PACKAGES = {
 }
 """By architecture: the distribution with its weights, converted from TensorFlow, and the file."""
 
-TIMEOUT = 30.0
-"""Seconds without an answer after which a download is given up."""
+TIMEOUT = 30.0  # seconds without an answer after which a download is given up
 
 
 def pretrained_architectures() -> tuple[str, ...]:
@@ -47,11 +46,11 @@ def pretrained_architectures() -> tuple[str, ...]:
 
 
 def check_pretrained(arch: str) -> None:
-    """Check that an architecture has weights, without reading or downloading them.
+    """Check that an architecture has weights, and that the package with them is installed.
 
     Raises:
         ModelError: The architecture has none.
-        MissingPackageError: The package that carries them is not installed.
+        MissingPackageError: The package is missing.
     """
     if arch not in pretrained_architectures():
         raise ModelError(
@@ -65,12 +64,8 @@ def check_pretrained(arch: str) -> None:
 def load_pretrained(network: nn.Module, arch: str) -> str:
     """Load every weight except those of the head, the last linear layer.
 
-    Args:
-        network: From `architecture(arch).build(classes)`; unchanged where this fails.
-        arch: One of `pretrained_architectures()`.
-
-    Returns:
-        One line that says which weights, from which file.
+    The network is unchanged where this fails. Returns a line that says which weights, from which
+    file.
 
     Raises:
         ModelError: The architecture has no such weights, the file is damaged or cannot be
@@ -102,20 +97,15 @@ def load_pretrained(network: nn.Module, arch: str) -> str:
 
 
 def imagenet_state(arch: str) -> tuple[dict[str, torch.Tensor], str]:
-    """Return the weights of an architecture with the 1000-class head, on the CPU.
+    """Return the weights of `architecture(arch).build(1000)`, and a line that says their source.
 
-    Returns:
-        The state dict of `architecture(arch).build(1000)`, and a line that says its source.
-
-    Raises:
-        ModelError: See `load_pretrained`.
-        MissingPackageError: See `load_pretrained`.
+    Raises what `load_pretrained` raises.
     """
     check_pretrained(arch)
     if arch in TORCHVISION:
         return _from_torchvision(arch)
     state, source = _from_package(arch)
-    without = EfficientNetLite0Short.WITHOUT if arch == "efficientnet_lite0_short" else ()
+    without = SHORT if arch == "efficientnet_lite0_short" else ()
     if without:
         source = f"{source}, without blocks {', '.join(map(str, without))}"
     return rename_tensors(state, without), source

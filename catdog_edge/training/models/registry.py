@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import Normalization
-from catdog_edge.training.models.efficientnet_lite import (
-    EfficientNetLite0,
-    EfficientNetLite0Short,
-    EfficientNetLite2,
-)
+from catdog_edge.training.models.efficientnet_lite import SHORT, EfficientNetLite
 
-UNIT_RANGE = Normalization(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
-"""RGB in 0..1."""
+UNIT_RANGE = Normalization(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))  # RGB in 0..1
 
 CENTRED = Normalization(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 """All channels alike, about -1..1. The mean is a grey level, so a uint8 pad of 127 is exactly
@@ -33,25 +29,21 @@ IMAGENET = Normalization(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.
 
 @dataclass(frozen=True)
 class Architecture:
-    """One entry of the registry.
+    """One entry of the registry."""
 
-    Attributes:
-        name: Value of `--arch`.
-        build: Number of classes -> a network with random weights.
-        size: Height and width of the input in pixels.
-        normalization: Of the input.
-        summary: One line for `catdog-edge info --arch`.
-        recipe: Name of the default recipe.
-        fixed_size: Whether the linear layers fit no other size.
-    """
+    name: str  # value of `--arch`
+    build: Callable[[int], nn.Module]  # number of classes -> a network with random weights
+    size: int  # height and width of the input in pixels
+    normalization: Normalization  # of the input
+    summary: str  # one line for `catdog-edge info --arch`
+    recipe: str = "default"  # name of the default recipe
+    fixed_size: bool = False  # whether the linear layers fit no other size
 
-    name: str
-    build: Callable[[int], nn.Module]
-    size: int
-    normalization: Normalization
-    summary: str
-    recipe: str = "default"
-    fixed_size: bool = False
+
+_KNOWN = (
+    (3, 64, 1, 0), (64, 64, 1, 1), (64, 64, 0, 1), (64, 32, 1, 1), (32, 32, 1, 1), (32, 32, 1, 1),
+)  # fmt: skip
+"""Channels of each convolution of `SimpleCNN`; whether a ReLU and a pool follow."""
 
 
 class SimpleCNN(nn.Module):
@@ -63,32 +55,15 @@ class SimpleCNN(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 64, 3),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(64, 64, 3),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(64, 64, 3),
-            nn.MaxPool2d(2),  # no ReLU in this block: that is how the network is known
-            nn.Conv2d(64, 32, 3),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 32, 3),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 32, 3),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-        )
+        layers: list[nn.Module] = []
+        for inputs, outputs, relu, pool in _KNOWN:
+            layers.append(nn.Conv2d(inputs, outputs, 3))
+            layers += [nn.ReLU(inplace=True)] * relu + [nn.MaxPool2d(2)] * pool
+        self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(800, 512),
-            nn.ReLU(inplace=True),
-            nn.Linear(512, 512),
-            nn.ReLU(inplace=True),
-            nn.Linear(512, classes),
-        )
+            nn.Flatten(), nn.Linear(800, 512), nn.ReLU(inplace=True),
+            nn.Linear(512, 512), nn.ReLU(inplace=True), nn.Linear(512, classes),
+        )  # fmt: skip
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """`float32 [N,3,224,224]`, RGB 0..1 -> logits `float32 [N,K]`."""
@@ -133,10 +108,9 @@ class EdgeCNN(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        stages = ((48, 1), (80, 1), (128, 2), (192, 0))
         channels = 16
         layers: list[nn.Module] = [_convolution(3, channels, stride=2), nn.ReLU()]
-        for width, blocks in stages:
+        for width, blocks in ((48, 1), (80, 1), (128, 2), (192, 0)):
             layers += [_convolution(channels, width, stride=2), nn.ReLU()]
             layers += [ResidualBlock(width) for _ in range(blocks)]
             channels = width
@@ -151,14 +125,11 @@ class EdgeCNN(nn.Module):
         return logits
 
 
-def _torchvision(name: str) -> Callable[[int], nn.Module]:
-    def build(classes: int) -> nn.Module:
-        import torchvision
+def _vision(classes: int, name: str) -> nn.Module:
+    import torchvision
 
-        network: nn.Module = torchvision.models.get_model(name, num_classes=classes)
-        return network
-
-    return build
+    network: nn.Module = torchvision.models.get_model(name, num_classes=classes)
+    return network
 
 
 TORCHVISION = ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
@@ -178,31 +149,27 @@ ARCHITECTURES: dict[str, Architecture] = {
             fixed_size=True,
         ),
         *(
-            Architecture(name, _torchvision(name), 224, IMAGENET, f"torchvision's {name}")
-            for name in TORCHVISION
+            Architecture(one, partial(_vision, name=one), 224, IMAGENET, f"torchvision's {one}")
+            for one in TORCHVISION
         ),
-        Architecture("efficientnet_lite0", EfficientNetLite0, 224, CENTRED, LITE),
+        Architecture("efficientnet_lite0", EfficientNetLite, 224, CENTRED, LITE),
         Architecture(
-            "efficientnet_lite0_short", EfficientNetLite0Short, 192, CENTRED,
+            "efficientnet_lite0_short", partial(EfficientNetLite, without=SHORT), 192, CENTRED,
             "the same without two late blocks: less time per frame",
         ),
         Architecture(
-            "efficientnet_lite2", EfficientNetLite2, 260, CENTRED,
-            "the same, wider and deeper: fewer errors",
+            "efficientnet_lite2", partial(EfficientNetLite, width=1.1, depth=1.2, dropout=0.3),
+            260, CENTRED, "the same, wider and deeper: fewer errors",
         ),
     )
 }  # fmt: skip
 
 
 def architecture(name: str) -> Architecture:
-    """Look up an architecture.
-
-    Raises:
-        ModelError: There is none of that name; the message lists the known ones.
+    """Look up an architecture; raises `ModelError` where there is none of that name.
 
     Example:
-        >>> entry = architecture("edge_cnn")
-        >>> network = entry.build(2)
+        >>> network = architecture("edge_cnn").build(2)
     """
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)

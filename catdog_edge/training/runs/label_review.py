@@ -11,9 +11,9 @@ from dataclasses import astuple, dataclass, fields
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.spec import ResizeStep
+from catdog_edge.training.arrays import Float32, Labels, Pixels
 from catdog_edge.training.data.dataset import Dataset, Item, Split, write_csv
 from catdog_edge.training.data.open_dataset import pixels
 
@@ -23,8 +23,8 @@ SIMILAR = 0.985
 The same photograph saved, toned or lightly cropped again is well above it; different photographs,
 also of one animal, are well below."""
 
-MAX_COMPARED = 50_000
-"""Images that are compared, each with every other: more would take minutes."""
+BLOCK = 256  # images that are compared with all earlier ones at a time, for bounded memory
+MAX_COMPARED = 50_000  # images that are compared, each with every other: more would take minutes
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,6 @@ class Suspect:
     """An image to review.
 
     Attributes:
-        file: Its name in the data.
-        split: `train` or `val`.
-        label: Its label in the data.
         why: `label`: the network predicts another one. `duplicate`: nearly the same as an
             earlier image. `contradiction`: nearly the same, with another label.
         answer: The predicted label, or that of the other image.
@@ -52,17 +49,12 @@ class Suspect:
 
 
 def review(
-    dataset: Dataset,
-    probabilities: Mapping[Split, npt.NDArray[np.float32]],
-    steps: Sequence[ResizeStep],
+    dataset: Dataset, probabilities: Mapping[Split, Float32], steps: Sequence[ResizeStep]
 ) -> list[Suspect]:
     """List disagreements, the most confident first, then near-duplicates.
 
-    Args:
-        dataset: What was trained on.
-        probabilities: For `train` and `val`, `float32 [n,K]`, calibrated, in the order of
-            `dataset.items_of(split)`.
-        steps: The resize rule of the model.
+    The probabilities, for `train` and `val`, are `float32 [n,K]`, calibrated, in the order of
+    `dataset.items_of(split)`.
 
     Raises:
         ValueError: A split has another number of images than of probabilities, or is `test`.
@@ -100,55 +92,31 @@ def review(
 
 
 def near_duplicates(
-    thumbnails: npt.NDArray[np.uint8],
-    similar: float = SIMILAR,
-    labels: npt.NDArray[np.int64] | None = None,
+    thumbnails: Pixels, labels: Labels | None = None
 ) -> list[tuple[int, int, float]]:
     """Find images that are nearly the same as an earlier one, mirrored or not.
 
-    Each image is listed once, however many are like it.
-
-    Args:
-        thumbnails: `uint8 [n,16,16]`, grey; of more than `MAX_COMPARED` the first ones count.
-        similar: Correlation from which on two are nearly the same.
-        labels: `int64 [n]`. With them, the earlier one is the first with another label, where
-            there is one.
+    Each image, `uint8 [n,16,16]`, grey, is listed once, however many are like it; of more than
+    `MAX_COMPARED` the first ones count. With labels, `int64 [n]`, the earlier one is the first
+    with another label, where there is one.
 
     Returns:
         Index of the earlier one, index of the image, correlation; the most similar first.
     """
     thumbnails = thumbnails[:MAX_COMPARED]
-    plain = _standardised(thumbnails)
-    mirrored = _standardised(thumbnails[:, :, ::-1])
-    count = len(plain)
-    first = np.full(count, -1, np.int64)
-    value = np.zeros(count, np.float32)
-    settled = np.zeros(count, bool)  # no later match replaces it
-    block = 1024
-    for start in range(0, count, block):
-        rows = np.arange(start, min(start + block, count))
-        for earlier in range(0, start + 1, block):
-            columns = np.arange(earlier, min(earlier + block, count))
-            correlation = plain[rows] @ plain[columns].T
-            np.maximum(correlation, plain[rows] @ mirrored[columns].T, out=correlation)
-            alike = correlation >= similar
-            if not alike.any():
-                continue
-            alike &= columns < rows[:, None]
-            better = [alike & (first[rows] < 0)[:, None]]
-            if labels is not None:
-                other = alike & (labels[columns] != labels[rows][:, None])
-                better.append(other & ~settled[rows][:, None])
-            for number, candidates in enumerate(better):
-                found = np.flatnonzero(candidates.any(axis=1))
-                column = candidates[found].argmax(axis=1)
-                first[rows[found]] = columns[column]
-                value[rows[found]] = correlation[found, column]
-                settled[rows[found]] |= number == 1
-    pairs = [
-        (int(first[index]), int(index), min(1.0, float(value[index])))
-        for index in np.flatnonzero(first >= 0)
-    ]
+    plain, mirrored = _standardised(thumbnails), _standardised(thumbnails[:, :, ::-1])
+    pairs = []
+    for start in range(0, len(plain), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(plain)))
+        end = rows[-1] + 1
+        correlation = np.maximum(plain[rows] @ plain[:end].T, plain[rows] @ mirrored[:end].T)
+        alike = (correlation >= SIMILAR) & (np.arange(end) < rows[:, None])
+        if labels is not None:
+            other = alike & (labels[:end] != labels[rows, None])
+            alike = np.where(other.any(axis=1, keepdims=True), other, alike)
+        for row in np.flatnonzero(alike.any(axis=1)):
+            first = int(alike[row].argmax())
+            pairs.append((first, int(rows[row]), min(1.0, float(correlation[row, first]))))
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 
@@ -157,7 +125,7 @@ def write_review_csv(path: str | os.PathLike[str], suspects: Sequence[Suspect]) 
     write_csv(path, [field.name for field in fields(Suspect)], map(astuple, suspects))
 
 
-def _thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _thumbnails(frames: Pixels) -> Pixels:
     small = np.zeros((len(frames), 16, 16), np.uint8)
     for index, frame in enumerate(frames):
         grey = cv2.cvtColor(np.asarray(frame), cv2.COLOR_BGR2GRAY)
@@ -165,7 +133,7 @@ def _thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return small
 
 
-def _standardised(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _standardised(thumbnails: Pixels) -> Float32:
     """Scale rows to mean 0 and length 1: the product of two is their correlation."""
     flat = thumbnails.reshape(len(thumbnails), 256).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)

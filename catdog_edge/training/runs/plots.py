@@ -1,7 +1,6 @@
-"""The figures of a run: `data.png`, `curves.png`, `confusion.png`, `mistakes.png`.
+"""The figures of a run: `data.png`, `curves.png`, `confusion.png`, `mistakes.png`, `roc.png`.
 
-They are drawn without a screen. Names of files and classes may hold `$`, so no text is parsed as a
-formula.
+Names of files and classes may hold `$`, so no text is parsed as a formula.
 """
 
 from __future__ import annotations
@@ -11,15 +10,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from catdog_edge.system.files import atomic_write
+from catdog_edge.training.arrays import Float32, Labels, Pixels
 from catdog_edge.training.data.dataset import SPLITS, Dataset
 from catdog_edge.training.engine.history import EpochMetrics
 from catdog_edge.training.evaluation.classification_report import shorten_label
@@ -27,46 +28,34 @@ from catdog_edge.training.evaluation.rejection import auroc, roc_curve
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 TRAIN, VAL, TEST = "#2563eb", "#ea580c", "#15803d"
+STYLE: Any = {
+    "text.color": INK, "text.parse_math": False, "axes.labelcolor": MUTED, "axes.edgecolor": GRID,
+    "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+    "grid.color": GRID, "xtick.labelcolor": MUTED, "ytick.labelcolor": MUTED,
+    "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False,
+    "legend.labelcolor": INK, "savefig.dpi": 120, "savefig.facecolor": "white",
+}  # fmt: skip
 
-SHOWN_CLASSES = 12
-"""Classes in `data.png`."""
-
-SHOWN_IMAGES = 6
-"""Images of each class in `data.png`."""
-
-
-TEXT_CLASSES = 30
-"""Classes up to which `confusion.png` has counts, and class names on an axis."""
-
-CURVES = 10
-"""Curves in `roc.png`: those of the worst sets of negatives."""
+SHOWN_CLASSES = 12  # classes in `data.png`
+SHOWN_IMAGES = 6  # images of each class in `data.png`
+TEXT_CLASSES = 30  # classes up to which `confusion.png` has counts, and class names on an axis
+CURVES = 10  # curves in `roc.png`: those of the worst sets of negatives
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that is misclassified.
+    """An image that is misclassified."""
 
-    Attributes:
-        picture: `uint8 [H,W,3]`, BGR.
-        file: Its name in the data.
-        truth: Its label.
-        answer: The predicted label.
-        confidence: Of the prediction, 0..1.
-    """
-
-    picture: npt.NDArray[np.uint8]
+    picture: Pixels  # `uint8 [H,W,3]`, BGR
     file: str
     truth: str
     answer: str
-    confidence: float
+    confidence: float  # 0..1
 
 
+@rc_context(STYLE)
 def save_overview(path: str | os.PathLike[str], dataset: Dataset) -> None:
-    """Draw training images of each class, and the number of images in each split.
-
-    Raises:
-        CatdogError: The file cannot be written, or an image has changed.
-    """
+    """Draw training images of each class, and the number of images in each split."""
     labels = dataset.labels[:SHOWN_CLASSES]
     counts = dataset.counts()
     most = max(max(split.values()) for split in counts.values())
@@ -84,23 +73,22 @@ def save_overview(path: str | os.PathLike[str], dataset: Dataset) -> None:
             axes.imshow(_square(dataset.decode(shown[pick]))[:, :, ::-1])
             axes.set_axis_off()
             if column == 0:
-                axes.set_title(
-                    drawable(shorten_label(label)), color=INK, fontsize=12, loc="left",
-                    fontweight="bold", parse_math=False,
-                )  # fmt: skip
+                name = drawable(shorten_label(label))
+                axes.set_title(name, fontsize=12, fontweight="bold", loc="left")
         axes = figure.add_subplot(grid[row, SHOWN_IMAGES:])
         values = [counts[split][label] for split in SPLITS]
         axes.barh(SPLITS, values, color=[TRAIN, VAL, TEST], height=0.62)
         for place, value in enumerate(values):
-            axes.text(value + most * 0.02, place, f"{value:,}", va="center", color=INK)
+            axes.text(value + most * 0.02, place, f"{value:,}", va="center")
         axes.set_xlim(0, most * 1.22)
         axes.invert_yaxis()
-        axes.tick_params(length=0, labelcolor=MUTED, labelbottom=False)
+        axes.tick_params(labelbottom=False)
         axes.spines[:].set_visible(False)
         axes.axvline(0, color=GRID)
     _save(figure, path)
 
 
+@rc_context(STYLE)
 def save_curves(path: Path, epochs: Sequence[EpochMetrics], best: EpochMetrics, title: str) -> None:
     """Draw loss and accuracy per epoch, for the training and the validation images."""
     figure = _figure(10, 4.2, title)
@@ -113,28 +101,25 @@ def save_curves(path: Path, epochs: Sequence[EpochMetrics], best: EpochMetrics, 
             label = "training (augmented)" if side == "train" else "validation"
             axes.plot(numbers, values, color=colour, linewidth=2, label=label, marker=marker)
         _style(axes)
-        axes.set_xlabel("epoch", color=MUTED)
-        axes.set_xlim(min(0.5, numbers[0]), numbers[-1] + 0.5)
-    loss.set_ylabel("cross entropy", color=MUTED)
-    loss.set_ylim(0, 1.1 * max(max(one.train_loss, one.val_loss) for one in epochs))
-    accuracy.set_ylabel("accuracy, %", color=MUTED)
+        axes.set(xlabel="epoch", xlim=(min(0.5, numbers[0]), numbers[-1] + 0.5))
+    highest = max(max(one.train_loss, one.val_loss) for one in epochs)
+    loss.set(ylabel="cross entropy", ylim=(0, 1.1 * highest))
+    accuracy.set_ylabel("accuracy, %")
     accuracy.plot(
         best.epoch, 100 * best.val_accuracy, "o", color=TEST, markersize=10, zorder=3,
         markerfacecolor="none", markeredgewidth=2,
         label=f"kept: epoch {best.epoch}, {best.val_accuracy:.2%}",
     )  # fmt: skip
-    loss.legend(frameon=False, labelcolor=INK)
-    accuracy.legend(frameon=False, labelcolor=INK, loc="lower right")
+    loss.legend()
+    accuracy.legend(loc="lower right")
     _save(figure, path)
 
 
-def save_confusion(
-    path: Path, matrix: npt.NDArray[np.int64], labels: Sequence[str], title: str
-) -> None:
+@rc_context(STYLE)
+def save_confusion(path: Path, matrix: Labels, labels: Sequence[str], title: str) -> None:
     """Draw a confusion matrix, a row per true class: shares of the row as shade.
 
-    Up to `TEXT_CLASSES` classes each cell has its count; beyond them it is a heat map of the same
-    size, whose axes name some of the classes.
+    Beyond `TEXT_CLASSES` classes it is a heat map of bounded size that names some of the classes.
     """
     classes = len(labels)
     texts = classes <= TEXT_CLASSES
@@ -155,32 +140,24 @@ def save_confusion(
     ticks = range(0, classes, -(-classes // TEXT_CLASSES))
     names = [drawable(shorten_label(labels[tick])) for tick in ticks]
     rotation = 0 if classes < 5 else 45 if classes <= 12 else 90
-    axes.set_xticks(ticks, names, rotation=rotation, color=INK, parse_math=False)
-    axes.set_yticks(ticks, names, color=INK, parse_math=False)
-    axes.set_xlabel("answered", color=MUTED)
-    axes.set_ylabel("true", color=MUTED)
+    axes.set_xticks(ticks, names, rotation=rotation, color=INK)
+    axes.set_yticks(ticks, names, color=INK)
+    axes.set(xlabel="answered", ylabel="true")
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=10 if classes <= 12 else 7)
+    axes.tick_params(labelsize=10 if classes <= 12 else 7)
     _save(figure, path)
 
 
+@rc_context(STYLE)
 def save_roc(
-    path: Path,
-    classes: Mapping[str, npt.NDArray[np.float32]],
-    negatives: Mapping[str, npt.NDArray[np.float32]],
-    threshold: float,
+    path: Path, classes: Mapping[str, Float32], negatives: Mapping[str, Float32], threshold: float
 ) -> None:
     """Draw what thresholds of `neither` trade: answered classes against accepted negatives.
 
-    Args:
-        path: A `.png`.
-        classes: Scores by source.
-        negatives: Scores by kind and source, one curve each.
-        threshold: The model's, marked on each curve.
+    Negatives have a curve each kind and source, on which the model's threshold is marked.
     """
-    figure = _figure(
-        7.5, 6.5, f"neither: the classes and the rest at every threshold ({threshold:.3g} marked)"
-    )
+    title = f"neither: the classes and the rest at every threshold ({threshold:.3g} marked)"
+    figure = _figure(7.5, 6.5, title)
     axes = figure.subplots()
     scores = np.concatenate(list(classes.values()))
     answered = 100 * float((scores >= threshold).mean())
@@ -193,38 +170,29 @@ def save_roc(
         axes.plot(100 * accepted, 100 * kept, color=colour, label=drawable(label))
         axes.plot(100 * float((others >= threshold).mean()), answered, "o", color=colour)
     _style(axes)
-    axes.set_xlim(-0.5, 30)
-    axes.set_ylim(70, 100.3)
-    axes.set_xlabel("negatives wrongly accepted, %", color=MUTED)
-    axes.set_ylabel("images of the classes answered, %", color=MUTED)
-    axes.legend(frameon=False, labelcolor=INK, loc="lower right", fontsize=8)
+    axes.set(xlim=(-0.5, 30), xlabel="negatives wrongly accepted, %")
+    axes.set(ylim=(70, 100.3), ylabel="images of the classes answered, %")
+    axes.legend(loc="lower right", fontsize=8)
     _save(figure, path)
 
 
 def save_mistakes(path: Path, mistakes: Sequence[Mistake], title: str) -> None:
     """Draw a contact sheet of mistakes, in the order given."""
-    cells = [
-        (
-            mistake.picture,
-            f"{short_name(mistake.file)}\n"
-            f"{shorten_label(mistake.truth)}, answered {shorten_label(mistake.answer)} "
-            f"{mistake.confidence:.2f}",
-        )
-        for mistake in mistakes
-    ]
+    cells = []
+    for one in mistakes:
+        truth, answer = shorten_label(one.truth), shorten_label(one.answer)
+        caption = f"{short_name(one.file)}\n{truth}, answered {answer} {one.confidence:.2f}"
+        cells.append((one.picture, caption))
     save_contact_sheet(path, cells, title, nothing="no mistakes")
 
 
+@rc_context(STYLE)
 def save_contact_sheet(
-    path: Path, cells: Sequence[tuple[npt.NDArray[np.uint8], str]], title: str, nothing: str
+    path: Path, cells: Sequence[tuple[Pixels, str]], title: str, nothing: str
 ) -> None:
-    """Draw images in a grid, each under its caption.
+    """Draw images (`uint8 [H,W,3]`, BGR) in a grid, each under its caption.
 
-    Args:
-        path: The PNG to write.
-        cells: Images (`uint8 [H,W,3]`, BGR) and captions, in order.
-        title: Above the sheet.
-        nothing: Text where there are no images.
+    Without images there is a text, `nothing`.
     """
     columns = 6 if len(cells) > 8 else max(1, min(4, len(cells)))
     rows = max(1, -(-len(cells) // columns))
@@ -234,7 +202,7 @@ def save_contact_sheet(
         axes.set_axis_off()
     for axes, (picture, caption) in zip(grid, cells, strict=False):
         axes.imshow(picture[:, :, ::-1])
-        axes.set_title(drawable(caption), fontsize=8, color=INK, parse_math=False)
+        axes.set_title(drawable(caption), fontsize=8)
     if not cells:
         grid[0].text(0.5, 0.5, nothing, ha="center", color=MUTED)
     _save(figure, path)
@@ -253,29 +221,24 @@ def short_name(file: str) -> str:
 
 def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(drawable(title), color=INK, fontsize=12, parse_math=False)
+    figure.suptitle(drawable(title), fontsize=12)
     return figure
 
 
 def _style(axes: Axes) -> None:
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(colors=MUTED, length=0)
+    axes.grid(linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _square(frame: npt.NDArray[np.uint8], side: int = 200) -> npt.NDArray[np.uint8]:
+def _square(frame: Pixels, side: int = 200) -> Pixels:
     """Fit an image into a white square: `uint8 [side,side,3]`."""
-    height, width = frame.shape[:2]
-    scale = side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    scale = side / max(frame.shape[:2])
+    height, width = (max(1, round(scale * length)) for length in frame.shape[:2])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     square = np.full((side, side, 3), 255, np.uint8)
-    top, left = (side - size[1]) // 2, (side - size[0]) // 2
-    resized = cv2.resize(frame, size, interpolation=method)
-    square[top : top + size[1], left : left + size[0]] = resized
+    top, left = (side - height) // 2, (side - width) // 2
+    resized = cv2.resize(frame, (width, height), interpolation=method)
+    square[top : top + height, left : left + width] = resized
     return square
 
 
@@ -283,4 +246,4 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     with atomic_write(path) as temporary, warnings.catch_warnings():
         # Characters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(temporary, dpi=120, facecolor="white")
+        figure.savefig(temporary)

@@ -1,7 +1,4 @@
-"""Progress on stderr: a line that is redrawn on a terminal, and a row per epoch.
-
-Nothing is shown where `INFO` of this logger is off.
-"""
+"""Progress on stderr, where `INFO` is logged: a line that is redrawn, and a row per epoch."""
 
 from __future__ import annotations
 
@@ -15,11 +12,8 @@ from catdog_edge.training.engine.history import EpochMetrics, StepMetrics
 
 log = logging.getLogger(__name__)
 
-REDRAW = 0.2
-"""Seconds between two redraws on a terminal."""
-
-INTERVAL = 30.0
-"""Seconds between two lines where stderr is a file or a pipe."""
+REDRAW = 0.2  # seconds between two redraws on a terminal
+INTERVAL = 30.0  # seconds between two lines where stderr is a file or a pipe
 
 
 class _Line:
@@ -43,16 +37,10 @@ class _Line:
 
 
 class TrainingProgress:
-    """Shows steps and epochs.
-
-    Args:
-        epochs: Of the whole run.
-    """
+    """Shows the steps and epochs of a run of `epochs`."""
 
     def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
-        self._line = _Line()
-        self._header_due = True
+        self._epochs, self._line, self._header_due = epochs, _Line(), True
 
     def step(self, metrics: StepMetrics) -> None:
         """Show a step, at most as often as a person can read it."""

@@ -6,7 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,11 @@ import torch
 
 from catdog_edge import __version__
 from catdog_edge.training.config.train_options import TrainOptions
-from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.negatives import Negatives
 from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
 from catdog_edge.training.engine.distillation import Teacher
 from catdog_edge.training.engine.trainer import Plan, Trainer
+from catdog_edge.training.runs.training_data import RunData
 
 
 def git_commit() -> str:
@@ -36,13 +35,10 @@ def git_commit() -> str:
 
 
 def trained_on(
-    datasets: Sequence[Dataset],
-    plan: Plan,
-    teacher: Teacher | None,
-    negatives: Negatives | None,
-    options: TrainOptions,
+    data: RunData, plan: Plan, teacher: Teacher | None, options: TrainOptions
 ) -> dict[str, Any]:
     """Return the spec's `trained_on`, without paths of this machine."""
+    negatives, datasets = data.negatives, data.datasets
     names = ["sample" if one.is_sample else Path(one.source).name for one in datasets]
     counts = [one.counts() for one in datasets]
     split = options.split
@@ -68,22 +64,10 @@ def trained_on(
 
 
 def arguments(
-    datasets: Sequence[Dataset],
-    negatives: Negatives | None,
-    options: TrainOptions,
-    trainer: Trainer,
-    machine: Mapping[str, int],
+    data: RunData, options: TrainOptions, trainer: Trainer, machine: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Return the content of `args.yaml`: all that a resume needs, and what is worth looking up.
-
-    Args:
-        datasets: What is trained on.
-        negatives: Those of `options.other`.
-        options: Of the command.
-        trainer: Before its first epoch.
-        machine: Threads and processes.
-    """
-    plan, teacher = trainer.plan, None
+    """Return the content of `args.yaml`: all that a resume needs, and what is worth looking up."""
+    plan, teacher, datasets = trainer.plan, None, data.datasets
     if options.teacher and trainer.teacher:
         teacher = {"file": str(options.teacher.resolve()), "sha256": trainer.teacher.sha256}
     return {
@@ -94,7 +78,7 @@ def arguments(
         "split": list(options.split),
         "limit": options.limit,
         "keep_damaged": options.keep_damaged,
-        "other": negatives.sources if negatives else None,
+        "other": data.negatives.sources if data.negatives else None,
         "reject_at": options.reject_at,
         "arch": options.arch,
         **{name: value for name, value in vars(plan).items() if name != "recipe"},

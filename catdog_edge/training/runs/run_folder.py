@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from filelock import FileLock, Timeout
@@ -16,17 +16,16 @@ from filelock import FileLock, Timeout
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.runtime.threads import MOST
 from catdog_edge.system.files import remove_leftovers, write_text
-from catdog_edge.training.config.recipe_schema import shorten
+from catdog_edge.training.config.recipe_schema import Bounds, check_value, shorten
 from catdog_edge.training.config.recipes import parse_yaml
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.open_dataset import open_dataset
+from catdog_edge.training.data.open_dataset import open_datasets
+from catdog_edge.training.data.parallel_decode import Progress
 from catdog_edge.training.data.source_groups import without_sources
+from catdog_edge.training.data.splits import DEFAULT_SPLIT
 
-ROOT = Path("runs")
-"""Parent of the run folders, below the current folder."""
-
+ROOT = Path("runs")  # parent of the run folders, below the current folder
 LOCK = ".lock"
-
 FILES = (
     "args.yaml", "best.pt", "confusion.png", "curves.png", "data.png", "last.pt", "mistakes.png",
     "results.csv", "review.csv", "skipped.csv", "split.csv", "summary.json",
@@ -35,10 +34,7 @@ FILES = (
 
 
 class Run:
-    """One run folder.
-
-    Args:
-        folder: For instance `runs/cat_dog-1`.
+    """One run folder, for instance `runs/cat_dog-1`.
 
     Example:
         >>> run = newest_run()
@@ -47,32 +43,16 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
+        self.folder, self.name = folder, folder.name
+        self.weights = folder / "best.pt"  # the best
+        self.last = folder / "last.pt"  # the newest, with the state that a resume needs
+        self.split_csv = folder / "split.csv"  # the split of each image
+        self._args = folder / "args.yaml"
 
     @property
     def exists(self) -> bool:
         """Whether the folder is a run folder."""
-        return (self.folder / "args.yaml").is_file()
-
-    @property
-    def weights(self) -> Path:
-        """The best weights."""
-        return self.folder / "best.pt"
-
-    @property
-    def last(self) -> Path:
-        """The newest weights, with the state that a resume needs."""
-        return self.folder / "last.pt"
-
-    @property
-    def split_csv(self) -> Path:
-        """The split of each image."""
-        return self.folder / "split.csv"
+        return self._args.is_file()
 
     @property
     def finished(self) -> bool:
@@ -103,12 +83,9 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from training the run for the duration of a block.
+        """Keep other processes from training the run in a block; `CatdogError` where one does.
 
         Temporary files of killed processes are removed.
-
-        Raises:
-            CatdogError: Another process is training it.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -131,7 +108,7 @@ class Run:
         Raises:
             CatdogError: `args.yaml` is missing or damaged, or a value is not what it must be.
         """
-        file = self.folder / "args.yaml"
+        file = self._args
         try:
             document = parse_yaml(file.read_text(encoding="utf-8"))
         except OSError as error:
@@ -143,75 +120,55 @@ class Run:
             raise CatdogError(f"{file} is damaged; train again") from error
         if not isinstance(document, dict) or "data" not in document:
             raise CatdogError(f"{file} is damaged (it names no data); train again")
-        for key, (fits, wanted) in _VALUES.items():
-            if key in document and not fits(document[key]):
-                raise CatdogError(
-                    f"{file}: {key} is {shorten(document[key])}, {wanted} is wanted; put back "
-                    "what was there, or train again"
-                )
+        if isinstance(document.get("other"), str):  # of an earlier version
+            document["other"] = [document["other"]]
+        try:
+            for name in _KINDS.keys() & document.keys():
+                document[name] = check_value(_KINDS[name], document[name], name)
+            for name, (fits, wanted) in _CHECKS.items():
+                value = document.get(name)
+                if value is not None and not fits(value):
+                    raise CatdogError(f"{name} is {shorten(value)}; {wanted}")
+        except CatdogError as error:
+            raise CatdogError(
+                f"{file}: {error}; put back what was there, or train again"
+            ) from error
         return document
 
     def settings(self) -> dict[str, Any]:
-        """Read `args` and check that all that a resume needs is there.
-
-        Raises:
-            CatdogError: See `args`, or something is missing.
-        """
+        """Read `args`; `CatdogError` where something that a resume needs is missing."""
         args = self.args()
-        missing = [key for key in _NEEDED if key not in args]
-        if missing:
-            raise CatdogError(
-                f"{self.folder / 'args.yaml'}: {missing[0]} is missing; put it back, or train again"
-            )
+        for key in _NEEDED:
+            if args.get(key) is None:
+                raise CatdogError(f"{self._args}: {key} is missing; put it back, or train again")
         return args
 
     def write_args(self, args: dict[str, Any]) -> None:
         """Write `args.yaml`."""
-        text = yaml.safe_dump(args, sort_keys=False, allow_unicode=True)
-        write_text(self.folder / "args.yaml", text)
+        write_text(self._args, yaml.safe_dump(args, sort_keys=False, allow_unicode=True))
 
-    def dataset(self, progress: Callable[[int, int], None] | None = None) -> Dataset:
+    def dataset(self, progress: Progress | None = None) -> Dataset:
         """Open the run's data again, with the split that the run recorded.
-
-        Args:
-            progress: Called with the number of images read and of all.
 
         Raises:
             DataError: The data is not where it was, or is damaged.
         """
-        args = self.args()
-        first = open_dataset(
-            args["data"],
-            labels=tuple(args["labels"]) if args.get("labels") else None,
-            split=tuple(args.get("split") or (80, 10, 10)),
+        return self._open(progress, self.args() | {"more_data": ()})[0]
+
+    def datasets(self, progress: Progress | None = None) -> tuple[Dataset, ...]:
+        """Open all of the run's data sets again; see `dataset`."""
+        return self._open(progress, self.args())
+
+    def _open(self, progress: Progress | None, args: dict[str, Any]) -> tuple[Dataset, ...]:
+        opened = open_datasets(
+            (args["data"], *(args.get("more_data") or ())),
+            labels=args.get("labels"),
+            split_csv=self.split_csv if self.split_csv.is_file() else None,
+            split=args.get("split") or DEFAULT_SPLIT,
             limit=args.get("limit"),
             seed=args.get("seed", 0),
-            split_csv=self.split_csv if self.split_csv.is_file() else None,
             progress=progress,
-        )
-        return without_sources(first, self.left_out)
-
-    def more_datasets(
-        self, progress: Callable[[int, int], None] | None = None
-    ) -> tuple[Dataset, ...]:
-        """Open the run's other data sets again, where it had several.
-
-        Raises:
-            DataError: See `dataset`.
-        """
-        args = self.args()
-        opened = (
-            open_dataset(
-                source,
-                labels=tuple(args["labels"]),
-                split=tuple(args.get("split") or (80, 10, 10)),
-                limit=args.get("limit"),
-                seed=args.get("seed", 0),
-                progress=progress,
-                required=("train",),
-                keep_damaged=bool(args.get("keep_damaged")),
-            )
-            for source in args.get("more_data") or ()
+            keep_damaged=bool(args.get("keep_damaged")),
         )
         return tuple(without_sources(one, self.left_out) for one in opened)
 
@@ -223,67 +180,44 @@ class Run:
     @property
     def negatives(self) -> list[str]:
         """The values of `--other`."""
-        return as_list(self.args().get("other"))
+        return list(self.args().get("other") or ())
 
 
-def as_list(value: Any) -> list[str]:
-    """A value of `args.yaml` that is null, text or, of a newer version, a list of texts."""
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
-
-
-def _whole(low: int, high: int = 2**64 - 1) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _labels(value: Any) -> bool:
-    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
-        return value is None
-    return len(value) >= 2 and len(set(value)) == len(value)
-
-
-def _texts(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value))
-
-
-def _split(value: Any) -> bool:
-    if not isinstance(value, list) or not all(map(_whole(0, 100), value)):
-        return value is None
-    return len(value) == 3 and sum(value) == 100
-
-
-def _rate(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value <= sys.float_info.max
-
-
-def _teacher(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, dict) and all(isinstance(value.get(k), str) for k in ("file", "sha256"))
-    )
-
-
-_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "data": (lambda value: isinstance(value, str) and value != "", "a path or sample"),
-    "labels": (_labels, "a list of two or more different names"),
-    "split": (_split, "a list of three shares that sum to 100"),
-    "limit": (lambda value: value is None or _whole(1)(value), "a whole number above 0, or null"),
-    "more_data": (lambda value: _texts(value), "a list of paths"),
-    "leave_out": (lambda value: _texts(value), "a list of names"),
-    "other": (
-        lambda value: isinstance(value, str) or _texts(value),
-        "a path, drawn, a list of these, or null",
-    ),
-    "epochs": (_whole(1), "a whole number above 0"),
-    "batch_size": (_whole(2), "a whole number above 1"),
-    "lr": (_rate, "a number above 0 (of the form 1.0e-3)"),  # YAML 1.1 reads 1e-3 as text
-    "seed": (_whole(0), "a whole number"),
-    "patience": (_whole(0), "a whole number"),
-    "precision": (lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
-    "device": (lambda value: isinstance(value, str), "cpu, cuda or cuda:NUMBER"),
-    "threads": (_whole(1, MOST), f"a whole number in 1..{MOST}"),
-    "teacher": (_teacher, "null, or file and sha256"),
-    "recipe": (lambda value: isinstance(value, dict), "a table of values"),
+_Texts = tuple[str, ...] | None
+_Whole = Annotated[int, Bounds(0, 2**64 - 1)]
+_KINDS: dict[str, Any] = {
+    "data": str,
+    "labels": _Texts,
+    "split": tuple[_Whole, ...] | None,
+    "limit": Annotated[int, Bounds(1, 2**64 - 1)] | None,
+    "more_data": _Texts,
+    "leave_out": _Texts,
+    "other": _Texts,
+    "epochs": Annotated[int, Bounds(1, 1_000_000)],
+    "batch_size": Annotated[int, Bounds(2, 1_000_000)],
+    "lr": Annotated[float, Bounds(1e-9, 1e3)],
+    "seed": _Whole,
+    "patience": _Whole,
+    "precision": Literal["float32", "bfloat16"],
+    "device": str,
+    "threads": Annotated[int, Bounds(1, MOST)],
+    "teacher": dict | None,
+    "recipe": dict,
 }
-"""The values of `args.yaml` that a command reads: their check and its description."""
+"""The values of `args.yaml` that a command reads."""
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "labels": (lambda names: 2 <= len(set(names)) == len(names), "two or more names are wanted"),
+    "split": (
+        lambda shares: len(shares) == 3 and sum(shares) == 100,
+        "three shares that sum to 100",
+    ),
+    "teacher": (
+        lambda one: all(isinstance(one.get(k), str) for k in ("file", "sha256")),
+        "file and sha256 are wanted",
+    ),
+}
+"""What the kinds of values do not say."""
 
 _NEEDED = (
     "labels", "epochs", "batch_size", "lr", "seed", "patience", "precision", "device", "recipe",
@@ -292,11 +226,7 @@ _NEEDED = (
 
 
 def newest_unfinished(root: Path = ROOT) -> Run:
-    """Return the unfinished run that was started or saved last and that no process is training.
-
-    Raises:
-        ModelError: There is none.
-    """
+    """Return the unfinished run that was started or saved last and that no process is training."""
     runs = [Run(found.parent) for found in root.glob("*/args.yaml")]
     if not runs:
         raise ModelError(
@@ -312,28 +242,20 @@ def newest_unfinished(root: Path = ROOT) -> Run:
     for run in resumable:
         if not run.locked:
             return run
+    where, newest = root.absolute(), runs[0]
     if resumable:
         raise ModelError(
             f"{resumable[0].folder} is being trained by another process, and no other run under "
-            f"{root.absolute()} can be resumed; wait until it ends, or stop it first"
+            f"{where} can be resumed; wait until it ends, or stop it first"
         )
-    if not runs[0].finished:
-        raise ModelError(
-            f"no run under {root.absolute()} can be resumed, {runs[0].name} has no last.pt; "
-            "start another with: catdog-edge train"
-        )
-    raise ModelError(
-        f"every run under {root.absolute()} is finished, the newest is {runs[0].name}; "
-        "start another with: catdog-edge train"
-    )
+    reason = f"no run under {where} can be resumed, {newest.name} has no last.pt"
+    if newest.finished:
+        reason = f"every run under {where} is finished, the newest is {newest.name}"
+    raise ModelError(f"{reason}; start another with: catdog-edge train")
 
 
 def newest_run(root: Path = ROOT) -> Run:
-    """Return the run whose best weights were written last.
-
-    Raises:
-        ModelError: There is none.
-    """
+    """Return the run whose best weights were written last; `ModelError` where there is none."""
     candidates = [found for found in root.glob("*/best.pt") if Run(found.parent).exists]
     if not candidates:
         raise ModelError(
@@ -350,11 +272,7 @@ def run_of(weights: Path) -> Run | None:
 
 
 def check_name(name: str | None, root: Path = ROOT) -> None:
-    """Reject a name that `new_run` would not take.
-
-    Raises:
-        CatdogError: It is taken.
-    """
+    """Raise `CatdogError` for a name that is taken."""
     if name is not None and os.path.lexists(root / name):
         raise _taken(Run(root / name))
 
@@ -371,29 +289,22 @@ def _taken(run: Run) -> CatdogError:
 
 
 def new_run(name: str | None, stem: str, root: Path = ROOT) -> Run:
-    """Create a run folder.
-
-    Args:
-        name: The folder's name; `None` takes the first free `STEM-1`, `STEM-2`, ...
-        stem: See `name`.
-        root: Its parent.
+    """Create a run folder; without a name the first free `STEM-1`, `STEM-2`, ...
 
     Raises:
         CatdogError: The name is taken, or the folder cannot be created.
     """
-    number = 1
-    while True:
+    for number in itertools.count(1):
         folder = root / (name or f"{stem}-{number}")
         try:
             folder.mkdir(parents=True)
+            return Run(folder)
         except FileExistsError as error:
             if name is not None:
                 raise _taken(Run(folder)) from error
-            number += 1
         except OSError as error:
             raise CatdogError(
                 f"cannot make the run folder {folder.absolute()}: {error.strerror}; "
                 "change to a folder that you may write to"
             ) from error
-        else:
-            return Run(folder)
+    raise AssertionError

@@ -9,12 +9,11 @@ pytest.importorskip("torch", reason="inference needs torch; install [train]")
 pytestmark = pytest.mark.train
 
 from catdog_edge.errors import CatdogError
+from catdog_edge.training.evaluation.calibration import fit_known_scale, known_logit
 from catdog_edge.training.evaluation.inference import known
 from catdog_edge.training.evaluation.rejection import (
     ThresholdRule,
     choose_threshold,
-    fit_known_scale,
-    known_logit,
     roc_curve,
     threshold_table,
 )

@@ -26,7 +26,7 @@ from torch import nn
 from catdog_edge.errors import CatdogError, MissingPackageError, ModelError
 from catdog_edge.system.packages import install_command
 from catdog_edge.training.models import pretrained
-from catdog_edge.training.models.efficientnet_lite import EfficientNetLite, EfficientNetLite0Short
+from catdog_edge.training.models.efficientnet_lite import SHORT, EfficientNetLite
 from catdog_edge.training.models.pretrained import (
     PACKAGES,
     imagenet_state,
@@ -91,7 +91,7 @@ def test_the_short_network_has_the_weights_of_the_blocks_that_it_keeps() -> None
     state, source = imagenet_state("efficientnet_lite0_short")
     cut.load_state_dict(state)
     assert "without blocks 13, 14" in source
-    for number in sorted(EfficientNetLite0Short.WITHOUT, reverse=True):
+    for number in sorted(SHORT, reverse=True):
         del full.blocks[number]
     frames = torch.from_numpy(REFERENCE["picture"](160))
     with torch.inference_mode():

@@ -17,8 +17,7 @@ from catdog_edge.training.data.sample.animals import draw_animal
 from catdog_edge.training.data.sample.scenes import draw_scene, smooth_noise
 
 KINDS = ("cat", "dog")
-COUNT = 400
-"""Drawings of each kind."""
+COUNT = 400  # drawings of each kind
 
 
 def draw(kind: str, number: int, seed: int = 0) -> Image:

@@ -1,4 +1,4 @@
-"""A training command: its process group, its run, and what an interruption says."""
+"""The process of a training command: its group and threads, and what an interruption says."""
 
 from __future__ import annotations
 
@@ -21,23 +21,14 @@ from catdog_edge.training.runs.run_folder import Run
 
 
 class TrainingJob:
-    """One training command.
-
-    Attributes:
-        group: This process among those that train together.
-        device: Of this process.
-        threads: Of PyTorch.
-        run: Set once there is a `last.pt` to resume from.
-        trained: Whether only the figures of the run are missing.
-        stack: Contexts that last until the command ends.
-    """
+    """One training command."""
 
     def __init__(self) -> None:
         self.group = ProcessGroup()
         self.device, self.threads = "cpu", 1
-        self.run: Run | None = None
-        self.trained = False
-        self.stack = contextlib.ExitStack()
+        self.run: Run | None = None  # set once there is a `last.pt` to resume from
+        self.trained = False  # only the figures of the run are missing
+        self.stack = contextlib.ExitStack()  # contexts that last until the command ends
 
     def join(self, device: str, threads: int | None = None) -> None:
         """Join the process group and set PyTorch's threads."""
@@ -79,9 +70,5 @@ class TrainingJob:
 def training_job() -> Iterator[TrainingJob]:
     """Turn errors and interruptions of a training command into its one line."""
     job = TrainingJob()
-    with (
-        once_per_node(),
-        interruption_as_error(job.interruption, last=is_distributed()),
-        job.stack,
-    ):
+    with once_per_node(), interruption_as_error(job.interruption, last=is_distributed()), job.stack:
         yield job
