@@ -114,9 +114,7 @@ def test_eval_measures_the_test_split_of_the_run(
     result = call("eval", "--json")
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
-    in_test = [
-        row for row in csv.DictReader((trained / "split.csv").open()) if row["split"] == "test"
-    ]
+    in_test = [row for row in table(trained / "split.csv") if row["split"] == "test"]
     assert answer["pictures"] == len(in_test) > 0
     assert answer["accuracy_low"] <= answer["accuracy"] <= answer["accuracy_high"]
     assert sum(map(sum, answer["confusion"])) == answer["pictures"]
@@ -213,7 +211,8 @@ def stop_in(run: Path, *, after: str, number: signal.Signals, arguments: list[st
         heard += line
     time.sleep(0.3)  # into the middle of an epoch
     process.send_signal(number)
-    heard += process.stderr.read()
+    with process.stderr:
+        heard += process.stderr.read()
     process.wait(60)
     assert process.returncode in (1, -signal.SIGKILL), heard
     return heard

@@ -315,7 +315,7 @@ def test_unreadable_files_are_skipped_with_a_reason_and_counted(tmp_path: Path) 
     assert "dog.101.png" in names_and_labels(dataset)
     assert any(line.startswith("skipped: 3 files") for line in dataset.describe())
     dataset.write_skipped_csv(tmp_path / "skipped.csv")
-    rows = list(csv.DictReader((tmp_path / "skipped.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "skipped.csv").read_text("utf-8").splitlines()))
     assert {row["file"]: row["reason"].split(":")[0] for row in rows} == {
         "cat.100.jpg": "empty file (zero bytes)",
         "cat.101.jpg": "truncated",
@@ -355,7 +355,7 @@ def test_the_error_names_a_list_of_all_that_cannot_be_used(
         open_dataset(write(tmp_path / "set", files))
     (listed,) = cache_folder.glob("*/skipped.csv")
     assert str(listed) in str(caught.value)
-    assert len(list(csv.DictReader(listed.open(encoding="utf-8")))) == 6
+    assert len(list(csv.DictReader(listed.read_text("utf-8").splitlines()))) == 6
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")

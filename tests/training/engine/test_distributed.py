@@ -114,7 +114,8 @@ def test_an_interrupted_pair_goes_on(tmp_path: Path, easy_set: Path, recipe: Pat
         heard += line
     time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-    heard += process.stderr.read()
+    with process.stderr:
+        heard += process.stderr.read()
     process.wait(60)
     assert heard.count("stopping after this step") == 1
     assert heard.count("-m catdog_edge train --resume --name cut") == 1

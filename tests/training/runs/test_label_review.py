@@ -79,7 +79,7 @@ def test_disagreements_come_first_the_most_confident_first(
     assert labels[0].label == dataset.labels[val[1].label]
     assert labels[0].answer == dataset.labels[wrong]
     write_review_csv(tmp_path / "review.csv", suspects)
-    rows = list(csv.DictReader((tmp_path / "review.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "review.csv").read_text("utf-8").splitlines()))
     assert [row["file"] for row in rows] == [suspect.file for suspect in suspects]
     assert rows[0]["confidence"] == "0.99"
 
