@@ -30,6 +30,9 @@ Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
 Layout = Literal["nhwc-uint8", "nchw-float"]
 RejectionScore = Literal["max_probability", "known"]
 
+Box = tuple[int, int, int, int]
+"""A part of a frame: left, top, width and height in pixels."""
+
 
 @dataclass(frozen=True)
 class ResizeStep:
@@ -282,6 +285,7 @@ class Prediction:
             `known` reaches, 0 where it has none; 1 for a class.
         score: 0..1: what rejection compared with its threshold; `None`: nothing was compared.
         threshold: 0..1: the threshold; `None`: the model never answers `neither`.
+        box: The part of the frame that was classified; `None`: the whole frame.
     """
 
     label: str
@@ -291,6 +295,7 @@ class Prediction:
     nearness: float = 1.0
     score: float | None = None
     threshold: float | None = None
+    box: Box | None = None
 
     def __post_init__(self) -> None:
         if len(self.probabilities) != len(self.labels):
@@ -311,8 +316,13 @@ class Prediction:
             f"{math.ceil(100 * self.threshold) / 100:.2f}"
         )
 
+    @property
+    def certainty(self) -> float:
+        """What predictions for parts of one frame are compared by: the score, if there is one."""
+        return self.confidence if self.score is None else self.score
+
     def to_json(self) -> str:
-        """Return one line of JSON: label, confidence, probabilities, score and threshold."""
+        """Return one line of JSON: label, confidence, probabilities, score, threshold and box."""
         document: dict[str, Any] = {
             "label": self.label,
             "confidence": round(self.confidence, 6),
@@ -323,6 +333,8 @@ class Prediction:
         }
         if self.score is not None and self.threshold is not None:
             document |= {"score": round(self.score, 6), "threshold": round(self.threshold, 6)}
+        if self.box is not None:
+            document["box"] = self.box
         return json.dumps(document, ensure_ascii=False)
 
 

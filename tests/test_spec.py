@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -192,6 +193,8 @@ def test_prediction_prints_well_and_makes_one_json_line() -> None:
         "confidence": 0.9712,
         "probabilities": {"cat": 0.9712, "dog": 0.0288},
     }
+    part = json.loads(replace(answer, box=(840, 360, 240, 240)).to_json())
+    assert part["box"] == [840, 360, 240, 240]
 
 
 def test_neither_names_what_came_nearest_and_is_not_printed_as_sure() -> None:

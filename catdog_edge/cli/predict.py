@@ -74,13 +74,15 @@ class FileResult:
     def __str__(self) -> str:
         if self.prediction is None:
             return f"{'-':<10} {'':4}  {'':{BAR}}  {plain(f'{self.name} ({self.error})')}"
+        box = self.prediction.box
+        where = f"  box {','.join(map(str, box))}" if box is not None else ""
         if self.prediction.label == NEITHER:
             nearest = str(self.prediction).removeprefix(NEITHER)
             return f"{NEITHER:<10} {'':4}  {'.' * BAR}  {plain(self.name)}{nearest}"
         filled = round(BAR * self.prediction.confidence)
         bar = "#" * filled + "." * (BAR - filled)
         label = plain(self.prediction.label)
-        return f"{label:<10} {self.prediction.confidence:.2f}  {bar}  {plain(self.name)}"
+        return f"{label:<10} {self.prediction.confidence:.2f}  {bar}  {plain(self.name)}{where}"
 
 
 def classify_files(
@@ -88,6 +90,7 @@ def classify_files(
     files: Iterable[Path],
     save: Path | None = None,
     keep_damaged: bool = False,
+    tiles: bool = False,
 ) -> Iterator[FileResult]:
     """Classify one file after the other; an unreadable file is a result with an error.
 
@@ -97,6 +100,7 @@ def classify_files(
         save: A folder for annotated copies; a copy that cannot be written is a result with an
             error.
         keep_damaged: Classify images that the decoder reports damaged, too.
+        tiles: Search each image with `Classifier.search`.
 
     Raises:
         CatdogError: The folder for copies cannot be made.
@@ -116,7 +120,7 @@ def classify_files(
         reason = ""
         try:
             frame = read_picture(file, keep_damaged=keep_damaged)
-            prediction = classifier(frame)
+            prediction = classifier.search(frame) if tiles else classifier(frame)
             if save is not None:
                 saved, number = _save(file, draw(frame, prediction), save)
         except PictureError as error:
@@ -173,6 +177,12 @@ def _text(path: Path) -> str:
 @group("Images")(
     "--keep-damaged", is_flag=True, help="Also classify images that the decoder reports damaged."
 )
+@group("Images")(
+    "--tiles",
+    is_flag=True,
+    help="Find small pets: classify overlapping squares of each image as well. The box of the "
+    "square that decided is printed, and drawn by --save.",
+)
 @group("Output")(
     "--save",
     type=click.Path(file_okay=False, path_type=Path),
@@ -190,6 +200,7 @@ def command(
     threads: int | None,
     reject: float | None,
     keep_damaged: bool,
+    tiles: bool,
     save: Path | None,
     as_json: bool,
 ) -> None:
@@ -223,7 +234,7 @@ def command(
         if not as_json:
             click.echo(HEADER)
         counts: Counter[str] = Counter()
-        for result in classify_files(classifier, files, save, keep_damaged):
+        for result in classify_files(classifier, files, save, keep_damaged, tiles):
             click.echo(result.to_json() if as_json else str(result))
             if result.error:
                 counts["unread" if result.prediction is None else "unsaved"] += 1

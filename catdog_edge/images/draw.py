@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from catdog_edge.images.preprocess import Image, to_bgr
-from catdog_edge.spec import NEITHER, Prediction
+from catdog_edge.spec import NEITHER, Box, Prediction
 
 COLOURS = ((80, 175, 76), (43, 141, 245), (216, 129, 66), (176, 39, 156), (54, 67, 229))
 """Of the bars, BGR, by class index; repeated where there are more classes."""
@@ -16,11 +16,13 @@ COLOURS = ((80, 175, 76), (43, 141, 245), (216, 129, 66), (176, 39, 156), (54, 6
 GREY = (150, 150, 150)
 """Of the bar of `neither`, BGR."""
 
+WHITE = (255, 255, 255)
+
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw(frame: Any, prediction: Prediction) -> Image:
-    """Draw label, confidence and bar onto a strip at the lower edge.
+    """Draw label, confidence and bar onto a strip at the lower edge, and the box if there is one.
 
     Args:
         frame: See `catdog_edge.images.preprocess.to_bgr`; it is not changed.
@@ -39,6 +41,8 @@ def draw(frame: Any, prediction: Prediction) -> Image:
     # Darkened, so that what is behind it stays visible.
     image[top:] = (image[top:] * np.float32(0.35)).astype(np.uint8)
     colour = colour_of(prediction)
+    if prediction.box is not None:
+        draw_box(image, prediction.box, colour)
     bar = max(1, round(0.16 * strip))
     certainty = prediction.confidence
     if prediction.label == NEITHER and prediction.score is not None:
@@ -55,11 +59,18 @@ def draw(frame: Any, prediction: Prediction) -> Image:
         thick = max(1, round(2 * scale))
         (_, text_height), _ = cv2.getTextSize(text, _FONT, scale, thick)
     baseline = top + (strip - bar + text_height) // 2
-    cv2.putText(image, text, (margin, baseline), _FONT, scale, (255, 255, 255), thick, cv2.LINE_AA)
+    cv2.putText(image, text, (margin, baseline), _FONT, scale, WHITE, thick, cv2.LINE_AA)
     # After the text, which in a small image reaches into it.
     image[height - bar :] = (image[height - bar :] * np.float32(0.5)).astype(np.uint8)
     image[height - bar :, :length] = colour
     return image
+
+
+def draw_box(image: Image, box: Box, colour: tuple[int, int, int]) -> None:
+    """Draw the outline of a part into an image, in place."""
+    left, top, width, height = box
+    thick = max(1, round(min(image.shape[:2]) / 200))
+    cv2.rectangle(image, (left, top), (left + width - 1, top + height - 1), colour, thick)
 
 
 def colour_of(prediction: Prediction) -> tuple[int, int, int]:

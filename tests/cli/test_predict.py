@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from support.paths import TINY
+from support.paths import DATA, TINY
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
@@ -183,6 +183,24 @@ def test_save_draws_on_copies(album: Path) -> None:
     assert (copy[0, 0] == RED).all()
     assert (copy[-1, 0] == COLOURS[0]).all()
     assert (album / "a.png").read_bytes() == before
+
+
+def test_tiles_find_a_small_pet_and_show_its_box(album: Path) -> None:
+    frame = np.full((120, 240, 3), 128, np.uint8)
+    frame[60:100, 180:220] = (0, 0, 255)
+    cv2.imwrite("yard.png", frame)
+    arguments = ["--model", str(DATA / "tiny_known.onnx"), "yard.png"]
+    assert answers(predict(*arguments, "--json")) == {"yard.png": "neither"}
+    done = predict(*arguments, "--tiles", "--json", "--save", "out")
+    found = json.loads(done.stdout)
+    left, top, width, height = found["box"]
+    assert (found["label"], width, height) == ("cat", 60, 60)
+    assert predict(*arguments, "--tiles").stdout.endswith(f"yard.png  box {left},{top},60,60\n")
+    copy = cv2.imread(str(Path("out") / "yard.png"))
+    assert (copy[top, left : left + 60] == COLOURS[0]).all()
+    assert answers(predict("a.png", "below", "--tiles", "--json")) == answers(
+        predict("a.png", "below", "--json")
+    )
 
 
 def test_save_numbers_equal_names_and_spares_the_pictures(album: Path) -> None:

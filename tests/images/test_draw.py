@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,11 @@ def test_colours_repeat_and_neither_is_grey() -> None:
     assert colour_of(prediction(4, 0.9)) == COLOURS[4]
     assert len({colour_of(prediction(number, 0.9)) for number in range(5)}) == 5
     assert colour_of(Prediction("neither", 0.5, (0.5, 0.5), ("cat", "dog"))) == GREY
+
+
+def test_the_box_of_a_part_is_drawn() -> None:
+    part = replace(prediction(1, 0.9), box=(50, 40, 100, 60))
+    drawn = draw(np.full((200, 300, 3), 180, np.uint8), part)
+    for y, x in ((40, 50), (40, 149), (99, 50), (99, 149)):
+        assert tuple(drawn[y, x]) == COLOURS[1]
+    assert (drawn[50:90, 60:140] == 180).all()

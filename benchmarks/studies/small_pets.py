@@ -1,0 +1,284 @@
+"""What a search finds: pets that fill the picture, and pets of a quarter of a frame's width.
+
+    python -m benchmarks.studies.small_pets accurate --data wild-pets.zip --other wild-other.zip
+
+Takes the test split of both. Beside each picture as it is, a frame of 1280x720 is made of it: the
+picture, a quarter as wide, at a random place of one of the pictures in `--behind`, a folder of
+`--other`, enlarged. Prints the share of pictures that is answered, and the share of those with the
+right class, from `Classifier.__call__` and from `search`. `--videos` prints in how many videos the
+events are right, with `stream --focus motion` and `frame`, and `--seconds` what a frame costs with
+them. The tables are in docs/camera-loop.md and docs/stream.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from benchmarks.report.text import markdown_table
+from benchmarks.studies import command_line
+from catdog_edge import Classifier, Events
+from catdog_edge.camera.camera import Frame
+from catdog_edge.errors import DataError
+from catdog_edge.events.events import Event
+from catdog_edge.images.preprocess import Image
+from catdog_edge.spec import NEITHER
+from catdog_edge.training.data.open_dataset import open_dataset, open_negative_images
+from exporters.checks.timing import compare
+
+SIZE = (1280, 720)
+"""Width and height of a made frame."""
+
+SHARE = 0.25
+"""Of the frame's width that the picture takes."""
+
+FPS = 10.0
+"""Frames per second of the videos."""
+
+NEAR = 1.0
+"""Seconds that a right event may be away from the truth."""
+
+Focus = Literal["motion", "frame"]
+
+FOCUS: tuple[Focus, Focus] = ("motion", "frame")
+
+Moment = tuple[str, str, float]
+"""`enter` or `exit`, of which class, and when."""
+
+Video = tuple[Callable[[float], Image], float, list[Moment]]
+"""The scene at a time in seconds, how long it takes, and what happens."""
+
+Picture = tuple[str, str, Image]
+"""Its kind, its class or `neither`, and its pixels."""
+
+
+def background(picture: Image) -> Image:
+    """Enlarge a picture until it covers a frame, and cut out the centre."""
+    width, height = SIZE
+    factor = max(width / picture.shape[1], height / picture.shape[0])
+    large = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    large = cv2.resize(large, (max(width, large.shape[1]), max(height, large.shape[0])))
+    top, left = (large.shape[0] - height) // 2, (large.shape[1] - width) // 2
+    return np.ascontiguousarray(large[top : top + height, left : left + width], np.uint8)
+
+
+def small(picture: Image, share: float = SHARE) -> Image:
+    """Resize a picture to a share of a frame's width, or to the height where it is too tall."""
+    factor = min(share * SIZE[0] / picture.shape[1], SIZE[1] / picture.shape[0])
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    made = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=interpolation)
+    return np.asarray(made, np.uint8)
+
+
+def paste(scene: Image, picture: Image, left: int, top: int) -> Image:
+    """Copy a scene with a picture in it; what lies outside is cut off."""
+    made = scene.copy()
+    height, width = scene.shape[:2]
+    box = slice(max(0, top), top + len(picture)), slice(max(0, left), left + picture.shape[1])
+    part = picture[max(0, -top) : height - top, max(0, -left) : width - left]
+    if part.size:
+        made[box] = part
+    return made
+
+
+def pictures(data: str, other: str) -> list[Picture]:
+    """The test split of both; others are told apart by their first folder."""
+    pets, rest = open_dataset(data), open_negative_images(other)
+    return [
+        ("pets", pets.labels[item.label], pets.decode(item)) for item in pets.items_of("test")
+    ] + [(item.file.split("/")[0], NEITHER, rest.decode(item)) for item in rest.items_of("test")]
+
+
+def frames(found: list[Picture], behind: str) -> Iterator[Picture]:
+    """A frame around each picture."""
+    places = [image for kind, _truth, image in found if kind == behind]
+    if not places:
+        raise DataError(f"--behind {behind}: there is no such folder in the test split of --other")
+    random = np.random.default_rng(7)
+    for kind, truth, image in found:
+        if kind == behind:
+            yield kind, truth, background(image)
+            continue
+        scene, part = background(places[random.integers(len(places))]), small(image)
+        room = (SIZE[0] - part.shape[1], SIZE[1] - part.shape[0])
+        left, top = (int(random.integers(most + 1)) for most in room)
+        yield kind, truth, paste(scene, part, left, top)
+
+
+def rows(name: str, found: list[Picture], behind: str) -> list[list[str]]:
+    """One row per kind of picture and frame."""
+    counts: dict[tuple[str, str], np.ndarray] = {}
+    with Classifier(name, "cpu") as pets:
+        for made, source in (("as it is", iter(found)), ("in a frame", frames(found, behind))):
+            for kind, truth, image in source:
+                answers = pets(image).label, pets.search(image).label
+                one = [1, *(label != NEITHER for label in answers)]
+                one += [label == truth != NEITHER for label in answers]
+                counts[kind, made] = counts.get((kind, made), 0) + np.array(one)
+    table = []
+    for (kind, made), (total, *answered, right, right_search) in counts.items():
+        shares = [f"{100 * count / total:.1f}" for count in answered]
+        pet = kind == "pets"
+        for count, of in zip((right, right_search), answered, strict=True):
+            shares.append(f"{100 * count / max(1, of):.1f}" if pet else "")
+        table.append([name, f"{kind} {made}", str(total), *shares])
+    return table
+
+
+def filmed(at: Callable[[float], Image], seconds: float) -> Iterator[Frame]:
+    """The frames of a camera with noise, of a scene that depends on the time."""
+    random = np.random.default_rng(5)
+    for number in range(round(seconds * FPS)):
+        image = at(number / FPS) + random.normal(0, 3, (*SIZE[::-1], 1)).astype(np.float32)
+        yield Frame(image.clip(0, 255).astype(np.uint8), number, number / FPS, number / FPS, 0, "")
+
+
+def videos(cat: Image, street: Image, dog: Image, room: Image) -> dict[str, Video]:
+    """Three videos of four pictures: cuts, pans, and small pets that come and go in a room.
+
+    The moments of a pan and of a small pet are those when half of it is visible.
+    """
+    full = [background(picture) for picture in (cat, street, dog, room)]
+    wide = np.hstack([*full, full[-1]])
+    small_ones = small(cat), small(dog)
+
+    def cuts(time: float) -> Image:
+        return full[int(time / 4)]
+
+    def pans(time: float) -> Image:
+        scene, within = divmod(time, 4.0)
+        place = scene + (max(0.0, (within - 3.25) / 1.5) if scene < 3 else 0.0)
+        place -= max(0.0, (0.75 - within) / 1.5) if scene > 0 else 0.0
+        return wide[:, round(place * SIZE[0]) :][:, : SIZE[0]]
+
+    def visits(time: float) -> Image:
+        visit, within = divmod(time, 10.0)
+        pet = small_ones[int(visit)]
+        # In from the left within three seconds, three at rest, and back within three.
+        way = float(np.interp(within, (1, 4, 7, 10), (0, 1, 1, 0)))
+        left = round(way * (SIZE[0] // 2 + pet.shape[1] // 2)) - pet.shape[1]
+        return paste(full[3], pet, left, (SIZE[1] - pet.shape[0]) * 2 // 3)
+
+    half = 1 + 3 * 0.25 * SHARE * 2 / (1 + SHARE)
+    four: list[Moment] = [
+        ("enter", "cat", 0.0),
+        ("exit", "cat", 4.0),
+        ("enter", "dog", 8.0),
+        ("exit", "dog", 12.0),
+    ]
+    small_truth: list[Moment] = [
+        (event, label, start + (half if event == "enter" else 11 - half))
+        for start, label in ((0, "cat"), (10, "dog"))
+        for event in ("enter", "exit")
+    ]
+    return {
+        "cuts": (cuts, 16, four),
+        "pans": (pans, 16, four),
+        "a quarter wide": (visits, 20, small_truth),
+    }
+
+
+def are_right(found: list[Event], truth: list[Moment]) -> bool:
+    """Whether the events are the true ones, each within `NEAR` seconds."""
+    return len(found) == len(truth) and all(
+        (event.event, event.label) == true[:2] and abs(event.wall - true[2]) <= NEAR
+        for event, true in zip(found, truth, strict=True)
+    )
+
+
+def watch(pets: Classifier, video: Video, focus: Focus) -> list[Event]:
+    """The events of a video."""
+    at, seconds, _truth = video
+    events = Events(pets, focus=focus)
+    found = [event for frame in filmed(at, seconds) for event in events.feed(frame)]
+    return found + events.finish("", "ended")
+
+
+def video_rows(name: str, found: list[Picture], options: argparse.Namespace) -> list[list[str]]:
+    """One row per kind of video: in how many the events are right."""
+    kinds = (("cat", "pets"), (NEITHER, options.behind), ("dog", "pets"), (NEITHER, options.behind))
+    random = np.random.default_rng(3)
+    sets = []
+    for truth, kind in kinds:
+        able = [image for of, label, image in found if (of, label) == (kind, truth)]
+        chosen = random.choice(len(able), options.videos, replace=options.videos > len(able))
+        sets.append([able[index] for index in chosen])
+    right: dict[str, list[int]] = {}
+    with Classifier(name, "cpu") as pets:
+        for four in zip(*sets, strict=True):
+            for kind, video in videos(*four).items():
+                counts = right.setdefault(kind, [0, 0])
+                for column, focus in enumerate(FOCUS):
+                    counts[column] += are_right(watch(pets, video, focus), video[2])
+    return [[name, kind, str(options.videos), *map(str, counts)] for kind, counts in right.items()]
+
+
+def cost(name: str, seconds: float) -> list[str]:
+    """Processor time of `Events.feed` for a frame that moves, with and without a focus.
+
+    Interleaved, with one thread: other work of the machine does not count.
+    """
+    random = np.random.default_rng(1)
+    scene = background(random.integers(0, 256, (9, 16, 3), np.uint8))
+    thing = random.integers(0, 256, (200, 200, 3), np.uint8)
+    with Classifier(name, "cpu", threads=1, spin=False) as pets:
+        calls: dict[str, Callable[[], object]] = {}
+        for focus in FOCUS[::-1]:
+            frames = filmed(lambda t: paste(scene, thing, round(200 * t) % 1000, 300), 8)
+            endless = itertools.cycle(list(frames))
+            clock, events = itertools.count(), Events(pets, focus=focus, pictures=False)
+
+            def feed(
+                events: Events = events,
+                endless: Iterator[Frame] = endless,
+                clock: Iterator[int] = clock,
+            ) -> None:
+                events.feed(dataclasses.replace(next(endless), monotonic=next(clock) / FPS))
+
+            calls[focus] = feed
+        timing = compare(calls, seconds, clock=time.process_time)
+    p50 = [1e3 * timing.rows[focus].p50 for focus in FOCUS]
+    return [name, *(f"{value:.2f}" for value in p50), f"{p50[0] / p50[1]:.2f}"]
+
+
+def report(options: argparse.Namespace) -> None:
+    """Measure and print."""
+    if options.seconds:
+        heads = ["model", "--focus motion, ms", "--focus frame, ms", "ratio"]
+        table = [cost(name, options.seconds) for name in options.models]
+        print("\n".join(markdown_table(heads, table)))
+        return
+    found = pictures(options.data, options.other)
+    if options.videos:
+        heads = ["model", "video", "number", "right: --focus motion", "--focus frame"]
+        table = [row for name in options.models for row in video_rows(name, found, options)]
+        print("\n".join(markdown_table(heads, table)))
+        return
+    heads = ["model", "picture", "number", "answered: frame, %", "search, %"]
+    heads += ["right of these: frame, %", "search, %"]
+    table = [row for name in options.models for row in rows(name, found, options.behind)]
+    print("\n".join(markdown_table(heads, table)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run."""
+    parser = command_line.StudyParser("small_pets", __doc__)
+    parser.add_argument("models", nargs="+", help="shipped models, or .onnx files")
+    parser.add_argument("--data", help="pets in class folders, or a .zip of them")
+    parser.add_argument("--other", help="folders of anything else, or a .zip")
+    parser.add_argument("--behind", default="places", help="folder of backgrounds (places)")
+    parser.add_argument("--videos", type=int, help="the second table, of so many of each kind")
+    parser.add_argument("--seconds", type=float, help="the third, timed for so long")
+    return parser.run(report, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

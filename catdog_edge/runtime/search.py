@@ -1,0 +1,51 @@
+"""Which of the predictions for parts of one frame is believed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from catdog_edge.spec import NEITHER, Box, Prediction
+
+OVERLAP = 0.25
+"""Share of the smaller of two parts that lies in the other, from which they may agree."""
+
+
+def best_part(predictions: Sequence[Prediction], boxes: Sequence[Box]) -> Prediction:
+    """Return the prediction with the highest score that another part supports, with its box.
+
+    Many squares are many chances of a false alarm: one alone is not believed. How far its score
+    is beyond the threshold would not do instead, since the scores of some models crowd there.
+    Measured in `docs/camera-loop.md`.
+
+    Args:
+        predictions: The first one for the whole frame, which needs no support.
+        boxes: Of each, in their order.
+    """
+    answered = [
+        (prediction, box)
+        for prediction, box in zip(predictions, boxes, strict=True)
+        if prediction.label != NEITHER
+    ]
+    believed = [
+        (prediction, box)
+        for prediction, box in answered
+        if prediction is predictions[0]
+        or any(
+            other is not prediction and other.label == prediction.label and _overlap(box, place)
+            for other, place in answered
+        )
+    ]
+    if not believed:
+        return predictions[0]
+    best, box = max(believed, key=lambda one: one[0].certainty)
+    return best if best is predictions[0] else dataclasses.replace(best, box=box)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    width, height = (
+        min(one[side] + one[side + 2], other[side] + other[side + 2]) - max(one[side], other[side])
+        for side in (0, 1)
+    )
+    area = min(one[2] * one[3], other[2] * other[3])
+    return width > 0 and height > 0 and width * height >= OVERLAP * area
