@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
@@ -63,6 +63,7 @@ class StreamOptions:
     minimum: float = 0.3
     absence: float = 0.5
     motion: bool = True
+    focus: Literal["motion", "frame", "none"] = "motion"
     realtime: bool = False
     fps: float = 1.0
     start: str | None = None
@@ -285,7 +286,8 @@ class _Session:
                 "this model never answers 'neither', so that every frame shows a pet to it; "
                 "give --reject 0.95 or a model with a rejection"
             )
-        return Events(model, rules, motion=options.motion, pictures=options.snapshots is not None)
+        pictures = options.snapshots is not None
+        return Events(model, rules, motion=options.motion, pictures=pictures, focus=options.focus)
 
     def _open_outputs(self) -> None:
         options = self._options
@@ -490,7 +492,19 @@ EVIDENCE = Number(0, 1, min_open=True)
     metavar="SECONDS",
     help="Shortest absence that ends a visit.",
 )
-@events("--motion/--no-motion", default=True, help="Run the model only where something moves.")
+@events(
+    "--focus",
+    type=click.Choice(["motion", "frame", "none"]),
+    default="motion",
+    help="What is classified while something moves: the whole frame and a square around the "
+    "movement, for small pets (motion), or the whole frame alone (frame); or the whole of every "
+    "frame, moved or not (none).",
+)
+@events(
+    "--motion/--no-motion",
+    default=True,
+    help="Run the model only while something moves; --no-motion is --focus none.",
+)
 @output("--json", "as_json", is_flag=True, help="Print one JSON document per line.")
 @output("--events", type=path, metavar="FILE", help="Append events to this file as JSON lines.")
 @output(

@@ -9,16 +9,18 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from catdog_edge.camera.camera import Camera, Frame, State
 from catdog_edge.errors import CameraError
+from catdog_edge.events.focus import Focus
 from catdog_edge.events.motion import MotionGate
 from catdog_edge.events.tracker import Reason, Rules, Tracker, Transition
 from catdog_edge.images.preprocess import Image, preprocess
-from catdog_edge.spec import NEITHER, ModelSpec, Prediction
+from catdog_edge.images.tiles import cut
+from catdog_edge.spec import NEITHER, Box, ModelSpec, Prediction, squash
 from catdog_edge.system.console import plain
 
 __all__ = ["SCHEMA", "Event", "Events", "Rules", "Tally", "View", "state_to_json"]
@@ -59,6 +61,7 @@ class Event:
             frames), `ended` (the recording did), `stopped` (we did); `None` for an `enter`.
         snapshot: The file that shows the best frame, where one was written.
         picture: The best frame, `uint8 [H,W,3]` BGR; not a part of the JSON form.
+        box: The part of the best frame in which the pet was seen; `None`: the whole frame.
     """
 
     event: Literal["enter", "exit"]
@@ -73,6 +76,7 @@ class Event:
     reason: Reason | None = None
     snapshot: str | None = None
     picture: Image | None = field(default=None, repr=False, compare=False)
+    box: Box | None = None
 
     @property
     def time(self) -> str:
@@ -100,6 +104,7 @@ class Event:
             "duration": _rounded(self.duration),
             "reason": self.reason,
             "snapshot": self.snapshot,
+            "box": self.box,
         }
         return json.dumps(document, ensure_ascii=False)
 
@@ -136,17 +141,21 @@ class Tally:
     events: int = 0
 
 
+_Best = tuple[float, Image | None, Box | None]
+
+
 class _Source:
     """What is known of one source, and the best frame of each label that is in sight."""
 
-    def __init__(self, labels: int, rules: Rules, gate: MotionGate | None) -> None:
-        self.gate = gate
+    def __init__(self, labels: int, rules: Rules) -> None:
+        self.gate: MotionGate | None = None
+        self.focus: Focus | None = None
         self.tracker = Tracker(labels, rules)
         self.tally = Tally()
         self.visits = 0
         self.prediction: Prediction | None = None
         self.frame: Frame | None = None
-        self.best: list[tuple[float, Image | None]] = [(0.0, None)] * labels
+        self.best: list[_Best] = [(0.0, None, None)] * labels
 
 
 class Events:
@@ -162,6 +171,10 @@ class Events:
         rules: When a pet counts as come and gone.
         motion: Run the model only where something has moved since it ran last.
         pictures: Keep the best frame of each visit for `Event.picture`.
+        focus: What the model is given. `motion`: the whole frame and, of its full resolution, a
+            square around what moves, as a batch of two if the model has a method `batch`; the
+            prediction with the higher score counts. `frame`: the whole frame. `none`: the
+            whole of every frame, as with `motion=False`.
     """
 
     def __init__(
@@ -171,10 +184,13 @@ class Events:
         *,
         motion: bool = True,
         pictures: bool = True,
+        focus: Literal["motion", "frame", "none"] = "motion",
     ) -> None:
+        if focus not in ("motion", "frame", "none"):
+            raise ValueError(f"focus must be motion, frame or none, got {focus!r}")
         self.rules = rules or Rules()
         self._model = model
-        self._motion = motion
+        self._focus = focus if motion else "none"
         self._pictures = pictures
         self._sources: dict[str, _Source] = {}
         self._view: View | None = None
@@ -236,8 +252,8 @@ class Events:
         """Take one frame of any source; return the events that became certain with it."""
         labels = self._model.spec.labels
         if frame.source not in self._sources:
-            gate = MotionGate() if self._motion else None
-            self._sources[frame.source] = _Source(len(labels), self.rules, gate)
+            self._sources[frame.source] = _Source(len(labels), self.rules)
+            self._watch_anew(self._sources[frame.source])
         source = self._sources[frame.source]
         events = []
         if frame.live and self._is_lost(frame.source, frame.monotonic):
@@ -247,13 +263,16 @@ class Events:
         prediction, classified = self._classify(source, frame)
         scores = self._scores(source, prediction)
         transitions = source.tracker.update(frame.monotonic, scores)
+        # A frame that shows `neither` may keep a visit, and is never the best one of it.
+        answered = classified and prediction.label != NEITHER
         # An exit shows the best frame of its visit, an enter that of the next one.
         events += [self._event(source, change) for change in transitions if change.kind == "exit"]
         for label, score in enumerate(scores):
             if not source.tracker.is_seen(label):
-                source.best[label] = (0.0, None)
-            elif classified and score > source.best[label][0]:
-                source.best[label] = (score, frame.image if self._pictures else None)
+                source.best[label] = (0.0, None, None)
+            elif answered and score > source.best[label][0]:
+                image = frame.image if self._pictures else None
+                source.best[label] = (score, image, prediction.box)
         events += [self._event(source, change) for change in transitions if change.kind == "enter"]
         present = source.tracker.present
         self._view = View(
@@ -270,8 +289,7 @@ class Events:
         if known is None:
             return []
         events = [self._event(known, change) for change in known.tracker.finish(reason)]
-        known.gate = MotionGate() if self._motion else None
-        known.prediction = None
+        self._watch_anew(known)
         return events
 
     def tally(self, source: str) -> Tally:
@@ -279,15 +297,41 @@ class Events:
         known = self._sources.get(source)
         return known.tally if known is not None else Tally()
 
+    def _watch_anew(self, source: _Source) -> None:
+        source.prediction = None
+        source.gate = MotionGate() if self._focus != "none" else None
+        source.focus = Focus(max(self._model.spec.size)) if self._focus == "motion" else None
+
     def _classify(self, source: _Source, frame: Frame) -> tuple[Prediction, bool]:
         """The model's answer, and whether it is of this frame."""
+        spec, gate, focus = self._model.spec, source.gate, source.focus
         # At the model's size nothing is left to do for the model's own preprocessing.
-        image = preprocess(frame.image, self._model.spec.resize)
-        classify = source.gate is None or source.gate.must_classify(image, frame.monotonic)
+        image = preprocess(frame.image, spec.resize)
+        watched = image
+        if focus is not None and any(step.crop for step in spec.resize):
+            watched = preprocess(frame.image, squash(*spec.size))  # its sides, too
+        classify = gate is None or gate.must_classify(watched, frame.monotonic)
         if source.prediction is None or classify:
             source.tally.classified += 1
-            source.prediction = self._model(image)
+            box = None
+            if focus is not None and gate is not None:
+                height, width = frame.image.shape[:2]
+                box = focus.follow(height, width, gate.moved, source.prediction)
+            source.prediction = self._answer(image, frame.image, box)
         return source.prediction, classify
+
+    def _answer(self, image: Image, whole: Image, box: Box | None) -> Prediction:
+        """The model's answer to a frame at its size, or to a part of the whole one if better."""
+        if box is None:
+            return self._model(image)
+        both = [image, cut(whole, box)]
+        batch = getattr(self._model, "batch", None)
+        first, second = batch(both) if batch is not None else map(self._model, both)
+        better = (second.label != NEITHER, second.certainty) > (
+            first.label != NEITHER,
+            first.certainty,
+        )
+        return replace(second, box=box) if better else first
 
     def _scores(self, source: _Source, prediction: Prediction) -> list[float]:
         """Per label 0..1: what a frame says for it.
@@ -312,7 +356,7 @@ class Events:
     def _event(self, source: _Source, change: Transition) -> Event:
         frame = source.frame
         assert frame is not None
-        confidence, picture = source.best[change.label]
+        confidence, picture, box = source.best[change.label]
         source.visits += change.kind == "enter"
         source.tally.events += 1
         return Event(
@@ -327,6 +371,7 @@ class Events:
             duration=change.time - change.began if change.kind == "exit" else None,
             reason=change.reason,
             picture=picture,
+            box=box,
         )
 
 

@@ -30,6 +30,9 @@ MAX_NOISE = 6.0
 GAIN, OFFSET = 0.25, 20.0
 """Change of light beyond which the model runs all the same."""
 
+REACH = 5
+"""Blocks, odd: what moves within half of that is one thing, a pet's head and tail."""
+
 _Blocks = npt.NDArray[np.float32]
 
 
@@ -40,13 +43,19 @@ class MotionGate:
         settle: Seconds for which it runs after the last motion.
         refresh: Seconds after which it runs again without any motion.
         rest: Frames that must lie between two such runs, for slow sources.
+
+    Attributes:
+        moved: Where the last frame differed most, as left, top, right and bottom in shares of
+            its sides; `None`: nowhere, or by the light alone.
     """
 
     def __init__(self, settle: float = 0.5, refresh: float = 10.0, rest: int = 40) -> None:
+        self.moved: tuple[float, float, float, float] | None = None
         self._settle = settle
         self._refresh = refresh
         self._rest = rest
         self._classified: _Blocks | None = None
+        self._earlier: _Blocks | None = None
         self._last: _Blocks | None = None
         self._noise = 1.0
         self._moved_at = 0.0
@@ -70,20 +79,41 @@ class MotionGate:
             self._moved_at = time
         due = time - self._classified_at >= self._refresh and self._skipped >= self._rest
         if self._classified is None or time - self._moved_at <= self._settle or due:
-            self._classified, self._classified_at, self._skipped = blocks, time, 0
+            self._earlier, self._classified = self._classified, blocks
+            self._classified_at, self._skipped = time, 0
             return True
         self._skipped += 1
         return False
 
     def _differs(self, blocks: _Blocks, before: _Blocks) -> bool:
+        self.moved = None
         least = max(MIN_CHANGE, NOISE_FACTOR * self._noise)
         if int(np.count_nonzero(np.abs(blocks - before) > least)) < MIN_BLOCKS:
             return False  # neither motion nor light
         gain, offset = _light(before, blocks)
         if abs(gain - 1) > GAIN or abs(offset) > OFFSET:
             return True
-        off = np.abs(blocks - (gain * before + offset))
-        return int(np.count_nonzero(off > least)) >= MIN_BLOCKS
+        off = np.abs(blocks - (gain * before + offset)) > least
+        if int(np.count_nonzero(off)) < MIN_BLOCKS:
+            return False
+        if self._earlier is not None:
+            # Where it has been is as it was before it came: only where it is differs from both.
+            gain, offset = _light(self._earlier, blocks)
+            here = off & (np.abs(blocks - (gain * self._earlier + offset)) > least)
+            off = here if int(np.count_nonzero(here)) >= MIN_BLOCKS else off
+        self.moved = _largest(off)
+        return True
+
+
+def _largest(moved: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """The bounds of the largest group of blocks that lie near each other."""
+    near = cv2.dilate(moved.astype(np.uint8), np.ones((REACH, REACH), np.uint8))
+    _count, groups = cv2.connectedComponents(near)
+    groups[~moved] = 0
+    rows, columns = np.nonzero(groups == np.bincount(groups[moved]).argmax())
+    left, top = int(columns.min()), int(rows.min())
+    right, bottom = int(columns.max()) + 1, int(rows.max()) + 1
+    return left / GRID, top / GRID, right / GRID, bottom / GRID
 
 
 def _blocks(image: Image) -> _Blocks:

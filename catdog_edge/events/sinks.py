@@ -13,6 +13,7 @@ import cv2
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.events.events import Event
+from catdog_edge.images.draw import WHITE, draw_box
 from catdog_edge.system.files import cannot_write
 
 logger = logging.getLogger(__name__)
@@ -167,13 +168,17 @@ class Snapshots:
             raise CatdogError(f"cannot write into {folder}: permission denied; choose another")
 
     def write(self, event: Event) -> str | None:
-        """Write an event's picture; its path, or `None` without a picture or room for it."""
+        """Write an event's picture, with its box; its path, or `None` without a picture or room."""
         if event.picture is None:
             return None
         stamp = re.sub(r"[-:.]", "", event.time)
         label = re.sub(r"[^A-Za-z0-9_.-]+", "_", event.label)
         name = f"{stamp}-{event.source}-{label}-{event.event}-{event.visit}.jpg"
-        good, data = cv2.imencode(".jpg", event.picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        picture = event.picture
+        if event.box is not None:
+            picture = picture.copy()
+            draw_box(picture, event.box, WHITE)
+        good, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
         path, partial = self._folder / name, self._folder / f".{name}.part"
         try:
             if not good:

@@ -19,6 +19,7 @@ from catdog_edge.camera.camera import Frame
 from catdog_edge.errors import CatdogError
 from catdog_edge.events.events import View
 from catdog_edge.events.sinks import WriteFailures
+from catdog_edge.images.draw import WHITE, draw_box
 from catdog_edge.images.preprocess import Image
 from catdog_edge.spec import NEITHER
 from catdog_edge.system.child import child_command, child_environment
@@ -41,11 +42,14 @@ MIN_FREE = 4_000_000
 CHECK_EVERY = 30
 """Frames between two checks of the free space."""
 
-_PRESENT, _ABSENT, _WHITE = (96, 200, 32), (160, 160, 160), (255, 255, 255)
+_PRESENT, _ABSENT = (96, 200, 32), (160, 160, 160)
 
 
 def draw_overlay(frame: Frame, view: View) -> Image:
-    """Copy a frame and draw source, time, answer, and the smoothed scores on it.
+    """Copy a frame and draw on it what is known.
+
+    The header has source, time and who is present, as the events tell it; below stands what the
+    model says of this frame, or said of the last one that it classified, with its box.
 
     Returns:
         `uint8 [H,W,3]` BGR of the frame's size.
@@ -62,12 +66,17 @@ def draw_overlay(frame: Frame, view: View) -> Image:
 
     colour = _ABSENT if view.present == NEITHER else _PRESENT
     cv2.rectangle(image, (0, 0), (width - 1, height - 1), colour, max(4, margin))
-    cv2.rectangle(image, (0, 0), (width, line + round(6 * scale)), (0, 0, 0), -1)
+    if view.prediction.box is not None:
+        draw_box(image, view.prediction.box, WHITE if view.classified else _ABSENT)
+    cv2.rectangle(image, (0, 0), (width, 2 * line + round(6 * scale)), (0, 0, 0), -1)
     moment = datetime.fromtimestamp(frame.wall, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    write(f"{frame.source}  {moment}Z", margin, line, _WHITE)
-    answer = str(view.prediction) + ("" if view.classified else "  still")
-    (wide, _), _base = cv2.getTextSize(answer, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, thickness)
-    write(answer, width - wide - margin, line, colour)
+    write(f"{frame.source}  {moment}Z", margin, line, WHITE)
+    (wide, _), _base = cv2.getTextSize(
+        view.present, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, thickness
+    )
+    write(view.present, width - wide - margin, line, colour)
+    answer = f"{'frame' if view.classified else 'still'}: {view.prediction}"
+    write(answer, margin, 2 * line, _ABSENT)
     full = round(0.25 * width)
     for row, (label, score) in enumerate(zip(view.prediction.labels, view.smoothed, strict=True)):
         bottom = height - round(10 * scale) - row * (line + 4)
@@ -75,7 +84,7 @@ def draw_overlay(frame: Frame, view: View) -> Image:
         bar = _PRESENT if label == view.present else _ABSENT
         cv2.rectangle(image, top, (margin + full, bottom), (0, 0, 0), -1)
         cv2.rectangle(image, top, (margin + round(full * score), bottom), bar, -1)
-        write(label, margin + 4, bottom - round(5 * scale), _WHITE)
+        write(label, margin + 4, bottom - round(5 * scale), WHITE)
     return image
 
 

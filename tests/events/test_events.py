@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,6 +222,7 @@ def test_events_carry_what_the_schema_says(spec: ModelSpec) -> None:
         "duration": 4.0,
         "reason": "left",
         "snapshot": None,
+        "box": None,
     }
     first = json.loads(enter.to_json())
     assert first["time"] == "2026-11-22T15:04:07.250Z"
@@ -409,7 +411,7 @@ def test_a_hard_cut_is_asked_about_at_once() -> None:
 # Videos of known content.
 
 
-def watch(path: Path, model: object, **options: bool) -> tuple[list[Event], Events]:
+def watch(path: Path, model: object, **options: Any) -> tuple[list[Event], Events]:
     events = Events(model, **options)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     with Camera(path, name="clip", start=start) as camera:
@@ -449,10 +451,12 @@ def test_a_drawn_video_gives_exactly_its_events(
     path = drawn(pan, fps, dark)
     # The toy model is as sure as there is red or blue: these are its answers to one half.
     model = Classifier(TINY, "cpu", reject=0.8 if dark else 0.996)
-    found, events = watch(path, model)
+    closer, _events = watch(path, model)
+    assert as_true(closer) == clips.TRUTH
+    assert [e.to_json() for e in closer] == [e.to_json() for e in watch(path, model)[0]]
+    found, events = watch(path, model, focus="frame")
     assert as_true(found) == clips.TRUTH
     every, all_events = watch(path, model, motion=False)
-    assert [e.to_json() for e in found] == [e.to_json() for e in watch(path, model)[0]]
     assert [(e.event, e.label) for e in every] == [(e.event, e.label) for e in found]
     assert all(abs(a.wall - b.wall) <= 1.5 / fps for a, b in zip(every, found, strict=True))
     assert all_events.tally("clip").classified == all_events.tally("clip").frames == 16 * fps

@@ -1,0 +1,68 @@
+"""Where a pet may be: a square of the frame around what moves."""
+
+from __future__ import annotations
+
+from catdog_edge.spec import NEITHER, Box, Prediction
+
+MARGIN = 0.1
+"""Of the size of what moves, added on each side, beside what the gate's blocks are too large."""
+
+
+class Focus:
+    """The square of one source that is classified beside its whole frame.
+
+    It follows the movement, and stays where the last movement was: a pet that came and lies down
+    is still there. While a pet is seen in it, movement inside is that pet's, the wag of a tail.
+
+    Args:
+        least: Longer side of the model's input, pixels; the square is never smaller.
+    """
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._box: Box | None = None
+
+    def follow(
+        self,
+        height: int,
+        width: int,
+        moved: tuple[float, float, float, float] | None,
+        prediction: Prediction | None,
+    ) -> Box | None:
+        """Return the square for a frame; `None`: there is none, or it would be the whole frame.
+
+        Args:
+            height: Of the frame, pixels.
+            width: Of the frame, pixels.
+            moved: See `MotionGate.moved`.
+            prediction: The one for the frame before.
+        """
+        short = min(height, width)
+        if short < self._least:
+            return None
+        if moved is not None:
+            left, right = moved[0] * width, moved[2] * width
+            top, bottom = moved[1] * height, moved[3] * height
+            box = self._box
+            if (
+                box is not None
+                and prediction is not None
+                and prediction.label != NEITHER
+                and prediction.box == box
+                and (box[0] <= left and right <= box[0] + box[2])
+                and (box[1] <= top and bottom <= box[1] + box[3])
+            ):
+                return box
+            size = (1 + 2 * MARGIN) * max(right - left, bottom - top)
+            side = min(short, max(self._least, round(size)))
+            self._box = (
+                _start((left + right) / 2, side, width),
+                _start((top + bottom) / 2, side, height),
+                side,
+                side,
+            )
+        return None if self._box == (0, 0, width, height) else self._box
+
+
+def _start(centre: float, side: int, length: int) -> int:
+    return round(min(max(centre - side / 2, 0), length - side))
