@@ -13,8 +13,7 @@ from catdog_edge.spec import ModelSpec
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.provenance import git_commit
 from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
-from exporters.checks.predictors import Images
-from exporters.checks.validation_data import ModelData, find_data
+from exporters.checks.validation_data import find_data
 from exporters.export_report import ExportedFile, table
 from exporters.export_steps import ExportOptions, ExportSteps
 from exporters.publish import output_folder, scratch_folder
@@ -70,8 +69,9 @@ def export(options: ExportOptions) -> Exported:
     _check_labels(spec, weights)
     spec = spec.replace(tool_version=__version__, git_commit=git_commit())
     data = find_data(spec, weights, run, options.data)
-    # Before any work: without training images there is no static quantization.
-    calibration = _calibration_images(options, data, spec)
+    calibration = None
+    if options.quantize in ("static", "all"):  # before any work: it needs training images
+        calibration = data.calibration(spec, options.calibration_pictures)
     validation = data.validation(spec, options.limit)
     folder = options.out if options.out is not None else weights.parent
     log.info(
@@ -93,11 +93,7 @@ def export(options: ExportOptions) -> Exported:
 
 
 def _checkpoint(named: Path | None) -> Path:
-    """The checkpoint that is meant: the newest run's, that of a run folder, or a file.
-
-    Raises:
-        ModelError: There is no run, or the folder holds no `best.pt`.
-    """
+    """The checkpoint that is meant: the newest run's, that of a run folder, or a file."""
     if named is None:
         return newest_run().weights
     if not named.is_dir():
@@ -108,11 +104,7 @@ def _checkpoint(named: Path | None) -> Path:
 
 
 def _check_labels(spec: ModelSpec, weights: Path) -> None:
-    """Check that a file can carry the labels.
-
-    Raises:
-        ModelError: One of them is not valid Unicode, as of a CSV in another encoding.
-    """
+    """Refuse labels that are not valid Unicode, as of a CSV in another encoding."""
     for label in spec.labels:
         try:
             label.encode()
@@ -121,9 +113,3 @@ def _check_labels(spec: ModelSpec, weights: Path) -> None:
                 f"{weights}: the label {label!a} is not valid Unicode, and a file of ONNX can "
                 "carry no other; save the table of labels as UTF-8 and train again"
             ) from None
-
-
-def _calibration_images(options: ExportOptions, data: ModelData, spec: ModelSpec) -> Images | None:
-    if options.quantize not in ("static", "all"):
-        return None
-    return data.calibration(spec, options.calibration_pictures)

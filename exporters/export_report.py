@@ -10,6 +10,7 @@ from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec, Precision
 from catdog_edge.system.cpu import read_cpu
 from exporters.checks.acceptance import Verification
+from exporters.checks.comparison import Accuracy
 from exporters.checks.timing import Ratio
 
 HEADS = ("file", "MB", "p50 ms", "to fp32", "accuracy", "change", "same")
@@ -60,17 +61,31 @@ class ExportedFile:
             **self.details,
         }
 
+    def rows(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Its figures under `HEADS`, and what stands below them."""
+        ratio, accuracy, timed = self.ratio, self._accuracy, self.p50_ms is not None
+        figures = (
+            self.name,
+            f"{self.bytes / 1e6:.2f}",
+            f"{self.p50_ms:.2f}" if timed else "-",
+            f"{ratio.value:.2f}" if ratio else "1" if timed else "-",
+            f"{accuracy.candidate:.2%}" if accuracy else "-",
+            f"{100 * accuracy.change:+.2f}" if accuracy else "-",
+            f"{self.verification.comparison.agreement:.2%}" if self.verification else "-",
+        )
+        interval = f"{ratio.low:.2f}..{ratio.high:.2f}" if ratio else ""
+        change = f"{100 * accuracy.low:+.2f}..{100 * accuracy.high:+.2f}" if accuracy else ""
+        return figures, ("  refused" if self.refused else "", "", "", interval, "", change, "")
+
+    @property
+    def _accuracy(self) -> Accuracy | None:
+        return self.verification.accuracy if self.verification else None
+
     def stamped(
         self, spec: ModelSpec, checked_on: str, quantization: Mapping[str, Any] | None = None
     ) -> ModelSpec:
-        """Add the figures to the spec of the file.
-
-        Args:
-            spec: Of the file.
-            checked_on: The images, as text.
-            quantization: How it was quantized.
-        """
-        verification = self.verification
+        """Add the figures, and how it was quantized, to the spec of the file."""
+        verification, accuracy = self.verification, self._accuracy
         assert verification is not None  # a file without answers is not kept
         figures: dict[str, Any] = {
             "checked_on": checked_on,
@@ -81,12 +96,10 @@ class ExportedFile:
             "pictures_a_call": self.batch,
             "machine": machine(),
         }
-        accuracy = verification.accuracy
         if accuracy is not None:
+            change = (accuracy.change, accuracy.low, accuracy.high)
             figures["accuracy"] = accuracy.candidate
-            figures["accuracy_change_points"] = [
-                100 * value for value in (accuracy.change, accuracy.low, accuracy.high)
-            ]
+            figures["accuracy_change_points"] = [100 * value for value in change]
         if self.ratio is not None:
             figures["ratio_to_fp32"] = asdict(self.ratio)
         metrics = {**spec.metrics, "export": figures}
@@ -112,35 +125,10 @@ def table(files: Sequence[ExportedFile]) -> str:
     batch = files[0].batch if files else 1
     images = "one image" if batch == 1 else f"{batch} images"
     caption = f"p50: a call of {images}; change: percentage points; below: 95 % intervals"
-    rows = [HEADS, *(row for file in files for row in _rows(file))]
+    rows = [HEADS, *(row for file in files for row in file.rows() if any(row))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
         for name, *cells in rows
     )
     return "\n".join([caption, *(line.rstrip() for line in lines)])
-
-
-def _rows(file: ExportedFile) -> list[tuple[str, ...]]:
-    verification, ratio = file.verification, file.ratio
-    accuracy = None if verification is None else verification.accuracy
-    timed = file.p50_ms is not None
-    figures = (
-        file.name,
-        f"{file.bytes / 1e6:.2f}",
-        f"{file.p50_ms:.2f}" if timed else "-",
-        f"{ratio.value:.2f}" if ratio else "1" if timed else "-",
-        f"{accuracy.candidate:.2%}" if accuracy else "-",
-        f"{100 * accuracy.change:+.2f}" if accuracy else "-",
-        f"{verification.comparison.agreement:.2%}" if verification else "-",
-    )
-    below = (
-        "  refused" if file.refused else "",
-        "",
-        "",
-        f"{ratio.low:.2f}..{ratio.high:.2f}" if ratio else "",
-        "",
-        f"{100 * accuracy.low:+.2f}..{100 * accuracy.high:+.2f}" if accuracy else "",
-        "",
-    )
-    return [figures, below] if any(below) else [figures]

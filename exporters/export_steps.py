@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,25 +83,7 @@ class ExportOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON types: what decides files and figures, without paths."""
-        paths = ("weights", "data", "out")
-        return {name: value for name, value in vars(self).items() if name not in paths}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A file that was made and is to be judged.
-
-    Attributes:
-        path: In the temporary folder, under its final name.
-        how: How it was quantized; goes into its spec.
-        report: More on that, for `export.json` alone.
-        fault: What is wrong with it beyond its answers and its speed.
-    """
-
-    path: Path
-    how: Mapping[str, Any] | None = None
-    report: Mapping[str, Any] = field(default_factory=dict)
-    fault: str = ""
+        return {k: v for k, v in vars(self).items() if k not in ("weights", "data", "out")}
 
 
 class ExportSteps:
@@ -117,10 +99,8 @@ class ExportSteps:
     def __init__(
         self, options: ExportOptions, validation: ValidationSet, folder: Path, scratch: Path
     ) -> None:
-        self._options = options
-        self._validation = validation
-        self._folder = folder
-        self._scratch = scratch
+        self._options, self._validation = options, validation
+        self._folder, self._scratch = folder, scratch
         self._policy = Policy(options.max_drop, options.strict)
         self._source = scratch / FP32
         self._files: list[ExportedFile] = []
@@ -132,19 +112,12 @@ class ExportSteps:
             GateError: It does not answer as PyTorch does; nothing is kept.
         """
         options, path = self._options, self._source
+        names = ("layout", "batch", "opset", "logits")
         with self._making(FP32):
-            made = export_onnx(
-                network,
-                spec,
-                path,
-                layout=options.layout,
-                batch=options.batch,
-                opset=options.opset,
-                logits=options.logits,
-            )
+            made = export_onnx(network, spec, path, **{k: getattr(options, k) for k in names})
         log.info(
             f"{FP32}: opset {made.opset}, IR {made.ir_version}, {megabytes(made.bytes)}, "
-            f"{made.nodes_before} nodes simplified to {made.nodes_after}; {made.folded}"
+            f"{made.nodes_before} nodes simplified to {made.nodes}; {made.folded}"
         )
         log.info(f"running PyTorch on {len(self._validation.images):,} images")
         expected = Reference(TorchPredictor(network, spec), self._validation)
@@ -152,14 +125,11 @@ class ExportSteps:
             checked = self._check(path, expected)
         checked.verification.require(FP32)
         self._reference = Reference(checked.model, self._validation, checked.answers)
-        details = asdict(made)
-        for name in ("path", "bytes"):
-            del details[name]
-        details["nodes"] = details.pop("nodes_after")
         timing = time_files({FP32: path}, self._validation, TIMING_SECONDS / 2)
+        details = {k: v for k, v in asdict(made).items() if k not in ("path", "bytes")}
         file = self._file(path, checked, weights)
         file = replace(file, p50_ms=timing.rows[FP32].p50 * 1e3, details=details)
-        self._keep(file, checked.spec)
+        self._keep(file, checked.model.spec)
 
     def dynamic(self) -> None:
         """Make `model.dynamic.onnx`."""
@@ -167,9 +137,10 @@ class ExportSteps:
         with self._making(DYNAMIC):
             made = quantize_dynamic(self._source, path)
         count = len(made.quantized)
+        before, after = (megabytes(file.stat().st_size) for file in (self._source, path))
         log.info(
             f"{DYNAMIC}: {count} linear layer{'s' if count > 1 else ''} with {made.share:.1%} of "
-            f"the parameters, {megabytes(made.bytes_before)} to {megabytes(made.bytes)}"
+            f"the parameters, {before} to {after}"
         )
         if made.share < LITTLE:
             log.info(
@@ -178,7 +149,7 @@ class ExportSteps:
                 "pays here"
             )
         how = {"kind": "dynamic", "layers": list(made.quantized), "share": made.share}
-        self._judge(Candidate(path, how))
+        self._judge(path, how)
 
     def static(self, images: Images, source: str) -> None:
         """Make `model.static.onnx`.
@@ -213,17 +184,16 @@ class ExportSteps:
             "layers": len(calibrated.layers),
             "integer_layers_at_run_time": len(integer),
         }
+        # The `Reshape` of space to depth moves nothing.
+        kinds = (node.op_type for node in runtime.graph if node.op_type != "Reshape")
         report = {
             "attempts": attempts,
             "sensitivity": [asdict(entry) for entry in found.ranking],
-            # The `Reshape` of space to depth moves nothing.
-            "first_operator_at_run_time": next(
-                node.op_type for node in runtime.graph if node.op_type != "Reshape"
-            ),
+            "first_operator_at_run_time": next(kinds),
         }
         broken = sorted(integer.intersection(found.in_float))
         fault = f"onnxruntime runs {', '.join(broken)} in integers all the same" if broken else ""
-        self._judge(Candidate(path, how, report, fault))
+        self._judge(path, how, report, fault)
 
     def half(self) -> None:
         """Make `model.half.onnx`."""
@@ -231,17 +201,16 @@ class ExportSteps:
         with self._making(HALF):
             convert_fp16(self._source, path)
         log.info(f"{HALF}: {megabytes(path.stat().st_size)}")
-        self._judge(Candidate(path))
+        self._judge(path)
 
     def ort(self) -> None:
         """Make `model.ort` and, where the static file was kept, `model.static.ort`."""
-        kept = [file.name for file in self._files if not file.refused]
-        for source in (name for name in (FP32, STATIC) if name in kept):
+        for source in [name for name in (FP32, STATIC) if name in self._kept()]:
             path = (self._scratch / source).with_suffix(".ort")
             with self._making(path.name):
                 write_ort(self._scratch / source, path)
             log.info(f"{path.name}: {megabytes(path.stat().st_size)}")
-            self._judge(Candidate(path))
+            self._judge(path)
 
     def finish(self, weights: str, source: str) -> tuple[tuple[ExportedFile, ...], dict[str, Any]]:
         """Publish all that is kept, with `export.json` and the differing images.
@@ -256,7 +225,7 @@ class ExportSteps:
         Raises:
             CatdogError: Something cannot be written; the folder is as it was.
         """
-        kept = [file.name for file in self._files if not file.refused]
+        kept = self._kept()
         older = [form for form in FORMS if form not in kept and (self._folder / form).exists()]
         document = {
             "tool_version": __version__,
@@ -268,12 +237,8 @@ class ExportSteps:
             "files": [file.to_dict() for file in self._files],
             "of_an_earlier_export": older,
         }
-        flips = [
-            (file.name, flip)
-            for file in self._files
-            if file.verification is not None
-            for flip in file.verification.comparison.flips
-        ]
+        checked = [(file.name, file.verification) for file in self._files if file.verification]
+        flips = [(name, flip) for name, found in checked for flip in found.comparison.flips]
         with self._making("export.json"):
             save_flips(self._scratch, flips, self._reference.model.spec.labels, self._validation)
             write_text(self._scratch / "export.json", json.dumps(document, indent=2) + "\n")
@@ -288,13 +253,7 @@ class ExportSteps:
 
     @contextlib.contextmanager
     def _making(self, form: str) -> Iterator[None]:
-        """Let errors of a block name the form and a remedy instead of a temporary file.
-
-        Raises:
-            ModelError: The form cannot be made or loaded.
-            CatdogError: The temporary folder is full.
-            GateError: As it was raised.
-        """
+        """Let errors of a block name the form and a remedy instead of a temporary file."""
         opset, scratch = self._options.opset, self._scratch
         try:
             yield
@@ -313,11 +272,10 @@ class ExportSteps:
             raise ModelError(
                 f"{form} cannot be made with opset {opset}: {error.reason}; {remedy}"
             ) from error
-        except OSError as error:
-            raise no_room(scratch.parent, error) from error
-        except CatdogError as error:
-            if isinstance(error.__cause__, OSError):
-                raise no_room(scratch.parent, error.__cause__) from error
+        except (OSError, CatdogError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(cause, OSError):
+                raise no_room(scratch.parent, cause) from error
             text = str(error).replace(f"{scratch}/", "")
             raise type(error)(text if text.startswith(form) else f"{form}: {text}") from error
 
@@ -325,9 +283,21 @@ class ExportSteps:
         model = OnnxPredictor(path, name=path.name)
         return check_file(model, path.name, reference, self._policy, logits=self._options.logits)
 
-    def _judge(self, candidate: Candidate) -> None:
-        """Check and time a candidate against fp32; keep it if all limits are met."""
-        path = candidate.path
+    def _judge(
+        self,
+        path: Path,
+        how: Mapping[str, Any] | None = None,
+        report: Mapping[str, Any] | None = None,
+        fault: str = "",
+    ) -> None:
+        """Check and time a file against fp32; keep it if all limits are met.
+
+        Args:
+            path: In the temporary folder, under its final name.
+            how: How it was quantized; goes into its spec.
+            report: More on that, for `export.json` alone.
+            fault: What is wrong with it beyond its answers and its speed.
+        """
         try:
             with self._making(path.name):
                 checked = self._check(path, self._reference)
@@ -339,17 +309,14 @@ class ExportSteps:
         timing = time_files(files, self._validation, TIMING_SECONDS)
         ratio = timing.ratio(path.name)
         slow = too_slow(ratio)
-        reasons = [candidate.fault, *checked.verification.failures]
-        details = {}
-        if candidate.how is not None:
-            details["quantization"] = {**candidate.how, **candidate.report}
-            if slow and not self._options.keep_slower:
-                reasons.append(f"{slow}; --keep-slower keeps it")
+        reasons = [fault, *checked.verification.failures]
+        if slow and how is not None and not self._options.keep_slower:
+            reasons.append(f"{slow}; --keep-slower keeps it")
         file = replace(
             self._file(path, checked, FP32),
             p50_ms=timing.rows[path.name].p50 * 1e3,
             ratio=ratio,
-            details=details,
+            details={} if how is None else {"quantization": {**how, **(report or {})}},
             refused="; ".join(filter(None, reasons)),
         )
         if file.refused:
@@ -357,7 +324,10 @@ class ExportSteps:
             return
         for note in filter(None, (slow, *checked.verification.notes)):
             log.info(f"note: {path.name}: {note}")
-        self._keep(file, checked.spec, candidate.how)
+        self._keep(file, checked.model.spec, how)
+
+    def _kept(self) -> list[str]:
+        return [file.name for file in self._files if not file.refused]
 
     def _refuse(self, file: ExportedFile) -> None:
         log.info(f"{file.name}: not kept: {file.refused}")

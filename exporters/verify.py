@@ -106,36 +106,23 @@ def verify(
         raise ModelError(f"{candidate} is a checkpoint; name it first, and the exported file after")
     folder = out if out is not None else candidate.parent
     reference, candidate = _file(reference), _file(candidate)
-    model = OnnxPredictor(candidate, given)
-    expected = open_predictor(reference, given)
-    by_place = tuple(
-        f"{path.name}: {one.by_place}"
-        for path, one in ((reference, expected), (candidate, model))
-        if isinstance(one, OnnxPredictor) and one.by_place
-    )
+    model, expected = OnnxPredictor(candidate, given), open_predictor(reference, given)
+    pairs = ((reference, expected), (candidate, model))
+    by_place = tuple(f"{path.name}: {one.by_place}" for path, one in pairs if one.by_place)
     if given is not None and not by_place:
         log.info(f"note: both files have specs of their own; {spec_file} is not used")
     found = find_data(expected.spec, reference, run_of(reference) or run_of(candidate), data)
     validation = found.validation(expected.spec, limit)
     log.info(f"verify: {candidate} against {reference} on {validation.source}")
-    checked = check_file(
-        model,
-        str(candidate),
-        Reference(expected, validation),
-        Policy(max_drop, strict),
-        logits=model.has_logits,
-    )
+    right, policy = Reference(expected, validation), Policy(max_drop, strict)
+    checked = check_file(model, str(candidate), right, policy, logits=model.has_logits)
     flips = [(candidate.name, flip) for flip in checked.verification.comparison.flips]
     save_flips(folder, flips, model.spec.labels, validation)
     return Verified(reference, candidate, validation.source, checked.verification, folder, by_place)
 
 
 def _file(path: Path) -> Path:
-    """The file itself, or that of a shipped model that is named.
-
-    Raises:
-        ModelError: There is neither.
-    """
+    """The file itself, or that of a shipped model that is named."""
     if path.suffix in CHECKPOINTS:
         return path
     # A file of that name in the current folder comes first: a path was asked for.

@@ -25,15 +25,15 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a precision must keep.
+    """What a precision must keep; `None` is no limit.
 
     Attributes:
-        difference: Largest difference of any probability; `None`: not limited.
+        difference: Largest difference of any probability.
         logits: Largest difference of any logit, as a share of the reference's largest logit
             (which counts as at least 1).
         agreement: Least share of images with the same predicted class, 0..1.
         clear_only: Whether agreement counts on clear images alone, see `comparison.CLEAR`.
-        max_drop: Most accuracy that may be lost, in percentage points; `None`: not limited.
+        max_drop: Most accuracy that may be lost, in percentage points.
     """
 
     difference: float | None
@@ -43,14 +43,11 @@ class Limits:
     max_drop: float | None
 
 
-MAX_DROP = 0.5
-"""Percentage points of accuracy that int8 may lose, unless `--max-drop` says otherwise."""
-
 LIMITS: dict[Precision, Limits] = {
     "fp32": Limits(1e-4, 1e-4, 1.0, clear_only=False, max_drop=None),
     "fp16": Limits(1e-2, 1e-2, 0.995, clear_only=False, max_drop=None),
-    "int8-dynamic": Limits(None, 0.25, 0.99, clear_only=True, max_drop=MAX_DROP),
-    "int8-static": Limits(None, 0.25, 0.99, clear_only=True, max_drop=MAX_DROP),
+    "int8-dynamic": Limits(None, 0.25, 0.99, clear_only=True, max_drop=0.5),
+    "int8-static": Limits(None, 0.25, 0.99, clear_only=True, max_drop=0.5),
 }
 """The limits by the precision of the candidate."""
 
@@ -92,16 +89,10 @@ class Verdict(StrEnum):
 
 
 def judge_drop(change: float, high: float, max_drop: float, strict: bool = False) -> Verdict:
-    """Judge a change of accuracy.
+    """Judge a change of accuracy, -1..1, by the upper end of its 95 % interval.
 
-    Args:
-        change: The candidate's accuracy minus the reference's, -1..1.
-        high: Upper end of its 95 % interval.
-        max_drop: Percentage points that may be lost.
-        strict: The estimate alone decides.
-
-    Returns:
-        `UNDECIDED` where the loss is larger than allowed, but the interval holds no loss as well.
+    It is undecided where more than `max_drop` percentage points are lost, but the interval holds
+    no loss as well; `strict` lets the estimate alone decide.
 
     Example:
         >>> judge_drop(-0.0102, 0.0279, 0.5)  # one of 98 images
@@ -116,8 +107,7 @@ def judge_drop(change: float, high: float, max_drop: float, strict: bool = False
 def judge_share(good: int, total: int, least: float, strict: bool = False) -> Verdict:
     """Judge a share of images that must be at least `least`.
 
-    Returns:
-        `UNDECIDED` where the share is too small, but its 95 % Wilson interval reaches `least`.
+    It is undecided where it is smaller, but its 95 % Wilson interval reaches `least`.
     """
     if not total or good >= least * total:
         return Verdict.MET
@@ -159,9 +149,6 @@ class Verification:
 
     def require(self, name: str) -> None:
         """Require every limit to be met.
-
-        Args:
-            name: The candidate, for the message.
 
         Raises:
             GateError: One is not met; the message has the figures.
@@ -228,19 +215,19 @@ def judge(
             Called where the images are too few to rule out a loss.
     """
     limits = LIMITS[spec.precision]
+    pairs = [(reference, candidate)]
     found = compare_answers(reference.probabilities, candidate.probabilities, truth)
-    allowed = limits.max_drop if policy.max_drop is None else policy.max_drop
+    compared = [found]
     accuracy = None if limits.max_drop is None else found.accuracy
-    agreement = _judge_agreement([found], limits, policy.strict)
-    further = None
-    if more is not None and not policy.strict:
-        few = accuracy is not None and -100 * accuracy.low > (allowed or 0)
-        if few or agreement[0] is Verdict.UNDECIDED:
-            further = more()
-    pairs = [(reference, candidate), *([further] if further else [])]
-    compared = [found, *(compare_answers(a.probabilities, b.probabilities) for a, b in pairs[1:])]
-    if further:
-        agreement = _judge_agreement(compared, limits, policy.strict)
+    allowed = (limits.max_drop if policy.max_drop is None else policy.max_drop) or 0.0
+    verdict, agreement = _judge_agreement(compared, limits, policy.strict)
+    few = accuracy is not None and -100 * accuracy.low > allowed
+    if more is not None and not policy.strict and (few or verdict is Verdict.UNDECIDED):
+        further = more()
+        if further is not None:
+            pairs.append(further)
+            compared.append(compare_answers(further[0].probabilities, further[1].probabilities))
+            verdict, agreement = _judge_agreement(compared, limits, policy.strict)
 
     failures, notes = [], []
     if limits.difference is not None and found.difference > limits.difference:
@@ -248,24 +235,23 @@ def judge(
             f"probabilities differ by up to {found.difference:.2e}, "
             f"allowed is {limits.difference:.0e}"
         )
-    if agreement[0] is Verdict.EXCEEDED:
-        failures.append(agreement[1])
-    elif agreement[0] is Verdict.UNDECIDED:
-        notes.append(f"{agreement[1]}; the images cannot tell this from chance")
-    if accuracy is not None and allowed is not None:
+    if verdict is Verdict.EXCEEDED:
+        failures.append(agreement)
+    elif verdict is Verdict.UNDECIDED:
+        notes.append(f"{agreement}; the images cannot tell this from chance")
+    if accuracy is not None:
         loss = judge_drop(accuracy.change, accuracy.high, allowed, policy.strict)
         text = f"accuracy changes by {accuracy}, allowed is -{allowed:g}"
+        share = max(_log_odds_share(a, b, spec.temperature) for a, b in pairs)
         if loss is Verdict.EXCEEDED:
             failures.append(text)
+        elif loss is Verdict.UNDECIDED and share > limits.logits:
+            failures.append(f"{text}, and {_logits_text(share)}, allowed is {limits.logits:g}")
         elif loss is Verdict.UNDECIDED:
-            share = max(_log_odds_share(a, b, spec.temperature) for a, b in pairs)
-            if share > limits.logits:
-                failures.append(f"{text}, and {_logits_text(share)}, allowed is {limits.logits:g}")
-            else:
-                notes.append(
-                    f"{text}; {found.images:,} images cannot tell this from chance; "
-                    f"{agreement[1]}, {_logits_text(share)}: nothing else speaks against it"
-                )
+            notes.append(
+                f"{text}; {found.images:,} images cannot tell this from chance; "
+                f"{agreement}, {_logits_text(share)}: nothing else speaks against it"
+            )
     logits_difference, of_logits = _judge_logits(reference, candidate, spec, limits)
     rejection_agreement, of_known = _judge_known(reference, candidate, spec, limits, policy.strict)
     return Verification(
@@ -275,7 +261,7 @@ def judge(
         notes=tuple(notes),
         logits_difference=logits_difference,
         rejection_agreement=rejection_agreement,
-        more=compared[1] if further else None,
+        more=compared[1] if len(compared) > 1 else None,
     )
 
 
@@ -300,11 +286,7 @@ def _judge_agreement(
 def _judge_logits(
     reference: Answers, candidate: Answers, spec: ModelSpec, limits: Limits
 ) -> tuple[float | None, list[str]]:
-    """Judge the output `logits`, against the file's own probabilities and the reference's logits.
-
-    Returns:
-        The largest difference from the reference's, and what is not met.
-    """
+    """The largest difference of the output `logits` from the reference's, and what is not met."""
     values, answers = candidate.logits, candidate.probabilities
     if values is None:
         return None, []
@@ -331,11 +313,7 @@ def _judge_logits(
 def _judge_known(
     reference: Answers, candidate: Answers, spec: ModelSpec, limits: Limits, strict: bool
 ) -> tuple[float | None, list[str]]:
-    """Judge the output `known`: the agreement on what is rejected, or the scores themselves.
-
-    Returns:
-        The agreement on clear images, and what is not met.
-    """
+    """The agreement on which clear images `known` rejects, and what is not met."""
     scores, expected = candidate.known, reference.known
     if scores is None or expected is None or spec.rejection is None:
         return None, []
@@ -345,21 +323,23 @@ def _judge_known(
     good = int(((scores < threshold) == (expected < threshold))[clear].sum())
     agreement = good / total if total else 1.0
     off = float(np.abs(scores - expected).max())
+    failure = ""
     if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
-        return agreement, ["the scores of the output known are not numbers of 0 to 1"]
-    if limits.difference is not None:
-        if off <= limits.difference:
-            return agreement, []
-        return agreement, [
+        failure = "the scores of the output known are not numbers of 0 to 1"
+    elif limits.difference is not None and off > limits.difference:
+        failure = (
             f"the scores of the output known differ by up to {off:.2e}, "
             f"allowed is {limits.difference:g}"
-        ]
-    if judge_share(good, total, REJECTION_AGREEMENT, strict) is not Verdict.EXCEEDED:
-        return agreement, []
-    return agreement, [
-        f"it classifies or rejects {agreement:.2%} of {total:,} clear images as the reference "
-        f"does, wanted {REJECTION_AGREEMENT:.0%}"
-    ]
+        )
+    elif (
+        limits.difference is None
+        and judge_share(good, total, REJECTION_AGREEMENT, strict) is Verdict.EXCEEDED
+    ):
+        failure = (
+            f"it classifies or rejects {agreement:.2%} of {total:,} clear images as the reference "
+            f"does, wanted {REJECTION_AGREEMENT:.0%}"
+        )
+    return agreement, [failure] if failure else []
 
 
 def _logits_text(share: float) -> str:
@@ -372,12 +352,11 @@ def _share_of_largest(values: Floats, reference: Floats) -> float:
 
 def _log_odds_share(reference: Answers, candidate: Answers, temperature: float) -> float:
     """The difference of the logits as their probabilities show it, up to a constant an image."""
-
-    def centred(probabilities: Floats) -> Floats:
-        values = temperature * np.log(np.maximum(probabilities, np.float32(1e-12)))
-        return np.asarray(values - values.mean(axis=1, keepdims=True), np.float32)
-
-    return _share_of_largest(centred(candidate.probabilities), centred(reference.probabilities))
+    logits = []
+    for answers in (candidate, reference):
+        values = temperature * np.log(np.maximum(answers.probabilities, np.float32(1e-12)))
+        logits.append((values - values.mean(axis=1, keepdims=True)).astype(np.float32))
+    return _share_of_largest(*logits)
 
 
 def _log_odds(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

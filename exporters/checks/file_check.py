@@ -51,22 +51,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Checked:
-    """A file that loads and has answered.
-
-    Attributes:
-        model: The file.
-        answers: Its answers to the validation.
-        verification: How they compare with the reference's.
-    """
+    """A file that loads, its answers to the validation images, and the verdict on them."""
 
     model: OnnxPredictor
     answers: Answers
     verification: Verification
-
-    @property
-    def spec(self) -> ModelSpec:
-        """Of the file."""
-        return self.model.spec
 
 
 def check_file(
@@ -111,9 +100,14 @@ def check_same_task(reference: ModelSpec, candidate: ModelSpec, name: str) -> No
     Raises:
         GateError: They have not; the message names what differs first.
     """
-    if reference.labels != candidate.labels:
-        difference = _labels_difference(reference.labels, candidate.labels)
-        raise GateError(f"{name}: labels differ: {difference}")
+    ours, theirs = reference.labels, candidate.labels
+    if len(ours) != len(theirs):
+        raise GateError(
+            f"{name}: labels differ: the reference has {len(ours)} labels, this has {len(theirs)}"
+        )
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a != b:
+            raise GateError(f"{name}: labels differ: label {number} is {a!r}, here {b!r}")
     for what, left, right in (
         ("input size", reference.size, candidate.size),
         ("resize rule", reference.resize, candidate.resize),
@@ -122,21 +116,8 @@ def check_same_task(reference: ModelSpec, candidate: ModelSpec, name: str) -> No
             raise GateError(f"{name}: {what} differ: the reference has {left}, this has {right}")
 
 
-def _labels_difference(reference: Sequence[str], candidate: Sequence[str]) -> str:
-    if len(reference) != len(candidate):
-        return f"the reference has {len(reference)} labels, this has {len(candidate)}"
-    pairs = enumerate(zip(reference, candidate, strict=True))
-    return next(f"label {i} is {a!r}, here {b!r}" for i, (a, b) in pairs if a != b)
-
-
 def check_outputs(outputs: Sequence[Any], spec: ModelSpec, name: str, logits: bool = False) -> None:
     """Check that a file has the outputs that it was exported with, and no other.
-
-    Args:
-        outputs: `session.get_outputs()`.
-        spec: Of the file, which fits its graph.
-        name: The file, for messages.
-        logits: Whether a second output `logits` was asked for.
 
     Raises:
         GateError: There are others; the message says what was wanted and what was found.
@@ -170,21 +151,12 @@ def check_probabilities(answers: npt.NDArray[Any], images: int, classes: int, na
 
 
 def time_files(files: Mapping[str, Path], validation: ValidationSet, seconds: float) -> Timing:
-    """Time files against each other, an image (or their fixed batch) a call.
-
-    Args:
-        files: By name; the first is the one that ratios are to.
-        validation: Its first image is the input.
-        seconds: How long to measure.
-    """
+    """Time files against each other, with the first image (or a fixed batch of it) a call."""
     candidates = {}
     for name, path in files.items():
         model = OnnxPredictor(path)
-        value = model.session.get_inputs()[0]
-        count = value.shape[0] if isinstance(value.shape[0], int) else 1
-        feed = {
-            value.name: to_layout(validation.images[:1].repeat(count, axis=0), model.spec.layout)
-        }
+        images = validation.images[:1].repeat(model.fixed_batch or 1, axis=0)
+        feed = {model.input_name: to_layout(images, model.spec.layout)}
         candidates[name] = lambda session=model.session, feed=feed: session.run(None, feed)
     return compare(candidates, seconds)
 

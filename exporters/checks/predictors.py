@@ -54,9 +54,8 @@ class Answers:
 class Predictor(Protocol):
     """A model that can be compared with another one."""
 
-    @property
-    def spec(self) -> ModelSpec:
-        """Of the model."""
+    spec: ModelSpec
+    by_place: str
 
     def predict(self, images: Images) -> Answers:
         """Classify `uint8 [N,H,W,3]` BGR images of the model's size."""
@@ -69,6 +68,8 @@ class TorchPredictor:
         network: Takes normalised `float32 [N,3,H,W]`.
         spec: Of the network.
     """
+
+    by_place = ""
 
     def __init__(self, network: Any, spec: ModelSpec) -> None:
         self.network, self.spec = network, spec
@@ -95,6 +96,8 @@ class OnnxPredictor:
     Attributes:
         session: The `onnxruntime.InferenceSession`.
         spec: Of the file, checked against its graph.
+        input_name: Name of its input.
+        fixed_batch: Images that every call takes; `None` where the batch is free.
         has_logits: Whether it gives logits beside the probabilities.
         by_place: Input and output as text where they are taken by place; else empty.
 
@@ -116,14 +119,15 @@ class OnnxPredictor:
         file = dataclasses.replace(find_model(model), called=name)
         self.session = open_session(model, choose_threads().count, name=name)
         self.spec = spec_of(self.session, file, given)
-        self._input = self.session.get_inputs()[0]
+        value = self.session.get_inputs()[0]
+        self.input_name = value.name
+        self.fixed_batch = value.shape[0] if isinstance(value.shape[0], int) else None
         names = [value.name for value in self.session.get_outputs()]
         first = PROBABILITIES if PROBABILITIES in names else names[0]
         self._outputs = [first, *(one for one in (LOGITS, KNOWN) if one in names and one != first)]
         self.has_logits = LOGITS in self._outputs[1:]
-        self.by_place = ""
-        if self.spec is given:
-            self.by_place = f"input {self._input.name!r}, probabilities {first!r}"
+        by_place = f"input {value.name!r}, probabilities {first!r}"
+        self.by_place = by_place if self.spec is given else ""
 
     def predict(self, images: Images, batch: int | None = None) -> Answers:
         """Classify `uint8 [N,H,W,3]` BGR images of the model's size.
@@ -134,16 +138,15 @@ class OnnxPredictor:
                 (dynamic quantization takes one scale for a whole batch), else `FLOAT_BATCH`. A
                 file with a fixed batch takes its own; the last call repeats its last image.
         """
-        fixed = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
         integer = self.spec.precision.startswith("int8")
-        batch = fixed or batch or (1 if integer else FLOAT_BATCH)
+        batch = self.fixed_batch or batch or (1 if integer else FLOAT_BATCH)
         parts: list[Sequence[npt.NDArray[np.float32]]] = []
         for start in range(0, len(images), batch):
             chunk = np.asarray(images[start : start + batch])
             wanted = len(chunk)
-            if fixed and wanted < fixed:
-                chunk = np.concatenate([chunk, np.repeat(chunk[-1:], fixed - wanted, axis=0)])
-            feed = {self._input.name: to_layout(chunk, self.spec.layout)}
+            if self.fixed_batch:
+                chunk = chunk[np.arange(batch).clip(max=wanted - 1)]
+            feed = {self.input_name: to_layout(chunk, self.spec.layout)}
             found = self.session.run(self._outputs, feed)
             parts.append([values[:wanted] for values in found])
         joined = [np.concatenate(values) for values in zip(*parts, strict=True)]

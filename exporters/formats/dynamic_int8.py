@@ -38,15 +38,11 @@ class DynamicReport:
         path: The file.
         quantized: Names of the layers that are int8.
         share: The share of all parameters that is int8, 0..1.
-        bytes: Size of the file.
-        bytes_before: Size of the fp32 file.
     """
 
     path: Path
     quantized: tuple[str, ...]
     share: float
-    bytes: int
-    bytes_before: int
 
 
 def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> DynamicReport:
@@ -90,19 +86,9 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
         )
     restore(quantized, model)
     write_model(quantized, path, spec.replace(precision="int8-dynamic"))
-    return DynamicReport(
-        path=Path(path),
-        quantized=tuple(layers),
-        share=sum(layers.values()) / parameters(model),
-        bytes=Path(path).stat().st_size,
-        bytes_before=Path(source).stat().st_size,
-    )
-
-
-def parameters(model: ir.Model) -> int:
-    """How many floating-point numbers the model's constants hold."""
-    found = (value.const_value for value in model.graph.initializers.values())
-    return sum(tensor.size for tensor in found if tensor and tensor.dtype.is_floating_point())
+    numbers = (value.const_value for value in model.graph.initializers.values())
+    every = sum(tensor.size for tensor in numbers if tensor and tensor.dtype.is_floating_point())
+    return DynamicReport(Path(path), tuple(layers), sum(layers.values()) / every)
 
 
 def restore(quantized: ir.Model, model: ir.Model) -> None:

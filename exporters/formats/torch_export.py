@@ -41,7 +41,7 @@ class ExportReport:
         ir_version: Read back from the file.
         bytes: Size of the file.
         nodes_before: Nodes as torch's exporter wrote them, without ends.
-        nodes_after: Nodes in the file.
+        nodes: Nodes in the file.
         operators: Nodes by kind, in the file.
         folded: What went into the first convolution.
     """
@@ -52,7 +52,7 @@ class ExportReport:
     ir_version: int
     bytes: int
     nodes_before: int
-    nodes_after: int
+    nodes: int
     operators: dict[str, int]
     folded: str
 
@@ -106,7 +106,7 @@ def export_onnx(
         ir_version=written.ir_version,
         bytes=Path(path).stat().st_size,
         nodes_before=nodes_before,
-        nodes_after=len(written.graph),
+        nodes=len(written.graph),
         operators=operators(written),
         folded=str(fold),
     )
