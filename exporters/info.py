@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,10 @@ class Info:
         spec: What it says of itself.
         inputs: Name, type and shape of every input, in words.
         outputs: The same of the outputs.
-        metadata: The plain keys that other tools read.
         graph: Opset, IR version, parameters, multiply-adds, operators; empty where it cannot be
             read (an ORT-format file, or no onnx package).
         note: Why `graph` is empty, if it is.
+        metadata: The plain keys that other tools read.
         beside: Names of other files that hold its weights.
         by_place: Input and output where the spec was given by hand; else empty.
         checkpoint: Whether it is PyTorch's weights, without normalisation and temperature.
@@ -46,9 +46,9 @@ class Info:
     spec: ModelSpec
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    metadata: Mapping[str, str]
     graph: Mapping[str, Any]
-    note: str
+    note: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
     by_place: str = ""
     checkpoint: bool = False
@@ -70,7 +70,11 @@ class Info:
         }
 
     def __str__(self) -> str:
-        rows = [*self._of_file(), *self._of_spec(), *self._of_graph()]
+        rows = [("file", f"{self.path}, {megabytes(self.bytes)} ({self.bytes:,} bytes)")]
+        rows += [("", f"with its weights in {name}, beside it") for name in self.beside]
+        if self.by_place:
+            rows.append(("spec", f"given by hand; {self.by_place} by place"))
+        rows += [*self._of_spec(), *self._of_graph()]
         rows += [(f"metadata {key}", _short(text)) for key, text in sorted(self.metadata.items())]
         rows += [("trained on", text) for text in _flat(self.spec.trained_on)]
         rows += [("measured", text) for text in _flat(self.spec.metrics)]
@@ -83,23 +87,16 @@ class Info:
             lines += ["", self.card.rstrip()]
         return "\n".join(lines)
 
-    def _of_file(self) -> list[tuple[str, str]]:
-        rows = [("file", f"{self.path}, {megabytes(self.bytes)} ({self.bytes:,} bytes)")]
-        rows += [("", f"with its weights in {name}, beside it") for name in self.beside]
-        if self.by_place:
-            rows.append(("spec", f"given by hand; {self.by_place} by place"))
-        return rows
-
     def _of_spec(self) -> list[tuple[str, str]]:
         spec, reject = self.spec, self.spec.rejection
         where = "not in the file; export puts it in" if self.checkpoint else "inside the file"
         labels = [f"{index} {name}" for index, name in enumerate(spec.labels)]
-        few = len(labels) <= SHOWN
+        many = f"{len(labels)} labels: " if len(labels) > SHOWN else ""
         mean, std = list(spec.normalization.mean), list(spec.normalization.std)
         score = f"{reject.score} is below {reject.threshold:g}" if reject else ""
         return [
             ("architecture", f"{spec.architecture}, {spec.precision}"),
-            ("labels", ", ".join(labels) if few else f"{len(labels)} labels: {_listed(labels)}"),
+            ("labels", f"{many}{_listed(labels)}"),
             *(("input", text) for text in self.inputs),
             *(("output", text) for text in self.outputs),
             ("resize", "; then ".join(map(_step, spec.resize))),
@@ -109,18 +106,14 @@ class Info:
         ]
 
     def _of_graph(self) -> list[tuple[str, str]]:
-        rows = []
-        if self.graph:
-            rows += [
-                ("parameters", f"{self.graph['parameters']:,}"),
-                ("multiply-adds", _count(self.graph["multiply_adds"])),
-            ]
-        if "operators" in self.graph:
-            operators = ", ".join(f"{n} {kind}" for kind, n in self.graph["operators"].items())
-            rows += [
-                ("opset", f"{self.graph['opset']}, IR version {self.graph['ir_version']}"),
-                ("operators", f"{operators} ({self.graph['nodes']} nodes)"),
-            ]
+        rows, graph = [], self.graph
+        if graph:
+            rows.append(("parameters", f"{graph['parameters']:,}"))
+            rows.append(("multiply-adds", _count(graph["multiply_adds"])))
+        if "operators" in graph:
+            operators = ", ".join(f"{n} {kind}" for kind, n in graph["operators"].items())
+            rows.append(("opset", f"{graph['opset']}, IR version {graph['ir_version']}"))
+            rows.append(("operators", f"{operators} ({graph['nodes']} nodes)"))
         if self.note:
             rows.append(("layers" if self.checkpoint else "operators", self.note))
         made_by = f"catdog-edge {self.spec.tool_version} {self.spec.git_commit[:12]}"
@@ -157,29 +150,22 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
         except ImportError:
             note = f"need the onnx package: {install_command('train')}"
         else:
-            graph = graph_info(read_proto(path))
-            beside = files_beside(path)
+            graph, beside = graph_info(read_proto(path)), files_beside(path)
+    card = path.with_suffix(".md")
+    ships = path.resolve().parent == ZOO.resolve() and card.is_file()
     return Info(
         path=path,
         bytes=sum(file.stat().st_size for file in (path, *beside)),
         spec=model.spec,
         inputs=tuple(map(describe, model.session.get_inputs())),
         outputs=tuple(map(describe, model.session.get_outputs())),
-        metadata={key: value for key, value in custom.items() if key != METADATA_KEY},
         graph=graph,
         note=note,
+        metadata={key: value for key, value in custom.items() if key != METADATA_KEY},
         beside=tuple(file.name for file in beside),
         by_place=model.by_place,
-        card=_card(path),
+        card=card.read_text(encoding="utf-8") if ships else "",
     )
-
-
-def _card(path: Path) -> str:
-    """The card of a model that ships, by whatever name it was asked for."""
-    card = path.with_suffix(".md")
-    if path.resolve().parent != ZOO.resolve() or not card.is_file():
-        return ""
-    return card.read_text(encoding="utf-8")
 
 
 def read_spec_file(path: Path) -> ModelSpec:
@@ -200,20 +186,18 @@ def _checkpoint(path: Path) -> Info:
     from catdog_edge.training.models.summary import summarize_layers
 
     network, spec = load_checkpoint(path)
-    work = None  # the count passes one square picture through
+    graph: dict[str, Any] = {"parameters": sum(one.numel() for one in network.parameters())}
+    graph["multiply_adds"] = None  # the count passes one square image through
     if spec.height == spec.width:
-        work = sum(layer.multiply_adds for layer in summarize_layers(network, spec.height))
+        layers = summarize_layers(network, spec.height)
+        graph["multiply_adds"] = sum(layer.multiply_adds for layer in layers)
     return Info(
         path=path,
         bytes=path.stat().st_size,
         spec=spec,
         inputs=(f"float32 [N, 3, {spec.height}, {spec.width}], RGB, normalised (a checkpoint)",),
         outputs=(f"logits float32 [N, {len(spec.labels)}]",),
-        metadata={},
-        graph={
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "multiply_adds": work,
-        },
+        graph=graph,
         note=f"catdog-edge info --arch {spec.architecture}",
         checkpoint=True,
     )

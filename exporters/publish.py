@@ -25,23 +25,19 @@ def output_folder(folder: Path) -> Iterator[None]:
     Raises:
         CatdogError: It cannot be made, or not be written to.
     """
-    made: list[Path] = []
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        missing = [one for one in (folder, *folder.parents) if not one.exists()]
-        for one in reversed(missing):
-            one.mkdir()
-            made.insert(0, one)
-        if not folder.is_dir():
-            raise NotADirectoryError(None, "it is not a folder")
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(None, "it is read-only")
-    except OSError as error:
-        _remove(made)
-        raise cannot_write(folder, error) from error
-    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(None, "it is read-only")
+        except OSError as error:
+            raise cannot_write(folder, error) from error
         yield
     except BaseException:
-        _remove(made)
+        for one in missing:
+            with contextlib.suppress(OSError):  # not empty: what is in it is somebody else's
+                one.rmdir()
         raise
 
 
@@ -69,11 +65,7 @@ def no_room(folder: Path, error: OSError) -> CatdogError:
 
 
 def publish(files: Sequence[Path], folder: Path) -> None:
-    """Copy files into a folder under their names, all or none.
-
-    Args:
-        files: What to copy; the last one is renamed last.
-        folder: Where to; it exists.
+    """Copy files into a folder that exists, all or none; the last one is renamed last.
 
     Raises:
         CatdogError: One cannot be written. Nothing was replaced.
@@ -86,9 +78,3 @@ def publish(files: Sequence[Path], folder: Path) -> None:
             if target.is_dir():
                 raise IsADirectoryError(None, "a folder is in its place")
             shutil.copyfile(file, temporary)
-
-
-def _remove(folders: Sequence[Path]) -> None:
-    with contextlib.suppress(OSError):  # not empty: what is in it is somebody else's
-        for folder in folders:
-            folder.rmdir()

@@ -111,11 +111,11 @@ def compare_answers(
     candidate: Probabilities,
     truth: npt.NDArray[np.int64] | None = None,
 ) -> Comparison:
-    """Compare the answers of two models on the same images.
+    """Compare the answers of two models on the same images, `float32 [N,K]`, in the same order.
 
     Args:
-        reference: `float32 [N,K]`, probabilities.
-        candidate: `float32 [N,K]`, for the same images in the same order.
+        reference: Probabilities that are right.
+        candidate: Probabilities to compare.
         truth: `int64 [N]`, true class indices; `None` where they are not known.
 
     Raises:
@@ -136,8 +136,7 @@ def compare_answers(
     best = np.partition(reference, -2, axis=1)
     margin = best[:, -1] - best[:, -2]
     distance = np.abs(reference - candidate)
-    different = expected != predicted
-    clear = margin >= CLEAR
+    different, clear = expected != predicted, margin >= CLEAR
     flips = [
         Flip(
             index=int(i),

@@ -1,11 +1,9 @@
 """Time calls against each other, interleaved, on a machine that is never quite quiet.
 
-A candidate is a name and a function to call. Candidates are interleaved in blocks of calls with a
-pause before each block. ONNX Runtime's
-threads keep spinning for a while after a call, so two sessions that alternate call by call
-in one process slow each other down two to four times; a block lets the rival's threads fall
-asleep first. What drifts (clock rate, neighbours) drifts over whole rounds and cancels in
-the ratio of blocks of one round.
+Candidates are interleaved in blocks of calls with a pause before each: ONNX Runtime's threads keep
+spinning for a while after a call, so two sessions that alternate call by call slow each other down
+two to four times. What drifts (clock rate, neighbours) drifts over whole rounds and cancels in the
+ratio of blocks of one round.
 """
 
 from __future__ import annotations
@@ -82,11 +80,6 @@ class Latencies:
         """The call that 95 % are not slower than, in seconds."""
         return float(np.percentile(self.seconds, 95))
 
-    @property
-    def mean(self) -> float:
-        """The mean call, in seconds."""
-        return float(self.seconds.mean())
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -134,16 +127,9 @@ class Timing:
             rounds=sum(one.rounds for one in passes),
             pause=passes[0].pause,
             starts=tuple(
-                begin + start
-                for begin, one in zip(begins, passes, strict=True)
-                for start in one.starts
+                at + start for at, one in zip(begins, passes, strict=True) for start in one.starts
             ),
         )
-
-    @property
-    def first(self) -> str:
-        """The candidate that the ratios are to."""
-        return next(iter(self.rows))
 
     def ratio(self, name: str, to: str | None = None, seed: int = 0) -> Ratio:
         """How many times as long `name` takes as `to`.
@@ -152,19 +138,16 @@ class Timing:
         percentile method are widened for the small number of passes (Hesterberg: What Teachers
         Should Know About the Bootstrap, 2015, "expanded percentile interval"). Two to four
         passes are too few to be drawn from: there it is Student's interval of the logarithms
-        of their medians.
-        Of a single pass it comes from the rounds alone, and holds nothing that differs from
-        one opening of the candidates to the next.
+        of their medians. Of a single pass it comes from the rounds alone, and holds nothing that
+        differs from one opening of the candidates to the next.
 
         Args:
             name: A candidate.
             to: The yardstick; `None` is the first candidate.
             seed: Of the bootstrap; the same figures give the same interval.
-
-        Raises:
-            KeyError: There is no such candidate.
         """
-        blocks = self.rows[name].block_medians / self.rows[to or self.first].block_medians
+        yardstick = self.rows[to or next(iter(self.rows))]
+        blocks = self.rows[name].block_medians / yardstick.block_medians
         generator = np.random.default_rng(seed)
         passes = np.split(blocks, self.starts[1:])
         values = np.array([np.median(one) for one in passes])
@@ -176,18 +159,15 @@ class Timing:
             low, high = (math.exp(float(logs.mean()) + sign * margin) for sign in (-1, 1))
             return Ratio(value, min(low, value), max(high, value))
         # A pass that is drawn twice is drawn with other rounds each time.
-        medians = np.stack(
-            [
-                np.median(
-                    one[generator.integers(0, one.size, (RESAMPLES, len(passes), one.size))], 2
-                )
-                for one in passes
-            ]
-        )
-        drawn = generator.integers(0, len(passes), (RESAMPLES, len(passes)))
-        place = np.arange(len(passes))
-        means = medians[drawn, np.arange(RESAMPLES)[:, None], place].mean(axis=1)
-        outside = _outside(len(passes))
+        shape = (RESAMPLES, len(passes))
+        places = [generator.integers(0, one.size, (*shape, one.size)) for one in passes]
+        medians = np.stack([np.median(a[b], 2) for a, b in zip(passes, places, strict=True)])
+        drawn = generator.integers(0, len(passes), shape)
+        means = medians[drawn, np.arange(RESAMPLES)[:, None], np.arange(len(passes))].mean(axis=1)
+        outside = 0.025  # the share of the resamples that is left out on each side
+        if len(passes) > 1:
+            wider = _student(len(passes)) * math.sqrt(len(passes) / (len(passes) - 1))
+            outside = NormalDist().cdf(-wider)
         low, high = np.percentile(means, (100 * outside, 100 * (1 - outside)))
         # Few passes and far percentiles: the value itself is always inside.
         return Ratio(value, min(float(low), value), max(float(high), value))
@@ -201,19 +181,12 @@ class Timing:
                 "calls": row.calls,
                 "p50_ms": row.p50 * 1e3,
                 "p95_ms": row.p95 * 1e3,
-                "mean_ms": row.mean * 1e3,
+                "mean_ms": float(row.seconds.mean()) * 1e3,
                 "ratio": ratio.value,
                 "ratio_low": ratio.low,
                 "ratio_high": ratio.high,
             }
         return document
-
-
-def _outside(passes: int) -> float:
-    """The share of the resamples that is left out on each side."""
-    if passes == 1:
-        return 0.025
-    return NormalDist().cdf(-_student(passes) * math.sqrt(passes / (passes - 1)))
 
 
 def _student(passes: int) -> float:
@@ -238,18 +211,18 @@ def compare(
     wakes the threads and refills the caches that the rival's block took), then calls until
     `block_seconds` have gone and `min_calls` are made. The order within a round turns by
     one each time, so that no candidate always follows the same one. Rounds go on until
-    `seconds` have gone, but there are at least `min_rounds`.
+    `seconds` have gone, pauses included, but there are at least `min_rounds`.
 
     Args:
         candidates: A call by name; the first is the yardstick.
-        seconds: The whole time to spend, pauses included.
+        seconds: The whole time to spend.
         pause: Sleep before each block, in seconds.
         block_seconds: How long a block lasts.
         min_calls: The least number of counted calls in a block.
         min_rounds: The least number of rounds, whatever time they take.
         warmup_calls: Calls of each candidate before the first round.
-        clock: Gives seconds; replaced in tests alone.
-        sleep: Takes seconds; replaced in tests alone.
+        clock: Replaced in tests alone, as is `sleep`.
+        sleep: Takes seconds.
 
     Raises:
         ValueError: There are no candidates, or a count is not positive.

@@ -72,15 +72,10 @@ class ModelData:
         return self.dataset.short_name.encode("utf-8", "backslashreplace").decode()
 
     def validation(self, spec: ModelSpec, limit: int | None = None) -> ValidationSet:
-        """Read the validation images.
-
-        Args:
-            spec: Of the model.
-            limit: At most this many, stratified; `None` takes all.
-        """
+        """Read the validation images, at most `limit` of them, stratified."""
         images, truth, items = pixels(self.dataset, "val", spec.resize, ReadingProgress())
         places = stratified(truth, len(truth) if limit is None else limit)
-        if len(places) < len(truth):
+        if len(places) < len(truth):  # else a memory map stays one
             images, truth = images[places], truth[places]
         files = tuple(items[place].file for place in places)
         return ValidationSet(
@@ -92,10 +87,7 @@ class ModelData:
         )
 
     def calibration(self, spec: ModelSpec, count: int) -> Images:
-        """Read a stratified part of the training images.
-
-        Returns:
-            `uint8 [N,S,S,3]`, BGR.
+        """Read a stratified part of the training images, `uint8 [N,S,S,3]`, BGR.
 
         Raises:
             DataError: The model's data is not here, or has too few images or not every class.
@@ -149,11 +141,7 @@ def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None)
 
 
 def check_calibration(labels: npt.NDArray[np.int64], classes: tuple[str, ...], source: str) -> None:
-    """Check that there are enough images to calibrate on, of every class.
-
-    Raises:
-        DataError: There are not.
-    """
+    """Raise `DataError` unless there are enough images to calibrate on, of every class."""
     if len(labels) < LEAST:
         raise DataError(
             f"{source}: {len(labels)} training images to calibrate on, wanted at least {LEAST}; "
@@ -168,11 +156,7 @@ def check_calibration(labels: npt.NDArray[np.int64], classes: tuple[str, ...], s
 
 
 def stratified(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """Choose images, as many of each class as possible, evenly spread.
-
-    Args:
-        labels: `int64 [N]`.
-        count: How many; all where there are no more.
+    """Choose `count` images or all, as many of each class as possible, evenly spread.
 
     Returns:
         Their positions, `int64`, ascending.

@@ -30,11 +30,7 @@ def save_flips(
 ) -> None:
     """Write `verify-flips.csv` and `verify-flips.png`; where none differ, without any row or image.
 
-    Args:
-        folder: Where they go.
-        flips: Name of the candidate, and the image for which it predicts another class.
-        labels: Class names.
-        validation: The images.
+    `flips` has the name of the candidate with each image for which it predicts another class.
 
     Raises:
         CatdogError: A file cannot be written.
