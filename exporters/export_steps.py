@@ -166,13 +166,13 @@ class ExportSteps:
 
         def judge(model: ir.Model) -> Verification:
             with self._making(STATIC):
-                write_model(model, path, calibrated.int8_spec)
+                write_model(model, path, calibrated.spec)
                 return self._check(path, self._reference).verification
 
         with self._making(STATIC):
             calibrated = calibrate(self._source, images, method)
             scheme, found, attempts = search(calibrated, self._source, images, judge)
-            write_model(found.model, path, calibrated.int8_spec)
+            write_model(found.model, path, calibrated.spec)
             runtime = optimized_graph(path)
         integer = integer_layers(runtime, calibrated.layers)
         how = {

@@ -41,7 +41,7 @@ def measure(source: Path, seconds: float, threads: int) -> list[str]:
         for merge in (False, True):
             path = Path(folder) / f"{merge}.onnx"
             model = quantize.quantize(calibrated, merge_pixels=merge)
-            write_model(model, path, calibrated.int8_spec)
+            write_model(model, path, calibrated.spec)
             session = open_session(path, threads)
             calls[str(merge)] = partial(session.run, None, {"frames": frames[:1]})
             answers.append(calls[str(merge)]())

@@ -32,13 +32,7 @@ architecture here (`docs/export.md`) and which some builds of ONNX Runtime lack.
 
 @dataclass(frozen=True)
 class DynamicReport:
-    """What dynamic quantization did.
-
-    Attributes:
-        path: The file.
-        quantized: Names of the layers that are int8.
-        share: The share of all parameters that is int8, 0..1.
-    """
+    """The file, the names of its int8 layers, and their share of all parameters, 0..1."""
 
     path: Path
     quantized: tuple[str, ...]
@@ -92,11 +86,7 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
 
 
 def restore(quantized: ir.Model, model: ir.Model) -> None:
-    """Undo what a quantizer does beyond its work: IR version, unused imports, dead parts.
-
-    Args:
-        quantized: What the quantizer made; it is changed.
-        model: What it was made of.
+    """Undo in place what a quantizer does beyond its work: IR version, unused imports, dead parts.
 
     Raises:
         ModelError: The quantizer raised the opset of ONNX's own operators.

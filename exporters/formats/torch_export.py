@@ -37,9 +37,7 @@ class ExportReport:
     Attributes:
         path: The file.
         layout: Of its input.
-        opset: Read back from the file.
-        ir_version: Read back from the file.
-        bytes: Size of the file.
+        opset: Read back from the file, as is the IR version.
         nodes_before: Nodes as torch's exporter wrote them, without ends.
         nodes: Nodes in the file.
         operators: Nodes by kind, in the file.
@@ -81,9 +79,6 @@ def export_onnx(
         opset: Version of ONNX's operators.
         logits: Give the logits, before the temperature, as a second output `logits`.
 
-    Returns:
-        What was done, with opset and IR version as read back from the file.
-
     Raises:
         ModelError: The network cannot be exported, or not with that opset.
         CatdogError: The file cannot be written.
@@ -93,7 +88,7 @@ def export_onnx(
     simplify.simplify(model)
     simplify.name_layers(model)
     model = simplify.set_opset(model, opset)
-    fold = add_input(model, spec, layout, batch)
+    folded = add_input(model, spec, layout, batch)
     add_outputs(model, spec, logits, batch)
     clean(model)
     model.graph.name = spec.architecture
@@ -108,7 +103,7 @@ def export_onnx(
         nodes_before=nodes_before,
         nodes=len(written.graph),
         operators=operators(written),
-        folded=str(fold),
+        folded=folded,
     )
 
 

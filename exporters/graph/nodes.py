@@ -18,19 +18,7 @@ def add_node(
     name: str,
     **attributes: Any,
 ) -> ir.Value:
-    """Append a node with one output; `graph.sort()` puts it in its place.
-
-    Args:
-        graph: Where to.
-        kind: The operator.
-        inputs: What it reads.
-        output: Name of its output.
-        name: Name of the node.
-        attributes: Of the operator.
-
-    Returns:
-        The output.
-    """
+    """Append a node with one output, which is returned; `graph.sort()` puts it in its place."""
     node = ir.node(kind, inputs, attributes, outputs=[ir.Value(name=output)], name=name)
     graph.append(node)
     return node.outputs[0]

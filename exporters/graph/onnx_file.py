@@ -58,15 +58,9 @@ def files_beside(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def _outside(model: onnx.ModelProto) -> list[str]:
-    return sorted(
-        {
-            entry.value
-            for tensor in model.graph.initializer
-            if tensor.data_location == onnx.TensorProto.EXTERNAL
-            for entry in tensor.external_data
-            if entry.key == "location"
-        }
-    )
+    helper = onnx.external_data_helper
+    outside = filter(helper.uses_external_data, model.graph.initializer)
+    return sorted({helper.ExternalDataInfo(tensor).location for tensor in outside})
 
 
 def _parsed(file: Path) -> onnx.ModelProto:

@@ -6,7 +6,6 @@ every pixel; where it is not, what is left stays a node.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,29 +26,7 @@ from exporters.graph.nodes import (
 )
 
 
-@dataclass(frozen=True)
-class Fold:
-    """What became part of the first convolution.
-
-    Attributes:
-        colour_order: BGR to RGB; `None` where the input is RGB already.
-        scale: The division by the deviation.
-        mean: The subtraction of the mean: in the bias, with a pad of grey where it pads.
-    """
-
-    colour_order: bool | None
-    scale: bool
-    mean: bool
-
-    def __str__(self) -> str:
-        parts = {"colour order": self.colour_order, "scale": self.scale, "mean": self.mean}
-        inside = [name for name, folded in parts.items() if folded]
-        left = [name for name, folded in parts.items() if folded is False]
-        text = f"{', '.join(inside) or 'nothing'} in the first convolution"
-        return f"{text}; {', '.join(left)} as nodes" if left else text
-
-
-def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | None = None) -> Fold:
+def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | None = None) -> str:
     """Replace a normalised float input by the one that a caller has at hand.
 
     Args:
@@ -60,7 +37,7 @@ def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | Non
         batch: A fixed batch; `None` leaves it dynamic.
 
     Returns:
-        What went into the first convolution.
+        What went into the first convolution, as text.
     """
     graph, old = model.graph, model.graph.inputs[0]
     height, width = spec.size
@@ -76,12 +53,19 @@ def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | Non
     mean = np.array(spec.normalization.mean, dtype=np.float64) / unit
     deviation = np.array(spec.normalization.std, dtype=np.float64) / unit
 
-    chain = _Chain(graph, frames)
+    value = frames
+
+    def add(kind: str, name: str, *constants: tuple[str, Any], **attributes: Any) -> None:
+        nonlocal value
+        more = [add_constant(graph, f"{INPUT}.{called}", values) for called, values in constants]
+        output = f"{INPUT}.{name}"
+        value = add_node(graph, kind, [value, *more], output, f"{output}.{kind}", **attributes)
+
     if as_bytes:
-        chain.add("Transpose", "nchw", perm=[0, 3, 1, 2])
-        chain.add("Cast", "float", to=int(ir.DataType.FLOAT))
-    fold = Fold(False if as_bytes else None, False, False)
+        add("Transpose", "nchw", perm=[0, 3, 1, 2])
+        add("Cast", "float", to=int(ir.DataType.FLOAT))
     convolution = _foldable_convolution(old)
+    mean_folds = False
     if convolution is not None:
         pads = attribute(convolution, "pads", [0, 0, 0, 0])
         grey = _grey_level(spec.normalization)
@@ -90,43 +74,26 @@ def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | Non
         if by_pad:
             # The convolution pads with zero, which is the mean: a grey level of the frame. The
             # pad follows the cast because OpenCV 4's dnn pads bytes with zero, whatever is asked.
-            chain.constant("pad_widths", np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64))
-            chain.constant("pad_grey", np.array(grey, np.float32))
-            chain.add("Pad", "padded")
+            widths = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
+            add("Pad", "padded", ("pad_widths", widths), ("pad_grey", np.array(grey, np.float32)))
             set_attributes(convolution, pads=[0, 0, 0, 0])
         _fold(graph, convolution, mean if mean_folds else np.zeros(3), deviation, as_bytes)
-        fold = Fold(True if as_bytes else None, True, mean_folds)
-    if as_bytes and not fold.colour_order:
-        chain.constant("bgr_to_rgb", np.array([2, 1, 0]))
-        chain.add("Gather", "rgb", axis=1)
-    if not fold.mean and any(mean):
-        chain.constant("mean", _per_channel(mean[::-1] if fold.colour_order else mean))
-        chain.add("Sub", "centred")
-    if not fold.scale:
-        chain.constant("deviation", _per_channel(deviation))
-        chain.add("Div", "scaled")
-    ir.convenience.replace_all_uses_with(old, chain.value)
+    elif as_bytes:
+        add("Gather", "rgb", ("bgr_to_rgb", np.array([2, 1, 0])), axis=1)
+    reversed_ = as_bytes and convolution is not None
+    if not mean_folds and any(mean):
+        add("Sub", "centred", ("mean", _per_channel(mean[::-1] if reversed_ else mean)))
+    if convolution is None:
+        add("Div", "scaled", ("deviation", _per_channel(deviation)))
+    ir.convenience.replace_all_uses_with(old, value)
     graph.sort()
-    return fold
-
-
-class _Chain:
-    """Nodes one after the other, each named after the input and what the value is after it."""
-
-    def __init__(self, graph: ir.Graph, value: ir.Value) -> None:
-        self.value = value
-        self._graph = graph
-        self._constants: list[ir.Value] = []
-
-    def constant(self, name: str, values: npt.NDArray[Any]) -> None:
-        """Add a constant, which the next node reads."""
-        self._constants.append(add_constant(self._graph, f"{INPUT}.{name}", values))
-
-    def add(self, kind: str, name: str, **attributes: Any) -> None:
-        """Add a node that reads the value and the constants."""
-        inputs, self._constants = [self.value, *self._constants], []
-        output = f"{INPUT}.{name}"
-        self.value = add_node(self._graph, kind, inputs, output, f"{output}.{kind}", **attributes)
+    exact = convolution is not None
+    parts = {"colour order": exact, "scale": exact, "mean": mean_folds}
+    if not as_bytes:
+        del parts["colour order"]  # the input is RGB already
+    inside = ", ".join(name for name, folded in parts.items() if folded) or "nothing"
+    left = ", ".join(name for name, folded in parts.items() if not folded)
+    return f"{inside} in the first convolution{f'; {left} as nodes' if left else ''}"
 
 
 def _per_channel(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

@@ -40,15 +40,9 @@ TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
 @dataclass(frozen=True)
 class _FirstConvolution:
-    """The first convolution and the nodes around it.
+    """The nodes around the first convolution, and the size of the input.
 
-    Attributes:
-        transpose: Reads the input.
-        conv: The convolution.
-        constants: The `DequantizeLinear` of the weight and, if there is one, of the bias.
-        quantize: The `QuantizeLinear` of its output, perhaps after an activation.
-        height: Of the input.
-        width: Of the input.
+    `constants` dequantize the weight and, if there is one, the bias.
     """
 
     transpose: ir.Node

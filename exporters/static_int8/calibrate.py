@@ -1,8 +1,7 @@
 """Measure the range of every activation on training images, in bounded memory.
 
-One image is in memory at a time: its activations are folded into a minimum and a maximum, or in a
-second pass into histograms of a fixed number of bins. (ONNX Runtime's own histogram calibrators
-hold every activation of a whole data set, and fail on an activation that hardly varies.)
+(ONNX Runtime's own histogram calibrators hold every activation of a whole data set, and fail on an
+activation that hardly varies.)
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import onnx
 
 from exporters.checks.predictors import open_session
 
+Histogram = npt.NDArray[np.int64]
 Calibration = Literal["minmax", "entropy", "percentile"]
 Ranges = dict[str, tuple[float, float]]
 """The least and the greatest value that a tensor is to represent, by tensor."""
@@ -74,9 +74,7 @@ def measure_ranges(
     return {name: narrow(histograms[name], *ranges[name]) for name in ranges}
 
 
-def _percentile_range(
-    histogram: npt.NDArray[np.int64], low: float, high: float
-) -> tuple[float, float]:
+def _percentile_range(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
     """The range that leaves out (100 - PERCENTILE) % of the values, half of them on each side."""
     total = int(histogram.sum())
     if not total:
@@ -89,9 +87,7 @@ def _percentile_range(
     return min(low + first * width, 0.0), max(min(low + (last + 1) * width, high), 0.0)
 
 
-def _entropy_range(
-    histogram: npt.NDArray[np.int64], low: float, high: float
-) -> tuple[float, float]:
+def _entropy_range(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
     """The fraction of the whole range whose LEVELS steps keep the distribution best."""
     if not histogram.sum():
         return low, high
@@ -115,7 +111,7 @@ def _entropy_range(
     return low * best, high * best
 
 
-def _divergence(histogram: npt.NDArray[np.int64], first: int, last: int) -> float:
+def _divergence(histogram: Histogram, first: int, last: int) -> float:
     """Kullback-Leibler divergence of a clipped distribution from itself in LEVELS steps."""
     inside = histogram[first:last].astype(np.float64)
     clipped = inside.copy()

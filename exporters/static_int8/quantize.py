@@ -16,12 +16,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
-from onnxruntime.quantization import (
-    CalibrationMethod,
-    QDQQuantizer,
-    QuantType,
-    TensorsData,
-)
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
 from catdog_edge.images.preprocess import to_layout
 from catdog_edge.spec import ModelSpec
@@ -45,37 +40,22 @@ from exporters.static_int8.calibrate import Calibration, Ranges, measure_ranges
 
 Scheme = Literal["u8s8", "s8s8", "u8u8"]
 
-SCHEMES: tuple[Scheme, ...] = ("u8s8", "s8s8", "u8u8")
-"""Activations and weights, in the order in which they are tried. `u8s8` and `s8s8` have a
-scale per output channel; `u8u8` one per tensor. The later two were measured slower or less
-accurate and are a fallback."""
-
-OPERATORS = (
-    "Conv",
-    "Gemm",
-    "MatMul",
-    "Add",
-    "Mul",
-    "Relu",
-    "Clip",
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "Concat",
-    "Flatten",
-    "Reshape",
-    "Transpose",
-)
-"""What is quantized: layers with weights, and what lies between them without needing float."""
-
-HIDDEN = "frames.hidden"
-"""Name of the node that `_hide_frames` adds for a while."""
-
-_TYPES = {
+SCHEMES: dict[Scheme, tuple[QuantType, QuantType, bool]] = {
     "u8s8": (QuantType.QUInt8, QuantType.QInt8, True),
     "s8s8": (QuantType.QInt8, QuantType.QInt8, True),
     "u8u8": (QuantType.QUInt8, QuantType.QUInt8, False),
 }
+"""Types of activations and weights, and whether each output channel has a scale of its own, in the
+order in which they are tried. The later two were measured slower or less accurate: a fallback."""
+
+OPERATORS = (
+    "Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool",
+    "GlobalAveragePool", "Concat", "Flatten", "Reshape", "Transpose",
+)  # fmt: skip
+"""What is quantized: layers with weights, and what lies between them without needing float."""
+
+HIDDEN = "frames.hidden"
+"""Name of the node that `_hide_frames` adds for a while."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +63,7 @@ class Calibrated:
     """An fp32 file with the range of every activation of its network.
 
     Attributes:
-        spec: Of the file.
+        spec: Of a file quantized with it.
         model: The file, its frames as `DequantizeLinear`; see `network.find_network`.
         start: Name of what the network reads.
         end: Name of the logits.
@@ -106,19 +86,14 @@ class Calibrated:
     method: Calibration
     images: int
 
-    @property
-    def int8_spec(self) -> ModelSpec:
-        """The spec of a quantized file."""
-        return self.spec.replace(precision="int8-static")
-
 
 def calibrate(
     source: str | os.PathLike[str], images: Images, method: Calibration = "minmax"
 ) -> Calibrated:
-    """Measure the range of every activation of an fp32 file.
+    """Measure the range of every activation of an fp32 file of ours.
 
     Args:
-        source: An fp32 `.onnx` file of ours.
+        source: The `.onnx` file.
         images: `uint8 [N,S,S,3]`, BGR, of the training split; read one by one.
         method: See `calibrate.measure_ranges`.
 
@@ -144,7 +119,7 @@ def calibrate(
             yield to_layout(np.repeat(np.asarray(image)[None], repeats, axis=0), spec.layout)
 
     return Calibrated(
-        spec=spec,
+        spec=spec.replace(precision="int8-static"),
         model=proto,
         start=str(network.start.name),
         end=str(network.end.name),
@@ -175,8 +150,7 @@ def quantize(
     Returns:
         The whole model, frames to probabilities, without a spec in it.
     """
-    activations, weights, per_channel = _TYPES[scheme]
-    options: dict[str, Any] = {"WeightSymmetric": scheme != "u8u8"}
+    activations, weights, per_channel = SCHEMES[scheme]
     ranges = {
         name: (np.array(low, np.float32), np.array(high, np.float32))
         for name, (low, high) in calibrated.ranges.items()
@@ -195,7 +169,7 @@ def quantize(
             [],
             [*in_float, *calibrated.outside, HIDDEN],
             list(OPERATORS),
-            options,
+            {"WeightSymmetric": per_channel},
         )
         quantizer.quantize_model()
         model: ir.Model = ir.from_proto(quantizer.model.model)
@@ -256,7 +230,5 @@ def _keep_layer_float(graph: ir.Graph, name: str) -> None:
     for place in (1, 2):
         values = np.full(channels, constant(dequantize.inputs[place]))
         inputs.append(add_constant(graph, f"{name}.to_float.{place}", values))
-    twin = add_node(
-        graph, "DequantizeLinear", inputs, f"{name}.to_float", f"{name}.to_float", axis=1
-    )
-    layer.replace_input_with(0, twin)
+    twin = f"{name}.to_float"
+    layer.replace_input_with(0, add_node(graph, "DequantizeLinear", inputs, twin, twin, axis=1))

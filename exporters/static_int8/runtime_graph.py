@@ -14,15 +14,9 @@ from exporters.checks.predictors import open_session
 from exporters.graph.onnx_file import read_model
 
 INTEGER_LAYERS = (
-    "QLinearConv",
-    "QGemm",
-    "QLinearMatMul",
-    "MatMulInteger",
-    "DynamicQuantizeMatMul",
-    "MatMulIntegerToFloat",
-    "ConvInteger",
-)
-FLOAT_LAYERS = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+    "QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat", "ConvInteger",
+)  # fmt: skip
 
 
 def optimized_graph(path: str | os.PathLike[str]) -> ir.Model:
@@ -40,10 +34,7 @@ def optimized_graph(path: str | os.PathLike[str]) -> ir.Model:
 def integer_layers(model: ir.Model, layers: Iterable[str]) -> set[str]:
     """Which of a file's layers ONNX Runtime runs in integers.
 
-    Args:
-        model: From `optimized_graph`.
-        layers: Names of the file's layers. ONNX Runtime keeps the name of what it turns into
-            an integer operator, but for a suffix.
+    It keeps the name of what it turns into an integer operator, but for a suffix.
     """
     kept = {
         re.sub(r"(_MatMul)?(_quant)?(_token_\d+|_nhwc)?$", "", node.name or "")
@@ -51,12 +42,3 @@ def integer_layers(model: ir.Model, layers: Iterable[str]) -> set[str]:
         if node.op_type in INTEGER_LAYERS
     }
     return kept.intersection(layers)
-
-
-def float_layers(model: ir.Model) -> int:
-    """How many layers with weights ONNX Runtime runs in float.
-
-    Args:
-        model: From `optimized_graph`.
-    """
-    return sum(node.op_type in FLOAT_LAYERS for node in model.graph)

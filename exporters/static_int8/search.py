@@ -17,19 +17,14 @@ from exporters.static_int8.sensitivity import IMAGES, Found, LayerError, give_ba
 
 log = logging.getLogger(__name__)
 
-Judge = Callable[[ir.Model], Verification]
-
 
 def search(
-    calibrated: Calibrated,
-    source: Path,
-    images: Images,
-    judge: Judge,
+    calibrated: Calibrated, source: Path, images: Images, judge: Callable[[ir.Model], Verification]
 ) -> tuple[Scheme, Found, list[dict[str, Any]]]:
-    """Try kinds of int8 in the order of `static.SCHEMES` until one is good enough.
+    """Try kinds of int8 in the order of `quantize.SCHEMES` until one is good enough.
 
     Args:
-        calibrated: From `static.calibrate`.
+        calibrated: From `quantize.calibrate`.
         source: The fp32 file that was calibrated.
         images: `uint8 [N,S,S,3]`, BGR, of the training split.
         judge: Compares a model's answers with fp32's.
@@ -43,52 +38,32 @@ def search(
     """
     attempts: list[dict[str, Any]] = []
     tried: list[tuple[Scheme, Found]] = []
+    first, *_, last = SCHEMES
     for scheme in SCHEMES:
-        found = _try(calibrated, source, images, scheme, judge, attempts)
-        if found is not None:
+
+        def rank(scheme: Scheme = scheme) -> tuple[LayerError, ...]:
+            log.info(f"  ranking {len(calibrated.layers)} layers by what int8 does to the logits")
+            few = images[:: max(1, len(images) // IMAGES)]
+            return rank_layers(calibrated, source, few, scheme)
+
+        most = None if scheme == first else 0  # a fallback is tried without any layer in float
+        try:
+            found = give_back(calibrated, judge, rank, scheme, most)
+        except (ModelError, GateError) as error:
+            log.info(f"  {scheme}: {error}")
+            attempts.append({"scheme": scheme, "error": str(error)})
+        else:
             tried.append((scheme, found))
+            for step in found.steps:
+                in_float, verification = list(step.in_float), step.verification.to_dict()
+                attempts.append({"scheme": scheme, "float_layers": in_float, **verification})
             if found.passed:
                 break
-        if scheme != SCHEMES[-1]:
+        if scheme != last:
             log.info(f"  {scheme} is not good enough; trying the next kind")
     if not tried:
         raise ModelError("model.static.onnx: no kind of int8 loads and answers; see above")
-    scheme, found = max(tried, key=lambda pair: _merit(pair[1]))
-    return scheme, found, attempts
-
-
-def _try(
-    calibrated: Calibrated,
-    source: Path,
-    images: Images,
-    scheme: Scheme,
-    judge: Judge,
-    attempts: list[dict[str, Any]],
-) -> Found | None:
-    """Find which layers to leave in float; a fallback scheme is tried without any."""
-
-    def rank() -> tuple[LayerError, ...]:
-        log.info(f"  ranking {len(calibrated.layers)} layers by what int8 does to the logits")
-        few = images[:: max(1, len(images) // IMAGES)]
-        return rank_layers(calibrated, source, few, scheme)
-
-    most = None if scheme == SCHEMES[0] else 0
-    try:
-        found = give_back(calibrated, judge, rank, scheme, most)
-    except (ModelError, GateError) as error:
-        log.info(f"  {scheme}: {error}")
-        attempts.append({"scheme": scheme, "error": str(error)})
-        return None
-    attempts.extend(
-        {
-            "scheme": scheme,
-            "float_layers": list(step.in_float),
-            "failures": list(step.verification.failures),
-            **step.verification.to_dict(),
-        }
-        for step in found.steps
-    )
-    return found
+    return *max(tried, key=lambda pair: _merit(pair[1])), attempts
 
 
 def _merit(found: Found) -> tuple[bool, float, float]:

@@ -14,7 +14,7 @@ from catdog_edge.runtime.model_file import LOGITS
 from exporters.checks.acceptance import Floats, Verification
 from exporters.checks.predictors import Images, OnnxPredictor
 from exporters.graph.nodes import find
-from exporters.graph.onnx_file import read_model
+from exporters.graph.onnx_file import read_model, to_proto
 from exporters.static_int8.quantize import Calibrated, Scheme, quantize
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class LayerError:
     Attributes:
         layer: Its name.
         error: Root mean square of the change of the logits, as a share of the standard
-            deviation of the logits over pictures.
+            deviation of the logits over images.
     """
 
     layer: str
@@ -42,12 +42,7 @@ class LayerError:
 
 @dataclass(frozen=True)
 class Step:
-    """One attempt: these layers in float, and what came of it.
-
-    Attributes:
-        in_float: Names of the layers in float.
-        verification: How the answers compare with fp32's.
-    """
+    """One attempt: the layers in float, and how its answers compare with fp32's."""
 
     in_float: tuple[str, ...]
     verification: Verification
@@ -79,29 +74,22 @@ class Found:
 
 
 def rank_layers(
-    calibrated: Calibrated,
-    fp32: Path,
-    images: Images,
-    scheme: Scheme = "u8s8",
+    calibrated: Calibrated, fp32: Path, images: Images, scheme: Scheme = "u8s8"
 ) -> tuple[LayerError, ...]:
-    """Quantize every layer by itself and see how far the logits move.
+    """Quantize every layer by itself and see how far the logits move, worst layer first.
 
     Args:
-        calibrated: From `static.calibrate`.
+        calibrated: From `quantize.calibrate`.
         fp32: The file that was calibrated.
         images: `uint8 [N,S,S,3]`, BGR, of the training split.
-        scheme: See `static.SCHEMES`.
-
-    Returns:
-        The layers, the one that int8 hurts most first.
+        scheme: See `quantize.SCHEMES`.
     """
     reference = _logits(read_model(fp32), calibrated, images)
     spread = float(reference.std(axis=0).mean()) or 1.0
     errors = []
     for number, layer in enumerate(calibrated.layers):
         others = [name for name in calibrated.layers if name != layer]
-        model = quantize(calibrated, scheme, others)
-        moved = _logits(model, calibrated, images) - reference
+        moved = _logits(quantize(calibrated, scheme, others), calibrated, images) - reference
         error = float(np.sqrt(np.mean(moved**2))) / spread
         errors.append(LayerError(layer, error))
         log.info(f"  {number + 1}/{len(calibrated.layers)} {layer}: {error:.4f}")
@@ -118,10 +106,10 @@ def give_back(
     """Quantize all layers; while the answers do not hold, give the worst layer back to float.
 
     Args:
-        calibrated: From `static.calibrate`.
+        calibrated: From `quantize.calibrate`.
         judge: Compares a model's answers with fp32's.
         rank: Ranks the layers; called only where all of them in int8 is not good enough.
-        scheme: See `static.SCHEMES`.
+        scheme: See `quantize.SCHEMES`.
         most: The greatest number of layers to give back; `None` is `MOST_IN_FLOAT` of them.
 
     Returns:
@@ -149,7 +137,7 @@ def _logits(model: ir.Model, calibrated: Calibrated, images: Images) -> Floats:
     if logits not in model.graph.outputs:
         logits.type, logits.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([None, None])
         model.graph.outputs.append(logits)
-    data = ir.to_proto(model).SerializeToString()
+    data = to_proto(model).SerializeToString()
     predictor = OnnxPredictor(data, calibrated.spec, name="one layer in int8")
     found = predictor.predict(images, batch=1).logits
     assert found is not None

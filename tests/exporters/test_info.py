@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quantize_dynamic(source, folder / "model.dynamic.onnx")
     calibrated = quantize.calibrate(source, pictures(2, arch.size))
     model = quantize.quantize(calibrated)
-    write_model(model, folder / "model.static.onnx", calibrated.int8_spec)
+    write_model(model, folder / "model.static.onnx", calibrated.spec)
     convert_fp16(source, folder / "model.half.onnx")
     write_ort(source, folder / "model.ort")
     return folder

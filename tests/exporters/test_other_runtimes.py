@@ -71,7 +71,7 @@ def static_files(real_files: dict) -> dict[str, tuple[Path, np.ndarray]]:
     for name, (source, frames) in real_files.items():
         path = source.with_name(f"{name}.static.onnx")
         calibrated = quantize.calibrate(source, frames)
-        write_model(quantize.quantize(calibrated), path, calibrated.int8_spec)
+        write_model(quantize.quantize(calibrated), path, calibrated.spec)
         made[name] = path, frames
     return made
 

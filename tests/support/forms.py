@@ -41,7 +41,7 @@ def forms(name: str, folder: Path) -> dict[str, Path]:
     for scheme in quantize.SCHEMES:
         model = quantize.quantize(calibrated, scheme)
         made[f"static {scheme}"] = folder / f"{scheme}.onnx"
-        write_model(model, made[f"static {scheme}"], calibrated.int8_spec)
+        write_model(model, made[f"static {scheme}"], calibrated.spec)
     made |= {"half": folder / "half.onnx", "ort": folder / "model.ort"}
     convert_fp16(fp32, made["half"])
     write_ort(fp32, made["ort"])

@@ -42,7 +42,7 @@ def test_a_dynamic_answer_depends_on_its_company_and_a_static_one_does_not(
     dynamic = quantize_dynamic(fp32, tmp_path / "dynamic.onnx").path
     calibrated = quantize.calibrate(fp32, pictures(40, seed=9))
     still = tmp_path / "static.onnx"
-    write_model(quantize.quantize(calibrated), still, calibrated.int8_spec)
+    write_model(quantize.quantize(calibrated), still, calibrated.spec)
     changes = {}
     for path in (dynamic, still):
         alone, together = (answers(path, FRAMES, batch) for batch in (1, len(FRAMES)))

@@ -23,7 +23,7 @@ def test_every_calibration_gives_a_file_that_answers(
 ) -> None:
     calibrated = quantize.calibrate(fp32, pictures(40, seed=9), method)
     path = tmp_path / "static.onnx"
-    write_model(quantize.quantize(calibrated), path, calibrated.int8_spec)
+    write_model(quantize.quantize(calibrated), path, calibrated.spec)
     assert compared(fp32, path).comparison.clear_agreement > 0.9
     assert calibrated.images == 40
 

@@ -31,12 +31,18 @@ from exporters.formats.fp16 import convert_fp16
 from exporters.formats.torch_export import export_onnx
 from exporters.graph.onnx_file import operators, write_model
 from exporters.static_int8 import quantize
-from exporters.static_int8.runtime_graph import float_layers, integer_layers, optimized_graph
+from exporters.static_int8.runtime_graph import integer_layers, optimized_graph
 
 
 def write(model: ir.Model, calibrated: quantize.Calibrated, path: Path) -> Path:
-    write_model(model, path, calibrated.int8_spec)
+    write_model(model, path, calibrated.spec)
     return path
+
+
+def float_layers(model: ir.Model) -> int:
+    """How many layers with weights ONNX Runtime runs in float, from `optimized_graph`."""
+    kinds = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+    return sum(node.op_type in kinds for node in model.graph)
 
 
 @pytest.fixture(scope="module")

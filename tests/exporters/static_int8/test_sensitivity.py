@@ -19,7 +19,7 @@ from exporters.static_int8.sensitivity import give_back, rank_layers
 
 
 def written(model: ir.Model, calibrated: quantize.Calibrated, path: Path) -> Path:
-    write_model(model, path, calibrated.int8_spec)
+    write_model(model, path, calibrated.spec)
     return path
 
 
