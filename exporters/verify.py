@@ -25,8 +25,8 @@ class Verified:
     """A comparison of two files.
 
     Attributes:
-        reference: The first file.
-        candidate: The second.
+        reference: What is right.
+        candidate: What was compared with it.
         source: The images, as text.
         verification: How they compare.
         folder: Where `verify-flips.csv` and `verify-flips.png` are.
@@ -42,28 +42,25 @@ class Verified:
 
     def to_json(self) -> str:
         """One JSON document."""
-        return json.dumps(
-            {
-                "reference": str(self.reference),
-                "candidate": str(self.candidate),
-                "pictures": self.source,
-                "verification": self.verification.to_dict(),
-                "failures": list(self.verification.failures),
-                "spec_by_hand": list(self.by_place),
-            },
-            indent=2,
-        )
+        document = {
+            "reference": str(self.reference),
+            "candidate": str(self.candidate),
+            "pictures": self.source,
+            "verification": self.verification.to_dict(),
+            "failures": self.verification.failures,
+            "spec_by_hand": self.by_place,
+        }
+        return json.dumps(document, indent=2)
 
     def __str__(self) -> str:
         verdict = "met" if self.verification.passed else "NOT met"
-        return "\n".join(
-            [
-                *(f"{'spec by hand':<20}{text}" for text in self.by_place),
-                str(self.verification),
-                f"{'limits':<20}of {self.verification.precision}: {verdict}",
-                f"{'differing images':<20}{self.folder / TABLE} and {Path(SHEET).suffix}",
-            ]
-        )
+        lines = [f"{'spec by hand':<20}{text}" for text in self.by_place]
+        lines += [
+            str(self.verification),
+            f"{'limits':<20}of {self.verification.precision}: {verdict}",
+            f"{'differing images':<20}{self.folder / TABLE} and {Path(SHEET).suffix}",
+        ]
+        return "\n".join(lines)
 
 
 def verify(

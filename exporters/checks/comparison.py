@@ -26,10 +26,8 @@ class Flip:
     Attributes:
         index: Position of the image.
         truth: Index of the true class; -1 where it is not known.
-        reference: Class index that the reference predicts.
-        candidate: Class index that the candidate predicts.
-        reference_probability: Of the reference's class, by the reference.
-        candidate_probability: Of the candidate's class, by the candidate.
+        reference: Class index that the reference predicts, as `candidate` is the candidate's.
+        reference_probability: Of that class, by the reference; likewise `candidate_probability`.
         margin: Distance between the reference's two best probabilities, 0..1.
         difference: Largest difference of a probability between the two models, 0..1.
     """
@@ -49,13 +47,10 @@ class Accuracy:
     """Accuracy of two models on the same images.
 
     Attributes:
-        reference: Accuracy of the reference, 0..1.
-        candidate: Accuracy of the candidate, 0..1.
+        reference: Accuracy of the reference, 0..1; `candidate` is the candidate's.
         change: The candidate's minus the reference's.
-        low: Lower end of the 95 % interval of the change (paired, Tango's score).
-        high: Upper end.
-        only_reference: Images that only the reference gets right.
-        only_candidate: Images that only the candidate gets right.
+        low: Lower end of the 95 % interval of the change (paired, Tango's score); `high` the upper.
+        only_reference: Images that only the reference gets right; likewise `only_candidate`.
     """
 
     reference: float
@@ -163,13 +158,11 @@ def compare_answers(
 
 
 def _accuracy(reference: npt.NDArray[np.bool_], candidate: npt.NDArray[np.bool_]) -> Accuracy:
-    change, low, high = paired_difference(candidate, reference)
+    only_reference, only_candidate = reference & ~candidate, candidate & ~reference
     return Accuracy(
-        reference=float(reference.mean()),
-        candidate=float(candidate.mean()),
-        change=change,
-        low=low,
-        high=high,
-        only_reference=int((reference & ~candidate).sum()),
-        only_candidate=int((candidate & ~reference).sum()),
+        float(reference.mean()),
+        float(candidate.mean()),
+        *paired_difference(candidate, reference),
+        int(only_reference.sum()),
+        int(only_candidate.sum()),
     )

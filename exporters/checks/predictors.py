@@ -62,12 +62,7 @@ class Predictor(Protocol):
 
 
 class TorchPredictor:
-    """A PyTorch network.
-
-    Args:
-        network: Takes normalised `float32 [N,3,H,W]`.
-        spec: Of the network.
-    """
+    """A PyTorch network, which takes normalised `float32 [N,3,H,W]`, and its spec."""
 
     by_place = ""
 
@@ -75,7 +70,7 @@ class TorchPredictor:
         self.network, self.spec = network, spec
 
     def predict(self, images: Images) -> Answers:
-        """Classify `uint8 [N,H,W,3]` BGR images of the model's size."""
+        """See `Predictor.predict`."""
         from catdog_edge.training.evaluation.inference import known, logits
         from catdog_edge.training.evaluation.metrics import softmax
 
@@ -173,16 +168,13 @@ def open_session(
     optimized: str | os.PathLike[str] | None = None,
     name: str | None = None,
 ) -> Any:
-    """Load a model on the CPU.
+    """Load a model on the CPU: an `onnxruntime.InferenceSession`.
 
     Args:
         model: An `.onnx` or `.ort` file, or the bytes of a model.
         threads: Threads inside an operator; 0 is ONNX Runtime's own choice.
         optimized: Write the graph that ONNX Runtime made of it here.
         name: What messages call it; `None` is its path.
-
-    Returns:
-        An `onnxruntime.InferenceSession`.
 
     Raises:
         ModelError: There is no such file, or this onnxruntime cannot load it.

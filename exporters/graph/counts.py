@@ -13,14 +13,9 @@ from exporters.graph.nodes import attribute
 from exporters.graph.onnx_file import operators, opset_of
 
 WEIGHT = {
-    "Conv": 1,
-    "ConvInteger": 1,
-    "QLinearConv": 3,
-    "Gemm": 1,
-    "MatMul": 1,
-    "MatMulInteger": 1,
-    "QLinearMatMul": 3,
-}
+    "Conv": 1, "ConvInteger": 1, "QLinearConv": 3,
+    "Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3,
+}  # fmt: skip
 """Operators that multiply and add, and which of their inputs is the weight."""
 
 ENDS = ("frames.mean", "frames.deviation", "frames.pad_grey")
@@ -100,8 +95,5 @@ def _multiply_adds(node: ir.Node) -> int | None:
 def _sizes(value: ir.Value | None) -> list[int]:
     """The shape of a value; empty where an axis is not fixed."""
     shape = list(value.shape or ()) if value is not None else []
-    return (
-        [axis for axis in shape if isinstance(axis, int)]
-        if all(isinstance(axis, int) and axis for axis in shape)
-        else []
-    )
+    sizes = [axis for axis in shape if isinstance(axis, int) and axis]
+    return sizes if len(sizes) == len(shape) else []

@@ -53,12 +53,9 @@ class Network:
 def find_network(model: ir.Model) -> Network:
     """Find the network in a graph that `export_onnx` wrote, sorted.
 
-    A cast followed by a pad with the mean becomes one `DequantizeLinear` whose zero point is the
-    mean, and the first convolution pads again by itself: the same numbers, in a form in which a
-    quantized convolution reads the frame directly.
-
-    Args:
-        model: The graph; it is changed.
+    It is changed: a cast followed by a pad with the mean becomes one `DequantizeLinear` whose
+    zero point is the mean, and the first convolution pads again by itself: the same numbers, in a
+    form in which a quantized convolution reads the frame directly.
 
     Raises:
         ModelError: It has no logits, or its ends are not as `export_onnx` makes them.
@@ -66,9 +63,7 @@ def find_network(model: ir.Model) -> Network:
     grey = _dequantize_frames(model.graph)
     graph = model.graph
     end = _categories(graph) or find(graph, ALL_LOGITS) or find(graph, LOGITS)
-    before: set[ir.Value] = set(graph.inputs)
-    after = {end}
-    nodes = []
+    before, after, nodes = set(graph.inputs), {end}, []
     for node in graph:  # sorted, so one pass is enough
         if str(node.outputs[0].name).startswith(f"{INPUT}."):
             before.update(node.outputs)

@@ -48,11 +48,7 @@ def read_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
 
 def files_beside(path: str | os.PathLike[str]) -> list[Path]:
-    """The other files in which an ONNX file keeps weights, there or not.
-
-    Raises:
-        ModelError: See `read_model`.
-    """
+    """The other files in which an ONNX file keeps weights, there or not."""
     file = Path(path)
     return [file.parent / name for name in _outside(_parsed(file))]
 
@@ -85,10 +81,7 @@ def write_model(
 ) -> None:
     """Check a model and write it as one file, atomically; then read it back.
 
-    Args:
-        model: The model.
-        path: The file to write.
-        spec: Put this into the metadata; `None` leaves them as they are.
+    A spec is put into the metadata, which stay as they are without one.
 
     Raises:
         ModelError: The model breaks ONNX's own rules, or what was written has another opset

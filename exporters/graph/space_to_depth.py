@@ -88,8 +88,22 @@ def space_to_depth(model: ir.Model) -> bool:
         strides=[STRIDE, 1],
         pads=[top, before, bottom, after],
     )
-    _merge_pixels(graph, first)
-    _part_pixels(graph, first, outputs)
+    # `[N,H,W,3]` -> `[N,H,W/4,12]`, ahead of the transposition.
+    sizes = np.array([0, first.height, first.width // MERGED, 3 * MERGED])
+    shape = add_constant(graph, "frames.taken.shape", sizes)
+    frames = first.transpose.inputs[0]
+    merged = add_node(graph, "Reshape", [frames, shape], "frames.taken", "frames.take")
+    first.transpose.replace_input_with(0, merged)
+    # `[N,2K,h,w/2]` -> `[N,K,h,w]`, in integers; ONNX Runtime cancels the transpositions.
+    joined, name = first.quantize.outputs[0], f"{conv.name}.parted"
+    uses = joined.uses()
+    sizes = np.array([0, -1, first.width // STRIDE, outputs])
+    shape = add_constant(graph, f"{conv.name}.part", sizes)
+    last = add_node(graph, "Transpose", [joined], f"{name}.last", f"{name}.last", perm=TO_NHWC)
+    parted = add_node(graph, "Reshape", [last, shape], f"{name}.shape", f"{name}.shape")
+    value = add_node(graph, "Transpose", [parted], name, f"{name}.pixels", perm=TO_NCHW)
+    for use in uses:
+        use.node.replace_input_with(use.idx, value)
     clean(model)
     return True
 
@@ -146,16 +160,10 @@ def _twice(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _merged_filters(
     weight: npt.NDArray[Any], zero: npt.NDArray[Any], left: int
 ) -> tuple[npt.NDArray[Any], int, int]:
-    """Filters over merged pixels for two neighbouring outputs at once.
+    """Filters over merged pixels for two outputs at once: `[K,3,H,W]` -> `[2K,12,H,G]`.
 
-    Args:
-        weight: `int8` or `uint8 [K,3,H,W]`.
-        zero: What stands for 0 in it: one number, or one for each filter.
-        left: Padding before the first pixel.
-
-    Returns:
-        `[2K,12,H,G]`: first all filters for the left output, then for the right one; and the
-        padding before and after, in merged pixels.
+    First come all filters for the left output, then those for the right one; the zero point stands
+    for 0 in them. Also returned is the padding before and after, in merged pixels.
     """
     outputs, channels, tall, wide = weight.shape
     neighbours = MERGED // STRIDE
@@ -170,26 +178,3 @@ def _merged_filters(
             group, inside = divmod(STRIDE * place + pixel - left, MERGED)
             filters[place, :, inside, :, :, before + group] = weight[:, :, :, pixel]
     return filters.reshape(neighbours * outputs, MERGED * channels, tall, -1), before, after
-
-
-def _merge_pixels(graph: ir.Graph, first: _FirstConvolution) -> None:
-    """`[N,H,W,3]` -> `[N,H,W/4,12]`, ahead of the transposition."""
-    sizes = np.array([0, first.height, first.width // MERGED, 3 * MERGED])
-    shape = add_constant(graph, "frames.taken.shape", sizes)
-    frames = first.transpose.inputs[0]
-    merged = add_node(graph, "Reshape", [frames, shape], "frames.taken", "frames.take")
-    first.transpose.replace_input_with(0, merged)
-
-
-def _part_pixels(graph: ir.Graph, first: _FirstConvolution, outputs: int) -> None:
-    """`[N,2K,h,w/2]` -> `[N,K,h,w]`, in integers; ONNX Runtime cancels the transpositions."""
-    joined = first.quantize.outputs[0]
-    uses = joined.uses()
-    name = f"{first.conv.name}.parted"
-    sizes = np.array([0, -1, first.width // STRIDE, outputs])
-    shape = add_constant(graph, f"{first.conv.name}.part", sizes)
-    last = add_node(graph, "Transpose", [joined], f"{name}.last", f"{name}.last", perm=TO_NHWC)
-    parted = add_node(graph, "Reshape", [last, shape], f"{name}.shape", f"{name}.shape")
-    value = add_node(graph, "Transpose", [parted], name, f"{name}.pixels", perm=TO_NCHW)
-    for use in uses:
-        use.node.replace_input_with(use.idx, value)

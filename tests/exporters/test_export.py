@@ -187,7 +187,7 @@ def test_static_quantization_that_loses_accuracy_is_refused_with_the_figures(
 
     monkeypatch.setattr(search, "give_back", worse)
     monkeypatch.setattr(search, "rank_layers", lambda *arguments: ())
-    monkeypatch.setattr("exporters.static_int8.sensitivity.MOST_IN_FLOAT", 0.0)
+    monkeypatch.setattr("exporters.static_int8.search.MOST_IN_FLOAT", 0.0)
     done = export("--quantize", "static")
     assert done.exit_code == 3
     assert "accuracy changes by -" in last_line(done)
