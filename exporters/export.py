@@ -3,52 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from catdog_edge import __version__
-from catdog_edge.errors import GateError, ModelError
+from catdog_edge.errors import ModelError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.provenance import git_commit
 from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
 from exporters.checks.validation_data import find_data
-from exporters.export_report import ExportedFile, table
+from exporters.export_report import Exported
 from exporters.export_steps import ExportOptions, ExportSteps
 from exporters.publish import output_folder, scratch_folder
 
 log = logging.getLogger(__name__)
 
 __all__ = ["ExportOptions", "Exported", "export"]
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The result of an export.
-
-    Attributes:
-        folder: Where the files are.
-        files: Every file that was made, kept or refused; fp32 first.
-        document: The content of `export.json`.
-    """
-
-    folder: Path
-    files: tuple[ExportedFile, ...]
-    document: dict[str, Any]
-
-    def __str__(self) -> str:
-        return table(self.files)
-
-    def require(self) -> None:
-        """Require every file that was asked for.
-
-        Raises:
-            GateError: One was refused; the message has the figures.
-        """
-        refused = [f"{file.name}: {file.refused}" for file in self.files if file.refused]
-        if refused:
-            raise GateError(f"not kept: {'; '.join(refused)}")
 
 
 def export(options: ExportOptions) -> Exported:
@@ -88,8 +58,7 @@ def export(options: ExportOptions) -> Exported:
             steps.half()
         if options.format == "ort":
             steps.ort()
-        files, document = steps.finish(weights.name, data.name)
-    return Exported(folder, files, document)
+        return steps.finish(weights.name, data.name)
 
 
 def _checkpoint(named: Path | None) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from catdog_edge.errors import GateError
 from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec, Precision
 from catdog_edge.system.cpu import read_cpu
@@ -132,3 +133,29 @@ def table(files: Sequence[ExportedFile]) -> str:
         for name, *cells in rows
     )
     return "\n".join([caption, *(line.rstrip() for line in lines)])
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The result of an export.
+
+    Attributes:
+        files: Every file that was made, kept or refused; fp32 first.
+        document: The content of `export.json`.
+    """
+
+    files: tuple[ExportedFile, ...]
+    document: dict[str, Any]
+
+    def __str__(self) -> str:
+        return table(self.files)
+
+    def require(self) -> None:
+        """Require every file that was asked for.
+
+        Raises:
+            GateError: One was refused; the message has the figures.
+        """
+        refused = [f"{file.name}: {file.refused}" for file in self.files if file.refused]
+        if refused:
+            raise GateError(f"not kept: {'; '.join(refused)}")

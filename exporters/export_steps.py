@@ -23,7 +23,7 @@ from exporters.checks.file_check import Checked, Reference, check_file, time_fil
 from exporters.checks.predictors import Images, OnnxPredictor, TorchPredictor
 from exporters.checks.validation_data import ValidationSet
 from exporters.checks.verify_flips import SHEET, TABLE, save_flips
-from exporters.export_report import ExportedFile, machine
+from exporters.export_report import Exported, ExportedFile, machine
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.fp16 import convert_fp16
 from exporters.formats.ort import write_ort
@@ -152,11 +152,7 @@ class ExportSteps:
         self._judge(path, how)
 
     def static(self, images: Images, source: str) -> None:
-        """Make `model.static.onnx`.
-
-        Args:
-            images: `uint8 [N,S,S,3]`, BGR, of the training split.
-            source: What they are, as text.
+        """Make `model.static.onnx`, calibrated on training images, `uint8 [N,S,S,3]`, BGR.
 
         Raises:
             ModelError: No int8 scheme loads in this onnxruntime and gives probabilities.
@@ -212,15 +208,8 @@ class ExportSteps:
             log.info(f"{path.name}: {megabytes(path.stat().st_size)}")
             self._judge(path)
 
-    def finish(self, weights: str, source: str) -> tuple[tuple[ExportedFile, ...], dict[str, Any]]:
+    def finish(self, weights: str, data: str) -> Exported:
         """Publish all that is kept, with `export.json` and the differing images.
-
-        Args:
-            weights: Name of the checkpoint.
-            source: Name of the data.
-
-        Returns:
-            The files, and the content of `export.json`.
 
         Raises:
             CatdogError: Something cannot be written; the folder is as it was.
@@ -230,7 +219,7 @@ class ExportSteps:
         document = {
             "tool_version": __version__,
             "weights": weights,
-            "data": source,
+            "data": data,
             "checked_on": self._validation.source,
             "machine": machine(),
             "options": self._options.to_dict(),
@@ -249,7 +238,7 @@ class ExportSteps:
                 f"note: {', '.join(older)} in {self._folder}: of an earlier export, perhaps of "
                 "other weights; make anew or remove"
             )
-        return tuple(self._files), document
+        return Exported(tuple(self._files), document)
 
     @contextlib.contextmanager
     def _making(self, form: str) -> Iterator[None]:
@@ -293,7 +282,7 @@ class ExportSteps:
         """Check and time a file against fp32; keep it if all limits are met.
 
         Args:
-            path: In the temporary folder, under its final name.
+            path: The file in the temporary folder.
             how: How it was quantized; goes into its spec.
             report: More on that, for `export.json` alone.
             fault: What is wrong with it beyond its answers and its speed.

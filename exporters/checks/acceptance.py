@@ -160,12 +160,8 @@ class Verification:
         """Convert to JSON types; of the flips only the number is kept."""
         document = asdict(self)
         del document["comparison"], document["more"]
-        return {
-            **document,
-            **_figures(self.comparison),
-            "more": None if self.more is None else _figures(self.more),
-            "passed": self.passed,
-        }
+        more = None if self.more is None else _figures(self.more)
+        return {**document, **_figures(self.comparison), "more": more, "passed": self.passed}
 
     def __str__(self) -> str:
         found, share = self.comparison, self.logits_difference
@@ -187,11 +183,9 @@ class Verification:
 def _figures(comparison: Comparison) -> dict[str, Any]:
     document = asdict(comparison)
     document["pictures"] = document.pop("images")
-    return {
-        **document,
-        "clear_agreement": comparison.clear_agreement,
-        "flips": len(comparison.flips),
-    }
+    document["clear_agreement"] = comparison.clear_agreement
+    document["flips"] = len(comparison.flips)
+    return document
 
 
 def judge(
@@ -207,8 +201,7 @@ def judge(
     Args:
         reference: Answers of the reference.
         candidate: Answers of the candidate to the same images.
-        truth: `int64 [N]`, true classes; `None` where they are not known: then accuracy is not
-            judged.
+        truth: `int64 [N]`, true classes; where they are not known, accuracy is not judged.
         spec: Of the candidate.
         policy: How strictly to judge.
         more: Gives both models' answers to further images, whose true classes do not count.

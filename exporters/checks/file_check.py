@@ -15,9 +15,9 @@ from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime.model_file import KNOWN, LOGITS, PROBABILITIES
 from catdog_edge.spec import ModelSpec
 from exporters.checks.acceptance import BY_EVIDENCE, Policy, Verification, judge
-from exporters.checks.predictors import Answers, OnnxPredictor, Predictor
+from exporters.checks.predictors import Answers, Images, OnnxPredictor, Predictor
 from exporters.checks.timing import Ratio, Timing, compare
-from exporters.checks.validation_data import Images, ValidationSet
+from exporters.checks.validation_data import ValidationSet
 
 SLOWER = 1.05
 """A quantized file is refused where the whole 95 % interval of its time ratio to fp32 is above."""

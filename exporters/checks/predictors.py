@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,16 +51,6 @@ class Answers:
     known: npt.NDArray[np.float32] | None = None
 
 
-class Predictor(Protocol):
-    """A model that can be compared with another one."""
-
-    spec: ModelSpec
-    by_place: str
-
-    def predict(self, images: Images) -> Answers:
-        """Classify `uint8 [N,H,W,3]` BGR images of the model's size."""
-
-
 class TorchPredictor:
     """A PyTorch network, which takes normalised `float32 [N,3,H,W]`, and its spec."""
 
@@ -70,7 +60,7 @@ class TorchPredictor:
         self.network, self.spec = network, spec
 
     def predict(self, images: Images) -> Answers:
-        """See `Predictor.predict`."""
+        """Classify `uint8 [N,H,W,3]` BGR images of the model's size."""
         from catdog_edge.training.evaluation.inference import known, logits
         from catdog_edge.training.evaluation.metrics import softmax
 
@@ -149,12 +139,12 @@ class OnnxPredictor:
         return Answers(joined[0], more.get(LOGITS), more.get(KNOWN))
 
 
-def open_predictor(path: Path, given: ModelSpec | None = None) -> Predictor:
-    """Open a `.pt`, `.onnx` or `.ort` file.
+Predictor = TorchPredictor | OnnxPredictor
+"""A model that can be compared with another one."""
 
-    Raises:
-        ModelError: It cannot be loaded, or has no spec.
-    """
+
+def open_predictor(path: Path, given: ModelSpec | None = None) -> Predictor:
+    """Open a `.pt`, `.onnx` or `.ort` file; `given` is the spec of one that has none."""
     if path.suffix not in CHECKPOINTS:
         return OnnxPredictor(path, given)
     from catdog_edge.training.models.checkpoint import load_checkpoint

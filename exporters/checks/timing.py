@@ -37,8 +37,7 @@ class Ratio:
     Attributes:
         value: The median over rounds of (median call of its block / median call of the
             first candidate's block in the same round); over several passes, the mean of theirs.
-        low: Lower end of the 95 % bootstrap interval, see `Timing.ratio`.
-        high: Upper end.
+        low: Lower end of the 95 % bootstrap interval, see `Timing.ratio`; `high` is the upper.
     """
 
     value: float
@@ -247,11 +246,8 @@ def compare(
             calls[name].extend(block)
             medians[name].append(float(np.median(block)))
         rounds += 1
-    return Timing(
-        rows={name: Latencies(np.array(calls[name]), np.array(medians[name])) for name in names},
-        rounds=rounds,
-        pause=pause,
-    )
+    rows = {name: Latencies(np.array(calls[name]), np.array(medians[name])) for name in names}
+    return Timing(rows, rounds, pause)
 
 
 def _block(

@@ -22,10 +22,9 @@ from catdog_edge.training.data.storage import SAMPLE
 from catdog_edge.training.evaluation.inference import check_labels
 from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import Run
+from exporters.checks.predictors import Images
 
 log = logging.getLogger(__name__)
-
-Images = npt.NDArray[np.uint8]
 
 ENOUGH = 1000
 """Agreement is judged on this many images where the validation split is smaller: training images
@@ -56,12 +55,7 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class ModelData:
-    """The data set of a model, or a stand-in.
-
-    Attributes:
-        dataset: The images.
-        missing: Why the model's own data is not here; empty where it is.
-    """
+    """The data set of a model, or a stand-in where it is `missing`: the reason, else empty."""
 
     dataset: Dataset
     missing: str = ""

@@ -45,10 +45,6 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
     The scale of an activation is that of the whole batch, so an answer depends slightly on
     what else is in the batch: check and time such a file one image at a time.
 
-    Args:
-        source: An fp32 `.onnx` file of ours.
-        path: The file to write, atomically.
-
     Raises:
         ModelError: `source` is damaged, foreign or not fp32, or has no linear layer.
         CatdogError: The file cannot be written.

@@ -20,11 +20,7 @@ FLOAT32_INPUTS = {"Resize": (1, 2)}
 
 
 def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Convert an fp32 file to fp16. Temperature and softmax stay float32.
-
-    Args:
-        source: An fp32 `.onnx` file of ours.
-        path: The file to write, atomically.
+    """Convert an fp32 file of ours to fp16, atomically. Temperature and softmax stay float32.
 
     Raises:
         ModelError: `source` is damaged, foreign or not fp32.
@@ -42,10 +38,8 @@ def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
                 set_constant(value, values.astype(np.float16))
     start, end = network.start, network.end
     inside = [use for use in start.uses() if use.node in network.nodes]
-    half = add_node(
-        model.graph, "Cast", [start], f"{start.name}.half", f"{start.name}.to_half",
-        to=int(ir.DataType.FLOAT16),
-    )  # fmt: skip
+    name, to_half = start.name, {"to": int(ir.DataType.FLOAT16)}
+    half = add_node(model.graph, "Cast", [start], f"{name}.half", f"{name}.to_half", **to_half)
     for use in inside:
         use.node.replace_input_with(use.idx, half)
     name = str(end.name)

@@ -14,11 +14,7 @@ another kind. On x86-64 this costs speed; use the `.onnx` file there (`docs/expo
 
 
 def write_ort(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Write an `.onnx` file in ORT format, optimised for any processor.
-
-    Args:
-        source: An `.onnx` file.
-        path: The `.ort` file to write, whole or not at all.
+    """Write an `.onnx` file as an `.ort` file, atomically, optimised for any processor.
 
     Raises:
         ModelError: `source` does not load.
@@ -31,9 +27,5 @@ def write_ort(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> N
         options.log_severity_level = 4
         options.optimized_model_filepath = str(temporary)
         options.add_session_config_entry("session.save_model_format", "ORT")
-        load_session(
-            file,
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=list(PROCESSOR_SPECIFIC),
-        )
+        providers, left_out = ["CPUExecutionProvider"], list(PROCESSOR_SPECIFIC)
+        load_session(file, options, providers=providers, disabled_optimizers=left_out)

@@ -15,7 +15,7 @@ from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import Layout, ModelSpec
 from exporters.formats.suppress_logging import suppress_logging
 from exporters.graph import simplify
-from exporters.graph.onnx_file import clean, operators, opset_of, read_model, write_model
+from exporters.graph.onnx_file import clean, operators, opset_of, write_model
 from exporters.graph.postprocessing import add_outputs
 from exporters.graph.preprocessing import add_input
 
@@ -92,8 +92,7 @@ def export_onnx(
     add_outputs(model, spec, logits, batch)
     clean(model)
     model.graph.name = spec.architecture
-    write_model(model, path, spec.replace(layout=layout, precision="fp32"))
-    written = read_model(path)
+    written = write_model(model, path, spec.replace(layout=layout, precision="fp32"))
     return ExportReport(
         path=Path(path),
         layout=layout,

@@ -78,8 +78,8 @@ def _parsed(file: Path) -> onnx.ModelProto:
 
 def write_model(
     model: ir.Model, path: str | os.PathLike[str], spec: ModelSpec | None = None
-) -> None:
-    """Check a model and write it as one file, atomically; then read it back.
+) -> ir.Model:
+    """Check a model and write it as one file, atomically; return what is read back from it.
 
     A spec is put into the metadata, which stay as they are without one.
 
@@ -107,6 +107,7 @@ def write_model(
         ):
             if wanted != found:
                 raise ModelError(f"{path}: asked for {name} {wanted}, the file has {found}")
+    return written
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:

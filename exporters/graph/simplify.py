@@ -26,13 +26,8 @@ def simplify(model: ir.Model) -> None:
     clean(model)
 
 
-def pool_reductions(model: ir.Model) -> int:
-    """Write a mean over height and width as `GlobalAveragePool`, which runtimes are fast at.
-
-    Returns:
-        How many were rewritten.
-    """
-    found = 0
+def pool_reductions(model: ir.Model) -> None:
+    """Write a mean over height and width as `GlobalAveragePool`, which runtimes are fast at."""
     for node in list(model.graph):
         value = node.inputs[0] if node.op_type == "ReduceMean" else None
         if value is None or value.shape is None or value.shape.rank() != 4:
@@ -50,8 +45,6 @@ def pool_reductions(model: ir.Model) -> int:
         ir.convenience.replace_nodes_and_values(
             model.graph, node, [node], new, node.outputs, new[-1].outputs
         )
-        found += 1
-    return found
 
 
 def name_layers(model: ir.Model) -> None:
@@ -70,22 +63,15 @@ def name_layers(model: ir.Model) -> None:
 
 
 def ir_version_for(opset: int) -> int:
-    """The oldest IR version that may hold an opset: 8 for 17. Old runtimes refuse a newer IR.
-
-    Raises:
-        ValueError: This version of the onnx package has no such opset.
-    """
+    """The oldest IR version that may hold an opset: 8 for 17. Old runtimes refuse a newer IR."""
     return int(onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)]))
 
 
 def set_opset(model: ir.Model, opset: int) -> ir.Model:
-    """Convert a model to another opset, with the IR version that goes with it.
+    """Convert a model, or a copy of it, to another opset with the IR version that goes with it.
 
     Reductions take their axes as an attribute before opset 18; ONNX's converter cannot
     move them there from the constants that torch's exporter writes, so that is done here.
-
-    Returns:
-        The same model, or a converted copy.
 
     Raises:
         ModelError: The model has an operator that cannot be expressed in that opset.

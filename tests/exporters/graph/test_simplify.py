@@ -22,7 +22,7 @@ def test_a_mean_over_the_plane_becomes_a_pool(keepdims: int) -> None:
         helper.make_node("ReduceMean", ["x", "axes"], ["y"], "mean", keepdims=keepdims),
         axes=np.array([-1, 2]),
     )
-    assert simplify.pool_reductions(model) == 1
+    simplify.pool_reductions(model)
     assert "ReduceMean" not in operators(model)
     expected = X.mean((2, 3), keepdims=bool(keepdims))
     assert run(model) == pytest.approx(expected, abs=1e-6)
@@ -33,7 +33,8 @@ def test_other_means_stay_and_move_to_an_older_opset() -> None:
         helper.make_node("ReduceMean", ["x", "axes"], ["y"], "mean", keepdims=0),
         axes=np.array([1]),
     )
-    assert simplify.pool_reductions(model) == 0
+    simplify.pool_reductions(model)
+    assert operators(model) == {"ReduceMean": 1}
     older = simplify.set_opset(model, 17)
     assert opset_of(older) == 17
     assert older.ir_version == 8
