@@ -22,9 +22,7 @@ class ExportedFile:
     """One file that was made.
 
     Attributes:
-        name: Its name.
         precision: Of its weights.
-        bytes: Its size.
         verification: How its answers compare with those of `reference`; `None` where they are
             no probabilities.
         reference: The checkpoint, or the file it was compared with.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import onnx_ir as ir
 from torch import nn
@@ -37,6 +37,8 @@ from exporters.static_int8.runtime_graph import integer_layers, optimized_graph
 from exporters.static_int8.search import search
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FP32 = "model.onnx"
 DYNAMIC = "model.dynamic.onnx"
@@ -87,14 +89,7 @@ class ExportOptions:
 
 
 class ExportSteps:
-    """One export.
-
-    Args:
-        options: What was asked for.
-        validation: The images that every file is checked on.
-        folder: Where the files that are kept go.
-        scratch: An empty temporary folder.
-    """
+    """One export: files are made in `scratch`, checked on the images, and those kept published."""
 
     def __init__(
         self, options: ExportOptions, validation: ValidationSet, folder: Path, scratch: Path
@@ -133,9 +128,7 @@ class ExportSteps:
 
     def dynamic(self) -> None:
         """Make `model.dynamic.onnx`."""
-        path = self._scratch / DYNAMIC
-        with self._making(DYNAMIC):
-            made = quantize_dynamic(self._source, path)
+        path, made = self._make(DYNAMIC, quantize_dynamic)
         count = len(made.quantized)
         before, after = (megabytes(file.stat().st_size) for file in (self._source, path))
         log.info(
@@ -193,18 +186,14 @@ class ExportSteps:
 
     def half(self) -> None:
         """Make `model.half.onnx`."""
-        path = self._scratch / HALF
-        with self._making(HALF):
-            convert_fp16(self._source, path)
+        path, _ = self._make(HALF, convert_fp16)
         log.info(f"{HALF}: {megabytes(path.stat().st_size)}")
         self._judge(path)
 
     def ort(self) -> None:
         """Make `model.ort` and, where the static file was kept, `model.static.ort`."""
         for source in [name for name in (FP32, STATIC) if name in self._kept()]:
-            path = (self._scratch / source).with_suffix(".ort")
-            with self._making(path.name):
-                write_ort(self._scratch / source, path)
+            path, _ = self._make(Path(source).with_suffix(".ort").name, write_ort, source)
             log.info(f"{path.name}: {megabytes(path.stat().st_size)}")
             self._judge(path)
 
@@ -239,6 +228,13 @@ class ExportSteps:
                 "other weights; make anew or remove"
             )
         return Exported(tuple(self._files), document)
+
+    def _make(
+        self, name: str, convert: Callable[[Path, Path], T], source: str = FP32
+    ) -> tuple[Path, T]:
+        path = self._scratch / name
+        with self._making(name):
+            return path, convert(self._scratch / source, path)
 
     @contextlib.contextmanager
     def _making(self, form: str) -> Iterator[None]:

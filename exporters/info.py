@@ -26,16 +26,11 @@ class Info:
     """What is in a file.
 
     Attributes:
-        path: The file.
-        bytes: Its size, with that of the files beside it that hold its weights.
-        spec: What it says of itself.
-        inputs: Name, type and shape of every input, in words.
-        outputs: The same of the outputs.
+        bytes: Its size, with that of the files `beside` it that hold its weights.
+        inputs: Name, type and shape of every input, as text; `outputs` likewise.
         graph: Opset, IR version, parameters, multiply-adds, operators; empty where it cannot be
-            read (an ORT-format file, or no onnx package).
-        note: Why `graph` is empty, if it is.
+            read (an ORT-format file, or no onnx package), and `note` says why.
         metadata: The plain keys that other tools read.
-        beside: Names of other files that hold its weights.
         by_place: Input and output where the spec was given by hand; else empty.
         checkpoint: Whether it is PyTorch's weights, without normalisation and temperature.
         card: Of a model that ships: how it was made, figures, limits, as Markdown; else empty.
@@ -60,10 +55,10 @@ class Info:
             "file": str(self.path),
             "bytes": self.bytes,
             "spec": json.loads(self.spec.to_json()),
-            "inputs": list(self.inputs),
-            "outputs": list(self.outputs),
-            "metadata": dict(self.metadata),
-            "files_beside": list(self.beside),
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "metadata": self.metadata,
+            "files_beside": self.beside,
             "spec_by_hand": self.by_place or None,
             "card": self.card or None,
             **self.graph,
@@ -218,10 +213,8 @@ def _step(step: Any) -> str:
 def _count(number: int | None) -> str:
     if number is None:
         return "unknown (the size of a layer's output is not fixed in the file)"
-    for unit, size in (("G", 1e9), ("M", 1e6)):
-        if number >= size:
-            return f"{number / size:.2f} {unit} ({number:,})"
-    return f"{number:,}"
+    short = f"{number / 1e9:.2f} G" if number >= 1e9 else f"{number / 1e6:.2f} M"
+    return f"{short} ({number:,})"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -230,13 +223,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
         name = f"{prefix}{key.replace('_', ' ')}"
         if isinstance(value, Mapping):
             lines += _flat(value, f"{name}: ")
-        elif isinstance(value, float):
-            lines.append(f"{name} {value:.6g}")
         elif isinstance(value, (list, tuple)):
             shown = [f"{v:.4g}" if isinstance(v, float) else _short(str(v)) for v in value]
             lines.append(f"{name} {_listed(shown) or 'none'}")
         else:
-            lines.append(f"{name} {_short(str(value))}")
+            text = f"{value:.6g}" if isinstance(value, float) else _short(str(value))
+            lines.append(f"{name} {text}")
     more = len(lines) - MOST_LINES
     return lines if more <= 0 else [*lines[:MOST_LINES], f"and {more} more lines, see --json"]
 

@@ -22,15 +22,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Verified:
-    """A comparison of two files.
+    """How two files compare, and on which images.
 
-    Attributes:
-        reference: What is right.
-        candidate: What was compared with it.
-        source: The images, as text.
-        verification: How they compare.
-        folder: Where `verify-flips.csv` and `verify-flips.png` are.
-        by_place: Inputs and outputs of the files whose spec was given by hand.
+    The images on which they differ are in `folder`. `by_place` has the inputs and outputs of files
+    whose spec was given by hand.
     """
 
     reference: Path
@@ -77,8 +72,7 @@ def verify(
     """Compare two files on validation images.
 
     Args:
-        reference: A `.pt`, `.onnx` or `.ort` file or the name of a shipped model: what is
-            right.
+        reference: What is right: a `.pt`, `.onnx` or `.ort` file or the name of a shipped model.
         candidate: An `.onnx` or `.ort` file, or the name of a shipped model.
         data: As `--data` takes it; `None` takes the data of the run that a file is in, else
             drawings.

@@ -24,13 +24,7 @@ SLOWER = 1.05
 
 
 class Reference:
-    """A model whose answers are right, with its answers to each set of images computed once.
-
-    Args:
-        model: The model.
-        validation: The images to check on.
-        answers: Its answers to them, where they are known already.
-    """
+    """A model whose answers are right, with its answers to each set of images computed once."""
 
     def __init__(
         self, model: Predictor, validation: ValidationSet, answers: Answers | None = None
@@ -66,14 +60,9 @@ def check_file(
     *,
     logits: bool = False,
 ) -> Checked:
-    """Check a file's outputs, run it on the validation and judge its answers.
+    """Check a file's outputs, run it on the validation images and judge its answers.
 
-    Args:
-        model: The file, loaded.
-        name: What messages call it.
-        reference: What it is compared with.
-        policy: How strictly to judge.
-        logits: Whether the file has to have a second output `logits`.
+    With `logits` it has to have a second output of that name.
 
     Raises:
         GateError: Labels, size or outputs differ, or its answers are not probabilities.

@@ -64,11 +64,9 @@ def _inferred(model: onnx.ModelProto) -> ir.Model:
     single = onnx.ModelProto()
     single.CopyFrom(model)
     constants = {tensor.name for tensor in model.graph.initializer}
-    for value in single.graph.input:
-        axes = value.type.tensor_type.shape.dim
-        if value.name not in constants and axes:
-            axes[0].dim_value = 1
-            break
+    frames = next((value for value in single.graph.input if value.name not in constants), None)
+    if frames is not None and frames.type.tensor_type.shape.dim:
+        frames.type.tensor_type.shape.dim[0].dim_value = 1
     del single.graph.value_info[:]
     for value in single.graph.output:
         value.type.tensor_type.ClearField("shape")

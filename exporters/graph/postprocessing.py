@@ -34,10 +34,8 @@ def add_outputs(model: ir.Model, spec: ModelSpec, logits: bool, batch: int | Non
     if logits:
         outputs.append(value)
     if spec.temperature != 1.0:
-        temperature = add_constant(
-            graph, "logits.temperature", np.array(spec.temperature, np.float32)
-        )
-        value = add_node(graph, "Div", [value, temperature], "logits.tempered", "temper")
+        by = add_constant(graph, "logits.temperature", np.array(spec.temperature, np.float32))
+        value = add_node(graph, "Div", [value, by], "logits.tempered", "temper")
     outputs.insert(0, add_node(graph, "Softmax", [value], PROBABILITIES, "softmax", axis=1))
     for output in outputs:
         output.type = ir.TensorType(ir.DataType.FLOAT)

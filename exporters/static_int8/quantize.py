@@ -65,14 +65,11 @@ class Calibrated:
     Attributes:
         spec: Of a file quantized with it.
         model: The file, its frames as `DequantizeLinear`; see `network.find_network`.
-        start: Name of what the network reads.
-        end: Name of the logits.
+        start: Name of what the network reads; `end` is that of the logits.
         grey: See `network.Network`.
         outside: Names of the nodes that are not of the network.
-        ranges: By activation.
+        ranges: By activation, measured on `images` images.
         layers: Names of the layers that can be quantized, in order.
-        method: How the ranges were measured.
-        images: On how many images.
     """
 
     spec: ModelSpec

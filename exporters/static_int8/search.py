@@ -151,8 +151,7 @@ def search(
         judge: Compares a model's answers with fp32's.
 
     Returns:
-        The kind, the model with how it was found, and every attempt, for JSON. Where none is good
-        enough, the best of them.
+        The kind (the best, where none is good enough), its model, and every attempt, for JSON.
 
     Raises:
         ModelError: No kind loads in this onnxruntime and gives probabilities.
