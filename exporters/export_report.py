@@ -29,7 +29,7 @@ class ExportedFile:
         p50_ms: Its median call, in milliseconds; `None` where it was not timed.
         ratio: How many times as long as fp32 it takes, in one run; `None` for fp32 itself.
         batch: Images a call: the fixed batch, or one.
-        details: How it was made.
+        details: How it was made; goes into `export.json`.
         refused: Why it is not kept; empty where it is.
     """
 

@@ -111,7 +111,7 @@ class ExportSteps:
         with self._making(FP32):
             made = export_onnx(network, spec, path, **{k: getattr(options, k) for k in names})
         log.info(
-            f"{FP32}: opset {made.opset}, IR {made.ir_version}, {megabytes(made.bytes)}, "
+            f"{FP32}: opset {made.opset}, IR {made.ir_version}, {megabytes(path.stat().st_size)}, "
             f"{made.nodes_before} nodes simplified to {made.nodes}; {made.folded}"
         )
         log.info(f"running PyTorch on {len(self._validation.images):,} images")
@@ -121,7 +121,7 @@ class ExportSteps:
         checked.verification.require(FP32)
         self._reference = Reference(checked.model, self._validation, checked.answers)
         timing = time_files({FP32: path}, self._validation, TIMING_SECONDS / 2)
-        details = {k: v for k, v in asdict(made).items() if k not in ("path", "bytes")}
+        details = {k: v for k, v in asdict(made).items() if k != "path"}
         file = self._file(path, checked, weights)
         file = replace(file, p50_ms=timing.rows[FP32].p50 * 1e3, details=details)
         self._keep(file, checked.model.spec)

@@ -1,7 +1,6 @@
 """Move finished files into a folder: all of them, or the folder stays as it was.
 
-They are copied beside their places first, so that a full disk is found before anything is
-replaced, and then renamed one after the other.
+They are copied beside their places first, so that a full disk is found before anything is replaced.
 """
 
 from __future__ import annotations

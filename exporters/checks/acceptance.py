@@ -67,10 +67,8 @@ odds: nearer to it, two PyTorch runs may fall on different sides as well."""
 class Policy:
     """How strictly to judge.
 
-    Attributes:
-        max_drop: Percentage points of accuracy that may be lost, in place of the table's.
-        strict: Hold every estimate that is beyond its limit against the file, however few the
-            images.
+    `max_drop` replaces that of the table; `strict` holds every estimate that is beyond its limit
+    against the file, however few the images.
     """
 
     max_drop: float | None = None

@@ -80,8 +80,6 @@ class OnnxPredictor:
 
     Attributes:
         session: The `onnxruntime.InferenceSession`.
-        spec: Of the file, checked against its graph.
-        input_name: Name of its input.
         fixed_batch: Images that every call takes; `None` where the batch is free.
         has_logits: Whether it gives logits beside the probabilities.
         by_place: Input and output as text where they are taken by place; else empty.

@@ -60,10 +60,6 @@ class Latencies:
     seconds: npt.NDArray[np.float64]
     block_medians: npt.NDArray[np.float64]
 
-    def __post_init__(self) -> None:
-        if self.seconds.ndim != 1 or not self.seconds.size or not self.block_medians.size:
-            raise ValueError("a candidate needs at least one counted call")
-
     @property
     def calls(self) -> int:
         """Counted calls."""
@@ -88,9 +84,8 @@ class Timing:
         rows: Latencies by candidate, in the order given; the first is the yardstick.
         rounds: How often every candidate had its turn.
         pause: Seconds of sleep before each block.
-        starts: The rounds with which a pass begins, counted from 0. In each pass the
-            candidates were opened anew: what depends on where their memory came to lie
-            differs between passes, not between the rounds of one.
+        starts: The rounds with which a pass begins, counted from 0. Each pass opens the
+            candidates anew: where their memory lies differs between passes alone.
     """
 
     rows: Mapping[str, Latencies]
@@ -137,8 +132,7 @@ class Timing:
         percentile method are widened for the small number of passes (Hesterberg: What Teachers
         Should Know About the Bootstrap, 2015, "expanded percentile interval"). Two to four
         passes are too few to be drawn from: there it is Student's interval of the logarithms
-        of their medians. Of a single pass it comes from the rounds alone, and holds nothing that
-        differs from one opening of the candidates to the next.
+        of their medians. Of a single pass it comes from the rounds alone.
 
         Args:
             name: A candidate.

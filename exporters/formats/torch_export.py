@@ -32,23 +32,16 @@ torch's own way down leaves the file at 18 with no more than a log line when it 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export did.
+    """What an export did; what it says of the file is read back from it.
 
-    Attributes:
-        path: The file.
-        layout: Of its input.
-        opset: Read back from the file, as is the IR version.
-        nodes_before: Nodes as torch's exporter wrote them, without ends.
-        nodes: Nodes in the file.
-        operators: Nodes by kind, in the file.
-        folded: What went into the first convolution.
+    `nodes_before` are those that torch's exporter wrote, without ends; `folded` says what went into
+    the first convolution.
     """
 
     path: Path
     layout: Layout
     opset: int
     ir_version: int
-    bytes: int
     nodes_before: int
     nodes: int
     operators: dict[str, int]
@@ -98,7 +91,6 @@ def export_onnx(
         layout=layout,
         opset=opset_of(written),
         ir_version=written.ir_version,
-        bytes=Path(path).stat().st_size,
         nodes_before=nodes_before,
         nodes=len(written.graph),
         operators=operators(written),
@@ -129,15 +121,9 @@ def _trace(network: nn.Module, spec: ModelSpec, opset: int, batch: int | None) -
                 verbose=False,
             )
             assert program is not None
-            model = program.model
     except Exception as error:  # torch wraps whatever a network or a converter raises
         raise ModelError(
             f"torch cannot export {spec.architecture} with opset {asked} "
             f"({first_line(error.__cause__ or error)})"
         ) from error
-    if opset_of(model) != asked:
-        raise ModelError(
-            f"this model cannot be made with opset {opset}: torch's exporter answered with "
-            f"opset {opset_of(model)}; choose another --opset, {DEFAULT_OPSET} is the default"
-        )
-    return model
+    return program.model

@@ -30,7 +30,6 @@ class Network:
     """The network in an exported graph.
 
     Attributes:
-        model: The whole graph.
         nodes: Those of the network.
         start: What they read: `float32 [N,3,H,W]`.
         end: The logits that they make; of categories, where these are added up to classes.
@@ -38,16 +37,10 @@ class Network:
             the network. `None` where it computes in float.
     """
 
-    model: ir.Model
     nodes: tuple[ir.Node, ...]
     start: ir.Value
     end: ir.Value
     grey: int | None
-
-    @property
-    def outside(self) -> list[str]:
-        """Names of all other nodes."""
-        return [node.name or "" for node in self.model.graph if node not in self.nodes]
 
 
 def find_network(model: ir.Model) -> Network:
@@ -76,7 +69,7 @@ def find_network(model: ir.Model) -> Network:
         raise ModelError(
             "the graph is not one that this version of catdog-edge wrote; export it again"
         )
-    return Network(model, tuple(nodes), starts.pop(), end, grey)
+    return Network(tuple(nodes), starts.pop(), end, grey)
 
 
 def _categories(graph: ir.Graph) -> ir.Value | None:

@@ -126,9 +126,6 @@ def clean(model: ir.Model) -> None:
     """Sort the nodes, drop what is not used, and what describes the machine and the source.
 
     torch's exporter writes a stack trace with absolute paths for every node.
-
-    Raises:
-        ModelError: The graph has a cycle.
     """
     try:
         common.TopologicalSortPass()(model)

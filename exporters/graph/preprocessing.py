@@ -64,8 +64,8 @@ def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | Non
     if as_bytes:
         add("Transpose", "nchw", perm=[0, 3, 1, 2])
         add("Cast", "float", to=int(ir.DataType.FLOAT))
-    convolution = _foldable_convolution(old)
-    mean_folds = False
+    convolution, mean_folds = _foldable_convolution(old), False
+    folds = convolution is not None
     if convolution is not None:
         pads = attribute(convolution, "pads", [0, 0, 0, 0])
         grey = _grey_level(spec.normalization)
@@ -80,17 +80,14 @@ def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | Non
         _fold(graph, convolution, mean if mean_folds else np.zeros(3), deviation, as_bytes)
     elif as_bytes:
         add("Gather", "rgb", ("bgr_to_rgb", np.array([2, 1, 0])), axis=1)
-    reversed_ = as_bytes and convolution is not None
     if not mean_folds and any(mean):
-        add("Sub", "centred", ("mean", _per_channel(mean[::-1] if reversed_ else mean)))
-    if convolution is None:
+        add("Sub", "centred", ("mean", _per_channel(mean[::-1] if as_bytes and folds else mean)))
+    if not folds:
         add("Div", "scaled", ("deviation", _per_channel(deviation)))
     ir.convenience.replace_all_uses_with(old, value)
     graph.sort()
-    exact = convolution is not None
-    parts = {"colour order": exact, "scale": exact, "mean": mean_folds}
-    if not as_bytes:
-        del parts["colour order"]  # the input is RGB already
+    order = {"colour order": folds} if as_bytes else {}  # else the input is RGB already
+    parts = {**order, "scale": folds, "mean": mean_folds}
     inside = ", ".join(name for name, folded in parts.items() if folded) or "nothing"
     left = ", ".join(name for name, folded in parts.items() if not folded)
     return f"{inside} in the first convolution{f'; {left} as nodes' if left else ''}"
@@ -111,9 +108,9 @@ def _foldable_convolution(value: ir.Value) -> ir.Node | None:
 
 def _grey_level(normalization: Normalization) -> int | None:
     """The mean as one grey level 0..255, if it is one."""
-    mean = normalization.mean[0]
-    alike = all(value == mean for value in normalization.mean)
-    return int(mean) if alike and mean == int(mean) and 0 <= mean <= 255 else None
+    levels = set(normalization.mean)
+    mean = levels.pop()
+    return int(mean) if not levels and mean in range(256) else None
 
 
 def _fold(
@@ -135,9 +132,7 @@ def _fold(
     moved = bias - (scaled * mean.reshape(1, 3, 1, 1)).sum(axis=(1, 2, 3))
     # New constants: another node may read the old ones.
     convolution.resize_inputs(3)
-    for place, name, values in (
-        (1, "first_weight", scaled[:, ::-1] if reverse else scaled),
-        (2, "first_bias", moved),
-    ):
+    folded = {"first_weight": scaled[:, ::-1] if reverse else scaled, "first_bias": moved}
+    for place, (name, values) in enumerate(folded.items(), 1):
         value = add_constant(graph, f"{INPUT}.{name}", values.astype(np.float32))
         convolution.replace_input_with(place, value)

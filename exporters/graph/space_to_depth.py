@@ -111,12 +111,10 @@ def space_to_depth(model: ir.Model) -> bool:
 def _find(graph: ir.Graph) -> _FirstConvolution | None:
     """Find the convolution; `None` where the graph begins in another way."""
     frames = graph.inputs[0]
-    shape = [] if frames.shape is None else list(frames.shape)
-    if frames.dtype != ir.DataType.UINT8 or len(shape) != 4 or shape[3] != 3:
+    sizes = [axis for axis in list(frames.shape or ())[1:] if isinstance(axis, int)]
+    if frames.dtype != ir.DataType.UINT8 or len(sizes) != 3 or sizes[2] != 3:
         return None
-    height, width = shape[1:3]
-    if not isinstance(height, int) or not isinstance(width, int):
-        return None
+    height, width, _ = sizes
     transpose = only_user(frames, "Transpose")
     if transpose is None or list(attribute(transpose, "perm", ())) != TO_NCHW:
         return None

@@ -76,14 +76,12 @@ def measure_ranges(
 
 def _percentile_range(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
     """The range that leaves out (100 - PERCENTILE) % of the values, half of them on each side."""
-    total = int(histogram.sum())
-    if not total:
+    if not histogram.any():
         return low, high
     outside = (100 - PERCENTILE) / 200
-    below = np.cumsum(histogram) / total
+    below = np.cumsum(histogram) / histogram.sum()
     width = (high - low) / (BINS - 1)
-    first = int(np.searchsorted(below, outside))
-    last = int(np.searchsorted(below, 1 - outside))
+    first, last = map(int, np.searchsorted(below, [outside, 1 - outside]))
     return min(low + first * width, 0.0), max(min(low + (last + 1) * width, high), 0.0)
 
 

@@ -121,7 +121,7 @@ def calibrate(
         start=str(network.start.name),
         end=str(network.end.name),
         grey=network.grey,
-        outside=tuple(network.outside),
+        outside=tuple(str(node.name) for node in model.graph if node not in network.nodes),
         ranges=measure_ranges(proto, sorted(activations), inputs, method),
         layers=tuple(str(node.name) for node in network.nodes if node.op_type in LAYERS),
         method=method,

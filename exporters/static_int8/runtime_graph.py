@@ -20,11 +20,7 @@ INTEGER_LAYERS = (
 
 
 def optimized_graph(path: str | os.PathLike[str]) -> ir.Model:
-    """The graph that ONNX Runtime makes of a file on this machine's CPU.
-
-    Raises:
-        ModelError: The file does not load.
-    """
+    """The graph that ONNX Runtime makes of a file on this machine's CPU."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "optimized.onnx"
         open_session(path, threads=1, optimized=file)
