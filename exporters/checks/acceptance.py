@@ -197,8 +197,8 @@ def judge(
     """Compare a candidate's answers with the reference's and apply the limits of its precision.
 
     Args:
-        reference: Answers of the reference.
-        candidate: Answers of the candidate to the same images.
+        reference: Answers that are right.
+        candidate: Answers to the same images.
         truth: `int64 [N]`, true classes; where they are not known, accuracy is not judged.
         spec: Of the candidate.
         policy: How strictly to judge.
@@ -234,26 +234,22 @@ def judge(
         loss = judge_drop(accuracy.change, accuracy.high, allowed, policy.strict)
         text = f"accuracy changes by {accuracy}, allowed is -{allowed:g}"
         share = max(_log_odds_share(a, b, spec.temperature) for a, b in pairs)
+        logits = _logits_text(share)
         if loss is Verdict.EXCEEDED:
             failures.append(text)
         elif loss is Verdict.UNDECIDED and share > limits.logits:
-            failures.append(f"{text}, and {_logits_text(share)}, allowed is {limits.logits:g}")
+            failures.append(f"{text}, and {logits}, allowed is {limits.logits:g}")
         elif loss is Verdict.UNDECIDED:
             notes.append(
                 f"{text}; {found.images:,} images cannot tell this from chance; "
-                f"{agreement}, {_logits_text(share)}: nothing else speaks against it"
+                f"{agreement}, {logits}: nothing else speaks against it"
             )
     logits_difference, of_logits = _judge_logits(reference, candidate, spec, limits)
     rejection_agreement, of_known = _judge_known(reference, candidate, spec, limits, policy.strict)
-    return Verification(
-        precision=spec.precision,
-        comparison=found,
-        failures=(*failures, *of_logits, *of_known),
-        notes=tuple(notes),
-        logits_difference=logits_difference,
-        rejection_agreement=rejection_agreement,
-        more=compared[1] if len(compared) > 1 else None,
-    )
+    failures += [*of_logits, *of_known]
+    further_found = compared[1] if len(compared) > 1 else None
+    figures = (logits_difference, rejection_agreement, further_found)
+    return Verification(spec.precision, found, tuple(failures), tuple(notes), *figures)
 
 
 def _judge_agreement(

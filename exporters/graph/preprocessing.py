@@ -42,18 +42,14 @@ def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | Non
     graph, old = model.graph, model.graph.inputs[0]
     height, width = spec.size
     as_bytes = layout == "nhwc-uint8"
-    frames = ir.val(
-        INPUT,
-        ir.DataType.UINT8 if as_bytes else ir.DataType.FLOAT,
-        [batch or "N", height, width, 3] if as_bytes else [batch or "N", 3, height, width],
-    )
-    graph.inputs[:] = [frames]
+    axes = [height, width, 3] if as_bytes else [3, height, width]
+    kind = ir.DataType.UINT8 if as_bytes else ir.DataType.FLOAT
+    value = ir.val(INPUT, kind, [batch or "N", *axes])
+    graph.inputs[:] = [value]
     # In the units of this input: value v is normalised to (v - mean) / deviation.
     unit = 1.0 if as_bytes else 255.0
     mean = np.array(spec.normalization.mean, dtype=np.float64) / unit
     deviation = np.array(spec.normalization.std, dtype=np.float64) / unit
-
-    value = frames
 
     def add(kind: str, name: str, *constants: tuple[str, Any], **attributes: Any) -> None:
         nonlocal value
