@@ -233,23 +233,24 @@ def judge(
     if accuracy is not None:
         loss = judge_drop(accuracy.change, accuracy.high, allowed, policy.strict)
         text = f"accuracy changes by {accuracy}, allowed is -{allowed:g}"
-        share = max(_log_odds_share(a, b, spec.temperature) for a, b in pairs)
-        logits = _logits_text(share)
+        if loss is Verdict.UNDECIDED:
+            loss, logits = _judge_log_odds(pairs, spec.temperature, limits)
+            text += f"; {found.images:,} images cannot tell this from chance; {agreement}, {logits}"
         if loss is Verdict.EXCEEDED:
             failures.append(text)
-        elif loss is Verdict.UNDECIDED and share > limits.logits:
-            failures.append(f"{text}, and {logits}, allowed is {limits.logits:g}")
         elif loss is Verdict.UNDECIDED:
-            notes.append(
-                f"{text}; {found.images:,} images cannot tell this from chance; "
-                f"{agreement}, {logits}: nothing else speaks against it"
-            )
+            notes.append(f"{text}: nothing else speaks against it")
     logits_difference, of_logits = _judge_logits(reference, candidate, spec, limits)
     rejection_agreement, of_known = _judge_known(reference, candidate, spec, limits, policy.strict)
-    failures += [*of_logits, *of_known]
-    further_found = compared[1] if len(compared) > 1 else None
-    figures = (logits_difference, rejection_agreement, further_found)
-    return Verification(spec.precision, found, tuple(failures), tuple(notes), *figures)
+    return Verification(
+        precision=spec.precision,
+        comparison=found,
+        failures=(*failures, *of_logits, *of_known),
+        notes=tuple(notes),
+        logits_difference=logits_difference,
+        rejection_agreement=rejection_agreement,
+        more=compared[1] if len(compared) > 1 else None,
+    )
 
 
 def _judge_agreement(
@@ -337,13 +338,20 @@ def _share_of_largest(values: Floats, reference: Floats) -> float:
     return float(np.abs(values - reference).max() / max(1.0, np.abs(reference).max()))
 
 
-def _log_odds_share(reference: Answers, candidate: Answers, temperature: float) -> float:
-    """The difference of the logits as their probabilities show it, up to a constant an image."""
-    logits = []
-    for answers in (candidate, reference):
-        values = temperature * np.log(np.maximum(answers.probabilities, np.float32(1e-12)))
-        logits.append((values - values.mean(axis=1, keepdims=True)).astype(np.float32))
-    return _share_of_largest(*logits)
+def _judge_log_odds(
+    pairs: Sequence[tuple[Answers, Answers]], temperature: float, limits: Limits
+) -> tuple[Verdict, str]:
+    """Judge logits as far as the probabilities show them: up to a constant an image."""
+    shares = []
+    for reference, candidate in pairs:
+        logits = []
+        for answers in (candidate, reference):
+            values = temperature * np.log(np.maximum(answers.probabilities, np.float32(1e-12)))
+            logits.append((values - values.mean(axis=1, keepdims=True)).astype(np.float32))
+        shares.append(_share_of_largest(*logits))
+    if max(shares) <= limits.logits:
+        return Verdict.UNDECIDED, _logits_text(max(shares))
+    return Verdict.EXCEEDED, f"{_logits_text(max(shares))}, allowed is {limits.logits:g}"
 
 
 def _log_odds(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

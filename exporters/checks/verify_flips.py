@@ -31,9 +31,6 @@ def save_flips(
     """Write `verify-flips.csv` and `verify-flips.png`; where none differ, without any row or image.
 
     `flips` has the name of the candidate with each image for which it predicts another class.
-
-    Raises:
-        CatdogError: A file cannot be written.
     """
     from catdog_edge.training.runs.plots import save_contact_sheet, short_name
 

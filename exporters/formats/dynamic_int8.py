@@ -68,11 +68,10 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
             extra_options={"MatMulConstBOnly": True},
         )
         quantized = read_model(output)
-    found = operators(quantized).get("MatMulInteger", 0)
-    if found != len(layers):
+    if operators(quantized).get("MatMulInteger", 0) != len(layers):
         raise ModelError(
-            f"{source}: {len(layers)} linear layers were to be quantized, onnxruntime "
-            f"{onnxruntime.__version__} did {found}; report this as a defect of catdog-edge"
+            f"{source}: onnxruntime {onnxruntime.__version__} did not quantize all {len(layers)} "
+            "linear layers; report this as a defect of catdog-edge"
         )
     restore(quantized, model)
     write_model(quantized, path, spec.replace(precision="int8-dynamic"))

@@ -16,12 +16,9 @@ ALL_LOGITS = "logits.every"
 def add_outputs(model: ir.Model, spec: ModelSpec, logits: bool, batch: int | None = None) -> None:
     """Turn a graph that ends in logits into one that ends in calibrated probabilities.
 
-    Args:
-        model: One output, logits `float32 [N,K]`, or `[N,K+1]` where the spec rejects by
-            `known`: that becomes an output of its own, `known` `float32 [N]`.
-        spec: Labels and temperature.
-        logits: Keep the logits (before the temperature) as a second output.
-        batch: A fixed batch; `None` leaves it dynamic.
+    The logits are `float32 [N,K]`, or `[N,K+1]` where the spec rejects by `known`: that becomes an
+    output of its own, `known` `float32 [N]`. With `logits` they stay, before the temperature, as a
+    further output. `batch` is a fixed batch.
     """
     graph, value = model.graph, model.graph.outputs[0]
     classes = len(spec.labels)

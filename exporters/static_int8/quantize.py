@@ -138,11 +138,8 @@ def quantize(
 ) -> ir.Model:
     """Make the quantized model.
 
-    Args:
-        calibrated: From `calibrate`.
-        scheme: See `SCHEMES`.
-        in_float: Names of layers to keep in float.
-        merge_pixels: Whether to apply `space_to_depth`; `False` is for comparing.
+    Layers named `in_float` stay in float; without `merge_pixels`, `space_to_depth` is left out, for
+    comparing.
 
     Returns:
         The whole model, frames to probabilities, without a spec in it.

@@ -33,7 +33,7 @@ def flipping(files: list[str]) -> tuple[list[tuple[str, Flip]], ValidationSet]:
 def test_flips_are_listed_the_surest_first(tmp_path: Path) -> None:
     flips, validation = flipping([f"folder/{number}.jpg" for number in range(5)])
     save_flips(tmp_path, flips, LABELS, validation)
-    rows = list(csv.DictReader((tmp_path / "verify-flips.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "verify-flips.csv").read_text().splitlines()))
     assert [row["file"] for row in rows] == ["folder/0.jpg", "folder/1.jpg", "folder/2.jpg"]
     assert rows[0] == {
         "candidate": "model.static.onnx",
@@ -54,7 +54,7 @@ def test_a_class_that_is_not_known_is_said_to_be_so(tmp_path: Path) -> None:
     flips, validation = flipping(["a", "b", "c"])
     blind = [(name, Flip(**{**vars(flip), "truth": -1})) for name, flip in flips]
     save_flips(tmp_path, blind, LABELS, validation)
-    rows = list(csv.DictReader((tmp_path / "verify-flips.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "verify-flips.csv").read_text().splitlines()))
     assert {row["truth"] for row in rows} == {"not known"}
 
 
