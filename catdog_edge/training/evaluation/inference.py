@@ -15,6 +15,9 @@ from catdog_edge.training.arrays import Float32, Pixels
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
 
+BATCH = 64  # images per call of a network
+Device = str | torch.device
+
 
 def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
     """Normalise `uint8 [N,H,W,3]`, BGR, to `float32 [N,3,H,W]`, RGB, in channels-last order."""
@@ -28,11 +31,7 @@ def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor
 
 @torch.inference_mode()
 def logits(
-    network: nn.Module,
-    normalization: Normalization,
-    pixels: Pixels,
-    batch: int = 64,
-    device: str | torch.device = "cpu",
+    network: nn.Module, normalization: Normalization, pixels: Pixels, device: Device = "cpu"
 ) -> Float32:
     """Compute logits of images `uint8 [N,H,W,3]`, BGR, in evaluation mode, batch by batch.
 
@@ -42,22 +41,18 @@ def logits(
     was_training = network.training
     network.eval()
     parts = []
-    for start in range(0, len(pixels), batch):
-        chunk = torch.from_numpy(np.array(pixels[start : start + batch])).to(device)
+    for start in range(0, len(pixels), BATCH):
+        chunk = torch.from_numpy(np.array(pixels[start : start + BATCH])).to(device)
         parts.append(network(to_input(chunk, normalization)).float().cpu().numpy())
     network.train(was_training)
     return np.concatenate(parts)
 
 
 def probabilities(
-    network: nn.Module,
-    spec: ModelSpec,
-    pixels: Pixels,
-    batch: int = 64,
-    device: str | torch.device = "cpu",
+    network: nn.Module, spec: ModelSpec, pixels: Pixels, device: Device = "cpu"
 ) -> Float32:
     """Compute calibrated probabilities: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR images."""
-    values = logits(network, spec.normalization, pixels, batch, device)
+    values = logits(network, spec.normalization, pixels, device)
     return softmax(values[:, : len(spec.labels)], spec.temperature)
 
 

@@ -149,7 +149,7 @@ def negative_groups(
 
 
 def threshold_table(
-    classes: Groups, negatives: Groups, current: float | None = None
+    classes: Groups, negatives: Groups, current: float
 ) -> list[tuple[float, dict[str, float]]]:
     """Return what other thresholds give, in rising order: the answered share of each group.
 
@@ -157,9 +157,7 @@ def threshold_table(
     a row of its own.
     """
     chosen = {choose_threshold(classes, negatives, ThresholdRule("tpr", r)) for r in TABLE_RATES}
-    chosen.add(choose_threshold(classes, negatives))
-    if current is not None:
-        chosen.add(current)
+    chosen |= {choose_threshold(classes, negatives), current}
     every = {**classes, **negatives}
     return [
         (one, {name: float((scores >= one).mean()) for name, scores in every.items()})

@@ -88,3 +88,30 @@ def test_one_that_only_looks_leaves_no_lock_behind(tmp_path: Path) -> None:
         with pytest.raises(CatdogError, match="is being trained by another process"), run.lock():
             pass
     assert not run.locked
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("labels", ["a", "a"]), ("labels", ["a"]), ("labels", "ab"), ("split", [80, 20]),
+        ("split", [80, 10, 11]), ("teacher", {"file": "x"}), ("lr", 0), ("threads", 0),
+        ("limit", 0), ("other", 3), ("precision", "half"), ("recipe", None), ("seed", True),
+    ],
+)  # fmt: skip
+def test_a_value_of_args_yaml_that_cannot_be_is_named(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    run = make(tmp_path, "a", args_yaml=1)
+    run.write_args({"data": "sample", key: value})
+    with pytest.raises(CatdogError, match=rf"args\.yaml: {key} is .*put back what was there"):
+        run.args()
+
+
+def test_what_a_run_may_leave_open_is_read(tmp_path: Path) -> None:
+    run = make(tmp_path, "a", args_yaml=1)
+    run.write_args({"data": "sample", "labels": ["a", "b"], "limit": None, "teacher": None})
+    assert (run.args()["labels"], run.negatives, run.left_out) == (("a", "b"), [], [])
+    run.write_args({"data": "sample", "other": "drawn", "split": [80, 10, 10]})
+    assert (run.args()["split"], run.negatives) == ((80, 10, 10), ["drawn"])
+    with pytest.raises(CatdogError, match="labels is missing"):
+        run.settings()
