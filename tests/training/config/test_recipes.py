@@ -101,6 +101,7 @@ def test_a_file_needs_only_what_has_no_default(tmp_path: Path) -> None:
         ("optimizer: sgd", "lacks lr, batch_size, epochs, augment"),
         ("lr: fast", "lr is 'fast'; a finite number is wanted"),
         ("lr: .nan", "lr is nan; a finite number is wanted"),
+        ("lr: .inf", "lr is inf; a finite number is wanted"),
         ("lr: -1", "lr is -1.0; give 1e-09 to 1000"),
         ("epochs: 2.5", "epochs is 2.5; a whole number is wanted"),
         ("epochs: true", "epochs is True; a whole number is wanted"),
