@@ -191,6 +191,8 @@ class _Session:
         self._stop = stop
         self._resources = resources
         self._timed_out = False
+        self._reasons: dict[str, str] = {}
+        """The last reason of each camera for not being live."""
         self._snapshots: Snapshots | None = None
         self._window: Window | None = None
         self._recorders: dict[str, Recorder] = {}
@@ -218,7 +220,7 @@ class _Session:
         finally:
             silent = [
                 f"{camera.described}: no frame within {seconds:g} s"
-                + (f" ({camera.reason})" if camera.reason else "")
+                + (f" ({reason})" if (reason := self._reasons.get(camera.name)) else "")
                 for camera in self._cameras
                 if self._timed_out and not self._events.tally(camera.name).frames
             ]
@@ -259,6 +261,7 @@ class _Session:
 
     def _on_state(self, camera: Camera, state: State, reason: str) -> None:
         if camera.is_live:
+            self._reasons[camera.name] = reason or self._reasons.get(camera.name, "")
             self._lines.state(camera.name, state, reason)
         elif reason and (len(self._cameras) > 1 or reason == camera.note):
             _report(reason)  # the failure of the only source is the command's own error

@@ -61,11 +61,14 @@ def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> di
     splits = defaultdict(set)
     for split, rest in parsed.values():
         splits[rest].add(split)
-    return {
+    found = {
         name: split
         for name, (split, rest) in parsed.items()
         if split is not None and (not rest or len(splits[rest] - {None}) > 1)
     }
+    if len(set(found.values())) > 1:  # `train_large` beside `train_small` and `test_small`
+        found |= {name: split for name, (split, _) in parsed.items() if split is not None}
+    return {name: found[name] for name in parsed if name in found}
 
 
 def says_no_class(name: str) -> bool:
@@ -82,6 +85,8 @@ def split_word(name: str) -> Split | None:
 
 def _parse(name: str) -> tuple[Split | None, str]:
     """The split that a name has a word for, and its other words."""
+    name = re.sub(r"(?i)hold[\W_]*out", "holdout", name)
+    name = re.sub(r"(?i)cross[\W_]*(?=validation)", "", name)
     words = [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+", name)]
     # `trainset`, `testdata`
     words = [re.sub(r"^(train|val|test)(set|data|images)$", r"\1", word) for word in words]

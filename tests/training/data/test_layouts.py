@@ -46,6 +46,9 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("Xtrain Xtest", "train test"),
         ("strain contest", "- -"),
         ("trn tst", "train test"),
+        ("train_small train_large test_small", "train train test"),
+        ("Training Hold-out cross_validation", "train test val"),
+        ("steam_train train", "- train"),
     ],
 )
 def test_which_names_mean_splits(names: str, expected: str) -> None:
