@@ -41,11 +41,16 @@ def test_the_first_word_of_a_file_is_its_source() -> None:
     [
         ("cat.1.jpg", "web-2.jpg"),
         ("2026-1.jpg", "2026-2.jpg"),
-        tuple(f"a{number}-1.jpg" for number in range(30)),
+        tuple(f"a{number}-1.jpg" for number in range(21)),
     ],
 )
 def test_a_set_without_such_names_is_one_source(files: tuple[str, ...]) -> None:
     assert set(file_sources(dataset(*files)).values()) == {"wild"}
+
+
+def test_twenty_words_are_still_sources() -> None:
+    files = tuple(f"a{number}-1.jpg" for number in range(20))
+    assert len(set(file_sources(dataset(*files)).values())) == 20
 
 
 def test_the_folder_below_the_root_is_the_kind_of_a_negative() -> None:
