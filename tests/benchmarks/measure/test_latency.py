@@ -122,6 +122,9 @@ def test_summary_of_runs_takes_the_middle_one():
            "torch_loaded": False}  # fmt: skip
     runs = [{**one, "first_answer_s": value} for value in (0.3, 9.0, 0.4)]
     assert summarise(runs)["first_answer_s"] == 0.4
+    assert summarise(runs)["first_answers_s"] == [0.3, 9.0, 0.4]
+    assert not summarise(runs)["torch_loaded"]
+    assert summarise([*runs, {**runs[0], "torch_loaded": True}])["torch_loaded"]
 
 
 @pytest.mark.slow

@@ -290,11 +290,16 @@ def test_the_median_is_written_on_top_of_its_line(doc):
         assert float(words.get("y")) < float(median.get("y1"))
 
 
-def test_bins_with_few_answers_neither_draw_nor_bend_the_line(doc):
+@pytest.mark.parametrize(("pictures", "few"), [(600, 2), (600, 4), (2000, 9)])
+def test_bins_with_few_answers_neither_draw_nor_bend_the_line(doc, pictures, few):
+    """Fewer than five, or than one in 200."""
     made = copy.deepcopy(doc)
+    made["data"]["pictures"] = pictures
     bins = made["rows"][0]["answers"]["calibration"]
     full = [one for one in bins if one["count"]]
-    full[2] |= {"count": 2, "accuracy": 0.0}
+    for one in full:
+        one["count"] = max(one["count"], 10)
+    full[2] |= {"count": few, "accuracy": 0.0}
     root = ET.fromstring(dict(charts.reliability(made))["pytorch"])
     dots = [node for node in root.iter() if node.tag.endswith("circle")]
     joins = [node for node in root.iter() if node.get("class", "").startswith("trace")]
