@@ -17,7 +17,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; install
 from catdog_edge import Classifier
 from catdog_edge.runtime.model_file import ZOO, shipped_models
 
-LIMITS = {"fast": 4_000_000, "accurate": 15_000_000}
+LIMITS = {"fast": 5_000_000, "accurate": 15_000_000}
 """Bytes of the file."""
 
 
