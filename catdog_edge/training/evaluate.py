@@ -17,11 +17,7 @@ from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import plain
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.negatives import (
-    DRAWN,
-    negatives_split,
-    open_negatives,
-)
+from catdog_edge.training.data.negatives import DRAWN, negatives_split, open_negatives
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.source_groups import combined_pixels, held_out
 from catdog_edge.training.data.splits import split_of

@@ -23,11 +23,7 @@ from catdog_edge.training.config.train_options import (
     settled_recipe,
 )
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.negatives import (
-    check_negatives,
-    negatives_split,
-    open_negatives,
-)
+from catdog_edge.training.data.negatives import check_negatives, negatives_split, open_negatives
 from catdog_edge.training.data.open_dataset import open_datasets
 from catdog_edge.training.engine.device import choose_device
 from catdog_edge.training.engine.distillation import Teacher, check_teacher_file
