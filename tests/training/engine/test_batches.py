@@ -110,3 +110,12 @@ def test_the_worker_ends_when_the_epoch_is_left_early() -> None:
     next(source)
     source.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def test_equal_shares_draw_every_picture_once() -> None:
+    loader = BatchLoader(
+        PIXELS, LABELS, batch_size=5, policy="none", seed=5, shares=np.full(23, 1 / 23)
+    )
+    for number in range(5):
+        seen = torch.cat([batch.labels for batch in loader.epoch(number)])
+        assert sorted(seen.tolist()) == list(range(23))
