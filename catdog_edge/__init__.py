@@ -36,19 +36,7 @@ _HOMES = {
     "ProviderError": "catdog_edge.errors",
 }
 
-__all__ = [
-    "Camera",
-    "CameraError",
-    "CatdogError",
-    "Classifier",
-    "Events",
-    "ModelError",
-    "ModelSpec",
-    "PictureError",
-    "Prediction",
-    "ProviderError",
-    "__version__",
-]
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

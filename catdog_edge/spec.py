@@ -16,8 +16,7 @@ from typing import Any, Literal, get_args
 from catdog_edge.errors import ModelError
 from catdog_edge.system.console import plain
 
-SCHEMA = 1
-"""Version of the JSON form. Raised when an older reader would misread a newer spec."""
+SCHEMA = 1  # version of the JSON form; raised when an older reader would misread a newer spec
 
 METADATA_KEY = "catdog_edge"
 """The key of an ONNX file's `metadata_props` under which the spec's JSON stands."""
@@ -36,13 +35,11 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class ResizeStep:
-    """One step of the resize rule.
+    """One step of the resize rule, to a height and width in pixels.
 
     Attributes:
         interpolation: `linear` (two taps per axis) or `area` (the mean over each target
             pixel's footprint where both axes shrink; linear otherwise).
-        height: Target height in pixels.
-        width: Target width in pixels.
         shrink_only: Leave an axis alone that is already at most the target.
         crop: Before the step, the longer side is cut about its centre until the aspect ratio
             is that of the frame to the power of `1 - crop`: 0 keeps the whole frame, 1 cuts out
@@ -78,10 +75,8 @@ def squash(height: int, width: int) -> tuple[ResizeStep, ...]:
     Halving by a linear filter is the mean of two by two pixels, so on large frames the second
     step is an area filter; the figures are in `docs/preprocessing.md`.
     """
-    return (
-        ResizeStep("linear", 2 * height, 2 * width, shrink_only=True),
-        ResizeStep("linear", height, width),
-    )
+    first = ResizeStep("linear", 2 * height, 2 * width, shrink_only=True)
+    return first, ResizeStep("linear", height, width)
 
 
 def crop_and_squash(height: int, width: int) -> tuple[ResizeStep, ...]:
@@ -135,8 +130,7 @@ class ModelSpec:
     Attributes:
         architecture: Name in the registry of `catdog_edge.training.models.registry`.
         labels: Class names in the order of the model's outputs; two or more.
-        height: Input height in pixels.
-        width: Input width in pixels.
+        height, width: Of the input, in pixels.
         resize: The steps that bring a frame to that size, see `catdog_edge.images.preprocess`.
         normalization: What the network expects; always inside the exported graph.
         layout: `nhwc-uint8`: `uint8 [N,H,W,3]`, BGR, as OpenCV holds a frame.
@@ -146,8 +140,7 @@ class ModelSpec:
         precision: Of the weights in the file.
         trained_on: What it was trained on (source, counts, recipe, seed, ...).
         metrics: What it was measured to do, by name.
-        tool_version: Version of catdog-edge that made the file.
-        git_commit: Its commit, where it was known.
+        tool_version, git_commit: Of the catdog-edge that made the file, where known.
         schema: Version of this form.
     """
 
@@ -172,10 +165,10 @@ class ModelSpec:
             raise ValueError(f"schema must be {SCHEMA}, got {self.schema}")
         if not isinstance(self.architecture, str) or not self.architecture:
             raise ValueError("architecture must be named")
-        if not all(isinstance(label, str) and label for label in self.labels):
-            raise ValueError(f"labels must be non-empty strings, got {self.labels}")
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels must be two or more different names, got {self.labels}")
+        named = all(isinstance(label, str) and label for label in self.labels)
+        if not named or not 2 <= len(self.labels) == len(set(self.labels)):
+            wanted = "two or more different names, non-empty strings"
+            raise ValueError(f"labels must be {wanted}, got {self.labels}")
         if NEITHER in self.labels:
             raise ValueError(f"{NEITHER!r} cannot be a class: it is the label of a rejection")
         _positive("height", self.height)
@@ -188,12 +181,11 @@ class ModelSpec:
         _one_of("precision", self.precision, get_args(Precision))
         if not (_is_number(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature must be positive, got {self.temperature!r}")
-        for name in ("trained_on", "metrics"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"{name} must be values by name, got {getattr(self, name)!r}")
-        for name in ("tool_version", "git_commit"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} must be text, got {getattr(self, name)!r}")
+        values, text = (Mapping, "values by name"), (str, "text")
+        kinds = {"trained_on": values, "metrics": values, "tool_version": text, "git_commit": text}
+        for name, (kind, what) in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
 
     @property
     def logits(self) -> int:
@@ -218,11 +210,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str, source: str = "spec") -> ModelSpec:
-        """Read a spec.
-
-        Args:
-            text: What `to_json` wrote.
-            source: The file it comes from, named in errors.
+        """Read what `to_json` wrote; `source` is the file that errors name.
 
         Raises:
             ModelError: It is not JSON, a field is missing, unknown or wrong, or its schema
@@ -234,24 +222,19 @@ class ModelSpec:
         """
         try:
             document = json.loads(text)
+            if not isinstance(document, dict):
+                raise ValueError("no JSON object")
         except (TypeError, ValueError, RecursionError) as error:
-            raise ModelError(
-                f"{source}: the spec in it is damaged ({error}); export the model again"
-            ) from error
-        if not isinstance(document, dict):
-            raise ModelError(f"{source}: the spec in it is damaged; export the model again")
+            what = f"the spec in it is damaged ({error})"
+            raise ModelError(f"{source}: {what}; export the model again") from error
         schema = document.get("schema")
         if isinstance(schema, (int, float)) and schema > SCHEMA:
-            raise ModelError(
-                f"{source}: its spec has schema {schema}, this catdog-edge reads up to {SCHEMA}; "
-                "upgrade with: pip install --upgrade catdog-edge"
-            )
-        missing = [one.name for one in dataclasses.fields(cls) if one.name not in document]
-        if missing:
-            raise ModelError(
-                f"{source}: the spec in it lacks {missing[0]!r}; export the model again"
-            )
+            what = f"its spec has schema {schema}, this catdog-edge reads up to {SCHEMA}"
+            upgrade = "pip install --upgrade catdog-edge"
+            raise ModelError(f"{source}: {what}; upgrade with: {upgrade}")
         try:
+            for one in dataclasses.fields(cls):
+                document[one.name]  # a KeyError names what is missing
             for name in ("labels", "resize"):
                 if not isinstance(document[name], list):
                     raise ValueError(f"{name} must be a list, got {document[name]!r:.80}")
@@ -261,7 +244,7 @@ class ModelSpec:
             document["normalization"] = Normalization(
                 mean=tuple(normalization["mean"]), std=tuple(normalization["std"])
             )
-            if document.get("rejection") is not None:
+            if document["rejection"] is not None:
                 if not _is_number(document["rejection"]["threshold"]):
                     raise ValueError("the rejection's threshold is not a number")
                 document["rejection"] = Rejection(**document["rejection"])
@@ -307,14 +290,13 @@ class Prediction:
         if self.label != NEITHER:
             return f"{plain(self.label)} {self.confidence:.2f}"
         nearest = plain(self.labels[self.probabilities.index(max(self.probabilities))])
+        article = "an" if nearest[:1].lower() in tuple("aeiou") else "a"
+        text = f"{NEITHER}: may be {article} {nearest}"
         if self.score is None or self.threshold is None:
-            return f"{NEITHER}: may be {_article(nearest)} {nearest}"
-        # Rounded down, so that a score below its threshold never reads as equal to it.
-        score = math.floor(100 * self.score) / 100
-        return (
-            f"{NEITHER}: may be {_article(nearest)} {nearest}, score {score:.2f} under "
-            f"{math.ceil(100 * self.threshold) / 100:.2f}"
-        )
+            return text
+        # Rounded apart, so that a score below its threshold never reads as equal to it.
+        score, threshold = math.floor(100 * self.score), math.ceil(100 * self.threshold)
+        return f"{text}, score {score / 100:.2f} under {threshold / 100:.2f}"
 
     @property
     def certainty(self) -> float:
@@ -323,23 +305,14 @@ class Prediction:
 
     def to_json(self) -> str:
         """Return one line of JSON: label, confidence, probabilities, score, threshold and box."""
-        document: dict[str, Any] = {
-            "label": self.label,
-            "confidence": round(self.confidence, 6),
-            "probabilities": {
-                label: round(probability, 6)
-                for label, probability in zip(self.labels, self.probabilities, strict=True)
-            },
-        }
+        rounded = [round(probability, 6) for probability in self.probabilities]
+        document: dict[str, Any] = {"label": self.label, "confidence": round(self.confidence, 6)}
+        document["probabilities"] = dict(zip(self.labels, rounded, strict=True))
         if self.score is not None and self.threshold is not None:
             document |= {"score": round(self.score, 6), "threshold": round(self.threshold, 6)}
         if self.box is not None:
             document["box"] = self.box
         return json.dumps(document, ensure_ascii=False)
-
-
-def _article(noun: str) -> str:
-    return "an" if noun[:1].lower() in "aeiou" and noun else "a"
 
 
 def _is_number(value: object) -> bool:
@@ -354,8 +327,7 @@ def _is_number(value: object) -> bool:
 
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
-        listed = ", ".join(str(choice) for choice in choices)
-        raise ValueError(f"{name} must be one of {listed}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 def _positive(name: str, value: object) -> None:

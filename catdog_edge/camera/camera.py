@@ -14,35 +14,28 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from catdog_edge.camera.credentials import Mask
 from catdog_edge.camera.live_source import Counts, LiveFrame, LiveSource, State, roi_error
+from catdog_edge.camera.mjpeg import JpegPipe
 from catdog_edge.camera.parse_source import check_name, parse_source
 from catdog_edge.camera.recording import Recording
+from catdog_edge.camera.supervisor import Connection, Supervisor
 from catdog_edge.errors import CameraError
-from catdog_edge.system import packages
-
-if TYPE_CHECKING:
-    from catdog_edge.images.preprocess import Image
+from catdog_edge.images.preprocess import Image
 
 __all__ = ["Camera", "Counts", "Frame", "Region", "State"]
 
-Region = tuple[int, int, int, int]
-"""x, y, width, height in pixels of the source's frames."""
-
-MIN_FPS = 1e-6
-"""A picture every eleven days."""
-
-START_YEARS = (1000, 9000)
-"""When a recording may begin; its last frame must have a date as well."""
+Region = tuple[int, int, int, int]  # x, y, width, height in pixels of the source's frames
+MIN_FPS = 1e-6  # a picture every eleven days
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame and where it came from.
+    """One frame of the camera `source` and where it came from.
 
     Attributes:
         image: `uint8 [H,W,3]`, BGR, writable; only the region where one was given.
@@ -51,8 +44,6 @@ class Frame:
             frame came out of the decoder. Recordings: its place in the recording.
         wall: Seconds since 1970. Recordings: the start (see `Camera`) plus the place.
         dropped: Frames of the source that were skipped since the frame before this one.
-        source: The camera's name.
-        live: Whether the source is live.
     """
 
     image: Image = field(repr=False)
@@ -94,6 +85,12 @@ class Camera:
         on_state: Called with the camera, its new state and the reason, from another thread
             for live sources. What it raises ends the camera and is raised by `read`.
 
+    Attributes:
+        described: Name and source for people: `door (rtsp://***@camera/stream)`.
+        counts: What became of the frames so far.
+        state: What the source is doing.
+        ended: `read` has handed out the last frame.
+
     Raises:
         CameraError: No such device or file, an impossible region, name or number. Messages
             never hold credentials.
@@ -118,9 +115,15 @@ class Camera:
         self.name = check_name(name) if name is not None else parsed.name
         self.is_live = parsed.is_live
         self._shown = parsed.shown
+        self.described = f"{self.name} ({parsed.shown})"
         self._roi = _checked_region(roi, self.name)
-        _check_positive(timeout=timeout, open_timeout=open_timeout, fps=fps)
-        _check_start(start)
+        for option, value in (("timeout", timeout), ("open_timeout", open_timeout), ("fps", fps)):
+            if not (math.isfinite(value) and value > 0):
+                raise CameraError(f"{option} must be a positive number, got {value}")
+        if fps < MIN_FPS:
+            raise CameraError(f"fps must be at least {MIN_FPS:g}, got {fps}")
+        if start is not None and not 1000 <= start.year < 9000:  # its last frame has a date, too
+            raise CameraError(f"start must be in the years 1000 to 8999, got {start.isoformat()}")
         if retries is not None and retries < 0:
             raise CameraError(f"retries must be 0 or more, got {retries}")
         self._on_state = on_state
@@ -131,37 +134,21 @@ class Camera:
         self._began: float | None = None
         self._ahead: tuple[Image, float] | None = None
         self._last_index = -1
-        self._state = State.CONNECTING
+        self.state = State.CONNECTING
         self._started = False
-        self._exhausted = False
+        self.ended = False
         self._crops_here = parsed.kind not in ("device", "url")
         self._source: LiveSource[Any] | Recording
         if not self._crops_here:
-            from catdog_edge.camera.supervisor import Connection, Supervisor
-
-            packages.opencv()  # the process could not say so
-            target = parsed.target
-            connection = Connection(
-                target, self._roi, timeout, open_timeout, retries, keep_damaged, fps
-            )
+            options = (self._roi, timeout, open_timeout, retries, keep_damaged, fps)
+            connection = Connection(parsed.target, *options)
             self._source = Supervisor(connection, self._changed, self._set_state, self.name)
         elif parsed.kind == "pipe":
-            from catdog_edge.camera.mjpeg import JpegPipe
-
             pipe = sys.stdin.fileno()
             self._source = JpegPipe(pipe, keep_damaged, self._changed, self._set_state)
         else:
             self._source = Recording(parsed, fps=fps, keep_damaged=keep_damaged)
-
-    @property
-    def state(self) -> State:
-        """What the source is doing: `connecting`, `live`, `stalled`, `retrying`, `ended`."""
-        return self._state
-
-    @property
-    def ended(self) -> bool:
-        """Whether `read` has handed out the last frame."""
-        return self._exhausted
+        self.counts = self._source.counts
 
     @property
     def reason(self) -> str:
@@ -170,19 +157,9 @@ class Camera:
         return self._mask(source.reason) if isinstance(source, LiveSource) else source.note
 
     @property
-    def described(self) -> str:
-        """Name and source for people: `door (rtsp://***@camera/stream)`."""
-        return f"{self.name} ({self._shown})"
-
-    @property
     def note(self) -> str:
         """What was found wrong with a recording or a pipe (cut off, broken pictures), if any."""
         return self._source.note
-
-    @property
-    def counts(self) -> Counts:
-        """What became of the frames so far."""
-        return self._source.counts
 
     def start(self) -> Camera:
         """Begin to connect; the first `read` does it otherwise."""
@@ -201,8 +178,7 @@ class Camera:
             timeout: Seconds to wait; `None`: as long as it takes, 0: not at all.
 
         Returns:
-            The frame, or `None` when none came in time or none will come: then `state` is
-            `ended`.
+            The frame, or `None`: none came in time or, where `state` is `ended`, none will come.
 
         Raises:
             CameraError: A recording cannot be read, the region does not fit the frames, or
@@ -230,10 +206,9 @@ class Camera:
     def close(self) -> None:
         """Release the source: its thread, process and files. May be called twice."""
         self._source.close()
-        if self._started and self._state is not State.ENDED:
+        if self._started and self.state is not State.ENDED:
             self._set_state(State.ENDED, "")
-        self._exhausted = True
-        self._state = State.ENDED
+        self.ended, self.state = True, State.ENDED
 
     def __enter__(self) -> Camera:
         return self.start()
@@ -247,7 +222,7 @@ class Camera:
             yield frame
 
     def __repr__(self) -> str:
-        return f"Camera({self._shown!r}, name={self.name!r}, state={self._state.value!r})"
+        return f"Camera({self._shown!r}, name={self.name!r}, state={self.state.value!r})"
 
     def _read_live(self, live: LiveSource[Any], deadline: float | None) -> Frame | None:
         while True:
@@ -256,33 +231,29 @@ class Camera:
             if taken is not None:
                 return self._frame(taken)
             if ended:
-                self._exhausted = True
+                self.ended = True
                 if live.error is not None:
                     error, live.error = live.error, None
                     raise error
                 return None
             with self._changed:
                 if live.is_empty():
-                    left = (
-                        threading.TIMEOUT_MAX if deadline is None else deadline - time.monotonic()
-                    )
+                    left = math.inf if deadline is None else deadline - time.monotonic()
                     if left <= 0:
                         return None
                     self._changed.wait(min(left, threading.TIMEOUT_MAX))
 
     def _read_recording(self, recording: Recording, deadline: float | None) -> Frame | None:
-        if self._exhausted or self._state is State.ENDED:
-            self._exhausted = True
+        if self.ended or self.state is State.ENDED:
+            self.ended = True
             return None
         try:
             found = self._ahead or recording.next()
         except CameraError as error:
-            self._exhausted = True
-            self._set_state(State.ENDED, str(error))
+            self._exhaust(str(error))
             raise
         if found is None:
-            self._exhausted = True
-            self._set_state(State.ENDED, recording.note)
+            self._exhaust(recording.note)
             return None
         if self._began is None:
             self._began = time.monotonic() - found[1]
@@ -301,7 +272,7 @@ class Camera:
         index = recording.counts.received - 1
         return self._frame(LiveFrame(image, index, place, self._start + place))
 
-    def _frame(self, taken: LiveFrame) -> Frame:
+    def _frame(self, taken: LiveFrame[Image]) -> Frame:
         """Crop a frame, and count what was skipped before it."""
         image = taken.image
         if self._roi is not None and self._crops_here:
@@ -311,17 +282,19 @@ class Camera:
                 error = roi_error(self.name, self._roi, *taken.image.shape[1::-1])
                 self._set_state(State.ENDED, str(error))
                 raise error
-        dropped = taken.index - self._last_index - 1
-        self._last_index = taken.index
-        return Frame(
-            image, taken.index, taken.monotonic, taken.wall, dropped, self.name, self.is_live
-        )
+        index, dropped = taken.index, taken.index - self._last_index - 1
+        self._last_index = index
+        return Frame(image, index, taken.monotonic, taken.wall, dropped, self.name, self.is_live)
+
+    def _exhaust(self, reason: str) -> None:
+        self.ended = True
+        self._set_state(State.ENDED, reason)
 
     def _set_state(self, state: State, reason: str) -> None:
         with self._changed:
-            if self._state is State.ENDED:
+            if self.state is State.ENDED:
                 return  # a callback has closed the camera
-            self._state = state
+            self.state = state
         if self._on_state is not None:
             self._on_state(self, state, self._mask(reason))
 
@@ -334,28 +307,9 @@ def _checked_region(region: Region | None, name: str) -> Region | None:
             raise TypeError
         x, y, width, height = (int(value) for value in region)
     except (TypeError, ValueError, OverflowError):
-        raise CameraError(
-            f"{name}: a region is four numbers, (x, y, width, height), not {region!r}"
-        ) from None
+        wanted = f"{name}: a region is four numbers, (x, y, width, height)"
+        raise CameraError(f"{wanted}, not {region!r}") from None
     if min(x, y) < 0 or min(width, height) < 1:
-        raise CameraError(
-            f"{name}: the region {x},{y},{width},{height} is impossible; "
-            "give --roi x,y,w,h in pixels, x and y from 0, w and h from 1"
-        )
+        what = f"{name}: the region {x},{y},{width},{height} is impossible"
+        raise CameraError(f"{what}; give --roi x,y,w,h in pixels, x and y from 0, w and h from 1")
     return x, y, width, height
-
-
-def _check_positive(**options: float) -> None:
-    for name, value in options.items():
-        if not (math.isfinite(value) and value > 0):
-            raise CameraError(f"{name} must be a positive number, got {value}")
-    if options["fps"] < MIN_FPS:
-        raise CameraError(f"fps must be at least {MIN_FPS:g}, got {options['fps']}")
-
-
-def _check_start(start: datetime | None) -> None:
-    first, end = START_YEARS
-    if start is not None and not first <= start.year < end:
-        raise CameraError(
-            f"start must be in the years {first} to {end - 1}, got {start.isoformat()}"
-        )

@@ -1,9 +1,7 @@
 """The program that holds one live camera: `python -m catdog_edge.camera.capture_process FD`.
 
-OpenCV and FFmpeg run here, in a process of their own, because there a call that never returns
-can be killed, a decoder that crashes takes nobody with it, the options that OpenCV reads from
-the environment are this camera's alone, and what FFmpeg prints (with addresses in it) is masked
-before anybody reads it.
+In a process of its own OpenCV can be killed where a call never returns, a decoder may crash, the
+options in the environment are this camera's alone, and what FFmpeg prints is masked.
 
 Speaks JSON lines over the socket FD. It receives `open`, `free` (a slot was read), `probe` (does
 the server respond?) and `close`; it sends `opened`, `interval`, `buffer` (with the file
@@ -39,8 +37,7 @@ from catdog_edge.images.preprocess import Image, to_bgr
 from catdog_edge.images.read import decode_picture
 from catdog_edge.system.signals import ignore_interrupts
 
-_REPORT_EVERY = 0.25
-"""Seconds between two reports that nothing came of what was read."""
+_REPORT_EVERY = 0.25  # seconds between two reports that nothing came of what was read
 
 
 class _FrameBuffer:
@@ -61,8 +58,8 @@ class _FrameBuffer:
         self.free = list(range(SLOTS))
 
 
-class _JpegStream:
-    """An address that sends JPEGs over HTTP."""
+class _JpegStream(HttpStream):
+    """An address that sends JPEGs over HTTP; see `FfmpegStream`."""
 
     damaged = False
 
@@ -70,14 +67,10 @@ class _JpegStream:
         self._keep_damaged = options["keep_damaged"]
         self._freshness = Freshness(timed=False)
         timeout = min(options["open_timeout"], LONGEST_WAIT)
-        self._stream = HttpStream(options["source"], timeout, options["fps"])
+        super().__init__(options["source"], timeout, options["fps"])
 
-    @property
-    def interval(self) -> float:
-        return self._stream.interval
-
-    def read(self) -> list[Arrival]:
-        pictures = self._stream.read()
+    def arrivals(self) -> list[Arrival]:
+        pictures = self.read()
         now, wall = time.monotonic(), time.time()
         late = self._freshness.lag(now, now) if pictures else 0.0
         lag = 0.0 if self.interval else late  # a snapshot is made when it is asked for
@@ -89,9 +82,6 @@ class _JpegStream:
         except PictureError:
             return None
 
-    def close(self) -> None:
-        self._stream.close()
-
 
 class CaptureWorker:
     """The loop of this process."""
@@ -101,8 +91,7 @@ class CaptureWorker:
         self._received = b""
         self._log = NativeLog()
         self._buffer: _FrameBuffer | None = None
-        self._counts = [0, 0, 0, 0]
-        """Frames received, replaced, stale and damaged since they were sent last."""
+        self._counts = [0, 0, 0, 0]  # received, replaced, stale and damaged since the last report
 
     def run(self) -> None:
         """Follow commands until told to close."""
@@ -177,7 +166,7 @@ class CaptureWorker:
         while True:
             for name, value in self._commands(wait=False):
                 self._handle(name, value)
-            arrivals = stream.read()
+            arrivals = stream.arrivals()
             if stream.interval != interval:
                 interval = stream.interval
                 self._send("interval", interval)
@@ -239,15 +228,12 @@ class CaptureWorker:
 def responds(address: str) -> bool:
     """Whether a server responds at all; without a login, and without a stream.
 
-    A process that is stopped still has its connections accepted by the kernel, so RTSP and
-    HTTP servers are sent a request.
+    The kernel accepts connections also for a process that is stopped; hence the requests.
     """
     scheme, _user, rest = split_userinfo(address)
     ports = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "http": 80, "https": 443}
-    requests = {
-        "rtsp": b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n",
-        "http": b"HEAD / HTTP/1.0\r\n\r\n",
-    }
+    options = b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n"
+    requests = {"rtsp": options, "http": b"HEAD / HTTP/1.0\r\n\r\n"}
     try:
         parts = urlsplit(scheme + rest)
         request = requests.get(parts.scheme, b"")

@@ -18,8 +18,7 @@ from catdog_edge.camera.freshness import DamageFilter, Freshness
 from catdog_edge.camera.http_stream import StreamError, http_reason
 from catdog_edge.images.preprocess import Image
 
-TIMED = ("rtsp", "rtsps", "rtmp", "rtmps")
-"""Schemes of streams that have timestamps of their own."""
+TIMED = ("rtsp", "rtsps", "rtmp", "rtmps")  # schemes of streams that have timestamps of their own
 
 _QUICK = 0.002
 _QUICK_FAILURES = 20
@@ -47,14 +46,10 @@ class NativeLog:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A frame that has come but is not unpacked yet.
+    """A frame that has come but is not unpacked yet; times and `lag` are in seconds.
 
-    Attributes:
-        monotonic: When it came, seconds.
-        wall: The same, seconds since 1970.
-        lag: By how much it is late, seconds.
-        intact: Whether nothing is known to be wrong with it.
-        unpack: Give its picture, in the memory given where that fits; `None`: it is damaged.
+    `intact`: nothing is known to be wrong with it. `unpack` returns its picture, in the memory
+    given where that fits, or `None` where it is damaged.
     """
 
     monotonic: float
@@ -65,15 +60,7 @@ class Arrival:
 
 
 class FfmpegStream:
-    """A device, or an address that FFmpeg reads.
-
-    Args:
-        options: Those of the command `open`.
-        log: Of this process.
-
-    Raises:
-        StreamError: It cannot be opened.
-    """
+    """A device, or an address that FFmpeg reads; see the command `open` for the options."""
 
     interval = 0.0
 
@@ -109,12 +96,8 @@ class FfmpegStream:
             settings += [cv2.CAP_PROP_N_THREADS, 1]
         return cv2.VideoCapture(ffmpeg_url(source), cv2.CAP_FFMPEG, settings)
 
-    def read(self) -> list[Arrival]:
-        """Wait for a frame; an empty list where none came of what was read.
-
-        Raises:
-            StreamError: The stream is over.
-        """
+    def arrivals(self) -> list[Arrival]:
+        """Wait for a frame; an empty list where none came of what was read."""
         capture = self._capture
         start, waits = time.monotonic(), _waits()
         grabbed = capture.grab()

@@ -12,28 +12,19 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 
-STALE = 1.0
-"""Delay in seconds beyond which a frame is dropped."""
-
-CATCHING_UP = 3.0
-"""Seconds after a connect within which a burst of old frames is recognised as one."""
-
-DRIFT = 0.001
-"""Largest difference in rate of an ordinary camera clock; 0.0001 is usual."""
+STALE = 1.0  # delay in seconds beyond which a frame is dropped
+CATCHING_UP = 3.0  # seconds after a connect within which a burst of old frames is recognised as one
+DRIFT = 0.001  # largest difference in rate of an ordinary camera clock; 0.0001 is usual
 
 LONGEST_QUEUE = 30.0
 """Seconds of video that a camera or a network may hold back; a longer delay is no delay."""
 
 _STEP = 0.2
 """Seconds of delay after which it is checked whether the stream's clock runs at our rate."""
-_PAUSE = 0.5
-"""Seconds of a wait that is one of the network."""
-_BLOCK = 4.0
-"""Seconds over which the smallest difference is taken."""
-_SLOPE = 0.01
-"""Smallest growth that is told by blocks, seconds per second."""
-_ALIKE = 0.25
-"""Relative difference up to which two measured rates are the same."""
+_PAUSE = 0.5  # seconds of a wait that is one of the network
+_BLOCK = 4.0  # seconds over which the smallest difference is taken
+_SLOPE = 0.01  # smallest growth that is told by blocks, seconds per second
+_ALIKE = 0.25  # relative difference up to which two measured rates are the same
 
 
 class Freshness:
@@ -49,45 +40,32 @@ class Freshness:
     then read at the rate that was measured. If the growth soon ends, or the timestamps leap
     ahead, it may have been a queue after all, and all of it counts.
 
-    Args:
-        timed: Whether the stream has timestamps of its own (RTSP and RTMP do; FFmpeg numbers
-            the pictures of an MJPEG stream and calls that timestamps). Without them the first
-            frame after a silence is old, since it may have been made before it.
+    A stream is `timed` if it has timestamps of its own (RTSP and RTMP do; FFmpeg numbers the
+    pictures of an MJPEG stream and calls that timestamps). Without them the first frame after a
+    silence is old, since it may have been made before it.
     """
 
     def __init__(self, *, timed: bool) -> None:
         self._timed = timed
         self._frames = 0
-        self._start = 0.0
-        self._arrival = 0.0
-        self._stamp = 0.0
-        self._interval = 0.0
+        self._start = self._arrival = self._stamp = self._interval = 0.0
         self._settled = False
-        self._best = 0.0
-        """Smallest difference, moved along at the measured rate of the stream's clock."""
-        self._first_best = 0.0
-        """The same at our own rate."""
-        self._growth = 0.0
-        """Measured growth of the difference, seconds per second."""
+        self._best = 0.0  # smallest difference, moved along at the stream's measured rate
+        self._first_best = 0.0  # the same at our own rate
+        self._growth = 0.0  # measured growth of the difference, seconds per second
         self._last_growth: float | None = None
-        self._waited_for: float | None = None
-        """Arrival of the last frame that we waited for."""
-        self._gap = 0.0
-        """Usual time between two such frames."""
-        self._block: list[tuple[float, float]] = []
-        """Arrivals and differences of such frames, of the last seconds."""
-        self._lowest: list[tuple[float, float]] = []
-        """The smallest difference of each of the last three blocks, and its arrival."""
+        self._waited_for: float | None = None  # arrival of the last frame that we waited for
+        self._gap = 0.0  # usual time between two such frames
+        self._block: list[tuple[float, float]] = []  # their arrivals and differences of late
+        self._lowest: list[tuple[float, float]] = []  # arrival and smallest difference of 3 blocks
         self._jitter = 0.0
         self._begin_window(0.0, 0.0)
 
     def lag(self, arrival: float, stamp: float, *, queued: bool = False) -> float:
         """Return the delay of a frame in seconds, 0 or more; infinite: old, by how much is unknown.
 
-        Args:
-            arrival: Our monotonic clock when the frame was decoded, seconds.
-            stamp: The stream's timestamp of the frame, seconds.
-            queued: Whether the frame had arrived before we asked for it.
+        `arrival` is our monotonic clock when the frame was decoded, `stamp` the stream's own
+        timestamp of it, both in seconds; `queued`: it had arrived before we asked for it.
         """
         waited, advanced = arrival - self._arrival, stamp - self._stamp
         self._arrival, self._stamp = arrival, stamp
@@ -209,9 +187,8 @@ class DamageFilter:
     def is_intact(self, log: Iterable[str], frame_type: int) -> bool:
         """Whether the frame just decoded is what the camera saw.
 
-        Args:
-            log: Lines that FFmpeg has logged since the frame before.
-            frame_type: OpenCV's `CAP_PROP_FRAME_TYPE`: a letter's code, 0 or `?` if unknown.
+        `log` is what FFmpeg has logged since the frame before, `frame_type` OpenCV's
+        `CAP_PROP_FRAME_TYPE`: a letter's code, 0 or `?` if unknown.
         """
         errors = filter(None, map(_DECODERS.match, log))
         if any(not _HARMLESS.search(error.group(2)) for error in errors):

@@ -31,9 +31,7 @@ LONE_PICTURE = 1.0
 class StreamError(Exception):
     """A source cannot be opened, or the stream is over; the message is the reason, for people.
 
-    Args:
-        reason: The message.
-        detail: What a library has printed about it, for debugging.
+    `detail` is what a library has printed about it.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -48,24 +46,9 @@ class NotJpegError(StreamError):
 class HttpStream:
     """An address that sends JPEGs: many in one response, or one in each (a snapshot address).
 
-    Args:
-        address: `http://` or `https://`, with or without a login. The login goes to the server
-            of the address alone, also after a redirect, and in clear (Basic) only if that asks
-            for nothing else. Certificates are not verified: cameras sign their own.
-        timeout: Seconds for the connection, and for each wait for data.
-        fps: How many pictures a second are asked of a snapshot address.
-
-    Attributes:
-        interval: Seconds between two pictures of a snapshot address; 0 for other streams.
-
-    Raises:
-        NotJpegError: It sends something else.
-        StreamError: It cannot be read.
-
-    Example:
-        >>> stream = HttpStream("http://door/video", timeout=10, fps=1)
-        >>> while True:
-        ...     pictures = stream.read()
+    The login goes to the server of the address alone, also after a redirect, and in clear (Basic)
+    only if that asks for nothing else. Certificates are not verified: cameras sign their own.
+    `interval` is the seconds between two pictures of a snapshot address; 0 for other streams.
     """
 
     def __init__(self, address: str, timeout: float, fps: float) -> None:
@@ -82,17 +65,11 @@ class HttpStream:
         self._timeout = timeout
         self._fps = fps
         self.interval = 0.0
-        self._head = b""
-        self._ended = False
-        self._is_jpeg = True
+        self._head, self._ended, self._is_jpeg = b"", False, True
         self._open()
 
     def read(self) -> list[bytes]:
-        """Wait for data; return the pictures that are complete now, empty ones if cut off.
-
-        Raises:
-            StreamError: The stream ended, or the connection is lost.
-        """
+        """Wait for data; return the pictures that are complete now, empty ones if cut off."""
         if self._ended:
             time.sleep(max(0.0, self._asked + self.interval - time.monotonic()))
             self._open()
@@ -135,9 +112,8 @@ class HttpStream:
             self._is_jpeg = False
             if not kind.startswith("image/"):
                 self.close()
-                raise NotJpegError(
-                    f"it answers with {kind or 'a page'}, in which there is no video"
-                )
+                what = kind or "a page"
+                raise NotJpegError(f"it answers with {what}, in which there is no video")
 
     def _connect(self) -> Any:
         try:
@@ -170,14 +146,9 @@ class HttpStream:
 
 def http_reason(code: int) -> str:
     """What an HTTP or RTSP status means, for people."""
-    meanings = {
-        401: "the server asks for another login",
-        403: "the server forbids it",
-        404: "the server knows no such path",
-        503: "the server is busy",
-    }
-    kind = "the server has failed" if code >= 500 else "the server refuses"
-    return f"{meanings.get(code, kind)} (error {code})"
+    known = {401: "asks for another login", 403: "forbids it", 404: "knows no such path"}
+    other = "refuses" if code < 500 else "is busy" if code == 503 else "has failed"
+    return f"the server {known.get(code, other)} (error {code})"
 
 
 def network_reason(error: OSError, timeout: float) -> str:

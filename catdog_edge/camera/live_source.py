@@ -8,65 +8,52 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from catdog_edge.camera.freshness import STALE
 from catdog_edge.errors import CameraError
+from catdog_edge.images.preprocess import Image
 
-if TYPE_CHECKING:
-    from catdog_edge.images.preprocess import Image
-
-Offered = TypeVar("Offered")
-
-SHUTDOWN_TIMEOUT = 0.3
-"""Seconds for a source to stop by itself before it is killed."""
+Packed = TypeVar("Packed")
 
 
 class State(enum.StrEnum):
     """What a source is doing."""
 
-    CONNECTING = "connecting"
-    """No frame has come yet."""
-    LIVE = "live"
-    """Frames come."""
-    STALLED = "stalled"
-    """Connected, but no frame has come for longer than usual."""
-    RETRYING = "retrying"
-    """The connection is lost or was refused; waiting for the next attempt."""
-    ENDED = "ended"
-    """No frame will come any more: closed, at its end, or failed for good."""
+    CONNECTING = "connecting"  # no frame has come yet
+    LIVE = "live"  # frames come
+    STALLED = "stalled"  # connected, but no frame has come for longer than usual
+    RETRYING = "retrying"  # the connection is lost or was refused; waiting for the next attempt
+    ENDED = "ended"  # no frame will come any more: closed, at its end, or failed for good
 
 
 @dataclass
 class Counts:
     """What became of the frames of one source.
 
-    Once a source is closed, `received` is the sum of the four that follow it.
-
-    Attributes:
-        received: Frames that came out of the source.
-        delivered: Frames that the consumer got.
-        replaced: Frames that a newer one replaced before they were read, or that were left over.
-        stale: More than a second old: a burst after a connect, a network that lagged.
-        damaged: Could not be decoded, or the decoder complained about them.
-        connects: Connections that gave at least one frame.
-        failures: Attempts and connections that failed.
+    Once it is closed, `received` is the sum of the four that follow it.
     """
 
     received: int = 0
-    delivered: int = 0
-    replaced: int = 0
-    stale: int = 0
-    damaged: int = 0
-    connects: int = 0
-    failures: int = 0
+    delivered: int = 0  # to the consumer
+    replaced: int = 0  # by a newer one before they were read, or left over
+    stale: int = 0  # more than a second old: a burst after a connect, a network that lagged
+    damaged: int = 0  # not decoded, or the decoder complained
+    connects: int = 0  # connections that gave at least one frame
+    failures: int = 0  # attempts and connections that failed
+
+    def pass_over(self, picture: str, reason: object) -> str:
+        """Count a damaged picture; return the note about it."""
+        before, self.damaged = self.damaged, self.damaged + 1
+        more = f" (and {before} before it)" if before else ""
+        return f"passed over {picture}: {reason}{more}"
 
 
 @dataclass(frozen=True, slots=True)
-class LiveFrame:
-    """A frame on its way to the consumer; see `catdog_edge.camera.camera.Frame`."""
+class LiveFrame(Generic[Packed]):
+    """A frame on its way to the consumer, unpacked or not; see `camera.Frame`."""
 
-    image: Image
+    image: Packed
     index: int
     monotonic: float
     wall: float
@@ -75,19 +62,15 @@ class LiveFrame:
 OnState = Callable[[State, str], None]
 
 
-class LiveSource(ABC, Generic[Offered]):
+class LiveSource(ABC, Generic[Packed]):
     """The consumer's side of a live source; all methods may be called from any thread.
 
-    Args:
-        changed: Notified of each new frame and state.
-        on_state: Called with each new state and its reason, in the source's thread.
-        thread_name: Of the thread.
-
-    Attributes:
-        note: What was found wrong with its frames, for people; most sources have none.
-        error: What ended the thread.
-        listeners: Called, in the source's thread, when `changed` is notified.
+    `changed` is notified of each new frame and state, `on_state` is called with each new state
+    and its reason, and then `listeners`, both in the source's thread. `note` is what was found
+    wrong with the frames, `error` what ended the thread.
     """
+
+    SHUTDOWN_TIMEOUT = 0.3  # seconds for a source to stop by itself before it is killed
 
     def __init__(self, changed: threading.Condition, on_state: OnState, thread_name: str) -> None:
         self.counts = Counts()
@@ -99,7 +82,7 @@ class LiveSource(ABC, Generic[Offered]):
         self._changed = changed
         self._on_state = on_state
         self._closing = False
-        self._newest: Offered | None = None
+        self._newest: LiveFrame[Packed] | None = None
         self._made = 0.0
         self._thread = threading.Thread(target=self._run_guarded, name=thread_name, daemon=True)
 
@@ -107,7 +90,7 @@ class LiveSource(ABC, Generic[Offered]):
         """Begin to connect."""
         self._thread.start()
 
-    def take(self) -> LiveFrame | None:
+    def take(self) -> LiveFrame[Image] | None:
         """Return the newest frame, unless it was taken already, is old, or does not decode."""
         with self._changed:
             newest, self._newest = self._newest, None
@@ -115,13 +98,14 @@ class LiveSource(ABC, Generic[Offered]):
                 return None
             if time.monotonic() - self._made > STALE:
                 self.counts.stale += 1
-                self._discard(newest)
+                self._discard(newest.image)
                 return None
-        frame = self._unpack(newest)
-        if frame is not None:
-            with self._changed:
-                self.counts.delivered += 1
-        return frame
+        image = self._unpack(newest)
+        if image is None:
+            return None
+        with self._changed:
+            self.counts.delivered += 1
+        return LiveFrame(image, newest.index, newest.monotonic, newest.wall)
 
     def is_empty(self) -> bool:
         """Whether there is no frame to take, but there may be one later."""
@@ -134,7 +118,7 @@ class LiveSource(ABC, Generic[Offered]):
             self._changed.notify_all()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._request_stop()
-            self._thread.join(SHUTDOWN_TIMEOUT)
+            self._thread.join(self.SHUTDOWN_TIMEOUT)
             if self._thread.is_alive():
                 self._kill()
                 self._thread.join()
@@ -142,12 +126,12 @@ class LiveSource(ABC, Generic[Offered]):
             self.counts.replaced += self._newest is not None
             self._newest = None
 
-    def _publish(self, newest: Offered, made: float) -> None:
+    def _publish(self, newest: LiveFrame[Packed], made: float) -> None:
         """Make a frame available in place of the one before it."""
         with self._changed:
             if self._newest is not None:
                 self.counts.replaced += 1
-                self._discard(self._newest)
+                self._discard(self._newest.image)
             self._newest, self._made = newest, made
         self._notify()
 
@@ -185,10 +169,10 @@ class LiveSource(ABC, Generic[Offered]):
         """Publish frames until closed; the body of the thread."""
 
     @abstractmethod
-    def _unpack(self, newest: Offered) -> LiveFrame | None:
-        """Turn what was published into a frame, without the lock; `None` if it does not decode."""
+    def _unpack(self, newest: LiveFrame[Packed]) -> Image | None:
+        """Return a published frame's image, without the lock; `None` if it does not decode."""
 
-    def _discard(self, newest: Offered) -> None:
+    def _discard(self, packed: Packed) -> None:
         """Free what a published frame holds; with the lock held."""
 
     def _request_stop(self) -> None:
@@ -203,8 +187,5 @@ class LiveSource(ABC, Generic[Offered]):
 
 def roi_error(name: str, roi: tuple[int, int, int, int], width: int, height: int) -> CameraError:
     """The error for a region that is not inside the frames."""
-    listed = ",".join(str(value) for value in roi)
-    return CameraError(
-        f"{name}: the region {listed} is not inside its frames of {width}x{height}; "
-        "give another --roi x,y,w,h"
-    )
+    what = f"the region {','.join(map(str, roi))} is not inside its frames of {width}x{height}"
+    return CameraError(f"{name}: {what}; give another --roi x,y,w,h")

@@ -10,33 +10,25 @@ import select
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from catdog_edge.camera.freshness import Freshness
 from catdog_edge.camera.live_source import LiveFrame, LiveSource, OnState, State
 from catdog_edge.errors import CameraError, PictureError
+from catdog_edge.images.preprocess import Image
+from catdog_edge.images.read import decode_picture
 
 LARGEST = 64 * 2**20
 """Bytes without the end of a picture after which the stream is taken not to be JPEGs."""
 
-CHUNK = 1 << 18
-"""Bytes to read at once."""
-
-_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
-"""TEM and the restart markers."""
+CHUNK = 1 << 18  # bytes to read at once
+_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # TEM and the restart markers
 
 
 class JpegSplitter:
     """Splits a stream of bytes into JPEG pictures; what lies between them is dropped.
 
-    It follows the segments, so that a thumbnail inside a picture, with a start and an end
-    marker of its own, does not count. Names, types, lengths and boundaries of a multipart
-    stream play no part: cameras get them wrong.
-
-    Example:
-        >>> splitter = JpegSplitter()
-        >>> for chunk in chunks:
-        ...     pictures = splitter.feed(chunk)
+    It follows the segments, so that a thumbnail inside a picture does not count. Names, types,
+    lengths and boundaries of a multipart stream play no part: cameras get them wrong.
     """
 
     def __init__(self) -> None:
@@ -59,11 +51,7 @@ class JpegSplitter:
 
     def end(self) -> list[bytes]:
         """Finish: an empty picture where one is incomplete."""
-        return [b""] if self._in_picture() else []
-
-    def _in_picture(self) -> bool:
-        """Whether more was found than two bytes that look like a start marker."""
-        return self._at > 2
+        return [b""] if self._at > 2 else []  # more than two bytes that look like a start marker
 
     def _restart(self, at: int) -> None:
         del self._data[:at]
@@ -92,7 +80,7 @@ class JpegSplitter:
             if self._at + 4 > len(data) and data[self._at : self._at + 2] != b"\xff\xd9":
                 return None
             if data[self._at] != 0xFF:
-                if self._in_picture():
+                if self._at > 2:
                     return 2, b""
                 self._restart(2)  # not a picture after all
                 continue
@@ -110,8 +98,7 @@ class JpegSplitter:
 
 
 def _without_end(data: bytearray) -> bytes:
-    """A picture without an end marker: whole if the head of another part follows it."""
-    # Some cameras leave the marker out. Whether anything else is missing the decoder finds out.
+    """A picture without an end marker, as some cameras send it: whole if another part follows."""
     head = data.rfind(b"\n--", -512)
     return bytes(data[:head]).rstrip(b"\r") + b"\xff\xd9" if head > 0 else b""
 
@@ -124,15 +111,7 @@ def split(file: int) -> Iterator[bytes]:
     yield from splitter.end()
 
 
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    data: bytes
-    index: int
-    monotonic: float
-    wall: float
-
-
-class JpegPipe(LiveSource[_Picture]):
+class JpegPipe(LiveSource[bytes]):
     """The newest picture of a pipe. Pictures that are never asked for are never decoded.
 
     Ends with the pipe; where that has brought no picture at all, `error` is a `CameraError`.
@@ -146,8 +125,7 @@ class JpegPipe(LiveSource[_Picture]):
         self._keep_damaged = keep_damaged
         self._wake = self._waker = -1
 
-    def start(self) -> None:
-        """Begin to read."""
+    def start(self) -> None:  # noqa: D102
         self._wake, self._waker = os.pipe()
         super().start()
 
@@ -166,10 +144,10 @@ class JpegPipe(LiveSource[_Picture]):
             for picture in splitter.feed(data) if data else splitter.end():
                 self._receive(picture, fresh)
             if not data:
-                if not self.counts.connects:
-                    more = f"; {self.note}" if self.note else ""
-                    raise CameraError(f"standard input: there is no picture in it{more}")
-                return
+                break
+        if not (self._closing or self.counts.connects):
+            more = f"; {self.note}" if self.note else ""
+            raise CameraError(f"standard input: there is no picture in it{more}")
 
     def _receive(self, data: bytes, fresh: Freshness) -> None:
         now = time.monotonic()
@@ -183,25 +161,19 @@ class JpegPipe(LiveSource[_Picture]):
             with self._changed:
                 self.counts.stale += 1
         else:
-            self._publish(_Picture(data, index, now, time.time()), now)
+            self._publish(LiveFrame(data, index, now, time.time()), now)
         self._set_state(State.LIVE)
 
-    def _count_damaged(self, number: int, reason: str) -> None:
+    def _count_damaged(self, number: int, reason: object) -> None:
         with self._changed:
-            self.counts.damaged += 1
-            before = self.counts.damaged - 1
-            more = f" (and {before} before it)" if before else ""
-            self.note = f"passed over picture {number} on standard input: {reason}{more}"
+            self.note = self.counts.pass_over(f"picture {number} on standard input", reason)
 
-    def _unpack(self, newest: _Picture) -> LiveFrame | None:
-        from catdog_edge.images.read import decode_picture
-
+    def _unpack(self, newest: LiveFrame[bytes]) -> Image | None:
         try:
-            image = decode_picture(newest.data, keep_damaged=self._keep_damaged)
+            return decode_picture(newest.image, keep_damaged=self._keep_damaged)
         except PictureError as error:
-            self._count_damaged(newest.index, str(error))
+            self._count_damaged(newest.index, error)
             return None
-        return LiveFrame(image, newest.index, newest.monotonic, newest.wall)
 
     def _request_stop(self) -> None:
         os.write(self._waker, b"x")

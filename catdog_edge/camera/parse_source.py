@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
+import cv2
+
 from catdog_edge.camera.credentials import host, is_url, is_valid, masked
 from catdog_edge.errors import CameraError
+from catdog_edge.images.read import is_picture
 from catdog_edge.system.files import expand_path
 
 Kind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
@@ -22,8 +25,7 @@ Kind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _NAMED = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
 _FILE_URL = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
-_TYPO = re.compile(r"://|[@=;]")
-"""Found in an address with a typo, and hardly ever in a glob."""
+_TYPO = re.compile(r"://|[@=;]")  # found in an address with a typo, and hardly ever in a glob
 
 _KINDS = (
     "a source is a device index, an address (rtsp://...), a video, a folder or glob of pictures, "
@@ -33,14 +35,10 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was recognised.
+    """A source that was recognised; `device`, `url` and `pipe` are live, other kinds recordings.
 
-    Attributes:
-        kind: `device`, `url` and `pipe` are live, the others are recordings.
-        target: Device index or device file, address, path of a video; empty otherwise.
-        name: What it is called where the user gave it no name; holds no credentials.
-        shown: How it may be written in a message.
-        pictures: The files of `pictures`.
+    `target` is a device index or file, an address, the path of a video, or empty. `name`, for
+    want of another, and `shown`, for messages, hold no credentials.
     """
 
     kind: Kind
@@ -71,25 +69,15 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 
 def check_name(name: str) -> str:
-    """Return the name if it is fit for a file name and an event.
-
-    Raises:
-        CameraError: It is not.
-    """
+    """Return the name if it is fit for a file name and an event."""
     if not _NAME.fullmatch(name):
-        raise CameraError(
-            f"a source cannot be called {masked(name)!r}; "
-            "use letters, digits, dots, dashes and underscores"
-        )
+        remedy = "use letters, digits, dots, dashes and underscores"
+        raise CameraError(f"a source cannot be called {masked(name)!r}; {remedy}")
     return name
 
 
 def parse_source(source: str | int | os.PathLike[str]) -> Source:
-    """Recognise a source. Live sources are not opened; files are looked at.
-
-    Args:
-        source: A device index (`0`), a device file, an address (`rtsp://`, `rtmp://`,
-            `http://`), a video file (or its `file://`), a folder or a glob of pictures, or `-`.
+    """Recognise a source; see `Camera` for its kinds. Files are looked at, live ones not opened.
 
     Raises:
         CameraError: There is no such device or file, it is a pipe, the address is not valid, or
@@ -135,36 +123,26 @@ def _parse_path(text: str) -> Source:
             return _pictures(map(Path, names), "pictures", text)
     if not mode:
         hint = "; the NAME of NAME=SOURCE is of letters, digits, dots, dashes and underscores"
-        raise CameraError(
-            f"{masked(text)}: there is no such file; {_KINDS}{hint if '=' in text else ''}"
-        )
+        hint = _KINDS + hint if "=" in text else _KINDS
+        raise CameraError(f"{masked(text)}: there is no such file; {hint}")
     if not stat.S_ISREG(mode):  # a read from a pipe may last for ever, and nothing could end it
         raise CameraError(
             f"{text}: is a pipe or a device, not a file; send JPEGs to standard input and name - "
             "as the source, or record a video to a file first"
         )
-    from catdog_edge.images.read import is_picture
-
     if not is_picture(path):
         return Source("video", text, _as_name(path.stem), text)
     animation = animation_format(path)
     if animation in ("GIF", "APNG"):  # FFmpeg plays them, whatever the version of OpenCV
         return Source("video", text, _as_name(path.stem), text)
     if animation:
-        raise CameraError(
-            f"{text}: {animation} is not played; save it as a video, a GIF or single pictures"
-        )
+        remedy = "save it as a video, a GIF or single pictures"
+        raise CameraError(f"{text}: {animation} is not played; {remedy}")
     return _pictures([path], path.stem, text)
 
 
 def animation_format(path: Path) -> str:
-    """Name the format of a picture file with several frames; empty for a still picture.
-
-    Raises:
-        CameraError: It cannot be read.
-    """
-    import cv2
-
+    """Name the format of a picture file with several frames; empty for a still picture."""
     try:
         with path.open("rb") as stream:
             head = stream.read(1 << 16)
@@ -193,12 +171,9 @@ def _mode(text: str) -> int:
 
 def _existing_device(index: int) -> int:
     if sys.platform == "linux" and not Path(f"/dev/video{index}").exists():
-        there = sorted(path.name for path in Path("/dev").glob("video*"))
-        listed = ", ".join(there) if there else "none is connected"
-        raise CameraError(
-            f"there is no camera {index} (/dev/video{index}); cameras here: {listed}; "
-            "name another source with --source"
-        )
+        there = ", ".join(sorted(path.name for path in Path("/dev").glob("video*")))
+        here = f"cameras here: {there or 'none is connected'}; name another source with --source"
+        raise CameraError(f"there is no camera {index} (/dev/video{index}); {here}")
     return index
 
 
@@ -208,8 +183,6 @@ def _as_name(text: str) -> str:
 
 def _pictures(files: Iterable[Path], name: str, shown: str) -> Source:
     """A source of picture files, in natural order: `frame2.png` before `frame10.png`."""
-    from catdog_edge.images.read import is_picture
-
     found = [path for path in files if is_picture(path) and path.is_file()]
     if not found:
         raise CameraError(f"{shown}: there are no pictures there; name a folder or glob with some")

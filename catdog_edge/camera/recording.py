@@ -8,16 +8,18 @@ import re
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
+
+import cv2
 
 from catdog_edge.camera.live_source import Counts
+from catdog_edge.camera.mjpeg import split
 from catdog_edge.camera.parse_source import Source, animation_format
 from catdog_edge.errors import CameraError, PictureError
+from catdog_edge.images.preprocess import Image, to_bgr
+from catdog_edge.images.read import decode_picture, read_picture
 
-if TYPE_CHECKING:
-    from catdog_edge.images.preprocess import Image
-
-    _Frames = Generator[tuple[Image, float], None, None]
+_Frames = Generator[tuple[Image, float], None, None]
 
 LONGEST_GAP = 86_400.0
 """Seconds between two frames of a video; a longer step of its clock is an error in it."""
@@ -35,9 +37,7 @@ _MATROSKA_PARTS = frozenset(
 class Recording:
     """A source that is read frame by frame, as fast as the consumer asks.
 
-    Attributes:
-        counts: See `catdog_edge.camera.live_source.Counts`.
-        note: What was found wrong with it, for people; empty: nothing.
+    `note` is what was found wrong with it, for people.
     """
 
     def __init__(self, source: Source, *, fps: float, keep_damaged: bool = False) -> None:
@@ -49,11 +49,7 @@ class Recording:
         self._frames: _Frames | None = None
 
     def next(self) -> tuple[Image, float] | None:
-        """Return the next frame and its place in seconds from the start; `None` at the end.
-
-        Raises:
-            CameraError: It cannot be opened, or there is no frame in it that can be decoded.
-        """
+        """Return the next frame and its place in seconds from the start; `None` at the end."""
         if self._frames is None:
             is_video = self._source.kind == "video"
             self._frames = self._video(str(self._source.target)) if is_video else self._pictures()
@@ -70,18 +66,13 @@ class Recording:
             self._frames.close()
 
     def _video(self, path: str) -> _Frames:
-        import cv2
-
-        from catdog_edge.images.preprocess import to_bgr
-
         # FFmpeg alone: another backend would take 'clip-01.txt' for a numbered row of pictures.
         # 'file:' keeps it from seeing a protocol in a name with a colon.
         capture = cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG)
         try:
             if not capture.isOpened():
-                raise CameraError(
-                    f"{path}: cannot be read as a video; it may be cut off, damaged or no video"
-                )
+                reason = "it may be cut off, damaged or no video"
+                raise CameraError(f"{path}: cannot be read as a video; {reason}")
             fps = capture.get(cv2.CAP_PROP_FPS)
             interval = 1 / fps if math.isfinite(fps) and 0.01 < fps <= 1000 else 0.04
             failed, position, clock = 0, -interval, -interval
@@ -105,8 +96,6 @@ class Recording:
             capture.release()
 
     def _pictures(self) -> _Frames:
-        from catdog_edge.images.read import decode_picture, read_picture
-
         for number, (name, picture) in enumerate(self._encoded()):
             try:
                 if not picture:
@@ -117,25 +106,18 @@ class Recording:
                     _check_still(picture)
                     image = read_picture(picture, keep_damaged=self._keep_damaged)
             except PictureError as error:
-                self.counts.damaged += 1
-                before = self.counts.damaged - 1
-                more = f" (and {before} before it)" if before else ""
-                self.note = f"passed over {name}: {error}{more}"
+                self.note = self.counts.pass_over(name, error)
                 continue
             yield image, number / self._fps
         if not self.counts.delivered:
-            more = f"; {self.note}" if self.note else ""
-            raise CameraError(
-                f"{self._source.shown}: there is no picture in it that can be decoded{more}"
-            )
+            more = f"that can be decoded; {self.note}" if self.note else "that can be decoded"
+            raise CameraError(f"{self._source.shown}: there is no picture in it {more}")
 
     def _encoded(self) -> Iterator[tuple[str, Path | bytes]]:
         """Name and content of each picture."""
         if self._source.kind == "pictures":
             yield from ((str(path), path) for path in self._source.pictures)
             return
-        from catdog_edge.camera.mjpeg import split
-
         for number, data in enumerate(split(sys.stdin.fileno())):
             yield f"picture {number} on standard input", data
 
@@ -146,8 +128,6 @@ def _check_still(path: Path) -> None:
     Raises:
         PictureError: The picture has several frames.
     """
-    import cv2
-
     animation = animation_format(path)
     if animation and "TIFF" not in animation and (animation != "GIF" or cv2.imcount(str(path)) > 1):
         article = "" if animation.startswith("an ") else "a "

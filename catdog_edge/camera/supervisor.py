@@ -17,25 +17,16 @@ import subprocess
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from catdog_edge.camera.credentials import Mask, is_url
-from catdog_edge.camera.live_source import (
-    SHUTDOWN_TIMEOUT,
-    LiveFrame,
-    LiveSource,
-    OnState,
-    State,
-    roi_error,
-)
+from catdog_edge.camera.live_source import LiveFrame, LiveSource, OnState, State, roi_error
 from catdog_edge.errors import CameraError, CatdogError
+from catdog_edge.images.preprocess import Image
 from catdog_edge.system.child import child_command, child_environment
-
-if TYPE_CHECKING:
-    from catdog_edge.images.preprocess import Image
 
 logger = logging.getLogger(__name__)
 
@@ -45,32 +36,25 @@ STALLED_AFTER = 1.0
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 """Seconds before the first and before every later attempt; doubled in between."""
 
-STEADY = 5.0
-"""Seconds of frames after which earlier failures are forgotten."""
+STEADY = 5.0  # seconds of frames after which earlier failures are forgotten
 
 _PROBE_EVERY = 1.0
-_GRACE = 2.0
-"""Seconds beyond the time to connect before the process is taken to hang."""
-
-SLOTS = 4
-"""Frames in the shared memory: one newest, one being read, one being written, one spare."""
+_GRACE = 2.0  # seconds beyond the time to connect before the process is taken to hang
+SLOTS = 4  # frames in the shared memory: one newest, one being read, one being written, one spare
 
 FFMPEG_OPTIONS = (
     "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|analyzeduration;500000|probesize;500000"
 )
 """RTSP over TCP, and no more reading ahead than it takes to recognise the stream."""
 
-LONGEST_WAIT = 3600.0
-"""Seconds; a socket refuses to wait as long as a caller may ask."""
+LONGEST_WAIT = 3600.0  # seconds; a socket refuses to wait as long as a caller may ask
 
 
 @dataclass(frozen=True, slots=True)
 class SharedFrames:
-    """The memory that the process writes frames to.
+    """The memory that the process writes frames to: `uint8 [SLOTS,H,W,3]` BGR, read-only.
 
-    Attributes:
-        number: Which one of the process's memories, from 0; a new one for a new shape.
-        images: `uint8 [SLOTS,H,W,3]` BGR, read-only.
+    `number` says which one, from 0; a new shape takes a new one.
     """
 
     number: int
@@ -78,14 +62,10 @@ class SharedFrames:
 
 
 class CaptureProcess:
-    """A running process and the connection to it.
+    """A running process and the connection to it; `OSError`: it cannot be started.
 
-    Args:
-        source: What it will be told to open. A variable that holds it, or its password, is not
-            passed on, since whoever may look at a process sees its environment.
-
-    Raises:
-        OSError: It cannot be started.
+    A variable that holds its source, or a password of that, is not passed on, since whoever may
+    look at a process sees its environment.
     """
 
     def __init__(self, source: str = "") -> None:
@@ -166,54 +146,27 @@ class CaptureProcess:
 
 @dataclass(frozen=True)
 class Connection:
-    """How to connect to a camera.
-
-    Attributes:
-        source: An address, a device index, or a device file.
-        roi: x, y, width, height of the part to cut out, pixels.
-        timeout: Seconds without a frame after which the connection is given up.
-        open_timeout: Seconds for a connection, and again for its first frame.
-        retries: Failures in a row after which the camera is given up; `None`: never.
-        keep_damaged: Keep pictures that the decoder complained about.
-        fps: Pictures a second that are asked of a snapshot address.
-    """
+    """How to connect to a camera; see `catdog_edge.camera.camera.Camera`."""
 
     source: str | int
-    roi: tuple[int, int, int, int] | None = None
-    timeout: float = 5.0
-    open_timeout: float = 10.0
-    retries: int | None = None
-    keep_damaged: bool = False
-    fps: float = 1.0
+    roi: tuple[int, int, int, int] | None
+    timeout: float
+    open_timeout: float
+    retries: int | None
+    keep_damaged: bool
+    fps: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """A frame in the shared memory."""
-
-    frames: SharedFrames
-    slot: int
-    index: int
-    monotonic: float
-    wall: float
-
-
-class Supervisor(LiveSource[_Slot]):
-    """One camera that is kept running; see `LiveSource`.
-
-    Ends by itself only when its retries are used up or a frame does not fit the ROI: then
-    `error` is a `CameraError`.
-    """
+class Supervisor(LiveSource[tuple[SharedFrames, int]]):
+    """One camera that is kept running until its retries are used up or a frame lacks the ROI."""
 
     def __init__(
         self, connection: Connection, changed: threading.Condition, on_state: OnState, name: str
     ) -> None:
         super().__init__(changed, on_state, f"catdog-edge camera {name}")
         if os.name != "posix":
-            raise CameraError(
-                f"{name}: live cameras are read on Linux and macOS only; "
-                "record to a file and give that as the source"
-            )
+            remedy = "record to a file and give that as the source"
+            raise CameraError(f"{name}: live cameras are read on Linux and macOS only; {remedy}")
         try:
             child_command("")
         except CatdogError as error:
@@ -223,11 +176,9 @@ class Supervisor(LiveSource[_Slot]):
         self._process: CaptureProcess | None = None
         self._frames: SharedFrames | None = None
         self._one_thread = True
-        self._interval = 0.0
-        self._first_frame = 0.0
+        self._interval = self._first_frame = 0.0
         self._last_frame: float | None = None
-        self._reason = ""
-        """Why what comes is not used."""
+        self._reason = ""  # why what comes is not used
 
     def _run(self) -> None:
         failures = 0
@@ -256,17 +207,7 @@ class Supervisor(LiveSource[_Slot]):
         connection = self._connection
         self._reason = ""
         process = self._running_process()
-        process.send(
-            "open",
-            {
-                "source": connection.source,
-                "roi": connection.roi,
-                "open_timeout": connection.open_timeout,
-                "one_thread": self._one_thread,
-                "keep_damaged": connection.keep_damaged,
-                "fps": connection.fps,
-            },
-        )
+        process.send("open", {**asdict(connection), "one_thread": self._one_thread})
         first_by = time.monotonic() + connection.open_timeout + _GRACE
         stale, damaged = self.counts.stale, self.counts.damaged
         while not self._closing:
@@ -287,7 +228,7 @@ class Supervisor(LiveSource[_Slot]):
                 limit = usual
             messages = process.messages(limit - silence + 0.001)
             if messages is None:
-                code = self._stop_process(SHUTDOWN_TIMEOUT)
+                code = self._stop_process(self.SHUTDOWN_TIMEOUT)
                 return f"the capture process ended by itself (exit code {code})"
             for name, value in messages:
                 if name == "opened":
@@ -308,7 +249,7 @@ class Supervisor(LiveSource[_Slot]):
             index = self._count(*counts) - 1
             self._learn_interval(now)
             if self._frames is not None and self._frames.number == number:
-                self._publish(_Slot(self._frames, slot, index, now, wall), made)
+                self._publish(LiveFrame((self._frames, slot), index, now, wall), made)
             self._set_state(State.LIVE)
         elif name == "skipped":
             self._reason, *counts = value
@@ -363,18 +304,17 @@ class Supervisor(LiveSource[_Slot]):
         probe_at = time.monotonic()
         was_silent = False
         while not self._closing and (now := time.monotonic()) < until:
-            try:
+            messages = None
+            with contextlib.suppress(OSError):
                 process = self._running_process()
-            except OSError:
-                self._wait(until - now)
-                return
-            if address is not None and now >= probe_at:
-                process.send("probe", address)
-                probe_at = float("inf")
-            messages = process.messages(min(until, probe_at) - now + 0.001)
+                if address is not None and now >= probe_at:
+                    process.send("probe", address)
+                    probe_at = float("inf")
+                messages = process.messages(min(until, probe_at) - now + 0.001)
             if messages is None:
                 self._stop_process()
-                self._wait(until - now)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing, until - now)
                 return
             for name, value in messages:
                 if name == "probe":
@@ -383,30 +323,25 @@ class Supervisor(LiveSource[_Slot]):
                     was_silent = was_silent or not value
                     probe_at = time.monotonic() + _PROBE_EVERY
 
-    def _wait(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closing, seconds)
-
     def _release(self) -> None:
         self._request_stop()
-        self._stop_process(SHUTDOWN_TIMEOUT)
+        self._stop_process(self.SHUTDOWN_TIMEOUT)
 
-    def _unpack(self, newest: _Slot) -> LiveFrame:
-        image = newest.frames.images[newest.slot].copy()
-        self._discard(newest)
-        return LiveFrame(image, newest.index, newest.monotonic, newest.wall)
+    def _unpack(self, newest: LiveFrame[tuple[SharedFrames, int]]) -> Image:
+        frames, slot = newest.image
+        image: Image = frames.images[slot].copy()
+        self._discard(newest.image)
+        return image
 
-    def _discard(self, newest: _Slot) -> None:
-        process = self._process
-        if process is not None and newest.frames is self._frames:
-            process.send("free", [newest.frames.number, newest.slot])
+    def _discard(self, packed: tuple[SharedFrames, int]) -> None:
+        frames, slot = packed
+        if (process := self._process) is not None and frames is self._frames:
+            process.send("free", [frames.number, slot])
 
     def _request_stop(self) -> None:
-        process = self._process
-        if process is not None:
+        if (process := self._process) is not None:
             process.send("close")
 
     def _kill(self) -> None:
-        process = self._process
-        if process is not None:
+        if (process := self._process) is not None:
             process.kill()

@@ -3,85 +3,70 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from catdog_edge.cli.options import (
-    MOST_BATCH,
-    MOST_THREADS,
-    NOT_NEGATIVE,
-    POSITIVE,
-    PROVIDERS,
-    Command,
-    Percent,
-    data_option,
-    group,
-    path,
-    weights_option,
-)
+from catdog_edge.cli import options as common
+from catdog_edge.cli.options import COUNT_OR_0, POSITIVE, Percent, data, gate, model, output
 
-model, measurement, gate, output = map(group, ("Model", "Measurements", "Gates", "Output"))
+measurement = common.group("Measurements")
 
 
-def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
-    del ctx
-    if value is None:
-        return ()
-    most = MOST_THREADS if param.name == "threads" else MOST_BATCH
-    try:
-        counts = tuple(int(part) for part in value.split(","))
-    except ValueError:
-        counts = (0,)
-    if not 1 <= min(counts) <= max(counts) <= most or len(set(counts)) != len(counts):
-        raise click.BadParameter(f"give different whole numbers of 1 to {most}, like: 1,8,32")
-    return counts
+def _counts(most: int) -> Callable[[str], tuple[int, ...]]:
+    def read(text: str) -> tuple[int, ...]:
+        try:
+            counts = tuple(int(part) for part in text.split(",") if text)
+        except ValueError:
+            counts = (0,)
+        if any(not 1 <= count <= most for count in counts) or len(set(counts)) != len(counts):
+            raise click.BadParameter(f"give different whole numbers of 1 to {most}, like: 1,8,32")
+        return counts
+
+    return read
+
+
+BATCHES = _counts(common.MOST_BATCH)
 
 
 @click.command(
     "bench",
-    cls=Command,
+    cls=common.Command,
     examples=(
         "catdog-edge bench",
         "catdog-edge bench --weights runs/pets/best.pt --threads 1,2 --batch 1,8",
         "catdog-edge bench --baseline old/bench.json --tolerance 5",
     ),
 )
-@weights_option("A checkpoint; the exported files beside it are measured.")
+@common.weights_option("A checkpoint; the exported files beside it are measured.")
 @model("--also", multiple=True, metavar="FILE", help="Another exported file or shipped model.")
 @model("--compile", "compiled", is_flag=True, help="Add a row for torch.compile.")
-@data_option
-@group("Data")("--originals", metavar="PATH", help="More labelled images, for example full-size.")
+@common.data_option
+@data("--originals", metavar="PATH", help="More labelled images, for example full-size.")
 @measurement("--seconds", type=POSITIVE, default=60.0, help="Time for the interleaved rounds.")
 @measurement(
     "--threads",
-    callback=_counts,
+    type=_counts(common.MOST_THREADS),
+    default="",
     metavar="N,...",
     show_default="the runtime's choice",
     help="Thread counts.",
 )
-@measurement(
-    "--batch", "batches", callback=_counts, default="1", metavar="N,...", help="Batch sizes."
-)
+@measurement("--batch", "batches", type=BATCHES, default="1", metavar="N,...", help="Batch sizes.")
 @measurement(
     "--provider",
     "asked",
     multiple=True,
-    type=click.Choice(PROVIDERS[1:]),
+    type=click.Choice(common.PROVIDERS[1:]),
     show_default="the CPU and all others that start",
     help="Measure on this execution provider.",
 )
 @measurement(
-    "--cold-starts",
-    type=click.IntRange(min=0),
-    default=3,
-    help="Fresh processes per row; 0 disables.",
+    "--cold-starts", type=COUNT_OR_0, default=3, help="Fresh processes per row; 0 disables."
 )
 @measurement(
-    "--corruptions",
-    type=click.IntRange(min=0),
-    default=100,
-    help="Test images per corruption; 0 disables.",
+    "--corruptions", type=COUNT_OR_0, default=100, help="Test images per corruption; 0 disables."
 )
 @measurement(
     "--scenario",
@@ -90,7 +75,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 )
 @gate(
     "--max-drop",
-    type=NOT_NEGATIVE,
+    type=common.NOT_NEGATIVE,
     metavar="POINTS",
     help="Accuracy that a row may lose against PyTorch, in percentage points.",
 )
@@ -101,7 +86,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     help="Least agreement of a row with PyTorch, like 99.9.",
 )
 @gate("--max-ratio", multiple=True, metavar="ROW=X", help="Most time of a row, in times PyTorch's.")
-@gate("--baseline", type=path, help="An earlier bench.json; no row may be worse than there.")
+@gate("--baseline", type=common.path, help="An earlier bench.json; no row may be worse than there.")
 @gate(
     "--tolerance",
     type=Percent(min=0),
@@ -110,7 +95,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     help="Tolerance of --baseline in time and size.",
 )
 @gate("--force", is_flag=True, help="Accept a --baseline of another machine, model or data.")
-@output("--out", type=path, show_default="the run's folder", help="Folder for the reports.")
+@common.out_option("the run's folder", "Folder for the reports.")
 @output("--json", "as_json", is_flag=True, help="Print bench.json instead of the tables.")
 def command(
     max_drop: float | None,

@@ -33,21 +33,12 @@ State = Literal["ok", "note", "bad"]
 SELFTEST = Path(__file__).parents[1] / "runtime" / "selftest.onnx"
 """A model of a few hundred bytes: convolution, mean, softmax."""
 
-LEAST_DISK = 200 * 2**20
-"""Free bytes below which exports and caches soon fail."""
+LEAST_DISK = 200 * 2**20  # free bytes below which exports and caches soon fail
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
-
-    Attributes:
-        name: What was checked.
-        state: `ok`; `note`: worth knowing; `bad`: a problem.
-        text: What was found.
-        remedy: What to do about it; may be empty.
-        facts: The same for programs.
-    """
+    """One finding: `ok`, a `note` that is worth knowing, or `bad`; `facts` are for programs."""
 
     name: str
     state: State
@@ -90,11 +81,11 @@ def _all() -> Iterator[Check]:
     yield _system()
     yield _processor()
     yield _threads()
-    numpy = _module("numpy", ("numpy",))
+    numpy = _module("numpy")
     yield numpy
     if numpy.facts["loads"]:
-        yield _module("cv2", packages.OPENCVS, "imdecode")
-        onnxruntime = _module("onnxruntime", packages.RUNTIMES, "InferenceSession")
+        yield _module("cv2")
+        onnxruntime = _module("onnxruntime")
         yield onnxruntime
         if onnxruntime.facts["loads"]:
             yield from _providers()
@@ -110,12 +101,8 @@ def _all() -> Iterator[Check]:
 
 
 def _system() -> Check:
-    facts = {
-        "catdog-edge": __version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "machine": platform.machine(),
-    }
+    facts = {"catdog-edge": __version__, "python": platform.python_version()}
+    facts |= {"system": platform.platform(), "machine": platform.machine()}
     text = "catdog-edge {catdog-edge}, Python {python}, {system} ({machine})".format_map(facts)
     return Check("system", "ok", text, facts=facts)
 
@@ -151,8 +138,9 @@ def _threads() -> Check:
     return Check("threads", "bad", text, remedy, facts)
 
 
-def _module(name: str, builds: tuple[str, ...], wanted: str = "") -> Check:
+def _module(name: str) -> Check:
     """Check that a module loads, is complete, and comes from one package only."""
+    builds, wanted = packages.MODULES[name]
     found = packages.builds(builds)
     listed = ", ".join(f"{package} {version}" for package, version in found.items())
     remedy = packages.mending(found or {builds[0]: ""})
@@ -166,7 +154,7 @@ def _module(name: str, builds: tuple[str, ...], wanted: str = "") -> Check:
         text, _, remedy = str(known).partition("; ")
         return Check(name, "bad", text, remedy, facts)
     version = getattr(module, "__version__", "of unknown version")
-    loads = not wanted or hasattr(module, wanted)
+    loads = hasattr(module, wanted)
     facts |= {"loads": loads, "file": module.__file__, "version": version}
     if len(found) > 1:
         text = f"{len(found)} packages install the same module and overwrite each other: {listed}"
@@ -199,21 +187,18 @@ def _providers() -> Iterator[Check]:
         try:
             session = providers.start(ModelFile(SELFTEST), [(providers.NAMES[name], {})], settings)
             answer = np.asarray(session.run(None, {"frames": frames})[0], np.float64)[0]
+            difference = float(np.abs(answer - expected).max())
+            facts |= {"runs": difference < 0.02, "difference": difference}
+            state, text, remedy = "ok", f"{name} runs the built-in model", ""
+            if not facts["runs"]:
+                text = f"{name} computes wrong results, off by {difference:.2g}"
+                state, remedy = "bad", "use the provider cpu and report it"
         except CatdogError as error:
             text, _, remedy = str(error).removesuffix(INSTEAD).partition("; ")
-            yield Check("provider", state, text, remedy, facts)
-            continue
         except Exception as error:  # each provider has its own kinds
             text = f"{name} starts but does not run: {first_line(error)}"
-            yield Check("provider", state, text, "use the provider cpu", facts)
-            continue
-        difference = float(np.abs(answer - expected).max())
-        facts |= {"runs": difference < 0.02, "difference": difference}
-        if facts["runs"]:
-            yield Check("provider", "ok", f"{name} runs the built-in model", "", facts)
-        else:
-            text = f"{name} computes wrong results, off by {difference:.2g}"
-            yield Check("provider", "bad", text, "use the provider cpu and report it", facts)
+            remedy = "use the provider cpu"
+        yield Check("provider", state, text, remedy, facts)
 
 
 def _models() -> Iterator[Check]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import Any
 
 import click
 
 from catdog_edge.cli.options import (
-    DATA,
-    NEGATIVES,
     Command,
-    group,
     json_option,
+    output,
     path,
+    sources_options,
     weights_option,
 )
-
-data = group("Data")
 
 
 @click.command(
@@ -26,31 +23,12 @@ data = group("Data")
     examples=("catdog-edge eval", "catdog-edge eval --weights runs/pets/model.onnx --json"),
 )
 @weights_option("A .pt, .onnx or .ort file, or the name of a shipped model.")
-@data(
-    "--data",
-    metavar="PATH",
-    multiple=True,
-    show_default="the run's data",
-    help=f"{DATA} Repeatable.",
-)
-@data(
-    "--other",
-    metavar="PATH",
-    multiple=True,
-    show_default="the run's",
-    help=f"{NEGATIVES} Repeatable.",
-)
-@group("Output")("--plot", type=path, metavar="PNG", help="Draw the trade-off of thresholds.")
+@sources_options("the run's data", "the run's")
+@output("--plot", type=path, metavar="PNG", help="Draw the trade-off of thresholds.")
 @json_option
-def command(
-    weights: Path | None,
-    data: tuple[str, ...],
-    other: tuple[str, ...],
-    plot: Path | None,
-    as_json: bool,
-) -> None:
+def command(as_json: bool, **options: Any) -> None:
     """Measure accuracy and calibration on the test split."""
     from catdog_edge.training import evaluate
 
-    found = evaluate.evaluate_weights(weights, data, other, plot)
+    found = evaluate.evaluate_weights(**options)
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))

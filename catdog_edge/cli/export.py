@@ -7,31 +7,22 @@ from typing import Any
 
 import click
 
-from catdog_edge.cli.options import (
-    NOT_NEGATIVE,
-    Command,
-    data_option,
-    group,
-    json_option,
-    limit_option,
-    path,
-    weights_option,
-)
+from catdog_edge.cli import options as common
 
-form, quantization = group("Formats"), group("Quantization")
+form, quantization = map(common.group, ("Formats", "Quantization"))
 
 
 @click.command(
     "export",
-    cls=Command,
+    cls=common.Command,
     examples=(
         "catdog-edge export --quantize",
         "catdog-edge export --weights runs/pets --quantize static --half",
     ),
 )
-@weights_option("A checkpoint or a run folder.")
-@data_option
-@limit_option
+@common.weights_option("A checkpoint or a run folder.")
+@common.data_option
+@common.limit_option
 @form(
     "--quantize",
     type=click.Choice(["dynamic", "static", "all"]),
@@ -52,8 +43,8 @@ form, quantization = group("Formats"), group("Quantization")
     default="nhwc-uint8",
     help="Input: BGR frames as OpenCV holds them, or float RGB planes in 0..1.",
 )
-@form("--batch", type=click.IntRange(min=1), show_default="dynamic", help="Fixed batch size.")
-@form("--opset", type=click.IntRange(min=1), default=17, help="14 to 27 load in every format.")
+@form("--batch", type=common.COUNT, show_default="dynamic", help="Fixed batch size.")
+@form("--opset", type=common.COUNT, default=17, help="14 to 27 load in every format.")
 @form("--logits", is_flag=True, help="Add the logits as a second output.")
 @quantization(
     "--calibration",
@@ -68,21 +59,11 @@ form, quantization = group("Formats"), group("Quantization")
     metavar="N",
     help="Training images to calibrate on.",
 )
-@quantization(
-    "--max-drop",
-    type=NOT_NEGATIVE,
-    default=0.5,
-    metavar="POINTS",
-    help="Percentage points of accuracy that an int8 file may lose.",
-)
-@quantization(
-    "--strict",
-    is_flag=True,
-    help="Judge by the estimates alone, however few the images. See docs/export.md.",
-)
 @quantization("--keep-slower", is_flag=True, help="Keep an int8 file that is slower than fp32.")
-@group("Output")("--out", type=path, show_default="beside the weights", help="Output folder.")
-@json_option
+@common.max_drop_option(default=0.5)
+@common.strict_option
+@common.out_option("beside the weights", "Output folder.")
+@common.json_option
 def command(as_json: bool, **options: Any) -> None:
     """Export to model.onnx and smaller formats; check and time each file.
 

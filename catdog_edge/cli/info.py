@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from catdog_edge.cli.options import ARCHITECTURES, Command, group, json_option, spec_option
+from catdog_edge.cli.options import Command, arch_option, json_option, spec_option
 
 
 @click.command(
@@ -21,12 +21,7 @@ from catdog_edge.cli.options import ARCHITECTURES, Command, group, json_option, 
 )
 @click.argument("file", required=False)
 @spec_option
-@group("Model")(
-    "--arch",
-    type=click.Choice(ARCHITECTURES),
-    metavar="NAME",
-    help=f"Print the layers of an architecture instead: {', '.join(ARCHITECTURES)}.",
-)
+@arch_option("Print the layers of an architecture instead")
 @json_option
 def command(file: str | None, arch: str | None, spec_file: Path | None, as_json: bool) -> None:
     """Print the spec, inputs, outputs and operators of a model file.

@@ -43,23 +43,16 @@ class _Group(click.Group):
         )
         write_examples(formatter, examples)
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, args: Sequence[str] | None = None, *more: Any, **named: Any) -> Any:
         """Run; a known error becomes one line on stderr and its exit code."""
         try:
             with log_to_stderr():
-                return super().main(args, prog_name, complete_var, standalone_mode, **extra)
+                return super().main(args, *more, **named)
         except Exception as error:  # a broken package raises what it likes
             known = error if isinstance(error, CatdogError) else output_error(error)
             known = known or explain(error)
             debug = "--debug" in (sys.argv[1:] if args is None else args)
-            if known is None or debug or not standalone_mode:
+            if known is None or debug or not named.get("standalone_mode", True):
                 raise
             note(f"catdog-edge: {plain(str(known))}")
             sys.exit(known.exit_code)

@@ -28,11 +28,8 @@ ARCHITECTURES = (
 )
 RECIPES = ("default", "classic", "finetune", "accurate", "fast", "distil", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
-MOST_THREADS = 256
-"""As `catdog_edge.runtime.threads.MOST`."""
-
-MOST_BATCH = 32
-"""Of `bench`: the largest batch that `Classifier` gives its session in one call."""
+MOST_THREADS = 256  # as `catdog_edge.runtime.threads.MOST`
+MOST_BATCH = 32  # of `bench`: the largest batch that `Classifier` gives its session in one call
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -87,29 +84,27 @@ def group(title: str) -> Callable[..., Callable[[_Decorated], _Decorated]]:
 class Number(click.FloatRange):
     """A finite number in a range."""
 
-    def convert(  # noqa: D102
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        number = super().convert(value, param, ctx)
+    def convert(self, value: Any, *where: Any, **named: Any) -> float:  # noqa: D102
+        number = float(super().convert(value, *where, **named))
         if not math.isfinite(number):
-            self.fail("give a finite number", param, ctx)
-        return float(number)
+            raise click.BadParameter("give a finite number")
+        return number
 
 
 class Percent(Number):
     """A percentage; a share such as 0.999 is refused, which would be a gate that never fails."""
 
-    def convert(  # noqa: D102
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        number = super().convert(value, param, ctx)
+    def convert(self, value: Any, *where: Any, **named: Any) -> float:  # noqa: D102
+        number = super().convert(value, *where, **named)
         if 0 < number < 1 or (number == 1 and self.max == 100):  # of 100 %, 1 is one as well
-            self.fail(f"{number:g} looks like a share; give percent, like 99.9 or 5", param, ctx)
+            raise click.BadParameter(f"{number:g} looks like a share; give percent, like 99.9 or 5")
         return number
 
 
 POSITIVE = Number(min=0, min_open=True)
 NOT_NEGATIVE = Number(min=0)
+COUNT = click.IntRange(min=1)
+COUNT_OR_0 = click.IntRange(min=0)
 
 
 def size(text: str) -> int:
@@ -136,53 +131,86 @@ def path_or_name(text: str) -> str:
     return str(path(text)) if text.startswith("~") else text
 
 
+data, model, output = map(group, ("Data", "Model", "Output"))
 DATA = "A folder or .zip of labelled images, `oxford-pets` (a download), or `sample` (drawings)."
-NEGATIVES = "Negatives: a folder or .zip of images of no class, or `drawn`."
 
-json_option = group("Output")("--json", "as_json", is_flag=True, help="Print JSON.")
-data_option = group("Data")("--data", metavar="PATH", show_default="the run's data", help=DATA)
-limit_option = group("Data")(
+
+def sources_options(usual: str, usual_negatives: str | None) -> Callable[[_Decorated], _Decorated]:
+    """Return `--data` and `--other`, both repeatable, with their defaults for the help."""
+    repeated = functools.partial(data, metavar="PATH", multiple=True)
+    negatives = "Negatives: a folder or .zip of images of no class, or `drawn`. Repeatable."
+    other = repeated("--other", show_default=usual_negatives, help=negatives)
+    sources = repeated("--data", show_default=usual, help=f"{DATA} Repeatable.")
+    return lambda command: sources(other(command))
+
+
+def arch_option(text: str, default: str | None = None) -> Callable[[_Decorated], _Decorated]:
+    """Return `--arch`; the help ends with the choices."""
+    kind, listed = click.Choice(ARCHITECTURES), ", ".join(ARCHITECTURES)
+    return model("--arch", type=kind, default=default, metavar="NAME", help=f"{text}: {listed}.")
+
+
+def out_option(usual: str, text: str) -> Callable[[_Decorated], _Decorated]:
+    """Return `--out`, a folder."""
+    return output("--out", type=path, show_default=usual, help=text)
+
+
+json_option = output("--json", "as_json", is_flag=True, help="Print JSON.")
+data_option = data("--data", metavar="PATH", show_default="the run's data", help=DATA)
+limit_option = data(
     "--limit",
     type=click.IntRange(min=32),
     metavar="N",
     show_default="all",
     help="Use at most this many validation images.",
 )
-model_option = group("Model")(
+model_option = model(
     "--model",
     type=path_or_name,
     metavar="NAME|FILE",
     show_default="fast",
     help="An .onnx file or the name of a shipped model.",
 )
-provider_option = group("Model")(
+provider_option = model(
     "--provider",
     type=click.Choice(PROVIDERS),
     default="auto",
     help="ONNX Runtime execution provider; `auto` picks the fastest that starts.",
 )
-threads_option = group("Model")(
+threads_option = model(
     "--threads",
     type=click.IntRange(1, MOST_THREADS),
     show_default="$CATDOG_EDGE_THREADS, else the usable cores",
     help="Threads of the model.",
 )
-reject_option = group("Model")(
+reject_option = model(
     "--reject",
     type=Number(0, 1),
     show_default="the model's own",
     help="Answer `neither` below this score; 0 disables.",
 )
-spec_option = group("Model")(
+spec_option = model(
     "--spec",
     "spec_file",
     type=path,
     metavar="FILE.json",
     help="Spec for a file without one; input and output then go by position.",
 )
+gate = group("Gates")
+strict_option = gate(
+    "--strict",
+    is_flag=True,
+    help="Judge by the estimates alone, however few the images. See docs/export.md.",
+)
+max_drop_option = functools.partial(
+    gate,
+    "--max-drop",
+    type=NOT_NEGATIVE,
+    metavar="POINTS",
+    help="Percentage points of accuracy that an int8 file may lose.",
+)
 
 
 def weights_option(text: str) -> Callable[[_Decorated], _Decorated]:
     """Return `--weights` with its own help text."""
-    default = "the newest run's best.pt"
-    return group("Model")("--weights", type=path, show_default=default, help=text)
+    return model("--weights", type=path, show_default="the newest run's best.pt", help=text)

@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catdog_edge.cli.options import (
-    Command,
-    group,
-    model_option,
-    path,
-    provider_option,
-    reject_option,
-    threads_option,
-)
+from catdog_edge.cli import options as common
 from catdog_edge.errors import CatdogError, PictureError
 from catdog_edge.spec import NEITHER, Prediction
 from catdog_edge.system.console import note, plain
@@ -31,22 +23,16 @@ if TYPE_CHECKING:
     from catdog_edge.images.preprocess import Image
     from catdog_edge.runtime.classifier import Classifier
 
-BAR = 10
-"""Characters of a full confidence bar in the table."""
+BAR = 10  # characters of a full confidence bar in the table
 
 HEADER = f"{'label':<10} {'conf':4}  {'':{BAR}}  image"
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """The result for one image file.
+    """The result for one image file; `prediction` is `None` where it could not be read.
 
-    Attributes:
-        file: As it was named or found.
-        prediction: `None` where the image could not be read.
-        error: Why not, or why there is no annotated copy, in one line; empty without an error.
-        saved: The annotated copy, if there is one.
-        numbered: The copy has a number, since the image's name was taken.
+    `error` says why, or why there is no annotated copy; `numbered`: the image's name was taken.
     """
 
     file: Path
@@ -92,18 +78,10 @@ def classify_files(
     keep_damaged: bool = False,
     tiles: bool = False,
 ) -> Iterator[FileResult]:
-    """Classify one file after the other; an unreadable file is a result with an error.
+    """Classify one file after the other; save annotated copies in a folder, where one is given.
 
-    Args:
-        classifier: The model.
-        files: As `find_images` returns them.
-        save: A folder for annotated copies; a copy that cannot be written is a result with an
-            error.
-        keep_damaged: Classify images that the decoder reports damaged, too.
-        tiles: Search each image with `Classifier.search`.
-
-    Raises:
-        CatdogError: The folder for copies cannot be made.
+    A file that cannot be read and a copy that cannot be written are results with an error. With
+    `tiles` each image is searched with `Classifier.search`.
     """
     from catdog_edge.images.draw import draw
     from catdog_edge.images.find import why_not_found
@@ -115,9 +93,7 @@ def classify_files(
         except OSError as error:
             raise cannot_write(save, error) from error
     for file in files:
-        prediction = saved = None
-        number = 1
-        reason = ""
+        prediction, saved, number, reason = None, None, 1, ""
         try:
             frame = read_picture(file, keep_damaged=keep_damaged)
             prediction = classifier.search(frame) if tiles else classifier(frame)
@@ -133,14 +109,7 @@ def classify_files(
 
 
 def _save(file: Path, annotated: Image, folder: Path) -> tuple[Path, int]:
-    """Write an annotated copy under the image's name, numbered where that is taken.
-
-    Returns:
-        The copy, and its number: 1 where it has the image's own name.
-
-    Raises:
-        CatdogError: It cannot be written.
-    """
+    """Write an annotated copy; return its name and number, see `take_free_name`."""
     import cv2
 
     suffix = file.suffix.lower() if file.suffix.lower() in (".jpg", ".jpeg") else ".png"
@@ -162,7 +131,7 @@ def _text(path: Path) -> str:
 
 @click.command(
     "predict",
-    cls=Command,
+    cls=common.Command,
     examples=(
         "catdog-edge predict shots/ --save annotated/",
         "catdog-edge predict cat.jpg 'shots/*.png' --json",
@@ -170,27 +139,27 @@ def _text(path: Path) -> str:
     ),
 )
 @click.argument("images", nargs=-1, metavar="[IMAGES]...")
-@model_option
-@provider_option
-@threads_option
-@reject_option
-@group("Images")(
+@common.model_option
+@common.provider_option
+@common.threads_option
+@common.reject_option
+@common.group("Images")(
     "--keep-damaged", is_flag=True, help="Also classify images that the decoder reports damaged."
 )
-@group("Images")(
+@common.group("Images")(
     "--tiles",
     is_flag=True,
     help="Find small pets: classify overlapping squares of each image as well. The box of the "
     "square that decided is printed, and drawn by --save.",
 )
-@group("Output")(
+@common.output(
     "--save",
     type=click.Path(file_okay=False, path_type=Path),
-    callback=lambda _ctx, _param, value: value and path(str(value)),
+    callback=lambda _ctx, _param, value: value and common.path(str(value)),
     metavar="DIR",
     help="Save copies there with label and confidence bar drawn on.",
 )
-@group("Output")("--json", "as_json", is_flag=True, help="Print one line of JSON per image.")
+@common.output("--json", "as_json", is_flag=True, help="Print one line of JSON per image.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -217,9 +186,8 @@ def command(
     try:
         listed = split_list(sys.stdin.buffer.read()) if "-" in images and sys.stdin else []
     except OSError as error:
-        raise CatdogError(
-            f"standard input cannot be read: {error.strerror or error}; pipe the list into it"
-        ) from error
+        reason = f"standard input cannot be read: {error.strerror or error}"
+        raise CatdogError(f"{reason}; pipe the list into it") from error
     files = find_images(images or (".",), listed, leave_out=save)
     if not files or files == [Path()]:
         where = "below the current folder" if files else "listed on standard input"
@@ -241,17 +209,12 @@ def command(
                 note(f"catdog-edge: {plain(f'{result.name}: {result.error}')}")
             counts["saved"] += result.saved is not None
             counts["numbered"] += result.numbered
-    _summarize(counts, len(files), save)
-    if counts["unread"] or counts["unsaved"]:
-        ctx.exit(1)
-
-
-def _summarize(counts: Counter[str], files: int, save: Path | None) -> None:
     if counts["saved"]:
         taken = counts["numbered"]
         numbered = f", {taken:,} of them numbered: their names were taken" if taken else ""
         note(f"annotated copies are in {plain(str(save))}{numbered}")
-    if counts["unsaved"]:
-        note(f"catdog-edge: {counts['unsaved']:,} of {files:,} copies are not written")
-    if counts["unread"]:
-        note(f"catdog-edge: {counts['unread']:,} of {files:,} could not be read")
+    for what, said in (("unsaved", "copies are not written"), ("unread", "could not be read")):
+        if counts[what]:
+            note(f"catdog-edge: {counts[what]:,} of {len(files):,} {said}")
+    if counts["unread"] or counts["unsaved"]:
+        ctx.exit(1)

@@ -7,42 +7,28 @@ from typing import Any
 
 import click
 
-from catdog_edge.cli.options import (
-    ARCHITECTURES,
-    DATA,
-    NEGATIVES,
-    POSITIVE,
-    RECIPES,
-    Command,
-    group,
-    path,
-    path_or_name,
-)
+from catdog_edge.cli import options as common
+from catdog_edge.cli.options import COUNT, COUNT_OR_0, RECIPES, data, model, output
 
-data, model, schedule, output, machine = map(
-    group, ("Data", "Model", "Schedule", "Output", "Machine")
-)
-
+schedule, machine = common.group("Schedule"), common.group("Machine")
 
 RECIPE = "the recipe's"
+SIZE = click.IntRange(32, 1024)
+SEED = click.IntRange(0, 2**63 - 1)
+FLOATS = click.Choice(["auto", "float32", "bfloat16"])
 
 
-def _labels(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[str, ...] | None:
-    del ctx, param
-    if value is None:
-        return None
-    labels = tuple(part.strip() for part in value.split(","))
+def _labels(text: str) -> tuple[str, ...]:
+    labels = tuple(part.strip() for part in text.split(","))
     if len(labels) < 2 or not all(labels) or len(set(labels)) != len(labels):
         raise click.BadParameter("give two or more different names, like: cat,dog")
     return labels
 
 
-def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int, int]:
-    del ctx, param
+def shares(text: str) -> tuple[int, int, int]:
+    """Read three shares of 100, like 80/10/10."""
     try:
-        train, val, test = (int(part) for part in value.replace(":", "/").split("/"))
+        train, val, test = (int(part) for part in text.replace(":", "/").split("/"))
     except ValueError:
         raise click.BadParameter("give three whole numbers, like: 80/10/10") from None
     if min(train, val, test) <= 0 or train + val + test != 100:
@@ -50,42 +36,34 @@ def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     return train, val, test
 
 
-def _recipe(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    del ctx, param
-    if value is None or value in RECIPES:
-        return value
-    if value.lower().endswith((".yaml", ".yml")):
-        return path_or_name(value)
-    raise click.BadParameter(f"{value!r} is not one of {', '.join(RECIPES)}, nor a .yaml file")
+def _recipe(text: str) -> str:
+    if text in RECIPES:
+        return text
+    if text.lower().endswith((".yaml", ".yml")):
+        return common.path_or_name(text)
+    raise click.BadParameter(f"{text!r} is not one of {', '.join(RECIPES)}, nor a .yaml file")
 
 
-def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    del ctx, param
-    if value is not None and (not value or Path(value).name != value or value in (".", "..")):
+def folder(text: str) -> str:
+    """Read the name of a folder below runs/."""
+    if not text or Path(text).name != text or text in (".", ".."):
         raise click.BadParameter("a plain folder name, without slashes")
-    return value
+    return text
 
 
 @click.command(
     "train",
-    cls=Command,
+    cls=common.Command,
     examples=(
         "catdog-edge train --data images/",
         "catdog-edge train --data cats.zip --arch efficientnet_lite0 --pretrained",
         "catdog-edge train --resume",
     ),
 )
-@data(
-    "--data",
-    metavar="PATH",
-    multiple=True,
-    show_default="$CATDOG_DATA, else sample",
-    help=f"{DATA} Repeatable.",
-)
-@data("--labels", callback=_labels, metavar="A,B", help="Class names, in index order.")
-@data("--split", callback=_split, default="80/10/10", help="Percent for train/val/test.")
-@data("--limit", type=click.IntRange(min=1), help="Use at most this many images.")
-@data("--other", metavar="PATH", multiple=True, help=f"{NEGATIVES} Repeatable.")
+@common.sources_options("$CATDOG_DATA, else sample", None)
+@data("--labels", type=_labels, metavar="A,B", help="Class names, in index order.")
+@data("--split", type=shares, default="80/10/10", help="Percent for train/val/test.")
+@data("--limit", type=COUNT, help="Use at most this many images.")
 @data("--keep-damaged", is_flag=True, help="Also use images that the decoder reports damaged.")
 @data(
     "--leave-out",
@@ -93,20 +71,8 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     metavar="SOURCE",
     help="Train without the images of a source (SOURCE-anything.jpg); `eval` then measures on it.",
 )
-@model(
-    "--arch",
-    type=click.Choice(ARCHITECTURES),
-    default="edge_cnn",
-    metavar="NAME",
-    help=f"Architecture: {', '.join(ARCHITECTURES)}.",
-)
-@model(
-    "--size",
-    type=click.IntRange(32, 1024),
-    metavar="PIXELS",
-    show_default="the architecture's",
-    help="Height and width of the input.",
-)
+@common.arch_option("Architecture", "edge_cnn")
+@model("--size", type=SIZE, metavar="PIXELS", show_default="the architecture's", help="Input size.")
 @model("--pretrained/--no-pretrained", default=None, help="Start from ImageNet weights.")
 @model("--freeze/--no-freeze", default=None, help="Train the last layer only.")
 @model(
@@ -116,44 +82,27 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     help="Threshold of `neither`: eer (equal error rates), tpr:0.99 (99 % of the classes are "
     "answered) or tnr:0.99 (99 % of the rest is rejected).",
 )
-@model("--teacher", type=path, help="A trained .pt to distil: learn its answers, too.")
+@model("--teacher", type=common.path, help="A trained .pt to distil: learn its answers, too.")
 @schedule(
     "--recipe",
-    callback=_recipe,
+    type=_recipe,
     metavar="NAME|FILE.yaml",
     show_default="default; finetune with --pretrained; classic for simple_cnn",
     help="Optimizer, schedule and augmentation (sets what is left out of the options here): "
     f"{', '.join(RECIPES)}, or a file in the form that --show-recipe prints.",
 )
 @schedule("--show-recipe", is_flag=True, help="Print the recipe with the options given, and stop.")
-@schedule("--epochs", type=click.IntRange(min=1), show_default=RECIPE, help="Number of epochs.")
+@schedule("--epochs", type=COUNT, show_default=RECIPE, help="Number of epochs.")
 @schedule("--batch-size", type=click.IntRange(min=2), show_default=RECIPE, help="Images per step.")
-@schedule("--lr", type=POSITIVE, show_default=RECIPE, help="Peak learning rate.")
+@schedule("--lr", type=common.POSITIVE, show_default=RECIPE, help="Peak learning rate.")
 @schedule(
-    "--patience",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Early-stopping patience in epochs; 0 disables.",
+    "--patience", type=COUNT_OR_0, default=0, help="Early-stopping patience in epochs; 0 disables."
 )
-@schedule(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    help="Seed of weights, order and augmentation.",
-)
-@output("--name", callback=_name, show_default="DATA-ARCH-NUMBER", help="Folder name below runs/.")
-@output(
-    "--resume",
-    is_flag=True,
-    help="Resume an interrupted run (the newest, or --name) with its own settings.",
-)
+@schedule("--seed", type=SEED, default=0, help="Seed of weights, order and augmentation.")
+@output("--name", type=folder, show_default="DATA-ARCH-NUMBER", help="Folder name below runs/.")
+@output("--resume", is_flag=True, help="Resume the newest run, or --name, with its own settings.")
 @machine("--device", default="auto", help="cpu, cuda, cuda:1, ...")
-@machine(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    help="`auto` goes by CPU, network and device.",
-)
+@machine("--precision", type=FLOATS, default="auto", help="`auto` goes by CPU, network and device.")
 @click.pass_context
 def command(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: Any) -> None:
     """Train a classifier; weights, metrics and plots go to runs/NAME/."""

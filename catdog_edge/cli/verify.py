@@ -7,50 +7,26 @@ from typing import Any
 
 import click
 
-from catdog_edge.cli.options import (
-    NOT_NEGATIVE,
-    Command,
-    data_option,
-    group,
-    json_option,
-    limit_option,
-    path,
-    spec_option,
-)
+from catdog_edge.cli import options as common
 
 
 @click.command(
     "verify",
-    cls=Command,
+    cls=common.Command,
     examples=(
         "catdog-edge verify runs/pets/best.pt runs/pets/model.onnx",
         "catdog-edge verify model.onnx model.static.onnx --data images/ --max-drop 1",
     ),
 )
-@click.argument("reference", type=path)
-@click.argument("candidate", type=path)
-@data_option
-@limit_option
-@spec_option
-@group("Limits")(
-    "--max-drop",
-    type=NOT_NEGATIVE,
-    metavar="POINTS",
-    show_default="0.5",
-    help="Percentage points of accuracy that an int8 file may lose.",
-)
-@group("Limits")(
-    "--strict",
-    is_flag=True,
-    help="Judge by the estimates alone, however few the images. See docs/export.md.",
-)
-@group("Output")(
-    "--out",
-    type=path,
-    show_default="beside CANDIDATE",
-    help="Folder for verify-flips.csv and .png.",
-)
-@json_option
+@click.argument("reference", type=common.path)
+@click.argument("candidate", type=common.path)
+@common.data_option
+@common.limit_option
+@common.spec_option
+@common.max_drop_option(show_default="0.5")
+@common.strict_option
+@common.out_option("beside CANDIDATE", "Folder for verify-flips.csv and .png.")
+@common.json_option
 def command(reference: Path, candidate: Path, as_json: bool, **options: Any) -> None:
     """Compare CANDIDATE (.onnx, .ort) with REFERENCE (.pt, .onnx, .ort) on validation images.
 

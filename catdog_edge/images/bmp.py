@@ -20,16 +20,10 @@ _RGB555 = (0x7C00, 0x03E0, 0x001F, 0)
 
 @dataclass(frozen=True)
 class BmpHeader:
-    """The header of a BMP.
+    """The header of a BMP; `start` is the offset of its pixels, `bits` is per pixel.
 
-    Attributes:
-        width: In pixels.
-        height: In pixels.
-        start: Offset of the pixels in the file.
-        bits: Bits per pixel.
-        masks: Of red, green, blue and alpha (0: none) where pixels are numbers of 16 or 32
-            bits that hold the channels; otherwise `None`, and OpenCV decodes the file.
-        top_down: The first row in the file is the top one.
+    `masks` are of red, green, blue and alpha (0: none) where pixels are numbers of 16 or 32 bits
+    that hold the channels; otherwise `None`, and OpenCV decodes the file.
     """
 
     width: int
@@ -41,12 +35,7 @@ class BmpHeader:
 
 
 def read_bmp_header(data: bytes) -> BmpHeader:
-    """Read the header of a BMP.
-
-    Raises:
-        PictureError: It is of a kind that is not supported.
-        struct.error: The file ends inside its header.
-    """
+    """Read the header of a BMP; `struct.error`: the file ends inside it."""
     start, size = struct.unpack_from("<II", data, 10)
     if size == 12:
         width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
@@ -69,14 +58,9 @@ def read_bmp_header(data: bytes) -> BmpHeader:
 
 
 def decode_masked(data: bytes, header: BmpHeader) -> npt.NDArray[np.uint8]:
-    """Decode a BMP that has `masks`.
+    """Decode a BMP that has `masks`: `uint8 [H,W,3]` BGR, or `[H,W,4]` BGRA where alpha is used.
 
-    Returns:
-        `uint8 [H,W,3]` BGR, or `[H,W,4]` BGRA where it has an alpha channel that is used: some
-        programs declare one and leave it at zero, which means opaque here as in browsers.
-
-    Raises:
-        PictureError: It is truncated, or a mask is not one run of bits.
+    Some programs declare alpha and leave it at zero, which means opaque here as in browsers.
     """
     assert header.masks is not None
     stride = (header.width * header.bits + 31) // 32 * 4
@@ -97,9 +81,8 @@ def _channel(values: npt.NDArray[np.unsignedinteger], mask: int) -> npt.NDArray[
     shift = (mask & -mask).bit_length() - 1
     most = mask >> shift
     if most & (most + 1) or most > 0xFFFF or mask >= 2 ** (8 * values.itemsize):
-        raise PictureError(
-            f"a BMP with the channel mask {mask:#x} is not supported; save it as PNG"
-        )
+        what = f"a BMP with the channel mask {mask:#x}"
+        raise PictureError(f"{what} is not supported; save it as PNG")
     levels = ((values & values.dtype.type(mask)) >> values.dtype.type(shift)).astype(np.uint32)
     scaled: npt.NDArray[np.uint8] = ((levels * 255 + most // 2) // most).astype(np.uint8)
     return scaled

@@ -1,9 +1,8 @@
 """What image decoders print on stderr, as a value: libjpeg and libtiff report damage nowhere else.
 
-OpenCV returns the pixels of a damaged JPEG or TIFF as if it were intact, while the decoder prints
-`Corrupt JPEG data: ...`. Therefore file descriptor 2 points to a temporary file while a decoder
-runs, in any number of threads; what other threads print meanwhile is passed on afterwards. (A
-process started in these milliseconds inherits that file as its stderr.)
+OpenCV returns the pixels of a damaged JPEG or TIFF as if it were intact. So file descriptor 2 is
+a temporary file while decoders run, in any number of threads; what other threads print meanwhile
+is passed on afterwards. (A process started then inherits that file as its stderr.)
 """
 
 from __future__ import annotations
@@ -30,14 +29,9 @@ _DECODER = re.compile(
 
 
 def decode_with_verdict(decode: Callable[[], _Result]) -> tuple[_Result, bool]:
-    """Call a decoder of OpenCV without its messages.
+    """Call a decoder without its messages; return its result, and whether it reported damage.
 
-    Args:
-        decode: Called once, or twice where the first call coincides with somebody's damage.
-
-    Returns:
-        What `decode` returns, and whether the decoder reported damage. Where file descriptors
-        cannot be redirected (Windows, a closed stderr), there is no report.
+    Where file descriptors cannot be redirected (Windows, a closed stderr), there is no report.
     """
     try:
         with _stderr.redirected() as printed:
@@ -68,11 +62,7 @@ class _Stderr:
 
     @contextlib.contextmanager
     def redirected(self, alone: bool = False) -> Iterator[Callable[[], bytes]]:
-        """Redirect within the block; yield a function that returns what was printed in it.
-
-        Raises:
-            _NotRedirectedError: It is not possible here.
-        """
+        """Redirect within the block; yield a function that returns what was printed in it."""
         with self._changed:
             self._waiting += alone
             try:

@@ -13,8 +13,7 @@ from catdog_edge.spec import NEITHER, Box, Prediction
 COLOURS = ((80, 175, 76), (43, 141, 245), (216, 129, 66), (176, 39, 156), (54, 67, 229))
 """Of the bars, BGR, by class index; repeated where there are more classes."""
 
-GREY = (150, 150, 150)
-"""Of the bar of `neither`, BGR."""
+GREY = (150, 150, 150)  # of the bar of `neither`, BGR
 
 WHITE = (255, 255, 255)
 
@@ -22,14 +21,11 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw(frame: Any, prediction: Prediction) -> Image:
-    """Draw label, confidence and bar onto a strip at the lower edge, and the box if there is one.
+    """Draw label, confidence, bar and box, if any, onto a copy.
 
     Args:
         frame: See `catdog_edge.images.preprocess.to_bgr`; it is not changed.
         prediction: The prediction for it.
-
-    Returns:
-        `uint8 [H,W,3]` BGR, a copy.
 
     Example:
         >>> annotated = draw(frame, classifier(frame))

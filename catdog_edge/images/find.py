@@ -18,15 +18,10 @@ def find_images(
 ) -> list[Path]:
     """Find the image files that are meant, each once, in the order of the arguments.
 
-    Args:
-        names: Files, folders (searched recursively), patterns like `shots/*.jpg`, or `-`.
-        listed: The names that `-` stands for.
-        leave_out: A folder of annotated copies; images in it are not found by a search.
-
-    Returns:
-        Files. A missing file, a folder that is unreadable or has no images, and a pattern
-        without a match are kept, to be reported with the others; see `why_not_found`. A file
-        that a search finds under several names, through links, is there once.
+    Names are files, folders (searched recursively, except for `leave_out`), patterns like
+    `shots/*.jpg`, or `-`, which stands for those `listed`. A missing file, a folder that is
+    unreadable or has no images, and a pattern without a match are kept, to be reported with the
+    others; see `why_not_found`.
 
     Raises:
         CatdogError: A folder is, or lies in, `leave_out`; or the current folder was deleted.
@@ -84,11 +79,6 @@ def split_list(data: bytes) -> list[str]:
 
 
 def _real(path: Path) -> str:
-    """Resolve links.
-
-    Raises:
-        CatdogError: It is relative, and the current folder was deleted.
-    """
     try:
         return os.path.realpath(path)
     except FileNotFoundError:
@@ -98,10 +88,8 @@ def _real(path: Path) -> str:
 def _search(folder: Path, excluded: Path | None) -> list[Path]:
     """Images below a folder, and subfolders that cannot be searched."""
     if excluded is not None and Path(_real(folder)).is_relative_to(excluded):
-        raise CatdogError(
-            f"{folder} is where --save puts the annotated copies, which are not classified again; "
-            "choose another folder for --save"
-        )
+        what = f"{folder} is where --save puts the annotated copies, which are not classified again"
+        raise CatdogError(f"{what}; choose another folder for --save")
     found: list[Path] = []
 
     def keep(error: OSError) -> None:

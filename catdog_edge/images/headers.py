@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +17,11 @@ from catdog_edge.images.bmp import BmpHeader, read_bmp_header
 
 Kind = Literal["JPEG", "PNG", "GIF", "WebP", "BMP", "TIFF", "AVIF", "PNM"]
 
-_FOREIGN = (
+_FOREIGN: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
     (b"%pdf", "a PDF document"),
     (b"pk\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
-    (b"<!doctype html", "a web page; was it saved by a download that failed?"),
-    (b"<html", "a web page; was it saved by a download that failed?"),
+    ((b"<!doctype html", b"<html"), "a web page; was it saved by a download that failed?"),
     (b"<svg", "an SVG drawing; save it as PNG"),
     (b"<?xml", "an XML document"),
     (b"\x1ae\xdf\xa3", "a video"),
@@ -64,21 +63,17 @@ _TIFF_COMPRESSIONS = {6: "old JPEG", 34712: "JPEG 2000", 50000: "Zstandard", 500
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself before it is decoded.
+    """What an image file says of itself before it is decoded; `kind` goes by its signature.
 
     Attributes:
-        kind: The format, by signature; the file's name plays no part.
-        width: Stored width in pixels, before any rotation.
-        height: Stored height in pixels.
+        width, height: Stored size in pixels, before any rotation.
         alpha: The file has, or may have, transparent pixels.
-        orientation: Exif orientation 1..8 that is still to be applied to the decoded pixels;
-            1 where the decoder applies it itself (TIFF).
-        transparent_grey: The one grey level (in the file's own bit depth) that a greyscale
-            PNG declares transparent, with that bit depth.
+        orientation: Exif orientation 1..8 that is still to be applied to the decoded pixels.
+        transparent_grey: The grey level that a greyscale PNG declares transparent, in its own
+            bit depth, and that depth.
         premultiplied: The decoder returns colours that are multiplied by alpha already.
         depth: Bits of each sample where the decoder returns more than 8.
         variant: A kind of JPEG that only some builds of OpenCV decode; otherwise empty.
-        bmp: The header of a BMP.
     """
 
     kind: Kind
@@ -92,11 +87,6 @@ class Header:
     variant: str = ""
     bmp: BmpHeader | None = None
 
-    @property
-    def pixels(self) -> int:
-        """Width times height."""
-        return self.width * self.height
-
 
 def unsupported(what: str, remedy: str = "PNG or JPEG") -> PictureError:
     """Return the error for an image that is intact, but of a kind that is not read."""
@@ -104,14 +94,10 @@ def unsupported(what: str, remedy: str = "PNG or JPEG") -> PictureError:
 
 
 def read_header(data: bytes) -> Header:
-    """Read the header of an image file.
-
-    Args:
-        data: The whole file; the ends of JPEG, PNG and WebP are checked, too.
+    """Read the header of an image file; the ends of JPEG, PNG and WebP are checked, too.
 
     Raises:
-        PictureError: The file is empty, truncated, damaged, of an unsupported kind, or no
-            image; the message is the reason, short, without the name of the file.
+        PictureError: The file is empty, truncated, damaged, of an unsupported kind, or no image.
 
     Example:
         >>> read_header(Path("cat.jpg").read_bytes()).orientation
@@ -295,6 +281,7 @@ def _tiff(data: bytes) -> Header:
     return Header("TIFF", width, height, alpha, premultiplied=bits[0] == 8 or extra == 1)
 
 
+_TIFF_STARTS = (b"II*\0", b"MM\0*")
 _LISTED = (258, 338, 339)
 """Tags with a value for each channel: bits, extra channels, formats of numbers."""
 
@@ -302,9 +289,7 @@ _LISTED = (258, 338, 339)
 def read_directory(data: bytes) -> dict[int, tuple[int, ...]]:
     """The short and long tags in the first directory of a TIFF or an Exif block.
 
-    Raises:
-        PictureError: It is a BigTIFF.
-        struct.error: It ends inside the directory.
+    `struct.error`: it ends inside the directory.
     """
     order = "<" if data[:2] == b"II" else ">"
     magic, start = struct.unpack_from(order + "HI", data, 2)
@@ -347,14 +332,11 @@ def _avif(data: bytes) -> Header:
         raise unsupported("HEIC", "JPEG")
     if not brands & {b"avif", b"avis"}:
         raise PictureError("not an image: it is a video")
-    sizes = [
-        struct.unpack_from(">II", data, at + 8)
-        for at in _positions(data, b"ispe")
-        if at + 16 <= len(data)
-    ]
-    if not sizes:
+    places = [at for at in _positions(data, b"ispe") if at + 16 <= len(data)]
+    if not places:
         raise PictureError("damaged: the AVIF does not say its size")
     # A grid has the size of its tiles and of the whole: the limit must hold for the largest.
+    sizes = (struct.unpack_from(">II", data, at + 8) for at in places)
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     # In the configuration of each coded item: one bit says more than 8, the next one 12.
     depths = [8 + 2 * (bits >> 6 & 1) + 2 * (bits >> 5 & 1) for bits in _bytes(data, b"av1C", 6)]
@@ -384,36 +366,28 @@ def _bytes(data: bytes, name: bytes, offset: int) -> list[int]:
 
 
 def _orientation(segments: list[bytes]) -> int:
-    """The orientation in the first valid Exif block; 1 where there is none.
-
-    A block of more than 64 KB is continued in the following segments of a JPEG.
-    """
+    """The orientation in the first valid Exif block; 1 where there is none."""
     blocks: list[bytes] = []
     for segment in segments:
-        if segment[:4] in (b"II*\0", b"MM\0*") or not blocks:
+        if segment[:4] in _TIFF_STARTS:
             blocks.append(segment)
-        else:
+        elif blocks:  # a block of more than 64 KB is continued in the following segments of a JPEG
             blocks[-1] += segment
     for block in blocks:
-        if block[:4] in (b"II*\0", b"MM\0*"):
-            try:
-                orientation = read_directory(block).get(0x112, (1,))[0]
-            except struct.error:
-                continue
-            return orientation if 1 <= orientation <= 8 else 1
+        try:
+            orientation = read_directory(block).get(0x112, (1,))[0]
+        except struct.error:
+            continue
+        return orientation if 1 <= orientation <= 8 else 1
     return 1
 
 
-_READERS = (
+_READERS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], Header]], ...] = (
     (b"\xff\xd8\xff", _jpeg),
     (b"\x89PNG\r\n\x1a\n", _png),
-    (b"GIF87a", _gif),
-    (b"GIF89a", _gif),
+    ((b"GIF87a", b"GIF89a"), _gif),
     (b"RIFF", _webp),
     (b"BM", _bmp),
-    (b"II*\0", _tiff),
-    (b"MM\0*", _tiff),
-    (b"II+\0", _tiff),
-    (b"MM\0+", _tiff),
-    *((b"P%d" % number, _pnm) for number in (4, 5, 6)),
+    ((*_TIFF_STARTS, b"II+\0", b"MM\0+"), _tiff),
+    ((b"P4", b"P5", b"P6"), _pnm),
 )

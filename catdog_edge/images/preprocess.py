@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 packages.opencv()  # fail at import where the package is incomplete, not at the first frame
 
-Image = npt.NDArray[np.uint8]
-"""`uint8 [H,W,3]`, BGR, 0..255."""
+Image = npt.NDArray[np.uint8]  # `uint8 [H,W,3]`, BGR, 0..255
 
 
 def to_bgr(frame: Any) -> Image:
@@ -33,8 +32,7 @@ def to_bgr(frame: Any) -> Image:
             `[H,W,1]` grey; any size from 1x1, contiguous or not.
 
     Raises:
-        ValueError: The dtype, the shape or the size is wrong; the message says what was given
-            and what is expected.
+        ValueError: The dtype, the shape or the size is wrong; the message says how.
     """
     wanted = "wanted uint8 [H,W,3] BGR, [H,W,4] BGRA or [H,W] grey"
     if not isinstance(frame, np.ndarray):
@@ -53,19 +51,10 @@ def to_bgr(frame: Any) -> Image:
 
 
 def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
-    """Resize a frame to the size of the last step, aspect ignored.
+    """Resize a frame, `uint8 [H,W,3]` and contiguous, by the steps of `ModelSpec.resize`.
 
-    A step with `crop` first cuts the longer side about its centre, see `ResizeStep`.
-    Each step goes to its height and width; a `shrink_only` step leaves an axis alone that
-    is already smaller. `area` averages where both axes shrink and is linear otherwise,
-    since OpenCV's area filter is defined for shrinking alone.
-
-    Args:
-        frame: `uint8 [H,W,3]`, contiguous.
-        steps: The steps of `ModelSpec.resize`.
-
-    Returns:
-        `uint8 [height,width,3]`; the very array that came in where nothing is to be done.
+    See `ResizeStep`; OpenCV's area filter is defined for shrinking alone. The very array that
+    came in is returned where nothing is to be done.
     """
     for step in steps:
         if step.crop:
@@ -95,38 +84,20 @@ def _cropped(frame: Image, crop: float) -> Image:
 
 
 def preprocess(frame: Any, steps: Sequence[ResizeStep]) -> Image:
-    """Turn one camera frame into the model's input: `uint8 [height,width,3]` BGR.
+    """Turn one camera frame, see `to_bgr`, into the model's input: `uint8 [height,width,3]` BGR.
 
-    `preprocess(frame, spec.resize)[None]` is the batch of one that the exported graph takes.
-
-    Args:
-        frame: See `to_bgr`.
-        steps: The steps of `ModelSpec.resize`.
-
-    Raises:
-        ValueError: See `to_bgr`.
+    Example:
+        >>> batch = preprocess(frame, spec.resize)[None]
     """
     return resize(to_bgr(frame), steps)
 
 
 def to_nchw(images: Image) -> npt.NDArray[np.float32]:
-    """Convert a batch to the layout `nchw-float`.
-
-    Args:
-        images: `uint8 [N,H,W,3]`, BGR.
-
-    Returns:
-        `float32 [N,3,H,W]`, RGB, 0..1.
-    """
+    """Convert `uint8 [N,H,W,3]` BGR to `float32 [N,3,H,W]` RGB, 0..1: the layout `nchw-float`."""
     planes = np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
     return planes / np.float32(255)
 
 
 def to_layout(images: Image, layout: Layout) -> npt.NDArray[Any]:
-    """Convert a batch to what a model of this layout takes, see `ModelSpec.layout`.
-
-    Args:
-        images: `uint8 [N,H,W,3]`, BGR.
-        layout: `nhwc-uint8` (nothing changes) or `nchw-float`.
-    """
+    """Convert a batch, `uint8 [N,H,W,3]` BGR, to what a model of this layout takes."""
     return to_nchw(images) if layout == "nchw-float" else np.ascontiguousarray(images)

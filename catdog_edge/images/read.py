@@ -1,16 +1,8 @@
 """Read image files: bytes in, the image that a person would see out.
 
 Training, calibration, checks and the runtime all read with these functions, so a photograph is
-the same pixels everywhere. docs/preprocessing.md lists the formats and what is refused.
-
-- Greyscale, palette, CMYK and more than 8 bits become 8-bit BGR.
-- Transparent pixels are laid on white.
-- The rotation in Exif (or AVIF's own property) is applied.
-- Animated files give their first frame.
-- Too large files are refused by the size in their header, before decoding.
-- Truncated and damaged files are refused, also where the decoder returns pixels.
-- Formats that OpenCV does not decode, or in wrong colours, are refused by name.
-- Colour profiles are not applied: the frames of a camera have none.
+the same pixels everywhere. docs/preprocessing.md lists the formats, what is refused, and what
+becomes of transparency, rotation, animations and deep colour.
 """
 
 from __future__ import annotations
@@ -36,8 +28,7 @@ packages.opencv()  # fail at import where the package is incomplete, not at the 
 MAX_PIXELS = 120_000_000
 """Largest image that is decoded: 120 megapixels (12000 x 10000), 360 MB as BGR."""
 
-MAX_BYTES = 256 * 2**20
-"""Largest file that is read at all: 256 MiB."""
+MAX_BYTES = 256 * 2**20  # largest file that is read at all: 256 MiB
 
 _READ = ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .avif .ppm .pgm .pbm"
 _REFUSED = (
@@ -56,12 +47,7 @@ def is_picture(path: str | os.PathLike[str]) -> bool:
 def read_picture(
     path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
 ) -> Image:
-    """Read an image file.
-
-    Args:
-        path: The file; its suffix does not matter.
-        max_pixels: See `decode_picture`.
-        keep_damaged: See `decode_picture`.
+    """Read an image file, whatever its suffix; see `decode_picture`.
 
     Returns:
         `uint8 [H,W,3]`, BGR, 0..255, as a person would see it.
@@ -77,11 +63,7 @@ def read_picture(
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a regular file of at most `MAX_BYTES`.
-
-    Raises:
-        PictureError: It cannot be read; the message is the reason without the name.
-    """
+    """Read a regular file of at most `MAX_BYTES`; see `read_picture`."""
     file = Path(path)
     try:
         status = file.stat()
@@ -120,35 +102,27 @@ def decode_picture(
         `uint8 [H,W,3]`, BGR, 0..255, contiguous, as a person would see it.
 
     Raises:
-        DamagedError: The decoder reports it as corrupt.
-        PictureError: It cannot be read; the message is the reason.
+        PictureError: It cannot be read; the message is the reason. A `DamagedError` where the
+            decoder reports it as corrupt.
     """
     check_size(len(data))
     header = read_header(data)
-    if header.pixels > max_pixels:
-        raise PictureError(
-            f"too large: {header.width}x{header.height} is {header.pixels / 1e6:,.1f} megapixels, "
-            f"the limit is {max_pixels / 1e6:,.1f}"
-        )
+    if (size := header.width * header.height) > max_pixels:
+        what = f"{header.width}x{header.height} is {size / 1e6:,.1f} megapixels"
+        raise PictureError(f"too large: {what}, the limit is {max_pixels / 1e6:,.1f}")
     if header.bmp is not None and header.bmp.masks is not None:
         pixels = _on_white(decode_masked(data, header.bmp), header)
     else:
         pixels, damaged = _imdecode(data, header)
         if damaged and not keep_damaged:
-            raise DamagedError(
-                f"damaged: the decoder reports corrupt {header.kind} data; --keep-damaged uses it"
-            )
+            raise DamagedError(f"damaged: corrupt {header.kind} data; --keep-damaged uses it")
         if header.alpha:
             pixels = _on_white(pixels, header)
     return np.ascontiguousarray(_upright(pixels, header.orientation))
 
 
 def check_size(size: int) -> None:
-    """Refuse a file of too many bytes, before it is read or unpacked.
-
-    Raises:
-        PictureError: `size` is over `MAX_BYTES`.
-    """
+    """Refuse a file of more than `MAX_BYTES`, before it is read or unpacked."""
     if size > MAX_BYTES:
         raise PictureError(f"too large: the limit is {MAX_BYTES // 2**20} MiB a file")
 
@@ -165,10 +139,8 @@ def _imdecode(data: bytes, header: Header) -> tuple[npt.NDArray[Any], bool]:
     if pixels is None or pixels.size == 0:
         if header.variant:
             raise unsupported(f"a {header.variant} JPEG", "an ordinary JPEG")
-        raise PictureError(
-            f"the {header.kind} does not decode: damaged, truncated or of a kind that OpenCV "
-            f"{cv2.__version__} does not read"
-        )
+        kind = f"of a kind that OpenCV {cv2.__version__} does not read"
+        raise PictureError(f"the {header.kind} does not decode: damaged, truncated or {kind}")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise unsupported(f"a {header.kind} with {pixels.dtype} pixels", "PNG")
     return pixels, damaged
@@ -193,12 +165,10 @@ def _on_white(pixels: npt.NDArray[Any], header: Header) -> Image:
     colour, alpha = pixels[..., :3], pixels[..., 3:]
     if (alpha == 255).all():
         return np.asarray(colour, np.uint8)
-    # (255 - alpha) of white shows through.
     opaque = alpha.astype(np.uint16)
     if header.premultiplied:
         # Colours above their alpha are invalid, but occur.
         return np.asarray(np.minimum(colour + (255 - opaque), 255), np.uint8)
-    # uint16 holds 255 * 255 + 127.
     return np.asarray((colour * opaque + (255 * (255 - opaque) + 127)) // 255, np.uint8)
 
 

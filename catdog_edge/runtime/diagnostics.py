@@ -10,8 +10,7 @@ from pathlib import Path
 from catdog_edge.errors import ModelError, ProviderError
 from catdog_edge.system import packages
 
-INSTEAD = "; or take the provider cpu"
-"""The end of every message of a `ProviderError`."""
+INSTEAD = "; or take the provider cpu"  # the end of every message of a `ProviderError`
 
 _NO_MEMORY = re.compile(
     "bad_alloc|[Ff]ailed to allocate|[Cc]annot allocate|out of memory|pthread_create failed"
@@ -35,52 +34,34 @@ def loading_error(error: Exception, *, from_bytes: bool) -> tuple[str, str]:
     """Return the reason and the remedy of an error in loading a model."""
     import onnxruntime
 
-    message = str(error)
-    version = f"onnxruntime {onnxruntime.__version__}"
-    newer = (
-        f"upgrade onnxruntime (here: {onnxruntime.__version__}), or export the model again with "
-        "an older opset"
-    )
+    message, here = str(error), onnxruntime.__version__
+    version = f"onnxruntime {here}"
+    newer = f"upgrade onnxruntime (here: {here}), or export the model again with an older opset"
+    second = "its weights are in a second file"
     if isinstance(error, MemoryError) or _NO_MEMORY.search(message):
-        return (
-            "there is not enough memory to load it and start its threads",
-            "free some, or take fewer threads",
-        )
+        reason = "there is not enough memory to load it and start its threads"
+        return reason, "free some, or take fewer threads"
     if found := re.search(r"Opset (\d+) is under development.*?till opset (\d+)", message, re.S):
         return f"it needs opset {found[1]}, {version} runs up to {found[2]}", newer
     if found := re.search(r"IR version: (\d+), max supported IR version: (\d+)", message):
         return f"it has IR version {found[1]}, {version} reads up to {found[2]}", newer
     if found := re.search(r"Could not find an implementation for (\S+) node", message):
         return f"{version} has no {found[1]} for what it asks", newer
-    if "protobuf parsing failed" in message.lower() or "No graph was found" in message:
-        return "it is damaged, cut short, or not an ONNX file", "copy it again or export it again"
-    if "ORT model verification failed" in message:
-        return "it is damaged, cut short, or not in ORT format", "copy it again or export it again"
+    if found := re.search("(?i)protobuf parsing failed|No graph was found|(ORT model v)", message):
+        what = "in ORT format" if found[1] else "an ONNX file"
+        return f"it is damaged, cut short, or not {what}", "copy it again or export it again"
     external = "External initializer" in message or "External data" in message
     if from_bytes and (external or "model_path must not be empty" in message):
-        return "its weights are in a second file", "give its path instead of its bytes"
+        return second, "give its path instead of its bytes"
     if found := re.search(r'External data path does not exist: "(.*?)"', message):
-        return (
-            f"its weights are in a second file, {found[1]}, which is not there",
-            "copy it beside, under that name",
-        )
+        return f"{second}, {found[1]}, which is not there", "copy it beside, under that name"
     if external:
-        return (
-            "its weights are in a second file, which is cut short or another model's",
-            "copy both files again",
-        )
+        return f"{second}, which is cut short or another model's", "copy both files again"
     return f"{version} cannot load it ({_gist(message)})", "export the model again"
 
 
 def call_error(name: str, error: Exception, count: int, provider: str) -> ModelError:
-    """Explain an error in running a model.
-
-    Args:
-        name: The model, for the message.
-        error: What ONNX Runtime raised.
-        count: Frames that it was given; 1 where no other number would do.
-        provider: Short name of the provider that ran it.
-    """
+    """Explain an error in running the model called `name` on `count` frames with a provider."""
     if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         remedy = "give fewer frames at a time" if count > 1 else "take fewer threads"
         return ModelError(f"{name}: there is not enough memory to run it; free some, or {remedy}")
@@ -106,12 +87,10 @@ def not_here(provider: str, reason: str, remedy: str) -> ProviderError:
 
 
 def start_error(provider: str, message: str) -> ProviderError:
-    """Explain why a provider did not start.
+    """Explain why a provider, named by its short name, did not start.
 
-    Args:
-        provider: Short name, for instance `cuda`.
-        message: What ONNX Runtime raised; empty where it left the provider out in silence, as
-            it does where a library of the provider is missing.
+    `message` is what ONNX Runtime raised; empty where it left the provider out in silence, as it
+    does where a library of the provider is missing.
     """
     message = message or _library_error(provider)
     library = re.search(r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object", message)

@@ -15,22 +15,19 @@ import weakref
 from _thread import get_ident
 from typing import Protocol
 
-LONGEST_WAIT = 10.0
-"""Seconds that the end of the process waits for calls under way."""
+LONGEST_WAIT = 10.0  # seconds that the end of the process waits for calls under way
 
 _inside: set[int] = set()
 _ended_by: int | None = None
 
-leave = _inside.discard
-"""Mark a thread, by its id, as back from native code."""
+leave = _inside.discard  # mark a thread, by its id, as back from native code
 
 
 def enter() -> int:
     """Mark this thread as inside native code; return its id, for `leave`.
 
-    Raises:
-        SystemExit: Another thread is ending the interpreter. This ends the thread in silence; to
-            wait here instead could keep a lock that the end needs.
+    Raises `SystemExit`, which ends the thread in silence, while another thread ends the
+    interpreter: to wait here could keep a lock that the end needs.
     """
     thread = get_ident()
     _inside.add(thread)
@@ -42,19 +39,17 @@ def enter() -> int:
 
 
 class Forkable(Protocol):
-    """An object that has to act in a forked child."""
+    """An object whose `forked` is called in every forked child, before anything else runs there.
 
-    def forked(self) -> None:
-        """Act in a child that was just forked, before anything else runs there.
+    A lock may be held by a thread that did not come along. Must not raise.
+    """
 
-        No other thread runs, and a lock may be held by one that did not come along. Must not raise.
-        """
+    def forked(self) -> None: ...  # noqa: D102
 
 
 _forkable: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
-at_fork = _forkable.add
-"""Have `forked` called on an object in every forked child, for as long as the object lives."""
+at_fork = _forkable.add  # register a `Forkable`, for as long as it lives
 
 
 def keep_for_ever(lost: object) -> None:

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 class BoundRunner:
     """Runs a session through an IO binding with pre-allocated buffers, one per batch size.
 
-    Args:
-        session: The session.
-        outputs: Names of the outputs that are wanted.
-        device: Where the buffers are: `cuda`, or `cpu`.
-        device_id: Number of the device.
-        sizes: Batch sizes whose buffers are kept; the oldest is dropped first.
+    `outputs` are the names of those wanted; the buffers are on `device`, `cuda` or `cpu`; those
+    of the last `sizes` batch sizes are kept.
     """
 
     def __init__(

@@ -22,16 +22,15 @@ from catdog_edge.system.console import plain
 if TYPE_CHECKING:
     import onnxruntime
 
-DEFAULT = "fast"
-"""The shipped model that is taken when none is named."""
+DEFAULT = "fast"  # the shipped model that is taken when none is named
 
 ZOO = Path(__file__).parents[1] / "zoo"
 
+# Names of the graph's input and outputs; see `ModelSpec` for what they hold.
 INPUT = "frames"
 PROBABILITIES = "probabilities"
 KNOWN = "known"
 LOGITS = "logits"
-"""Names of the graph's input and outputs; see `ModelSpec` for what they hold."""
 
 Pickled = tuple[str | None, str | None, bytes | None]
 """A model on its way to another process: name of a shipped one, or path, or bytes."""
@@ -48,13 +47,10 @@ class LoadError(ModelError):
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model to load: a file or bytes.
+    """A model to load: an absolute path or bytes.
 
-    Attributes:
-        path: The file, absolute; `None` where bytes were given.
-        data: The bytes of a model; `None` where there is a file.
-        shipped: Its name, where it was asked for as one of the models of the package.
-        called: Its name in errors, in place of its path.
+    `shipped` is its name where it was asked for as one of the models of the package, `called` its
+    name in errors, in place of its path.
     """
 
     path: Path | None
@@ -79,20 +75,14 @@ class ModelFile:
         return None, None if self.path is None else str(self.path), self.data
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """Size, time of change and inode of the file; `None` for bytes.
-
-        Raises:
-            ModelError: The file is not there any more.
-        """
+        """Size, time of change and inode of the file; `None` for bytes."""
         if self.path is None:
             return None
         try:
             status = self.path.stat()
         except OSError as error:
-            raise ModelError(
-                f"{self.name} cannot be read any more ({error.strerror}); copy it back or make a "
-                "new Classifier"
-            ) from error
+            what = f"{self.name} cannot be read any more ({error.strerror})"
+            raise ModelError(f"{what}; copy it back or make a new Classifier") from error
         return status.st_size, status.st_mtime_ns, status.st_ino
 
     def digest(self) -> str:
@@ -104,17 +94,14 @@ class ModelFile:
 
 
 def from_pickle(pickled: Pickled) -> str | bytes | None:
-    """Return the argument of `find_model` for a model that came from another process.
-
-    Raises:
-        ModelError: It is not here.
-    """
+    """Return the argument of `find_model` for a model from another process, if it is here."""
     shipped, path, data = pickled
     if shipped is not None and shipped not in shipped_models():
-        raise ModelError(
-            f"this classifier travelled by the name of its shipped model, {shipped}, which "
+        what = f"this classifier travelled by the name of its shipped model, {shipped}"
+        here = (
             f"catdog-edge {__version__} does not have here; install the version that it came from"
         )
+        raise ModelError(f"{what}, which {here}")
     if path is not None and not os.path.exists(path):  # noqa: PTH110 - False for any bad path
         raise ModelError(
             f"this classifier travelled by the path of its model, {path}, and no such file is "
@@ -129,16 +116,7 @@ def shipped_models() -> list[str]:
 
 
 def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
-    """Turn what a caller names into a file or bytes.
-
-    Args:
-        model: A path, the bytes of a model, the name of a shipped model, or `None` for the
-            default one.
-
-    Raises:
-        ModelError: There is no such file or shipped model, or it cannot be an ONNX model.
-        TypeError: `model` is of another kind.
-    """
+    """Turn what a caller names into a file or bytes; see `Classifier` for what may be named."""
     if model is None:
         model = DEFAULT
     if isinstance(model, (bytes, bytearray, memoryview)):
@@ -158,10 +136,8 @@ def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
         absolute = path.absolute()
         str(absolute).encode()
     except UnicodeEncodeError:
-        raise ModelError(
-            f"{plain(str(path))}: onnxruntime opens no path that is not UTF-8; rename the file or "
-            "its folder, or give the bytes"
-        ) from None
+        what = f"{plain(str(path))}: onnxruntime opens no path that is not UTF-8"
+        raise ModelError(f"{what}; rename the file or its folder, or give the bytes") from None
     return ModelFile(absolute)
 
 
@@ -174,22 +150,16 @@ def _check_file(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise ModelError(_not_found(path)) from None
     except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read ({error.strerror}); check its name and permissions"
-        ) from error
-    wrong = None
+        raise ModelError(f"{path} is unreadable ({error.strerror}); check permissions") from error
     if stat.S_ISDIR(status.st_mode):
-        wrong = "is a folder; name the .onnx file in it"
-    elif not stat.S_ISREG(status.st_mode):
-        wrong = "is a pipe or a device; read it and give the bytes"
-    elif path.suffix in (".pt", ".pth", ".ckpt"):
-        wrong = (
-            f"is a checkpoint, not an ONNX file; make one with: catdog-edge export --weights {path}"
-        )
-    elif not status.st_size:
-        wrong = "is empty; copy it again or export the model again"
-    if wrong is not None:
-        raise ModelError(f"{path} {wrong}")
+        raise ModelError(f"{path} is a folder; name the .onnx file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelError(f"{path} is a pipe or a device; read it and give the bytes")
+    if path.suffix in (".pt", ".pth", ".ckpt"):
+        make = f"catdog-edge export --weights {path}"
+        raise ModelError(f"{path} is a checkpoint, not an ONNX file; make one with: {make}")
+    if not status.st_size:
+        raise ModelError(f"{path} is empty; copy it again or export the model again")
 
 
 def _not_found(path: Path) -> str:
@@ -208,16 +178,10 @@ def _not_found(path: Path) -> str:
 def load_session(
     file: ModelFile, options: onnxruntime.SessionOptions, *, explain: bool = True, **more: Any
 ) -> onnxruntime.InferenceSession:
-    """Load a model with ONNX Runtime.
-
-    Args:
-        file: The model.
-        options: Of the session.
-        explain: Turn ONNX Runtime's errors into one line with a remedy.
-        more: Further arguments of `InferenceSession`, for instance `providers`.
+    """Load a model with ONNX Runtime; `more` are further arguments of `InferenceSession`.
 
     Raises:
-        LoadError: ONNX Runtime cannot load it.
+        LoadError: ONNX Runtime cannot load it. Its own error, without `explain`.
     """
     import onnxruntime
 
@@ -235,10 +199,7 @@ def load_session(
 
 
 def read_spec(model: str | os.PathLike[str] | bytes | None) -> ModelSpec:
-    """Read the spec of an ONNX file, without preparing it to run.
-
-    Args:
-        model: See `find_model`.
+    """Read the spec of an ONNX file, without preparing it to run; see `find_model`.
 
     Raises:
         ModelError: The file is missing, damaged, too new, or has no spec.
@@ -262,14 +223,8 @@ def spec_of(
 ) -> ModelSpec:
     """Read the spec from a loaded model and check that the graph is what it says.
 
-    Args:
-        session: The loaded model.
-        file: What it was loaded from, for messages.
-        by_hand: The spec of a model that holds none. Its one input and one output (or that called
-            `probabilities`) may have any name.
-
-    Raises:
-        ModelError: There is no spec, it is damaged or newer, or the graph differs from it.
+    `by_hand` is the spec of a model that holds none. Its one input and one output (or that called
+    `probabilities`) may have any name.
     """
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is not None:

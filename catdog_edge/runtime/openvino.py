@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import threading
@@ -16,6 +17,7 @@ MODULE = "onnxruntime_ep_openvino"
 PROVIDER = "OpenVINOExecutionProvider"
 
 _lock = threading.Lock()
+_refusal = functools.partial(not_here, "openvino")
 
 
 def installed() -> bool:
@@ -29,13 +31,7 @@ def version() -> str:
 
 
 def choose_device(device_type: str) -> Any:
-    """Register the plugin and return the device of one type that it offers.
-
-    Args:
-        device_type: `CPU`, `GPU`, `GPU.1`, `NPU`.
-
-    Returns:
-        An `onnxruntime.OrtEpDevice`.
+    """Register the plugin and return its `OrtEpDevice` of one type: `CPU`, `GPU`, `GPU.1`, `NPU`.
 
     Raises:
         ProviderError: The plugin is not installed or does not load, the installed onnxruntime is
@@ -44,12 +40,8 @@ def choose_device(device_type: str) -> Any:
     named = {_name(device): device for device in reversed(_devices())}
     if device_type not in named:
         offered = ", ".join(sorted(named)) or "none, it runs on Intel hardware only"
-        raise not_here(
-            "openvino",
-            f"its plugin {version()} offers no device {device_type!r} on this machine "
-            f"(offered: {offered})",
-            "name another device_type",
-        )
+        what = f"its plugin {version()} offers no device {device_type!r} on this machine"
+        raise _refusal(f"{what} (offered: {offered})", "name another device_type")
     return named[device_type]
 
 
@@ -57,18 +49,13 @@ def _devices() -> list[Any]:
     """Register the plugin once in this process and list its devices."""
     import onnxruntime
 
+    here = f"onnxruntime {onnxruntime.__version__}"
     if not installed():
-        raise not_here(
-            "openvino",
-            "its plugin is not installed",
-            f"install it with: {packages.install_command('openvino')}",
-        )
+        install = packages.install_command("openvino")
+        raise _refusal("its plugin is not installed", f"install it with: {install}")
     if not hasattr(onnxruntime, "register_execution_provider_library"):
-        raise not_here(
-            "openvino",
-            f"onnxruntime {onnxruntime.__version__} has no plugins",
-            "upgrade it with: pip install --upgrade onnxruntime",
-        )
+        upgrade = "upgrade it with: pip install --upgrade onnxruntime"
+        raise _refusal(f"{here} has no plugins", upgrade)
     with _lock:
         found = _listed(onnxruntime)
         if not found:
@@ -78,10 +65,9 @@ def _devices() -> list[Any]:
             except Exception as error:
                 # Registered before, with no device: that is no error.
                 if "already" not in str(error):
-                    raise not_here(
-                        "openvino",
-                        f"the plugin {PACKAGE} {version()} does not load into onnxruntime "
-                        f"{onnxruntime.__version__} ({first_line(error)})",
+                    raise _refusal(
+                        f"the plugin {PACKAGE} {version()} does not load into {here} "
+                        f"({first_line(error)})",
                         f"upgrade both with: pip install --upgrade onnxruntime {PACKAGE}",
                     ) from error
             found = _listed(onnxruntime)
@@ -93,6 +79,4 @@ def _listed(onnxruntime: Any) -> list[Any]:
 
 
 def _name(device: Any) -> str:
-    """`CPU`, `GPU`, `GPU.1`, `NPU`."""
-    named = dict(device.ep_metadata).get("ov_device")
-    return str(named or device.device.type.name)
+    return str(dict(device.ep_metadata).get("ov_device") or device.device.type.name)

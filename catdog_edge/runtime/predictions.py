@@ -17,18 +17,12 @@ LOWEST, HIGHEST = -0.01, 1.01
 
 
 def rejection_in_force(asked: float | bool | None, spec: ModelSpec) -> Rejection | None:
-    """Return the rejection that the argument `reject` and a spec give; `None`: never `neither`.
-
-    Raises:
-        ValueError: `asked` is neither `None`, `False` nor a number in 0..1.
-    """
+    """Return the rejection that the argument `reject` and a spec give; `None`: never `neither`."""
     if asked is None:
         return spec.rejection
     number = isinstance(asked, (bool, int, float))
     if asked is True or not number or not 0 <= asked <= 1:
-        raise ValueError(
-            f"reject must be a threshold in 0..1, None (as the model says) or False, got {asked!r}"
-        )
+        raise ValueError(f"reject must be a threshold in 0..1, None or False, got {asked!r}")
     if not asked:
         return None
     score = spec.rejection.score if spec.rejection is not None else "max_probability"
@@ -38,13 +32,9 @@ def rejection_in_force(asked: float | bool | None, spec: ModelSpec) -> Rejection
 def to_predictions(
     session: ModelSession, outputs: Outputs, rejection: Rejection | None
 ) -> list[Prediction]:
-    """Turn the outputs of a call into a prediction a frame.
-
-    Raises:
-        ModelError: They are no probabilities.
-    """
-    labels = session.spec.labels
-    known = None
+    """Turn the outputs of a call into a prediction a frame; `ModelError`: no probabilities."""
+    labels, known = session.spec.labels, None
+    threshold = rejection.threshold if rejection is not None else None
     if rejection is not None and rejection.score == "known" and len(outputs) > 1:
         known = outputs[1].reshape(-1)
     predictions = []
@@ -63,7 +53,6 @@ def to_predictions(
             if score < rejection.threshold:
                 label = NEITHER
                 nearness = score / rejection.threshold if known is not None else 0.0
-        threshold = rejection.threshold if rejection is not None else None
         predictions.append(
             Prediction(label, confidence, tuple(row), labels, nearness, score, threshold)
         )
@@ -71,11 +60,7 @@ def to_predictions(
 
 
 def checked(session: ModelSession, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return probabilities or scores unchanged.
-
-    Raises:
-        ModelError: They are none.
-    """
+    """Return probabilities or scores unchanged; `ModelError`: they are none."""
     if not (values.min() >= LOWEST and values.max() <= HIGHEST):
         raise _no_probabilities(session, values)
     return values
@@ -88,7 +73,5 @@ def _no_probabilities(session: ModelSession, values: npt.ArrayLike) -> ModelErro
         odd = float(found.max() if found.max() > HIGHEST else found.min())
         what = f"are not probabilities (0..1), one is {odd:.4g}"
         how = ", with the softmax in its graph"
-    return ModelError(
-        f"{session.file.name}: its answers {what}; export the model again{how}"
-        f"{or_cpu(session.provider)}"
-    )
+    remedy = f"export the model again{how}{or_cpu(session.provider)}"
+    return ModelError(f"{session.file.name}: its answers {what}; {remedy}")

@@ -20,23 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, ProviderError, first_line
-from catdog_edge.runtime import openvino
+from catdog_edge.runtime import openvino, providers
 from catdog_edge.runtime.diagnostics import INSTEAD
 from catdog_edge.runtime.model_file import PROBABILITIES, ModelFile
-from catdog_edge.runtime.providers import (
-    NAMES,
-    Asked,
-    Settings,
-    by_plugin,
-    parse,
-    short_name,
-    start,
-)
+from catdog_edge.runtime.providers import NAMES, Asked, Settings, by_plugin, start
 from catdog_edge.system import packages
 from catdog_edge.system.files import cache_folder, write_text
 
 if TYPE_CHECKING:
-    import onnxruntime
+    from onnxruntime import InferenceSession as _Session
 
 AUTO = ("cuda", "coreml", "openvino")
 """What `auto` tries before the CPU, best first. TensorRT builds an engine for minutes: it is
@@ -48,18 +40,14 @@ PARITY = 0.02
 """Largest difference of a probability from the CPU provider's that still counts as the same.
 A processor with AMX runs OpenVINO in bfloat16, which alone is good for about 0.01."""
 
-ROUNDS = 3
-"""Blocks of calls that every provider gets; they are interleaved."""
-
-BLOCK = 0.08
-"""Seconds of calls in one block, at least three calls."""
+ROUNDS = 3  # blocks of calls that every provider gets; they are interleaved
+BLOCK = 0.08  # seconds of calls in one block, at least three calls
 
 PAUSE = 0.05
 """Seconds of sleep before a block: the rival's threads spin for a while after its last call, and
 would slow this one down several times."""
 
-REMEMBERED = 50
-"""Choices that are kept; the oldest is forgotten first."""
+REMEMBERED = 50  # choices that are kept; the oldest is forgotten first
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +58,7 @@ _warned: set[str] = set()
 class Opened:
     """A session that runs, the short name of its first provider, and why it is this one."""
 
-    session: onnxruntime.InferenceSession
+    session: _Session
     provider: str
     reason: str
 
@@ -87,15 +75,13 @@ def open_session(file: ModelFile, asked: Asked, settings: Settings) -> Opened:
     packages.runtime()
     if asked == "auto":
         return _open_best(file, settings)
-    pairs = parse(asked)
-    return Opened(start(file, pairs, settings), short_name(pairs[0][0]), "asked for by name")
+    pairs = providers.parse(asked)
+    name = providers.short_name(pairs[0][0])
+    return Opened(start(file, pairs, settings), name, "asked for by name")
 
 
 def offered() -> list[str]:
-    """Short names of the providers that this installation offers besides the CPU, best first.
-
-    Offered is not running: CUDA is offered by its build also where there is no GPU.
-    """
+    """Short names of the providers that are installed besides the CPU, best first; see `start`."""
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
@@ -103,10 +89,7 @@ def offered() -> list[str]:
 
 
 def _open_best(file: ModelFile, settings: Settings) -> Opened:
-    """Open a model with the best provider that really starts.
-
-    Why an offered one does not start is logged as a warning, once per process.
-    """
+    """Open a model with the best provider that really starts; warn once of those that do not."""
     others = offered()
     cpu = [(NAMES["cpu"], dict[str, str]())]
     if not others:
@@ -132,7 +115,7 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     return chosen
 
 
-def _try(file: ModelFile, provider: str, settings: Settings) -> onnxruntime.InferenceSession | None:
+def _try(file: ModelFile, provider: str, settings: Settings) -> _Session | None:
     try:
         return start(file, [(NAMES[provider], {})], settings)
     except ProviderError as error:
@@ -143,11 +126,10 @@ def _try(file: ModelFile, provider: str, settings: Settings) -> onnxruntime.Infe
         return None
 
 
-def compare(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Opened:
-    """Time interleaved blocks of calls of each session, and choose the fastest.
+def compare(sessions: Mapping[str, _Session]) -> Opened:
+    """Time interleaved blocks of calls of sessions, by provider; choose the fastest.
 
-    Args:
-        sessions: By short name of their providers; `cpu` is among them.
+    `cpu` is among them: its answers are the reference.
     """
     frames = sample_input(sessions["cpu"])
     try:
@@ -157,7 +139,7 @@ def compare(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Opened:
         return Opened(sessions["cpu"], "cpu", reason)
     if not np.isfinite(expected).all():
         return Opened(sessions["cpu"], "cpu", "no trial, the model's answers are not numbers")
-    running: dict[str, onnxruntime.InferenceSession] = {}
+    running: dict[str, _Session] = {}
     notes: list[str] = []
     for name, session in sessions.items():
         try:
@@ -183,7 +165,7 @@ def compare(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Opened:
     return Opened(sessions[best], best, reason)
 
 
-def _block(session: onnxruntime.InferenceSession, frames: npt.NDArray[Any]) -> float:
+def _block(session: _Session, frames: npt.NDArray[Any]) -> float:
     """The median call of one block, in seconds."""
     time.sleep(PAUSE)
     _answer(session, frames)
@@ -196,7 +178,7 @@ def _block(session: onnxruntime.InferenceSession, frames: npt.NDArray[Any]) -> f
     return float(np.median(times))
 
 
-def sample_input(session: onnxruntime.InferenceSession, seed: int = 0) -> npt.NDArray[Any]:
+def sample_input(session: _Session, seed: int = 0) -> npt.NDArray[Any]:
     """One batch of coloured patches under noise, of the shape and type that a session takes.
 
     Random, but neither flat nor pure noise: a network must not be able to answer it by chance.
@@ -215,9 +197,7 @@ def sample_input(session: onnxruntime.InferenceSession, seed: int = 0) -> npt.ND
     return to_layout(frames, "nchw-float" if floats else "nhwc-uint8")
 
 
-def _answer(
-    session: onnxruntime.InferenceSession, frames: npt.NDArray[Any]
-) -> npt.NDArray[np.float32]:
+def _answer(session: _Session, frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     name = session.get_inputs()[0].name
     return np.asarray(session.run([PROBABILITIES], {name: frames})[0], dtype=np.float32)
 
@@ -232,18 +212,8 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
     from catdog_edge.system.cpu import read_cpu
 
     cpu = read_cpu()
-    parts = [
-        __version__,
-        file.digest(),
-        onnxruntime.__version__,
-        *packages.builds(packages.RUNTIMES),
-        openvino.version(),
-        *candidates,
-        cpu.name,
-        *cpu.features,
-        f"{settings.threads} threads",
-        f"spin {settings.spin}",
-    ]
+    parts = [__version__, file.digest(), onnxruntime.__version__, openvino.version(), cpu.name]
+    parts += [*packages.builds(packages.RUNTIMES), *candidates, *cpu.features, str(settings)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

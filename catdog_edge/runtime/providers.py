@@ -37,21 +37,14 @@ AZURE = "AzureExecutionProvider"
 Asked = str | Sequence[str | tuple[str, dict[str, Any]]]
 """`auto`, a name, or a list of names and `(name, options)` pairs."""
 
-Pairs = Sequence[tuple[str, dict[str, str]]]
-"""ONNX Runtime's names of providers and their options."""
+Pairs = Sequence[tuple[str, dict[str, str]]]  # ONNX Runtime's names of providers and their options
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of every session of a classifier.
+    """Options of every session of a classifier: intra-op threads, 1 or more; see `Classifier`.
 
-    Attributes:
-        threads: Intra-op threads, 1 or more.
-        spin: Microseconds that idle threads spin before they sleep. `False` or 0: not at
-            all. `True`: ONNX Runtime's default, which versions before 1.26 use for any number.
-
-    Raises:
-        ValueError: `spin` is negative or no whole number.
+    Versions of ONNX Runtime before 1.26 spin as long as they like for any number but 0.
     """
 
     threads: int
@@ -59,9 +52,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.spin, int) or self.spin < 0:
-            raise ValueError(
-                f"spin must be True, False or a whole number of microseconds, got {self.spin!r}"
-            )
+            raise ValueError(f"spin must be a bool or whole microseconds, got {self.spin!r}")
 
 
 def short_name(provider: str) -> str:
@@ -70,12 +61,7 @@ def short_name(provider: str) -> str:
 
 
 def parse(asked: Asked) -> Pairs:
-    """Read a request into pairs of ONNX Runtime's name and its options.
-
-    Raises:
-        ValueError: It is neither a name nor a list of names and `(name, options)` pairs.
-        ProviderError: It is one that runs no model.
-    """
+    """Read a request into pairs of ONNX Runtime's name and its options."""
     wanted = (
         f"provider must be auto, one of {', '.join(NAMES)}, or a list of names or (name, options)"
     )
@@ -157,10 +143,7 @@ def _create(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.In
 
 
 def _preload() -> None:
-    """Load CUDA's libraries from torch's or NVIDIA's wheels, where they come from there.
-
-    ONNX Runtime itself looks only where the system's loader looks.
-    """
+    """Load CUDA's libraries from torch's or NVIDIA's wheels, where ONNX Runtime does not look."""
     import onnxruntime
 
     has_wheels = any(map(importlib.util.find_spec, ("torch", "nvidia")))

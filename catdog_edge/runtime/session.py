@@ -23,15 +23,9 @@ Outputs = list[npt.NDArray[np.float32]]
 
 
 class ModelSession:
-    """A loaded model; safe to call from several threads.
+    """A loaded model; safe to call from several threads. See `provider_selection.open_session`.
 
-    Args:
-        file: The model.
-        asked: The provider, see `provider_selection.open_session`, also for what is raised.
-        settings: Threads and spinning.
-
-    Attributes:
-        fixed_batch: The batch size that the graph demands; `None`: any.
+    `fixed_batch` is the batch size that the graph demands; `None`: any.
     """
 
     spec: ModelSpec
@@ -54,10 +48,8 @@ class ModelSession:
     def _open(self) -> Any:
         """Make the session, of the same file as the first time, and return it."""
         if self.file.stamp() != self._stamp:
-            raise ModelError(
-                f"{self.file.name} has changed since it was opened and has to be opened again; "
-                "make a new Classifier"
-            )
+            changed = "has changed since it was opened"
+            raise ModelError(f"{self.file.name} {changed}; make a new Classifier")
         thread = enter()
         try:
             opened = provider_selection.open_session(self.file, self._asked, self._settings)
@@ -81,11 +73,7 @@ class ModelSession:
         return session
 
     def ready(self) -> Any:
-        """Return the ONNX Runtime session; a forked child opens its own at the first call.
-
-        Raises:
-            ModelError: It is closed, or a forked child finds another file.
-        """
+        """Return the ONNX Runtime session; a forked child opens its own at the first call."""
         session = self._session
         if session is not None:
             return session
@@ -104,10 +92,7 @@ class ModelSession:
         del session  # its threads end here or, where it is in use, with the last call
 
     def forked(self) -> None:
-        """Let go of the parent's session: its threads did not come along to the child.
-
-        To end it would wait for them, for ever.
-        """
+        """Let go of the parent's session: its end would wait for threads that are not here."""
         for lost in (self._session, self._bound):
             keep_for_ever(lost)
         self._session = self._bound = None
@@ -122,11 +107,7 @@ class ModelSession:
             leave(thread)
 
     def run(self, images: Sequence[Image]) -> Outputs:
-        """Run the model on images of its size; a single one is not copied.
-
-        Raises:
-            ModelError: It is closed, memory is short, or ONNX Runtime cannot run it.
-        """
+        """Run the model on images of its size; a single one is not copied."""
         try:
             batch: npt.NDArray[Any]
             batch = images[0][None] if len(images) == 1 else np.stack(images)

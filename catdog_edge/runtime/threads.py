@@ -1,8 +1,4 @@
-"""How many threads this process may really use, and where that number comes from.
-
-A device or a container often shows more processors than it grants: threads beyond the grant wait
-for each other.
-"""
+"""How many threads this process may really use, and where that number comes from."""
 
 from __future__ import annotations
 
@@ -23,12 +19,7 @@ MOST = 256
 
 @dataclass(frozen=True)
 class Threads:
-    """A number of threads.
-
-    Attributes:
-        count: 1 or more.
-        source: What set it, in words for people.
-    """
+    """A number of threads, 1 or more, and what set it, for people."""
 
     count: int
     source: str
@@ -38,11 +29,8 @@ def choose_threads(asked: int | None = None, root: Path = Path("/")) -> Threads:
     """Choose the number of threads of a session.
 
     The argument wins, then `$CATDOG_EDGE_THREADS`; otherwise it is the smallest of the
-    affinity mask, the physical cores in it and the cgroup quota.
-
-    Args:
-        asked: What the caller wants, or `None`.
-        root: Where `proc` and `sys` are.
+    affinity mask, the physical cores in it and the cgroup quota: threads beyond those wait for
+    each other. `root` is where `proc` and `sys` are.
 
     Raises:
         ValueError: `asked` is not a positive integer.
@@ -60,10 +48,8 @@ def choose_threads(asked: int | None = None, root: Path = Path("/")) -> Threads:
     if named:
         # Python itself refuses to read thousands of digits.
         if not named.isdecimal() or len(named) > 9 or not 1 <= int(named) <= MOST:
-            raise CatdogError(
-                f"{VARIABLE} is {reprlib.repr(named)}; set it to a whole number in 1..{MOST}, or "
-                "unset it"
-            )
+            shown = reprlib.repr(named)
+            raise CatdogError(f"{VARIABLE} is {shown}; set it to a number in 1..{MOST} or unset it")
         return Threads(int(named), f"${VARIABLE}")
     usable = usable_processors()
     found = Threads(len(usable), "the processors that this process may run on")

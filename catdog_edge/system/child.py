@@ -1,10 +1,8 @@
 """How to start another Python process, also from a frozen program.
 
-In a program that PyInstaller or a similar tool made, `sys.executable` is the program itself:
-run as if it were Python it would start itself again and again. With `freeze_support()` as the
-first statement of its main module the program can stand in for Python; PyInstaller adds that
-call by itself (see `catdog_edge.system.pyinstaller`). Any other program without a Python is
-refused.
+There `sys.executable` is the program itself. With `freeze_support()` as the first statement of
+its main module it can stand in for Python; PyInstaller adds that call by itself (see
+`catdog_edge.system.pyinstaller`). Any other program without a Python is refused.
 """
 
 from __future__ import annotations
@@ -45,12 +43,7 @@ def freeze_support() -> None:
 
 
 def child_command(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module of this project in a process of its own.
-
-    Args:
-        module: Its full name; it runs as `__main__`. Nothing is imported from the current
-            folder.
-        arguments: Its command line.
+    """Return the command that runs a module as `__main__` in a process of its own.
 
     Raises:
         CatdogError: There is no Python to run it.
@@ -72,11 +65,7 @@ def child_environment() -> dict[str, str]:
 
 
 def interpreter() -> str:
-    """Return the path of this Python's interpreter, also where Python is embedded in a program.
-
-    Raises:
-        CatdogError: There is none, as in a frozen program.
-    """
+    """Return the path of this Python's interpreter, also where Python is embedded in a program."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     names = ("python.exe", f"bin/python{version}", "bin/python3")
     beside = [Path(prefix, name) for prefix in (sys.prefix, sys.base_prefix) for name in names]

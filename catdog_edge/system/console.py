@@ -48,16 +48,9 @@ codecs.register_error("catdog_edge.escaped", _as_json)
 
 
 def tolerant_output() -> None:
-    """Let standard output and error take any text; called once by a command.
-
-    Raises:
-        CatdogError: Standard output is closed.
-    """
+    """Let standard output and error take any text; called once by a command."""
     if sys.stdout is None:
-        raise CatdogError(
-            "standard output is closed, there is nowhere for the answer to go; send it to a file, "
-            "or to /dev/null"
-        )
+        raise CatdogError("standard output is closed; send it to a file, or to /dev/null")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="catdog_edge.escaped")
@@ -102,22 +95,19 @@ def log_to_stderr() -> Iterator[None]:
     """
     handler = _StderrHandler()
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    names = ("catdog_edge", *_PROGRESS, "matplotlib")
-    loggers = {name: logging.getLogger(name) for name in names}
+    levels = {"catdog_edge": max(level, logging.WARNING), **dict.fromkeys(_PROGRESS, level)}
+    levels["matplotlib"] = logging.ERROR  # it warns of its cache, where there is no home folder
+    loggers = {name: logging.getLogger(name) for name in levels}
     before = {name: logger.level for name, logger in loggers.items()}
-    roots = [logger for name, logger in loggers.items() if "." not in name]
     for name, logger in loggers.items():
-        logger.setLevel(level if name in _PROGRESS else max(level, logging.WARNING))
-    # Its warnings are about its own cache, where the home folder is missing or read-only.
-    loggers["matplotlib"].setLevel(logging.ERROR)
-    for logger in roots:
-        logger.addHandler(handler)
+        logger.setLevel(levels[name])
+        if "." not in name:
+            logger.addHandler(handler)
     try:
         yield
     finally:
-        for logger in roots:
-            logger.removeHandler(handler)
         for name, logger in loggers.items():
+            logger.removeHandler(handler)
             logger.setLevel(before[name])
 
 

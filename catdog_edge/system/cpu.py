@@ -45,10 +45,7 @@ class Cpu:
 
 
 def read_cpu(root: Path = Path("/")) -> Cpu:
-    """Describe the CPU of this machine.
-
-    Args:
-        root: Where `proc` is.
+    """Describe the CPU of this machine; `root` is where `proc` is.
 
     Example:
         >>> read_cpu().features

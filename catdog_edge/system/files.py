@@ -78,13 +78,9 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 def take_free_name(folder: Path, stem: str, suffix: str) -> tuple[Path, int]:
     """Make an empty file with a name that no file has yet.
 
-    Args:
-        folder: Its folder.
-        stem: Shortened where the whole name would be longer than file systems allow.
-        suffix: With its dot.
-
     Returns:
         `STEM.SUFFIX`, or where that is taken `STEM-2.SUFFIX` and so on; and the number, from 1.
+        The stem is shortened where the whole name would be longer than file systems allow.
 
     Raises:
         CatdogError: The file cannot be made.
@@ -107,30 +103,21 @@ def take_free_name(folder: Path, stem: str, suffix: str) -> tuple[Path, int]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` as UTF-8, atomically.
-
-    Raises:
-        CatdogError: The file cannot be written.
-    """
+    """Write `text` as UTF-8; see `atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` atomically.
-
-    Raises:
-        CatdogError: The file cannot be written.
-    """
+    """Write `data`; see `atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
 def cannot_write(path: Path, error: OSError) -> CatdogError:
     """Return the error for a file that cannot be written."""
-    reason = error.strerror or str(error)
     return CatdogError(
-        f"cannot write {path}: {reason}; choose another folder or make room. "
+        f"cannot write {path}: {error.strerror or error}; choose another folder or make room. "
         "The file that was there before, if any, is untouched."
     )
 
@@ -139,18 +126,14 @@ def expand_path(path: str | os.PathLike[str]) -> Path:
     """Expand a leading `~` or `~user` and make the path absolute.
 
     Raises:
-        CatdogError: There is no such user, the user has no home folder, or the path is
-            relative and the current folder is gone.
+        CatdogError: There is no such home folder, or the current folder is gone.
     """
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:
-        raise CatdogError(
-            f"{os.fspath(path)}: there is no home folder for it; write the whole path, from the "
-            "root on"
-        ) from error
+        raise CatdogError(f"{path}: no such home folder; write the whole path") from error
     except FileNotFoundError as error:
-        raise CatdogError(f"{os.fspath(path)}: {FOLDER_GONE}; change to another one: cd") from error
+        raise CatdogError(f"{path}: {FOLDER_GONE}; change to another one: cd") from error
 
 
 def cache_folder() -> Path:
@@ -188,7 +171,5 @@ def _temporary_cache() -> Path:
         reason = "it belongs to another user"  # who could put anything into it
     except OSError as error:
         reason = error.strerror or str(error)
-    raise CatdogError(
-        f"there is no home folder, and the cache {folder} cannot be used ({reason}); set "
-        "CATDOG_CACHE to a folder that you may write to"
-    )
+    what = f"there is no home folder, and the cache {folder} cannot be used ({reason})"
+    raise CatdogError(f"{what}; set CATDOG_CACHE to a folder that you may write to")

@@ -33,7 +33,7 @@ OPENCVS = (
 )
 """Packages that all install the one module `cv2`."""
 
-_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
+MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "numpy": (("numpy",), "ndarray"),
     "cv2": (OPENCVS, "imdecode"),
     "onnxruntime": (RUNTIMES, "InferenceSession"),
@@ -71,20 +71,12 @@ def install_command(extra: str) -> str:
 
 
 def runtime() -> Any:
-    """Import and return the module `onnxruntime`.
-
-    Raises:
-        MissingPackageError: It is not installed, does not load, or is incomplete.
-    """
+    """Import and return the module `onnxruntime`; a `MissingPackageError` says what it lacks."""
     return _complete("onnxruntime")
 
 
 def opencv() -> Any:
-    """Import and return the module `cv2`.
-
-    Raises:
-        MissingPackageError: It is not installed, does not load, or is incomplete.
-    """
+    """Import and return the module `cv2`; a `MissingPackageError` says what it lacks."""
     return _complete("cv2")
 
 
@@ -96,13 +88,12 @@ def _complete(name: str) -> Any:
         if known is None:
             raise
         raise known from error
-    packages, wanted = _MODULES[name]
+    packages, wanted = MODULES[name]
     if not hasattr(module, wanted):
         # What is left when one of two builds was uninstalled: a folder without a module.
-        raise MissingPackageError(
-            f"the module {name} is incomplete, as when one of two builds was uninstalled; "
-            f"mend it with: {mending(builds(packages) or {packages[0]: ''})}"
-        )
+        remedy = mending(builds(packages) or {packages[0]: ""})
+        what = f"the module {name} is incomplete, as when one of two builds was uninstalled"
+        raise MissingPackageError(f"{what}; mend it with: {remedy}")
     return module
 
 
@@ -122,12 +113,10 @@ def explain(error: Exception) -> MissingPackageError | None:
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package not in _OURS:
         extra, also = "train", " beside your flavour"
-        if package in _MODULES:
+        if package in MODULES:
             extra, also = "cpu", " (or [gpu], or [headless])"
-        return MissingPackageError(
-            f"this needs the package {package}, which is not installed; "
-            f"install it with: {install_command(extra)}{also}"
-        )
+        what = f"this needs the package {package}, which is not installed"
+        return MissingPackageError(f"{what}; install it with: {install_command(extra)}{also}")
     if "numpy.core.multiarray" in message or "_ARRAY_API" in message:
         # Extensions that were built for NumPy 1 do not load into NumPy 2, and the reverse.
         others = [*builds(OPENCVS), *builds(RUNTIMES)]
@@ -140,11 +129,10 @@ def explain(error: Exception) -> MissingPackageError | None:
         package = _raised_in(error)
     if not package:
         return None
-    packages, _ = _MODULES.get(package, ((package,), ""))
-    return MissingPackageError(
-        f"the package {package} is installed but does not load ({message[:160]}); "
-        f"mend it with: {mending(builds(packages) or {packages[0]: ''})}"
-    )
+    packages, _ = MODULES.get(package, ((package,), ""))
+    remedy = mending(builds(packages) or {packages[0]: ""})
+    what = f"the package {package} is installed but does not load ({message[:160]})"
+    return MissingPackageError(f"{what}; mend it with: {remedy}")
 
 
 def _raised_in(error: Exception) -> str:
@@ -154,18 +142,15 @@ def _raised_in(error: Exception) -> str:
         frame = place.tb_frame
         name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         # Its functions raise errors as well; only what runs at its import is meant.
-        if frame.f_code.co_name == "<module>" and name in _MODULES:
+        if frame.f_code.co_name == "<module>" and name in MODULES:
             return name
         place = place.tb_next
     return ""
 
 
 def mending(found: Mapping[str, str], keep: str | None = None) -> str:
-    """Return the command that leaves exactly one of several builds of a module.
+    """Return the command that leaves one of several builds of a module: `keep`, or the special one.
 
-    Args:
-        found: Installed packages that overwrite each other's files.
-        keep: The one to keep; `None`: the one that most likely was meant, the special one.
+    `found` are the installed packages that overwrite each other's files.
     """
-    chosen = keep or max(found, key=len)
-    return f"pip uninstall -y {' '.join(found)} && pip install {chosen}"
+    return f"pip uninstall -y {' '.join(found)} && pip install {keep or max(found, key=len)}"

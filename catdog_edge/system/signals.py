@@ -28,7 +28,7 @@ def handler(
     Args:
         handle: The handler.
         numbers: The signals.
-        ignored: Also handle signals that the parent set to be ignored, as `nohup` and `&` do.
+        ignored: Also handle signals that the parent ignores, as `nohup` and `&` do.
 
     Yields:
         A function that leaves the handler in place when the block ends.
@@ -53,29 +53,20 @@ def interrupts(stop: threading.Event) -> Iterator[Callable[[], None]]:
         A function to call once there is something to shut down; before that the first signal
         exits, with status 0.
     """
-    began = False
+    began = threading.Event()
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if not began or stop.is_set():
-            os._exit(128 + number if began else 0)
+        if not began.is_set() or stop.is_set():
+            os._exit(128 + number if began.is_set() else 0)
         stop.set()
 
-    def begin() -> None:
-        nonlocal began
-        began = True
-
     with handler(handle, ignored=True):
-        yield begin
+        yield began.set
 
 
 @contextlib.contextmanager
 def stop_requests(notify: Callable[[], object], *, again: bool) -> Iterator[threading.Event]:
-    """Set an event at the first signal; a second one raises `KeyboardInterrupt`.
-
-    Args:
-        notify: Called at the first signal.
-        again: Whether a second signal does anything.
-    """
+    """Set an event and call `notify` at the first signal; with `again` a second one interrupts."""
     asked = threading.Event()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
@@ -94,12 +85,7 @@ def stop_requests(notify: Callable[[], object], *, again: bool) -> Iterator[thre
 def interruption_as_error(message: Callable[[], str], *, last: bool = False) -> Iterator[None]:
     """Turn an interruption of a block into a `CatdogError`, after the block's clean-up.
 
-    Args:
-        message: Gives the message of the error.
-        last: The process ends after an interruption: further signals stay ignored.
-
-    Raises:
-        CatdogError: The block was interrupted.
+    With `last` the process ends after an interruption: further signals stay ignored.
     """
     hit = False
 
