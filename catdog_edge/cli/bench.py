@@ -28,6 +28,7 @@ def _counts(most: int) -> Callable[[str], tuple[int, ...]]:
 
 
 BATCHES = _counts(common.MOST_BATCH)
+SCENARIO = click.Choice(["single-stream", "offline"])
 
 
 @click.command(
@@ -68,11 +69,7 @@ BATCHES = _counts(common.MOST_BATCH)
 @measurement(
     "--corruptions", type=COUNT_OR_0, default=100, help="Test images per corruption; 0 disables."
 )
-@measurement(
-    "--scenario",
-    type=click.Choice(["single-stream", "offline"]),
-    help="Also run the rows under MLCommons' LoadGen.",
-)
+@measurement("--scenario", type=SCENARIO, help="Also run the rows under MLCommons' LoadGen.")
 @gate(
     "--max-drop",
     type=common.NOT_NEGATIVE,

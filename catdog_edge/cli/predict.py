@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -163,15 +163,13 @@ def _text(path: Path) -> str:
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     images: tuple[str, ...],
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    reject: float | None,
     keep_damaged: bool,
     tiles: bool,
     save: Path | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Classify image files.
 
@@ -192,8 +190,8 @@ def command(
     if not files or files == [Path()]:
         where = "below the current folder" if files else "listed on standard input"
         raise CatdogError(f"there are no images {where}; name files, folders or patterns")
-    with Classifier(model, provider, threads, reject) as classifier:
-        shown = model or f"the shipped model {classifier.path and classifier.path.stem}"
+    with Classifier(**options) as classifier:
+        shown = options["model"] or f"the shipped model {classifier.path and classifier.path.stem}"
         where = "" if images else " below the current folder"
         note(
             f"{len(files):,} image{'s' * (len(files) != 1)}{where}, {plain(shown)}, "
