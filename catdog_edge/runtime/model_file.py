@@ -150,7 +150,7 @@ def _check_file(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise ModelError(_not_found(path)) from None
     except OSError as error:
-        raise ModelError(f"{path} is unreadable ({error.strerror}); check permissions") from error
+        raise ModelError(f"{path} cannot be read ({error.strerror}); check permissions") from error
     if stat.S_ISDIR(status.st_mode):
         raise ModelError(f"{path} is a folder; name the .onnx file in it")
     if not stat.S_ISREG(status.st_mode):

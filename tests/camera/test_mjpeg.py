@@ -133,6 +133,7 @@ def test_jpegs_from_a_pipe_are_live() -> None:
         time.sleep(0.02)
     process.stdin.close()
     lines = process.stdout.read().decode().splitlines()
+    process.stdout.close()
     assert process.wait(timeout=30) == 0
     seen = [int(line.split()[0]) for line in lines[:-1]]
     assert seen == sorted(seen)
