@@ -52,7 +52,7 @@ def test_a_file_that_is_called_so_is_meant(home: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(home)
     (home / "~old.pt").touch()
     assert path("~old.pt") == Path("~old.pt")
-    with pytest.raises(CatdogError, match="there is no home folder for it"):
+    with pytest.raises(CatdogError, match="no such home folder"):
         path("~nobody-of-this-name/x.pt")
 
 
