@@ -54,6 +54,17 @@ def test_the_run_saved_last_is_resumed(tmp_path: Path) -> None:
             newest_unfinished(tmp_path)
 
 
+def test_it_is_told_why_no_run_can_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no run under"):
+        newest_unfinished(tmp_path)
+    make(tmp_path, "done", args_yaml=1, last_pt=5, summary_json=6)
+    with pytest.raises(ModelError, match=r"every run under .* is finished, the newest is done"):
+        newest_unfinished(tmp_path)
+    make(tmp_path, "early", args_yaml=9)
+    with pytest.raises(ModelError, match=r"no run under .* early has no last\.pt"):
+        newest_unfinished(tmp_path)
+
+
 def test_the_newest_weights_are_taken(tmp_path: Path) -> None:
     make(tmp_path, "one", args_yaml=9, best_pt=3)
     two = make(tmp_path, "two", args_yaml=1, best_pt=5)
