@@ -13,6 +13,8 @@ from support.image_sets import images, write
 from benchmarks.studies import small_pets
 from catdog_edge import Classifier
 
+pytestmark = pytest.mark.train
+
 CAT = "wild/pets/cat/phone-2bb179a8e95e.jpg"
 DOG = "wild/pets/dog/pixabay-01b31b20da5a.jpg"
 ROOM = "wild/places/door-029fdc2140b8.jpg"
