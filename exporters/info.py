@@ -65,20 +65,26 @@ class Info:
         }
 
     def __str__(self) -> str:
+        return self.text(whole=False)
+
+    def text(self, whole: bool) -> str:
+        """For people: what a user of the file needs; with `whole` everything, and the card."""
         rows = [("file", f"{self.path}, {megabytes(self.bytes)} ({self.bytes:,} bytes)")]
         rows += [("", f"with its weights in {name}, beside it") for name in self.beside]
         if self.by_place:
             rows.append(("spec", f"given by hand; {self.by_place} by place"))
         rows += [*self._of_spec(), *self._of_graph()]
-        rows += [(f"metadata {key}", _short(text)) for key, text in sorted(self.metadata.items())]
-        rows += [("trained on", text) for text in _flat(self.spec.trained_on)]
-        rows += [("measured", text) for text in _flat(self.spec.metrics)]
+        if whole:
+            metadata = sorted(self.metadata.items())
+            rows += [(f"metadata {key}", _short(text)) for key, text in metadata]
+            rows += [("trained on", text) for text in _flat(self.spec.trained_on)]
+            rows += [("measured", text) for text in _flat(self.spec.metrics)]
         width = max(len(name) for name, _ in rows)
         lines, before = [], ""
         for name, text in rows:
             lines.append(f"{name if name != before else '':{width}}  {text}")
             before = name
-        if self.card:
+        if self.card and whole:
             lines += ["", self.card.rstrip()]
         return "\n".join(lines)
 

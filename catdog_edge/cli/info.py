@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from catdog_edge.cli.options import Command, arch_option, json_option, spec_option
+from catdog_edge.cli.options import Command, arch_option, group, json_option, spec_option
 
 
 @click.command(
     "info",
     cls=Command,
     examples=(
-        "catdog-edge info",
+        "catdog-edge info accurate --card",
         "catdog-edge info runs/pets/model.onnx --json",
         "catdog-edge info --arch resnet18",
     ),
@@ -22,12 +22,18 @@ from catdog_edge.cli.options import Command, arch_option, json_option, spec_opti
 @click.argument("file", required=False)
 @spec_option
 @arch_option("Print the layers of an architecture instead")
+@group("Output")(
+    "--card",
+    is_flag=True,
+    help="Print everything in the file, and the card of a shipped model: figures and limits.",
+)
 @json_option
-def command(file: str | None, arch: str | None, spec_file: Path | None, as_json: bool) -> None:
+def command(
+    file: str | None, arch: str | None, spec_file: Path | None, card: bool, as_json: bool
+) -> None:
     """Print the spec, inputs, outputs and operators of a model file.
 
-    FILE is a .onnx, .ort or .pt file or the name of a shipped model, whose card is printed,
-    too.  [default: the shipped model]
+    FILE is a .onnx, .ort or .pt file or the name of a shipped model.  [default: the shipped model]
     """
     if arch is not None:
         if file is not None or as_json:
@@ -39,4 +45,4 @@ def command(file: str | None, arch: str | None, spec_file: Path | None, as_json:
     from exporters.info import read_info, read_spec_file
 
     result = read_info(file, None if spec_file is None else read_spec_file(spec_file))
-    click.echo(json.dumps(result.to_dict(), indent=2) if as_json else str(result))
+    click.echo(json.dumps(result.to_dict(), indent=2) if as_json else result.text(card))

@@ -76,7 +76,7 @@ def test_multiply_adds_are_those_of_the_architectures_table(name: str, tmp_path:
 
 
 def test_people_read_all_of_it(folder: Path) -> None:
-    done = CliRunner().invoke(main, ["info", str(folder / "model.static.onnx")])
+    done = CliRunner().invoke(main, ["info", str(folder / "model.static.onnx"), "--card"])
     assert done.exit_code == 0, done.output
     for words in (
         "simple_cnn, int8-static",
@@ -302,3 +302,9 @@ def test_without_the_onnx_package_the_spec_is_still_told(folder: Path) -> None:
     )
     assert "simple_cnn, fp32" in done.stdout
     assert f"need the onnx package: {install_command('train')}" in done.stdout
+
+
+def test_without_card_it_is_a_screen(folder: Path) -> None:
+    done = CliRunner().invoke(main, ["info", str(folder / "model.static.onnx")])
+    assert len(done.stdout.splitlines()) <= 15
+    assert "trained on" not in done.stdout

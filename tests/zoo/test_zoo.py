@@ -35,7 +35,7 @@ def test_info_prints_the_card(pets):
 
     card = (ZOO / f"{pets.path.stem}.md").read_text(encoding="utf-8")
     for called in (pets.path.stem, str(pets.path)):
-        assert card.rstrip() in CliRunner().invoke(main, ["info", called]).stdout
+        assert card.rstrip() in CliRunner().invoke(main, ["info", called, "--card"]).stdout
     document = json.loads(CliRunner().invoke(main, ["info", pets.path.stem, "--json"]).stdout)
     assert document["card"] == card
 
