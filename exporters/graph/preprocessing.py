@@ -29,12 +29,8 @@ from exporters.graph.nodes import (
 def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | None = None) -> str:
     """Replace a normalised float input by the one that a caller has at hand.
 
-    Args:
-        model: One input `float32 [N,3,H,W]`, RGB, normalised as `spec.normalization` says.
-        spec: Size and normalisation.
-        layout: `nhwc-uint8`: `uint8 [N,H,W,3]`, BGR. `nchw-float`: `float32 [N,3,H,W]`,
-            RGB, 0..1.
-        batch: A fixed batch; `None` leaves it dynamic.
+    The old one is `float32 [N,3,H,W]`, RGB, normalised as `spec.normalization` says; the new one
+    `uint8 [N,H,W,3]`, BGR (`nhwc-uint8`), or `float32 [N,3,H,W]`, RGB, 0..1 (`nchw-float`).
 
     Returns:
         What went into the first convolution, as text.
