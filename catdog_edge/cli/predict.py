@@ -180,6 +180,7 @@ def command(
     """
     from catdog_edge.images.find import find_images, split_list
     from catdog_edge.runtime.classifier import Classifier
+    from catdog_edge.runtime.model_file import DEFAULT
 
     try:
         listed = split_list(sys.stdin.buffer.read()) if "-" in images and sys.stdin else []
@@ -191,7 +192,7 @@ def command(
         where = "below the current folder" if files else "listed on standard input"
         raise CatdogError(f"there are no images {where}; name files, folders or patterns")
     with Classifier(**options) as classifier:
-        shown = options["model"] or f"the shipped model {classifier.path and classifier.path.stem}"
+        shown = options["model"] or f"the shipped model {DEFAULT}"
         where = "" if images else " below the current folder"
         note(
             f"{len(files):,} image{'s' * (len(files) != 1)}{where}, {plain(shown)}, "

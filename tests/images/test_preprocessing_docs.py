@@ -58,7 +58,9 @@ def test_the_pseudocode_gives_the_same_picture(
     assert (difference == 2).mean() < 0.002
 
 
-@pytest.mark.parametrize(("name", "rule"), [("fast", squash), ("accurate", crop_and_squash)])
+@pytest.mark.parametrize(
+    ("name", "rule"), [("fast", crop_and_squash), ("accurate", crop_and_squash)]
+)
 def test_the_rule_of_a_shipped_model_is_one_of_the_two(name: str, rule: Any) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; install a flavour")
     spec = read_spec(find_model(name).path)
