@@ -60,7 +60,7 @@ def bench(options: BenchOptions) -> BenchResult:
     Raises:
         CatdogError: See `benchmarks.plan.plan`; or a row failed, or a report cannot be written.
 
-    Example:
+    Examples:
         >>> done = bench(BenchOptions(weights=Path("runs/pets"), seconds=30.0))
         >>> [(row["name"], row["ratio"]["value"]) for row in done.document["rows"]]
         [('pytorch', 1.0), ('model', 0.31), ('model.static', 0.11)]

@@ -77,7 +77,7 @@ def list_names(names: Collection[str], limit: int = 10) -> str:
 def label_difference(first: Collection[str], second: Collection[str], limit: int = 10) -> str:
     """Describe for a message how two lists of classes differ, in bounded length.
 
-    Example:
+    Examples:
         >>> label_difference(["cat", "dog"], ["cat", "fox"])
         'cat, dog against cat, fox'
     """

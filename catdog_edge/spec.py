@@ -216,7 +216,7 @@ class ModelSpec:
             ModelError: It is not JSON, a field is missing, unknown or wrong, or its schema
                 is newer than this version of catdog-edge.
 
-        Example:
+        Examples:
             >>> ModelSpec.from_json(Path("spec.json").read_text()).labels
             ('cat', 'dog')
         """

@@ -88,7 +88,7 @@ def verify(
         CatdogError: A file or the data is missing or damaged, or they do not fit each other.
         GateError: Names, types, shapes, labels or sizes differ.
 
-    Example:
+    Examples:
         >>> verify(Path("best.pt"), Path("model.onnx")).verification.passed
         True
     """

@@ -154,7 +154,7 @@ def measure(
     Raises:
         ValueError: There are no rows, or a reference is not one of them.
 
-    Example:
+    Examples:
         >>> found = measure({"ours": lambda: model(frame), "theirs": lambda: other(frame)}, 10.0)
         >>> found.ratios["theirs"]
         Ratio(value=2.1, low=2.0, high=2.2)

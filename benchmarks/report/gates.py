@@ -187,7 +187,7 @@ def check(document: Document, limits: Limits, baseline: Document | None = None) 
     Returns:
         One entry per limit and row, met or not.
 
-    Example:
+    Examples:
         >>> [gate.row for gate in check(document, Limits(max_drop=1.0)) if not gate.met]
         ['model.static']
     """

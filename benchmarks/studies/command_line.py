@@ -19,7 +19,7 @@ from catdog_edge.system.files import write_text
 class StudyParser(argparse.ArgumentParser):
     """The options of a study; `run` is its `main`.
 
-    Example:
+    Examples:
         >>> parser = StudyParser("peers", __doc__)
         >>> parser.seconds(30.0, "per frame")
         >>> code = parser.run(lambda options: print(options.seconds))

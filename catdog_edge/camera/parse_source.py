@@ -83,7 +83,7 @@ def parse_source(source: str | int | os.PathLike[str]) -> Source:
         CameraError: There is no such device or file, it is a pipe, the address is not valid, or
             a folder holds no pictures.
 
-    Example:
+    Examples:
         >>> parse_source("rtsp://user:secret@door:554/stream").shown
         'rtsp://***@door:554/stream'
     """

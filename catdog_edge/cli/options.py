@@ -72,7 +72,7 @@ def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> N
 def group(title: str) -> Callable[..., Callable[[_Decorated], _Decorated]]:
     """Return `click.option` for the options under one heading.
 
-    Example:
+    Examples:
         >>> data = group("Data")
         >>> @click.command("count", cls=Command, examples=["catdog-edge count --limit 5"])
         ... @data("--limit", type=int, help="Use at most this many images.")

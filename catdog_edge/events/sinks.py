@@ -66,7 +66,7 @@ class JsonLines:
     Raises:
         CatdogError: The file cannot be opened in the first place.
 
-    Example:
+    Examples:
         >>> lines = JsonLines(Path("events.jsonl"), rotate=10_000_000, keep=5)
         >>> lines.write(event.to_json())
     """

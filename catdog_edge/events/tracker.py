@@ -32,7 +32,7 @@ class Rules:
         absence: Seconds that it must have been out of sight to be gone.
         lost: Seconds without a frame of a live source after which a visit ends.
 
-    Example:
+    Examples:
         >>> Events(model, Rules(enter=0.8, absence=2.0))
     """
 

@@ -27,7 +27,7 @@ def draw(frame: Any, prediction: Prediction) -> Image:
         frame: See `catdog_edge.images.preprocess.to_bgr`; it is not changed.
         prediction: The prediction for it.
 
-    Example:
+    Examples:
         >>> annotated = draw(frame, classifier(frame))
     """
     image = to_bgr(frame).copy()

@@ -26,7 +26,7 @@ def find_images(
     Raises:
         CatdogError: A folder is, or lies in, `leave_out`; or the current folder was deleted.
 
-    Example:
+    Examples:
         >>> find_images(["cat.jpg", "shots/", "more/*.png"])
         [Path("cat.jpg"), Path("shots/1.jpg"), Path("more/2.png")]
     """

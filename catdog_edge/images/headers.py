@@ -99,7 +99,7 @@ def read_header(data: bytes) -> Header:
     Raises:
         PictureError: The file is empty, truncated, damaged, of an unsupported kind, or no image.
 
-    Example:
+    Examples:
         >>> read_header(Path("cat.jpg").read_bytes()).orientation
         6
     """

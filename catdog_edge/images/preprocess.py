@@ -86,7 +86,7 @@ def _cropped(frame: Image, crop: float) -> Image:
 def preprocess(frame: Any, steps: Sequence[ResizeStep]) -> Image:
     """Turn one camera frame, see `to_bgr`, into the model's input: `uint8 [height,width,3]` BGR.
 
-    Example:
+    Examples:
         >>> batch = preprocess(frame, spec.resize)[None]
     """
     return resize(to_bgr(frame), steps)

@@ -55,7 +55,7 @@ def read_picture(
     Raises:
         PictureError: It cannot be read; the message is the reason without the name.
 
-    Example:
+    Examples:
         >>> read_picture("cat.jpg").shape
         (480, 640, 3)
     """

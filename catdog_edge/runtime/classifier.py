@@ -55,7 +55,7 @@ class Classifier:
         TypeError: `model` is none of these.
         ValueError: Another argument is of another kind or out of range.
 
-    Example:
+    Examples:
         >>> pets = Classifier()
         >>> print(pets(frame))
         cat 0.97
@@ -161,7 +161,7 @@ class Classifier:
             ValueError: See `__call__`.
             ModelError: See `__call__`.
 
-        Example:
+        Examples:
             >>> found = Classifier("accurate").search(cv2.imread("garden.jpg"))
             >>> print(found, found.box)
             cat 0.99 (840, 360, 360, 360)

@@ -205,7 +205,7 @@ def read_spec(model: str | os.PathLike[str] | bytes | None) -> ModelSpec:
         ModelError: The file is missing, damaged, too new, or has no spec.
         MissingPackageError: onnxruntime is not installed.
 
-    Example:
+    Examples:
         >>> read_spec("fast").labels
         ('cat', 'dog')
     """

@@ -28,7 +28,7 @@ def freeze_support() -> None:
     In a child it runs the child's module and exits; anywhere else it only takes note. Call it
     before anything else; in a program that is not frozen it changes nothing.
 
-    Example:
+    Examples:
         >>> from catdog_edge.system.child import freeze_support
         >>> if __name__ == "__main__":
         ...     freeze_support()

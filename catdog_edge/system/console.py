@@ -88,7 +88,7 @@ def log_to_stderr() -> Iterator[None]:
     `info` of training, exporters and benchmarks is shown as it is, `warning` of any module as
     `catdog-edge: warning: TEXT`. Of the processes that `torchrun` starts, only rank 0 shows `info`.
 
-    Example:
+    Examples:
         >>> log = logging.getLogger("exporters.export_steps")
         >>> with log_to_stderr():
         ...     log.info("model.onnx: %.2f MB", 1.5)

@@ -47,7 +47,7 @@ class Cpu:
 def read_cpu(root: Path = Path("/")) -> Cpu:
     """Describe the CPU of this machine; `root` is where `proc` is.
 
-    Example:
+    Examples:
         >>> read_cpu().features
         ('AVX2', 'AVX-512', 'AVX-512 VNNI')
     """

@@ -27,7 +27,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         CatdogError: The folder or the file cannot be written (permissions, a full disk).
 
-    Example:
+    Examples:
         >>> with atomic_write("model.onnx") as temporary:
         ...     onnx.save(model, temporary)
     """

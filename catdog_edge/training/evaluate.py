@@ -154,7 +154,7 @@ def evaluate_weights(
     Raises:
         CatdogError: Weights or data are missing, damaged, or do not fit each other.
 
-    Example:
+    Examples:
         >>> print(evaluate_weights(Path("runs/mine/best.pt")))
     """
     if weights is not None and str(weights) in shipped_models():

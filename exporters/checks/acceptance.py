@@ -92,7 +92,7 @@ def judge_drop(change: float, high: float, max_drop: float, strict: bool = False
     It is undecided where more than `max_drop` percentage points are lost, but the interval holds
     no loss as well; `strict` lets the estimate alone decide.
 
-    Example:
+    Examples:
         >>> judge_drop(-0.0102, 0.0279, 0.5)  # one of 98 images
         <Verdict.UNDECIDED: 'undecided'>
     """

@@ -116,7 +116,7 @@ def compare_answers(
     Raises:
         ValueError: The shapes do not match, or there are no images.
 
-    Example:
+    Examples:
         >>> compare_answers(pytorch, onnx, labels).agreement
         0.998
     """

@@ -88,7 +88,7 @@ class OnnxPredictor:
         ModelError: It cannot be loaded, its spec is missing, damaged or too new, or its graph
             differs from the spec.
 
-    Example:
+    Examples:
         >>> OnnxPredictor("model.onnx").predict(images).probabilities.shape
         (32, 2)
     """

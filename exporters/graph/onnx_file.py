@@ -88,7 +88,7 @@ def write_model(
             or IR version than the model in memory.
         CatdogError: The file cannot be written.
 
-    Example:
+    Examples:
         >>> write_model(read_model("theirs.onnx"), "ours.onnx", spec)
     """
     if spec is not None:

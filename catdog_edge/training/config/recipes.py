@@ -229,7 +229,7 @@ def recipe(name: str) -> Recipe:
     Raises:
         CatdogError: There is none of that name; the file cannot be read, or see `from_dict`.
 
-    Example:
+    Examples:
         >>> recipe("classic").lr
         0.001
     """

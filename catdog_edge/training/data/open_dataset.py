@@ -79,7 +79,7 @@ def open_dataset(
         DataError: There is no such source, no layout fits, fewer than two classes, more than
             5 % of the files cannot be read, or a split lacks a class.
 
-    Example:
+    Examples:
         >>> dataset = open_dataset("sample", limit=60)
         >>> dataset.counts()["val"]
         {'cat': 3, 'dog': 3}

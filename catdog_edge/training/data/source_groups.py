@@ -28,7 +28,7 @@ _SOURCE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)-.")
 def file_sources(dataset: Dataset) -> dict[str, str]:
     """Return the source of each file of a data set.
 
-    Example:
+    Examples:
         >>> file_sources(open_dataset("wild.zip"))["cat/pixabay-1f0e.jpg"]
         'pixabay'
     """

@@ -41,7 +41,7 @@ def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> di
 
     Where all `labels` are among the names, they are classes, whatever they mean.
 
-    Example:
+    Examples:
         >>> split_names(["training_set", "test_set"])
         {'training_set': 'train', 'test_set': 'test'}
         >>> split_names(["seg_train", "seg_test", "notes"])

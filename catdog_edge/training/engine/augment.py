@@ -44,7 +44,7 @@ def augment(
     Raises:
         ValueError: There is no such policy, or the images are not `uint8 [N,H,W,3]`.
 
-    Example:
+    Examples:
         >>> images = augment(images, "camera", np.random.default_rng([seed, epoch, step]))
     """
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:

@@ -45,7 +45,7 @@ def batch_bounds(samples: int, batch_size: int, processes: int = 1) -> list[int]
 class BatchLoader:
     """Makes the batches of this process.
 
-    Example:
+    Examples:
         >>> loader = BatchLoader(pixels, labels, batch_size=64, policy="default", seed=0)
         >>> for batch in loader.epoch(0):
         ...     train_step(batch.pixels, batch.labels)

@@ -19,7 +19,7 @@ def class_weights(labels: Labels, classes: int, shares: Float64 | None = None) -
     `shares` tells how often each image is drawn, `float64 [N]`. The weights, `float64 [K]`, have a
     mean of 1 over what is drawn.
 
-    Example:
+    Examples:
         >>> class_weights(np.repeat([0, 1], [30, 10]), 2)
         array([0.66666667, 2.        ])
     """

@@ -75,7 +75,7 @@ class TrainingData:
 class Trainer:
     """One training run; only the main process of a group writes into the run folder.
 
-    Example:
+    Examples:
         >>> trainer = Trainer(network, spec, plan, data, Path("runs/mine"))
         >>> trainer.run(lambda: False, print, lambda epoch, is_best, seconds_left: None)
     """

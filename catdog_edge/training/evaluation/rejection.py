@@ -36,7 +36,7 @@ class ThresholdRule:
     wrongly accepted. `tpr`, the true positive rate: at least `rate` of the classes are answered.
     `tnr`, the true negative rate: at least `rate` of the rest is rejected.
 
-    Example:
+    Examples:
         >>> ThresholdRule.parse("tpr:0.99")
         ThresholdRule(kind='tpr', rate=0.99)
     """

@@ -32,7 +32,7 @@ class ConvBatchNorm(nn.Module):
 def add_batch_norms(network: nn.Module) -> nn.Module:
     """Copy a network, with a batch norm after each convolution not followed by one in its parent.
 
-    Example:
+    Examples:
         >>> trained = add_batch_norms(SimpleCNN(2))
         >>> plain = fold_batch_norms(trained)  # the tensors of SimpleCNN again
     """

@@ -36,7 +36,7 @@ def save_checkpoint(
 
     `training` is what a resumed run needs beyond the weights (optimizer state, epoch, ...).
 
-    Example:
+    Examples:
         >>> save_checkpoint("best.pt", network.state_dict(), spec)
         >>> network, spec = load_checkpoint("best.pt")
     """

@@ -77,7 +77,7 @@ def imagenet_groups(labels: Sequence[str]) -> tuple[tuple[int, ...], ...] | None
 
     Case and a plural `s` do not matter; `None` where ImageNet has no category for one of them.
 
-    Example:
+    Examples:
         >>> [len(group) for group in imagenet_groups(("cat", "dog"))]
         [5, 118, 877]
     """

@@ -72,7 +72,7 @@ def load_pretrained(network: nn.Module, arch: str) -> str:
             downloaded, or a tensor of the network has no counterpart of the same shape.
         MissingPackageError: The package with the weights is not installed.
 
-    Example:
+    Examples:
         >>> network = architecture("efficientnet_lite0").build(2)
         >>> source = load_pretrained(network, "efficientnet_lite0")
     """

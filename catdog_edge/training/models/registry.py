@@ -168,7 +168,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 def architecture(name: str) -> Architecture:
     """Look up an architecture; raises `ModelError` where there is none of that name.
 
-    Example:
+    Examples:
         >>> network = architecture("edge_cnn").build(2)
     """
     if name not in ARCHITECTURES:

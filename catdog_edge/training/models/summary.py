@@ -30,7 +30,7 @@ class LayerSummary:
 def summarize_layers(network: nn.Module, size: int) -> list[LayerSummary]:
     """List the layers of a network in the order in which they are called on a square image.
 
-    Example:
+    Examples:
         >>> layers = summarize_layers(architecture("simple_cnn").build(2), 224)
         >>> sum(layer.multiply_adds for layer in layers)
         2356104960

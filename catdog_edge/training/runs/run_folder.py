@@ -36,7 +36,7 @@ FILES = (
 class Run:
     """One run folder, for instance `runs/cat_dog-1`.
 
-    Example:
+    Examples:
         >>> run = newest_run()
         >>> network, spec = load_checkpoint(run.weights)
         >>> dataset = run.dataset()

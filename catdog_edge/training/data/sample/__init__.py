@@ -31,7 +31,7 @@ def draw(kind: str, number: int, seed: int = 0) -> Image:
     Returns:
         `uint8 [H,W,3]` BGR, 128 to 216 pixels a side; the same for the same arguments.
 
-    Example:
+    Examples:
         >>> draw("cat", 3).shape[2]
         3
     """
