@@ -17,6 +17,7 @@ from support.benchrun import make_run
 
 from benchmarks.measure import cold_start, interleaved, latency
 from benchmarks.measure.cold_start import cold_starts, start_row, summarise
+from benchmarks.measure.environment import ActivityMonitor
 from benchmarks.runners import BenchRow, OnnxRunner, TorchRunner, open_row, plan_rows
 from catdog_edge.errors import CatdogError
 from catdog_edge.runtime.model_file import ZOO
@@ -134,14 +135,22 @@ def test_a_row_measures_the_same_alone_and_beside_others(run, frames):
     rows = [_row(run, threads=2), _row(run, "model.dynamic", threads=2)]
     torch_row = BenchRow("pytorch", "pytorch", str(run.weights), 2)
     subjects = [open_row(row) for row in (torch_row, *rows)]
-    ratios = []
+    ratios, monitor = [], ActivityMonitor()
     for _ in range(3):
         alone = interleaved.measure({"model": latency._call(subjects[1], frames)}, 2.0)
         beside = latency.time_rows(subjects, frames, 6.0)
         ratios.append(_quickest(beside, "model") / _quickest(alone, "model"))
         if 1 / 1.3 < ratios[-1] < 1.3:
             return
-    pytest.fail(f"beside others a row takes {ratios} times what it takes alone")
+    _fail_if_quiet(f"beside others a row takes {ratios} times what it takes alone", monitor)
+
+
+def _fail_if_quiet(reason, monitor):
+    """A neighbour, such as a second process of tests, slows one part or the other."""
+    busy = monitor.stop().others_busy
+    if busy > 0.2:
+        pytest.skip(f"others took {busy:.1f} processors meanwhile: {reason}")
+    pytest.fail(reason)
 
 
 def _quickest(measured, name):
@@ -163,7 +172,7 @@ def test_blocks_and_pauses_are_what_keeps_sessions_from_slowing_one_another():
         return lambda: session.run(None, {"frames": frame})
 
     calls = {"one": bare(), "other": bare()}
-    found = []
+    found, monitor = [], ActivityMonitor()
     for _ in range(3):
         alone = interleaved.measure({"one": calls["one"]}, 2.0).summaries["one"].mean_ms
         beside = interleaved.measure(calls, 4.0).summaries["one"].mean_ms
@@ -180,7 +189,9 @@ def test_blocks_and_pauses_are_what_keeps_sessions_from_slowing_one_another():
             return
     if not slowed:
         pytest.skip(f"sessions that take turns call by call do not slow one another here: {found}")
-    pytest.fail(f"beside another, and call by call, it takes {found} times what it takes alone")
+    _fail_if_quiet(
+        f"beside another, and call by call, it takes {found} times what it takes alone", monitor
+    )
 
 
 def test_a_fresh_process_that_hangs_is_ended(run, tmp_path, monkeypatch):

@@ -234,7 +234,7 @@ def test_damaged_images_are_skipped_unless_they_are_asked_for(
     for _ in range(2):  # decoded, then from the cache
         dataset = open_dataset(folder, steps=STEPS)
         assert {entry.file for entry in dataset.skipped} == {"a/torn.jpg", "b/torn.jpg"}
-        assert all("damaged: the decoder reports" in entry.reason for entry in dataset.skipped)
+        assert all("damaged: corrupt JPEG data" in entry.reason for entry in dataset.skipped)
     dataset.write_skipped_csv(tmp_path / "skipped.csv")
     assert "a/torn.jpg,damaged" in (tmp_path / "skipped.csv").read_text()
     for _ in range(2):
