@@ -102,7 +102,9 @@ def _all() -> Iterator[Check]:
 
 def _system() -> Check:
     facts = {"catdog-edge": __version__, "python": platform.python_version()}
-    facts |= {"system": platform.platform(), "machine": platform.machine()}
+    # Not platform.platform(): Python 3.13.0 cannot run its `uname -p` in a deleted folder.
+    system = f"{platform.system()} {platform.release()}"
+    facts |= {"system": system, "machine": platform.machine()}
     text = "catdog-edge {catdog-edge}, Python {python}, {system} ({machine})".format_map(facts)
     return Check("system", "ok", text, facts=facts)
 
