@@ -305,14 +305,15 @@ class Events:
     def _classify(self, source: _Source, frame: Frame) -> tuple[Prediction, bool]:
         """The model's answer, and whether it is of this frame."""
         spec, gate, focus = self._model.spec, source.gate, source.focus
-        # At the model's size nothing is left to do for the model's own preprocessing.
-        image = preprocess(frame.image, spec.resize)
-        watched = image
-        if focus is not None and any(step.crop for step in spec.resize):
-            watched = preprocess(frame.image, squash(*spec.size))  # its sides, too
-        classify = gate is None or gate.must_classify(watched, frame.monotonic)
+        # With a focus the gate sees the sides of the frame, too, which a rule may crop.
+        rule = spec.resize if focus is None else squash(*spec.size)
+        image = preprocess(frame.image, rule)
+        classify = gate is None or gate.must_classify(image, frame.monotonic)
         if source.prediction is None or classify:
             source.tally.classified += 1
+            # At the model's size nothing is left to do for the model's own preprocessing.
+            if rule != spec.resize:
+                image = preprocess(frame.image, spec.resize)
             box = None
             if focus is not None and gate is not None:
                 height, width = frame.image.shape[:2]
