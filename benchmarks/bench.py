@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench_rows import Runner
 from benchmarks.measure import latency, loadgen, robustness
 from benchmarks.measure.cold_start import cold_starts
 from benchmarks.measure.environment import ActivityMonitor, noise_reasons
@@ -28,7 +29,6 @@ from benchmarks.plan import BenchOptions, Plan, plan
 from benchmarks.report import document as report
 from benchmarks.report import gates, html
 from benchmarks.report.text import listed
-from benchmarks.runners import Runner
 from catdog_edge import __version__
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.files import write_text

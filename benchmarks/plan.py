@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench_rows import BenchRow, Runner, open_row, plan_rows
 from benchmarks.measure import loadgen
 from benchmarks.measure.environment import Environment
 from benchmarks.report import gates
 from benchmarks.report.document import DOCUMENT
 from benchmarks.report.text import few
-from benchmarks.runners import BenchRow, Runner, open_row, plan_rows
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
 from catdog_edge.runtime import provider_selection
 from catdog_edge.runtime.model_file import find_model
-from catdog_edge.runtime.threads import Threads, choose_threads
 from catdog_edge.system.files import cannot_write
+from catdog_edge.system.threads import Threads, choose_threads
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.splits import split_of

@@ -14,7 +14,7 @@ from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
 from exporters.checks.validation_data import find_data
 from exporters.export_report import Exported
 from exporters.export_steps import ExportOptions, ExportSteps
-from exporters.publish import output_folder, scratch_folder
+from exporters.output_folder import output_folder, scratch_folder
 
 log = logging.getLogger(__name__)
 

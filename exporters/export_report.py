@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from catdog_edge.errors import GateError
-from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec, Precision
 from catdog_edge.system.cpu import read_cpu
+from catdog_edge.system.threads import choose_threads
 from exporters.checks.acceptance import Verification
 from exporters.checks.comparison import Accuracy
 from exporters.checks.timing import Ratio

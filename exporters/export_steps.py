@@ -19,10 +19,10 @@ from catdog_edge.runtime.model_file import LoadError
 from catdog_edge.spec import Layout, ModelSpec, Precision
 from catdog_edge.system.files import write_text
 from exporters.checks.acceptance import Policy, Verification
+from exporters.checks.disagreement_report import SHEET, TABLE, save_flips
 from exporters.checks.file_check import Checked, Reference, check_file, time_files, too_slow
 from exporters.checks.predictors import Images, OnnxPredictor, TorchPredictor
 from exporters.checks.validation_data import ValidationSet
-from exporters.checks.verify_flips import SHEET, TABLE, save_flips
 from exporters.export_report import Exported, ExportedFile, machine
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.fp16 import convert_fp16
@@ -30,11 +30,11 @@ from exporters.formats.ort import write_ort
 from exporters.formats.torch_export import ALL_FORMS, DEFAULT_OPSET, export_onnx
 from exporters.graph.onnx_file import read_model, write_model
 from exporters.info import megabytes
-from exporters.publish import no_room, publish
+from exporters.output_folder import no_room, publish
 from exporters.static_int8.calibrate import Calibration
+from exporters.static_int8.mixed_precision import search_schemes
+from exporters.static_int8.optimized_graph import integer_layers, optimized_graph
 from exporters.static_int8.quantize import calibrate
-from exporters.static_int8.runtime_graph import integer_layers, optimized_graph
-from exporters.static_int8.search import search
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class ExportSteps:
 
         with self._making(STATIC):
             calibrated = calibrate(self._source, images, method)
-            scheme, found, attempts = search(calibrated, self._source, images, judge)
+            scheme, found, attempts = search_schemes(calibrated, self._source, images, judge)
             write_model(found.model, path, calibrated.spec)
             runtime = optimized_graph(path)
         integer = integer_layers(runtime, calibrated.layers)

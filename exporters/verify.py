@@ -11,10 +11,10 @@ from catdog_edge.errors import ModelError
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.training.runs.run_folder import run_of
 from exporters.checks.acceptance import Policy, Verification
+from exporters.checks.disagreement_report import SHEET, TABLE, save_flips
 from exporters.checks.file_check import Reference, check_file
 from exporters.checks.predictors import CHECKPOINTS, OnnxPredictor, open_predictor
 from exporters.checks.validation_data import find_data
-from exporters.checks.verify_flips import SHEET, TABLE, save_flips
 from exporters.info import read_spec_file
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.runners import BenchRow, open_row
+from benchmarks.bench_rows import BenchRow, open_row
 from catdog_edge.errors import CatdogError
 from catdog_edge.system.child import child_environment, interpreter
 

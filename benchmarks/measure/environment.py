@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 
-from catdog_edge.runtime.threads import Threads, cgroup_quota, choose_threads, usable_processors
 from catdog_edge.system.cpu import read_cpu
+from catdog_edge.system.threads import Threads, cgroup_quota, choose_threads, usable_processors
 
 FLAGS = (
     "avx2", "f16c", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",

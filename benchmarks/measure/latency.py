@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 import cv2
 import numpy as np
 
+from benchmarks.bench_rows import Runner, open_row
 from benchmarks.measure.interleaved import Calls, Measurement, measure
-from benchmarks.runners import Runner, open_row
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.images.read import decode_picture

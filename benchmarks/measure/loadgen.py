@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.runners import Runner
+from benchmarks.bench_rows import Runner
 from catdog_edge.errors import CatdogError, MissingPackageError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.packages import install_command

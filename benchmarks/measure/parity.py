@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.bench_rows import REFERENCE
 from benchmarks.measure.corruptions import Corruption, corrupt
-from benchmarks.runners import REFERENCE
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.training.data.dataset import Dataset, Item, write_csv

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from benchmarks.report import templates
-from benchmarks.report.scale import Scale, padded
+from benchmarks.report.chart_scale import Scale, padded
 from benchmarks.report.tables import Document, bases
 from benchmarks.report.text import milliseconds, shorten_all
 

@@ -80,7 +80,7 @@ Classifier(sys.argv[1], threads=int(sys.argv[4]))(cv2.imread(sys.argv[2]))
 TORCH = """
 import sys
 import cv2
-from benchmarks.runners import BenchRow, open_row
+from benchmarks.bench_rows import BenchRow, open_row
 runner = open_row(BenchRow("pytorch", "pytorch", sys.argv[1], int(sys.argv[4])))
 runner.probabilities([cv2.imread(sys.argv[2])])
 """

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.runtime.threads import MOST
 from catdog_edge.system.console import log_to_stderr
 from catdog_edge.system.files import write_text
+from catdog_edge.system.threads import MOST
 
 
 class StudyParser(argparse.ArgumentParser):

@@ -26,20 +26,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.bench_rows import BenchRow, TorchRunner, Variant
 from benchmarks.measure.environment import ActivityMonitor, Environment, noise_reasons
 from benchmarks.measure.interleaved import Calls, Measurement, measure
 from benchmarks.plan import check_writable, checkpoint
 from benchmarks.report import text as words
 from benchmarks.report.tables import card
-from benchmarks.runners import BenchRow, TorchRunner, Variant
 from benchmarks.studies.command_line import StudyParser, keep
 from catdog_edge.errors import CatdogError, first_line
 from catdog_edge.images.preprocess import Image, preprocess, to_layout, to_nchw
 from catdog_edge.images.read import read_picture
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.runtime.model_file import PROBABILITIES, read_spec
-from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec
+from catdog_edge.system.threads import choose_threads
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.run_folder import newest_run, run_of

@@ -35,13 +35,13 @@ from benchmarks.report.tables import card
 from benchmarks.report.text import milliseconds, plain_table, wrap
 from benchmarks.studies.command_line import StudyParser, keep
 from catdog_edge.errors import CatdogError, DataError, GateError, first_line
-from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec, squash
 from catdog_edge.system.files import cannot_write
+from catdog_edge.system.threads import choose_threads
 from catdog_edge.training.config.recipes import Policy, recipe
 from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.folder_or_zip import open_source
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
-from catdog_edge.training.data.storage import open_source
 from catdog_edge.training.engine.augment import augment
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.engine.precision import choose_precision

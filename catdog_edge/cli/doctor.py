@@ -22,11 +22,11 @@ import click
 from catdog_edge import __version__
 from catdog_edge.cli.options import Command, json_option
 from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError, first_line
-from catdog_edge.runtime.threads import cgroup_quota, choose_threads, usable_processors
 from catdog_edge.system import packages
 from catdog_edge.system.console import note, plain
 from catdog_edge.system.cpu import read_cpu
 from catdog_edge.system.files import cache_folder
+from catdog_edge.system.threads import cgroup_quota, choose_threads, usable_processors
 
 State = Literal["ok", "note", "bad"]
 

@@ -28,7 +28,7 @@ ARCHITECTURES = (
 )
 RECIPES = ("default", "classic", "finetune", "accurate", "fast", "distil", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
-MOST_THREADS = 256  # as `catdog_edge.runtime.threads.MOST`
+MOST_THREADS = 256  # as `catdog_edge.system.threads.MOST`
 MOST_BATCH = 32  # of `bench`: the largest batch that `Classifier` gives its session in one call
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])

@@ -15,11 +15,11 @@ from typing import Any, Literal, Protocol
 
 from catdog_edge.camera.camera import Camera, Frame, State
 from catdog_edge.errors import CameraError
-from catdog_edge.events.focus import Focus
 from catdog_edge.events.motion import MotionGate
+from catdog_edge.events.motion_crop import MotionCrop
 from catdog_edge.events.tracker import Reason, Rules, Tracker, Transition
 from catdog_edge.images.preprocess import Image, preprocess
-from catdog_edge.images.tiles import cut
+from catdog_edge.runtime.tiled_search import cut
 from catdog_edge.spec import NEITHER, Box, ModelSpec, Prediction, squash
 from catdog_edge.system.console import plain
 
@@ -149,7 +149,7 @@ class _Source:
 
     def __init__(self, labels: int, rules: Rules) -> None:
         self.gate: MotionGate | None = None
-        self.focus: Focus | None = None
+        self.crop: MotionCrop | None = None
         self.tracker = Tracker(labels, rules)
         self.tally = Tally()
         self.visits = 0
@@ -300,13 +300,13 @@ class Events:
     def _watch_anew(self, source: _Source) -> None:
         source.prediction = None
         source.gate = MotionGate() if self._focus != "none" else None
-        source.focus = Focus(max(self._model.spec.size)) if self._focus == "motion" else None
+        source.crop = MotionCrop(max(self._model.spec.size)) if self._focus == "motion" else None
 
     def _classify(self, source: _Source, frame: Frame) -> tuple[Prediction, bool]:
         """The model's answer, and whether it is of this frame."""
-        spec, gate, focus = self._model.spec, source.gate, source.focus
-        # With a focus the gate sees the sides of the frame, too, which a rule may crop.
-        rule = spec.resize if focus is None else squash(*spec.size)
+        spec, gate, crop = self._model.spec, source.gate, source.crop
+        # With a motion crop the gate sees the sides of the frame, too, which a rule may crop.
+        rule = spec.resize if crop is None else squash(*spec.size)
         image = preprocess(frame.image, rule)
         classify = gate is None or gate.must_classify(image, frame.monotonic)
         if source.prediction is None or classify:
@@ -315,9 +315,9 @@ class Events:
             if rule != spec.resize:
                 image = preprocess(frame.image, spec.resize)
             box = None
-            if focus is not None and gate is not None:
+            if crop is not None and gate is not None:
                 height, width = frame.image.shape[:2]
-                box = focus.follow(height, width, gate.moved, source.prediction)
+                box = crop.follow(height, width, gate.moved, source.prediction)
             source.prediction = self._answer(image, frame.image, box)
         return source.prediction, classify
 

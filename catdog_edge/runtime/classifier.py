@@ -12,15 +12,14 @@ import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, to_bgr
-from catdog_edge.images.tiles import cut, tiles
 from catdog_edge.runtime.model_file import Pickled, find_model, from_pickle
 from catdog_edge.runtime.predictions import checked, rejection_in_force, to_predictions
 from catdog_edge.runtime.providers import Asked, Settings
-from catdog_edge.runtime.search import best_part
 from catdog_edge.runtime.session import ModelSession
-from catdog_edge.runtime.threads import choose_threads
+from catdog_edge.runtime.tiled_search import best_part, cut, tiles
 from catdog_edge.spec import ModelSpec, Prediction, Rejection
 from catdog_edge.system import packages
+from catdog_edge.system.threads import choose_threads
 
 SPIN = 1000
 """Default of `spin` in microseconds; measured in `docs/runtime.md`."""

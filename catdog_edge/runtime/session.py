@@ -12,11 +12,11 @@ import numpy.typing as npt
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, preprocess, to_nchw
 from catdog_edge.runtime import diagnostics, provider_selection
-from catdog_edge.runtime.exit_and_fork import at_fork, enter, keep_for_ever, leave
 from catdog_edge.runtime.io_binding import BoundRunner
 from catdog_edge.runtime.model_file import KNOWN, PROBABILITIES, ModelFile, spec_of
 from catdog_edge.runtime.providers import NAMES, Asked, Settings
 from catdog_edge.spec import ModelSpec
+from catdog_edge.system.exit_and_fork import at_fork, enter, keep_for_ever, leave
 
 Outputs = list[npt.NDArray[np.float32]]
 """Probabilities `[N,K]` and, where the model has it, `known` `[N]` or `[N,1]`."""

@@ -24,9 +24,9 @@ from catdog_edge.runtime.model_file import (
     load_session,
     spec_of,
 )
-from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system import packages
+from catdog_edge.system.threads import choose_threads
 
 Images = npt.NDArray[np.uint8]
 

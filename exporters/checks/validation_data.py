@@ -17,8 +17,8 @@ import numpy.typing as npt
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.folder_or_zip import SAMPLE
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
-from catdog_edge.training.data.storage import SAMPLE
 from catdog_edge.training.evaluation.inference import check_labels
 from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import Run

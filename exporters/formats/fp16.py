@@ -11,7 +11,7 @@ import os
 import numpy as np
 import onnx_ir as ir
 
-from exporters.graph.network import find_network
+from exporters.graph.find_network import find_network
 from exporters.graph.nodes import add_node, constant, is_constant, set_constant
 from exporters.graph.onnx_file import clean, read_fp32, write_model
 

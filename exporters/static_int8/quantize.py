@@ -23,7 +23,7 @@ from catdog_edge.spec import ModelSpec
 from exporters.checks.predictors import Images
 from exporters.formats.dynamic_int8 import restore
 from exporters.formats.suppress_logging import suppress_logging
-from exporters.graph.network import find_network
+from exporters.graph.find_network import find_network
 from exporters.graph.nodes import (
     add_constant,
     add_node,

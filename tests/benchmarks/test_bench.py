@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from support.benchdoc import document
 from support.benchrun import make_run, scramble
 
-from benchmarks import runners
+from benchmarks import bench_rows
 from benchmarks.measure import latency
 from catdog_edge.cli import options
 from catdog_edge.cli.main import main
@@ -198,7 +198,7 @@ def test_batches_have_rows_of_their_own_and_their_own_reference(run, tmp_path):
 
 def test_names_tell_threads_batches_and_providers_apart(tmp_path):
     files = [tmp_path / "a" / "model.onnx", tmp_path / "b" / "model.onnx", tmp_path / "model.ort"]
-    rows = runners.plan_rows(
+    rows = bench_rows.plan_rows(
         tmp_path / "best.pt", files, providers=("cpu", "openvino"), threads=(1, 2), batches=(1, 8),
         compiled=True,
     )  # fmt: skip
@@ -208,9 +208,9 @@ def test_names_tell_threads_batches_and_providers_apart(tmp_path):
             "model.ort:t1"} <= set(names)  # fmt: skip
     assert all(row.reference in names for row in rows)
     assert not any(" " in name or "=" in name for name in names)
-    plain = runners.plan_rows(tmp_path / "best.pt", files[:1], threads=(2,))
+    plain = bench_rows.plan_rows(tmp_path / "best.pt", files[:1], threads=(2,))
     assert [row.name for row in plain] == ["pytorch", "pytorch-channels-last", "model"]
-    assert runners.BenchRow(**dataclasses.asdict(rows[5])) == rows[5]
+    assert bench_rows.BenchRow(**dataclasses.asdict(rows[5])) == rows[5]
 
 
 def test_scrambled_weights_are_caught_by_name_and_the_reports_stay(run):
@@ -278,7 +278,7 @@ def test_a_busy_loop_in_the_preprocessing_is_caught(run, monkeypatch):
         return preprocess(frame, steps)
 
     monkeypatch.setattr(session, "preprocess", busy)
-    monkeypatch.setattr(runners, "preprocess", busy)
+    monkeypatch.setattr(bench_rows, "preprocess", busy)
     monkeypatch.setattr(latency, "preprocess", busy)
     result = _bench(*QUICK[2:], "--seconds", 2, "--baseline", baseline)
     line = _error(result, code=3)

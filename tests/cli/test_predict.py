@@ -23,9 +23,9 @@ from catdog_edge.cli.main import main
 from catdog_edge.cli.options import MOST_THREADS
 from catdog_edge.images.draw import COLOURS, GREY, draw
 from catdog_edge.images.find import split_list
-from catdog_edge.runtime.threads import MOST
 from catdog_edge.spec import Prediction
 from catdog_edge.system.files import atomic_write, cannot_write
+from catdog_edge.system.threads import MOST
 
 RED, BLUE = (0, 0, 200), (200, 0, 0)
 

@@ -34,7 +34,7 @@ from exporters.checks.predictors import Answers
 from exporters.checks.timing import Ratio
 from exporters.graph.nodes import set_constant
 from exporters.graph.onnx_file import read_model, write_model
-from exporters.static_int8 import search
+from exporters.static_int8 import mixed_precision
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_static_quantization_that_loses_accuracy_is_refused_with_the_figures(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first convolution's answers are shifted in every int8 model, whatever is in float."""
-    honest = search.give_back
+    honest = mixed_precision.give_back
 
     def worse(calibrated, *arguments):
         for tensor in calibrated.model.graph.initializer:
@@ -185,9 +185,9 @@ def test_static_quantization_that_loses_accuracy_is_refused_with_the_figures(
                 tensor.CopyFrom(onnx.numpy_helper.from_array(shifted, tensor.name))
         return honest(calibrated, *arguments)
 
-    monkeypatch.setattr(search, "give_back", worse)
-    monkeypatch.setattr(search, "rank_layers", lambda *arguments: ())
-    monkeypatch.setattr("exporters.static_int8.search.MOST_IN_FLOAT", 0.0)
+    monkeypatch.setattr(mixed_precision, "give_back", worse)
+    monkeypatch.setattr(mixed_precision, "rank_layers", lambda *arguments: ())
+    monkeypatch.setattr("exporters.static_int8.mixed_precision.MOST_IN_FLOAT", 0.0)
     done = export("--quantize", "static")
     assert done.exit_code == 3
     assert "accuracy changes by -" in last_line(done)

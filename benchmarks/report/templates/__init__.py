@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 
-from benchmarks.report.scale import plain, px
+from benchmarks.report.chart_scale import plain, px
 from benchmarks.report.text import figure, milliseconds
 
 

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.read import read_bytes
 from catdog_edge.training.data.dataset import Candidate, Layout, Split, is_utf8, nfc
+from catdog_edge.training.data.folder_or_zip import Skipped, Source
 from catdog_edge.training.data.splits import split_names, split_word
-from catdog_edge.training.data.storage import Skipped, Source
 
 _IMAGE_COLUMNS = (
     *("image", "images", "img", "file", "files", "filename", "file_name", "filepath", "filepaths"),

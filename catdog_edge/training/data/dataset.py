@@ -16,8 +16,8 @@ from typing import Any, Literal
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.files import write_bytes
-from catdog_edge.training.arrays import Pixels
-from catdog_edge.training.data.storage import SAMPLE, Skipped, Source
+from catdog_edge.training.array_types import Pixels
+from catdog_edge.training.data.folder_or_zip import SAMPLE, Skipped, Source
 
 log = logging.getLogger(__name__)
 

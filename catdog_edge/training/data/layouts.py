@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 from catdog_edge.errors import DataError, list_names
 from catdog_edge.training.data.csv_labels import Table, read_tables
 from catdog_edge.training.data.dataset import Candidate, Layout, Split, is_utf8, nfc, sorted_names
+from catdog_edge.training.data.folder_or_zip import Skipped, Source
 from catdog_edge.training.data.splits import says_no_class, split_names, split_word
-from catdog_edge.training.data.storage import Skipped, Source
 
 _PREFIX = re.compile(r"^(.*?[^\W\d_].*?)[\W_]*\(?\d[\d\W_]*$")
 """`cat.0`, `dog_17`, `american_bulldog_100`, `cat (3)`: what stands before the last number."""

@@ -17,9 +17,10 @@ import numpy as np
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import expand_path
-from catdog_edge.training.arrays import Float64, Pixels
+from catdog_edge.training.array_types import Float64, Pixels
 from catdog_edge.training.data import oxford_pets
 from catdog_edge.training.data.dataset import Dataset, Split
+from catdog_edge.training.data.folder_or_zip import SAMPLE
 from catdog_edge.training.data.open_dataset import (
     FORMER_NEGATIVES_SPLIT,
     NEGATIVES_SPLIT,
@@ -28,7 +29,6 @@ from catdog_edge.training.data.open_dataset import (
 )
 from catdog_edge.training.data.parallel_decode import Progress
 from catdog_edge.training.data.source_groups import kinds_of, sources_of
-from catdog_edge.training.data.storage import SAMPLE
 
 Generator = np.random.Generator
 

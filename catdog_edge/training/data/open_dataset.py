@@ -14,7 +14,7 @@ import numpy as np
 
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import NEITHER, ResizeStep
-from catdog_edge.training.arrays import Labels, Pixels
+from catdog_edge.training.array_types import Labels, Pixels
 from catdog_edge.training.data.csv_labels import from_split_csv
 from catdog_edge.training.data.dataset import (
     SPLITS,
@@ -26,11 +26,11 @@ from catdog_edge.training.data.dataset import (
     sorted_names,
     write_csv,
 )
+from catdog_edge.training.data.folder_or_zip import Skipped, Source, open_source
 from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.parallel_decode import Decoder, Progress, unreadable
 from catdog_edge.training.data.pixel_cache import Cache
 from catdog_edge.training.data.splits import Splitter, read_some, shares_of
-from catdog_edge.training.data.storage import Skipped, Source, open_source
 
 NEGATIVES_SPLIT = (0.7, 0.15, 0.15)
 """Of images that show none of the classes: to train on, to choose by, to report on."""

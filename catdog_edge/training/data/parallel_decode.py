@@ -16,9 +16,9 @@ from catdog_edge.errors import DamagedError, PictureError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import ResizeStep
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, Item, Split, changed
+from catdog_edge.training.data.folder_or_zip import Skipped, Source
 from catdog_edge.training.data.pixel_cache import Cache, PixelWriter
 from catdog_edge.training.data.splits import Splitter
-from catdog_edge.training.data.storage import Skipped, Source
 
 Progress = Callable[[int, int], None]  # called with the number of decoded images and their total
 Steps = Sequence[ResizeStep]

@@ -28,8 +28,8 @@ from filelock import FileLock
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import cache_folder, write_text
-from catdog_edge.training.arrays import Pixels
-from catdog_edge.training.data.storage import Source
+from catdog_edge.training.array_types import Pixels
+from catdog_edge.training.data.folder_or_zip import Source
 
 FORMAT = 4  # incremented when images are read, resized or stored in another way
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
-from catdog_edge.training.arrays import Float64, Labels, Pixels
+from catdog_edge.training.array_types import Float64, Labels, Pixels
 from catdog_edge.training.data.dataset import Dataset, Item, Split
 from catdog_edge.training.data.open_dataset import pixels
 

@@ -12,7 +12,7 @@ from typing import get_args
 import cv2
 import numpy as np
 
-from catdog_edge.training.arrays import Float64, Pixels
+from catdog_edge.training.array_types import Float64, Pixels
 from catdog_edge.training.config.recipes import Policy
 
 LUMA = np.array([0.114, 0.587, 0.299])

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from catdog_edge.training.arrays import Float64, Labels, Pixels
+from catdog_edge.training.array_types import Float64, Labels, Pixels
 from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.augment import Share, augment
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.runtime.threads import choose_threads
+from catdog_edge.system.threads import choose_threads
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from catdog_edge.training.arrays import Float64, Labels
+from catdog_edge.training.array_types import Float64, Labels
 
 IMBALANCE = 1.5
 """How many times the smallest class the largest must have for the classes to be weighted."""

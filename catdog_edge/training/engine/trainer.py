@@ -23,15 +23,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec
-from catdog_edge.training.arrays import Float32, Float64, Labels, Pixels
+from catdog_edge.training.array_types import Float32, Float64, Labels, Pixels
 from catdog_edge.training.config.recipes import Recipe
 from catdog_edge.training.data.negatives import NegativeSampler
-from catdog_edge.training.engine.allocator import keep_freed_memory
 from catdog_edge.training.engine.batches import Batch, BatchLoader
 from catdog_edge.training.engine.distillation import Reference, Teacher
 from catdog_edge.training.engine.distributed import ProcessGroup
 from catdog_edge.training.engine.history import EpochMetrics, StepMetrics, best_epoch, write_results
 from catdog_edge.training.engine.loss import CrossEntropy, class_weights
+from catdog_edge.training.engine.malloc_tuning import keep_freed_memory
 from catdog_edge.training.engine.optim import make_optimizer, update_average
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import logits, to_input

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from catdog_edge.training.arrays import Float32, Float64, Labels
+from catdog_edge.training.array_types import Float32, Float64, Labels
 from catdog_edge.training.evaluation.metrics import log_loss, softmax
 from catdog_edge.training.evaluation.rejection import choose_threshold
 

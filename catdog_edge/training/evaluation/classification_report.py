@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from catdog_edge.system.console import plain
-from catdog_edge.training.arrays import Float32, Float64, Labels
+from catdog_edge.training.array_types import Float32, Float64, Labels
 from catdog_edge.training.evaluation import metrics
 
 TABLE_CLASSES = 8  # classes up to which a text shows the whole confusion matrix

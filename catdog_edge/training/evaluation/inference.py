@@ -11,7 +11,7 @@ from torch import nn
 from catdog_edge.errors import DataError, ModelError, label_difference
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.spec import ModelSpec, Normalization
-from catdog_edge.training.arrays import Float32, Pixels
+from catdog_edge.training.array_types import Float32, Pixels
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
 

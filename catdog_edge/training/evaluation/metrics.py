@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.training.arrays import Float32, Float64, Labels
+from catdog_edge.training.array_types import Float32, Float64, Labels
 
 Z = NormalDist().inv_cdf(0.975)  # the two-sided 95 % point of the normal distribution, 1.95996
 

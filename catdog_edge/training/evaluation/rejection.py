@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.arrays import Float32, Float64, Pixels
+from catdog_edge.training.array_types import Float32, Float64, Pixels
 from catdog_edge.training.data.dataset import Split
 from catdog_edge.training.data.negatives import DRAWN, Negatives, drawn_negatives
 from catdog_edge.training.evaluation.metrics import wilson

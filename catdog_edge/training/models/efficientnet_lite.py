@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from catdog_edge.training.models.depthwise_grad import depthwise, is_depthwise
+from catdog_edge.training.models.depthwise_conv import depthwise, is_depthwise
 
 STAGES = (
     # kernel, stride, expansion, channels, blocks

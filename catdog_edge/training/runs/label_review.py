@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from catdog_edge.spec import ResizeStep
-from catdog_edge.training.arrays import Float32, Labels, Pixels
+from catdog_edge.training.array_types import Float32, Labels, Pixels
 from catdog_edge.training.data.dataset import Dataset, Item, Split, write_csv
 from catdog_edge.training.data.open_dataset import pixels
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from catdog_edge.system.files import atomic_write
-from catdog_edge.training.arrays import Float32, Labels, Pixels
+from catdog_edge.training.array_types import Float32, Labels, Pixels
 from catdog_edge.training.data.dataset import SPLITS, Dataset
 from catdog_edge.training.engine.history import EpochMetrics
 from catdog_edge.training.evaluation.classification_report import shorten_label

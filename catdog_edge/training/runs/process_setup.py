@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
-from catdog_edge.runtime.threads import choose_threads
 from catdog_edge.system.signals import interruption_as_error
+from catdog_edge.system.threads import choose_threads
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.engine.distributed import (
     ProcessGroup,

@@ -14,8 +14,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from catdog_edge.errors import CatdogError, ModelError
-from catdog_edge.runtime.threads import MOST
 from catdog_edge.system.files import remove_leftovers, write_text
+from catdog_edge.system.threads import MOST
 from catdog_edge.training.config.recipe_schema import Bounds, check_value, shorten
 from catdog_edge.training.config.recipes import parse_yaml
 from catdog_edge.training.data.dataset import Dataset

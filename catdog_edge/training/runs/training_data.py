@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from catdog_edge.errors import list_names
 from catdog_edge.spec import ResizeStep, crop_and_squash
-from catdog_edge.training.arrays import Float64
+from catdog_edge.training.array_types import Float64
 from catdog_edge.training.config.recipes import Recipe
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.negatives import Negatives, NegativeSampler

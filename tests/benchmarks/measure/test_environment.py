@@ -23,7 +23,7 @@ from benchmarks.measure.environment import (
     machine_of,
     noise_reasons,
 )
-from catdog_edge.runtime.threads import Threads
+from catdog_edge.system.threads import Threads
 
 ARM = """processor\t: 0
 BogoMIPS\t: 108.00

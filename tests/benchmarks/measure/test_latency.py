@@ -15,13 +15,13 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flav
 import onnxruntime
 from support.benchrun import make_run
 
+from benchmarks.bench_rows import BenchRow, OnnxRunner, TorchRunner, open_row, plan_rows
 from benchmarks.measure import cold_start, interleaved, latency
 from benchmarks.measure.cold_start import cold_starts, start_row, summarise
 from benchmarks.measure.environment import ActivityMonitor
-from benchmarks.runners import BenchRow, OnnxRunner, TorchRunner, open_row, plan_rows
 from catdog_edge.errors import CatdogError
 from catdog_edge.runtime.model_file import ZOO
-from catdog_edge.runtime.threads import choose_threads
+from catdog_edge.system.threads import choose_threads
 
 pytestmark = pytest.mark.train
 

@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
+from benchmarks.bench_rows import BenchRow
 from benchmarks.measure import loadgen
-from benchmarks.runners import BenchRow
 from catdog_edge.errors import CatdogError, MissingPackageError
 
 SUMMARY = """================================================

@@ -18,7 +18,7 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flav
 from support.benchdoc import ROWS, document
 
 from benchmarks.measure.parity import Disagreement
-from benchmarks.report import charts, html, scale
+from benchmarks.report import chart_scale, charts, html
 
 CHROMIUM = next(
     (
@@ -264,9 +264,9 @@ def test_ticks_are_written_as_numbers(doc):
         for width in (html.WIDE, html.NARROW):
             ticks = [float(node.text) for node in _nodes(chart(doc, width), "tick")]
             assert 3 <= len(ticks) <= 16
-    assert scale.padded([90.0, 100.0]) == pytest.approx((89.4, 100.6))
-    assert scale.padded([1.0, 16.0], 0.25, log=True) == pytest.approx((0.5, 32.0))
-    assert scale.padded([5.0, 5.0]) == pytest.approx((4.995, 5.005))
+    assert chart_scale.padded([90.0, 100.0]) == pytest.approx((89.4, 100.6))
+    assert chart_scale.padded([1.0, 16.0], 0.25, log=True) == pytest.approx((0.5, 32.0))
+    assert chart_scale.padded([5.0, 5.0]) == pytest.approx((4.995, 5.005))
 
 
 def test_the_gain_of_a_row_stands_beside_the_chart_not_on_the_dashed_line(doc):
@@ -311,7 +311,7 @@ def test_bins_with_few_answers_neither_draw_nor_bend_the_line(doc, pictures, few
 
 def test_a_density_peaks_where_the_calls_are(doc):
     row = doc["rows"][2]
-    outline = charts.density(row, scale.Scale(1.0, 100.0, 0, 1000, log=True))
+    outline = charts.density(row, chart_scale.Scale(1.0, 100.0, 0, 1000, log=True))
     peak = max(outline, key=lambda point: point[1])
     assert peak[1] == pytest.approx(1.0)
     assert peak[0] == pytest.approx(row["latency"]["p50_ms"], rel=0.1)
@@ -327,7 +327,7 @@ def test_calls_that_all_take_the_same_time_can_be_drawn(doc):
         **doc["rows"][0],
         "latency": {**doc["rows"][0]["latency"], "quantiles_ms": (5.0,) * 101},
     }
-    outline = charts.density(flat, scale.Scale(1.0, 10.0, 0, 100, log=True))
+    outline = charts.density(flat, chart_scale.Scale(1.0, 10.0, 0, 100, log=True))
     assert all(np.isfinite(value) for point in outline for value in point)
 
 
@@ -364,7 +364,7 @@ def test_a_long_name_is_cut_where_the_chart_ends(doc, width):
     [(0.0, 1.0, False), (91.3, 97.2, False), (0.03, 4.0, True), (9.1, 9.9, True)],
 )
 def test_ticks_are_round_inside_and_few(low, high, log):
-    ticks = scale.Scale(low, high, 0, 500, log=log).ticks(7)
+    ticks = chart_scale.Scale(low, high, 0, 500, log=log).ticks(7)
     assert all(low <= tick <= high for tick in ticks)
     assert len(ticks) <= 7
     assert ticks == sorted(ticks)
@@ -373,12 +373,12 @@ def test_ticks_are_round_inside_and_few(low, high, log):
 
 
 def test_a_scale_maps_its_ends_and_refuses_nonsense():
-    found = scale.Scale(1.0, 100.0, 10, 210, log=True)
+    found = chart_scale.Scale(1.0, 100.0, 10, 210, log=True)
     assert (found(1.0), found(10.0), found(100.0), found(0.5)) == (10, 110, 210, 10)
     with pytest.raises(ValueError, match="low < high"):
-        scale.Scale(1.0, 1.0, 0, 1)
+        chart_scale.Scale(1.0, 1.0, 0, 1)
     with pytest.raises(ValueError, match="log"):
-        scale.Scale(0.0, 1.0, 0, 1, log=True)
+        chart_scale.Scale(0.0, 1.0, 0, 1, log=True)
 
 
 @pytest.mark.slow

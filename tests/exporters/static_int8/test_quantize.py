@@ -31,7 +31,7 @@ from exporters.formats.fp16 import convert_fp16
 from exporters.formats.torch_export import export_onnx
 from exporters.graph.onnx_file import operators, write_model
 from exporters.static_int8 import quantize
-from exporters.static_int8.runtime_graph import integer_layers, optimized_graph
+from exporters.static_int8.optimized_graph import integer_layers, optimized_graph
 
 
 def write(model: ir.Model, calibrated: quantize.Calibrated, path: Path) -> Path:

@@ -21,8 +21,8 @@ from support.image_sets import write, write_zip
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
+from catdog_edge.training.data import folder_or_zip
 from catdog_edge.training.data import pixel_cache as cache_module
-from catdog_edge.training.data import storage
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 
@@ -573,8 +573,10 @@ def test_limit_is_stratified_stable_and_reads_little(
 ) -> None:
     folder = write(tmp_path / "set", named(400))
     read = []
-    read_bytes = storage.read_bytes
-    monkeypatch.setattr(storage, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    read_bytes = folder_or_zip.read_bytes
+    monkeypatch.setattr(
+        folder_or_zip, "read_bytes", lambda path: read.append(path) or read_bytes(path)
+    )
     some = open_dataset(folder, limit=60)
     assert some.counts() == {
         "train": {"cat": 24, "dog": 24},
@@ -619,13 +621,13 @@ def test_pixels_are_the_preprocessed_pictures(tmp_path: Path) -> None:
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
-    original = storage.ZipSource.frame
+    original = folder_or_zip.ZipSource.frame
 
-    def frame(self: storage.ZipSource, file: str) -> np.ndarray:
+    def frame(self: folder_or_zip.ZipSource, file: str) -> np.ndarray:
         seen.append(file)
         return original(self, file)
 
-    monkeypatch.setattr(storage.ZipSource, "frame", frame)
+    monkeypatch.setattr(folder_or_zip.ZipSource, "frame", frame)
     return seen
 
 

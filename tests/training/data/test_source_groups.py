@@ -7,6 +7,7 @@ import pytest
 
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.folder_or_zip import SampleSource
 from catdog_edge.training.data.source_groups import (
     balanced_shares,
     check_left_out,
@@ -16,7 +17,6 @@ from catdog_edge.training.data.source_groups import (
     sources_of,
     without_sources,
 )
-from catdog_edge.training.data.storage import SampleSource
 
 
 def dataset(*files: str, source: str = "/data/wild.zip") -> Dataset:

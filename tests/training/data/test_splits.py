@@ -164,11 +164,13 @@ def test_images_that_change_their_split_are_counted(tmp_path: Path) -> None:
 def test_pixels_of_a_moved_set_are_decoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from catdog_edge.training.data import storage
+    from catdog_edge.training.data import folder_or_zip
 
     folder = write(tmp_path / "set", images("a", "b", "c", count=4))
-    read, read_bytes = [], storage.read_bytes
-    monkeypatch.setattr(storage, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    read, read_bytes = [], folder_or_zip.read_bytes
+    monkeypatch.setattr(
+        folder_or_zip, "read_bytes", lambda path: read.append(path) or read_bytes(path)
+    )
     dataset = open_dataset(folder, steps=STEPS)
     for split in SPLITS:
         pixels(dataset, split, STEPS)

@@ -6,7 +6,7 @@ import pytest
 from support.smalldisk import small_disk
 
 from catdog_edge.errors import CatdogError
-from exporters.publish import output_folder, publish
+from exporters.output_folder import output_folder, publish
 
 
 def files(folder: Path, **sizes: int) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.runtime.threads import (
+from catdog_edge.system.threads import (
     cgroup_quota,
     choose_threads,
     physical_cores,
@@ -89,7 +89,7 @@ def test_an_arm_kernel_that_numbers_all_cores_alike(tmp_path: Path) -> None:
 
 
 def test_physical_cores_limit_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catdog_edge.runtime.threads.usable_processors", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr("catdog_edge.system.threads.usable_processors", lambda: {0, 1, 2, 3})
     for processor in range(4):
         folder = f"sys/devices/system/cpu/cpu{processor}/topology"
         write(tmp_path, f"{folder}/physical_package_id", "0\n")
@@ -176,7 +176,7 @@ def test_a_real_quota_counts() -> None:
         pytest.skip("no writable cgroup of version 1 here")
     program = (
         f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()));"
-        "from catdog_edge.runtime.threads import choose_threads; print(choose_threads())"
+        "from catdog_edge.system.threads import choose_threads; print(choose_threads())"
     )
     try:
         done = subprocess.run(

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from catdog_edge.training.engine.allocator import keep_freed_memory
+from catdog_edge.training.engine.malloc_tuning import keep_freed_memory
 
 PROGRAM = """
 import contextlib, resource, sys
 import numpy as np
-from catdog_edge.training.engine.allocator import keep_freed_memory
+from catdog_edge.training.engine.malloc_tuning import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):

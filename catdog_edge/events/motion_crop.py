@@ -8,7 +8,7 @@ MARGIN = 0.1
 """Of the size of what moves, added on each side, beside what the gate's blocks are too large."""
 
 
-class Focus:
+class MotionCrop:
     """The square of one source that is classified beside its whole frame.
 
     It follows the movement, and stays where the last movement was: a pet that came and lies down

@@ -139,7 +139,7 @@ def _logits(model: ir.Model, calibrated: Calibrated, images: Images) -> Floats:
     return found
 
 
-def search(
+def search_schemes(
     calibrated: Calibrated, source: Path, images: Images, judge: Callable[[ir.Model], Verification]
 ) -> tuple[Scheme, Found, list[dict[str, Any]]]:
     """Try kinds of int8 in the order of `quantize.SCHEMES` until one is good enough.

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.train
 from support.tinynets import pictures
 
 from exporters.checks.comparison import Flip, compare_answers
+from exporters.checks.disagreement_report import save_flips
 from exporters.checks.validation_data import ValidationSet
-from exporters.checks.verify_flips import save_flips
 
 LABELS = ("cat", "dog")
 

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 
 from catdog_edge.training.models.batch_norm import freeze_batch_norms
-from catdog_edge.training.models.depthwise_grad import depthwise, is_depthwise
+from catdog_edge.training.models.depthwise_conv import depthwise, is_depthwise
 from catdog_edge.training.models.efficientnet_lite import Conv2dSame, ConvNormAct, InvertedResidual
 
 pytestmark = pytest.mark.train

@@ -16,8 +16,8 @@ pytest.importorskip("onnxruntime")
 from catdog_edge import Classifier, Events
 from catdog_edge.camera.camera import Frame
 from catdog_edge.events.events import Event, View
-from catdog_edge.events.focus import Focus
 from catdog_edge.events.motion import MotionGate
+from catdog_edge.events.motion_crop import MotionCrop
 from catdog_edge.events.sinks import Snapshots
 from catdog_edge.events.video import draw_overlay
 from catdog_edge.spec import NEITHER, Prediction
@@ -155,22 +155,22 @@ def test_the_gate_says_where_it_moved() -> None:
 
 
 def test_the_square_follows_and_stays() -> None:
-    focus = Focus(64)
-    assert focus.follow(360, 640, None, None) is None
+    crop = MotionCrop(64)
+    assert crop.follow(360, 640, None, None) is None
     small = (0.5, 0.5, 0.55, 0.6)
-    box = focus.follow(360, 640, small, None)
+    box = crop.follow(360, 640, small, None)
     assert box[2:] == (64, 64), "not smaller than the model's input"
-    assert focus.follow(360, 640, None, None) == box, "where the movement ends, it stays"
-    wide = focus.follow(360, 640, (0.4, 0.3, 0.6, 0.7), None)
+    assert crop.follow(360, 640, None, None) == box, "where the movement ends, it stays"
+    wide = crop.follow(360, 640, (0.4, 0.3, 0.6, 0.7), None)
     assert wide == (234, 94, 173, 173)
     seen = Prediction("cat", 0.9, (0.9, 0.1), ("cat", "dog"), box=wide)
-    assert focus.follow(360, 640, small, seen) == wide, "a tail that wags"
-    assert focus.follow(360, 640, (0.7, 0.5, 0.8, 0.6), seen) != wide, "it walks on"
-    assert focus.follow(360, 640, small, None)[2:] == (64, 64), "nobody is seen in it"
-    assert focus.follow(360, 640, (0, 0, 1, 1), None) == (140, 0, 360, 360)
-    assert focus.follow(360, 640, (0.95, 0.9, 1, 1), None) == (640 - 64, 360 - 64, 64, 64)
-    assert Focus(64).follow(48, 640, (0, 0, 1, 1), None) is None, "smaller than the input"
-    assert Focus(64).follow(64, 64, (0, 0, 1, 1), None) is None, "the whole frame"
+    assert crop.follow(360, 640, small, seen) == wide, "a tail that wags"
+    assert crop.follow(360, 640, (0.7, 0.5, 0.8, 0.6), seen) != wide, "it walks on"
+    assert crop.follow(360, 640, small, None)[2:] == (64, 64), "nobody is seen in it"
+    assert crop.follow(360, 640, (0, 0, 1, 1), None) == (140, 0, 360, 360)
+    assert crop.follow(360, 640, (0.95, 0.9, 1, 1), None) == (640 - 64, 360 - 64, 64, 64)
+    assert MotionCrop(64).follow(48, 640, (0, 0, 1, 1), None) is None, "smaller than the input"
+    assert MotionCrop(64).follow(64, 64, (0, 0, 1, 1), None) is None, "the whole frame"
 
 
 def test_the_header_of_a_frame_agrees_with_its_events(pets: Classifier) -> None:

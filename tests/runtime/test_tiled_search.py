@@ -12,8 +12,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
 from catdog_edge import Classifier, Prediction
-from catdog_edge.images.tiles import tiles
-from catdog_edge.runtime.search import best_part
+from catdog_edge.runtime.tiled_search import best_part, tiles
 
 RED, BLUE = (0, 0, 255), (255, 0, 0)
 

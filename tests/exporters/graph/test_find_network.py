@@ -17,7 +17,7 @@ from catdog_edge.spec import Normalization
 from catdog_edge.training.models.registry import CENTRED, IMAGENET
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.torch_export import export_onnx
-from exporters.graph.network import find_network
+from exporters.graph.find_network import find_network
 from exporters.graph.onnx_file import read_model, write_model
 
 

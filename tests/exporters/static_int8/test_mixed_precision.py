@@ -14,8 +14,8 @@ from support.tinynets import compared, pictures
 from exporters.checks.acceptance import Verification
 from exporters.graph.onnx_file import write_model
 from exporters.static_int8 import quantize
-from exporters.static_int8.runtime_graph import integer_layers, optimized_graph
-from exporters.static_int8.search import give_back, rank_layers
+from exporters.static_int8.mixed_precision import give_back, rank_layers
+from exporters.static_int8.optimized_graph import integer_layers, optimized_graph
 
 
 def written(model: ir.Model, calibrated: quantize.Calibrated, path: Path) -> Path:
