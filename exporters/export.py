@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from catdog_edge import __version__
-from catdog_edge.errors import ModelError
+from catdog_edge.errors import DataError, ModelError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.provenance import git_commit
@@ -40,8 +40,13 @@ def export(options: ExportOptions) -> Exported:
     spec = spec.replace(tool_version=__version__, git_commit=git_commit())
     data = find_data(spec, weights, run, options.data)
     calibration = None
-    if options.quantize in ("static", "all"):  # before any work: it needs training images
-        calibration = data.calibration(spec, options.calibration_pictures)
+    if options.quantize in ("auto", "static", "all"):  # before any work: it needs training images
+        try:
+            calibration = data.calibration(spec, options.calibration_pictures)
+        except DataError as error:
+            if options.quantize != "auto":
+                raise
+            log.info(f"note: no static int8 file: {error}")
     validation = data.validation(spec, options.limit)
     folder = options.out if options.out is not None else weights.parent
     log.info(
@@ -50,7 +55,7 @@ def export(options: ExportOptions) -> Exported:
     with output_folder(folder), scratch_folder() as scratch:
         steps = ExportSteps(options, validation, folder, scratch)
         steps.fp32(network, spec, weights.name)
-        if options.quantize in ("dynamic", "all"):
+        if options.quantize in ("auto", "dynamic", "all"):
             steps.dynamic()
         if calibration is not None:
             steps.static(calibration, f"training images of {data.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import GateError
@@ -13,6 +14,9 @@ from catdog_edge.system.threads import choose_threads
 from exporters.checks.acceptance import Verification
 from exporters.checks.comparison import Accuracy
 from exporters.checks.timing import Ratio
+
+AS_FAST = 1.05
+"""Times that differ by less than this factor count as the same where a file is recommended."""
 
 HEADS = ("file", "MB", "p50 ms", "to fp32", "accuracy", "change", "same")
 
@@ -75,6 +79,21 @@ class ExportedFile:
         interval = f"{ratio.low:.2f}..{ratio.high:.2f}" if ratio else ""
         change = f"{100 * accuracy.low:+.2f}..{100 * accuracy.high:+.2f}" if accuracy else ""
         return figures, ("  refused" if self.refused else "", "", "", interval, "", change, "")
+
+    @property
+    def time(self) -> float:
+        """Its time of a call, as a multiple of fp32's."""
+        return 1.0 if self.ratio is None else self.ratio.value
+
+    def against(self, fp32: ExportedFile) -> str:
+        """Say in words how much faster and smaller than fp32 it is, and how alike it answers."""
+        assert self.verification is not None  # a file without answers is not kept
+        found, times = self.verification.comparison, 1 / self.time
+        faster = f"{times:.1f} times as fast" if times > AS_FAST else "as fast"
+        return (
+            f"{faster} as {fp32.name}, {fp32.bytes / self.bytes:.1f} times smaller, the same "
+            f"answer on {100 * found.agreement:.4g} % of {found.images:,} images"
+        )
 
     @property
     def _accuracy(self) -> Accuracy | None:
@@ -140,20 +159,44 @@ class Exported:
     Attributes:
         files: Every file that was made, kept or refused; fp32 first.
         document: The content of `export.json`.
+        folder: Where the files are.
     """
 
     files: tuple[ExportedFile, ...]
     document: dict[str, Any]
+    folder: Path
 
     def __str__(self) -> str:
-        return table(self.files)
+        return f"{table(self.files)}\n\n{self.advice()}"
+
+    def advice(self) -> str:
+        """Say which file to ship, and why: the smallest of those that are as fast as any."""
+        fp32, *others = self.files
+        kept = [file for file in self.files if not file.refused and file.name.endswith(".onnx")]
+        best = min(file.time for file in kept)
+        chosen = min((file for file in kept if file.time <= best * AS_FAST), key=lambda f: f.bytes)
+        ship = f"ship {self.folder / chosen.name}"
+        if chosen is not fp32:
+            return f"{ship}: {chosen.against(fp32)}"
+        if others:
+            return f"{ship}: no smaller file passed its checks and is as fast"
+        return (
+            f"{ship}: it answers as PyTorch does; for a smaller one: catdog-edge export --quantize"
+        )
 
     def require(self) -> None:
         """Require every file that was asked for.
 
+        Of the int8 files of `--quantize auto`, one is enough.
+
         Raises:
             GateError: One was refused; the message has the figures.
         """
-        refused = [f"{file.name}: {file.refused}" for file in self.files if file.refused]
+        refused = [file for file in self.files if file.refused]
+        if self.document["options"]["quantize"] == "auto":
+            int8 = [file for file in self.files if file.precision.startswith("int8")]
+            if any(not file.refused for file in int8):
+                refused = [file for file in refused if file not in int8]
         if refused:
-            raise GateError(f"not kept: {'; '.join(refused)}")
+            listed = "; ".join(f"{file.name}: {file.refused}" for file in refused)
+            raise GateError(f"not kept: {listed}")

@@ -15,7 +15,7 @@ from torch import nn
 
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError, GateError, ModelError
-from catdog_edge.runtime.model_file import LoadError
+from catdog_edge.runtime.model_file import LoadError, read_spec
 from catdog_edge.spec import Layout, ModelSpec, Precision
 from catdog_edge.system.files import write_text
 from exporters.checks.acceptance import Policy, Verification
@@ -56,7 +56,7 @@ FORMS: dict[str, Precision] = {
 """Every file that an export can make, and the precision of its weights."""
 
 LITTLE = 0.05
-"""Share of the parameters below which dynamic quantization is not worth its time."""
+"""`--quantize auto` keeps no int8 file that is smaller than fp32 by less than this share."""
 
 TIMING_SECONDS = 5.0
 """How long a candidate is timed against fp32."""
@@ -69,7 +69,7 @@ class ExportOptions:
     weights: Path | None
     data: str | None
     out: Path | None
-    quantize: Literal["dynamic", "static", "all"] | None
+    quantize: Literal["auto", "dynamic", "static", "all"] | None
     half: bool
     format: Literal["onnx", "ort"]
     layout: Layout
@@ -135,12 +135,6 @@ class ExportSteps:
             f"{DYNAMIC}: {count} linear layer{'s' if count > 1 else ''} with {made.share:.1%} of "
             f"the parameters, {before} to {after}"
         )
-        if made.share < LITTLE:
-            log.info(
-                f"{DYNAMIC}: dynamic quantization has next to nothing to work on in "
-                f"{self._reference.model.spec.architecture}; --quantize static is the one that "
-                "pays here"
-            )
         how = {"kind": "dynamic", "layers": list(made.quantized), "share": made.share}
         self._judge(path, how)
 
@@ -222,12 +216,22 @@ class ExportSteps:
             write_text(self._scratch / "export.json", json.dumps(document, indent=2) + "\n")
         names = [*kept, TABLE, SHEET, "export.json"]
         publish([self._scratch / name for name in names], self._folder)
-        if older:
+        other = [form for form in older if not self._of_these_weights(self._folder / form)]
+        if other:
             log.info(
-                f"note: {', '.join(older)} in {self._folder}: of an earlier export, perhaps of "
+                f"note: {', '.join(other)} in {self._folder}: of an earlier export, perhaps of "
                 "other weights; make anew or remove"
             )
-        return Exported(tuple(self._files), document)
+        return Exported(tuple(self._files), document, self._folder)
+
+    def _of_these_weights(self, path: Path) -> bool:
+        """Whether a file has the figures of the checkpoint: no two trainings end in the same."""
+        try:
+            found, ours = read_spec(path), self._reference.model.spec
+        except ModelError:
+            return False
+        figures = [(one.temperature, one.metrics.get("validation")) for one in (found, ours)]
+        return figures[0] == figures[1] and figures[1][1] is not None
 
     def _make(
         self, name: str, convert: Callable[[Path, Path], T], source: str = FP32
@@ -283,7 +287,12 @@ class ExportSteps:
             report: More on that, for `export.json` alone.
             fault: What is wrong with it beyond its answers and its speed.
         """
+        size, full = path.stat().st_size, self._source.stat().st_size
         try:
+            if how is not None and self._options.quantize == "auto" and size > (1 - LITTLE) * full:
+                raise GateError(
+                    f"it saves nothing: {megabytes(size)}, {FP32} has {megabytes(full)}"
+                )
             with self._making(path.name):
                 checked = self._check(path, self._reference)
         except GateError as error:

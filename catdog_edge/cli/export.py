@@ -25,10 +25,11 @@ form, quantization = map(common.group, ("Formats", "Quantization"))
 @common.limit_option
 @form(
     "--quantize",
-    type=click.Choice(["dynamic", "static", "all"]),
+    type=click.Choice(["auto", "dynamic", "static", "all"]),
     is_flag=False,
-    flag_value="dynamic",
-    help="Also make int8 files. Without a value: dynamic; static calibrates on training images.",
+    flag_value="auto",
+    help="Also make int8 files: dynamic, static (calibrated on training images) or both. Without "
+    "a value: both, keeping what passes its checks and is smaller.",
 )
 @form("--half", is_flag=True, help="Also make an fp16 file.")
 @form(
@@ -67,7 +68,8 @@ form, quantization = map(common.group, ("Formats", "Quantization"))
 def command(as_json: bool, **options: Any) -> None:
     """Export to model.onnx and smaller formats; check and time each file.
 
-    Exit code 3: a requested file did not pass its checks and is not kept.
+    Exit code 3: a requested file did not pass its checks and is not kept; of the int8 files of
+    `--quantize` without a value, one is enough.
     """
     from exporters import export
 

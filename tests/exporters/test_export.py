@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -23,15 +24,17 @@ from support.smalldisk import small_disk
 from support.tinynets import fit_head, settle, spec_for
 
 from catdog_edge.cli.main import main
+from catdog_edge.errors import GateError
 from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
-from catdog_edge.training.models.registry import architecture
+from catdog_edge.training.models.registry import CENTRED, architecture
 from catdog_edge.training.runs.run_folder import Run
 from exporters import export_report, export_steps
 from exporters.checks.acceptance import judge
 from exporters.checks.predictors import Answers
 from exporters.checks.timing import Ratio
+from exporters.export_report import Exported, ExportedFile
 from exporters.graph.nodes import set_constant
 from exporters.graph.onnx_file import read_model, write_model
 from exporters.static_int8 import mixed_precision
@@ -51,6 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, easy_set: Path) -> Path:
     frames, labels, _ = pixels(dataset, "train", spec.resize)
     network = settle(arch.build(2), spec, np.array(frames[:32]))
     fit_head(network, network.classifier[2], spec, frames, labels)
+    spec = spec.replace(metrics={"validation": {"accuracy": 1.0}})
     save_checkpoint(folder / "best.pt", network.state_dict(), spec)
     dataset.write_split_csv(folder / "split.csv")
     Run(folder).write_args({"data": str(easy_set), "labels": ["bright", "dark"]})
@@ -128,12 +132,61 @@ def test_without_options_only_the_fp32_file_is_made(copy: Path) -> None:
     assert done.stdout.splitlines()[2].startswith("model.onnx")
 
 
-def test_quantize_alone_is_dynamic(copy: Path) -> None:
-    done = export("--quantize", "--keep-slower", "--out", "elsewhere")
+def test_quantize_alone_makes_both_and_keeps_what_pays(copy: Path) -> None:
+    """0.3 % of the weights of edge_cnn are in a linear layer: dynamic int8 saves nothing there."""
+    done = export("--quantize", "--keep-slower", "--calibration-pictures", "32")
     assert done.exit_code == 0, done.output
-    made = {file.name for file in Path("elsewhere").glob("*.onnx")}
-    assert made == {"model.onnx", "model.dynamic.onnx"}
-    assert not (copy / "model.onnx").exists()
+    assert {file.name for file in copy.glob("*.onnx")} == {"model.onnx", "model.static.onnx"}
+    assert "model.dynamic.onnx: not kept: it saves nothing: 4.42 MB, model.onnx has" in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("ship runs/lamps/model.")
+    again = export("--limit", "32")
+    assert "of an earlier export" not in again.stderr
+
+
+def file_of(name: str, size: float, ratio: float, refused: str = "") -> ExportedFile:
+    answers = np.float32([[0.9, 0.1], [0.2, 0.8]])
+    verification = judge(Answers(answers), Answers(answers), None, spec_for(CENTRED))
+    precision = "int8-static" if "static" in name else "int8-dynamic" if "dyn" in name else "fp32"
+    timed = None if name == "model.onnx" else Ratio(ratio, ratio, ratio)
+    return ExportedFile(
+        name, precision, int(size * 1e6), verification, "", 1.0, timed, refused=refused
+    )
+
+
+@pytest.mark.parametrize(
+    ("others", "said", "code"),
+    [
+        (
+            [("model.dynamic.onnx", 4, 1, "saves nothing"), ("model.static.onnx", 1, 0.4, "")],
+            "model.static.onnx: 2.5 times as fast as model.onnx, 4.0 times smaller, the same "
+            "answer on 100 % of 2 images",
+            None,
+        ),
+        (
+            [("model.dynamic.onnx", 1.1, 1.02, ""), ("model.static.onnx", 0.8, 1.7, "too slow")],
+            "model.dynamic.onnx: as fast as model.onnx, 3.6 times smaller, the same answer on "
+            "100 % of 2 images",
+            None,
+        ),
+        (
+            [("model.dynamic.onnx", 4, 1, "saves nothing"), ("model.static.onnx", 1, 2, "slow")],
+            "model.onnx: no smaller file passed its checks and is as fast",
+            "not kept: model.dynamic.onnx: saves nothing; model.static.onnx: slow",
+        ),
+        ([], "model.onnx: it answers as PyTorch does; for a smaller one", None),
+    ],
+)
+def test_one_line_says_which_file_to_ship(
+    others: list[tuple[str, float, float, str]], said: str, code: str | None
+) -> None:
+    files = (file_of("model.onnx", 4, 1), *(file_of(*one) for one in others))
+    exported = Exported(files, {"options": {"quantize": "auto"}}, Path("runs/x"))
+    assert exported.advice().startswith(f"ship runs/x/{said}")
+    if code is None:
+        exported.require()
+    else:
+        with pytest.raises(GateError, match=re.escape(code)):
+            exported.require()
 
 
 def test_a_file_that_answers_otherwise_is_not_written(
