@@ -19,6 +19,7 @@ for wanted in (
     "catdog_edge/py.typed",
     "catdog_edge/cli/main.py",
     "catdog_edge/training/engine/trainer.py",
+    "catdog_edge/training/config/recipes.yaml",
     "benchmarks/report/templates/page.html",
     "benchmarks/report/templates/page.css",
 ):

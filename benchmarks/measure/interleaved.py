@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -87,11 +87,19 @@ class Measurement:
     """
 
     timing: Timing
-    summaries: Mapping[str, Summary]
     warm_ups: Mapping[str, WarmUp]
-    ratios: Mapping[str, Ratio]
     references: Mapping[str, str]
     block_seconds: float
+
+    @cached_property
+    def summaries(self) -> Mapping[str, Summary]:
+        """By row, its calls in milliseconds."""
+        return {name: Summary.of(row) for name, row in self.timing.rows.items()}
+
+    @cached_property
+    def ratios(self) -> Mapping[str, Ratio]:
+        """By row, how many times as long it takes as its reference."""
+        return {name: self.timing.ratio(name, to) for name, to in self.references.items()}
 
     @property
     def unsettled(self) -> list[str]:
@@ -159,22 +167,9 @@ def measure(
         >>> found.ratios["theirs"]
         Ratio(value=2.1, low=2.0, high=2.2)
     """
-    if not calls:
-        raise ValueError("there is nothing to time")
-    first = next(iter(calls))
-    against = {name: (references or {}).get(name, first) for name in calls}
-    for name, reference in against.items():
-        if reference not in calls:
-            raise ValueError(f"{name} is to be compared with {reference}, which is not measured")
-
-    def warm() -> dict[str, WarmUp]:
-        found = {}
-        for name, call in calls.items():
-            sleep(pause)
-            found[name] = warm_up(call, clock=clock)
-        return found
-
-    warm_ups = warm()
+    against = _yardsticks(calls, references or {})
+    warm = partial(_warm_up_all, pause=pause, clock=clock, sleep=sleep)
+    warm_ups = warm(calls)
     medians = [one.median for one in warm_ups.values()]
     passes, block, min_calls, rounds = _schedule(medians, seconds, pause, PASSES if reopen else 1)
     one_pass = partial(
@@ -194,17 +189,31 @@ def measure(
         calls = reopen() or {}
         if not calls:
             break
-        warm_ups |= {name: one for name, one in warm().items() if not one.settled}
+        warm_ups |= {name: one for name, one in warm(calls).items() if not one.settled}
         timings.append(one_pass(calls))
-    timing = Timing.joined(timings)
-    return Measurement(
-        timing=timing,
-        summaries={name: Summary.of(row) for name, row in timing.rows.items()},
-        warm_ups=warm_ups,
-        ratios={name: timing.ratio(name, to=against[name]) for name in against},
-        references=against,
-        block_seconds=block,
-    )
+    return Measurement(Timing.joined(timings), warm_ups, against, block)
+
+
+def _yardsticks(calls: Calls, references: Mapping[str, str]) -> dict[str, str]:
+    """By row, the row that its ratio is to."""
+    if not calls:
+        raise ValueError("there is nothing to time")
+    first = next(iter(calls))
+    against = {name: references.get(name, first) for name in calls}
+    for name, reference in against.items():
+        if reference not in calls:
+            raise ValueError(f"{name} is to be compared with {reference}, which is not measured")
+    return against
+
+
+def _warm_up_all(
+    calls: Calls, *, pause: float, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> dict[str, WarmUp]:
+    found = {}
+    for name, call in calls.items():
+        sleep(pause)
+        found[name] = warm_up(call, clock=clock)
+    return found
 
 
 def _schedule(

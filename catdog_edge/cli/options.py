@@ -26,7 +26,7 @@ ARCHITECTURES = (
     "efficientnet_lite0_short",
     "efficientnet_lite2",
 )
-RECIPES = ("default", "classic", "finetune", "accurate", "fast", "distil", "yardstick")
+RECIPES = ("default", "classic", "finetune", "accurate", "distil", "fast", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
 MOST_THREADS = 256  # as `catdog_edge.system.threads.MOST`
 MOST_BATCH = 32  # of `bench`: the largest batch that `Classifier` gives its session in one call

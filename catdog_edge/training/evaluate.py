@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -16,8 +16,9 @@ from catdog_edge.errors import CatdogError, list_names
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import plain
+from catdog_edge.training.array_types import Float32
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.negatives import DRAWN, negatives_split, open_negatives
+from catdog_edge.training.data.negatives import DRAWN, Negatives, negatives_split, open_negatives
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.source_groups import combined_pixels, held_out
 from catdog_edge.training.data.splits import split_of
@@ -157,10 +158,7 @@ def evaluate_weights(
     Examples:
         >>> print(evaluate_weights(Path("runs/mine/best.pt")))
     """
-    if weights is not None and str(weights) in shipped_models():
-        weights = find_model(str(weights)).path
-    run = run_of(weights) if weights else newest_run()
-    path = weights or newest_run().weights
+    path, run = _find_weights(weights)
     model = Predictor(path)
     spec = model.spec
     left_out = [str(one) for one in spec.trained_on.get("left_out") or ()]
@@ -175,40 +173,68 @@ def evaluate_weights(
     right = rejection.split_groups(predicted.argmax(axis=1) == truth, names)
     if not other and not data and run is not None:
         other = run.negatives
-    split = negatives_split(spec.trained_on)
-    negatives = open_negatives(other, spec.resize, ReadingProgress(), split)
+    negatives = _open_negatives(other, spec, left_out)
     if negatives is None:
         rows = [_source_result(name, left_out, one, None) for name, one in right.items()]
         return EvaluationReport(path, result, tuple(rows))
-    negatives = replace(
-        negatives, datasets=tuple(held_out(one, left_out) for one in negatives.datasets)
-    )
-    for dataset in negatives.datasets:
-        dataset.log_summary()
-    if spec.rejection is None:
-        raise CatdogError(
-            f"{path} was trained without --other: it has no threshold to measure; train again "
-            "with --other, or leave it out here"
-        )
-    threshold, scores = spec.rejection.threshold, model.scores(images)
+    threshold, scores = _threshold(spec, path), model.scores(images)
     classes = rejection.split_groups(scores, names)
     others = rejection.negative_groups(negatives, "test", model.scores)
     if plot is not None:
         save_roc(plot, classes, others, threshold)
     rows = [_source_result(n, left_out, right[n], one >= threshold) for n, one in classes.items()]
     rows += [_source_result(n, left_out, None, one >= threshold) for n, one in others.items()]
-    kinds = {DRAWN: others[DRAWN]}
-    if len(others) > 1:
-        kinds["others"] = np.concatenate([one for name, one in others.items() if name != DRAWN])
     of_label = rejection.split_groups(scores >= threshold, [spec.labels[i] for i in truth])
     return EvaluationReport(
         path,
         result,
         tuple(rows),
-        {n: rejection.evaluate_threshold(scores, one, threshold) for n, one in kinds.items()},
+        _rejection_reports(scores, others, threshold),
         {name: float(of_label[name].mean()) for name in spec.labels if name in of_label},
         tuple(rejection.threshold_table(classes, others, threshold)),
     )
+
+
+def _open_negatives(
+    other: Sequence[str], spec: ModelSpec, left_out: Sequence[str]
+) -> Negatives | None:
+    split = negatives_split(spec.trained_on)
+    negatives = open_negatives(other, spec.resize, ReadingProgress(), split)
+    if negatives is None:
+        return None
+    datasets = tuple(held_out(one, left_out) for one in negatives.datasets)
+    for dataset in datasets:
+        dataset.log_summary()
+    return replace(negatives, datasets=datasets)
+
+
+def _threshold(spec: ModelSpec, path: Path) -> float:
+    if spec.rejection is None:
+        raise CatdogError(
+            f"{path} was trained without --other: it has no threshold to measure; train again "
+            "with --other, or leave it out here"
+        )
+    return spec.rejection.threshold
+
+
+def _rejection_reports(
+    scores: Float32, others: Mapping[str, Float32], threshold: float
+) -> dict[str, RejectionReport]:
+    """The drawn negatives, and all others together."""
+    kinds = {DRAWN: others[DRAWN]}
+    if len(others) > 1:
+        kinds["others"] = np.concatenate([one for name, one in others.items() if name != DRAWN])
+    return {n: rejection.evaluate_threshold(scores, one, threshold) for n, one in kinds.items()}
+
+
+def _find_weights(weights: Path | None) -> tuple[Path, Run | None]:
+    """The file of weights, and the run that it lies in."""
+    if weights is None:
+        run = newest_run()
+        return run.weights, run
+    if str(weights) in shipped_models():
+        weights = find_model(str(weights)).path or weights
+    return weights, run_of(weights)
 
 
 def _source_result(

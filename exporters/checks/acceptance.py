@@ -221,25 +221,19 @@ def judge(
             verdict, agreement = _judge_agreement(compared, limits, policy.strict)
 
     failures, notes = [], []
-    if limits.difference is not None and found.difference > limits.difference:
-        failures.append(
-            f"probabilities differ by up to {found.difference:.2e}, "
-            f"allowed is {limits.difference:.0e}"
-        )
+    difference, most = found.difference, limits.difference
+    if most is not None and difference > most:
+        failures.append(f"probabilities differ by up to {difference:.2e}, allowed is {most:.0e}")
     if verdict is Verdict.EXCEEDED:
         failures.append(agreement)
     elif verdict is Verdict.UNDECIDED:
         notes.append(f"{agreement}; the images cannot tell this from chance")
     if accuracy is not None:
-        loss = judge_drop(accuracy.change, accuracy.high, allowed, policy.strict)
-        text = f"accuracy changes by {accuracy}, allowed is -{allowed:g}"
-        if loss is Verdict.UNDECIDED:
-            loss, logits = _judge_log_odds(pairs, spec.temperature, limits)
-            text += f"; {found.images:,} images cannot tell this from chance; {agreement}, {logits}"
-        if loss is Verdict.EXCEEDED:
+        verdict, text = _judge_accuracy(accuracy, allowed, agreement, pairs, spec, policy.strict)
+        if verdict is Verdict.EXCEEDED:
             failures.append(text)
-        elif loss is Verdict.UNDECIDED:
-            notes.append(f"{text}: nothing else speaks against it")
+        elif verdict is Verdict.UNDECIDED:
+            notes.append(text)
     logits_difference, of_logits = _judge_logits(reference, candidate, spec, limits)
     rejection_agreement, of_known = _judge_known(reference, candidate, spec, limits, policy.strict)
     return Verification(
@@ -269,6 +263,25 @@ def _judge_agreement(
         f"wanted {limits.agreement:.1%}"
     )
     return judge_share(good, total, limits.agreement, strict), text
+
+
+def _judge_accuracy(
+    accuracy: Accuracy,
+    allowed: float,
+    agreement: str,
+    pairs: Sequence[tuple[Answers, Answers]],
+    spec: ModelSpec,
+    strict: bool,
+) -> tuple[Verdict, str]:
+    """Judge the change of accuracy; where the images are too few to tell, the logits decide."""
+    text = f"accuracy changes by {accuracy}, allowed is -{allowed:g}"
+    verdict = judge_drop(accuracy.change, accuracy.high, allowed, strict)
+    if verdict is Verdict.UNDECIDED:
+        verdict, logits = _judge_log_odds(pairs, spec.temperature, LIMITS[spec.precision])
+        images = len(pairs[0][0].probabilities)
+        text += f"; {images:,} images cannot tell this from chance; {agreement}, {logits}"
+        text += ": nothing else speaks against it" * (verdict is Verdict.UNDECIDED)
+    return verdict, text
 
 
 def _judge_logits(

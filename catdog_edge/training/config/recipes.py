@@ -1,4 +1,4 @@
-"""Recipes: how a network is trained, as tables of values or YAML files.
+"""Recipes: how a network is trained; `recipes.yaml` has those that are known by name.
 
 Reasons for the values: `docs/experiments.md`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -167,59 +167,6 @@ class Recipe:
         return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
 
 
-_DEFAULT = Recipe(
-    name="default", optimizer="muon", lr=0.012, batch_size=64, epochs=16, least_steps=240,
-    most_epochs=40, schedule="cosine", warmup=0.15, weight_decay=0.05, label_smoothing=0.1,
-    augment="camera", ema=0.998,
-)  # fmt: skip
-
-# The recipe of the original system: no schedule, no decay, no averaging.
-_CLASSIC = Recipe(
-    name="classic", optimizer="adam", lr=1e-3, batch_size=20, epochs=40, augment="classic",
-    balance="none",
-)  # fmt: skip
-
-# For ImageNet weights: a low rate, and batch norms that keep their statistics.
-_FINETUNE = Recipe(
-    name="finetune", optimizer="sgd", lr=0.004, batch_size=32, epochs=4, least_steps=120,
-    most_epochs=20, schedule="cosine", warmup=0.1, weight_decay=1e-4, label_smoothing=0.05,
-    augment="camera", ema=0.998, pretrained=True, norms="frozen",
-)  # fmt: skip
-
-# The same for a larger network, smaller images first, with ImageNet's categories kept so that it
-# knows what is none of the classes: how `accurate` is made.
-_ACCURATE = replace(
-    _FINETUNE, name="accurate", lr=0.008, batch_size=64, epochs=7, warmup=0.05,
-    label_smoothing=0.03, head="imagenet", keep_imagenet=0.3,
-    stages=(Stage(0.72, (0.75, 0.9)), Stage(1.0, (1.0,))),
-    negatives=0.4, backgrounds=0.15, drawn=0.2,
-)  # fmt: skip
-
-# Distillation from a larger network (`--teacher`), on images smaller than those it will classify:
-# framing shows things larger than they will be (Touvron and others: Fixing the train-test
-# resolution discrepancy, 2019).
-_DISTIL = replace(
-    _FINETUNE, name="distil", lr=0.0025, epochs=24, most_epochs=40, warmup=0.05,
-    label_smoothing=0.0, stages=(Stage(0.8, (0.8333,)), Stage(1.0, (0.8333, 1.0))), detail=1.0417,
-    views=12, backgrounds=0.25, distillation=0.8, distillation_mirrored=False,
-)  # fmt: skip
-
-# What `accurate` knows, categories included, in a small network (`--teacher`).
-_FAST = replace(
-    _DISTIL, name="fast", lr=0.006, batch_size=64, epochs=5, head="imagenet", views=12,
-    negatives=0.4, backgrounds=0.15, drawn=0.2, distillation_temperature=1.0,
-)  # fmt: skip
-
-# `simple_cnn` within 100 minutes on two cores: small images first.
-_YARDSTICK = replace(
-    _DEFAULT, name="yardstick", epochs=14, warmup=0.1, augment="default", norms="folded",
-    stages=(Stage(0.86, (0.572, 0.715)), Stage(1.0, (1.0,))),
-)  # fmt: skip
-
-RECIPES: dict[str, Recipe] = {
-    one.name: one for one in (_DEFAULT, _CLASSIC, _FINETUNE, _ACCURATE, _FAST, _DISTIL, _YARDSTICK)
-}
-
 RENAMED = {"others": "negatives"}  # names of attributes in files of earlier versions
 
 
@@ -282,3 +229,10 @@ def parse_yaml(text: str) -> Any:
     # none, a number of thousands of digits, brackets as deep as its stack.
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"a value in it cannot be read: {error}") from error
+
+
+RECIPES = {
+    name: from_dict({**values, "name": name}, name)
+    for name, values in parse_yaml(Path(__file__).with_suffix(".yaml").read_text("utf-8")).items()
+}
+"""The recipes of `recipes.yaml` by name, the default first."""

@@ -168,4 +168,4 @@ def test_an_absent_file_and_an_unknown_name(tmp_path: Path) -> None:
     assert "--show-recipe > absent.yaml" in absent.stderr
     unknown = CliRunner().invoke(main, ["train", "--recipe", "secret"])
     assert unknown.exit_code == 2
-    assert "not one of default, classic, finetune, accurate, fast" in unknown.stderr
+    assert "not one of default, classic, finetune, accurate, distil, fast" in unknown.stderr
