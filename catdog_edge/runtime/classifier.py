@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, to_bgr
+from catdog_edge.runtime import gpu
 from catdog_edge.runtime.model_file import Pickled, find_model, from_pickle
 from catdog_edge.runtime.predictions import checked, rejection_in_force, to_predictions
 from catdog_edge.runtime.providers import Asked, Settings
@@ -25,7 +26,8 @@ SPIN = 1000
 """Default of `spin` in microseconds; measured in `docs/runtime.md`."""
 
 CHUNK = 32
-"""Frames per call of the session, so that a batch of any length needs bounded memory."""
+"""Frames per call of the session, so that a batch of any length needs bounded memory; on a GPU it
+is `gpu.CHUNK`."""
 
 
 class Classifier:
@@ -216,7 +218,8 @@ class Classifier:
     def warmup(self, calls: int = 3, batch: int = 1) -> None:
         """Run a few empty frames, so that the first real one is not slower than the rest.
 
-        On CUDA this is when cuDNN searches for its fastest kernels, once per batch size.
+        On CUDA this is when cuDNN searches for its fastest kernels and the CUDA graph is captured,
+        once per batch size.
         """
         blank = np.zeros((*self.spec.size, 3), np.uint8)
         for _ in range(calls):
@@ -255,7 +258,7 @@ class Classifier:
         return _restored, (type(self), model, *self._options), added or None
 
     def _chunks(self, frames: Iterable[Any]) -> Iterator[list[Image]]:
-        """Frames in the model's size, `CHUNK` at a time."""
+        """Frames in the model's size, a chunk at a time."""
         self._session.ready()  # no frames are an error, too, where it is closed
         wanted = "wanted several frames, a list of them or uint8 [N,H,W,3]"
         if isinstance(frames, np.ndarray) and frames.ndim != 4:
@@ -266,12 +269,13 @@ class Classifier:
         if isinstance(frames, (str, bytes)) or not isinstance(frames, Iterable):
             raise ValueError(f"{wanted}, got {type(frames).__name__}")
         images: list[Image] = []
+        chunk = gpu.CHUNK if self.provider in gpu.GPU else CHUNK
         for index, frame in enumerate(frames):
             try:
                 images.append(self._session.image(frame))
             except ValueError as error:
                 raise ValueError(f"frame {index}: {error}") from error
-            if len(images) == CHUNK:
+            if len(images) == chunk:
                 yield images
                 images = []
         if images:

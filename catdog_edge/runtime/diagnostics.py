@@ -27,7 +27,12 @@ _REMEDIES = {
 def is_runtime_error(error: Exception) -> bool:
     """Whether an error comes from ONNX Runtime, which also raises Python's own kinds."""
     own = type(error).__module__.startswith("onnxruntime")
-    return own or type(error) in (RuntimeError, MemoryError)
+    return own or type(error) is RuntimeError or isinstance(error, MemoryError)
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Whether ONNX Runtime, or NumPy beside it, found too little memory."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def loading_error(error: Exception, *, from_bytes: bool) -> tuple[str, str]:
@@ -38,7 +43,7 @@ def loading_error(error: Exception, *, from_bytes: bool) -> tuple[str, str]:
     version = f"onnxruntime {here}"
     newer = f"upgrade onnxruntime (here: {here}), or export the model again with an older opset"
     second = "its weights are in a second file"
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(message):
+    if is_memory_error(error):
         reason = "there is not enough memory to load it and start its threads"
         return reason, "free some, or take fewer threads"
     if found := re.search(r"Opset (\d+) is under development.*?till opset (\d+)", message, re.S):
@@ -62,7 +67,7 @@ def loading_error(error: Exception, *, from_bytes: bool) -> tuple[str, str]:
 
 def call_error(name: str, error: Exception, count: int, provider: str) -> ModelError:
     """Explain an error in running the model called `name` on `count` frames with a provider."""
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+    if is_memory_error(error):
         remedy = "give fewer frames at a time" if count > 1 else "take fewer threads"
         return ModelError(f"{name}: there is not enough memory to run it; free some, or {remedy}")
     import onnxruntime

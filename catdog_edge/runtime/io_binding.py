@@ -1,26 +1,107 @@
 """Calls of a session on a GPU through buffers that are made and bound once per batch size.
 
-A plain `session.run` allocates on the GPU and copies from pageable memory at every call.
+A plain `session.run` allocates on the GPU, copies from pageable memory and launches kernel by
+kernel at every call. Fixed buffers are also what a CUDA graph needs: ONNX Runtime records the
+kernels of one call and launches them at once from then on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import itertools
+import os
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from catdog_edge.system.exit_and_fork import at_fork
+
 if TYPE_CHECKING:
     import onnxruntime
+
+GRAPH_SIZES = 8
+"""Batch sizes of a session that get a CUDA graph; those after them run without."""
+
+GRAPH_THREADS = 8
+"""Threads of a session that capture graphs. ONNX Runtime captures for each thread, and keeps
+the graphs and the library handles of a thread that has ended until the session ends."""
+
+Rows = Sequence[npt.NDArray[Any]] | npt.NDArray[Any]
+"""A batch: its images one by one, or in one array."""
+
+_graph_ids = itertools.count(1)  # one number is never captured twice in a session
+
+
+class TooManyThreadsError(RuntimeError):
+    """More than `GRAPH_THREADS` threads called a session that captures graphs."""
+
+    def __init__(self) -> None:
+        super().__init__(f"more than {GRAPH_THREADS} threads call it")
+
+
+class CaptureGate:
+    """Many calls of the GPU at a time, or one capture alone.
+
+    While a graph is captured, CUDA refuses allocations and copies of every other thread, and one
+    that is refused spoils the capture.
+    """
+
+    def __init__(self) -> None:
+        self.forked()
+        at_fork(self)
+
+    def forked(self) -> None:
+        """Forget the calls of threads that did not come along."""
+        self._changed = threading.Condition()
+        self._calls = 0
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold off captures for as long as the block runs."""
+        with self._changed:
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._calls -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait for the calls under way; hold off all others for as long as the block runs."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._calls)
+            yield
+
+
+GATE = CaptureGate()
+"""Of this process: it has one CUDA."""
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """The buffers of one batch size; `options` name its graph or, without one, skip capture."""
+
+    binding: Any
+    host: npt.NDArray[Any]
+    device: Any
+    graph: bool
+    options: Any
 
 
 class BoundRunner:
     """Runs a session through an IO binding with pre-allocated buffers, one per batch size.
 
-    `outputs` are the names of those wanted; the buffers are on `device`, `cuda` or `cpu`; those
-    of the last `sizes` batch sizes are kept.
+    `outputs` are the names of those wanted; the buffers are on `device`, `cuda` or `cpu`.
+    `graphs`: whether the session captures CUDA graphs. The buffers of sizes with a graph are kept,
+    of the others those of the last `sizes` sizes.
     """
 
     def __init__(
@@ -30,6 +111,7 @@ class BoundRunner:
         device: str,
         device_id: int = 0,
         sizes: int = 4,
+        graphs: bool = False,
     ) -> None:
         self._session = session
         self._outputs = list(outputs)
@@ -37,41 +119,96 @@ class BoundRunner:
         self._device = device
         self._device_id = device_id
         self._sizes = sizes
-        self._bound: dict[tuple[int, ...], tuple[Any, Any]] = {}
+        self._graphs = graphs
+        self._bound: dict[int, _Bound] = {}
+        self._threads = 0
+        self._of_thread = threading.local()
         # Buffers are shared between calls, so only one call at a time may be under way.
         self._lock = threading.Lock()
 
-    def __call__(self, batch: npt.NDArray[Any]) -> list[npt.NDArray[np.float32]]:
-        """Run one batch; the results are copies of their own."""
-        with self._lock:
-            binding, buffer = self._binding(batch)
-            buffer.update_inplace(batch)
-            self._session.run_with_iobinding(binding)
-            return [np.array(result) for result in binding.copy_outputs_to_cpu()]
+    def __call__(self, rows: Rows) -> list[npt.NDArray[np.float32]]:
+        """Run one batch; the results are copies of their own.
 
-    def _binding(self, batch: npt.NDArray[Any]) -> tuple[Any, Any]:
+        Raises:
+            TooManyThreadsError: See there; the session is as it was.
+        """
+        with self._lock:
+            captures = self._graphs and self._captures(len(rows))
+            bound = self._bound.get(len(rows))
+            if bound is None:
+                with GATE.shared():
+                    bound = self._bind(len(rows), rows[0])
+            for place, row in enumerate(rows):
+                bound.host[place] = row
+            with GATE.alone() if captures and bound.graph else GATE.shared():
+                bound.device.update_inplace(bound.host)
+                self._session.run_with_iobinding(bound.binding, bound.options)
+                return [np.array(result) for result in bound.binding.copy_outputs_to_cpu()]
+
+    def _captures(self, count: int) -> bool:
+        """Whether this thread runs this batch size for the first time."""
+        seen = getattr(self._of_thread, "sizes", None)
+        if seen is None:
+            if self._threads == GRAPH_THREADS:
+                raise TooManyThreadsError
+            self._threads += 1
+            seen = self._of_thread.sizes = set()
+        if count in seen:
+            return False
+        seen.add(count)
+        return True
+
+    def _bind(self, count: int, row: npt.NDArray[Any]) -> _Bound:
         import onnxruntime
 
-        found = self._bound.get(batch.shape)
-        if found is not None:
-            return found
-        while len(self._bound) >= self._sizes:
-            del self._bound[next(iter(self._bound))]
+        loose = [size for size, one in self._bound.items() if not one.graph]
+        for size in loose[: len(loose) + 1 - self._sizes]:
+            del self._bound[size]
+        place, shape = (self._device, self._device_id), (count, *row.shape)
+        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        device = make(list(shape), row.dtype.type, *place)
         binding = self._session.io_binding()
-        buffer = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-            list(batch.shape), batch.dtype.type, self._device, self._device_id
-        )
-        binding.bind_ortvalue_input(self._input, buffer)
+        binding.bind_ortvalue_input(self._input, device)
+        graph = self._graphs and sum(one.graph for one in self._bound.values()) < GRAPH_SIZES
         for output in self._session.get_outputs():
             if output.name not in self._outputs:
                 continue
-            shape = [len(batch), *output.shape[1:]]
-            if all(isinstance(size, int) for size in shape):
-                made = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                    shape, np.float32, self._device, self._device_id
-                )
-                binding.bind_ortvalue_output(output.name, made)
+            sizes = [count, *output.shape[1:]]
+            if all(isinstance(size, int) for size in sizes):
+                binding.bind_ortvalue_output(output.name, make(sizes, np.float32, *place))
             else:
-                binding.bind_output(output.name, self._device, self._device_id)
-        self._bound[batch.shape] = (binding, buffer)
-        return binding, buffer
+                binding.bind_output(output.name, *place)
+                graph = False
+        options = None
+        if self._graphs:
+            options = onnxruntime.RunOptions()
+            number = next(_graph_ids) if graph else -1
+            options.add_run_config_entry("gpu_graph_id", str(number))
+        host = page_locked(shape, row.dtype, self._device_id)
+        bound = self._bound[count] = _Bound(binding, host, device, graph, options)
+        return bound
+
+
+def page_locked(
+    shape: tuple[int, ...], dtype: npt.DTypeLike, device_id: int = 0
+) -> npt.NDArray[Any]:
+    """Make an array from which a GPU copies directly; an ordinary one without CUDA's runtime."""
+    cuda, size = _cuda_runtime(), int(np.prod(shape)) * np.dtype(dtype).itemsize
+    pointer = ctypes.c_void_p()
+    if cuda is None or cuda.cudaSetDevice(device_id):
+        return np.empty(shape, dtype)
+    if cuda.cudaHostAlloc(ctypes.byref(pointer), ctypes.c_size_t(size), 0) or not pointer.value:
+        return np.empty(shape, dtype)
+    buffer = (ctypes.c_ubyte * size).from_address(pointer.value)
+    # Not at the end of the process, where CUDA may be gone before.
+    weakref.finalize(buffer, cuda.cudaFreeHost, pointer).atexit = False
+    return np.frombuffer(memoryview(buffer), dtype).reshape(shape)
+
+
+def _cuda_runtime() -> Any:
+    """CUDA's runtime library if it is loaded, as it is beside a session on a GPU; Linux only."""
+    if hasattr(os, "RTLD_NOLOAD"):
+        for version in (13, 12):
+            with contextlib.suppress(OSError):
+                return ctypes.CDLL(f"libcudart.so.{version}", os.RTLD_NOLOAD | os.RTLD_NOW)
+    return None

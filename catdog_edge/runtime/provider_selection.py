@@ -11,8 +11,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, ProviderError, first_line
-from catdog_edge.runtime import openvino, providers
+from catdog_edge.runtime import gpu, openvino, providers
 from catdog_edge.runtime.diagnostics import INSTEAD
+from catdog_edge.runtime.io_binding import BoundRunner
 from catdog_edge.runtime.model_file import PROBABILITIES, ModelFile
 from catdog_edge.runtime.providers import NAMES, Asked, Settings, by_plugin, start
 from catdog_edge.system import packages
@@ -53,14 +54,31 @@ log = logging.getLogger(__name__)
 
 _warned: set[str] = set()
 
+_Run = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+
 
 @dataclass(frozen=True)
 class Opened:
-    """A session that runs, the short name of its first provider, and why it is this one."""
+    """A session that runs.
+
+    Attributes:
+        provider: Short name of its first provider.
+        why: Why it is this one.
+        how: What of the provider is in use.
+        again: Open it once more with fewer demands on the provider, given the error that the
+            session raised; `None`: there is nothing to leave out.
+    """
 
     session: _Session
     provider: str
-    reason: str
+    why: str
+    how: str = ""
+    again: Callable[[BaseException], Opened] | None = None
+
+    @property
+    def reason(self) -> str:
+        """For people."""
+        return "; ".join(filter(None, (self.why, self.how)))
 
 
 def open_session(file: ModelFile, asked: Asked, settings: Settings) -> Opened:
@@ -75,9 +93,50 @@ def open_session(file: ModelFile, asked: Asked, settings: Settings) -> Opened:
     packages.runtime()
     if asked == "auto":
         return _open_best(file, settings)
-    pairs = providers.parse(asked)
+    return _open(file, providers.parse(asked), settings, "asked for by name")
+
+
+def _open(
+    file: ModelFile,
+    pairs: providers.Pairs,
+    settings: Settings,
+    why: str = "",
+    skip: int = 0,
+    unsuited: str = "",
+) -> Opened:
+    """Open with the best options that suit the model, the first `skip` of them left out."""
     name = providers.short_name(pairs[0][0])
-    return Opened(start(file, pairs, settings), name, "asked for by name")
+    ways = gpu.attempts(pairs)
+    while True:
+        try:
+            session = start(file, ways[skip].pairs, settings)
+            break
+        except ProviderError as error:
+            skip += 1
+            if error.__cause__ is None or skip == len(ways):
+                raise
+            unsuited = gpu.why_not(error.__cause__)
+    how = []
+    if name in gpu.GPU:
+        how.append(gpu.features(session.get_provider_options()[NAMES[name]]))
+    if unsuited:
+        how.append(f"{ways[skip].lacks} ({unsuited})")
+
+    def again(error: BaseException) -> Opened:
+        return _open(file, pairs, settings, why, skip + 1, gpu.why_not(error))
+
+    left = again if skip + 1 < len(ways) else None
+    return Opened(session, name, why, "; ".join(how), left)
+
+
+def bind(session: _Session, provider: str, outputs: Sequence[str]) -> BoundRunner | None:
+    """Bind the buffers of a session on a GPU; `None` for another provider."""
+    if provider not in gpu.GPU:
+        return None
+    options = session.get_provider_options()[NAMES[provider]]
+    device = int(options.get("device_id", "0"))
+    graphs = gpu.captures(provider, options)
+    return BoundRunner(session, outputs, "cuda", device, graphs=graphs)
 
 
 def offered() -> list[str]:
@@ -97,27 +156,28 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     tune = os.environ.get(AUTOTUNE, "1").strip() != "0"
     key = _key(file, settings, others) if tune else ""
     if tune and (known := _choices().get(key)):
-        session = _try(file, known["provider"], settings)
-        if session is not None:
-            return Opened(session, known["provider"], f"{known['reason']}, remembered")
-    started = {}
+        opened = _try(file, known["provider"], settings)
+        if opened is not None:
+            return replace(opened, why=f"{known['reason']}, remembered")
+    started: dict[str, Opened] = {}
     for name in others:
-        session = _try(file, name, settings)
-        if session is not None:
-            started[name] = session
+        opened = _try(file, name, settings)
+        if opened is not None:
+            started[name] = opened
             if not tune:
-                return Opened(session, name, f"the first that starts ({AUTOTUNE}=0)")
-    plain = start(file, cpu, settings)
+                return replace(opened, why=f"the first that starts ({AUTOTUNE}=0)")
+    plain = Opened(start(file, cpu, settings), "cpu", "")
     if not started:
-        return Opened(plain, "cpu", f"{', '.join(others)} did not start")
-    chosen = compare({"cpu": plain, **started})
-    _remember(key, chosen)
-    return chosen
+        return replace(plain, why=f"{', '.join(others)} did not start")
+    every = {"cpu": plain, **started}
+    name, why = compare({name: opened.session for name, opened in every.items()})
+    _remember(key, name, why)
+    return replace(every[name], why=why)
 
 
-def _try(file: ModelFile, provider: str, settings: Settings) -> _Session | None:
+def _try(file: ModelFile, provider: str, settings: Settings) -> Opened | None:
     try:
-        return start(file, [(NAMES[provider], {})], settings)
+        return _open(file, [(NAMES[provider], {})], settings)
     except ProviderError as error:
         message = str(error).removesuffix(INSTEAD)
         if message not in _warned:
@@ -126,54 +186,57 @@ def _try(file: ModelFile, provider: str, settings: Settings) -> _Session | None:
         return None
 
 
-def compare(sessions: Mapping[str, _Session]) -> Opened:
-    """Time interleaved blocks of calls of sessions, by provider; choose the fastest.
+def compare(sessions: Mapping[str, _Session]) -> tuple[str, str]:
+    """Time interleaved blocks of calls of sessions, by provider.
 
     `cpu` is among them: its answers are the reference.
+
+    Returns:
+        The provider that is fastest, and the reason for people.
     """
     frames = sample_input(sessions["cpu"])
+    runs = {name: _runner(session, name) for name, session in sessions.items()}
     try:
-        expected = _answer(sessions["cpu"], frames)
+        expected = runs["cpu"](frames)
     except Exception as error:  # whatever it is, the first call of the caller raises it
-        reason = f"no trial, cpu failed ({first_line(error, 100)})"
-        return Opened(sessions["cpu"], "cpu", reason)
+        return "cpu", f"no trial, cpu failed ({first_line(error, 100)})"
     if not np.isfinite(expected).all():
-        return Opened(sessions["cpu"], "cpu", "no trial, the model's answers are not numbers")
-    running: dict[str, _Session] = {}
+        return "cpu", "no trial, the model's answers are not numbers"
+    running: dict[str, _Run] = {}
     notes: list[str] = []
-    for name, session in sessions.items():
+    for name, run in runs.items():
         try:
             # The first calls compile and allocate; they are also what parity is read from.
-            difference = float(np.abs(_answer(session, frames) - expected).max())
-            _answer(session, frames)
+            difference = float(np.abs(run(frames) - expected).max())
+            run(frames)
         except Exception as error:  # each provider has its own kinds
             notes.append(f"{name} failed ({first_line(error, 100)})")
             continue
         if difference <= PARITY:
-            running[name] = session
+            running[name] = run
         else:
             notes.append(f"{name} left out, its answers differ by {difference:.2g}")
     medians = {name: float("inf") for name in running}
     for _ in range(ROUNDS):
-        for name, session in running.items():
+        for name, run in running.items():
             # The best of its blocks: whatever else runs on the machine can only slow one down.
-            medians[name] = min(medians[name], _block(session, frames))
+            medians[name] = min(medians[name], _block(run, frames))
     best = min(medians, key=lambda name: medians[name])
     figures = ", ".join(f"{name} {1000 * median:.2f} ms" for name, median in medians.items())
     reason = "; ".join([f"fastest here of {figures}", *notes])
     log.info("provider %s: %s", best, reason)
-    return Opened(sessions[best], best, reason)
+    return best, reason
 
 
-def _block(session: _Session, frames: npt.NDArray[Any]) -> float:
+def _block(run: _Run, frames: npt.NDArray[Any]) -> float:
     """The median call of one block, in seconds."""
     time.sleep(PAUSE)
-    _answer(session, frames)
+    run(frames)
     times: list[float] = []
     end = time.perf_counter() + BLOCK
     while len(times) < 3 or time.perf_counter() < end:
         began = time.perf_counter()
-        _answer(session, frames)
+        run(frames)
         times.append(time.perf_counter() - began)
     return float(np.median(times))
 
@@ -197,9 +260,15 @@ def sample_input(session: _Session, seed: int = 0) -> npt.NDArray[Any]:
     return to_layout(frames, "nchw-float" if floats else "nhwc-uint8")
 
 
-def _answer(session: _Session, frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    name = session.get_inputs()[0].name
-    return np.asarray(session.run([PROBABILITIES], {name: frames})[0], dtype=np.float32)
+def _runner(session: _Session, provider: str) -> _Run:
+    """Return a call of a session as a classifier makes it."""
+    bound, name = bind(session, provider, [PROBABILITIES]), session.get_inputs()[0].name
+
+    def run(frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        found = bound(frames) if bound else session.run([PROBABILITIES], {name: frames})
+        return np.asarray(found[0], dtype=np.float32)
+
+    return run
 
 
 def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
@@ -235,9 +304,9 @@ def _choices() -> dict[str, dict[str, str]]:
         return {}
 
 
-def _remember(key: str, chosen: Opened) -> None:
+def _remember(key: str, provider: str, reason: str) -> None:
     """Keep a choice. A cache that cannot be written costs a trial next time, nothing else."""
-    choices = _choices() | {key: {"provider": chosen.provider, "reason": chosen.reason}}
+    choices = _choices() | {key: {"provider": provider, "reason": reason}}
     kept = dict(list(choices.items())[-REMEMBERED:])
     with contextlib.suppress(CatdogError, ValueError):  # ValueError: no path at all
         write_text(cache_file(), json.dumps(kept, indent=1) + "\n")

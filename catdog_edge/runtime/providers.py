@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from catdog_edge.errors import CatdogError, ProviderError
 from catdog_edge.runtime import diagnostics, openvino
 from catdog_edge.runtime.diagnostics import not_here
+from catdog_edge.runtime.io_binding import GATE
 from catdog_edge.runtime.model_file import ModelFile, load_session
 from catdog_edge.system import packages
 
@@ -93,7 +94,8 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
 
     Raises:
         ModelError: The model cannot be loaded, by the CPU provider either.
-        ProviderError: One of the providers does not run here.
+        ProviderError: One of the providers does not run here; its cause is ONNX Runtime's error,
+            if it raised one.
     """
     cpu = NAMES["cpu"]
     names = [name for name, _ in pairs]
@@ -105,9 +107,9 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
     if NAMES["tensorrt"] in names:
         complete.setdefault(NAMES["cuda"], {})
     complete.setdefault(cpu, {})
-    missing, message = names, ""
+    missing, message, cause = names, "", None
     try:
-        with _quiet():
+        with _quiet(), GATE.shared():
             session = _create(file, list(complete.items()), settings)
         running = session.get_providers()
         missing = [name for name in names if name not in running]
@@ -116,10 +118,10 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
     except CatdogError:
         raise
     except Exception as error:  # each provider has its own kinds
-        message = str(error) or type(error).__name__
+        message, cause = str(error) or type(error).__name__, error
         # Perhaps it is the model that is wrong: then the CPU provider says so, as ModelError.
         start(file, [(cpu, {})], settings)
-    raise diagnostics.start_error(short_name(missing[0]), message)
+    raise diagnostics.start_error(short_name(missing[0]), message) from cause
 
 
 def _create(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.InferenceSession:

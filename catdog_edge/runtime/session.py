@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, preprocess, to_nchw
 from catdog_edge.runtime import diagnostics, provider_selection
-from catdog_edge.runtime.io_binding import BoundRunner
+from catdog_edge.runtime.io_binding import BoundRunner, Rows, TooManyThreadsError
 from catdog_edge.runtime.model_file import KNOWN, PROBABILITIES, ModelFile, spec_of
-from catdog_edge.runtime.providers import NAMES, Asked, Settings
+from catdog_edge.runtime.providers import Asked, Settings
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.exit_and_fork import at_fork, enter, keep_for_ever, leave
 
@@ -45,14 +45,14 @@ class ModelSession:
         self._open()
         at_fork(self)
 
-    def _open(self) -> Any:
+    def _open(self, again: Callable[[], provider_selection.Opened] | None = None) -> Any:
         """Make the session, of the same file as the first time, and return it."""
         if self.file.stamp() != self._stamp:
             changed = "has changed since it was opened"
             raise ModelError(f"{self.file.name} {changed}; make a new Classifier")
         thread = enter()
         try:
-            opened = provider_selection.open_session(self.file, self._asked, self._settings)
+            opened = again() if again is not None else self._choose()
         finally:
             leave(thread)
         session = opened.session
@@ -63,14 +63,14 @@ class ModelSession:
         self.fixed_batch = one.shape[0] if isinstance(one.shape[0], int) else None
         known = any(output.name == KNOWN for output in session.get_outputs())
         self._outputs = [PROBABILITIES, KNOWN] if known else [PROBABILITIES]
-        self._bound: BoundRunner | None = None
-        if opened.provider in ("cuda", "tensorrt"):
-            options = session.get_provider_options()[NAMES[opened.provider]]
-            device = int(options.get("device_id", "0"))
-            self._bound = BoundRunner(session, self._outputs, "cuda", device)
+        self._bound = provider_selection.bind(session, opened.provider, self._outputs)
+        self._again = opened.again
         # Last: another thread that sees a session finds the rest complete.
         self._session: Any = session
         return session
+
+    def _choose(self) -> provider_selection.Opened:
+        return provider_selection.open_session(self.file, self._asked, self._settings)
 
     def ready(self) -> Any:
         """Return the ONNX Runtime session; a forked child opens its own at the first call."""
@@ -108,41 +108,61 @@ class ModelSession:
 
     def run(self, images: Sequence[Image]) -> Outputs:
         """Run the model on images of its size; a single one is not copied."""
-        try:
-            batch: npt.NDArray[Any]
-            batch = images[0][None] if len(images) == 1 else np.stack(images)
-            if self.spec.layout == "nchw-float":
-                batch = to_nchw(batch)
-        except MemoryError as error:
-            raise self._call_error(error, len(images)) from error
+        rows: Rows = images
+        if self.spec.layout == "nchw-float":
+            try:
+                rows = to_nchw(np.stack(images))
+            except MemoryError as error:
+                raise self._call_error(error, len(images)) from error
         size = self.fixed_batch
-        if size is None or len(batch) == size:
-            return self._call(batch)
+        if size is None or len(rows) == size:
+            return self._call(rows)
         # In pieces, the last one filled up with copies of its last image.
         parts = []
-        for start in range(0, len(batch), size):
-            piece = batch[start : start + size]
-            missing = size - len(piece)
-            full = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
+        for start in range(0, len(rows), size):
+            piece = list(rows[start : start + size])
+            full = piece + piece[-1:] * (size - len(piece))
             parts.append([result[: len(piece)] for result in self._call(full)])
         return [np.concatenate(results) for results in zip(*parts, strict=True)]
 
-    def _call(self, batch: npt.NDArray[Any]) -> Outputs:
+    def _call(self, rows: Rows) -> Outputs:
         # Taken once each: another thread may close the classifier from here on.
         session, bound = self.ready(), self._bound
         thread = enter()
         try:
             if bound is not None:
-                return bound(batch)
-            results: Outputs = session.run(self._outputs, {self._input: batch})
+                return bound(rows)
+            results: Outputs = session.run(self._outputs, {self._input: _batch(rows)})
             return results
         except Exception as error:
-            if not diagnostics.is_runtime_error(error):
+            too_many = isinstance(error, TooManyThreadsError)
+            if not too_many and not diagnostics.is_runtime_error(error):
                 raise
-            raise self._call_error(error, len(batch)) from error
+            if bound is None or diagnostics.is_memory_error(error):
+                raise self._call_error(error, len(rows)) from error
+            unsuited = error
         finally:
             leave(thread)
+        self._open_again(bound, unsuited, len(rows))
+        return self._call(rows)
+
+    def _open_again(self, failed: BoundRunner, error: Exception, count: int) -> None:
+        """Exchange a session that failed for one that demands less of the provider."""
+        with self._lock:
+            if self._bound is not failed:  # another thread did, or closed it
+                return
+            again = self._again
+            if again is None:
+                raise self._call_error(error, count) from error
+            self._open(lambda: again(error))
 
     def _call_error(self, error: Exception, count: int) -> ModelError:
         free = count if self.fixed_batch is None else 1
         return diagnostics.call_error(self.file.name, error, free, self.provider)
+
+
+def _batch(rows: Rows) -> npt.NDArray[Any]:
+    """One array; a single image is not copied."""
+    if isinstance(rows, np.ndarray):
+        return rows
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
