@@ -179,7 +179,7 @@ def test_what_is_no_model_is_a_type_error() -> None:
 
 
 def test_a_fixed_batch_is_filled_up() -> None:
-    fixed, free = Classifier(DATA / "tiny_batch4.onnx"), Classifier(TINY)
+    fixed, free = Classifier(DATA / "tiny_batch4.onnx", "cpu"), Classifier(TINY, "cpu")
     frames = [RED, BLUE, GREY, BLUE, RED, frame_of(10, 20, 30)]
     np.testing.assert_allclose(fixed.probabilities(frames), free.probabilities(frames), atol=1e-6)
     assert fixed(BLUE).label == "dog"
@@ -573,7 +573,7 @@ def test_closing_during_calls_of_other_threads(bound: bool) -> None:
 
 
 def test_warmup_runs_the_session() -> None:
-    pets = Classifier(TINY)
+    pets = Classifier(TINY, "cpu")
     calls: list[int] = []
     session = pets._session._session
 

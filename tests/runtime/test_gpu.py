@@ -1,0 +1,321 @@
+"""Sessions on NVIDIA's GPUs: what can be held without one, and what needs one (marked `cuda`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from support.paths import DATA
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("cv2")
+
+from catdog_edge import Classifier, ModelError, ProviderError
+from catdog_edge.runtime import gpu, io_binding, provider_selection, providers
+from catdog_edge.runtime.io_binding import BoundRunner, CaptureGate, TooManyThreadsError
+from catdog_edge.runtime.model_file import ZOO, find_model
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TINY, KNOWN = DATA / "tiny.onnx", DATA / "tiny_known.onnx"
+ONE = providers.Settings(1, spin=False)
+
+REFUSED = (
+    "[ONNXRuntimeError] : 1 : FAIL : This session cannot use the graph capture feature as "
+    "requested by the user as the model has control flow nodes which can't be supported by "
+    "CUDAExecutionProvider"
+)
+
+
+def images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def test_the_best_options_come_first_and_given_ones_stay() -> None:
+    ways = gpu.attempts([(CUDA, {"device_id": "1"}), (CPU, {})])
+    assert [dict(way.pairs)[CUDA] for way in ways] == [
+        {"prefer_nhwc": "1", "use_tf32": "1", "enable_cuda_graph": "1", "device_id": "1"},
+        {"prefer_nhwc": "1", "use_tf32": "1", "device_id": "1"},
+        {"device_id": "1"},
+    ]
+    assert all(way.pairs[1:] == [(CPU, {})] for way in ways)
+    given = gpu.attempts([(CUDA, {"enable_cuda_graph": "0", "use_tf32": "0"})])
+    assert [dict(way.pairs)[CUDA]["enable_cuda_graph"] for way in given] == ["0", "0"]
+    assert [dict(way.pairs)[CUDA]["use_tf32"] for way in given] == ["0", "0"]
+    assert len(gpu.attempts([(CPU, {}), (CUDA, {})])) == 1
+
+
+def test_what_is_on_is_named() -> None:
+    assert gpu.features(gpu.NHWC | gpu.GRAPHS) == "NHWC, CUDA graphs, TF32 on"
+    assert gpu.features({"prefer_nhwc": "0", "use_tf32": "0"}) == "TF32 off"
+    assert gpu.features({}) == "TF32 on"  # a build that does not say has it on
+
+
+class OnCuda:
+    """A session on the CPU that says that it is one on CUDA, with these options."""
+
+    def __init__(self, options: dict[str, str]) -> None:
+        self._options = options
+        self._session = providers.start(find_model(TINY), [(CPU, {})], ONE)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return {CUDA: self._options}
+
+
+@pytest.fixture
+def cuda_refuses(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Let `start` give sessions on the CPU for CUDA; a test adds options that are refused."""
+    refused: dict[str, str] = {}
+
+    def start(file: Any, pairs: providers.Pairs, settings: Any) -> Any:
+        if CUDA not in dict(pairs):
+            return providers.start(file, pairs, settings)
+        options = dict(pairs)[CUDA]
+        for option, error in refused.items():
+            if options.get(option) == "1":
+                raise ProviderError("cuda does not run here") from RuntimeError(error)
+        return OnCuda(options)
+
+    def bind(session: Any, provider: str, outputs: list[str]) -> BoundRunner | None:
+        if provider != "cuda":
+            return None
+        graphs = gpu.captures(provider, session.get_provider_options()[CUDA])
+        return BoundRunner(session._session, outputs, "cpu", graphs=graphs)
+
+    monkeypatch.setattr(provider_selection, "start", start)
+    monkeypatch.setattr(provider_selection, "bind", bind)
+    return refused
+
+
+def test_what_suits_no_model_is_left_out_with_a_reason(cuda_refuses: dict[str, str]) -> None:
+    best = Classifier(TINY, "cuda")
+    assert best.reason == "asked for by name; NHWC, CUDA graphs, TF32 on"
+    cuda_refuses["enable_cuda_graph"] = REFUSED
+    plainer = Classifier(TINY, "cuda")
+    assert plainer.reason == (
+        "asked for by name; NHWC, TF32 on; no CUDA graphs (the model has control flow nodes which "
+        "can't be supported by CUDAExecutionProvider)"
+    )
+    assert plainer.reason in repr(plainer)
+    cuda_refuses["prefer_nhwc"] = "Unknown provider option: prefer_nhwc"
+    oldest = Classifier(TINY, "cuda").reason
+    assert oldest.startswith("asked for by name; TF32 on; neither CUDA graphs nor NHWC (Unknown")
+    cuda_refuses["device_id"] = "no CUDA-capable device is detected"
+    with pytest.raises(ProviderError):
+        Classifier(TINY, [("cuda", {"device_id": 1})])
+
+
+def test_a_capture_that_fails_costs_the_graph_and_no_answer(
+    cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pets, frames = Classifier(TINY, "cuda"), list(images(3))
+    expected = Classifier(TINY, "cpu").probabilities(frames)
+
+    def failing(self: BoundRunner, rows: io_binding.Rows) -> Any:
+        if self._graphs:
+            raise RuntimeError("CUDA failure 900: operation not permitted")
+        return called(self, rows)
+
+    called = BoundRunner.__call__
+    monkeypatch.setattr(BoundRunner, "__call__", failing)
+    np.testing.assert_allclose(pets.probabilities(frames), expected, atol=1e-6)
+    assert "NHWC, TF32 on; no CUDA graphs (CUDA failure 900" in pets.reason
+    monkeypatch.setattr(BoundRunner, "__call__", lambda *_: np.stack([np.zeros(1)] * -1))
+    with pytest.raises(ValueError, match="need at least"):  # a fault of ours stays one
+        pets.probabilities(frames)
+
+
+def test_when_nothing_is_left_to_leave_out_the_error_is_one_line(
+    cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise RuntimeError("CUDA failure 700: an illegal memory access")
+
+    monkeypatch.setattr(BoundRunner, "__call__", failing)
+    pets = Classifier(TINY, "cuda")
+    with pytest.raises(ModelError, match=r"illegal memory access.*take the provider cpu"):
+        pets(images(1)[0])
+
+
+def test_many_threads_go_on_without_graphs(cuda_refuses: dict[str, str]) -> None:
+    pets, frame = Classifier(TINY, "cuda"), images(1)[0]
+    expected = pets(frame)
+    for number in range(io_binding.GRAPH_THREADS + 2):  # this thread is one of them
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(pets, frame).result() == expected
+        graphs = number + 2 <= io_binding.GRAPH_THREADS
+        assert ("TF32 on; no CUDA graphs (more than 8 threads" in pets.reason) is not graphs
+
+
+def test_chunks_are_larger_on_a_gpu(
+    cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    called = BoundRunner.__call__
+    monkeypatch.setattr(
+        BoundRunner, "__call__", lambda self, rows: sizes.append(len(rows)) or called(self, rows)
+    )
+    frames = images(300)
+    found = Classifier(TINY, "cuda").probabilities(frames)
+    assert sizes == [256, 44]
+    np.testing.assert_allclose(found, Classifier(TINY, "cpu").probabilities(frames), atol=1e-6)
+
+
+def test_a_graph_has_its_own_number_and_buffers_for_good() -> None:
+    session = providers.start(find_model(KNOWN), [(CPU, {})], ONE)
+    numbers = []
+    for _ in range(2):
+        runner = BoundRunner(session, ["probabilities", "known"], "cpu", sizes=2, graphs=True)
+        for count in (*range(1, 13), 1, 12):
+            expected = session.run(None, {"frames": images(count)})
+            for got, wanted in zip(runner(images(count)), expected, strict=True):
+                np.testing.assert_allclose(got, wanted, atol=1e-6)
+        with_graph = {size: one for size, one in runner._bound.items() if one.graph}
+        assert list(with_graph) == list(range(1, io_binding.GRAPH_SIZES + 1))
+        assert set(runner._bound) - set(with_graph) == {11, 12}  # the last ones
+        key = "gpu_graph_id"
+        assert runner._bound[12].options.get_run_config_entry(key) == "-1"
+        numbers += [one.options.get_run_config_entry(key) for one in with_graph.values()]
+    assert len(set(numbers)) == 2 * io_binding.GRAPH_SIZES
+
+
+def test_a_thread_captures_each_size_once() -> None:
+    session = providers.start(find_model(TINY), [(CPU, {})], ONE)
+    runner = BoundRunner(session, ["probabilities"], "cpu", graphs=True)
+    assert [runner._captures(count) for count in (1, 2, 1, 2)] == [True, True, False, False]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(runner._captures, 1).result()
+    runner._threads = io_binding.GRAPH_THREADS
+    with ThreadPoolExecutor(1) as pool, pytest.raises(TooManyThreadsError):
+        pool.submit(runner, images(1)).result()
+    runner(images(1))
+
+
+def test_a_capture_is_alone() -> None:
+    gate, order = CaptureGate(), []
+    inside, leave = threading.Event(), threading.Event()
+
+    def call() -> None:
+        with gate.shared():
+            inside.set()
+            leave.wait(10)
+            order.append("call")
+
+    def capture() -> None:
+        with gate.alone():
+            order.append("capture")
+
+    def late() -> None:
+        with gate.shared():
+            order.append("late")
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(call)
+        assert inside.wait(10)
+        with gate.shared():  # calls do not exclude each other
+            pass
+        second = pool.submit(capture)
+        assert not second.done()
+        leave.set()
+        first.result(10)
+        second.result(10)
+        pool.submit(late).result(10)
+    assert order == ["call", "capture", "late"]
+
+
+def test_page_locked_memory_is_an_array_like_any_other() -> None:
+    array = io_binding.page_locked((2, 3, 4), np.dtype(np.float32))
+    array[:] = 7
+    assert (array.shape, array.dtype, array.flags.c_contiguous) == ((2, 3, 4), np.float32, True)
+    assert array.sum() == 7 * 24
+
+
+# What needs a GPU.
+
+needs_cuda = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        CUDA not in onnxruntime.get_available_providers(),
+        reason="this build of onnxruntime has no CUDA",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def on_cuda() -> Classifier:
+    return Classifier(KNOWN, "cuda")
+
+
+class TestOnCuda:
+    pytestmark = needs_cuda
+
+    def test_it_has_all_and_answers_as_the_cpu(self, on_cuda: Classifier) -> None:
+        assert on_cuda.reason == "asked for by name; NHWC, CUDA graphs, TF32 on"
+        cpu, frames = Classifier(KNOWN, "cpu"), list(images(70))
+        for _ in range(3):  # captured, replayed, replayed
+            for count in (1, 2, 32, 70, 1):
+                part = frames[-count:]
+                found, wanted = on_cuda.probabilities(part), cpu.probabilities(part)
+                np.testing.assert_allclose(found, wanted, atol=2e-3)  # TF32
+                np.testing.assert_allclose(on_cuda.scores(part), cpu.scores(part), atol=2e-3)
+
+    def test_answers_do_not_depend_on_the_batch(self, on_cuda: Classifier) -> None:
+        frames = list(images(300, seed=1))
+        every = on_cuda.probabilities(frames)
+        single = np.concatenate([on_cuda.probabilities([frame]) for frame in frames[:20]])
+        np.testing.assert_allclose(every[:20], single, atol=1e-3)
+
+    def test_threads_answer_alike(self) -> None:
+        pets, frames = Classifier(TINY, "cuda"), list(images(24))
+        other = Classifier(KNOWN, "cuda")
+        wanted = [Classifier(TINY, "cpu")(frame).confidence for frame in frames]
+        with ThreadPoolExecutor(io_binding.GRAPH_THREADS + 4) as pool:
+            beside = [pool.submit(other.warmup, batch=n) for n in range(1, 5)]  # captures
+            for _ in range(5):
+                found = [answer.confidence for answer in pool.map(pets, frames)]
+                np.testing.assert_allclose(found, wanted, atol=2e-3)
+            for one in beside:
+                one.result()
+
+    def test_tf32_can_be_left_out(self) -> None:
+        pets = Classifier(TINY, [("cuda", {"use_tf32": 0})])
+        assert "TF32 off" in pets.reason
+        frames = images(8)
+        np.testing.assert_allclose(
+            pets.probabilities(frames), Classifier(TINY, "cpu").probabilities(frames), atol=2e-5
+        )
+
+    def test_int8_runs_without_a_graph_and_says_why(self) -> None:
+        pets = Classifier(ZOO / "fast.onnx", "cuda")
+        answer = pets(images(1, 192)[0])
+        assert answer.label in (*pets.spec.labels, "neither")
+        assert "CUDA graphs (" in pets.reason
+
+    def test_page_locked_memory_is(self, on_cuda: Classifier) -> None:
+        on_cuda.warmup(batch=5)
+        bound = on_cuda._session._bound
+        assert bound is not None
+        assert not bound._bound[5].host.flags.owndata
+        assert type(bound._bound[5].host.base.base).__name__ != "ndarray"
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    def test_a_forked_child_ends(self, on_cuda: Classifier) -> None:
+        """CUDA does not survive a fork; the child is told so, and can use the CPU."""
+        on_cuda(images(1)[0])
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            with contextlib.suppress(Exception):
+                on_cuda(images(1)[0])
+            answer = Classifier(TINY, "cpu")(images(1)[0])
+            os._exit(0 if answer.label in ("cat", "dog") else 7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        on_cuda(images(1)[0])
