@@ -83,7 +83,8 @@ def bench(options: BenchOptions) -> BenchResult:
     # The figures first: they are kept whatever becomes of the page.
     report.write(document, planned.folder)
     write_disagreements(planned.folder / report.FLIPS, measured.disagreements)
-    page = html.page(document, _contact_sheet(measured.sets, measured.disagreements))
+    sheet = _contact_sheet(measured.sets, measured.disagreements, document["answers_to"])
+    page = html.page(document, sheet)
     write_text(planned.folder / report.PAGE, page)
     return BenchResult(document, planned.folder, found)
 
@@ -102,7 +103,7 @@ class _Measurements:
         self.sets = {one.name: one for one in sets}
         runners = planned.runners
         single = [one for one in runners if one.row.batch == 1]
-        monitor = ActivityMonitor()
+        monitor = ActivityMonitor(with_gpu=planned.card.gpu is not None)
         log.info("bench: answers, picture by picture ...")
         predictors = {base: runner.probabilities for base, runner in planned.by_base.items()}
         count = _counter(len(self.test.items))
@@ -176,6 +177,7 @@ class _Measurements:
             },
             "quiet": asdict(self.activity),
             "noise": noise_reasons(planned.card, self.activity, timed.drifts, timed.unsettled),
+            "answers_to": planned.runners[0].row.base,
             "rows": [self._row(one) for one in planned.runners],
             "classes": class_figures(self.answers, self.test.truth),
             "no_cold_start": [
@@ -201,10 +203,12 @@ class _Measurements:
         return {
             "name": row.name,
             "base": row.base,
-            "is_reference": row.is_reference,
+            "is_reference": row.base == self.planned.runners[0].row.base,
             "engine": row.engine,
             "variant": row.variant if row.engine == "pytorch" else None,
             "provider": row.provider if row.engine == "onnxruntime" else None,
+            "device": row.device,
+            "tf32": runner.tf32,
             "precision": runner.spec.precision,
             "architecture": runner.spec.architecture,
             "file": Path(row.file).name,
@@ -225,7 +229,7 @@ class _Measurements:
 
 
 def _contact_sheet(
-    sets: Mapping[str, ImageSet], disagreements: Sequence[Disagreement]
+    sets: Mapping[str, ImageSet], disagreements: Sequence[Disagreement], reference: str
 ) -> list[html.SheetImage]:
     """Each image once, with the rows that disagree; of each set the most confident ones first."""
     groups: dict[str, dict[int, list[Disagreement]]] = {name: {} for name in sets}
@@ -236,7 +240,7 @@ def _contact_sheet(
         return max(one.confidence + one.reference_confidence for one in group)
 
     return [
-        html.SheetImage(sets[name].frame(group[0].index), group)
+        html.SheetImage(sets[name].frame(group[0].index), group, reference)
         for name, found in groups.items()
         for group in sorted(found.values(), key=confidence, reverse=True)[:SHOWN_DISAGREEMENTS]
     ]

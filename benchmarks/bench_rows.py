@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,24 +17,32 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.errors import CatdogError, first_line
-from catdog_edge.images.preprocess import Image, preprocess, to_layout
-from catdog_edge.runtime.model_file import PROBABILITIES
+from catdog_edge.errors import CatdogError, ModelError, ProviderError, first_line
+from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.spec import ModelSpec
 
 REFERENCE = "pytorch"
-"""The row that all others are compared with."""
+"""PyTorch eager on the CPU."""
 
-Variant = Literal["eager", "channels-last", "compile"]
+Variant = Literal["eager", "channels-last", "half", "compile"]
+
+DEVICES: Mapping[str, str] = {"cuda": "cuda", "tensorrt": "cuda"}
+"""PyTorch's device of an execution provider; all others are compared on the CPU."""
+
+MOST_ON_CPU = 32
+"""Largest batch of a row on the CPU, where `Classifier` gives its session no more in one call."""
+
+TF32 = True
+"""Whether float32 convolutions of PyTorch on a GPU may use TF32: ONNX Runtime's default."""
 
 
 @dataclass(frozen=True)
 class BenchRow:
     """One row of the table: a file and how it is run.
 
-    `base` is the name without threads and batch: `pytorch`, `pytorch-channels-last`,
-    `pytorch-compile`, or the file's stem, followed by `@PROVIDER` for a provider other than the
-    CPU's. `suffix` (`:t1`, `:b8`, `:t1:b8`) distinguishes rows of the same base.
+    `base` is the name without threads and batch: `pytorch`, `pytorch-VARIANT`, or the file's
+    stem, followed by `@PROVIDER` (of PyTorch: `@DEVICE`) for another than the CPU. `suffix`
+    (`:t1`, `:b8`, `:t1:b8`) distinguishes rows of the same base.
     """
 
     base: str
@@ -51,22 +60,34 @@ class BenchRow:
         return self.base + self.suffix
 
     @property
+    def device(self) -> str:
+        """PyTorch's name of the device that it runs on: `cpu` or `cuda`."""
+        return DEVICES.get(self.provider, "cpu")
+
+    @property
     def is_reference(self) -> bool:
-        """Whether other rows are compared with it."""
+        """Whether the times of other rows are compared with its."""
         return self.engine == "pytorch" and self.variant == "eager"
 
     @property
-    def reference(self) -> str:
-        """The PyTorch row with the same threads and batch."""
-        return REFERENCE + self.suffix
+    def references(self) -> list[str]:
+        """The PyTorch rows with the same threads and batch: on its device, else on the CPU."""
+        return [
+            _torch_base("eager", one) + self.suffix for one in dict.fromkeys((self.device, "cpu"))
+        ]
 
 
 class Runner(Protocol):
-    """An opened row; `fixed_batch` are the images that every call takes, `None`: any number."""
+    """An opened row.
+
+    `fixed_batch` are the images that every call takes, `None`: any number; `tf32` says whether
+    float32 on a GPU was computed in TF32, `None` where that does not apply.
+    """
 
     row: BenchRow
     spec: ModelSpec
     fixed_batch: int | None
+    tf32: bool | None
 
     def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
         """Classify frames of any size, `uint8 [H,W,3]` BGR: `float32 [N,K]`."""
@@ -84,31 +105,56 @@ def plan_rows(
     batches: Sequence[int] = (1,),
     compiled: bool = False,
 ) -> list[BenchRow]:
-    """List the rows for each batch and thread count: PyTorch's, then each file's by provider.
+    """List the rows for each batch and thread count: PyTorch's by device, then each file's.
 
     Thread counts are part of the names where there are several, batches where they are not 1;
-    `compiled` adds a row for `torch.compile`.
+    `compiled` adds rows for `torch.compile`. Batches above `MOST_ON_CPU` have rows on other
+    devices alone.
     """
-    variants: list[Variant] = ["eager", "channels-last"]
-    if compiled:
-        variants.append("compile")
+    devices = dict.fromkeys(["cpu", *(DEVICES.get(name, "cpu") for name in providers)])
+    names = list(zip(files, _base_names(files), strict=True))
     rows = []
     for batch in batches:
         for count in threads:
             suffix = f":t{count}" if len(threads) > 1 else ""
             suffix += f":b{batch}" if batch > 1 else ""
-            for variant in variants:
-                base = REFERENCE if variant == "eager" else f"{REFERENCE}-{variant}"
-                rows.append(BenchRow(base, "pytorch", str(weights), count, batch, suffix, variant))
-            for file, stem in zip(files, _base_names(files), strict=True):
+            found = [
+                BenchRow(
+                    _torch_base(variant, device), "pytorch", str(weights), count, batch, suffix,
+                    variant, device,
+                )
+                for device in devices
+                for variant in _variants(device, compiled)
+            ]  # fmt: skip
+            for file, stem in names:
                 for provider in providers:
                     base = stem if provider == "cpu" else f"{stem}@{provider}"
-                    rows.append(
+                    found.append(
                         BenchRow(
                             base, "onnxruntime", str(file), count, batch, suffix, provider=provider
                         )
                     )
+            rows += [row for row in found if batch <= MOST_ON_CPU or row.device != "cpu"]
     return rows
+
+
+def references(rows: Sequence[BenchRow]) -> dict[str, str]:
+    """By row, the first of its `references` that is among `rows`; a row without one is missing."""
+    names = {row.name for row in rows}
+    found = {row.name: next(iter(filter(names.__contains__, row.references)), "") for row in rows}
+    return {name: reference for name, reference in found.items() if reference}
+
+
+def _variants(device: str, compiled: bool) -> list[Variant]:
+    found: list[Variant] = ["eager", "channels-last"]
+    if device != "cpu":
+        found.append("half")
+    return [*found, "compile"] if compiled else found
+
+
+def _torch_base(variant: Variant, device: str) -> str:
+    base = REFERENCE if variant == "eager" else f"{REFERENCE}-{variant}"
+    return base if device == "cpu" else f"{base}@{device}"
 
 
 def _base_names(files: Sequence[Path]) -> list[str]:
@@ -142,6 +188,10 @@ class OnnxRunner:
         )
         self.spec = self.classifier.spec
         self.fixed_batch = self.classifier._session.fixed_batch
+        self.tf32: bool | None = None
+        if row.provider == "cuda" and self.spec.precision == "fp32":
+            options = self.classifier._session.ready().get_provider_options()
+            self.tf32 = options["CUDAExecutionProvider"].get("use_tf32", "1") == "1"
 
     def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
         """See `Runner`."""
@@ -150,13 +200,14 @@ class OnnxRunner:
     def infer(self, pixels: npt.NDArray[np.uint8]) -> object:
         """See `Runner`."""
         # The classifier's own session: the time of a second one would differ by percents.
-        session = self.classifier._session.ready()
-        batch = to_layout(pixels, self.spec.layout)
-        return session.run([PROBABILITIES], {session.get_inputs()[0].name: batch})
+        return self.classifier._session.run(list(pixels))
 
 
 class TorchRunner:
-    """A checkpoint in PyTorch on the CPU, with the runtime's preprocessing; see `open_row`."""
+    """A checkpoint in PyTorch, with the runtime's preprocessing; see `open_row`.
+
+    Images go to the device as `uint8` and the answers come back within each call.
+    """
 
     def __init__(self, row: BenchRow) -> None:
         import torch
@@ -165,16 +216,25 @@ class TorchRunner:
 
         self.row = row
         self.fixed_batch: int | None = None
+        self.tf32: bool | None = None
         self._torch = torch
         network, self.spec = load_checkpoint(row.file)
+        if row.device != "cpu":
+            self._check_device()
+            if row.variant != "half":
+                self.tf32 = TF32
+                with warnings.catch_warnings():  # of another interface to the same settings
+                    warnings.simplefilter("ignore")
+                    torch.backends.cuda.matmul.allow_tf32 = TF32
+                    torch.backends.cudnn.allow_tf32 = TF32
         self._format = torch.contiguous_format
-        if row.variant == "channels-last":
+        if row.variant in ("channels-last", "half"):
             self._format = torch.channels_last
-            network = network.to(memory_format=torch.channels_last)
+        self._network = network.to(row.device, memory_format=self._format)
         normalization = self.spec.normalization
-        self._mean = torch.tensor(normalization.mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(normalization.std).view(1, 3, 1, 1)
-        self._network = self._compile(network) if row.variant == "compile" else network
+        self._mean = torch.tensor(normalization.mean, device=row.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(normalization.std, device=row.device).view(1, 3, 1, 1)
+        self._run = self._compiled() if row.variant == "compile" else self._forward
 
     def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
         """See `Runner`."""
@@ -185,26 +245,50 @@ class TorchRunner:
         torch = self._torch
         if torch.get_num_threads() != self.row.threads:
             torch.set_num_threads(self.row.threads)  # rows with other counts share the process
-        with torch.inference_mode():
-            inputs = torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).flip(1)
-            inputs = inputs.to(torch.float32, memory_format=self._format)
-            inputs.sub_(self._mean).div_(self._std)
-            # A network trained with negatives has one more logit, for none of the classes.
-            logits = self._network(inputs)[:, : len(self.spec.labels)]
-            result: npt.NDArray[np.float32] = torch.softmax(
-                logits / self.spec.temperature, dim=1
-            ).numpy()
-            return result
+        half: Any = contextlib.nullcontext()
+        if self.row.variant == "half":
+            half = torch.autocast(self.row.device, torch.float16)
+        try:
+            with torch.inference_mode(), half:
+                images = torch.from_numpy(np.asarray(pixels)).to(self.row.device)
+                # To the CPU: this waits for the device.
+                result: npt.NDArray[np.float32] = self._run(images).cpu().numpy()
+                return result
+        except torch.OutOfMemoryError:
+            pass
+        torch.cuda.empty_cache()  # for the rows of ONNX Runtime
+        raise ModelError(
+            f"{self.row.name}: the GPU's memory is too small for {len(pixels)} pictures a call; "
+            "give a smaller --batch"
+        )
 
-    def _compile(self, network: Any) -> Any:
+    def _forward(self, pixels: Any) -> Any:
+        """Probabilities, `float32 [N,K]`, of `uint8 [N,H,W,3]`."""
+        inputs = pixels.permute(0, 3, 1, 2).flip(1)
+        inputs = inputs.to(self._torch.float32, memory_format=self._format)
+        inputs = inputs.sub_(self._mean).div_(self._std)
+        # A network trained with negatives has one more logit, for none of the classes.
+        logits = self._network(inputs)[:, : len(self.spec.labels)]
+        return self._torch.softmax(logits / self.spec.temperature, dim=1)
+
+    def _check_device(self) -> None:
+        torch = self._torch
+        if not torch.cuda.is_available():
+            built = "built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
+            raise ProviderError(f"PyTorch {torch.__version__} {built}")
+
+    def _compiled(self) -> Any:
         # For this batch and these threads alone: another number of threads makes it compile
         # again, and the default limit counts the compilations of all rows.
-        self._torch._dynamo.config.recompile_limit = 256
-        self._torch.set_num_threads(self.row.threads)
-        compiled: Any = self._torch.compile(network, dynamic=False)
+        torch, device = self._torch, self.row.device
+        torch._dynamo.config.recompile_limit = 256
+        torch.set_num_threads(self.row.threads)
+        mode = None if device == "cpu" else "reduce-overhead"  # with CUDA graphs
+        compiled: Any = torch.compile(self._forward, dynamic=False, mode=mode)
+        blank = torch.zeros(self.row.batch, *self.spec.size, 3, dtype=torch.uint8, device=device)
         try:
-            with self._torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):
-                compiled(self._torch.zeros(self.row.batch, 3, *self.spec.size))
+            with torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):
+                compiled(blank)
         except Exception as error:  # no C++ compiler, an unsupported operator
             reason = first_line(error)
             raise CatdogError(

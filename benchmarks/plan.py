@@ -5,13 +5,23 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_rows import BenchRow, Runner, open_row, plan_rows
+import numpy as np
+
+from benchmarks.bench_rows import (
+    MOST_ON_CPU,
+    BenchRow,
+    Runner,
+    open_row,
+    plan_rows,
+    references,
+)
 from benchmarks.measure import loadgen
 from benchmarks.measure.environment import Environment
+from benchmarks.measure.gpu import Gpu
 from benchmarks.report import gates
 from benchmarks.report.document import DOCUMENT
 from benchmarks.report.text import few
@@ -58,8 +68,9 @@ class BenchOptions:
 class Plan:
     """What a bench measures.
 
-    `runners` are the opened rows, PyTorch's first; `left_out` has `row` and `reason` of the
-    others; `card` is the environment before anything was opened.
+    `runners` are the opened rows, PyTorch's first: the answers of the others are compared with
+    those of the first one. `left_out` has `row` and `reason` of the rest; `card` is the
+    environment before anything was opened.
     """
 
     weights: Path
@@ -146,6 +157,11 @@ def plan(options: BenchOptions) -> Plan:
         batches=options.batches,
         compiled=options.compiled,
     )
+    if missing := [batch for batch in options.batches if batch not in {row.batch for row in rows}]:
+        raise CatdogError(
+            f"--batch {missing[0]}: on the CPU a call has at most {MOST_ON_CPU} pictures, and no "
+            "other device is asked for or installed; name one, like --provider cuda"
+        )
     _check_names(rows, options.limits.max_ratio)
     baseline = None if options.baseline is None else gates.read_baseline(options.baseline)
     if options.baseline and options.baseline.resolve() == (folder / DOCUMENT).resolve():
@@ -159,6 +175,8 @@ def plan(options: BenchOptions) -> Plan:
         loadgen.check_batches(options.scenario, options.batches)
     # Before anything is opened or read, which would raise the load average.
     card = Environment.detect(chosen)
+    if any(row.device == "cuda" for row in rows):
+        card = replace(card, gpu=Gpu.detect())
     check_writable(folder)
     runners, left_out = _open(rows, required=bool(options.providers))
     spec = runners[0].spec
@@ -264,8 +282,9 @@ def _open(rows: Sequence[BenchRow], required: bool) -> tuple[list[Runner], list[
         try:
             runner = open_row(row)
         except CatdogError as error:
+            on_gpu = row.engine == "pytorch" and row.device != "cpu"  # nobody asked for it
             optional = isinstance(error, ProviderError) and not required
-            if not optional and row.variant != "compile":
+            if not optional and not on_gpu and row.variant != "compile":
                 raise
             left_out.append({"row": row.name, "reason": str(error)})
             continue
@@ -274,6 +293,8 @@ def _open(rows: Sequence[BenchRow], required: bool) -> tuple[list[Runner], list[
             fixed_batches[row.file] = fixed
             reason = f"the file takes {fixed} pictures a call, not {row.batch}: --batch {fixed}"
             left_out.append({"row": row.name, "reason": reason})
+        elif row.batch > MOST_ON_CPU and (reason := _fails(runner)):
+            left_out.append({"row": row.name, "reason": reason})
         else:
             runners.append(runner)
     for file in fixed_batches.keys() - {runner.row.file for runner in runners}:
@@ -281,7 +302,32 @@ def _open(rows: Sequence[BenchRow], required: bool) -> tuple[list[Runner], list[
             f"{file} takes {fixed_batches[file]} pictures a call, which no row here has; give "
             f"--batch {fixed_batches[file]}, or export it without --batch"
         )
-    return runners, left_out
+    return _with_reference(runners, left_out)
+
+
+def _fails(runner: Runner) -> str:
+    """Why a row cannot run its batch, usually for want of memory; empty where it can."""
+    blank = np.zeros((*runner.spec.size, 3), np.uint8)
+    try:
+        runner.probabilities([blank] * runner.row.batch)
+    except CatdogError as error:
+        return str(error)
+    return ""
+
+
+def _with_reference(
+    runners: Sequence[Runner], left_out: list[dict[str, str]]
+) -> tuple[list[Runner], list[dict[str, str]]]:
+    """Leave out the rows whose PyTorch row is, for instance because its batch did not fit."""
+    compared = references([one.row for one in runners])
+    for one in runners:
+        if one.row.name not in compared:
+            reason = f"there is no {' or '.join(one.row.references)} to compare it with"
+            left_out.append({"row": one.row.name, "reason": reason})
+    found = [one for one in runners if one.row.name in compared]
+    if not found:
+        raise CatdogError(f"no row can be measured: {left_out[0]['row']}: {left_out[0]['reason']}")
+    return found, left_out
 
 
 def _originals(source: str, labels: tuple[str, ...]) -> Dataset:

@@ -24,6 +24,24 @@ def pytest_report_header() -> str | None:
     return f"not collected, since torch is not installed: tests/{', tests/'.join(collect_ignore)}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `cuda` where there is no NVIDIA GPU."""
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if marked and (reason := _no_gpu()):
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_gpu() -> str | None:
+    try:
+        import torch
+
+        found = torch.cuda.is_available()
+    except ImportError:
+        found = Path("/proc/driver/nvidia/version").exists()
+    return None if found else "needs an NVIDIA GPU, and there is none here"
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the real photographs, beside the checkout or at `$CATDOG_SHARED`."""

@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.bench_rows import BenchRow, open_row
+from benchmarks.measure import gpu
 from catdog_edge.errors import CatdogError
 from catdog_edge.system.child import child_environment, interpreter
 
@@ -52,11 +53,13 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Medians over the runs of a row; see `cold` in docs/bench-json.md."""
     names = ("first_answer_s", "load_s", "cpu_ms", "wall_ms")
     sizes = ("rss_bytes", "peak_rss_bytes")
+    on_gpu = [run["gpu_bytes"] for run in runs if run["gpu_bytes"] is not None]
     return {
         "runs": len(runs),
         "first_answers_s": [run["first_answer_s"] for run in runs],
         **{name: float(median(run[name] for run in runs)) for name in names},
         **{name: int(median(run[name] for run in runs)) for name in sizes},
+        "gpu_bytes": int(median(on_gpu)) if on_gpu else None,
         "torch_loaded": any(run["torch_loaded"] for run in runs),
     }
 
@@ -135,6 +138,8 @@ def _child(row_json: str, picture: str, seconds: str) -> None:
         import onnxruntime  # noqa: F401
 
         import catdog_edge.runtime.classifier  # noqa: F401
+    on_gpu = row.device != "cpu"
+    before = gpu.read() if on_gpu else None
     imported = time.perf_counter()
     runner = open_row(row)
     loaded = time.perf_counter()
@@ -156,6 +161,7 @@ def _child(row_json: str, picture: str, seconds: str) -> None:
         "load_s": loaded - imported,
         "rss_bytes": rss,
         "peak_rss_bytes": resident_bytes(peak=True),
+        "gpu_bytes": gpu.process_bytes(before, gpu.read()) if on_gpu else None,
         "cpu_ms": cpu / calls * 1e3,
         "wall_ms": wall / calls * 1e3,
         "torch_loaded": "torch" in sys.modules,

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.measure import gpu
 from catdog_edge.system.cpu import read_cpu
 from catdog_edge.system.threads import Threads, cgroup_quota, choose_threads, usable_processors
 
@@ -68,6 +69,7 @@ class Environment:
     packages: dict[str, str]
     variables: dict[str, str]
     load_before: tuple[float, float, float]
+    gpu: gpu.Gpu | None = None
 
     @classmethod
     def detect(cls, threads: Threads | None = None, root: Path = Path("/")) -> Environment:
@@ -124,13 +126,18 @@ class Activity:
     others_busy: float
     stolen: float
     throttled_s: float
+    gpu: gpu.GpuActivity | None = None
 
 
 class ActivityMonitor:
-    """Monitors the rest of the machine from its creation until `stop`; `root` is where `sys` is."""
+    """Monitors the rest of the machine from its creation until `stop`.
 
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._root = root
+    `root` is where `sys` is; with `with_gpu` the driver of an NVIDIA GPU is read as well.
+    """
+
+    def __init__(self, root: Path = Path("/"), with_gpu: bool = False) -> None:
+        self._root, self._with_gpu = root, with_gpu
+        self._readings: list[gpu.Reading | None] = []
         self._loads = [psutil.getloadavg()[0]]
         self._stopped = threading.Event()
         threading.Thread(target=self._sample_load, name="load", daemon=True).start()
@@ -152,11 +159,14 @@ class ActivityMonitor:
             others_busy=busy / seconds,
             stolen=stolen / seconds,
             throttled_s=throttled,
+            gpu=gpu.GpuActivity.of([one for one in self._readings if one is not None]),
         )
 
     def _sample_load(self) -> None:
         while not self._stopped.wait(LOAD_PERIOD):
             self._loads.append(psutil.getloadavg()[0])
+            if self._with_gpu:
+                self._readings.append(gpu.read())
 
     def _seconds(self) -> tuple[float, float, float]:
         """Seconds since boot that others used, that were stolen, and that a cgroup throttled.
@@ -207,7 +217,7 @@ def noise_reasons(
         found.append(f"the time of {name}{others} wandered by up to {worst:.0%} between rounds")
     if unsettled:
         found.append(f"warming up ended before the time of {', '.join(unsettled)} had settled")
-    return found
+    return found + gpu.noise(card.gpu, activity.gpu)
 
 
 def _memory_limit(total: int, root: Path) -> int:

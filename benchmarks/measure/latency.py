@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import cv2
 import numpy as np
 
-from benchmarks.bench_rows import Runner, open_row
+from benchmarks.bench_rows import Runner, open_row, references
 from benchmarks.measure.interleaved import Calls, Measurement, measure
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image, preprocess
@@ -32,7 +32,7 @@ def time_rows(runners: Sequence[Runner], frames: Sequence[Image], seconds: float
 
     A call takes a decoded frame (`uint8 [H,W,3]` BGR, the first `FRAMES` are used) at its own size
     through the runtime's preprocessing and the engine; with a batch, that many frames. The ratio
-    of a row is to the PyTorch row with its threads and batch.
+    of a row is to its PyTorch row, see `references`.
     """
 
     def calls(opened: Iterable[Runner]) -> Calls:
@@ -49,7 +49,7 @@ def time_rows(runners: Sequence[Runner], frames: Sequence[Image], seconds: float
     return measure(
         reopen() or calls(runners),
         seconds,
-        references={one.row.name: one.row.reference for one in runners},
+        references=references([one.row for one in runners]),
         reopen=reopen,
     )
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.bench_rows import REFERENCE
 from benchmarks.measure.corruptions import Corruption, corrupt
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image
@@ -138,7 +137,7 @@ def compare_rows(
     """Compare every row with PyTorch's.
 
     Args:
-        answers: By row: `float32 [N,K]`; `pytorch` is one of them.
+        answers: By row: `float32 [N,K]`; the first is PyTorch's, on the CPU if it was run there.
         images: What was classified.
 
     Returns:
@@ -147,8 +146,9 @@ def compare_rows(
     """
     figures: dict[str, dict[str, Any]] = {}
     disagreements: list[Disagreement] = []
+    reference = next(iter(answers.values()))
     for row, values in answers.items():
-        comparison = compare_answers(answers[REFERENCE], values, images.truth)
+        comparison = compare_answers(reference, values, images.truth)
         figures[row] = row_figures(values, images.truth, comparison)
         disagreements += _disagreements(row, comparison, images)
     return figures, disagreements
@@ -202,7 +202,7 @@ def class_figures(
     cells that are not 0 are kept as lists of true class, predicted class and count.
 
     Args:
-        answers: By row: `float32 [N,K]`; `pytorch` is one of them.
+        answers: By row: `float32 [N,K]`; the first is PyTorch's.
         truth: `int64 [N]`.
     """
     rows = {}
@@ -214,7 +214,7 @@ def class_figures(
             "precision": [_or_none(float(value)) for value in precision],
             "recall": [_or_none(float(value)) for value in recall],
         }
-        if row == REFERENCE:
+        if not cells:
             cells = [[int(t), int(p), int(matrix[t, p])] for t, p in np.argwhere(matrix)]
     return {"rows": rows, "confusion": cells}
 

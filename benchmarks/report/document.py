@@ -95,16 +95,18 @@ def notes(document: Document) -> str:
         "has Wilson's interval, the difference from PyTorch (percentage points) Tango's paired "
         "one, p is McNemar's exact test. `max dp` is the largest difference of a probability, ECE "
         "the expected calibration error. First answer, peak memory and processor time are those "
-        "of a fresh process."
+        "of a fresh process. Rows on a GPU (`@cuda`) are timed against PyTorch on it, copies "
+        "included."
     )
 
 
 COLUMNS = (
     "name", "base", "engine", "provider", "variant", "precision", "file", "size_bytes",
-    "threads", "batch", "ratio", "ratio_low", "ratio_high", "ratio_to", "p50_ms", "p75_ms",
-    "p90_ms", "p95_ms", "p99_ms", "mean_ms", "std_ms", "calls", "pictures_per_second",
+    "device", "tf32", "threads", "batch", "ratio", "ratio_low", "ratio_high", "ratio_to",
+    "p50_ms", "p75_ms", "p90_ms", "p95_ms", "p99_ms", "mean_ms", "std_ms", "calls", "pictures_per_second",
     "decode_ms", "resize_ms", "session_ms", "rest_ms", "first_answer_s", "load_s",
-    "peak_rss_bytes", "cpu_ms", "pictures", "accuracy", "accuracy_low", "accuracy_high",
+    "peak_rss_bytes", "gpu_bytes", "cpu_ms", "pictures", "accuracy", "accuracy_low",
+    "accuracy_high",
     "difference", "difference_low", "difference_high", "mcnemar_p", "agreement", "flips",
     "max_difference", "mean_difference", "log_loss", "expected_calibration_error",
     "noise", "card",

@@ -148,6 +148,9 @@ def _differences(baseline: Document, here: Document) -> Iterator[str]:
     then, now = (machine_of(one["environment"]) for one in (baseline, here))
     if then != now:
         yield f"is of another machine: {then}; here: {now}"
+    gpus = [one["environment"].get("gpu") for one in (baseline, here)]
+    if all(gpus) and gpus[0]["name"] != gpus[1]["name"]:  # one of them may have no row there
+        yield f"is of another machine: its GPU is {gpus[0]['name']}, here {gpus[1]['name']}"
     for name in ("architecture", "labels", "height", "width"):
         then, now = (one["model"][name] for one in (baseline, here))
         if then != now:

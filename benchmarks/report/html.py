@@ -40,10 +40,14 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class SheetImage:
-    """An image of the contact sheet, `uint8 [H,W,3]` BGR, and the rows that disagree on it."""
+    """An image of the contact sheet, `uint8 [H,W,3]` BGR, and the rows that disagree on it.
+
+    `reference` names the row that they disagree with.
+    """
 
     frame: Image
     disagreements: Sequence[Disagreement]
+    reference: str = "pytorch"
 
     @property
     def first(self) -> Disagreement:
@@ -53,7 +57,7 @@ class SheetImage:
     @property
     def answers(self) -> list[tuple[str, str, float]]:
         """Row, class and confidence of PyTorch's answer and of each other one."""
-        answers = [("pytorch", self.first.reference_answer, self.first.reference_confidence)]
+        answers = [(self.reference, self.first.reference_answer, self.first.reference_confidence)]
         return answers + [(one.row, one.answer, one.confidence) for one in self.disagreements]
 
     @property

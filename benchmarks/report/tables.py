@@ -70,7 +70,10 @@ def _latency(document: Document) -> Table:
     heads = ["row", "time / PyTorch's", "p50 ms", "p95", "p99", "mean", "sd", "pict./s", "MB"]
     several = any(row["batch"] > 1 for row in document["rows"])
     what = "the frames of a call to their" if several else "a frame to its"
-    return f"Latency: {what} probabilities", heads, rows
+    against = (
+        ", compared on the same device" if len({r["device"] for r in document["rows"]}) > 1 else ""
+    )
+    return f"Latency: {what} probabilities{against}", heads, rows
 
 
 def _compared(found: Mapping[str, float]) -> dict[str, str]:
@@ -96,6 +99,8 @@ def _answers(document: Document, brief: bool) -> Table:
         error = percent(found["expected_calibration_error"])
         rows.append([row["base"], percent(found["accuracy"]), interval, *cells, error])
     title = f"Answers: one picture at a time, on {document['data']['pictures']:,} test pictures"
+    if tf32 := [row["base"] for row in bases(document) if row["tf32"]]:
+        title += f", to {document['answers_to']}; float32 with TF32: {', '.join(tf32)}"
     return title, ["row", "accuracy", "95 %", *shown, "ECE"], rows
 
 
@@ -140,11 +145,12 @@ def _worst_classes(document: Document) -> Table:
 def _fresh(document: Document) -> Table:
     rows = []
     names = ("decode", "resize", "session", "rest")
+    on_gpu = any(row["cold"] and row["cold"]["gpu_bytes"] is not None for row in document["rows"])
     for row in document["rows"]:
         cold, stages = row["cold"], row["stages_ms"] or {}
         if cold is None and not stages:
             continue
-        cells = [MISSING] * 4
+        cells = [MISSING] * (4 + on_gpu)
         if cold is not None:
             cells = [
                 f"{cold['first_answer_s']:.2f}",
@@ -152,17 +158,22 @@ def _fresh(document: Document) -> Table:
                 megabytes(cold["peak_rss_bytes"], 0),
                 milliseconds(cold["cpu_ms"]),
             ]
+            if on_gpu:
+                taken = cold["gpu_bytes"]
+                cells.insert(3, MISSING if taken is None else megabytes(taken, 0))
         rows.append([row["name"], *cells, *(milliseconds(stages.get(name)) for name in names)])
-    heads = ["row", "1st answer s", "load ms", "peak MB", "CPU ms", *names]
+    memory = ["peak MB", *(["GPU MB"] if on_gpu else [])]
+    heads = ["row", "1st answer s", "load ms", *memory, "CPU ms", *names]
     return "A fresh process, and the stages of a call in milliseconds", heads, rows
 
 
 def _corruptions(found: Document) -> Table:
     results = found["results"]
+    reference = next(iter(results["clean"]))  # PyTorch's row comes first
 
     def cell(figures: Mapping[str, float], base: str) -> str:
         accuracy = f"{100 * figures['accuracy']:.1f}"
-        return accuracy if base == "pytorch" else f"{accuracy}/{100 * figures['agreement']:.0f}"
+        return accuracy if base == reference else f"{accuracy}/{100 * figures['agreement']:.0f}"
 
     rows = [
         [base, *(cell(by_row[base], base) for by_row in results.values())]
@@ -236,9 +247,30 @@ def card(document: Document) -> list[tuple[str, str]]:
     if "providers_asked" in found:  # of a bench; peers are not all of ONNX Runtime
         asked, obtained = (", ".join(found[f"providers_{how}"]) for how in ("asked", "obtained"))
         pairs["providers"] = f"asked for {asked}; obtained {obtained or 'none'}"
+    if found.get("gpu"):
+        pairs["gpu"] = _gpu(found["gpu"], quiet["gpu"])
     if found["variables"]:
         pairs["variables"] = ", ".join(f"{n}={value}" for n, value in found["variables"].items())
     return list(pairs.items())
+
+
+def _gpu(card: Mapping[str, Any], during: Mapping[str, Any] | None) -> str:
+    known = [f"{card['name']}, {card['memory_bytes'] / 2**30:.0f} GiB"]
+    known += [f"{name} {card[name]}" for name in ("driver", "cuda", "cudnn") if card[name]]
+    if card["clock_mhz"] is not None:
+        known.append(f"{card['clock_mhz']} of {card['max_clock_mhz']} MHz before the start")
+    if during is not None and during["clock_mhz"]:
+        low, high = during["clock_mhz"]
+        known.append(f"{low} to {high} MHz in {during['readings']} readings while measuring")
+    if card["used_bytes"] is not None:
+        busy = "" if card["busy"] is None else f", busy {card['busy']:.0%}"
+        known.append(
+            f"before the start {card['used_bytes'] / 2**30:.1f} GiB in use by "
+            f"{card['processes']} visible processes{busy}"
+        )
+    else:
+        known.append("clocks and other processes not known (install nvidia-ml-py)")
+    return ", ".join(known)
 
 
 def counts_text(document: Document) -> str:

@@ -29,7 +29,7 @@ ARCHITECTURES = (
 RECIPES = ("default", "classic", "finetune", "accurate", "distil", "fast", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
 MOST_THREADS = 256  # as `catdog_edge.system.threads.MOST`
-MOST_BATCH = 32  # of `bench`: the largest batch that `Classifier` gives its session in one call
+MOST_BATCH = 65_536  # of `bench`; on the CPU and for want of memory it allows less
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 

@@ -25,8 +25,9 @@ from benchmarks import bench_rows
 from benchmarks.measure import latency
 from catdog_edge.cli import options
 from catdog_edge.cli.main import main
+from catdog_edge.errors import ProviderError
 from catdog_edge.images.preprocess import preprocess
-from catdog_edge.runtime import classifier, session
+from catdog_edge.runtime import classifier, provider_selection, session
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.runs.run_folder import Run
@@ -206,7 +207,9 @@ def test_names_tell_threads_batches_and_providers_apart(tmp_path):
     assert len(names) == len(set(names)) == 4 * (3 + 3 * 2)
     assert {"pytorch:t1", "pytorch-compile:t2:b8", "a/model:t1", "b/model@openvino:t2:b8",
             "model.ort:t1"} <= set(names)  # fmt: skip
-    assert all(row.reference in names for row in rows)
+    assert set(bench_rows.references(rows).values()) == {
+        f"pytorch:{threads}{batch}" for threads in ("t1", "t2") for batch in ("", ":b8")
+    }
     assert not any(" " in name or "=" in name for name in names)
     plain = bench_rows.plan_rows(tmp_path / "best.pt", files[:1], threads=(2,))
     assert [row.name for row in plain] == ["pytorch", "pytorch-channels-last", "model"]
@@ -421,9 +424,52 @@ def test_a_fixed_batch_is_timed_at_that_batch_alone(run, tmp_path):
     assert left == {"four": "the file takes 4 pictures a call, not 1: --batch 4"}
 
 
-def test_a_row_is_one_call_of_the_session(run):
-    assert options.MOST_BATCH == classifier.CHUNK
+def test_a_row_on_the_cpu_is_one_call_of_the_session(run):
+    assert bench_rows.MOST_ON_CPU == classifier.CHUNK
+    line = _error(_bench(*QUICK, "--provider", "cpu", "--batch", "1,33"))
+    assert "--batch 33: on the CPU a call has at most 32 pictures" in line
     assert _bench("--batch", str(options.MOST_BATCH + 1)).exit_code == 2
+
+
+def test_rows_on_a_gpu_have_references_of_their_own(tmp_path):
+    rows = bench_rows.plan_rows(
+        tmp_path / "best.pt", [tmp_path / "model.onnx"], providers=("cpu", "cuda"), threads=(2,),
+        batches=(1, 256), compiled=True,
+    )  # fmt: skip
+    on_cpu = {"pytorch", "pytorch-channels-last", "pytorch-compile", "model"}
+    on_gpu = {
+        "pytorch@cuda", "pytorch-channels-last@cuda", "pytorch-half@cuda", "pytorch-compile@cuda",
+        "model@cuda",
+    }  # fmt: skip
+    assert {row.name for row in rows} == on_cpu | on_gpu | {f"{name}:b256" for name in on_gpu}
+    compared = bench_rows.references(rows)
+    assert {compared[name] for name in on_cpu} == {"pytorch"}
+    assert {compared[name] for name in on_gpu} == {"pytorch@cuda"}
+    assert compared["model@cuda:b256"] == "pytorch@cuda:b256"
+    # PyTorch is built without CUDA: then the CPU's row, where a batch has one.
+    left = [row for row in rows if not row.base.startswith("pytorch") or row.device == "cpu"]
+    assert bench_rows.references(left)["model@cuda"] == "pytorch"
+    assert "model@cuda:b256" not in bench_rows.references(left)
+    openvino = bench_rows.plan_rows(
+        tmp_path / "best.pt", [tmp_path / "model.onnx"], providers=("openvino",), threads=(2,)
+    )
+    assert {row.device for row in openvino} == {"cpu"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_without_cuda_pytorchs_row_is_left_out_and_the_files_is_one_line(run, monkeypatch):
+    left = bench_rows.BenchRow("pytorch@cuda", "pytorch", str(run.weights), 1, provider="cuda")
+    with pytest.raises(ProviderError, match=r"^PyTorch .* (built without|finds no) CUDA"):
+        bench_rows.open_row(left)
+    assert "cuda does not run here" in _error(_bench(*QUICK, "--provider", "cuda"))
+    monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
+    result = _bench(*QUICK)
+    assert result.exit_code == 0, result.output
+    doc = json.loads((run.folder / "bench.json").read_text())
+    assert {"pytorch@cuda", "pytorch-half@cuda", "model@cuda"} <= {
+        one["row"] for one in doc["left_out"]
+    }
+    assert {row["device"] for row in doc["rows"]} == {"cpu"}
 
 
 @pytest.mark.parametrize("originals", ["absent", "other labels"])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure.corruptions import CORRUPTIONS
+from benchmarks.measure.gpu import Gpu, GpuActivity
 from benchmarks.measure.interleaved import Summary, WarmUp
 from benchmarks.measure.parity import SHORT, class_figures, row_figures
 from benchmarks.report.document import SCHEMA
@@ -29,6 +30,21 @@ ROWS = (  # base, engine, variant, provider, precision, p50 in ms, noise of the 
     ("model.half", "onnxruntime", None, "cpu", "fp16", 11.8, 0.01, 1.58),
     ("model.static", "onnxruntime", None, "cpu", "int8-static", 2.9, 0.4, 0.82),
 )
+
+
+GPU_ROWS = (
+    *ROWS[:3],
+    ("pytorch@cuda", "pytorch", "eager", None, "fp32", 0.95, 1e-4, 3.17),
+    ("pytorch-half@cuda", "pytorch", "half", None, "fp32", 0.8, 0.01, 3.17),
+    ("model@cuda", "onnxruntime", None, "cuda", "fp32", 0.22, 1e-4, 3.15),
+)
+
+GPU = Gpu(
+    name="Example H1", memory_bytes=80 * 2**30, driver="580.1", cuda="13.0", cudnn="92400",
+    max_clock_mhz=1980, clock_mhz=345, memory_clock_mhz=2619, used_bytes=2**29, busy=0.0,
+    processes=1,
+)  # fmt: skip
+"""As the driver describes a card."""
 
 
 def document(
@@ -59,7 +75,10 @@ def document(
     }
     reference = answers[rows[0][0]]
     found = []
+    with_gpu = any("@cuda" in base for base, *_ in rows)
     for base, engine, variant, provider, precision, p50, _, size in rows:
+        on_gpu = "@cuda" in base
+        to = "pytorch@cuda" if on_gpu else rows[0][0]
         summary = Summary.of(timing.rows[base])
         compared = compare_answers(reference, answers[base], truth)
         cold = {
@@ -69,6 +88,7 @@ def document(
             "load_s": 0.04,
             "rss_bytes": 310_000_000 if engine == "pytorch" else 98_000_000,
             "peak_rss_bytes": 340_000_000 if engine == "pytorch" else 112_000_000,
+            "gpu_bytes": 640_000_000 if on_gpu else None,
             "cpu_ms": p50 * 1.9,
             "wall_ms": p50,
             "torch_loaded": engine == "pytorch",
@@ -81,6 +101,8 @@ def document(
                 "engine": engine,
                 "variant": variant,
                 "provider": provider,
+                "device": "cuda" if on_gpu else "cpu",
+                "tf32": True if on_gpu and variant != "half" else None,
                 "precision": precision,
                 "architecture": "simple_cnn",
                 "file": "best.pt" if engine == "pytorch" else f"{base}.onnx",
@@ -88,7 +110,7 @@ def document(
                 "size_bytes": int(size * 1e6),
                 "threads": 2,
                 "batch": 1,
-                "ratio": {**asdict(timing.ratio(base)), "to": rows[0][0]},
+                "ratio": {**asdict(timing.ratio(base, to=to)), "to": to},
                 "latency": {
                     **asdict(summary),
                     "pictures_per_second": 1e3 / summary.mean_ms,
@@ -174,6 +196,7 @@ def document(
             "packages": {"numpy": "2.4.6", "onnxruntime": "1.32.0", "torch": "2.14.1"},
             "variables": {},
             "load_before": [0.1, 0.1, 0.1],
+            "gpu": asdict(GPU) if with_gpu else None,
             "providers_asked": ["cpu"],
             "providers_obtained": ["cpu"],
         },
@@ -184,8 +207,10 @@ def document(
             "others_busy": 0.02,
             "stolen": 0.0,
             "throttled_s": 0.0,
+            "gpu": asdict(GpuActivity((1755, 1980), 12, {})) if with_gpu else None,
         },
         "noise": [],
+        "answers_to": rows[0][0],
         "rows": found,
         "classes": class_figures(answers, truth),
         "left_out": [],

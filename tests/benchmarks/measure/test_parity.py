@@ -84,7 +84,7 @@ def test_one_sided_losses_are_significant():
 
 def test_classes_have_precision_and_recall_and_one_matrix():
     other = ROW[[0, 0, 2, 3]]  # right three times
-    found = class_figures({"model": other, "pytorch": REFERENCE}, TRUTH)
+    found = class_figures({"pytorch": REFERENCE, "model": other}, TRUTH)
     assert found["rows"]["pytorch"] == {"precision": [1.0, 0.0], "recall": [0.5, None]}
     assert found["rows"]["model"] == {"precision": [1.0, 0.0], "recall": [0.75, None]}
     assert found["confusion"] == [[0, 0, 2], [0, 1, 2]]

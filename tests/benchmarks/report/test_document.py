@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchdoc import ROWS, document
+from support.benchdoc import GPU_ROWS, ROWS, document
 
 from benchmarks.report import document as report
 from benchmarks.report import html
@@ -21,9 +21,34 @@ from benchmarks.report import text as words
 from benchmarks.report.tables import card, tables
 
 
+NOT_OF_THIS = ("variant", "noise", "tf32", "gpu_bytes")  # columns without a figure of this row
+
+
 @pytest.fixture(scope="module")
 def doc():
     return document()
+
+
+def test_rows_on_a_gpu_are_told_with_the_card_its_memory_and_tf32(doc):
+    found = document(GPU_ROWS)
+    for text in (report.terminal(found, Path("runs/x")), report.markdown(found)):
+        text = " ".join(text.split())
+        assert "compared on the same device" in text
+        assert "GPU MB" in text
+        assert "Example H1, 80 GiB, driver 580.1, cuda 13.0, cudnn 92400" in text
+        assert "1755 to 1980 MHz in 12 readings while measuring" in text
+        assert "float32 with TF32: pytorch@cuda, model@cuda" in text
+    assert max(len(line) for line in report.terminal(found, Path("x")).splitlines()) <= 100
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(report.sheet(found)))}
+    assert (rows["model@cuda"]["ratio_to"], rows["model@cuda"]["device"]) == (
+        "pytorch@cuda", "cuda",
+    )  # fmt: skip
+    assert (rows["model@cuda"]["gpu_bytes"], rows["model"]["gpu_bytes"]) == ("640000000", "")
+    page = html.page(found)
+    assert "PyTorch on the same device" in page
+    assert "Example H1" in page
+    assert html.headline(found)["name"] == "model@cuda"
+    assert "GPU MB" not in report.markdown(doc)
 
 
 def test_the_terminal_gets_at_most_100_columns_whatever_the_names(doc):
@@ -73,7 +98,7 @@ def test_the_csv_has_a_line_per_row_and_no_empty_figures(doc):
     assert float(static["session_ms"]) == given["stages_ms"]["session"]
     assert float(static["agreement"]) == given["answers"]["agreement"]
     assert static["precision"] == given["precision"]
-    assert all(static[name] for name in report.COLUMNS if name not in ("variant", "noise"))
+    assert all(static[name] for name in report.COLUMNS if name not in NOT_OF_THIS)
     assert "threads: 2" in static["card"]
     noisy = {**doc, "noise": ["the load average was 3.00 before the start"]}
     assert "load average was 3.00" in report.sheet(noisy)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchdoc import document
+from support.benchdoc import GPU_ROWS, document
 
 from benchmarks.report.gates import (
     Limits,
@@ -83,6 +83,30 @@ def test_a_named_row_that_was_left_out_is_not_met(good):
     found = check(left, Limits(max_ratio={"model@cuda": 1.0}))
     assert _broken(found) == [("max-ratio", "model@cuda")]
     assert "no driver" in found[0].says
+
+
+def test_rows_on_a_gpu_have_gates_and_another_gpu_is_another_machine(tmp_path):
+    doc = document(GPU_ROWS)
+    slower = copy.deepcopy(doc)
+    for end in ("value", "low", "high"):
+        _row(slower, "model@cuda")["ratio"][end] *= 1.5
+    gates = check(slower, Limits(max_drop=1.0, max_ratio={"model@cuda": 0.3}), doc)
+    assert {"pytorch@cuda", "model@cuda"} <= {gate.row for gate in gates if gate.gate == "max-drop"}
+    assert _broken(gates) == [("max-ratio", "model@cuda"), ("baseline-ratio", "model@cuda")]
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(doc))
+    check_comparable(read_baseline(path), path, doc)
+    other = copy.deepcopy(doc)
+    other["environment"]["gpu"]["name"] = "Example A2"
+    with pytest.raises(
+        CatdogError, match=r"another machine: its GPU is Example H1, here Example A2"
+    ):
+        check_comparable(doc, path, other)
+    on_cpu = document()  # only the rows on the GPU are missing then, and the gates say so
+    del on_cpu["environment"]["gpu"]
+    check_comparable(doc, path, on_cpu)
+    missing = [("baseline-row", "model@cuda")]
+    assert _broken(check(on_cpu, Limits(tolerance=50), doc)) == missing
 
 
 def test_a_run_is_as_good_as_itself(good):

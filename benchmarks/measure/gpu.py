@@ -1,0 +1,177 @@
+"""The GPU of the environment card, and readings of it: clocks, memory, who else uses it.
+
+The driver is asked through `nvidia-ml-py` (module `pynvml`); without it the card holds what PyTorch
+knows, and there are no readings. Imports torch for the card alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+SLOWDOWNS = {
+    0x08: "hardware slowdown",
+    0x20: "too hot",
+    0x40: "too hot (hardware)",
+    0x80: "power brake",
+}
+"""Bits of the driver's reasons for a lower clock that mean that figures are too low."""
+
+MAX_BUSY = 0.10
+"""Share of the time that others kept the GPU busy above which a run is noisy."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the driver said at one moment; `None`: it does not tell here.
+
+    `clock_mhz` is that of the multiprocessors, `used_bytes` the memory in use by all processes,
+    `busy` the share of the last second in which a kernel ran, `slowdowns` are of `SLOWDOWNS`,
+    `processes` the bytes by process id, as far as a container shows them.
+    """
+
+    clock_mhz: int | None
+    memory_clock_mhz: int | None
+    used_bytes: int
+    busy: float | None
+    slowdowns: tuple[str, ...]
+    processes: dict[int, int | None]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The GPU that rows run on; from `clock_mhz` on as read before this process used it."""
+
+    name: str
+    memory_bytes: int
+    driver: str | None = None
+    cuda: str | None = None
+    cudnn: str | None = None
+    max_clock_mhz: int | None = None
+    clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    used_bytes: int | None = None
+    busy: float | None = None
+    processes: int | None = None
+
+    @classmethod
+    def detect(cls) -> Gpu | None:
+        """Describe the first GPU that this process sees; `None` where there is none."""
+        import torch
+
+        asked, now = _nvml(), read()
+        if asked is not None and now is not None:
+            nvml, handle = asked
+            found = cls(
+                name=str(nvml.nvmlDeviceGetName(handle)),
+                memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+                driver=_told(nvml.nvmlSystemGetDriverVersion),
+                max_clock_mhz=_told(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
+                clock_mhz=now.clock_mhz,
+                memory_clock_mhz=now.memory_clock_mhz,
+                used_bytes=now.used_bytes,
+                busy=now.busy,
+                processes=len(now.processes),
+            )
+        elif torch.cuda.is_available():
+            card = torch.cuda.get_device_properties(0)
+            found = cls(card.name, card.total_memory)
+        else:
+            return None
+        cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
+        return replace(found, cuda=torch.version.cuda, cudnn=None if cudnn is None else str(cudnn))
+
+
+@dataclass(frozen=True)
+class GpuActivity:
+    """The GPU during a measurement: lowest and highest clock, and the share of slowed readings."""
+
+    clock_mhz: tuple[int, int] | None
+    readings: int
+    slowed: dict[str, float]
+
+    @classmethod
+    def of(cls, readings: Sequence[Reading]) -> GpuActivity | None:
+        """Summarise readings; `None` without any."""
+        if not readings:
+            return None
+        clocks = [one.clock_mhz for one in readings if one.clock_mhz is not None]
+        reasons = sorted({reason for one in readings for reason in one.slowdowns})
+        return cls(
+            clock_mhz=(min(clocks), max(clocks)) if clocks else None,
+            readings=len(readings),
+            slowed={
+                reason: sum(reason in one.slowdowns for one in readings) / len(readings)
+                for reason in reasons
+            },
+        )
+
+
+def read() -> Reading | None:
+    """Read the GPU now; `None` without `nvidia-ml-py`, driver or GPU. Opens no CUDA context."""
+    asked = _nvml()
+    if asked is None:
+        return None
+    nvml, handle = asked
+    reasons = _told(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
+    rates = _told(nvml.nvmlDeviceGetUtilizationRates, handle)
+    processes = _told(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    return Reading(
+        clock_mhz=_told(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+        memory_clock_mhz=_told(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+        used_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
+        busy=None if rates is None else rates.gpu / 100,
+        slowdowns=tuple(words for bit, words in SLOWDOWNS.items() if reasons & bit),
+        processes={int(one.pid): one.usedGpuMemory for one in processes},
+    )
+
+
+def process_bytes(before: Reading | None, after: Reading | None) -> int | None:
+    """Memory that this process took on the GPU between two readings.
+
+    CUDA's context is part of it. Allocators of ONNX Runtime and PyTorch keep what they took, so at
+    the end of a loop this is the peak. The driver's figure for the process where it is visible;
+    in a container it may not be, and then it is what all processes together use more than before.
+    """
+    if before is None or after is None:
+        return None
+    own = after.processes.get(os.getpid())
+    return own if own is not None else max(0, after.used_bytes - before.used_bytes)
+
+
+def noise(card: Gpu | None, activity: GpuActivity | None) -> list[str]:
+    """List the reasons to doubt figures from this GPU."""
+    found = []
+    if card is not None and card.busy is not None and card.busy > MAX_BUSY:
+        found.append(f"the GPU was busy for {card.busy:.0%} of the time before the start")
+    slowed = activity.slowed if activity is not None else {}
+    for reason, share in slowed.items():
+        found.append(f"the GPU lowered its clock for {share:.0%} of the time ({reason})")
+    return found
+
+
+def _nvml() -> tuple[Any, Any] | None:
+    """The module and the handle of CUDA's first device."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+        if visible.isdecimal():
+            return pynvml, pynvml.nvmlDeviceGetHandleByIndex(int(visible))
+        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(visible)
+    return None
+
+
+def _told(ask: Callable[..., Any], *arguments: Any) -> Any:
+    """The answer of the driver; `None` where it does not tell, as of a part of a GPU (MIG)."""
+    import pynvml
+
+    with suppress(pynvml.NVMLError):
+        return ask(*arguments)
+    return None

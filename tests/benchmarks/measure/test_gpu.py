@@ -1,0 +1,57 @@
+"""Readings of a GPU: what they say of a run. With a GPU: that the driver gives them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+
+pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+
+from support.benchdoc import GPU
+
+from benchmarks.measure import gpu
+from benchmarks.measure.gpu import GpuActivity, Reading, noise, process_bytes
+
+CALM = Reading(
+    clock_mhz=1980, memory_clock_mhz=2619, used_bytes=500, busy=0.0, slowdowns=(), processes={}
+)
+
+
+def test_memory_is_that_of_the_process_or_what_came_on_top():
+    after = dataclasses.replace(CALM, used_bytes=900)
+    assert process_bytes(CALM, after) == 400
+    own = dataclasses.replace(after, processes={os.getpid(): 250, 1: 600})
+    assert process_bytes(CALM, own) == 250
+    hidden = dataclasses.replace(after, processes={os.getpid(): None})
+    assert process_bytes(CALM, hidden) == 400
+    assert process_bytes(None, None) is None
+
+
+def test_clocks_and_slowdowns_are_summarised_and_judged():
+    hot = dataclasses.replace(CALM, clock_mhz=1200, slowdowns=("too hot",))
+    found = GpuActivity.of([CALM, CALM, hot, CALM])
+    assert found == GpuActivity((1200, 1980), 4, {"too hot": 0.25})
+    assert noise(GPU, found) == ["the GPU lowered its clock for 25% of the time (too hot)"]
+    busy = dataclasses.replace(GPU, busy=0.4)
+    assert noise(busy, None) == ["the GPU was busy for 40% of the time before the start"]
+    assert noise(GPU, GpuActivity.of([CALM])) == []
+    assert noise(None, None) == []
+    assert GpuActivity.of([]) is None
+
+
+@pytest.mark.cuda
+def test_the_driver_describes_the_card_and_the_memory_of_this_process():
+    torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
+    pytest.importorskip("pynvml", reason="needs nvidia-ml-py")
+    before = gpu.read()
+    card = gpu.Gpu.detect()
+    kept = torch.ones(64 * 2**20, device="cuda")  # 256 MiB
+    after = gpu.read()
+    assert card is not None
+    assert card.name == torch.cuda.get_device_name(0)
+    assert card.memory_bytes > 2**30
+    assert card.driver
+    assert card.clock_mhz
+    assert process_bytes(before, after) >= kept.nbytes
