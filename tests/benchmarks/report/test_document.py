@@ -20,7 +20,6 @@ from benchmarks.report import html
 from benchmarks.report import text as words
 from benchmarks.report.tables import card, tables
 
-
 NOT_OF_THIS = ("variant", "noise", "tf32", "gpu_bytes")  # columns without a figure of this row
 
 
