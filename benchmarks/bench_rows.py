@@ -230,7 +230,7 @@ class TorchRunner:
         self._format = torch.contiguous_format
         if row.variant in ("channels-last", "half"):
             self._format = torch.channels_last
-        self._network = network.to(row.device, memory_format=self._format)
+        self._network = network.to(row.device).to(memory_format=self._format)
         normalization = self.spec.normalization
         self._mean = torch.tensor(normalization.mean, device=row.device).view(1, 3, 1, 1)
         self._std = torch.tensor(normalization.std, device=row.device).view(1, 3, 1, 1)

@@ -148,6 +148,8 @@ class ActivityMonitor:
         """Return the activity since the start."""
         seconds = max(time.monotonic() - self._start, 1e-9)
         self._stopped.set()
+        if self._with_gpu:  # of a short run the only reading
+            self._readings.append(gpu.read())
         busy, stolen, throttled = (
             max(0.0, now - before)
             for now, before in zip(self._seconds(), self._before, strict=True)

@@ -81,8 +81,8 @@ class Gpu:
             found = cls(card.name, card.total_memory)
         else:
             return None
-        cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
-        return replace(found, cuda=torch.version.cuda, cudnn=None if cudnn is None else str(cudnn))
+        cudnn: Any = torch.backends.cudnn
+        return replace(found, cuda=torch.version.cuda, cudnn=str(cudnn.version() or "") or None)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs a flavour of the package")
 
 from click.testing import CliRunner
 from support.benchdoc import document
@@ -23,9 +24,10 @@ from support.benchrun import make_run, scramble
 
 from benchmarks import bench_rows
 from benchmarks.measure import latency
+from benchmarks.plan import BenchOptions, plan
 from catdog_edge.cli import options
 from catdog_edge.cli.main import main
-from catdog_edge.errors import ProviderError
+from catdog_edge.errors import ModelError, ProviderError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.runtime import classifier, provider_selection, session
 from catdog_edge.training.data.open_dataset import open_dataset
@@ -463,13 +465,51 @@ def test_without_cuda_pytorchs_row_is_left_out_and_the_files_is_one_line(run, mo
         bench_rows.open_row(left)
     assert "cuda does not run here" in _error(_bench(*QUICK, "--provider", "cuda"))
     monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
-    result = _bench(*QUICK)
+    found = plan(BenchOptions(weights=run.weights, threads=(1,)))
+    assert [one.row.name for one in found.runners] == [
+        "pytorch", "pytorch-channels-last", "model", "model.dynamic",
+    ]  # fmt: skip
+    assert {"pytorch@cuda", "pytorch-half@cuda", "model@cuda"} <= {
+        one["row"] for one in found.left_out
+    }
+
+
+@pytest.mark.cuda
+def test_a_bench_on_a_gpu_compares_with_pytorch_on_it(run):
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("needs onnxruntime-gpu")
+    result = _bench(
+        *QUICK[:2], "--corruptions", 2, "--cold-starts", 1, "--threads", 1, "--batch", "1,64",
+        "--provider", "cpu", "--provider", "cuda",
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     doc = json.loads((run.folder / "bench.json").read_text())
-    assert {"pytorch@cuda", "pytorch-half@cuda", "model@cuda"} <= {
-        one["row"] for one in doc["left_out"]
-    }
-    assert {row["device"] for row in doc["rows"]} == {"cpu"}
+    rows = {row["name"]: row for row in doc["rows"]}
+    assert rows["model@cuda"]["ratio"]["to"] == "pytorch@cuda"
+    assert rows["model@cuda:b64"]["ratio"]["to"] == "pytorch@cuda:b64"
+    assert "model:b64" not in rows
+    assert doc["answers_to"] == "pytorch"
+    for base, most in (("pytorch@cuda", 0.01), ("pytorch-half@cuda", 0.05), ("model@cuda", 0.01)):
+        assert rows[base]["answers"]["max_difference"] < most
+    assert doc["environment"]["gpu"]["name"] == torch.cuda.get_device_name(0)
+    if doc["environment"]["gpu"]["used_bytes"] is not None:
+        assert rows["model@cuda"]["cold"]["gpu_bytes"] > 10_000_000
+        assert doc["quiet"]["gpu"]["readings"] >= 1
+    assert rows["model"]["cold"]["gpu_bytes"] is None
+
+
+@pytest.mark.cuda
+def test_a_batch_that_does_not_fit_the_gpu_is_left_out_with_its_reason(run):
+    row = bench_rows.BenchRow("pytorch@cuda", "pytorch", str(run.weights), 1, 4096, provider="cuda")
+    runner = bench_rows.open_row(row)
+    torch.cuda.set_per_process_memory_fraction(0.002)
+    try:
+        pixels = np.zeros((4096, *runner.spec.size, 3), np.uint8)
+        with pytest.raises(ModelError, match="the GPU's memory is too small for 4096 pictures"):
+            runner.infer(pixels)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert runner.infer(pixels[:2]).shape == (2, 2)
 
 
 @pytest.mark.parametrize("originals", ["absent", "other labels"])
