@@ -120,7 +120,7 @@ def test_a_fresh_process_answers_as_the_row_does(run, picture):
 
 def test_summary_of_runs_takes_the_middle_one():
     one = {"load_s": 0.1, "rss_bytes": 1, "peak_rss_bytes": 2, "cpu_ms": 1.0, "wall_ms": 1.0,
-           "torch_loaded": False}  # fmt: skip
+           "torch_loaded": False, "gpu_bytes": None}  # fmt: skip
     runs = [{**one, "first_answer_s": value} for value in (0.3, 9.0, 0.4)]
     assert summarise(runs)["first_answer_s"] == 0.4
     assert summarise(runs)["first_answers_s"] == [0.3, 9.0, 0.4]
