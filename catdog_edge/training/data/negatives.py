@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -130,27 +130,77 @@ class NegativeSampler:
 
     def draw(self, generator: Generator) -> Pixels:
         """One of them, `uint8 [H,W,3]`, BGR."""
+        chosen = self.choose(generator)
+        if chosen.kind == "drawn":
+            return draw_empty_scene(*self.photographs.shape[1:3], generator)
+        if chosen.kind == "background":
+            assert self.images is not None
+            return _grown(self.images[chosen.index], chosen)
+        return _grown(np.array(self.photographs[chosen.index]), chosen)
+
+    def choose(self, generator: Generator) -> Choice:
+        """Choose one of them; what is drawn is up to the generator from there on."""
         height, width = self.photographs.shape[1:3]
         if self.images is not None and self.backgrounds and generator.random() < self.backgrounds:
-            return background(self.images[generator.integers(len(self.images))], generator)
+            index = int(generator.integers(len(self.images)))
+            return Choice("background", index, *_corner(height, width, generator))
         if len(self.photographs) == 0 or generator.random() < self.drawn:
-            return draw_empty_scene(height, width, generator)
-        photograph = np.array(self.photographs[self._choose(generator)])
-        return _part(photograph, generator) if generator.random() < CROP_SHARE else photograph
+            return Choice("drawn")
+        index = self._choose_photograph(generator)
+        if generator.random() >= CROP_SHARE:
+            return Choice("photograph", index)
+        return Choice("photograph", index, *_part(height, width, generator))
 
-    def _choose(self, generator: Generator) -> int:
+    def _choose_photograph(self, generator: Generator) -> int:
         if self.shares is None:
             return int(generator.integers(len(self.photographs)))
         place = int(np.searchsorted(np.cumsum(self.shares), generator.random()))
         return min(place, len(self.photographs) - 1)
 
 
-def _part(photograph: Pixels, generator: Generator) -> Pixels:
-    """A quarter to three quarters of each side, anywhere, grown to the whole frame."""
-    height, width = photograph.shape[:2]
+class Choice(NamedTuple):
+    """A negative: a part of an image, mirrored side by side where `times` is more than 1, grown
+    to the whole frame. A height of 0 is the whole image, as it is."""
+
+    kind: Literal["photograph", "background", "drawn"]
+    index: int = 0
+    top: int = 0
+    left: int = 0
+    height: int = 0
+    width: int = 0
+    times: int = 1
+
+
+def _part(height: int, width: int, generator: Generator) -> tuple[int, int, int, int]:
+    """A quarter to three quarters of each side, anywhere."""
     tall, wide = (max(1, int(side * generator.uniform(0.25, 0.75))) for side in (height, width))
     top, left = (int(generator.integers(room + 1)) for room in (height - tall, width - wide))
-    part = photograph[top : top + tall, left : left + wide]
+    return top, left, tall, wide
+
+
+def _corner(height: int, width: int, generator: Generator) -> tuple[int, int, int, int, int]:
+    """A corner of a ninth to a quarter of the sides, and how often it is repeated each way.
+
+    There is seldom a part of the thing itself.
+    """
+    tall = max(2, int(height * generator.uniform(0.11, 0.25)))
+    wide = max(2, int(width * generator.uniform(0.11, 0.25)))
+    below, right = generator.random(2) < 0.5
+    top, left = (height - tall) * int(below), (width - wide) * int(right)
+    return top, left, tall, wide, int(generator.integers(1, 5))
+
+
+def _grown(image: Pixels, chosen: Choice) -> Pixels:
+    if not chosen.height:
+        return image
+    height, width = image.shape[:2]
+    rows = slice(chosen.top, chosen.top + chosen.height)
+    columns = slice(chosen.left, chosen.left + chosen.width)
+    part, times = np.ascontiguousarray(image[rows, columns]), chosen.times
+    if times > 1:
+        pair = np.concatenate([part, part[:, ::-1]], 1)
+        tile = np.concatenate([pair, pair[::-1]], 0)
+        part = np.tile(tile, (2, 2, 1))[: times * chosen.height, : times * chosen.width]
     grown = cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray(grown, dtype=np.uint8)
 
@@ -161,20 +211,7 @@ def background(image: Pixels, generator: Generator) -> Pixels:
     A corner of a ninth to a quarter of the sides, where there is seldom a part of the thing
     itself: grown as it is, or mirrored side by side, two to four times each way.
     """
-    height, width = image.shape[:2]
-    tall = max(2, int(height * generator.uniform(0.11, 0.25)))
-    wide = max(2, int(width * generator.uniform(0.11, 0.25)))
-    below, right = generator.random(2) < 0.5
-    rows = slice(height - tall, None) if below else slice(tall)
-    columns = slice(width - wide, None) if right else slice(wide)
-    corner = np.ascontiguousarray(image[rows, columns])
-    times = int(generator.integers(1, 5))
-    if times > 1:
-        pair = np.concatenate([corner, corner[:, ::-1]], 1)
-        tile = np.concatenate([pair, pair[::-1]], 0)
-        corner = np.tile(tile, (2, 2, 1))[: times * tall, : times * wide]
-    grown = cv2.resize(corner, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(grown, dtype=np.uint8)
+    return _grown(image, Choice("background", 0, *_corner(*image.shape[:2], generator)))
 
 
 def draw_empty_scene(height: int, width: int, generator: Generator) -> Pixels:

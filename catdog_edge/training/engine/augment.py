@@ -6,17 +6,24 @@ so that seed, epoch and step decide a batch wherever it is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import get_args
 
 import cv2
 import numpy as np
 
-from catdog_edge.training.array_types import Float64, Pixels
+from catdog_edge.training.array_types import Flags, Float64, Labels, Pixels
 from catdog_edge.training.config.recipes import Policy
 
 LUMA = np.array([0.114, 0.587, 0.299])
 """Weights of blue, green and red in a grey value (ITU-R BT.601, as in OpenCV)."""
+
+NOISE_DEVIATION = 73.9
+"""Of noise that is uniform over 256 levels: a quarter of the time of normal noise, and as hard to
+see through."""
+
+ERASED = 127  # the level of what is erased
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ def augment(
 
     Args:
         pictures: `uint8 [N,H,W,3]`, BGR; not modified.
-        policy: `default`, `camera` or `classic`, see `augment_...`; `none`: the same array.
+        policy: `default`, `camera` or `classic`, see `draw_...`; `none`: the same array.
         generator: Source of all randomness.
         share: Which images of a larger batch these are, without effect on any; `None`: all.
 
@@ -51,36 +58,75 @@ def augment(
         raise ValueError(
             f"wanted pictures uint8 [N,H,W,3], got {pictures.dtype} {list(pictures.shape)}"
         )
-    if policy == "none":
+    draws = draw(policy, generator, pictures.shape, share or Share(len(pictures), slice(None)))
+    if draws is None:
         return pictures
-    policies = {"default": augment_default, "camera": augment_camera, "classic": augment_classic}
+    changed = np.empty(pictures.shape, np.uint8)
+    for index, picture in enumerate(pictures):
+        _change(picture, draws, index, changed[index])
+    return changed
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What each of N images gets, in this order; 0 or `False` where it does not get it."""
+
+    maps: Float64  # `[N,2,3]`, from target to source pixels
+    reflected: bool = False  # what the maps do not cover: the border reflected, or black
+    grey: Flags | None = None  # `[N]`
+    colours: Float64 | None = None  # `[N,3,4]`, for `cv2.transform`
+    blur: Labels | None = None  # `[N]`: side of a small Gaussian, 3 or 5
+    noise: Float64 | None = None  # `[N]`: standard deviation
+    erased: Flags | None = None  # `[N]`
+    amounts: Float64 | None = None  # `[N,4]`: of what is erased
+    seeds: Labels | None = None  # `[N]`: of the noise
+    far: Flags | None = None  # `[N]`; before the maps
+    places: Float64 | None = None  # `[N,5]`: of what is far away
+    defocus: Float64 | None = None  # `[N]`: sigma in shares of the shorter side
+    light: Float64 | None = None  # `[N]`: the share that is left of it
+    dark_noise: Float64 | None = None  # `[N]`: standard deviation
+    dark_seeds: Labels | None = None  # `[N]`
+
+    def of(self, rows: slice) -> Draws:
+        """Those of some of the images."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(
+            self,
+            **{name: one[rows] for name, one in values.items() if isinstance(one, np.ndarray)},
+        )
+
+
+def draw(
+    policy: str, generator: np.random.Generator, shape: Sequence[int], share: Share
+) -> Draws | None:
+    """Draw what `augment` does to images of a shape `[N,H,W,3]`; `None` where that is nothing.
+
+    Raises:
+        ValueError: There is no such policy.
+    """
+    if policy == "none":
+        return None
+    policies = {"default": draw_default, "camera": draw_camera, "classic": draw_classic}
     if policy not in policies:
         raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {policy!r}")
-    return policies[policy](pictures, generator, share or Share(len(pictures), slice(None)))
+    return policies[policy](generator, share.batch, shape).of(share.rows)
 
 
-def augment_classic(pictures: Pixels, generator: np.random.Generator, share: Share) -> Pixels:
-    """Augment as the known system does.
+def draw_classic(generator: np.random.Generator, count: int, shape: Sequence[int]) -> Draws:
+    """Draw what the known system does.
 
     Rotation about the centre by up to 45 degrees either way, uncovered corners black; mirrored
     left to right with probability 0.3, upside down with 0.05; grey with 0.1.
     """
-    count, rows = share.batch, share.rows
     angle = np.deg2rad(generator.uniform(-45, 45, count))
     flips = generator.random((count, 2)) < (0.3, 0.05)
-    grey = (generator.random(count) < 0.1)[rows]
-    maps = _affine(angle, np.where(flips, -1.0, 1.0), np.zeros((count, 2)), pictures.shape)[rows]
-    changed = np.empty(pictures.shape, np.uint8)
-    for index in range(len(pictures)):
-        _warp(pictures[index], maps[index], cv2.BORDER_CONSTANT, changed[index])
-        if grey[index]:
-            grey_image = cv2.cvtColor(changed[index], cv2.COLOR_BGR2GRAY)
-            cv2.cvtColor(grey_image, cv2.COLOR_GRAY2BGR, dst=changed[index])
-    return changed
+    grey = generator.random(count) < 0.1
+    maps = _affine(angle, np.where(flips, -1.0, 1.0), np.zeros((count, 2)), shape)
+    return Draws(maps, grey=grey)
 
 
-def augment_default(pictures: Pixels, generator: np.random.Generator, share: Share) -> Pixels:
-    """Change framing and light, and add small defects.
+def draw_default(generator: np.random.Generator, count: int, shape: Sequence[int]) -> Draws:
+    """Draw changes of framing and light, and small defects.
 
     One affine warp: a crop of 40 to 110 % of the area and of aspect 3:4 to 4:3, placed anywhere,
     rotated by up to 12 degrees, mirrored left to right with probability 0.5, the border
@@ -88,68 +134,94 @@ def augment_default(pictures: Pixels, generator: np.random.Generator, share: Sha
     for 7 images in 100), a gain of 0.92 to 1.08 per channel. Then one image in ten each is
     blurred, gets noise, or loses a rectangle of 20 to 50 % of the sides to grey.
     """
-    count, rows = share.batch, share.rows
     area = generator.uniform(0.4, 1.1, count)
     aspect = np.exp(generator.uniform(-1, 1, count) * np.log(4 / 3))
     scale = np.sqrt(np.stack([area * aspect, area / aspect], axis=1))
     shift = generator.uniform(-0.5, 0.5, (count, 2)) * np.maximum(0.0, 1.0 - scale)
     scale[:, 0] *= np.where(generator.random(count) < 0.5, -1.0, 1.0)
     angle = np.deg2rad(generator.uniform(-12, 12, count))
-    maps = _affine(angle, scale, shift, pictures.shape)[rows]
-    colours = _colour_matrices(generator, count)[rows]
-    fault = generator.random(count)[rows]
-    seeds = generator.integers(0, 2**31, count)[rows]
-    amounts = generator.random((count, 4))[rows]
-    changed = np.empty(pictures.shape, np.uint8)
-    for index in range(len(pictures)):
-        picture = changed[index]
-        _warp(pictures[index], maps[index], cv2.BORDER_REFLECT_101, picture)
-        cv2.transform(picture, colours[index], dst=picture)
-        if fault[index] < 0.1:
-            side = 3 if amounts[index, 0] < 0.5 else 5
-            cv2.GaussianBlur(picture, (side, side), 0, dst=picture)
-        elif fault[index] < 0.2:
-            _add_noise(picture, 4 + 16 * amounts[index, 0], int(seeds[index]))
-        elif fault[index] < 0.3:
-            _erase(picture, amounts[index])
-    return changed
+    maps = _affine(angle, scale, shift, shape)
+    colours = _colour_matrices(generator, count)
+    fault = generator.random(count)
+    seeds = generator.integers(0, 2**31, count)
+    amounts = generator.random((count, 4))
+    return Draws(
+        maps,
+        reflected=True,
+        colours=colours,
+        blur=np.where(fault < 0.1, np.where(amounts[:, 0] < 0.5, 3, 5), 0),
+        noise=np.where((fault >= 0.1) & (fault < 0.2), 4 + 16 * amounts[:, 0], 0),
+        erased=(fault >= 0.2) & (fault < 0.3),
+        amounts=amounts,
+        seeds=seeds,
+    )
 
 
-def augment_camera(pictures: Pixels, generator: np.random.Generator, share: Share) -> Pixels:
-    """Add what a fixed camera does to `augment_default`.
+def draw_camera(generator: np.random.Generator, count: int, shape: Sequence[int]) -> Draws:
+    """Draw what a fixed camera does, besides `draw_default`.
 
     First, one image in eight is far away: 25 to 75 % of its sides, placed anywhere, on its own
     blurred colours or its reflection. Last, one in ten has a seventh to a half of the light with
     the noise that goes with it, and one in ten is out of focus (Gaussian, sigma 0.5 to 2.5 % of
     the shorter side).
     """
-    count, rows = share.batch, share.rows
-    far = (generator.random(count) < 0.125)[rows]
-    places = generator.random((count, 5))[rows]
-    faults = generator.random((count, 3))[rows]
-    seeds = generator.integers(0, 2**31, count)[rows]
-    placed = pictures.copy()
-    for number in np.flatnonzero(far):
-        placed[number] = _far_away(pictures[number], places[number])
-    changed = augment_default(placed, generator, share)
-    for index, (dark, blurred, strength) in enumerate(faults):
-        picture = changed[index]
-        if blurred < 0.1:
-            sigma = (0.005 + 0.02 * strength) * min(picture.shape[:2])
-            cv2.GaussianBlur(picture, (0, 0), sigma, dst=picture)
-        if dark < 0.1:
-            cv2.convertScaleAbs(picture, dst=picture, alpha=0.15 + 0.4 * strength)
-            _add_noise(picture, 2 + 4 * strength, int(seeds[index]))
-    return changed
+    far = generator.random(count) < 0.125
+    places = generator.random((count, 5))
+    dark, blurred, strength = generator.random((count, 3)).T
+    seeds = generator.integers(0, 2**31, count)
+    return replace(
+        draw_default(generator, count, shape),
+        far=far,
+        places=places,
+        defocus=np.where(blurred < 0.1, 0.005 + 0.02 * strength, 0),
+        light=np.where(dark < 0.1, 0.15 + 0.4 * strength, 0),
+        dark_noise=np.where(dark < 0.1, 2 + 4 * strength, 0),
+        dark_seeds=seeds,
+    )
+
+
+def _change(picture: Pixels, draws: Draws, index: int, out: Pixels) -> None:
+    """Make of an image what was drawn for it."""
+    if draws.far is not None and draws.places is not None and draws.far[index]:
+        picture = _far_away(picture, draws.places[index])
+    border = cv2.BORDER_REFLECT_101 if draws.reflected else cv2.BORDER_CONSTANT
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size = out.shape[1::-1]
+    cv2.warpAffine(picture, draws.maps[index], size, dst=out, flags=how, borderMode=border)
+    if draws.grey is not None and draws.grey[index]:
+        cv2.cvtColor(cv2.cvtColor(out, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR, dst=out)
+    if draws.colours is not None:
+        cv2.transform(out, draws.colours[index], dst=out)
+    if draws.blur is not None and draws.blur[index]:
+        cv2.GaussianBlur(out, (int(draws.blur[index]),) * 2, 0, dst=out)
+    if draws.noise is not None and draws.seeds is not None and draws.noise[index]:
+        _add_noise(out, draws.noise[index], int(draws.seeds[index]))
+    if draws.erased is not None and draws.amounts is not None and draws.erased[index]:
+        top, left, below, right = erased_boxes(draws.amounts[index], *out.shape[:2])
+        out[top:below, left:right] = ERASED
+    if draws.defocus is not None and draws.defocus[index]:
+        cv2.GaussianBlur(out, (0, 0), draws.defocus[index] * min(out.shape[:2]), dst=out)
+    if draws.light is not None and draws.dark_seeds is not None and draws.light[index]:
+        assert draws.dark_noise is not None
+        cv2.convertScaleAbs(out, dst=out, alpha=draws.light[index])
+        _add_noise(out, draws.dark_noise[index], int(draws.dark_seeds[index]))
+
+
+def far_boxes(places: Float64, height: int, width: int) -> tuple[Labels, ...]:
+    """Return top, left, height and width of images that are far away, each `[N]` for `[N,5]`."""
+    part = 0.25 + 0.5 * places[..., 0]
+    tall = np.maximum(1, np.round(part * height)).astype(int)
+    wide = np.maximum(1, np.round(part * width)).astype(int)
+    top = ((height - tall + 1) * places[..., 1]).astype(int)
+    left = ((width - wide + 1) * places[..., 2]).astype(int)
+    return top, left, tall, wide
 
 
 def _far_away(picture: Pixels, place: Float64) -> Pixels:
     """Place the image, made smaller, into a frame of its own size."""
     height, width = picture.shape[:2]
-    part = 0.25 + 0.5 * place[0]
-    tall, wide = max(1, round(part * height)), max(1, round(part * width))
+    top, left, tall, wide = (int(one) for one in far_boxes(place, height, width))
     small = cv2.resize(picture, (wide, tall), interpolation=cv2.INTER_AREA)
-    top, left = int((height - tall + 1) * place[1]), int((width - wide + 1) * place[2])
     below, right = height - tall - top, width - wide - left
     frame = cv2.copyMakeBorder(small, top, below, left, right, cv2.BORDER_REFLECT)
     if place[3] < 0.5:
@@ -161,7 +233,7 @@ def _far_away(picture: Pixels, place: Float64) -> Pixels:
     return np.asarray(frame, dtype=np.uint8)
 
 
-def _affine(angle: Float64, scale: Float64, shift: Float64, shape: tuple[int, ...]) -> Float64:
+def _affine(angle: Float64, scale: Float64, shift: Float64, shape: Sequence[int]) -> Float64:
     """Return maps from target to source pixels, `[N,2,3]`, for images of a shape `[N,H,W,3]`.
 
     Angles `[N]` are in radians; scales `[N,2]` (width, height; negative mirrors) and shifts of the
@@ -175,11 +247,6 @@ def _affine(angle: Float64, scale: Float64, shift: Float64, shape: tuple[int, ..
     middle = (size - 1) / 2
     maps[:, :, 2] = middle + shift * size - maps[:, :, :2] @ middle
     return maps
-
-
-def _warp(picture: Pixels, matrix: Float64, border: int, out: Pixels) -> None:
-    size, how = out.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    cv2.warpAffine(picture, matrix, size, dst=out, flags=how, borderMode=border)
 
 
 def _colour_matrices(generator: np.random.Generator, count: int) -> Float64:
@@ -198,15 +265,17 @@ def _colour_matrices(generator: np.random.Generator, count: int) -> Float64:
 
 
 def _add_noise(picture: Pixels, deviation: float, seed: int) -> None:
-    # Uniform over 256 levels, of deviation 73.9 before it is scaled: a quarter of the time
-    # of normal noise, and as hard to see through.
     noise = np.random.default_rng(seed).integers(0, 256, picture.shape, dtype=np.uint8)
-    gain = deviation / 73.9
+    gain = deviation / NOISE_DEVIATION
     cv2.addWeighted(picture, 1.0, noise, gain, -127.5 * gain, dst=picture)
 
 
-def _erase(picture: Pixels, amounts: Float64) -> None:
-    height, width = picture.shape[:2]
-    tall, wide = int(height * (0.2 + 0.3 * amounts[0])), int(width * (0.2 + 0.3 * amounts[1]))
-    top, left = int((height - tall) * amounts[2]), int((width - wide) * amounts[3])
-    picture[top : top + tall, left : left + wide] = 127
+def erased_boxes(amounts: Float64, height: int, width: int) -> tuple[Labels, ...]:
+    """Return top, left, below and right of rectangles, each `[N]` for amounts `[N,4]`."""
+    tall, wide = (
+        (side * (0.2 + 0.3 * amounts[..., axis])).astype(int)
+        for axis, side in enumerate((height, width))
+    )
+    top = ((height - tall) * amounts[..., 2]).astype(int)
+    left = ((width - wide) * amounts[..., 3]).astype(int)
+    return top, left, top + tall, left + wide

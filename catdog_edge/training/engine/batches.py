@@ -5,7 +5,7 @@ The content of a batch depends on seed, epoch and step alone, so that a run can 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     """The samples of one step."""
 
     pixels: torch.Tensor  # `uint8 [B,h,w,3]`, BGR, at the size of this step
-    labels: torch.Tensor  # `int64 [B]`
+    labels: torch.Tensor  # `int64 [B]`, in the host's memory
     detailed: torch.Tensor  # `uint8 [B,H,W,3]`, at the size of the data, for a teacher
 
 
@@ -78,20 +78,20 @@ class BatchLoader:
         order = self._order(np.random.default_rng([self.seed, epoch]))
         bounds = batch_bounds(len(order), self.batch_size, self.processes)
 
-        def prepare(step: int) -> Batch:
+        def prepare(step: int) -> Callable[[], Batch]:
             scale = scales[self._generator(epoch, step, 1).integers(len(scales))]
             # Sorted, so that a memory-mapped file is read forwards.
-            return self._batch(np.sort(order[bounds[step] : bounds[step + 1]]), epoch, step, scale)
+            return self._prepare(np.sort(order[bounds[step] : bounds[step + 1]]), epoch, step, scale)
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as worker:
-            pending: list[Future[Batch]] = []
+            pending: list[Future[Callable[[], Batch]]] = []
             try:
                 for step in range(first_step, len(bounds) - 1):
                     pending.append(worker.submit(prepare, step))
                     if len(pending) > PREFETCH:
-                        yield pending.pop(0).result()
+                        yield pending.pop(0).result()()
                 while pending:
-                    yield pending.pop(0).result()
+                    yield pending.pop(0).result()()
             finally:
                 for future in pending:
                     future.cancel()
@@ -110,7 +110,8 @@ class BatchLoader:
     def _generator(self, *place: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *place])
 
-    def _batch(self, chosen: Labels, epoch: int, step: int, scale: float) -> Batch:
+    def _prepare(self, chosen: Labels, epoch: int, step: int, scale: float) -> Callable[[], Batch]:
+        """Prepare a batch in the thread that works ahead; what is returned completes it."""
         share = Share(len(chosen), slice(self.rank, None, self.processes))
         chosen = chosen[share.rows]
         generator = self._generator(epoch, step)
@@ -119,31 +120,46 @@ class BatchLoader:
         if self.negatives is not None:
             more = self._sample_negatives(self.negatives, share, epoch, step)
             images = np.concatenate([images, more])
-            labels = np.concatenate([labels, np.full(len(more), self.negatives.label, np.int64)])
+            labels = self._with_negatives(labels, len(more))
         pixels = torch.from_numpy(self._scaled(images, scale))
-        return Batch(
+        batch = Batch(
             pixels.pin_memory() if self.pin_memory else pixels,
             torch.from_numpy(labels),
             torch.from_numpy(images),
         )
+        return lambda: batch
+
+    def _with_negatives(self, labels: Labels, count: int) -> Labels:
+        assert self.negatives is not None
+        return np.concatenate([labels, np.full(count, self.negatives.label, np.int64)])
+
+    def _negative_generators(
+        self, share: Share, epoch: int, step: int
+    ) -> list[np.random.Generator]:
+        """One of each negative of a batch, whoever makes it."""
+        assert self.negatives is not None
+        count = max(1, round(self.negatives.share * share.batch))
+        return [self._generator(epoch, step, 2, number) for number in range(count)]
 
     def _sample_negatives(
         self, sampler: NegativeSampler, share: Share, epoch: int, step: int
     ) -> Pixels:
-        count = max(1, round(sampler.share * share.batch))
-        drawn = [sampler.draw(self._generator(epoch, step, 2, number)) for number in range(count)]
-        mine = np.stack(drawn)[share.rows]
+        generators = self._negative_generators(share, epoch, step)
+        mine = np.stack([sampler.draw(one) for one in generators])[share.rows]
         generator = self._generator(epoch, step, 3)
-        return augment(mine, self.policy, generator, Share(count, share.rows))
+        return augment(mine, self.policy, generator, Share(len(generators), share.rows))
 
     def _scaled(self, images: Pixels, scale: float) -> Pixels:
         """Resize images of `detail` times the network's size to `scale` times that size."""
         if scale == self.detail:
             return images
-        sides = (max(1, round(round(side / self.detail) * scale)) for side in images.shape[1:3])
-        height, width = sides
+        height, width = self._scaled_size(images.shape, scale)
         method = cv2.INTER_AREA if height < images.shape[1] else cv2.INTER_LINEAR
         resized = np.empty((len(images), height, width, 3), np.uint8)
         for index, image in enumerate(images):
             cv2.resize(image, (width, height), dst=resized[index], interpolation=method)
         return resized
+
+    def _scaled_size(self, shape: Sequence[int], scale: float) -> tuple[int, int]:
+        height, width = (max(1, round(round(side / self.detail) * scale)) for side in shape[1:3])
+        return height, width

@@ -1,0 +1,175 @@
+"""Batches that are made on a device, of the images that `BatchLoader` would take.
+
+The thread that works ahead draws what is done to each image; the device does it, batch by batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from catdog_edge.errors import CatdogError
+from catdog_edge.training.arrays import Labels, Pixels
+from catdog_edge.training.data.negatives import Choice, draw_empty_scene
+from catdog_edge.training.engine.augment import Draws, Share, draw
+from catdog_edge.training.engine.batches import Batch, BatchLoader
+from catdog_edge.training.engine.tensor_augment import (
+    augment_tensor,
+    grow_tensor,
+    resize_tensor,
+    send,
+)
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "CATDOG_EDGE_AUGMENT"
+"""Environment: `cpu` or `device`, where images are augmented; else on a GPU, if one trains."""
+
+MEMORY_SHARE = 0.4
+"""Of the free memory of a device: an array that needs more is uploaded batch by batch."""
+
+CHUNK = 2**28  # bytes of an array that are uploaded at once
+
+DRAWINGS = 512
+"""Drawn negatives that a run keeps on the device. Each is augmented whenever it is drawn."""
+
+
+def augments_on(device: torch.device) -> bool:
+    """Whether batches for a device are made there; raises `CatdogError` for a wrong variable."""
+    where = os.environ.get(VARIABLE, "").strip().lower()
+    if where not in ("", "cpu", "device"):
+        raise CatdogError(f"{VARIABLE}={where}: give cpu or device, or unset it")
+    return where == "device" or (not where and device.type == "cuda")
+
+
+def resident(pixels: Pixels, device: torch.device) -> torch.Tensor | None:
+    """Copy images to a device, `uint8`, the shape kept; `None` where its memory is too small."""
+    if device.type == "cuda" and pixels.nbytes > MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return None
+    copied = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    rows = max(1, CHUNK * len(pixels) // max(1, pixels.nbytes))
+    for start in range(0, len(pixels), rows):
+        copied[start : start + rows] = torch.from_numpy(np.array(pixels[start : start + rows]))
+    return copied
+
+
+class Images:
+    """Images of which batches take some: on the device if they fit, else uploaded as needed."""
+
+    def __init__(self, pixels: Pixels, device: torch.device, what: str) -> None:
+        self._pixels, self._device = pixels, device
+        self._copied = resident(pixels, device)
+        if self._copied is None:
+            log.info(
+                f"train: the {what} ({pixels.nbytes / 1e9:,.1f} GB) do not fit into the memory of "
+                f"{device}, so each batch is uploaded"
+            )
+
+    def prepare(self, rows: Labels) -> torch.Tensor:
+        """Return what `take` needs on the device: row numbers, or images; called ahead."""
+        if self._copied is not None:
+            return send(rows, self._device)
+        return send(np.array(self._pixels[rows]), self._device)
+
+    def take(self, prepared: torch.Tensor) -> torch.Tensor:
+        """Return the images, `uint8 [N,H,W,3]`, on the device."""
+        return prepared if self._copied is None else self._copied[prepared]
+
+
+@dataclass(frozen=True)
+class TensorBatchLoader(BatchLoader):
+    """A `BatchLoader` whose batches are made on a device.
+
+    Order, sources, negatives, and the changes of each image are those of `BatchLoader`. Drawn
+    negatives are some of a set of `DRAWINGS`; noise is that of PyTorch.
+    """
+
+    device: torch.device = torch.device("cpu")
+
+    @cached_property
+    def _images(self) -> Images:
+        return Images(self.pixels, self.device, "training images")
+
+    @cached_property
+    def _photographs(self) -> Images:
+        assert self.negatives is not None
+        return Images(self.negatives.photographs, self.device, "negatives")
+
+    @cached_property
+    def _drawings(self) -> Images:
+        assert self.negatives is not None
+        size = self.negatives.photographs.shape[1:3]
+
+        def one(number: int) -> Pixels:
+            return draw_empty_scene(*size, self._generator(4, number))
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            drawn = np.stack([*threads.map(one, range(DRAWINGS))])
+        return Images(drawn, self.device, "drawn negatives")
+
+    def _prepare(self, chosen: Labels, epoch: int, step: int, scale: float) -> Callable[[], Batch]:
+        share = Share(len(chosen), slice(self.rank, None, self.processes))
+        chosen = chosen[share.rows]
+        shape = (len(chosen), *self.pixels.shape[1:])
+        draws = draw(self.policy, self._generator(epoch, step), shape, share)
+        parts: list[Callable[[], torch.Tensor]] = [self._part(self._images, chosen, draws)]
+        labels = self.labels[chosen]
+        if self.negatives is not None:
+            generators = self._negative_generators(share, epoch, step)
+            of_batch = Share(len(generators), share.rows)
+            more = draw(self.policy, self._generator(epoch, step, 3), shape, of_batch)
+            mine = generators[share.rows]
+            parts.append(self._negatives(mine, more))
+            labels = self._with_negatives(labels, len(mine))
+        truth = torch.from_numpy(labels)
+        truth = truth.pin_memory() if self.device.type == "cuda" else truth
+
+        def complete() -> Batch:
+            images = torch.cat([part() for part in parts])
+            pixels = images
+            if scale != self.detail:
+                pixels = resize_tensor(images, *self._scaled_size(images.shape, scale))
+            return Batch(pixels, truth, images)
+
+        return complete
+
+    def _part(
+        self, images: Images, rows: Labels, draws: Draws | None
+    ) -> Callable[[], torch.Tensor]:
+        prepared = images.prepare(rows)
+        return lambda: augment_tensor(images.take(prepared), draws)
+
+    def _negatives(
+        self, generators: list[np.random.Generator], draws: Draws | None
+    ) -> Callable[[], torch.Tensor]:
+        """Negatives, one of each generator."""
+        assert self.negatives is not None
+        chosen = [self.negatives.choose(one) for one in generators]
+        sets: list[tuple[torch.Tensor, Images, torch.Tensor]] = []
+        for kind in ("photograph", "background", "drawn"):
+            rows = [row for row, one in enumerate(chosen) if one.kind == kind]
+            if rows:
+                if kind == "drawn":
+                    index = [int(generators[row].integers(DRAWINGS)) for row in rows]
+                    images = self._drawings
+                else:
+                    index = [chosen[row].index for row in rows]
+                    images = self._photographs if kind == "photograph" else self._images
+                places = send(np.array(rows), self.device)
+                sets.append((places, images, images.prepare(np.array(index))))
+        shape = (len(chosen), *self.pixels.shape[1:])
+
+        def make() -> torch.Tensor:
+            pixels = torch.empty(shape, dtype=torch.uint8, device=self.device)
+            for places, images, prepared in sets:
+                pixels.index_copy_(0, places, images.take(prepared))
+            return augment_tensor(grow_tensor(pixels, chosen), draws)
+
+        return make
