@@ -132,11 +132,12 @@ class NegativeSampler:
         """One of them, `uint8 [H,W,3]`, BGR."""
         chosen = self.choose(generator)
         if chosen.kind == "drawn":
-            return draw_empty_scene(*self.photographs.shape[1:3], generator)
+            height, width = self.photographs.shape[1:3]
+            return draw_empty_scene(height, width, generator)
         if chosen.kind == "background":
             assert self.images is not None
-            return _grown(self.images[chosen.index], chosen)
-        return _grown(np.array(self.photographs[chosen.index]), chosen)
+            return _grown(self.images[chosen.image], chosen)
+        return _grown(np.array(self.photographs[chosen.image]), chosen)
 
     def choose(self, generator: Generator) -> Choice:
         """Choose one of them; what is drawn is up to the generator from there on."""
@@ -159,16 +160,15 @@ class NegativeSampler:
 
 
 class Choice(NamedTuple):
-    """A negative: a part of an image, mirrored side by side where `times` is more than 1, grown
-    to the whole frame. A height of 0 is the whole image, as it is."""
+    """A part of an image, grown to the whole frame; a height of 0 takes the image as it is."""
 
     kind: Literal["photograph", "background", "drawn"]
-    index: int = 0
+    image: int = 0  # of the photographs, or of the images of the classes
     top: int = 0
     left: int = 0
     height: int = 0
     width: int = 0
-    times: int = 1
+    times: int = 1  # how often the part is repeated each way, mirrored side by side
 
 
 def _part(height: int, width: int, generator: Generator) -> tuple[int, int, int, int]:
@@ -211,7 +211,8 @@ def background(image: Pixels, generator: Generator) -> Pixels:
     A corner of a ninth to a quarter of the sides, where there is seldom a part of the thing
     itself: grown as it is, or mirrored side by side, two to four times each way.
     """
-    return _grown(image, Choice("background", 0, *_corner(*image.shape[:2], generator)))
+    height, width = image.shape[:2]
+    return _grown(image, Choice("background", 0, *_corner(height, width, generator)))
 
 
 def draw_empty_scene(height: int, width: int, generator: Generator) -> Pixels:

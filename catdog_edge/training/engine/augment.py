@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -89,11 +89,10 @@ class Draws:
 
     def of(self, rows: slice) -> Draws:
         """Those of some of the images."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return replace(
-            self,
-            **{name: one[rows] for name, one in values.items() if isinstance(one, np.ndarray)},
-        )
+        values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        for name, one in values.items():
+            values[name] = one[rows] if isinstance(one, np.ndarray) else one
+        return Draws(**values)
 
 
 def draw(

@@ -81,7 +81,9 @@ class BatchLoader:
         def prepare(step: int) -> Callable[[], Batch]:
             scale = scales[self._generator(epoch, step, 1).integers(len(scales))]
             # Sorted, so that a memory-mapped file is read forwards.
-            return self._prepare(np.sort(order[bounds[step] : bounds[step + 1]]), epoch, step, scale)
+            return self._prepare(
+                np.sort(order[bounds[step] : bounds[step + 1]]), epoch, step, scale
+            )
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as worker:
             pending: list[Future[Callable[[], Batch]]] = []

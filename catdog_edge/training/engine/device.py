@@ -10,7 +10,10 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from catdog_edge.errors import CatdogError
@@ -58,3 +61,19 @@ def choose_device(name: str) -> str:
             "0; give one of them"
         )
     return name
+
+
+def pinned(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Turn an array into a tensor that can be copied to a device without waiting for it.
+
+    float64 becomes float32.
+    """
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def send(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Copy an array to a device, without waiting for it; float64 becomes float32."""
+    return pinned(values, device).to(device, non_blocking=True)

@@ -16,6 +16,7 @@ from catdog_edge.errors import ModelError, label_difference
 from catdog_edge.spec import Normalization
 from catdog_edge.training.config.recipes import Recipe
 from catdog_edge.training.engine.batches import Batch
+from catdog_edge.training.engine.device import send
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import to_input
 from catdog_edge.training.models.batch_norm import fuse_batch_norms
@@ -131,13 +132,15 @@ class Teacher:
                 if recipe.views:
                     self._outputs[view] = targets.half()
             return distillation_loss(categories, targets.float(), temperature)
-        labels = batch.labels.to(outputs.device)
-        positive = labels < self._classes
+        # Of the labels in the host's memory: to ask the device would be to wait for it.
+        positive, negative = (
+            send(which.nonzero()[:, 0].numpy(), outputs.device)
+            for which in (batch.labels < self._classes, batch.labels >= self._classes)
+        )
+        labels = batch.labels.to(outputs.device, non_blocking=True)
         detailed = batch.detailed.to(outputs.device)[positive]
         share = len(detailed) / len(labels)
-        by_label = (
-            criterion(outputs[~positive], labels[~positive]) * (1 - share) if share < 1 else 0
-        )
+        by_label = criterion(outputs[negative], labels[negative]) * (1 - share) if share < 1 else 0
         outputs = outputs[positive]
         if not self.knows_negatives:
             outputs = outputs[:, : self._classes]

@@ -47,11 +47,11 @@ class CrossEntropy(nn.Module):
         """Logits `float32 [N,K]` and labels `int64 [N]` -> a scalar."""
         if self._weights is None:
             return functional.cross_entropy(outputs, labels, label_smoothing=self._smoothing)
+        self._weights = self._weights.to(outputs.device)  # once
         weights = functional.pad(self._weights, (0, outputs.shape[1] - len(self._weights)), value=1)
         # Divided by the number of images, not by their weights: so the parts of a batch that
         # several processes compute add up to the whole.
         total = functional.cross_entropy(
-            outputs, labels, weights.to(outputs.device), reduction="sum",
-            label_smoothing=self._smoothing,
-        )  # fmt: skip
+            outputs, labels, weights, reduction="sum", label_smoothing=self._smoothing
+        )
         return total / len(labels)

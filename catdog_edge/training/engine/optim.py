@@ -49,12 +49,13 @@ def make_optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim
         return Muon(groups, lr=lr, momentum=recipe.momentum)
     for group in groups:
         del group["orthogonal"]
+    fused = True if parameters[0].is_cuda else None
     if recipe.optimizer == "sgd":
         momentum = recipe.momentum
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+        return torch.optim.SGD(groups, lr, momentum, nesterov=momentum > 0, fused=fused)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
-    return torch.optim.Adam(groups, lr=lr)
+        return torch.optim.AdamW(groups, lr, fused=fused)
+    return torch.optim.Adam(groups, lr, fused=fused)
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def choose_precision(network: nn.Module, device: str, cpu: Cpu | None = None) -> tuple[str, str]:
     """Choose between `float32` and `bfloat16`; return it with the reason in a few words."""
     if not device.startswith("cpu"):
-        return "float32", "networks of this size are not faster in bfloat16 on a GPU"
+        if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16", "the GPU computes in it"
+        return "float32", "the GPU has no BF16 instructions"
     flags = (cpu or read_cpu()).flags
     feature = next((name for flag, name in BFLOAT16_FLAGS.items() if flag in flags), None)
     if feature is None:

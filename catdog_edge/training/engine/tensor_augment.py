@@ -27,18 +27,9 @@ from catdog_edge.training.engine.augment import (
     erased_boxes,
     far_boxes,
 )
+from catdog_edge.training.engine.device import send
 
 CUBIC = -0.75  # OpenCV's and PyTorch's parameter of cubic interpolation
-
-
-def send(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Copy an array to a device, without waiting for it; float64 becomes float32."""
-    if values.dtype == np.float64:
-        values = values.astype(np.float32)
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @torch.no_grad()
@@ -170,9 +161,7 @@ def _recolour(images: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
     return flat.view_as(images)
 
 
-def _noise(
-    deviations: Float64, seeds: Labels
-) -> Callable[[torch.Tensor, Labels], torch.Tensor]:
+def _noise(deviations: Float64, seeds: Labels) -> Callable[[torch.Tensor, Labels], torch.Tensor]:
     def add(images: torch.Tensor, rows: Labels) -> torch.Tensor:
         generator = torch.Generator(images.device).manual_seed(int(seeds[rows[0]]))
         noise = torch.empty_like(images).random_(0, 256, generator=generator)
@@ -274,7 +263,10 @@ def _blur(images: torch.Tensor, kernels: list[Any]) -> torch.Tensor:
         half = kernel[len(kernel) // 2 :, 0]
         row[: len(half)] = half
     weights = send(taps, device)
-    rows, columns = (sum(weights[:, one] for one in _distances(side, most, device)) for side in sides)
+    rows, columns = (
+        torch.stack([weights[:, one] for one in _distances(side, most, device)]).sum(0)
+        for side in sides
+    )
     return _resample(images, rows, columns)
 
 

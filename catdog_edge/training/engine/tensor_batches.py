@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -17,15 +17,11 @@ import torch
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.training.arrays import Labels, Pixels
-from catdog_edge.training.data.negatives import Choice, draw_empty_scene
+from catdog_edge.training.data.negatives import draw_empty_scene
 from catdog_edge.training.engine.augment import Draws, Share, draw
 from catdog_edge.training.engine.batches import Batch, BatchLoader
-from catdog_edge.training.engine.tensor_augment import (
-    augment_tensor,
-    grow_tensor,
-    resize_tensor,
-    send,
-)
+from catdog_edge.training.engine.device import pinned
+from catdog_edge.training.engine.tensor_augment import augment_tensor, grow_tensor, resize_tensor
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +69,13 @@ class Images:
             )
 
     def prepare(self, rows: Labels) -> torch.Tensor:
-        """Return what `take` needs on the device: row numbers, or images; called ahead."""
-        if self._copied is not None:
-            return send(rows, self._device)
-        return send(np.array(self._pixels[rows]), self._device)
+        """Return what `take` needs of the host, ahead of it: row numbers, or images."""
+        return pinned(rows if self._copied is not None else self._pixels[rows], self._device)
 
     def take(self, prepared: torch.Tensor) -> torch.Tensor:
         """Return the images, `uint8 [N,H,W,3]`, on the device."""
-        return prepared if self._copied is None else self._copied[prepared]
+        sent = prepared.to(self._device, non_blocking=True)
+        return sent if self._copied is None else self._copied[sent]
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,16 @@ class TensorBatchLoader(BatchLoader):
     negatives are some of a set of `DRAWINGS`; noise is that of PyTorch.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def epoch(
+        self, epoch: int, first_step: int = 0, scales: tuple[float, ...] = (1.0,)
+    ) -> Generator[Batch, None, None]:
+        """See `BatchLoader`; the first time, the images are copied to the device."""
+        # Here, since one thread alone is to use the device.
+        if self._images and self.negatives is not None and self._photographs:
+            _ = self._drawings
+        return super().epoch(epoch, first_step, scales)
 
     @cached_property
     def _images(self) -> Images:
@@ -105,10 +109,10 @@ class TensorBatchLoader(BatchLoader):
     @cached_property
     def _drawings(self) -> Images:
         assert self.negatives is not None
-        size = self.negatives.photographs.shape[1:3]
+        height, width = self.negatives.photographs.shape[1:3]
 
         def one(number: int) -> Pixels:
-            return draw_empty_scene(*size, self._generator(4, number))
+            return draw_empty_scene(height, width, self._generator(0, 0, 4, number))
 
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
             drawn = np.stack([*threads.map(one, range(DRAWINGS))])
@@ -128,8 +132,7 @@ class TensorBatchLoader(BatchLoader):
             mine = generators[share.rows]
             parts.append(self._negatives(mine, more))
             labels = self._with_negatives(labels, len(mine))
-        truth = torch.from_numpy(labels)
-        truth = truth.pin_memory() if self.device.type == "cuda" else truth
+        truth = pinned(labels, self.device)
 
         def complete() -> Batch:
             images = torch.cat([part() for part in parts])
@@ -160,16 +163,17 @@ class TensorBatchLoader(BatchLoader):
                     index = [int(generators[row].integers(DRAWINGS)) for row in rows]
                     images = self._drawings
                 else:
-                    index = [chosen[row].index for row in rows]
+                    index = [chosen[row].image for row in rows]
                     images = self._photographs if kind == "photograph" else self._images
-                places = send(np.array(rows), self.device)
+                places = pinned(np.array(rows), self.device)
                 sets.append((places, images, images.prepare(np.array(index))))
         shape = (len(chosen), *self.pixels.shape[1:])
 
         def make() -> torch.Tensor:
             pixels = torch.empty(shape, dtype=torch.uint8, device=self.device)
             for places, images, prepared in sets:
-                pixels.index_copy_(0, places, images.take(prepared))
+                where = places.to(self.device, non_blocking=True)
+                pixels.index_copy_(0, where, images.take(prepared))
             return augment_tensor(grow_tensor(pixels, chosen), draws)
 
         return make

@@ -34,6 +34,7 @@ from catdog_edge.training.engine.loss import CrossEntropy, class_weights
 from catdog_edge.training.engine.malloc_tuning import keep_freed_memory
 from catdog_edge.training.engine.optim import make_optimizer, update_average
 from catdog_edge.training.engine.precision import autocast
+from catdog_edge.training.engine.tensor_batches import TensorBatchLoader, augments_on, resident
 from catdog_edge.training.evaluation.inference import logits, to_input
 from catdog_edge.training.evaluation.metrics import log_loss, softmax
 from catdog_edge.training.models import batch_norm
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 SINGLE = ProcessGroup()
 SAVE_INTERVAL = 120.0
 """Seconds between writes of `last.pt` within an epoch: what a kill costs at most."""
+READ_INTERVAL = 0.5
+"""Seconds between looks at the loss on a GPU, which otherwise computes ahead of the host."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,13 @@ class Trainer:
             negatives=data.negatives,
             shares=data.shares,
         )
+        if augments_on(self.device):
+            self._loader = TensorBatchLoader(**vars(self._loader), device=self.device)
+        self._val = resident(data.val[0], self.device) if on_cuda else None
+        # A device is asked for the sums now and then: to ask is to wait for it.
+        self._interval = READ_INTERVAL if on_cuda and group.is_single else 0.0
+        self._unread = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._read, self._summed = time.monotonic(), 0
         self._saved = time.monotonic()
         self.epoch = self.step = self.seen = self.correct = 0
         self.loss_sum = self.seconds = 0.0
@@ -181,6 +191,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write `last.pt`: weights that can be used, and the state that a resume needs."""
+        if self._interval:
+            self._read_sums()
         if not self._group.is_main:
             return
         training = {
@@ -214,6 +226,7 @@ class Trainer:
             self.history = [EpochMetrics(**epoch) for epoch in training["rows"]]
             for name in _COUNTERS:
                 setattr(self, name, training[name])
+            self._summed = self.seen
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise _misfit(path) from error
 
@@ -252,7 +265,7 @@ class Trainer:
         torch.manual_seed(((plan.seed * 1_000_003 + position) * 1009 + self._group.rank) % 2**63)
         for group in self.optimizer.param_groups:
             group["lr"] = plan.lr * recipe.rate(position, plan.epochs * self._loader.steps)
-        labels = batch.labels.to(self.device)
+        labels = batch.labels.to(self.device, non_blocking=True)
         pixels = batch.pixels.to(self.device, non_blocking=True)
         with autocast(self.device, plan.precision):
             outputs = self._forward(to_input(pixels, self.spec.normalization))
@@ -266,14 +279,14 @@ class Trainer:
             view = (self._view, self.step)
             by_teacher = self.teacher.loss(batch, outputs, self.criterion, recipe, view, categories)
             loss = (1 - recipe.distillation) * loss + recipe.distillation * by_teacher
-        right = int((outputs.argmax(1) == labels).sum())
-        sums = [loss.item() * len(labels), right, len(labels), stop]
-        loss_sum, correct, seen, stopping = self._all_reduce(sums)
-        if not math.isfinite(loss_sum):
-            raise CatdogError(
-                f"the loss is not finite in epoch {self.epoch + 1}, step {self.step + 1}; the "
-                f"weights so far are in {self.folder}; train again with a lower --lr"
-            )
+        right = (outputs.argmax(1) == labels).sum()
+        self._unread += torch.stack([loss.detach().double() * len(labels), right.double()])
+        seen, stopping = self._all_reduce([len(labels), stop])
+        self.seen += int(seen)
+        last = self.step + 1 == self._loader.steps
+        due = time.monotonic() - self._read >= self._interval
+        if stopping or last or due or not self._summed:
+            self._read_sums()
         self.optimizer.zero_grad(set_to_none=True)
         # The processes' gradients are averaged; their parts of the batch differ in size.
         (loss * (len(labels) * self._group.world_size / seen)).backward()
@@ -283,10 +296,21 @@ class Trainer:
             decay = min(recipe.ema, (1 + position) / (10 + position))
             update_average(self.averaged, self.network, decay)
         self.step += 1
-        self.seen += int(seen)
+        return stopping > 0
+
+    def _read_sums(self) -> None:
+        """Add up what the steps since the last call found; raises `CatdogError` if not finite."""
+        loss_sum, correct = self._all_reduce(self._unread.tolist())
+        self._unread.zero_()
+        self._read = time.monotonic()
+        if not math.isfinite(loss_sum):
+            raise CatdogError(
+                f"the loss is not finite in epoch {self.epoch + 1}, step {self.step + 1}; the "
+                f"weights so far are in {self.folder}; train again with a lower --lr"
+            )
         self.loss_sum += loss_sum
         self.correct += int(correct)
-        return stopping > 0
+        self._summed = self.seen
 
     def _all_reduce(self, values: Sequence[float]) -> list[float]:
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -312,8 +336,8 @@ class Trainer:
             epoch=self.epoch + 1,
             step=self.step,
             steps=self._loader.steps,
-            loss=self.loss_sum / self.seen,
-            accuracy=self.correct / self.seen,
+            loss=self.loss_sum / max(1, self._summed),
+            accuracy=self.correct / max(1, self._summed),
             pictures_per_second=self.seen / max(self.seconds, 1e-9),
             seconds_left=epoch_seconds - self.seconds + later,
         )
@@ -332,7 +356,7 @@ class Trainer:
         )
         self.history.append(metrics)
         self.epoch += 1
-        self.step = self.seen = self.correct = 0
+        self.step = self.seen = self.correct = self._summed = 0
         self.loss_sum = self.seconds = 0.0
         if self._group.is_main:
             # best.pt first: a run killed between the two repeats this epoch and writes it again.
@@ -348,7 +372,7 @@ class Trainer:
         network = self._network_to_keep()
         self._group.broadcast_buffers(network)
         pixels, labels = self.data.val
-        part = pixels[rank::processes]
+        part = (pixels if self._val is None else self._val)[rank::processes]
         values = logits(network, self.spec.normalization, part, device=self.device)
         whole = np.empty((len(labels), values.shape[1]), np.float32)
         for other, found in enumerate(self._group.all_gather(values)):

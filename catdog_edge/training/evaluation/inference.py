@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +17,38 @@ from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
 
 BATCH = 64  # images per call of a network
+CUDA_BATCH = 256
 Device = str | torch.device
 
 
 def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
     """Normalise `uint8 [N,H,W,3]`, BGR, to `float32 [N,3,H,W]`, RGB, in channels-last order."""
     images = pixels.permute(0, 3, 1, 2).flip(1).float()
-    mean, std = (
-        torch.tensor(values, device=pixels.device).view(1, 3, 1, 1)
-        for values in (normalization.mean, normalization.std)
-    )
+    mean, std = (_on_cuda if pixels.is_cuda else _constants)(normalization, pixels.device)
     return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+
+def _constants(normalization: Normalization, device: torch.device) -> list[torch.Tensor]:
+    with torch.inference_mode(False):
+        return [
+            torch.tensor(values, device=device).view(1, 3, 1, 1)
+            for values in (normalization.mean, normalization.std)
+        ]
+
+
+_on_cuda = lru_cache(maxsize=8)(_constants)  # to copy them is to wait for the device
 
 
 @torch.inference_mode()
 def logits(
-    network: nn.Module, normalization: Normalization, pixels: Pixels, device: Device = "cpu"
+    network: nn.Module,
+    normalization: Normalization,
+    pixels: Pixels | torch.Tensor,
+    device: Device = "cpu",
 ) -> Float32:
     """Compute logits of images `uint8 [N,H,W,3]`, BGR, in evaluation mode, batch by batch.
+
+    A tensor is to be on the device.
 
     Returns:
         `float32 [N,K]`; `[N,K+1]` where the network has a logit for negatives, the last.
@@ -41,11 +56,14 @@ def logits(
     was_training = network.training
     network.eval()
     parts = []
-    for start in range(0, len(pixels), BATCH):
-        chunk = torch.from_numpy(np.array(pixels[start : start + BATCH])).to(device)
-        parts.append(network(to_input(chunk, normalization)).float().cpu().numpy())
+    batch = CUDA_BATCH if torch.device(device).type == "cuda" else BATCH
+    for start in range(0, len(pixels), batch):
+        chunk = pixels[start : start + batch]
+        if not isinstance(chunk, torch.Tensor):
+            chunk = torch.from_numpy(np.array(chunk)).to(device)
+        parts.append(network(to_input(chunk, normalization)).float())
     network.train(was_training)
-    return np.concatenate(parts)
+    return np.asarray(torch.cat(parts).cpu().numpy())
 
 
 def probabilities(
