@@ -26,7 +26,17 @@ def test_bfloat16_is_for_cpus_that_compute_in_it_and_networks_that_gain(name: st
     assert choose_precision(network, "cpu", PLAIN) == (
         "float32", "the CPU has no BF16 instructions",
     )  # fmt: skip
-    assert choose_precision(network, "cuda:1", ZEN4)[0] == "float32"
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_bfloat16_is_for_gpus_that_compute_in_it(
+    computes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: computes)
+    network = architecture("mobilenet_v3_small").build(2)
+    chosen, _ = choose_precision(network, "cuda:1", ZEN4)
+    assert chosen == ("bfloat16" if computes else "float32")
 
 
 def test_the_reason_names_what_decided() -> None:
