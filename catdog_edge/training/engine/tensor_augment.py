@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from catdog_edge.training.arrays import Float64, Labels
+from catdog_edge.training.array_types import Float64, Labels
 from catdog_edge.training.data.negatives import Choice
 from catdog_edge.training.engine.augment import (
     ERASED,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.arrays import Labels, Pixels
+from catdog_edge.training.array_types import Labels, Pixels
 from catdog_edge.training.data.negatives import draw_empty_scene
 from catdog_edge.training.engine.augment import Draws, Share, draw
 from catdog_edge.training.engine.batches import Batch, BatchLoader
