@@ -144,10 +144,11 @@ def sources_options(usual: str, usual_negatives: str | None) -> Callable[[_Decor
     return lambda command: sources(other(command))
 
 
-def arch_option(text: str, default: str | None = None) -> Callable[[_Decorated], _Decorated]:
+def arch_option(text: str, usual: str | None = None) -> Callable[[_Decorated], _Decorated]:
     """Return `--arch`; the help ends with the choices."""
     kind, listed = click.Choice(ARCHITECTURES), ", ".join(ARCHITECTURES)
-    return model("--arch", type=kind, default=default, metavar="NAME", help=f"{text}: {listed}.")
+    help_text = f"{text}: {listed}."
+    return model("--arch", type=kind, metavar="NAME", show_default=usual, help=help_text)
 
 
 def out_option(usual: str, text: str) -> Callable[[_Decorated], _Decorated]:

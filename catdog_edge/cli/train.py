@@ -13,6 +13,7 @@ from catdog_edge.cli.options import COUNT, COUNT_OR_0, RECIPES, data, model, out
 schedule, machine = common.group("Schedule"), common.group("Machine")
 
 RECIPE = "the recipe's"
+ARCH = "efficientnet_lite0_short, pretrained, with fewer than 20,000 images; else edge_cnn"
 SIZE = click.IntRange(32, 1024)
 SEED = click.IntRange(0, 2**63 - 1)
 FLOATS = click.Choice(["auto", "float32", "bfloat16"])
@@ -56,7 +57,7 @@ def folder(text: str) -> str:
     cls=common.Command,
     examples=(
         "catdog-edge train --data images/",
-        "catdog-edge train --data cats.zip --arch efficientnet_lite0 --pretrained",
+        "catdog-edge train --data cats.zip --arch edge_cnn --epochs 20",
         "catdog-edge train --resume",
     ),
 )
@@ -71,7 +72,7 @@ def folder(text: str) -> str:
     metavar="SOURCE",
     help="Train without the images of a source (SOURCE-anything.jpg); `eval` then measures on it.",
 )
-@common.arch_option("Architecture", "edge_cnn")
+@common.arch_option("Architecture", ARCH)
 @model("--size", type=SIZE, metavar="PIXELS", show_default="the architecture's", help="Input size.")
 @model("--pretrained/--no-pretrained", default=None, help="Start from ImageNet weights.")
 @model("--freeze/--no-freeze", default=None, help="Train the last layer only.")
@@ -87,7 +88,7 @@ def folder(text: str) -> str:
     "--recipe",
     type=_recipe,
     metavar="NAME|FILE.yaml",
-    show_default="default; finetune with --pretrained; classic for simple_cnn",
+    show_default="finetune if pretrained, classic for simple_cnn, else default",
     help="Optimizer, schedule and augmentation (sets what is left out of the options here): "
     f"{', '.join(RECIPES)}, or a file in the form that --show-recipe prints.",
 )
@@ -117,9 +118,9 @@ def command(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: A
     from catdog_edge.training.config.train_options import TrainOptions, settled_recipe
 
     if show_recipe:
-        from catdog_edge.training.models.registry import architecture
+        from catdog_edge.training.models.registry import DEFAULT, architecture
 
-        usual = architecture(options["arch"]).recipe
+        usual = architecture(options["arch"] or DEFAULT).recipe
         click.echo(settled_recipe(TrainOptions(**options), usual).to_yaml(), nl=False)
     elif resume:
         train.resume(options["name"], options["device"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,13 @@ import torch
 from torch import nn
 
 from catdog_edge import __version__
-from catdog_edge.errors import CatdogError, ModelError, label_difference, list_names
+from catdog_edge.errors import (
+    CatdogError,
+    MissingPackageError,
+    ModelError,
+    label_difference,
+    list_names,
+)
 from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, crop_and_squash
 from catdog_edge.system.signals import stop_requests
 from catdog_edge.training.config.recipes import Recipe, from_dict
@@ -21,10 +27,12 @@ from catdog_edge.training.config.train_options import (
     check_batch,
     check_scales,
     settled_recipe,
+    wants_pretrained,
 )
 from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.folder_or_zip import is_sample
 from catdog_edge.training.data.negatives import check_negatives, negatives_split, open_negatives
-from catdog_edge.training.data.open_dataset import open_datasets
+from catdog_edge.training.data.open_dataset import count_training, open_datasets
 from catdog_edge.training.engine.device import choose_device
 from catdog_edge.training.engine.distillation import Teacher, check_teacher_file
 from catdog_edge.training.engine.distributed import ProcessGroup, is_distributed
@@ -34,7 +42,12 @@ from catdog_edge.training.evaluation.rejection import ThresholdRule
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.models.imagenet_head import pretrained_grouped
 from catdog_edge.training.models.pretrained import check_pretrained, load_pretrained
-from catdog_edge.training.models.registry import Architecture, architecture
+from catdog_edge.training.models.registry import (
+    DEFAULT,
+    DEFAULT_PRETRAINED,
+    Architecture,
+    architecture,
+)
 from catdog_edge.training.runs.plots import save_overview
 from catdog_edge.training.runs.process_setup import TrainingJob, training_job
 from catdog_edge.training.runs.progress import ReadingProgress, TrainingProgress
@@ -44,6 +57,9 @@ from catdog_edge.training.runs.training_data import RunData
 from catdog_edge.training.runs.validation_report import finish
 
 log = logging.getLogger(__name__)
+
+MANY = 20_000
+"""Training images from which on `train` begins with random weights, if nothing else is asked."""
 
 
 def train(options: TrainOptions) -> Run:
@@ -86,7 +102,10 @@ def resume(name: str | None, device: str) -> Run:
 
 
 def _train(job: TrainingJob, options: TrainOptions) -> Run:
-    group, arch = job.group, architecture(options.arch)
+    group = job.group
+    with group.local_main_first():  # it may download the data
+        options = settle_architecture(options)
+    arch = architecture(options.arch or DEFAULT)
     size = options.size or arch.size
     steps = crop_and_squash(size, size)
     with group.shared_errors():
@@ -145,6 +164,39 @@ def _train(job: TrainingJob, options: TrainOptions) -> Run:
         f"{f' in {group.world_size} processes' * (not group.is_single)}, into {run.folder}"
     )
     return _fit(job, run, data, trainer)
+
+
+def settle_architecture(options: TrainOptions) -> TrainOptions:
+    """Choose the architecture where none is named: of a small set, one with ImageNet weights."""
+    if options.arch is not None:
+        return options
+    wanted = wants_pretrained(options)
+    if wanted is not None:
+        arch = DEFAULT_PRETRAINED if wanted else DEFAULT
+        return replace(options, arch=arch, pretrained=wanted or options.pretrained)
+    random_weights = replace(options, arch=DEFAULT)
+    sources = options.data or (None,)
+    if all(is_sample(source) for source in sources):
+        return random_weights
+    count = count_training(sources, options.labels, options.split)
+    if options.limit is not None:
+        count = min(count, options.limit * options.split[0] // 100)
+    if count >= MANY:
+        return random_weights
+    few = f"{count:,} training images are fewer than {MANY:,}"
+    try:
+        check_pretrained(DEFAULT_PRETRAINED)
+    except MissingPackageError as error:
+        log.warning(
+            f"{few}: ImageNet weights would do far better ({error}); --arch {DEFAULT}, "
+            "which starts from random weights, is taken"
+        )
+        return random_weights
+    log.info(
+        f"train: {few}: {DEFAULT_PRETRAINED} from ImageNet weights (--arch {DEFAULT}: a smaller "
+        "network, from random weights)"
+    )
+    return replace(options, arch=DEFAULT_PRETRAINED, pretrained=True)
 
 
 def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Recipe:

@@ -52,7 +52,9 @@ def run(folder: Path, *arguments: str) -> tuple[str, str, int]:
 
 
 def test_three_hundred_classes_take_the_memory_of_a_small_set(many: Path, easy_set: Path) -> None:
-    settings = ("--epochs", "1", "--size", "32", "--precision", "float32")
+    settings = (
+        "--arch", "edge_cnn", "--epochs", "1", "--size", "32", "--precision", "float32",
+    )  # fmt: skip
     _, _, small = run(many, "train", "--data", str(easy_set), "--name", "two", *settings)
     _, said, large = run(many, "train", "--data", "set", "--name", "many", *settings)
     assert large < small + 250e6

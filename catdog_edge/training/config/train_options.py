@@ -15,13 +15,13 @@ from catdog_edge.training.config.recipes import Recipe, recipe
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The options of `catdog-edge train`; `None` leaves the choice to the recipe."""
+    """The options of `catdog-edge train`; `None` leaves the choice to recipe and data."""
 
     data: tuple[str, ...]
     labels: tuple[str, ...] | None
     split: tuple[int, int, int]
     limit: int | None
-    arch: str
+    arch: str | None
     recipe: str | None
     epochs: int | None
     batch_size: int | None
@@ -39,6 +39,17 @@ class TrainOptions:
     leave_out: tuple[str, ...] = ()
     reject_at: str = "eer"
     keep_damaged: bool = False
+
+
+def wants_pretrained(options: TrainOptions) -> bool | None:
+    """Whether the options ask for ImageNet weights; `None` where they leave it open."""
+    if options.pretrained is not None:
+        return options.pretrained
+    if options.recipe is not None:
+        return recipe(options.recipe).pretrained
+    if options.teacher is not None:  # which is what a small network learns from instead
+        return False
+    return True if options.freeze else None
 
 
 def settled_recipe(options: TrainOptions, usual: str) -> Recipe:

@@ -196,6 +196,11 @@ class SampleSource(Source):
         return hashlib.sha256(f"6/{file}".encode()).hexdigest()[:32]
 
 
+def is_sample(source: str | os.PathLike[str] | None) -> bool:
+    """Whether `open_source` takes the drawn set."""
+    return str(source if source is not None else os.environ.get("CATDOG_DATA") or SAMPLE) == SAMPLE
+
+
 def open_source(source: str | os.PathLike[str] | None) -> Source:
     """Open a path, `sample`, or `oxford-pets`; `None` takes `$CATDOG_DATA`, or else `sample`.
 

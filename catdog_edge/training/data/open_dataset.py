@@ -103,6 +103,19 @@ def open_dataset(
     return dataset
 
 
+def count_training(
+    sources: Sequence[str | None], labels: Sequence[str] | None, split: Sequence[float]
+) -> int:
+    """Count the files for training by their names alone: nothing is decoded. See `open_dataset`."""
+    share, count = shares_of(split)[0], 0.0
+    for source in sources:
+        layout = find_layout(open_source(source), labels)
+        labels = layout.labels
+        splits = [candidate.split for candidate in layout.candidates]
+        count += splits.count("train") + share * splits.count(None)
+    return round(count)
+
+
 def open_datasets(
     sources: Sequence[str | None],
     *,

@@ -99,7 +99,7 @@ class ResidualBlock(nn.Module):
 
 
 class EdgeCNN(nn.Module):
-    """The default: plain 3x3 convolutions, batch norm, ReLU and four residual blocks.
+    """The default from random weights: 3x3 convolutions, batch norm, ReLU, residual blocks.
 
     Five convolutions of stride 2 take 128x128 down to 4x4: dense convolutions on small maps are
     what oneDNN (training in bfloat16) and ONNX Runtime (float32 and int8) do fastest. Any input
@@ -137,11 +137,14 @@ TORCHVISION = ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
 
 LITE = "EfficientNet-Lite, made for small devices and int8; ImageNet weights in [pretrained]"
 
+DEFAULT, DEFAULT_PRETRAINED = "edge_cnn", "efficientnet_lite0_short"
+"""The architecture of random, and of ImageNet weights, where none is named."""
+
 ARCHITECTURES: dict[str, Architecture] = {
     entry.name: entry
     for entry in (
         Architecture(
-            "edge_cnn", EdgeCNN, 128, CENTRED, "the default: quick to train and on a device"
+            DEFAULT, EdgeCNN, 128, CENTRED, "from random weights: quick to train and on a device"
         ),
         Architecture(
             "simple_cnn", SimpleCNN, 224, UNIT_RANGE, "the known network, kept as the yardstick",
@@ -154,7 +157,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         Architecture("efficientnet_lite0", EfficientNetLite, 224, CENTRED, LITE),
         Architecture(
-            "efficientnet_lite0_short", partial(EfficientNetLite, without=SHORT), 192, CENTRED,
+            DEFAULT_PRETRAINED, partial(EfficientNetLite, without=SHORT), 192, CENTRED,
             "the same without two late blocks: less time per frame",
         ),
         Architecture(

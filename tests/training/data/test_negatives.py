@@ -66,7 +66,7 @@ def run(easy_set: Path, streets: Path, tmp_path_factory: pytest.TempPathFactory)
         patch.setenv("CATDOG_CACHE", str(root / "cache"))
         trained = call(
             "train", "--data", easy_set, "--other", streets, "--name", "lamps", "--size", 48,
-            "--epochs", 14, "--batch-size", 16, "--precision", "float32",
+            "--arch", "edge_cnn", "--epochs", 14, "--batch-size", 16, "--precision", "float32",
         )  # fmt: skip
         assert trained.exit_code == 0, trained.output
         assert "neither   others:" in trained.output
@@ -250,7 +250,7 @@ def test_a_model_without_a_threshold_is_not_measured_by_one(
     monkeypatch.chdir(tmp_path)
     trained = call(
         "train", "--data", easy_set, "--size", 32, "--epochs", 1, "--batch-size", 16,
-        "--precision", "float32",
+        "--precision", "float32", "--arch", "edge_cnn",
     )  # fmt: skip
     assert trained.exit_code == 0, trained.output
     answer = call("eval", "--other", "drawn")
@@ -263,7 +263,7 @@ def test_an_interrupted_run_goes_on_with_its_others(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = ("--data", easy_set, "--other", streets, "--size", 32, "--batch-size", 16,
-                "--precision", "float32", "--epochs", 3)  # fmt: skip
+                "--precision", "float32", "--epochs", 3, "--arch", "edge_cnn")  # fmt: skip
     assert call("train", "--name", "whole", *settings).exit_code == 0
     close_epoch = Trainer._close_epoch
 

@@ -29,7 +29,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.training.engine.distributed import ProcessGroup, join_process_group
 from catdog_edge.training.models.checkpoint import load_checkpoint
 
-QUICK = ("--size", "32", "--batch-size", "16", "--precision", "float32")
+QUICK = ("--arch", "edge_cnn", "--size", "32", "--batch-size", "16", "--precision", "float32")
 
 
 def command(name: str, *more: str, processes: int = 2) -> list[str]:
