@@ -186,6 +186,9 @@ def row_figures(
         "max_difference": comparison.difference,
         "mean_difference": comparison.mean_difference,
         "flips": len(comparison.flips),
+        "clear": comparison.clear,
+        "clear_flips": comparison.clear_flips,
+        "log_odds_difference": comparison.log_odds,
         "calibration": [
             {k: _or_none(v) for k, v in asdict(one).items()}
             for one in calibration_bins(values, truth)

@@ -76,6 +76,7 @@ SCENARIO = click.Choice(["single-stream", "offline"])
     metavar="POINTS",
     help="Accuracy that a row may lose against PyTorch, in percentage points.",
 )
+@common.strict_option
 @gate(
     "--min-agreement",
     type=Percent(0, 100),
@@ -96,6 +97,7 @@ SCENARIO = click.Choice(["single-stream", "offline"])
 @output("--json", "as_json", is_flag=True, help="Print bench.json instead of the tables.")
 def command(
     max_drop: float | None,
+    strict: bool,
     min_agreement: float | None,
     max_ratio: tuple[str, ...],
     tolerance: float,
@@ -116,7 +118,7 @@ def command(
         ratios = gates.parse_max_ratio(max_ratio)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--max-ratio") from error
-    limits = gates.Limits(max_drop, min_agreement, ratios, tolerance)
+    limits = gates.Limits(max_drop, min_agreement, ratios, tolerance, strict)
     done = bench.bench(bench.BenchOptions(limits=limits, providers=asked, **options))
     if as_json:
         click.echo(json.dumps(done.document, indent=1))

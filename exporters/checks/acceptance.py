@@ -17,10 +17,14 @@ import numpy.typing as npt
 from catdog_edge.errors import GateError
 from catdog_edge.spec import ModelSpec, Precision
 from catdog_edge.training.evaluation.metrics import softmax, wilson
-from exporters.checks.comparison import CLEAR, Accuracy, Comparison, compare_answers
+from exporters.checks.comparison import (
+    CLEAR,
+    Accuracy,
+    Comparison,
+    compare_answers,
+    share_of_largest,
+)
 from exporters.checks.predictors import Answers
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,6 @@ def judge(
             Called where the images are too few to rule out a loss.
     """
     limits = LIMITS[spec.precision]
-    pairs = [(reference, candidate)]
     found = compare_answers(reference.probabilities, candidate.probabilities, truth)
     compared = [found]
     accuracy = None if limits.max_drop is None else found.accuracy
@@ -216,7 +219,6 @@ def judge(
     if more is not None and not policy.strict and (few or verdict is Verdict.UNDECIDED):
         further = more()
         if further is not None:
-            pairs.append(further)
             compared.append(compare_answers(further[0].probabilities, further[1].probabilities))
             verdict, agreement = _judge_agreement(compared, limits, policy.strict)
 
@@ -229,7 +231,9 @@ def judge(
     elif verdict is Verdict.UNDECIDED:
         notes.append(f"{agreement}; the images cannot tell this from chance")
     if accuracy is not None:
-        verdict, text = _judge_accuracy(accuracy, allowed, agreement, pairs, spec, policy.strict)
+        verdict, text = _judge_accuracy(
+            compared, accuracy, allowed, agreement, limits, policy.strict
+        )
         if verdict is Verdict.EXCEEDED:
             failures.append(text)
         elif verdict is Verdict.UNDECIDED:
@@ -266,21 +270,23 @@ def _judge_agreement(
 
 
 def _judge_accuracy(
+    compared: Sequence[Comparison],
     accuracy: Accuracy,
     allowed: float,
     agreement: str,
-    pairs: Sequence[tuple[Answers, Answers]],
-    spec: ModelSpec,
+    limits: Limits,
     strict: bool,
 ) -> tuple[Verdict, str]:
     """Judge the change of accuracy; where the images are too few to tell, the logits decide."""
     text = f"accuracy changes by {accuracy}, allowed is -{allowed:g}"
     verdict = judge_drop(accuracy.change, accuracy.high, allowed, strict)
     if verdict is Verdict.UNDECIDED:
-        verdict, logits = _judge_log_odds(pairs, spec.temperature, LIMITS[spec.precision])
-        images = len(pairs[0][0].probabilities)
-        text += f"; {images:,} images cannot tell this from chance; {agreement}, {logits}"
-        text += ": nothing else speaks against it" * (verdict is Verdict.UNDECIDED)
+        share, images = max(one.log_odds for one in compared), compared[0].images
+        logits = f"{agreement}, {_logits_text(share)}"
+        text += f"; {images:,} images cannot tell this from chance; {logits}"
+        if share > limits.logits:
+            return Verdict.EXCEEDED, f"{text}, allowed is {limits.logits:g}"
+        text += ": nothing else speaks against it"
     return verdict, text
 
 
@@ -305,7 +311,7 @@ def _judge_logits(
         )
     if reference.logits is None:
         return None, failures
-    share = _share_of_largest(values, reference.logits)
+    share = share_of_largest(values, reference.logits)
     if share > limits.logits:
         failures.append(f"{_logits_text(share)}, allowed is {limits.logits:g}")
     return share, failures
@@ -345,26 +351,6 @@ def _judge_known(
 
 def _logits_text(share: float) -> str:
     return f"logits differ by up to {share:.2e} of the largest"
-
-
-def _share_of_largest(values: Floats, reference: Floats) -> float:
-    return float(np.abs(values - reference).max() / max(1.0, np.abs(reference).max()))
-
-
-def _judge_log_odds(
-    pairs: Sequence[tuple[Answers, Answers]], temperature: float, limits: Limits
-) -> tuple[Verdict, str]:
-    """Judge logits as far as the probabilities show them: up to a constant an image."""
-    shares = []
-    for reference, candidate in pairs:
-        logits = []
-        for answers in (candidate, reference):
-            values = temperature * np.log(np.maximum(answers.probabilities, np.float32(1e-12)))
-            logits.append((values - values.mean(axis=1, keepdims=True)).astype(np.float32))
-        shares.append(_share_of_largest(*logits))
-    if max(shares) <= limits.logits:
-        return Verdict.UNDECIDED, _logits_text(max(shares))
-    return Verdict.EXCEEDED, f"{_logits_text(max(shares))}, allowed is {limits.logits:g}"
 
 
 def _log_odds(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -79,6 +79,8 @@ class Comparison:
         images: Number of images.
         difference: Largest difference of a probability.
         mean_difference: Mean difference of the probabilities.
+        log_odds: Largest difference of a logit, as far as probabilities show it (up to a constant
+            an image), as a share of the reference's largest, which counts as at least 1.
         agreement: Share of images with the same predicted class, 0..1.
         clear: Number of clear images, see `CLEAR`.
         clear_flips: How many of those have different predicted classes.
@@ -89,6 +91,7 @@ class Comparison:
     images: int
     difference: float
     mean_difference: float
+    log_odds: float
     agreement: float
     clear: int
     clear_flips: int
@@ -149,12 +152,23 @@ def compare_answers(
         images=len(reference),
         difference=float(distance.max()),
         mean_difference=float(distance.mean(dtype=np.float64)),
+        log_odds=share_of_largest(_log_odds(candidate), _log_odds(reference)),
         agreement=(len(reference) - len(flips)) / len(reference),
         clear=int(clear.sum()),
         clear_flips=int((different & clear).sum()),
         accuracy=None if truth is None else _accuracy(expected == truth, predicted == truth),
         flips=tuple(sorted(flips, key=lambda flip: -flip.margin)),
     )
+
+
+def share_of_largest(values: Probabilities, reference: Probabilities) -> float:
+    """The largest difference as a share of the reference's largest, which counts as 1 or more."""
+    return float(np.abs(values - reference).max() / max(1.0, np.abs(reference).max()))
+
+
+def _log_odds(probabilities: Probabilities) -> Probabilities:
+    values = np.log(np.maximum(probabilities, np.float32(1e-12)), dtype=np.float32)
+    return np.asarray(values - values.mean(axis=1, keepdims=True), np.float32)
 
 
 def _accuracy(reference: npt.NDArray[np.bool_], candidate: npt.NDArray[np.bool_]) -> Accuracy:

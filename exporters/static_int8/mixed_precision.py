@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from catdog_edge.errors import GateError, ModelError
 from catdog_edge.runtime.model_file import LOGITS
-from exporters.checks.acceptance import Floats, Verification
+from exporters.checks.acceptance import Verification
 from exporters.checks.predictors import Images, OnnxPredictor
 from exporters.graph.nodes import find
 from exporters.graph.onnx_file import read_model, to_proto
@@ -126,7 +127,7 @@ def give_back(
         log.info(f"  {'; '.join(steps[-1].verification.failures)}; {in_float[-1]} back to float")
 
 
-def _logits(model: ir.Model, calibrated: Calibrated, images: Images) -> Floats:
+def _logits(model: ir.Model, calibrated: Calibrated, images: Images) -> npt.NDArray[np.float32]:
     logits = find(model.graph, LOGITS)
     assert logits is not None
     if logits not in model.graph.outputs:

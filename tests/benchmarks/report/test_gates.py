@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
 from support.benchdoc import GPU_ROWS, document
+from support.simulated_answers import broken, faithful, simulate
 
+from benchmarks.measure.parity import row_figures
 from benchmarks.report.gates import (
     Limits,
     check,
@@ -20,6 +23,7 @@ from benchmarks.report.gates import (
     read_baseline,
 )
 from catdog_edge.errors import CatdogError, GateError
+from exporters.checks.comparison import compare_answers
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,53 @@ def test_a_limit_that_is_just_kept_is_kept(good):
     agreement = 100 * _row(good, "model.static")["answers"]["agreement"]
     assert _broken(check(good, Limits(max_drop=drop, min_agreement=agreement))) == []
     assert _broken(check(good, Limits(max_drop=drop - 0.01))) == [("max-drop", "model.static")]
+
+
+def one_row(reference, candidate, truth):
+    """A document whose one row beside PyTorch is an int8 file with these answers."""
+    answers = row_figures(candidate, truth, compare_answers(reference, candidate, truth))
+    row = {"name": "model.static", "base": "model.static", "ratio": {}, "is_reference": False}
+    return {"rows": [{**row, "precision": "int8-static", "answers": answers}], "left_out": []}
+
+
+@pytest.mark.parametrize(
+    ("images", "trials", "by_estimate"),
+    [(50, 100, (0.7, 0.95)), (100, 100, (0.6, 0.9)), (1000, 60, (0.85, 1)), (10_000, 8, (1, 1))],
+)
+def test_how_often_a_faithful_row_is_kept_and_a_broken_one(images, trials, by_estimate):
+    """As tests/exporters/checks/test_acceptance.py, without further images to judge by."""
+    kept = {}
+    for file in (faithful, broken):
+        rng = np.random.default_rng(images)
+        documents = [one_row(*simulate(rng, images, file)) for _ in range(trials)]
+        for strict in (False, True):
+            met = [check(one, Limits(0.5, strict=strict))[0].met for one in documents]
+            kept[file.__name__, strict] = np.mean(met)
+    assert kept["faithful", False] >= 0.95
+    assert kept["broken", False] <= kept["broken", True] + 0.05
+    low, high = by_estimate
+    assert low <= kept["faithful", True] <= high
+    assert kept["broken", True] <= (0.35 if images < 100 else 0.2)
+
+
+def test_what_few_images_cannot_tell_is_said():
+    truth = np.zeros(98, np.int64)
+    reference = np.tile(np.float32([[0.9, 0.1]]), (98, 1))
+    unsure = reference.copy()
+    unsure[0] = 0.51, 0.49
+    flipped = reference.copy()
+    flipped[0] = 0.49, 0.51
+    (gate,) = check(one_row(unsure, flipped, truth), Limits(0.5))
+    assert gate.met
+    assert (
+        "loses 1.02 points of accuracy against PyTorch, allowed 0.5; 98 images cannot" in gate.says
+    )
+    assert "nothing else speaks against it" in gate.says
+    assert not check(one_row(unsure, flipped, truth), Limits(0.5, strict=True))[0].met
+    flipped[0] = 1e-4, 0.9999
+    (gate,) = check(one_row(unsure, flipped, truth), Limits(0.5))
+    assert not gate.met
+    assert gate.says.endswith("but the logits differ")
 
 
 def test_a_row_that_gains_accuracy_keeps_a_limit_of_zero(good):

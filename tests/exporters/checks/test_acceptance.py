@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("torch", reason="checking needs training; install [train]")
 pytestmark = pytest.mark.train
 
+from support.simulated_answers import broken, faithful, simulate
 from support.tinynets import spec_for
 
 from catdog_edge.errors import GateError
@@ -185,32 +186,12 @@ def test_further_images_are_asked_for_where_they_are_needed() -> None:
     assert not judge(*one_of_98(), TRUTH[:98], spec_of("fp32"), more=never).passed
 
 
-def population(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of a network that is right on nine images in ten, and the true classes."""
-    truth = rng.integers(0, 2, count)
-    logits = rng.normal(0, 1.2, (count, 2))
-    logits[np.arange(count), truth] += 2.2
-    return logits, truth
-
-
-def faithful(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray:
-    """As a good static file: 0.03 points worse, 0.08 of the logits' own unit off."""
-    return logits + rng.normal(0, 0.08, logits.shape)
-
-
-def broken(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray:
-    """Three points worse: some images are answered at random."""
-    wrong = rng.random(len(logits)) < 0.075
-    return np.where(wrong[:, None], rng.normal(0, 1.5, logits.shape), faithful(rng, logits))
-
-
 def verified(rng: np.random.Generator, count: int, file, policy: Policy) -> Verification:
     """A check on `count` validation images, with eight times as many to train on."""
 
     def answers(count: int) -> tuple[Answers, Answers, np.ndarray]:
-        logits, truth = population(rng, count)
-        both = (softmax(values.astype(np.float32)) for values in (logits, file(rng, logits)))
-        return *map(Answers, both), truth
+        reference, candidate, truth = simulate(rng, count, file)
+        return Answers(reference), Answers(candidate), truth
 
     reference, candidate, truth = answers(count)
     further = min(8 * count, 1000 - count)
