@@ -6,7 +6,7 @@ so that seed, epoch and step decide a batch wherever it is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
@@ -89,9 +89,16 @@ class Draws:
 
     def of(self, rows: slice) -> Draws:
         """Those of some of the images."""
+        return self._changed(lambda _, one: one[rows])
+
+    def joined(self, more: Draws) -> Draws:
+        """These and those of the same policy for more images."""
+        return self._changed(lambda name, one: np.concatenate([one, getattr(more, name)]))
+
+    def _changed(self, change: Callable[[str, Any], Any]) -> Draws:
         values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
         for name, one in values.items():
-            values[name] = one[rows] if isinstance(one, np.ndarray) else one
+            values[name] = change(name, one) if isinstance(one, np.ndarray) else one
         return Draws(**values)
 
 

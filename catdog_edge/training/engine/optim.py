@@ -136,8 +136,9 @@ def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> Non
     `AveragedModel` of torch would start with the first weights, which a rising decay forgets.
     """
     current = network.state_dict()
-    for name, value in averaged.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(current[name], 1 - decay)
-        else:
-            value.copy_(current[name])
+    pairs = [(value, current[name]) for name, value in averaged.state_dict().items()]
+    values, others = zip(*(pair for pair in pairs if pair[0].is_floating_point()))
+    torch._foreach_lerp_(values, others, 1 - decay)  # one kernel for many on a GPU
+    for value, other in pairs:
+        if not value.is_floating_point():
+            value.copy_(other)

@@ -18,7 +18,7 @@ import torch
 from catdog_edge.errors import CatdogError
 from catdog_edge.training.array_types import Labels, Pixels
 from catdog_edge.training.data.negatives import draw_empty_scene
-from catdog_edge.training.engine.augment import Draws, Share, draw
+from catdog_edge.training.engine.augment import Share, draw
 from catdog_edge.training.engine.batches import Batch, BatchLoader
 from catdog_edge.training.engine.device import pinned
 from catdog_edge.training.engine.tensor_augment import augment_tensor, grow_tensor, resize_tensor
@@ -93,7 +93,12 @@ class TensorBatchLoader(BatchLoader):
     ) -> Generator[Batch, None, None]:
         """See `BatchLoader`; the first time, the images are copied to the device."""
         # Here, since one thread alone is to use the device.
-        if self._images and self.negatives is not None and self._photographs:
+        sampler, _ = self.negatives, self._images
+        if (
+            sampler is not None
+            and self._photographs
+            and (sampler.drawn or not len(sampler.photographs))
+        ):
             _ = self._drawings
         return super().epoch(epoch, first_step, scales)
 
@@ -123,19 +128,23 @@ class TensorBatchLoader(BatchLoader):
         chosen = chosen[share.rows]
         shape = (len(chosen), *self.pixels.shape[1:])
         draws = draw(self.policy, self._generator(epoch, step), shape, share)
-        parts: list[Callable[[], torch.Tensor]] = [self._part(self._images, chosen, draws)]
-        labels = self.labels[chosen]
+        rows, labels = self._images.prepare(chosen), self.labels[chosen]
+        negatives: Callable[[], torch.Tensor] | None = None
         if self.negatives is not None:
             generators = self._negative_generators(share, epoch, step)
             of_batch = Share(len(generators), share.rows)
             more = draw(self.policy, self._generator(epoch, step, 3), shape, of_batch)
+            draws = draws.joined(more) if draws is not None and more is not None else None
             mine = generators[share.rows]
-            parts.append(self._negatives(mine, more))
+            negatives = self._negatives(mine)
             labels = self._with_negatives(labels, len(mine))
         truth = pinned(labels, self.device)
 
         def complete() -> Batch:
-            images = torch.cat([part() for part in parts])
+            images = self._images.take(rows)
+            if negatives is not None:
+                images = torch.cat([images, negatives()])
+            images = augment_tensor(images, draws)
             pixels = images
             if scale != self.detail:
                 pixels = resize_tensor(images, *self._scaled_size(images.shape, scale))
@@ -143,16 +152,8 @@ class TensorBatchLoader(BatchLoader):
 
         return complete
 
-    def _part(
-        self, images: Images, rows: Labels, draws: Draws | None
-    ) -> Callable[[], torch.Tensor]:
-        prepared = images.prepare(rows)
-        return lambda: augment_tensor(images.take(prepared), draws)
-
-    def _negatives(
-        self, generators: list[np.random.Generator], draws: Draws | None
-    ) -> Callable[[], torch.Tensor]:
-        """Negatives, one of each generator."""
+    def _negatives(self, generators: list[np.random.Generator]) -> Callable[[], torch.Tensor]:
+        """Choose negatives, one of each generator; what is returned makes them."""
         assert self.negatives is not None
         chosen = [self.negatives.choose(one) for one in generators]
         sets: list[tuple[torch.Tensor, Images, torch.Tensor]] = []
@@ -174,6 +175,6 @@ class TensorBatchLoader(BatchLoader):
             for places, images, prepared in sets:
                 where = places.to(self.device, non_blocking=True)
                 pixels.index_copy_(0, where, images.take(prepared))
-            return augment_tensor(grow_tensor(pixels, chosen), draws)
+            return grow_tensor(pixels, chosen)
 
         return make

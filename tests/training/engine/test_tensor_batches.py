@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,10 +12,17 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 from catdog_edge.errors import CatdogError
+from catdog_edge.spec import ModelSpec, Rejection, squash
+from catdog_edge.training.config.recipes import recipe
 from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine import tensor_batches
 from catdog_edge.training.engine.batches import Batch, BatchLoader
+from catdog_edge.training.engine.distillation import Teacher, distillation_loss
+from catdog_edge.training.engine.loss import CrossEntropy
 from catdog_edge.training.engine.tensor_batches import TensorBatchLoader, augments_on
+from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
+from catdog_edge.training.models.checkpoint import save_checkpoint
+from catdog_edge.training.models.registry import architecture
 
 SIDE = 24
 
@@ -102,3 +112,70 @@ def test_where_images_are_augmented(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(tensor_batches.VARIABLE, "gpu")
     with pytest.raises(CatdogError, match="give cpu or device"):
         augments_on(cuda)
+
+
+def trainer(images: np.ndarray, folder: Path, teacher: Teacher | None = None) -> Trainer:
+    arch = architecture("edge_cnn")
+    size = round(SIDE / 1.5) * 2
+    spec = ModelSpec(
+        architecture=arch.name, labels=("cat", "dog"), height=size, width=size,
+        resize=squash(size, size), normalization=arch.normalization,
+        rejection=Rejection("known", 0.5),
+    )  # fmt: skip
+    chosen = replace(
+        recipe("distil"), views=0, batch_size=16, detail=1.5, lr=0.01, pretrained=False,
+        norms="built",
+    )  # fmt: skip
+    large = images.repeat(2, axis=1).repeat(2, axis=2)
+    loading = settings(large)
+    data = TrainingData(
+        (large[:60], loading["labels"]), (large[:8, :size, :size], loading["labels"][:8]),
+        loading["negatives"], loading["shares"],
+    )  # fmt: skip
+    plan = Plan(
+        recipe=chosen, epochs=2, batch_size=16, lr=chosen.lr, seed=5, patience=0,
+        precision="float32", device="cpu",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return Trainer(arch.build(3), spec, plan, data, folder, teacher)
+
+
+def weights(trained: Trainer) -> torch.Tensor:
+    return torch.cat([one.flatten() for one in trained.averaged.state_dict().values()])
+
+
+def test_a_run_repeats_itself_and_a_resumed_one_goes_on(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(tensor_batches.VARIABLE, "device")
+    silent = (lambda _: None, lambda *_: None)
+    first = trainer(images, tmp_path)
+    assert isinstance(first._loader, TensorBatchLoader)
+    teacher = Teacher(taught(first, tmp_path), ("cat", "dog"), first.device, "float32", "", True)
+    whole, cut, again = (trainer(images, tmp_path, teacher) for _ in range(3))
+    assert whole.run(lambda: False, *silent)
+    assert not cut.run(lambda: cut.step == 1, *silent)
+    again.restore(tmp_path / "last.pt")
+    assert again.step == 2
+    assert again.run(lambda: False, *silent)
+    assert torch.equal(weights(whole), weights(again))
+    assert [one.train_loss for one in whole.history] == [one.train_loss for one in again.history]
+
+
+def taught(trained: Trainer, folder: Path) -> Path:
+    save_checkpoint(folder / "teacher.pt", trained.network.state_dict(), trained.spec)
+    return folder / "teacher.pt"
+
+
+def test_the_teacher_answers_the_images_of_the_batch(images: np.ndarray, tmp_path: Path) -> None:
+    student = trainer(images, tmp_path)
+    teacher = Teacher(taught(student, tmp_path), ("cat", "dog"), student.device, "float32")
+    batch = epoch(TensorBatchLoader(**settings(images.repeat(2, axis=1).repeat(2, axis=2))))[0]
+    own = batch.labels < 2
+    outputs = torch.randn(len(own), 3)
+    answers = teacher.logits(batch.detailed[own], mirrored=False)
+    criterion, share = CrossEntropy(0.0), own.float().mean()
+    wanted = share * distillation_loss(outputs[own][:, :2], answers, 2.0)
+    wanted += (1 - share) * criterion(outputs[~own], batch.labels[~own])
+    found = teacher.loss(batch, outputs, criterion, student.plan.recipe, (0, 0))
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
