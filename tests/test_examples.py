@@ -113,6 +113,7 @@ def test_two_cameras_share_one_classifier(tmp_path: Path) -> None:
     assert "35 frames" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 @pytest.mark.parametrize("name", ["loop.py", "two_cameras.py", "http_endpoint.py"])
 def test_an_example_ends_at_ctrl_c(name: str, tmp_path: Path) -> None:
@@ -188,6 +189,7 @@ def test_a_folder_to_csv(tmp_path: Path) -> None:
     assert "broken.jpg" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_to_csv_with_what_there_may_be(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(RED))
     if sys.platform == "linux":

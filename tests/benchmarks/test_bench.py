@@ -35,7 +35,7 @@ from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpo
 from catdog_edge.training.runs.run_folder import Run
 from exporters.formats.torch_export import export_onnx
 
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 QUICK = ["--seconds", "1", "--cold-starts", "0", "--corruptions", "0", "--threads", "1"]
 
@@ -601,7 +601,6 @@ def test_a_model_that_knows_what_it_does_not_know_is_measured_like_any_other(
     assert rows["pytorch"]["cold"]["runs"] == 1
 
 
-@pytest.mark.slow
 def test_with_300_classes_the_reports_stay_small(tmp_path, monkeypatch):
     labels = [f"breed-{number:03}" for number in range(300)]
     rng = np.random.default_rng(0)

@@ -224,6 +224,7 @@ def test_a_snapshot_address_may_send_png() -> None:
         assert servers.read_stamp(camera.read(timeout=20).image) == 5
 
 
+@pytest.mark.slow
 def test_a_slow_snapshot_address_is_live_all_the_time() -> None:
     asked: list[float] = []
     told: list[str] = []

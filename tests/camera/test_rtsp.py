@@ -29,6 +29,7 @@ BACK_WITHIN = 5.0
 OLDEST = 1.0
 """What is promised: frames within five seconds of a server's return, none older than one."""
 
+pytestmark = pytest.mark.slow
 needs_rtsp = pytest.mark.skipif(bool(servers.rtsp_missing()), reason=servers.rtsp_missing() or "-")
 
 
@@ -162,7 +163,6 @@ def test_a_server_that_is_killed_and_comes_back(server: servers.RtspServer) -> N
         assert camera.counts.connects == 2
 
 
-@pytest.mark.slow
 @needs_rtsp
 def test_a_long_outage_does_not_make_the_return_slow(server: servers.RtspServer) -> None:
     with Camera(server.url) as camera:
@@ -187,7 +187,7 @@ def test_a_server_that_starts_after_the_client(video: Path) -> None:
 
 
 @needs_rtsp
-@pytest.mark.parametrize("seconds", [2.0, pytest.param(6.5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(6.5)])
 def test_a_server_that_is_frozen(server: servers.RtspServer, seconds: float) -> None:
     """Shorter than the timeout the connection lives on; longer, it is given up."""
     with Camera(server.url, timeout=3) as camera:
@@ -203,7 +203,6 @@ def test_a_server_that_is_frozen(server: servers.RtspServer, seconds: float) -> 
         assert camera.counts.connects == (1 if seconds < 3 else 2)
 
 
-@pytest.mark.slow
 @needs_rtsp
 def test_garbage_never_becomes_a_frame(server: servers.RtspServer) -> None:
     with Camera(server.url, timeout=3) as camera:
@@ -242,7 +241,6 @@ def test_closing_is_quick_in_every_state(server: servers.RtspServer, video: Path
     close_when(lambda camera: camera.state is State.RETRYING, nobody)
 
 
-@pytest.mark.slow
 @needs_rtsp
 def test_a_capture_process_that_dies_is_replaced(server: servers.RtspServer) -> None:
     with Camera(server.url) as camera:
@@ -329,7 +327,6 @@ def test_a_login_works_and_shows_nowhere(video: Path, capfd: pytest.CaptureFixtu
     assert err == "", "what FFmpeg has to say is said in states and errors"
 
 
-@pytest.mark.slow
 def test_an_mjpeg_server(folder: Path) -> None:
     with servers.MjpegServer(folder, FPS) as server, Camera(server.url, timeout=3) as camera:
         returns(camera, server)

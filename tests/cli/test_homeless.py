@@ -14,6 +14,8 @@ from support.paths import TINY
 pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
 
+pytestmark = pytest.mark.slow
+
 USER = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
 HIDDEN = ("HOME", "XDG_CACHE_HOME", "CATDOG_CACHE", "USER", "LOGNAME", "LNAME", "USERNAME")
 
@@ -39,7 +41,6 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 @pytest.mark.train
-@pytest.mark.slow
 def test_train_eval_and_export_run_without_a_home_folder(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnx")

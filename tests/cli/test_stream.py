@@ -228,6 +228,7 @@ def test_each_broken_recording_is_told_while_the_others_go_on(clip: Path, tmp_pa
 # Cameras that give nothing.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a recording"])
 def test_a_camera_without_a_frame_in_the_time_given_is_an_error(clip: Path, beside: bool) -> None:
     nobody = f"rtsp://porter:s3cr3t@127.0.0.1:{servers.free_port()}/x"
@@ -500,6 +501,7 @@ def test_a_signal_while_standard_input_is_silent() -> None:
     ends_in_time(process, signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(servers.rtsp_missing()), reason=servers.rtsp_missing() or "-")
 def test_signals_while_live_stalled_and_connecting(tmp_path: Path) -> None:
     video = servers.encode_h264(clips.stamped(150), tmp_path / "served.h264", 15)

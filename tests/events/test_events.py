@@ -366,6 +366,7 @@ def asked(frames: Iterator, light: Callable[[float], tuple[float, float]] | None
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 2.0, 6.0, 12.0])
 @pytest.mark.parametrize("fps", [5, 15, 30])
 def test_a_still_scene_is_asked_about_twenty_times_less(noise: float, fps: float) -> None:
@@ -383,6 +384,7 @@ def test_what_moves_is_asked_about() -> None:
     assert len([at for at in found if at < 20 or at > 41]) <= 39 * 15 / 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "light",
     [
@@ -396,6 +398,7 @@ def test_light_is_no_movement(light: Callable[[float], tuple[float, float]]) -> 
     assert len(asked(scene(False), light)) <= 60 * 15 / 20
 
 
+@pytest.mark.slow
 def test_a_lamp_that_is_switched_on_is_asked_about() -> None:
     found = asked(scene(False, noise=2.0), lambda t: (0.15, 0) if t < 30 else (1.0, 0))
     assert any(30 <= at < 30.1 for at in found)
@@ -442,6 +445,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool, float, bo
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["day", "dark"])
 @pytest.mark.parametrize("fps", [10.0, 25.0])
 @pytest.mark.parametrize("pan", [False, True], ids=["cut", "pan"])

@@ -17,7 +17,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="exporting needs torch; install [train]")
 onnx = pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 from click.testing import CliRunner, Result
 from support.smalldisk import small_disk
@@ -83,7 +83,6 @@ def last_line(result: Result) -> str:
     return line
 
 
-@pytest.mark.slow
 def test_everything_is_made_checked_and_written_down(copy: Path) -> None:
     done = export("--quantize", "all", "--half", "--format", "ort", "--keep-slower", "--json")
     assert done.exit_code == 0, done.output

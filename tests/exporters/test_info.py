@@ -65,6 +65,7 @@ def test_every_form_has_the_networks_parameters_and_multiply_adds(form: str, fol
     assert info.graph["opset"] == 17
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["edge_cnn", "mobilenet_v3_small"])
 def test_multiply_adds_are_those_of_the_architectures_table(name: str, tmp_path: Path) -> None:
     arch = architecture(name)

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="exporting needs torch; install [train]")
 pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 from support.tinynets import LABELS, answers, pictures, settle, spec_for
 

@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="verifying needs torch; install [train]")
 onnx = pytest.importorskip("onnx", reason="verifying needs onnx; install [train]")
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 from click.testing import CliRunner
 from support.tinynets import pictures, settle, spec_for, trained

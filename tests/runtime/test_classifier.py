@@ -261,6 +261,7 @@ def test_the_default_is_the_shipped_model() -> None:
             Classifier()
 
 
+@pytest.mark.slow
 def test_several_threads_get_their_own_answers(every: Classifier) -> None:
     random = np.random.default_rng(3)
     frames = [random.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8) for i in range(8)]
@@ -593,6 +594,7 @@ def test_repr_tells_the_truth() -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_memory_stays_where_it_was(pets: Classifier) -> None:
     status = Path("/proc/self/statm")
     if not status.exists():

@@ -141,6 +141,7 @@ def azure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_the_trial_is_made_once_and_remembered(azure: str) -> None:
     first = Classifier(TINY)
     assert first.provider in ("cpu", "azure")
@@ -250,6 +251,7 @@ class Slow(Broken):
         return super().run(names, feeds)
 
 
+@pytest.mark.slow
 def test_the_fastest_is_chosen_and_its_figures_are_milliseconds() -> None:
     sessions: dict[str, object] = {"cpu": Slow(0.06), "quick": Slow(0.02), "slow": Slow(0.1)}
     began = time.perf_counter()

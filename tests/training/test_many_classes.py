@@ -51,6 +51,7 @@ def run(folder: Path, *arguments: str) -> tuple[str, str, int]:
     return done.stdout, "\n".join(said), int(peak.split()[1]) * 1024
 
 
+@pytest.mark.slow
 def test_three_hundred_classes_take_the_memory_of_a_small_set(many: Path, easy_set: Path) -> None:
     settings = (
         "--arch", "edge_cnn", "--epochs", "1", "--size", "32", "--precision", "float32",

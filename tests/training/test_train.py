@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.metadata
 import json
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,18 @@ RUN_FILES = {
 }  # fmt: skip
 
 
+WEIGHTED = "times the images of the smallest: the loss is weighted by class"
+
+LONGER = ("--epochs", 8, "--batch-size", 8)
+
+
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def quick(data: Path, name: str, *more: object) -> Result:
     return call(
-        "train", "--data", data, "--name", name, "--epochs", 2, "--batch-size", 16,
+        "train", "--data", data, "--name", name, "--size", 32, "--epochs", 2, "--batch-size", 16,
         "--precision", "float32", *(() if "--arch" in more else ("--arch", "edge_cnn")), *more,
     )  # fmt: skip
 
@@ -70,15 +76,22 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(easy_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished run, and the current folder of the whole module's tests."""
+def trained(easy_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    before = Path.cwd()
-    os.chdir(folder)
-    result = quick(easy_set, "lamps")
-    os.chdir(before)
+    with contextlib.chdir(folder):
+        result = quick(easy_set, "lamps")
     assert result.exit_code == 0, result.output
+    assert WEIGHTED not in result.stderr
     return folder / "runs" / "lamps"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(easy_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with contextlib.chdir(folder):
+        result = quick(easy_set, "whole", *LONGER)
+    assert result.exit_code == 0, result.output
+    return folder / "runs" / "whole"
 
 
 def test_the_command_line_offers_the_architectures_that_there_are() -> None:
@@ -126,6 +139,7 @@ def test_eval_measures_the_test_split_of_the_run(
     assert "interval" in words.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [False, True])
 def test_damaged_images_are_listed_or_trained_on(here: Path, easy_set: Path, keep: bool) -> None:
     cv2 = pytest.importorskip("cv2")
@@ -149,6 +163,7 @@ def test_damaged_images_are_listed_or_trained_on(here: Path, easy_set: Path, kee
     assert call("eval").exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(here: Path, easy_set: Path, trained: Path) -> None:
     assert quick(easy_set, "again").exit_code == 0
     assert quick(easy_set, "other", "--seed", 1).exit_code == 0
@@ -159,6 +174,7 @@ def test_the_same_seed_gives_the_same_weights(here: Path, easy_set: Path, traine
     assert not all(torch.equal(value, other[name]) for name, value in first.items())
 
 
+@pytest.mark.slow
 def test_the_precision_is_told_with_the_option_that_repeats_it(here: Path, easy_set: Path) -> None:
     settings = (
         "train", "--data", easy_set, "--arch", "edge_cnn", "--size", 32, "--epochs", 1,
@@ -178,6 +194,7 @@ def test_the_precision_is_told_with_the_option_that_repeats_it(here: Path, easy_
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+@pytest.mark.slow
 def test_imbalanced_classes_are_weighted_unless_the_recipe_says_no(
     here: Path, easy_set: Path
 ) -> None:
@@ -187,16 +204,13 @@ def test_imbalanced_classes_are_weighted_unless_the_recipe_says_no(
         file.unlink()
     shown = call("train", "--show-recipe").stdout
     (here / "plain.yaml").write_text(shown.replace("balance: auto", "balance: none"))
-    small = ("--size", 32, "--epochs", 1)
-    auto = quick(data, "auto", *small)
-    none = quick(data, "none", *small, "--recipe", "plain.yaml")
-    line = "times the images of the smallest: the loss is weighted by class"
+    auto = quick(data, "auto", "--epochs", 1)
+    none = quick(data, "none", "--epochs", 1, "--recipe", "plain.yaml")
     assert (auto.exit_code, none.exit_code) == (0, 0), auto.output + none.output
-    assert line in auto.stderr
-    assert line not in none.stderr
+    assert WEIGHTED in auto.stderr
+    assert WEIGHTED not in none.stderr
     losses = [table(here / "runs" / run / "results.csv")[0] for run in ("auto", "none")]
     assert losses[0]["train_loss"] != losses[1]["train_loss"]
-    assert line not in quick(easy_set, "even", *small).stderr
     told = call("eval", "--weights", "runs/auto/best.pt")
     assert [row.split()[0] for row in told.stdout.splitlines()[:2]] == ["accuracy", "balanced"]
     answer = json.loads(call("eval", "--weights", "runs/auto/best.pt", "--json").stdout)
@@ -224,36 +238,41 @@ def stop_in(run: Path, *, after: str, number: signal.Signals, arguments: list[st
     return heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    here: Path, easy_set: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    here: Path,
+    easy_set: Path,
+    uninterrupted: Path,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = ("--arch", "edge_cnn", "--epochs", 6, "--batch-size", 4, "--precision", "float32")
-    assert call("train", "--data", easy_set, "--name", "whole", *settings).exit_code == 0
+    settings = ("--arch", "edge_cnn", "--size", 32, "--precision", "float32", *LONGER)
     arguments = ["train", "--data", str(easy_set), "--name", "cut", *map(str, settings)]
-    heard = stop_in(here / "runs" / "cut", after="1/6", number=number, arguments=arguments)
+    heard = stop_in(here / "runs" / "cut", after="1/8", number=number, arguments=arguments)
     assert "Traceback" not in heard
     if number != signal.SIGKILL:
         assert "catdog-edge train --resume --name cut" in heard
     load_checkpoint(here / "runs/cut/last.pt")
     done = len(read_checkpoint(here / "runs/cut/last.pt")[0]["training"]["rows"])
-    assert 1 <= done < 6
+    assert 1 <= done < 8
 
     # Another number of threads adds in another order: the run keeps the one it started with.
     monkeypatch.setenv("CATDOG_EDGE_THREADS", "1")
     resumed = call("train", "--resume", "--name", "cut")
     assert resumed.exit_code == 0, resumed.output
-    whole = load_checkpoint(here / "runs/whole/best.pt")[0].state_dict()
+    whole = load_checkpoint(uninterrupted / "best.pt")[0].state_dict()
     cut = load_checkpoint(here / "runs/cut/best.pt")[0].state_dict()
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
     timeless = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
     tables = [
-        [[row[name] for name in timeless] for row in table(here / "runs" / run / "results.csv")]
-        for run in ("whole", "cut")
+        [[row[name] for name in timeless] for row in table(run / "results.csv")]
+        for run in (uninterrupted, here / "runs" / "cut")
     ]
     assert tables[0] == tables[1]
 
 
+@pytest.mark.slow
 def test_patience_stops_early_and_says_so(here: Path, easy_set: Path) -> None:
     result = quick(easy_set, "patient", "--epochs", 30, "--patience", 2)
     assert result.exit_code == 0, result.output
@@ -262,6 +281,7 @@ def test_patience_stops_early_and_says_so(here: Path, easy_set: Path) -> None:
     assert summary["epochs"] == summary["best"]["epoch"] + 2
 
 
+@pytest.mark.slow
 def test_more_than_two_classes_of_any_name(here: Path, easy_set: Path) -> None:
     import cv2
 
@@ -355,13 +375,15 @@ def test_weights_and_data_of_other_classes_are_refused(here: Path, trained: Path
     assert "cat, dog" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_diverging_run_says_what_to_do(here: Path, easy_set: Path) -> None:
-    wild = ("--size", 32, "--lr", 1000, "--recipe", "finetune", "--no-pretrained")
+    wild = ("--lr", 1000, "--recipe", "finetune", "--no-pretrained")
     result = quick(easy_set, "wild", *wild)
     assert result.exit_code == 1
     assert "lower --lr" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_taught_run_at_another_size_goes_on_with_its_teacher(
     here: Path, easy_set: Path, trained: Path
 ) -> None:
@@ -397,6 +419,7 @@ def test_a_taught_run_at_another_size_goes_on_with_its_teacher(
     assert len(table(here / "runs/pupil/results.csv")) == 4
 
 
+@pytest.mark.slow
 def test_where_views_come_again_the_teacher_answers_each_once(
     here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,27 +437,28 @@ def test_where_views_come_again_the_teacher_answers_each_once(
         asked.clear()
         (here / "again.yaml").write_text(shown.replace("views: 0", f"views: {views}"))
         more = ("--recipe", here / "again.yaml", "--teacher", trained / "best.pt")
-        result = quick(easy_set, f"views-{views}", *more, "--size", 32)
+        result = quick(easy_set, f"views-{views}", *more)
         assert result.exit_code == 0, result.output
         counts.append(len(asked))
     assert counts[0] == 2 * counts[1] > 0  # of two epochs, the second asks nothing
 
 
+@pytest.mark.slow
 def test_views_without_a_teacher_are_warned_about(here: Path, easy_set: Path) -> None:
     shown = call("train", "--show-recipe").stdout
     (here / "again.yaml").write_text(shown.replace("views: 0", "views: 3"))
-    result = quick(easy_set, "alone", "--recipe", here / "again.yaml", "--size", 32, "--epochs", 1)
+    result = quick(easy_set, "alone", "--recipe", here / "again.yaml", "--epochs", 1)
     assert result.exit_code == 0, result.output
     assert "the recipe again is meant for a --teacher" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_run_cut_where_views_come_again_goes_on_as_if_it_had_not_been(
     here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = call("train", "--show-recipe").stdout
     (here / "again.yaml").write_text(shown.replace("views: 0", "views: 1"))
-    settings = ("--recipe", here / "again.yaml", "--teacher", trained / "best.pt", "--epochs", 3,
-                "--size", 32, "--precision", "float32")  # fmt: skip
+    settings = ("--recipe", "again.yaml", "--teacher", trained / "best.pt", "--epochs", 3)
     assert quick(easy_set, "whole", *settings).exit_code == 0
     close_epoch = Trainer._close_epoch
 
@@ -456,6 +480,7 @@ def test_a_run_cut_where_views_come_again_goes_on_as_if_it_had_not_been(
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_a_detailed_recipe_shows_the_teacher_more(
     here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,6 +503,7 @@ def test_a_detailed_recipe_shows_the_teacher_more(
     assert spec.resize == crop_and_squash(64, 64)
 
 
+@pytest.mark.slow
 def test_data_named_again_is_split_as_for_the_training(here: Path, easy_set: Path) -> None:
     assert quick(easy_set, "wide", "--split", "60/20/20", "--epochs", 1).exit_code == 0
     whole = open_dataset(easy_set, split=(60, 20, 20))
@@ -489,25 +515,30 @@ def test_data_named_again_is_split_as_for_the_training(here: Path, easy_set: Pat
     assert len(whole.items_of("test")) > len(open_dataset(easy_set).items_of("test"))
 
 
-def test_freeze_leaves_the_features_as_they_were(here: Path, easy_set: Path) -> None:
-    assert quick(easy_set, "still", "--freeze", "--size", 64).exit_code == 0
+@pytest.mark.slow
+def test_freeze_leaves_the_features_and_warns_of_random_ones(here: Path, easy_set: Path) -> None:
+    answer = quick(easy_set, "still", "--freeze")
+    assert answer.exit_code == 0, answer.output
+    assert "warning: --freeze without --pretrained" in answer.stderr
     torch.manual_seed(0)
     fresh = ARCHITECTURES["edge_cnn"].build(2).state_dict()
-    kept = load_checkpoint(here / "runs/still/best.pt")[0].state_dict()
+    network, spec = load_checkpoint(here / "runs/still/best.pt")
+    assert spec.trained_on["freeze"] is True
+    kept = network.state_dict()
     for name, value in fresh.items():
         same = torch.allclose(value.float(), kept[name].float(), atol=1e-6)
         assert same == name.startswith("features"), name
 
 
+@pytest.mark.slow
 def test_stages_and_folded_norms_leave_the_known_network(
     here: Path, easy_set: Path, tmp_path: Path
 ) -> None:
     small = call("train", "--recipe", "yardstick", "--show-recipe", "--epochs", 2)
     recipe = tmp_path / "small.yaml"
     recipe.write_text(small.stdout.replace("until: 0.86", "until: 0.5"))
-    answer = quick(
-        easy_set, "known", "--arch", "simple_cnn", "--recipe", recipe, "--limit", 48
-    )  # fmt: skip
+    settings = ("--arch", "simple_cnn", "--size", 224, "--recipe", recipe, "--limit", 32)
+    answer = quick(easy_set, "known", *settings)
     assert answer.exit_code == 0, answer.output
     network, _ = load_checkpoint(here / "runs/known/best.pt")
     parameters = sum(value.numel() for value in network.parameters())
@@ -566,6 +597,7 @@ def test_a_signal_while_the_run_folder_is_made_leaves_no_folder(
     assert not list((here / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_first_step_goes_on(
     here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -583,6 +615,7 @@ def test_a_run_that_ended_before_its_first_step_goes_on(
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_run_is_summed_up_says_how_to_finish(
     here: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -602,6 +635,7 @@ def test_a_signal_while_the_run_is_summed_up_says_how_to_finish(
     assert "finished" in every
 
 
+@pytest.mark.slow
 def test_a_long_epoch_is_saved_on_the_way(
     here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -695,6 +729,7 @@ def test_a_resume_refuses_what_would_be_another_training(
     assert words in last_line(call("train", "--resume", "--name", "copy"))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_being_trained_is_left_alone(copied: Path) -> None:
     (copied / "summary.json").unlink()
     assert newest_unfinished().name == "copy"
@@ -710,6 +745,7 @@ def test_a_run_that_is_being_trained_is_left_alone(copied: Path) -> None:
     assert call("train", "--resume", "--name", "copy").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [("train", "--name", "long"), ("train", "--resume")])
 def test_a_run_is_held_until_its_last_file(
     copied: Path, easy_set: Path, how: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -743,6 +779,7 @@ def test_a_killed_process_gives_its_run_back(copied: Path) -> None:
     assert not Run(copied).locked
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_save_leaves_no_run(
     copied: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -755,7 +792,7 @@ def test_a_kill_before_the_first_save_leaves_no_run(
         save(trainer)
 
     monkeypatch.setattr(loop.Trainer, "save", noted)
-    assert quick(easy_set, "early", "--size", 32, "--epochs", 1).exit_code == 0
+    assert quick(easy_set, "early", "--epochs", 1).exit_code == 0
     assert seen[0] is False
     # One that an older version left does not stand in the way of others.
     early = copied.parent / "early"
@@ -767,6 +804,7 @@ def test_a_kill_before_the_first_save_leaves_no_run(
     assert "early has no last.pt" in last_line(call("train", "--resume"))
 
 
+@pytest.mark.slow
 def test_a_resume_removes_what_a_kill_in_the_middle_of_a_save_has_left(copied: Path) -> None:
     for name in (".last-ab12_xyz.pt", ".best-ab12_xyz.pt", ".results-ab12_xyz.csv"):
         (copied / name).write_bytes(b"half")
@@ -801,18 +839,12 @@ def test_what_cannot_work_is_told_before_the_pictures_are_read(
         assert words in last_line(call("train", "--data", easy_set, *arguments)), arguments
 
 
-def test_frozen_random_features_are_warned_of_and_told(here: Path, easy_set: Path) -> None:
-    answer = quick(easy_set, "still", "--freeze")
-    assert answer.exit_code == 0, answer.output
-    assert "warning: --freeze without --pretrained" in answer.stderr
-    assert load_checkpoint(here / "runs/still/best.pt")[1].trained_on["freeze"] is True
-
-
 def test_a_scale_at_which_nothing_is_left_is_one_line(here: Path, easy_set: Path) -> None:
     shown = call("train", "--arch", "simple_cnn", "--show-recipe").stdout
     form = shown.replace("stages: []", "stages: [{until: 1, scales: [0.1, 1]}]")
     (here / "tiny.yaml").write_text(form)
-    line = last_line(quick(easy_set, "tiny", "--arch", "simple_cnn", "--recipe", "tiny.yaml"))
+    more = ("--arch", "simple_cnn", "--size", 224, "--recipe", "tiny.yaml")
+    line = last_line(quick(easy_set, "tiny", *more))
     assert "22 x 22" in line
     assert "scale 0.1" in line
     assert not (here / "runs").exists()
@@ -827,13 +859,14 @@ def test_a_name_that_is_no_utf8_is_drawn(tmp_path: Path) -> None:
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_names_that_look_like_formulas_are_drawn_as_they_are(here: Path, easy_set: Path) -> None:
     data = here / r"all $\frac$"
     shutil.copytree(easy_set / "bright", data / r"$\frac$")
     shutil.copytree(easy_set / "bright", data / "$_$ dark")
     for number, file in enumerate(sorted((data / "$_$ dark").iterdir())):
         file.rename(file.with_name(rf"$\x{number}$.png"))
-    answer = quick(data, "formula", "--size", 32)
+    answer = quick(data, "formula")
     assert answer.exit_code == 0, answer.output
     assert (here / "runs/formula/mistakes.png").is_file()
 

@@ -54,6 +54,7 @@ def test_the_card_is_that_of_the_file(pets):
     assert f"{pets.spec.rejection.threshold:.4f}" in card
 
 
+@pytest.mark.slow
 @pytest.mark.train
 def test_the_file_does_on_the_test_split_what_the_card_says(pets, shared_data):
     pytest.importorskip("torch", reason="eval needs torch; install [train]")
@@ -142,6 +143,7 @@ def _pictures(archive: Path) -> dict[str, np.ndarray]:
         }
 
 
+@pytest.mark.slow
 def test_photographs_as_a_camera_takes_them(pets, shared_data):
     """At their original size; some were trained on at 200x200, so this is about the resize."""
     pictures = _pictures(shared_data / "originals.zip")
@@ -155,6 +157,7 @@ def test_photographs_as_a_camera_takes_them(pets, shared_data):
     assert (scores >= pets.spec.rejection.threshold).mean() >= 0.85  # most are answered
 
 
+@pytest.mark.slow
 def test_streets_are_no_pets(pets, shared_data):
     """Part of them was trained on: this is about the file; the cards have the figures."""
     scores = pets.scores(list(_pictures(shared_data / "other.zip").values()))

@@ -154,6 +154,7 @@ def test_rows_that_cannot_be_opened_again_cost_nothing_that_was_measured():
     assert result.ratios["b"].value == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_a_pass_is_closed_before_the_next_one_opens():
     world = World()
     alive = weakref.WeakSet()

@@ -23,7 +23,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.runtime.model_file import ZOO
 from catdog_edge.system.threads import choose_threads
 
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,6 @@ def test_summary_of_runs_takes_the_middle_one():
     assert summarise([*runs, {**runs[0], "torch_loaded": True}])["torch_loaded"]
 
 
-@pytest.mark.slow
 def test_a_row_measures_the_same_alone_and_beside_others(run, frames):
     # The quickest blocks are compared, since a neighbour on the machine can make any other block
     # slower; three tries against chance.
@@ -157,7 +156,6 @@ def _quickest(measured, name):
     return np.percentile(measured.summaries[name].rounds_ms, 10)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(choose_threads().count < 2, reason="one processor: no threads wait for others")
 def test_blocks_and_pauses_are_what_keeps_sessions_from_slowing_one_another():
     """Bare sessions: their threads spin on after a call, which those of `Classifier` soon end."""

@@ -19,7 +19,7 @@ from support.benchrun import make_run
 from benchmarks.studies import peers
 from catdog_edge.runtime.model_file import find_model, read_spec
 
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

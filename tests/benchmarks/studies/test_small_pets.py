@@ -46,6 +46,7 @@ def test_the_events_of_three_videos_are_right(shared_data: Path, kind: str) -> N
             assert all(event.box is not None for event in found)
 
 
+@pytest.mark.slow
 def test_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pets = write(tmp_path / "pets", images("cat", "dog", count=12))
     other = write(tmp_path / "other", images("places", "animals", count=12))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 from benchmarks.studies import train_throughput
 from benchmarks.studies.train_throughput import JpegFiles, Loop, LoopConfig
@@ -85,7 +85,6 @@ def test_a_jpeg_is_copied_byte_for_byte(tmp_path: Path) -> None:
     assert Path(path).read_bytes() == (folder / dataset.items[3].file).read_bytes()
 
 
-@pytest.mark.slow
 def test_both_loops_train_in_turns(
     easy_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

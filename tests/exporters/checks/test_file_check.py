@@ -128,6 +128,7 @@ def test_the_reference_answers_further_images_once(file: Path) -> None:
     assert Reference(OnnxPredictor(file), VALIDATION).more() is None
 
 
+@pytest.mark.slow
 def test_int8_is_asked_image_by_image_and_a_fixed_batch_is_filled_up(
     file: Path, tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_graph_that_its_spec_does_not_describe_is_refused(file: Path, tmp_path
             open_predictor(other)
 
 
+@pytest.mark.slow
 def test_files_are_timed_in_turns(file: Path, tmp_path: Path) -> None:
     network, spec = trained()
     fixed = export_onnx(network, spec, tmp_path / "fixed.onnx", batch=3, layout="nchw-float").path

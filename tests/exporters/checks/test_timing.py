@@ -130,6 +130,7 @@ def _pass(generator, effect, rounds=12):
     return Timing(rows, rounds, 0.05)
 
 
+@pytest.mark.slow
 def test_the_interval_knows_what_differs_from_pass_to_pass():
     generator = np.random.default_rng(5)
     covered = covered_by_rounds = 0
@@ -148,6 +149,7 @@ def test_the_interval_knows_what_differs_from_pass_to_pass():
     assert covered_by_rounds / runs < 0.8  # what made two quiet runs of one command disagree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [2, 3, 4, 5])
 def test_few_passes_still_hold_the_truth(passes):
     generator = np.random.default_rng(8)

@@ -19,6 +19,7 @@ from exporters.graph.onnx_file import operators, read_model, write_model
 from exporters.static_int8 import quantize
 
 
+@pytest.mark.slow
 def test_dynamic_quantizes_linear_layers_and_nothing_else(tmp_path: Path) -> None:
     source = named_export("simple_cnn", tmp_path)
     report = quantize_dynamic(source, tmp_path / "dynamic.onnx")

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="quantizing needs torch; install [train]")
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train]")
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 from support.tinynets import LABELS, answers, pictures, settle, spec_for
 

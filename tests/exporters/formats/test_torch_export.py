@@ -10,7 +10,7 @@ from support.paths import ROOT
 
 torch = pytest.importorskip("torch", reason="exporting needs torch; install [train]")
 onnx = pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 from support.tinynets import (
     LABELS,
@@ -42,12 +42,12 @@ LAYOUTS = ("nhwc-uint8", "nchw-float")
         ("edge_cnn", "nchw-float"),
         ("simple_cnn", "nhwc-uint8"),
         ("simple_cnn", "nchw-float"),
-        pytest.param("mobilenet_v3_small", "nhwc-uint8", marks=pytest.mark.slow),
-        pytest.param("mobilenet_v3_small", "nchw-float", marks=pytest.mark.slow),
-        pytest.param("resnet18", "nhwc-uint8", marks=pytest.mark.slow),
-        pytest.param("efficientnet_b0", "nhwc-uint8", marks=pytest.mark.slow),
-        pytest.param("efficientnet_lite0", "nhwc-uint8", marks=pytest.mark.slow),
-        pytest.param("efficientnet_lite0", "nchw-float", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_small", "nhwc-uint8"),
+        pytest.param("mobilenet_v3_small", "nchw-float"),
+        pytest.param("resnet18", "nhwc-uint8"),
+        pytest.param("efficientnet_b0", "nhwc-uint8"),
+        pytest.param("efficientnet_lite0", "nhwc-uint8"),
+        pytest.param("efficientnet_lite0", "nchw-float"),
     ],
 )
 def test_every_architecture_answers_as_in_pytorch(name: str, layout: str, tmp_path: Path) -> None:

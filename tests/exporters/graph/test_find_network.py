@@ -21,6 +21,7 @@ from exporters.graph.find_network import find_network
 from exporters.graph.onnx_file import read_model, write_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalization", [CENTRED, IMAGENET])
 def test_the_core_is_the_network_alone(normalization: Normalization, tmp_path: Path) -> None:
     network, spec = trained(normalization=normalization)

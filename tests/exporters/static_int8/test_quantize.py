@@ -50,6 +50,7 @@ def calibrated(fp32: Path) -> quantize.Calibrated:
     return quantize.calibrate(fp32, pictures(40, seed=9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["simple_cnn", "edge_cnn", pytest.param("efficientnet_lite0", marks=pytest.mark.slow)],
@@ -93,6 +94,7 @@ def test_static_answers_are_close_and_sum_to_one(
     assert read_spec(path).precision == "int8-static"
 
 
+@pytest.mark.slow
 def test_a_mean_that_is_no_grey_level_stays_exact(tmp_path: Path) -> None:
     network, spec = trained(normalization=IMAGENET)
     source = export_onnx(network, spec, tmp_path / "model.onnx").path
@@ -111,6 +113,7 @@ def test_every_scheme_loads_and_answers(
     assert compared(fp32, path).comparison.clear_agreement > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["nhwc-uint8", "nchw-float"])
 def test_other_layouts_and_fixed_batches_quantize_too(layout: str, tmp_path: Path) -> None:
     network, spec = trained()
@@ -164,6 +167,7 @@ class Grouped(TinyNet):
         return self.groups(super().forward(frames))
 
 
+@pytest.mark.slow
 def test_sums_of_categories_stay_in_float(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, spec = Grouped(), spec_for()

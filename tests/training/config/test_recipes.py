@@ -129,6 +129,7 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, text: str, reason:
     assert len(answer.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value",
     [

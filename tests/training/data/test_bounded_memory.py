@@ -136,6 +136,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_set(many: Path, tmp_path: Path) -> None:
     assert CACHE > 3 * LIMIT, "the set is too small for this to say anything"
     cache = tmp_path / "cache"

@@ -500,6 +500,7 @@ def test_one_hot_columns_in_another_encoding_are_refused(tmp_path: Path) -> None
         open_dataset(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_known_archive_is_read_as_before(shared_data: Path) -> None:
     dataset = open_dataset(shared_data / "cat_dog.zip", limit=60)
     assert dataset.labels == ("cat", "dog")

@@ -172,6 +172,7 @@ def test_the_report_counts() -> None:
     assert auroc(np.array([0.5, 0.5]), np.array([0.5])) == 0.5
 
 
+@pytest.mark.slow
 def test_a_run_with_others_carries_its_threshold(run: Path) -> None:
     network, spec = load_checkpoint(run / "best.pt")
     assert spec.rejection is not None
@@ -185,6 +186,7 @@ def test_a_run_with_others_carries_its_threshold(run: Path) -> None:
     assert summary["rejection"]["others"]["kept"] >= 0.9
 
 
+@pytest.mark.slow
 def test_eval_reports_on_the_half_that_nothing_was_chosen_by(
     run: Path, streets: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +213,7 @@ def test_eval_reports_on_the_half_that_nothing_was_chosen_by(
     assert again["rejected"] == document["rejection"]["others"]["rejected"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.onnx", "model.static.onnx"])
 def test_the_exported_file_says_neither(run: Path, streets: Path, file: str) -> None:
     session = onnxruntime.InferenceSession(str(run / file))
@@ -231,6 +234,7 @@ def test_the_exported_file_says_neither(run: Path, streets: Path, file: str) -> 
     assert np.abs(scores - reference).max() < (1e-4 if file == "model.onnx" else 0.2)
 
 
+@pytest.mark.slow
 def test_a_file_whose_scores_are_wrong_is_refused(run: Path, tmp_path: Path) -> None:
     import onnx
 
@@ -244,6 +248,7 @@ def test_a_file_whose_scores_are_wrong_is_refused(run: Path, tmp_path: Path) -> 
     assert "the scores of the output known differ" in answer.output
 
 
+@pytest.mark.slow
 def test_a_model_without_a_threshold_is_not_measured_by_one(
     easy_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +263,7 @@ def test_a_model_without_a_threshold_is_not_measured_by_one(
     assert "trained without --other" in answer.output
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_its_others(
     easy_set: Path, streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -842,6 +842,7 @@ def test_the_originals(shared_data: Path) -> None:
     assert {item.file.split("/")[0] for item in dataset.items} == {"originals"}
 
 
+@pytest.mark.slow
 def test_labels_of_the_kaggle_archive_come_from_its_table(shared_data: Path) -> None:
     dataset = open_dataset(shared_data / "cat_dog.zip", limit=100, steps=STEPS)
     with zipfile.ZipFile(shared_data / "cat_dog.zip") as archive:

@@ -48,6 +48,7 @@ def test_every_drawing_is_another_one() -> None:
         sample.draw("cow", 0)
 
 
+@pytest.mark.slow
 def test_neither_colour_nor_a_linear_look_tells_them_apart() -> None:
     """What a network finds in the drawings is shape: averages and single pixels give nothing."""
     count = 120
@@ -66,6 +67,7 @@ def test_neither_colour_nor_a_linear_look_tells_them_apart() -> None:
         assert accuracy < 0.66
 
 
+@pytest.mark.slow
 def test_the_sample_is_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
     dataset = open_dataset(limit=60)
@@ -83,6 +85,7 @@ def test_the_sample_is_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert again.items == dataset.items
 
 
+@pytest.mark.slow
 def test_places_in_the_sample_do_not_depend_on_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.train,
     pytest.mark.skipif(
         not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),

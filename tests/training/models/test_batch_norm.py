@@ -35,6 +35,7 @@ def awake(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
+@pytest.mark.slow
 def test_simple_cnn_with_norms_folds_back_into_itself() -> None:
     network = architecture("simple_cnn").build(2)
     normed = awake(add_batch_norms(network))
@@ -80,6 +81,7 @@ def test_simple_cnn_takes_smaller_pictures_while_it_trains() -> None:
         assert network(torch.rand(1, 3, size, size)).shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_a_fused_network_answers_as_before_without_batch_norms() -> None:
     torch.manual_seed(0)
     network = architecture("efficientnet_lite0_short").build(2)

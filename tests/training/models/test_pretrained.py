@@ -65,6 +65,7 @@ def one_line(caught: pytest.ExceptionInfo[CatdogError]) -> str:
 PUBLISHED = ("efficientnet_lite0", "efficientnet_lite2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", PUBLISHED)
 @pytest.mark.parametrize("size", REFERENCE["SIZES"])
 def test_imagenet_logits_are_those_of_the_reference_implementation(size: int, arch: str) -> None:
@@ -124,6 +125,7 @@ def test_efficientnet_lite_is_the_published_network(
     assert {module.eps for module in modules if isinstance(module, nn.BatchNorm2d)} == {1e-3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", PACKAGES)
 @pytest.mark.parametrize("size", [64, 75, 128, 161])
 def test_efficientnet_lite_takes_any_size_and_learns(size: int, arch: str) -> None:
@@ -285,6 +287,7 @@ def forget_counts(state: dict[str, torch.Tensor]) -> None:
         del state[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", TORCHVISION)
 def test_torchvisions_weights_are_taken_from_torch_home(arch: str, hub: Hub) -> None:
     # Files of its early years have no counts of batches; one of the three stands for them.
@@ -394,6 +397,7 @@ def test_a_file_of_something_else_is_refused(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_weights_of_other_tensors_are_refused(hub: Hub) -> None:
     def lose(state: dict[str, torch.Tensor]) -> None:
         del state["layer1.0.conv1.weight"]

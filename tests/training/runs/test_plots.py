@@ -24,6 +24,7 @@ from catdog_edge.training.runs.plots import (
 pytestmark = pytest.mark.train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, SHOWN_CLASSES + 2])
 def test_every_class_is_shown(
     classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -47,6 +48,7 @@ def test_every_class_is_shown(
         assert shown.sum() > 500, label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 30, 31, 1000])
 def test_a_confusion_matrix_of_any_size_is_a_picture_of_bounded_size(
     classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
