@@ -2,12 +2,20 @@
 
     python -m benchmarks.studies.train_throughput [--data PATH] [--arch simple_cnn]
                                           [--batch-size 20] [--seconds 60] [--json FILE]
+                                          [--device cuda]
 
 Both train the same network from the same weights with Adam, the same batch size, augmentation and
 number of threads. `catdog-edge` is the tool's `Trainer`: cached pixels, augmentation ahead of the
 step, channels last, the faster precision. The plain loop is what people write: a `DataLoader`
 without workers over JPEG files that are decoded anew every epoch, float32, NCHW. Blocks of steps
-are interleaved. Prints a table; `--json` keeps the figures; with `--min-ratio` the exit code is 3
+are interleaved.
+
+With `--device cuda` the other loop is the usual one on a GPU: a `DataLoader` with a worker per core
+and pinned memory, torchvision's transforms (v2), and autocast to bfloat16.
+A turn is then as many steps as the workers may be ahead, and ends with a synchronisation; where the
+budget has three turns a round, the median is of turns that the workers did not prepare.
+
+Prints a table; `--json` keeps the figures; with `--min-ratio` the exit code is 3
 below it.
 """
 
@@ -15,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -43,7 +52,7 @@ from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.folder_or_zip import open_source
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.engine.augment import augment
-from catdog_edge.training.engine.device import torch_threads
+from catdog_edge.training.engine.device import choose_device, torch_threads
 from catdog_edge.training.engine.precision import choose_precision
 from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
 from catdog_edge.training.models.registry import UNIT_RANGE, architecture
@@ -54,6 +63,12 @@ RECIPE = "classic"
 
 SEED = 0
 """Of weights, order and augmentation."""
+
+EPOCH = 500
+"""Steps of an epoch on a GPU."""
+
+AHEAD = 2
+"""Batches that a worker of a DataLoader prepares ahead."""
 
 FIRST = 2
 """Steps before the measurement: PyTorch imports parts of itself in the first one."""
@@ -77,6 +92,14 @@ class LoopConfig:
     labels: tuple[int, ...]
     classes: int
     scratch: str
+    device: str = "cpu"
+    workers: int = 0  # of the DataLoader
+    steps: int = 1  # of a turn
+
+    @property
+    def other(self) -> str:
+        """The loop that this tool is compared with."""
+        return PLAIN if self.device == "cpu" else WORKERS
 
     @property
     def lr(self) -> float:
@@ -91,14 +114,22 @@ class LoopConfig:
 
 
 class Turns:
-    """The loop's end of the pipe: it reports a step, then waits for permission to step again."""
+    """The loop's end of the pipe: it reports the steps of a turn, then waits for the next."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, config: LoopConfig) -> None:
+        self._connection, self._config = connection, config
+        self._left = config.steps
         self.over = False
 
     def wait(self, notes: dict[str, str] | None = None) -> None:
         """Report a step, or before the first one how the loop computes; wait for the next turn."""
+        if notes is None:
+            self._left -= 1
+            if self._left:
+                return
+            self._left = self._config.steps
+            if self._config.device != "cpu":
+                torch.cuda.synchronize()
         if not self.over:
             try:
                 self._connection.send(notes)
@@ -115,6 +146,12 @@ def ours(config: LoopConfig, turns: Turns) -> None:
     frames, truth, _ = pixels(dataset, "train", steps)
     val_frames, val_truth, _ = pixels(dataset, "val", steps)
     count = len(config.labels)
+    if config.device != "cpu":
+        # Checkpoints are written after each epoch: as many steps as those of a set of usual size.
+        torch.backends.cudnn.deterministic = True
+        times = max(1, EPOCH * config.batch_size // count)
+        frames, truth = (np.concatenate([one[:count]] * times) for one in (frames, truth))
+        count *= times
     # Two images to validate on: the plain loop does not validate.
     data = TrainingData((frames[:count], truth[:count]), (val_frames[:2], val_truth[:2]))
     spec = ModelSpec(
@@ -126,7 +163,7 @@ def ours(config: LoopConfig, turns: Turns) -> None:
         normalization=arch.normalization,
     )
     network = config.network()
-    precision, reason = choose_precision(network, "cpu")
+    precision, reason = choose_precision(network, config.device)
     chosen = replace(recipe(RECIPE), augment=config.policy)
     plan = Plan(
         recipe=chosen,
@@ -136,7 +173,7 @@ def ours(config: LoopConfig, turns: Turns) -> None:
         seed=SEED,
         patience=0,
         precision=precision,
-        device="cpu",
+        device=config.device,
     )
     notes = {"precision": precision, "memory": "channels last", "pictures": "cached pixels"}
     turns.wait({**notes, "tried": f"{precision}: {reason}"})
@@ -161,10 +198,7 @@ class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         """`float32 [3,S,S]`, RGB, normalised, and the label."""
-        frame = cv2.imread(self._config.files[index], cv2.IMREAD_COLOR)
-        if frame is None:
-            raise CatdogError(f"{self._config.files[index]} was removed while it was in use")
-        frame = cv2.resize(frame, (self._arch.size, self._arch.size))
+        frame = cv2.resize(self._read(index), (self._arch.size, self._arch.size))
         if self._config.policy != "none":
             whole = np.asarray(frame, np.uint8)[None]
             frame = augment(whole, self._config.policy, self._generator)[0]
@@ -176,6 +210,12 @@ class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
             picture.sub_(torch.tensor(normalization.mean).view(3, 1, 1) / 255)
             picture.div_(torch.tensor(normalization.std).view(3, 1, 1) / 255)
         return picture, self._config.labels[index]
+
+    def _read(self, index: int) -> Any:
+        frame = cv2.imread(self._config.files[index], cv2.IMREAD_COLOR)
+        if frame is None:
+            raise CatdogError(f"{self._config.files[index]} was removed while it was in use")
+        return frame
 
 
 def plain(config: LoopConfig, turns: Turns) -> None:
@@ -200,14 +240,83 @@ def plain(config: LoopConfig, turns: Turns) -> None:
                 return
 
 
-LOOPS: dict[str, Callable[[LoopConfig, Turns], None]] = {"catdog-edge": ours, "plain loop": plain}
-OURS, PLAIN = LOOPS
+class DecodedFiles(JpegFiles):
+    """Image files as torchvision resizes and augments them."""
+
+    def __init__(self, config: LoopConfig) -> None:
+        from torchvision.transforms import v2
+
+        super().__init__(config)
+        size, normalization = self._arch.size, self._arch.normalization
+        framing: dict[str, list[Any]] = {
+            "none": [],
+            "classic": [
+                *(v2.RandomRotation(45), v2.RandomHorizontalFlip(0.3)),
+                *(v2.RandomVerticalFlip(0.05), v2.RandomGrayscale(0.1)),
+            ],
+        }
+        usual = [
+            *(v2.RandomResizedCrop(size, (0.4, 1.0)), v2.RandomHorizontalFlip()),
+            *(v2.RandomRotation(12), v2.ColorJitter(0.3, 0.3, 0.4)),
+        ]
+        self._transform = v2.Compose(
+            [
+                v2.Resize((size, size)),
+                *framing.get(config.policy, usual),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(
+                    [value / 255 for value in normalization.mean],
+                    [value / 255 for value in normalization.std],
+                ),
+            ]
+        )
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        """`float32 [3,S,S]`, RGB, normalised, and the label."""
+        rgb = torch.from_numpy(cv2.cvtColor(self._read(index), cv2.COLOR_BGR2RGB))
+        return self._transform(rgb.permute(2, 0, 1)), self._config.labels[index]
+
+
+def with_workers(config: LoopConfig, turns: Turns) -> None:
+    """The loop that people write for a GPU."""
+    device = torch.device(config.device)
+    network = config.network().to(device).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
+    criterion = nn.CrossEntropyLoss()
+    files = DecodedFiles(config)
+    loader = torch.utils.data.DataLoader(
+        files,
+        batch_size=config.batch_size,
+        # Without end: workers that start anew for each epoch of a small set would be slower.
+        sampler=torch.utils.data.RandomSampler(files, True, 10_000_000),
+        num_workers=config.workers,
+        pin_memory=device.type == "cuda",
+    )
+    turns.wait({"precision": "bfloat16", "memory": "NCHW", "pictures": "JPEG files"})
+    for inputs, labels in loader:
+        images, truth = (one.to(device, non_blocking=True) for one in (inputs, labels))
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = criterion(network(images), truth)
+        loss.backward()
+        optimizer.step()
+        turns.wait()
+        if turns.over:
+            return
+
+
+LOOPS: dict[str, Callable[[LoopConfig, Turns], None]] = {
+    "catdog-edge": ours,
+    "plain loop": plain,
+    "DataLoader": with_workers,
+}
+OURS, PLAIN, WORKERS = LOOPS
 
 
 def _serve(name: str, config: LoopConfig, connection: Connection) -> None:
     try:
         with torch_threads(config.threads):
-            LOOPS[name](config, Turns(connection))
+            LOOPS[name](config, Turns(connection, config))
     except KeyboardInterrupt:  # Ctrl-C reaches all processes; the parent reports it
         pass
     except (CatdogError, MemoryError, RuntimeError) as error:  # RuntimeError: PyTorch's, no memory
@@ -226,7 +335,10 @@ class Loop:
         self.name = name
         context = multiprocessing.get_context("spawn")  # a fork would share the threads' locks
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(name, config, other), daemon=True)
+        # A process with workers of its own cannot be a daemon; it ends when the pipe closes.
+        self._process = context.Process(
+            target=_serve, args=(name, config, other), daemon=not config.workers
+        )
         self._process.start()
         other.close()
         try:
@@ -236,7 +348,7 @@ class Loop:
             raise
 
     def step(self) -> None:
-        """Make one training step: from the batch to the changed weights."""
+        """Make the training steps of a turn: from the batch to the changed weights."""
         with suppress(OSError):  # the process is gone: `_receive` says so
             self._connection.send(True)
         self._receive()
@@ -288,6 +400,8 @@ def training_images(options: argparse.Namespace, size: int) -> tuple[Dataset, li
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure."""
     arch, threads = architecture(options.arch), choose_threads(options.threads)
+    device = choose_device(options.device)
+    workers = 0 if device == "cpu" else os.cpu_count() or 1
     dataset, items = training_images(options, arch.size)
     environment = Environment.detect(threads)
     # Until the loops have ended: only then their processor time counts as this process's own.
@@ -304,6 +418,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             labels=tuple(item.label for item in items),
             classes=len(dataset.labels),
             scratch=scratch,
+            device=device,
+            workers=workers,
+            steps=max(1, AHEAD * workers),
         )
         notes, found = time_loops(config, options.seconds)
     activity = monitor.stop()
@@ -318,16 +435,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "batch_size": options.batch_size,
             "augment": options.augment,
             "threads": threads.count,
+            "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device),
+            "steps": config.steps,
             "seconds": options.seconds,
             "rounds": found.timing.rounds,
             "pause_ms": 1e3 * PAUSE,
         },
-        "ratio": asdict(found.ratios[PLAIN]),
+        "ratio": asdict(found.ratios[config.other]),
         "rows": [
             {
                 "name": name,
                 **notes[name],
-                "pictures_per_second": 1e3 * options.batch_size / summary.p50_ms,
+                "pictures_per_second": 1e3 * options.batch_size * config.steps / summary.p50_ms,
                 "step": asdict(summary),
                 "warm_up": vars(found.warm_ups[name]),
             }
@@ -346,11 +465,12 @@ def time_loops(config: LoopConfig, seconds: float) -> tuple[dict[str, dict[str, 
         By loop how it computes, and the measurement.
     """
     with ExitStack() as stack:
-        loops = [stack.enter_context(closing(Loop(name, config))) for name in LOOPS]
+        names = OURS, config.other
+        loops = [stack.enter_context(closing(Loop(name, config))) for name in names]
         for loop in loops * FIRST:
             loop.step()
         steps = {loop.name: loop.step for loop in loops}
-        found = measure(steps, seconds, references={PLAIN: OURS, OURS: OURS})
+        found = measure(steps, seconds, references={config.other: OURS, OURS: OURS})
         return {loop.name: loop.notes for loop in loops}, found
 
 
@@ -386,16 +506,17 @@ def text(document: dict[str, Any]) -> str:
         ]
         for row in document["rows"]
     ]
-    heads = ("loop", "from", "precision", "memory", "pictures/s", "step, ms", "p95, ms", "steps")
+    unit = "step" if settings["steps"] == 1 else f"{settings['steps']} steps"
+    heads = ("loop", "from", "precision", "memory", "pictures/s", f"{unit}, ms", "p95, ms", "turns")
     head = (
         f"{settings['arch']} at {settings['size']}x{settings['size']}, Adam, batch "
         f"{settings['batch_size']}, augmentation {settings['augment']}, {settings['pictures']:,} "
-        f"pictures of {settings['data']}"
+        f"pictures of {settings['data']}, on {settings['device']}"
     )
     result = (
         f"{OURS} trains {ratio['value']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f}) times as "
-        f"many pictures per second as the {PLAIN} (median of {settings['rounds']} rounds, 95 % "
-        "bootstrap interval)"
+        f"many pictures per second as the {document['rows'][1]['name']} (median of "
+        f"{settings['rounds']} rounds, 95 % bootstrap interval)"
     )
     notes = [result, f"{OURS}: {document['rows'][0]['tried']}"]
     notes += [f"{name}: {value}" for name, value in card(document)]
@@ -423,6 +544,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=20, help="images per step (20)")
     policies = get_args(Policy)
     parser.add_argument("--augment", choices=policies, default="classic", help="in both (classic)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:NUMBER (cpu)")
     parser.threads("of PyTorch, in both")
     parser.seconds(60.0, "for the rounds")
     parser.json()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,7 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 from benchmarks.studies import train_throughput
-from benchmarks.studies.train_throughput import JpegFiles, Loop, LoopConfig
+from benchmarks.studies.train_throughput import DecodedFiles, JpegFiles, Loop, LoopConfig
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
@@ -114,6 +116,36 @@ def test_both_loops_train_in_turns(
         assert row["name"] in printed.out
     assert str(tmp_path) not in target.read_text()
     assert str(easy_set) not in target.read_text()
+
+
+@pytest.mark.parametrize("policy", ["none", "classic", "camera"])
+def test_the_loop_for_gpus_takes_the_same_pictures(tmp_path: Path, policy: str) -> None:
+    pytest.importorskip("torchvision")
+    coarse = np.random.default_rng(5).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    file = tmp_path / "0.jpg"
+    cv2.imwrite(str(file), cv2.resize(coarse, (200, 180), interpolation=cv2.INTER_CUBIC))
+    settings = replace(config(tmp_path, (str(file),) * 2, "edge_cnn"), policy=policy)
+    (mine, _), (theirs, label) = JpegFiles(settings)[0], DecodedFiles(settings)[1]
+    assert label == 1
+    assert theirs.shape == mine.shape
+    assert theirs.dtype == mine.dtype
+    if policy == "none":
+        assert (mine - theirs).abs().mean() < 0.04 * (mine.max() - mine.min())
+
+
+def test_a_turn_on_a_gpu_is_many_steps(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    file = tmp_path / "0.jpg"
+    cv2.imwrite(str(file), np.full((40, 40, 3), 90, np.uint8))
+    settings = replace(config(tmp_path, (str(file),) * 4, "edge_cnn"), steps=3)
+    here, there = multiprocessing.Pipe()
+    for more in (True, True, False):
+        here.send(more)
+    train_throughput.with_workers(settings, train_throughput.Turns(there, settings))
+    notes, *reports = [here.recv() for _ in range(3)]
+    assert notes["precision"] == "bfloat16"
+    assert reports == [None, None]
+    assert not here.poll()
 
 
 def test_a_loop_that_fails_says_why(tmp_path: Path) -> None:
