@@ -59,7 +59,7 @@ def export(options: ExportOptions) -> Exported:
             steps.dynamic()
         if calibration is not None:
             steps.static(calibration, f"training images of {data.name}")
-        if options.half:
+        if options.half or options.target is not None:
             steps.half()
         if options.format == "ort":
             steps.ort()

@@ -35,6 +35,7 @@ class ExportedFile:
         batch: Images a call: the fixed batch, or one.
         details: How it was made; goes into `export.json`.
         refused: Why it is not kept; empty where it is.
+        provider: What ran it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ExportedFile:
     batch: int = 1
     details: Mapping[str, Any] = field(default_factory=dict)
     refused: str = ""
+    provider: str = "cpu"
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON types."""
@@ -58,6 +60,7 @@ class ExportedFile:
             "bytes": self.bytes,
             "compared_with": self.reference,
             "verification": None if self.verification is None else self.verification.to_dict(),
+            "provider": self.provider,
             "p50_ms": self.p50_ms,
             "pictures_a_call": self.batch,
             "ratio_to_fp32": None if self.ratio is None else asdict(self.ratio),
@@ -90,8 +93,11 @@ class ExportedFile:
         assert self.verification is not None  # a file without answers is not kept
         found, times = self.verification.comparison, 1 / self.time
         faster = f"{times:.1f} times as fast" if times > AS_FAST else "as fast"
+        where = "" if self.provider == "cpu" else f" on {self.provider}"
+        timed = f"{faster} as {fp32.name}{where}, " if self.ratio else ""
+        than = "" if self.ratio else f" than {fp32.name}"
         return (
-            f"{faster} as {fp32.name}, {fp32.bytes / self.bytes:.1f} times smaller, the same "
+            f"{timed}{fp32.bytes / self.bytes:.1f} times smaller{than}, the same "
             f"answer on {100 * found.agreement:.4g} % of {found.images:,} images"
         )
 
@@ -110,6 +116,7 @@ class ExportedFile:
             "compared_with": self.reference,
             "largest_difference": verification.comparison.difference,
             "agreement": verification.comparison.agreement,
+            "provider": self.provider,
             "p50_ms": self.p50_ms,
             "pictures_a_call": self.batch,
             "machine": machine(),

@@ -14,7 +14,8 @@ import onnx_ir as ir
 from torch import nn
 
 from catdog_edge import __version__
-from catdog_edge.errors import CatdogError, GateError, ModelError
+from catdog_edge.errors import CatdogError, GateError, ModelError, ProviderError
+from catdog_edge.runtime.diagnostics import INSTEAD
 from catdog_edge.runtime.model_file import LoadError, read_spec
 from catdog_edge.spec import Layout, ModelSpec, Precision
 from catdog_edge.system.files import write_text
@@ -82,6 +83,7 @@ class ExportOptions:
     keep_slower: bool
     limit: int | None
     strict: bool = False
+    target: Literal["cuda"] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON types: what decides files and figures, without paths."""
@@ -179,10 +181,18 @@ class ExportSteps:
         self._judge(path, how, report, fault)
 
     def half(self) -> None:
-        """Make `model.half.onnx`."""
+        """Make `model.half.onnx`; for a target it is checked and timed there, if that is here."""
         path, _ = self._make(HALF, convert_fp16)
         log.info(f"{HALF}: {megabytes(path.stat().st_size)}")
-        self._judge(path)
+        target = self._options.target
+        try:
+            if target is not None:
+                OnnxPredictor(path, name=HALF, provider=target)
+            self._judge(path, provider=target or "cpu")
+        except ProviderError as error:
+            reason = str(error).removesuffix(INSTEAD)
+            log.info(f"note: {HALF} is checked on the CPU, and not timed: {reason}")
+            self._judge(path, provider=None)
 
     def ort(self) -> None:
         """Make `model.ort` and, where the static file was kept, `model.static.ort`."""
@@ -214,10 +224,8 @@ class ExportSteps:
         with self._making("export.json"):
             save_flips(self._scratch, flips, self._reference.model.spec.labels, self._validation)
             write_text(self._scratch / "export.json", json.dumps(document, indent=2) + "\n")
-        names = [*kept, TABLE, *([SHEET] if flips else []), "export.json"]
+        names = [*kept, TABLE, SHEET, "export.json"]
         publish([self._scratch / name for name in names], self._folder)
-        if not flips:  # of an earlier export
-            (self._folder / SHEET).unlink(missing_ok=True)
         other = [form for form in older if not self._of_these_weights(self._folder / form)]
         if other:
             log.info(
@@ -270,8 +278,8 @@ class ExportSteps:
             text = str(error).replace(f"{scratch}/", "")
             raise type(error)(text if text.startswith(form) else f"{form}: {text}") from error
 
-    def _check(self, path: Path, reference: Reference) -> Checked:
-        model = OnnxPredictor(path, name=path.name)
+    def _check(self, path: Path, reference: Reference, provider: str = "cpu") -> Checked:
+        model = OnnxPredictor(path, name=path.name, provider=provider)
         return check_file(model, path.name, reference, self._policy, logits=self._options.logits)
 
     def _judge(
@@ -280,6 +288,7 @@ class ExportSteps:
         how: Mapping[str, Any] | None = None,
         report: Mapping[str, Any] | None = None,
         fault: str = "",
+        provider: str | None = "cpu",
     ) -> None:
         """Check and time a file against fp32; keep it if all limits are met.
 
@@ -288,6 +297,7 @@ class ExportSteps:
             how: How it was quantized; goes into its spec.
             report: More on that, for `export.json` alone.
             fault: What is wrong with it beyond its answers and its speed.
+            provider: What runs it; `None`: the CPU, which is not what it is made for; not timed.
         """
         size, full = path.stat().st_size, self._source.stat().st_size
         try:
@@ -296,22 +306,25 @@ class ExportSteps:
                     f"it saves nothing: {megabytes(size)}, {FP32} has {megabytes(full)}"
                 )
             with self._making(path.name):
-                checked = self._check(path, self._reference)
+                checked = self._check(path, self._reference, provider or "cpu")
         except GateError as error:
             reason = str(error).removeprefix(f"{path.name}: ")
             self._refuse(replace(self._file(path, None, FP32), refused=reason))
             return
         files = {FP32: self._source, path.name: path}
-        timing = time_files(files, self._validation, TIMING_SECONDS)
-        ratio = timing.ratio(path.name)
-        slow = too_slow(ratio)
+        ratio = p50 = None
+        if provider is not None:
+            timing = time_files(files, self._validation, TIMING_SECONDS, provider)
+            ratio, p50 = timing.ratio(path.name), timing.rows[path.name].p50 * 1e3
+        slow = too_slow(ratio) if ratio else ""
         reasons = [fault, *checked.verification.failures]
         if slow and how is not None and not self._options.keep_slower:
             reasons.append(f"{slow}; --keep-slower keeps it")
         file = replace(
             self._file(path, checked, FP32),
-            p50_ms=timing.rows[path.name].p50 * 1e3,
+            p50_ms=p50,
             ratio=ratio,
+            provider=provider or "cpu",
             details={} if how is None else {"quantization": {**how, **(report or {})}},
             refused="; ".join(filter(None, reasons)),
         )

@@ -152,7 +152,7 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
             note = f"need the onnx package: {install_command('train')}"
         else:
             graph, beside = graph_info(read_proto(path)), files_beside(path)
-    card = path.with_suffix(".md")
+    card = path.with_name(f"{path.name.partition('.')[0]}.md")
     ships = path.resolve().parent == ZOO.resolve() and card.is_file()
     return Info(
         path=path,

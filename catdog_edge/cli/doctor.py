@@ -204,6 +204,7 @@ def _providers() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
+    from catdog_edge.runtime import gpu, provider_selection
     from catdog_edge.runtime.model_file import ZOO, read_spec, shipped_models
 
     names = shipped_models()
@@ -216,9 +217,15 @@ def _models() -> Iterator[Check]:
         except CatdogError as error:
             yield Check("models", "bad", str(error), "install catdog-edge again")
             continue
-        size = file.stat().st_size
+        size, half = file.stat().st_size, gpu.half_form(file)
         text = f"{name}: {spec.architecture} {spec.precision}, {size / 1e6:.1f} MB"
-        yield Check("models", "ok", text, "", {"name": name, "bytes": size})
+        slow = ""
+        if half is not None:
+            text += f"; on a GPU {half.name}, {half.stat().st_size / 1e6:.1f} MB"
+        elif "cuda" in provider_selection.offered():
+            slow = gpu.better_form(file, "cuda", spec.precision)
+        facts = {"name": name, "bytes": size, "gpu_form": half and half.name}
+        yield Check("models", "note" if slow else "ok", text, slow, facts)
 
 
 def _cameras() -> Check:

@@ -18,6 +18,7 @@ form, quantization = map(common.group, ("Formats", "Quantization"))
     examples=(
         "catdog-edge export --quantize",
         "catdog-edge export --weights runs/pets --quantize static --half",
+        "catdog-edge export --for cuda",
     ),
 )
 @common.weights_option("A checkpoint or a run folder.")
@@ -32,6 +33,13 @@ form, quantization = map(common.group, ("Formats", "Quantization"))
     "a value: both, keeping what passes its checks and is smaller.",
 )
 @form("--half", is_flag=True, help="Also make an fp16 file.")
+@form(
+    "--for",
+    "target",
+    type=click.Choice(["cuda"]),
+    help="Make the file that is fast there: fp16 for NVIDIA's GPUs; check and time it on one, if "
+    "there is one here.",
+)
 @form(
     "--format",
     type=click.Choice(["onnx", "ort"]),
@@ -73,6 +81,8 @@ def command(as_json: bool, **options: Any) -> None:
     """
     from exporters import export
 
+    if options["target"] is not None and options["quantize"] is not None:
+        raise click.UsageError("--for cuda makes no int8 file; leave out --quantize")
     result = export.export(export.ExportOptions(**options))
     click.echo(json.dumps(result.document, indent=2) if as_json else str(result))
     result.require()

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from catdog_edge import __version__
-from catdog_edge.cli import bench, doctor, export, info, predict, stream, train, verify
+from catdog_edge.cli import bench, build, doctor, export, info, predict, stream, train, verify
 from catdog_edge.cli import eval as evaluate
 from catdog_edge.cli.options import write_examples
 from catdog_edge.errors import CatdogError
@@ -72,7 +72,7 @@ def main(debug: bool) -> None:
     tolerant_output()
 
 
-for module in (train, evaluate, export, verify, info, bench, predict, stream, doctor):
+for module in (train, evaluate, export, verify, info, bench, build, predict, stream, doctor):
     main.add_command(module.command)
 
 if __name__ == "__main__":

@@ -111,8 +111,8 @@ def from_pickle(pickled: Pickled) -> str | bytes | None:
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that ship with the package."""
-    return sorted(file.stem for file in ZOO.glob("*.onnx"))
+    """Names of the models that ship with the package; a name with a dot is another form of one."""
+    return sorted(file.stem for file in ZOO.glob("*.onnx") if "." not in file.stem)
 
 
 def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:

@@ -63,6 +63,7 @@ class Opened:
 
     Attributes:
         provider: Short name of its first provider.
+        file: The file that was opened: of a shipped model the form that suits the provider.
         why: Why it is this one.
         how: What of the provider is in use.
         again: Open it once more with fewer demands on the provider, given the error that the
@@ -71,6 +72,7 @@ class Opened:
 
     session: _Session
     provider: str
+    file: ModelFile
     why: str
     how: str = ""
     again: Callable[[BaseException], Opened] | None = None
@@ -106,7 +108,9 @@ def _open(
 ) -> Opened:
     """Open with the best options that suit the model, the first `skip` of them left out."""
     name = providers.short_name(pairs[0][0])
-    ways = gpu.attempts(pairs)
+    file = gpu.suited(file, name)
+    ways = gpu.attempts(file, pairs)
+    engine = gpu.engine(file, ways[0].pairs)
     while True:
         try:
             session = start(file, ways[skip].pairs, settings)
@@ -119,6 +123,8 @@ def _open(
     how = []
     if name in gpu.GPU:
         how.append(gpu.features(session.get_provider_options()[NAMES[name]]))
+    if engine is not None:
+        how.append(engine())
     if unsuited:
         how.append(f"{ways[skip].lacks} ({unsuited})")
 
@@ -126,7 +132,7 @@ def _open(
         return _open(file, pairs, settings, why, skip + 1, gpu.why_not(error))
 
     left = again if skip + 1 < len(ways) else None
-    return Opened(session, name, why, "; ".join(how), left)
+    return Opened(session, name, file, why, "; ".join(how), left)
 
 
 def bind(session: _Session, provider: str, outputs: Sequence[str]) -> BoundRunner | None:
@@ -135,8 +141,7 @@ def bind(session: _Session, provider: str, outputs: Sequence[str]) -> BoundRunne
         return None
     options = session.get_provider_options()[NAMES[provider]]
     device = int(options.get("device_id", "0"))
-    graphs = gpu.captures(provider, options)
-    return BoundRunner(session, outputs, "cuda", device, graphs=graphs)
+    return BoundRunner(session, outputs, "cuda", device, graphs=gpu.captures(options))
 
 
 def offered() -> list[str]:
@@ -152,7 +157,7 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     others = offered()
     cpu = [(NAMES["cpu"], dict[str, str]())]
     if not others:
-        return Opened(start(file, cpu, settings), "cpu", "the only one that is installed")
+        return Opened(start(file, cpu, settings), "cpu", file, "the only one that is installed")
     tune = os.environ.get(AUTOTUNE, "1").strip() != "0"
     key = _key(file, settings, others) if tune else ""
     if tune and (known := _choices().get(key)):
@@ -166,11 +171,16 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
             started[name] = opened
             if not tune:
                 return replace(opened, why=f"the first that starts ({AUTOTUNE}=0)")
-    plain = Opened(start(file, cpu, settings), "cpu", "")
+    plain = Opened(start(file, cpu, settings), "cpu", file, "")
     if not started:
         return replace(plain, why=f"{', '.join(others)} did not start")
     every = {"cpu": plain, **started}
-    name, why = compare({name: opened.session for name, opened in every.items()})
+    references = {
+        name: start(opened.file, cpu, settings)
+        for name, opened in started.items()
+        if opened.file != file
+    }
+    name, why = compare({name: opened.session for name, opened in every.items()}, references)
     _remember(key, name, why)
     return replace(every[name], why=why)
 
@@ -186,10 +196,13 @@ def _try(file: ModelFile, provider: str, settings: Settings) -> Opened | None:
         return None
 
 
-def compare(sessions: Mapping[str, _Session]) -> tuple[str, str]:
+def compare(
+    sessions: Mapping[str, _Session], references: Mapping[str, _Session] | None = None
+) -> tuple[str, str]:
     """Time interleaved blocks of calls of sessions, by provider.
 
-    `cpu` is among them: its answers are the reference.
+    `cpu` is among them: its answers are the reference, but for those that have one in
+    `references`, since they run another form of the model.
 
     Returns:
         The provider that is fastest, and the reason for people.
@@ -202,12 +215,13 @@ def compare(sessions: Mapping[str, _Session]) -> tuple[str, str]:
         return "cpu", f"no trial, cpu failed ({first_line(error, 100)})"
     if not np.isfinite(expected).all():
         return "cpu", "no trial, the model's answers are not numbers"
+    right = {name: _runner(one, "cpu")(frames) for name, one in (references or {}).items()}
     running: dict[str, _Run] = {}
     notes: list[str] = []
     for name, run in runs.items():
         try:
             # The first calls compile and allocate; they are also what parity is read from.
-            difference = float(np.abs(run(frames) - expected).max())
+            difference = float(np.abs(run(frames) - right.get(name, expected)).max())
             run(frames)
         except Exception as error:  # each provider has its own kinds
             notes.append(f"{name} failed ({first_line(error, 100)})")
@@ -281,7 +295,9 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
     from catdog_edge.system.cpu import read_cpu
 
     cpu = read_cpu()
-    parts = [__version__, file.digest(), onnxruntime.__version__, openvino.version(), cpu.name]
+    forms = dict.fromkeys(gpu.suited(file, name) for name in candidates) | {file: None}
+    parts = [__version__, *(one.digest() for one in forms), onnxruntime.__version__]
+    parts += [openvino.version(), cpu.name]
     parts += [*packages.builds(packages.RUNTIMES), *candidates, *cpu.features, str(settings)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from catdog_edge.errors import CatdogError, ProviderError
-from catdog_edge.runtime import diagnostics, openvino
+from catdog_edge.runtime import diagnostics, openvino, tensorrt
 from catdog_edge.runtime.diagnostics import not_here
 from catdog_edge.runtime.io_binding import GATE
 from catdog_edge.runtime.model_file import ModelFile, load_session
@@ -128,6 +128,8 @@ def _create(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.In
     """Make the session, whatever its providers turn out to be."""
     options = session_options(settings)
     names = [name for name, _ in pairs]
+    if NAMES["tensorrt"] in names:
+        options.add_free_dimension_override_by_name(*tensorrt.BATCH)
     plugged = next((name for name in names if by_plugin(name)), None)
     if plugged is None:
         if NAMES["cuda"] in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, preprocess, to_nchw
-from catdog_edge.runtime import diagnostics, provider_selection
+from catdog_edge.runtime import diagnostics, gpu, provider_selection
 from catdog_edge.runtime.io_binding import BoundRunner, Rows, TooManyThreadsError
 from catdog_edge.runtime.model_file import KNOWN, PROBABILITIES, ModelFile, spec_of
 from catdog_edge.runtime.providers import Asked, Settings
@@ -34,7 +35,7 @@ class ModelSession:
     fixed_batch: int | None
 
     def __init__(self, file: ModelFile, asked: Asked, settings: Settings) -> None:
-        self.file = file
+        self.file = self._asked_file = file
         self.closed = False
         self._asked = asked
         self._settings = settings
@@ -47,30 +48,33 @@ class ModelSession:
 
     def _open(self, again: Callable[[], provider_selection.Opened] | None = None) -> Any:
         """Make the session, of the same file as the first time, and return it."""
-        if self.file.stamp() != self._stamp:
+        if self._asked_file.stamp() != self._stamp:
             changed = "has changed since it was opened"
-            raise ModelError(f"{self.file.name} {changed}; make a new Classifier")
+            raise ModelError(f"{self._asked_file.name} {changed}; make a new Classifier")
         thread = enter()
         try:
             opened = again() if again is not None else self._choose()
         finally:
             leave(thread)
         session = opened.session
+        self.file = opened.file
         self.spec = spec_of(session, self.file)
-        self.provider, self.reason = opened.provider, opened.reason
+        self.provider = opened.provider
+        form = gpu.better_form(self.file.path, self.provider, self.spec.precision)
+        self.reason = "; ".join(filter(None, (opened.reason, form)))
         one = session.get_inputs()[0]
         self._input = one.name
         self.fixed_batch = one.shape[0] if isinstance(one.shape[0], int) else None
         known = any(output.name == KNOWN for output in session.get_outputs())
         self._outputs = [PROBABILITIES, KNOWN] if known else [PROBABILITIES]
         self._bound = provider_selection.bind(session, opened.provider, self._outputs)
-        self._again = opened.again
+        self._why, self._again = opened.why, opened.again
         # Last: another thread that sees a session finds the rest complete.
         self._session: Any = session
         return session
 
     def _choose(self) -> provider_selection.Opened:
-        return provider_selection.open_session(self.file, self._asked, self._settings)
+        return provider_selection.open_session(self._asked_file, self._asked, self._settings)
 
     def ready(self) -> Any:
         """Return the ONNX Runtime session; a forked child opens its own at the first call."""
@@ -154,7 +158,7 @@ class ModelSession:
             again = self._again
             if again is None:
                 raise self._call_error(error, count) from error
-            self._open(lambda: again(error))
+            self._open(lambda: replace(again(error), why=self._why))
 
     def _call_error(self, error: Exception, count: int) -> ModelError:
         free = count if self.fixed_batch is None else 1

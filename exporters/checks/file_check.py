@@ -139,11 +139,13 @@ def check_probabilities(answers: npt.NDArray[Any], images: int, classes: int, na
         )
 
 
-def time_files(files: Mapping[str, Path], validation: ValidationSet, seconds: float) -> Timing:
+def time_files(
+    files: Mapping[str, Path], validation: ValidationSet, seconds: float, provider: str = "cpu"
+) -> Timing:
     """Time files against each other, with the first image (or a fixed batch of it) a call."""
     candidates = {}
     for name, path in files.items():
-        model = OnnxPredictor(path)
+        model = OnnxPredictor(path, provider=provider)
         images = validation.images[:1].repeat(model.fixed_batch or 1, axis=0)
         feed = {model.input_name: to_layout(images, model.spec.layout)}
         candidates[name] = lambda session=model.session, feed=feed: session.run(None, feed)

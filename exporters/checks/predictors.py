@@ -1,4 +1,4 @@
-"""Run a checkpoint or an exported file on images that are resized already, on the CPU.
+"""Run a checkpoint or an exported file on images that are resized already.
 
 The runtime of a device is `catdog_edge.runtime.classifier`, which also chooses a provider.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.images.preprocess import to_layout
+from catdog_edge.runtime import providers
 from catdog_edge.runtime.model_file import (
     KNOWN,
     LOGITS,
@@ -77,6 +78,7 @@ class OnnxPredictor:
         model: An `.onnx` or `.ort` file, or the bytes of a model.
         given: The spec of a file that has none: its input and output are then taken by place.
         name: What messages call it; `None` is its path.
+        provider: Short name of the provider that runs it.
 
     Attributes:
         session: The `onnxruntime.InferenceSession`.
@@ -87,6 +89,7 @@ class OnnxPredictor:
     Raises:
         ModelError: It cannot be loaded, its spec is missing, damaged or too new, or its graph
             differs from the spec.
+        ProviderError: The provider does not run here.
 
     Examples:
         >>> OnnxPredictor("model.onnx").predict(images).probabilities.shape
@@ -98,9 +101,14 @@ class OnnxPredictor:
         model: str | os.PathLike[str] | bytes,
         given: ModelSpec | None = None,
         name: str | None = None,
+        provider: str = "cpu",
     ) -> None:
         file = dataclasses.replace(find_model(model), called=name)
-        self.session = open_session(model, choose_threads().count, name=name)
+        if provider == "cpu":
+            self.session = open_session(model, choose_threads().count, name=name)
+        else:
+            settings = providers.Settings(choose_threads().count, spin=True)
+            self.session = providers.start(file, [(providers.NAMES[provider], {})], settings)
         self.spec = spec_of(self.session, file, given)
         value = self.session.get_inputs()[0]
         self.input_name = value.name

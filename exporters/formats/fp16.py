@@ -11,9 +11,20 @@ import os
 import numpy as np
 import onnx_ir as ir
 
+from catdog_edge.runtime.model_file import read_spec
 from exporters.graph.find_network import find_network
-from exporters.graph.nodes import add_node, constant, is_constant, set_constant
-from exporters.graph.onnx_file import clean, read_fp32, write_model
+from exporters.graph.nodes import (
+    add_constant,
+    add_node,
+    attribute,
+    constant,
+    is_constant,
+    set_constant,
+)
+from exporters.graph.onnx_file import clean, read_fp32, read_model, write_model
+
+PACKED = 1024
+"""Numbers in a layer's weights from which `pack_weights` stores them in a byte each."""
 
 FLOAT32_INPUTS = {"Resize": (1, 2)}
 """Inputs that ONNX wants in float32 whatever the rest is."""
@@ -51,3 +62,38 @@ def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
     model.graph.append(ir.node("Cast", [end], to_float, outputs=[logits], name=f"{name}.to_float"))
     clean(model)
     write_model(model, path, spec.replace(precision="fp16"))
+
+
+def pack_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Store the weights of an fp16 file as int8, a scale for each output channel, atomically.
+
+    ONNX Runtime multiplies them out once, as it loads the file: a call is as fast as before. The
+    file has half the size, and its weights are about as far from fp32 as those of an int8 file.
+
+    Raises:
+        ModelError: `source` is damaged or foreign.
+        CatdogError: The file cannot be written.
+    """
+    model, spec = read_model(source), read_spec(source)
+    graph = model.graph
+    for node in list(graph):
+        weight = node.inputs[1] if node.op_type in ("Conv", "Gemm") else None
+        if weight is None or not is_constant(weight) or weight.dtype != ir.DataType.FLOAT16:
+            continue
+        values = constant(weight).astype(np.float32)
+        by_row = node.op_type == "Conv" or attribute(node, "transB", 0)
+        if values.size < PACKED:
+            continue
+        axes = tuple(range(1, values.ndim)) if by_row else (0,)
+        scale = np.maximum(np.abs(values).max(axes, keepdims=True) / 127, np.float32(1e-12))
+        name = str(weight.name)
+        stored = add_constant(graph, f"{name}.int8", np.rint(values / scale).astype(np.int8))
+        steps = add_constant(graph, f"{name}.scale", scale)
+        to_float, to_half = ({"to": int(ir.DataType[one])} for one in ("FLOAT", "FLOAT16"))
+        whole = add_node(graph, "Cast", [stored], f"{name}.whole", f"{name}.unpack", **to_float)
+        wide = add_node(graph, "Mul", [whole, steps], f"{name}.wide", f"{name}.rescale")
+        half = add_node(graph, "Cast", [wide], f"{name}.half", f"{name}.to_half", **to_half)
+        node.replace_input_with(1, half)
+    graph.sort()
+    clean(model)
+    write_model(model, path, spec)

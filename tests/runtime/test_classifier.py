@@ -46,7 +46,7 @@ def pets() -> Classifier:
 @pytest.fixture(params=["tiny", *shipped_models()])
 def every(request: pytest.FixtureRequest) -> Classifier:
     """The toy model and every model that ships."""
-    return Classifier(TINY if request.param == "tiny" else request.param)
+    return Classifier(TINY if request.param == "tiny" else request.param, "cpu")
 
 
 def test_answers_a_frame(pets: Classifier) -> None:
@@ -255,7 +255,7 @@ def test_a_model_comes_as_path_text_or_bytes() -> None:
 
 def test_the_default_is_the_shipped_model() -> None:
     if "fast" in shipped_models():
-        assert Classifier().path.name == "fast.onnx"
+        assert Classifier(provider="cpu").path.name == "fast.onnx"
     else:
         with pytest.raises(ModelError, match="no model fast"):
             Classifier()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
+import re
+import shutil
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +20,23 @@ from support.paths import DATA
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
+from click.testing import CliRunner
+
 from catdog_edge import Classifier, ModelError, ProviderError
-from catdog_edge.runtime import gpu, io_binding, provider_selection, providers
+from catdog_edge.cli.main import main
+from catdog_edge.runtime import (
+    gpu,
+    io_binding,
+    model_file,
+    provider_selection,
+    providers,
+    tensorrt,
+)
 from catdog_edge.runtime.io_binding import BoundRunner, CaptureGate, TooManyThreadsError
 from catdog_edge.runtime.model_file import ZOO, find_model
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 TINY, KNOWN = DATA / "tiny.onnx", DATA / "tiny_known.onnx"
 ONE = providers.Settings(1, spin=False)
 
@@ -37,17 +52,17 @@ def images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
 
 
 def test_the_best_options_come_first_and_given_ones_stay() -> None:
-    ways = gpu.attempts([(CUDA, {"device_id": "1"}), (CPU, {})])
+    ways = gpu.attempts(find_model(TINY), [(CUDA, {"device_id": "1"}), (CPU, {})])
     assert [dict(way.pairs)[CUDA] for way in ways] == [
         {"prefer_nhwc": "1", "use_tf32": "1", "enable_cuda_graph": "1", "device_id": "1"},
         {"prefer_nhwc": "1", "use_tf32": "1", "device_id": "1"},
         {"device_id": "1"},
     ]
     assert all(way.pairs[1:] == [(CPU, {})] for way in ways)
-    given = gpu.attempts([(CUDA, {"enable_cuda_graph": "0", "use_tf32": "0"})])
+    given = gpu.attempts(find_model(TINY), [(CUDA, {"enable_cuda_graph": "0", "use_tf32": "0"})])
     assert [dict(way.pairs)[CUDA]["enable_cuda_graph"] for way in given] == ["0", "0"]
     assert [dict(way.pairs)[CUDA]["use_tf32"] for way in given] == ["0", "0"]
-    assert len(gpu.attempts([(CPU, {}), (CUDA, {})])) == 1
+    assert len(gpu.attempts(find_model(TINY), [(CPU, {}), (CUDA, {})])) == 1
 
 
 def test_what_is_on_is_named() -> None:
@@ -59,9 +74,9 @@ def test_what_is_on_is_named() -> None:
 class OnCuda:
     """A session on the CPU that says that it is one on CUDA, with these options."""
 
-    def __init__(self, options: dict[str, str]) -> None:
+    def __init__(self, file: model_file.ModelFile, options: dict[str, str]) -> None:
         self._options = options
-        self._session = providers.start(find_model(TINY), [(CPU, {})], ONE)
+        self._session = providers.start(file, [(CPU, {})], ONE)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -82,12 +97,12 @@ def cuda_refuses(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         for option, error in refused.items():
             if options.get(option) == "1":
                 raise ProviderError("cuda does not run here") from RuntimeError(error)
-        return OnCuda(options)
+        return OnCuda(file, options)
 
     def bind(session: Any, provider: str, outputs: list[str]) -> BoundRunner | None:
         if provider != "cuda":
             return None
-        graphs = gpu.captures(provider, session.get_provider_options()[CUDA])
+        graphs = gpu.captures(session.get_provider_options()[CUDA])
         return BoundRunner(session._session, outputs, "cpu", graphs=graphs)
 
     monkeypatch.setattr(provider_selection, "start", start)
@@ -238,6 +253,131 @@ def test_page_locked_memory_is_an_array_like_any_other() -> None:
     assert array.sum() == 7 * 24
 
 
+@pytest.fixture
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shipped model, `tiny`, that has a form of its own for GPUs."""
+    shutil.copy(TINY, tmp_path / "tiny.onnx")
+    shutil.copy(DATA / "tiny_rejecting.onnx", tmp_path / "tiny.half.onnx")
+    monkeypatch.setattr(model_file, "ZOO", tmp_path)
+    return tmp_path
+
+
+def test_a_shipped_model_is_a_family(family: Path, cuda_refuses: dict[str, str]) -> None:
+    assert model_file.shipped_models() == ["tiny"]
+    on_cpu, on_gpu = Classifier("tiny", "cpu"), Classifier("tiny", "cuda")
+    assert (on_cpu.path, on_gpu.path) == (family / "tiny.onnx", family / "tiny.half.onnx")
+    assert on_gpu.spec.rejection is not None  # it is the other file
+    assert pickle.loads(pickle.dumps(on_gpu)).path == family / "tiny.half.onnx"
+    # A file that is named is the file that runs.
+    assert Classifier(family / "tiny.onnx", "cuda").path == family / "tiny.onnx"
+    (family / "tiny.half.onnx").unlink()
+    assert Classifier("tiny", "cuda").path == family / "tiny.onnx"
+
+
+def test_the_trial_compares_each_provider_with_its_own_form(
+    family: Path, cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(DATA / "tiny_leaning.onnx", family / "tiny.half.onnx")  # answers otherwise
+    monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
+    found = Classifier("tiny")
+    assert "left out" not in found.reason
+    assert found.path == family / ("tiny.half.onnx" if found.provider == "cuda" else "tiny.onnx")
+    assert Classifier("tiny").reason.startswith(found.reason.partition("; ")[0] + ", remembered")
+    # Of one form, another answer is a fault of the provider.
+    cpu = providers.start(find_model(TINY), [(CPU, {})], ONE)
+    differs = provider_selection.compare(
+        {"cpu": cpu, "cuda": OnCuda(find_model(DATA / "tiny_leaning.onnx"), {})}  # type: ignore[dict-item]
+    )
+    assert differs[0] == "cpu"
+    assert "cuda left out, its answers differ" in differs[1]
+
+
+def test_int8_on_a_gpu_names_the_form_that_is_faster(tmp_path: Path) -> None:
+    static, half = tmp_path / "model.static.onnx", tmp_path / "model.half.onnx"
+    other = "int8 is slow on cuda; faster is what catdog-edge export --for cuda makes"
+    assert gpu.better_form(static, "cuda", "int8-static") == other
+    assert gpu.better_form(None, "cuda", "int8-static") == other
+    half.touch()
+    beside = "int8 is slow on tensorrt; faster is model.half.onnx beside it"
+    assert gpu.better_form(static, "tensorrt", "int8-dynamic") == beside
+    assert gpu.better_form(static, "cpu", "int8-static") == ""
+    assert gpu.better_form(half, "cuda", "fp16") == ""
+
+
+HERE = {"GPU": "NVIDIA X", "driver": "580.1", "TensorRT": "101100", "onnxruntime": "1.31.1"}
+
+
+def test_an_engine_is_kept_by_model_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = [HERE, *({**HERE, key: "other"} for key in HERE)]
+    folders = {tensorrt.engine_folder(find_model(TINY), machine) for machine in machines}
+    folders.add(tensorrt.engine_folder(find_model(KNOWN), HERE))
+    assert len(folders) == len(HERE) + 2
+    folder = tensorrt.engine_folder(find_model(TINY.read_bytes()), HERE)
+    assert folder in folders  # the same content is the same model
+    assert folder.parent.name == "tensorrt"
+    monkeypatch.setattr(tensorrt, "machine", lambda device_id: HERE)
+    best, plainer = gpu.attempts(find_model(TINY), [(TENSORRT, {"trt_fp16_enable": "1"})])
+    options = dict(best.pairs)[TENSORRT]
+    assert options == {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+        "trt_fp16_enable": "1",  # given; the model is fp32
+        "trt_cuda_graph_enable": "1",
+    }
+    assert tensorrt.options(folder, "fp16")["trt_fp16_enable"] == "1"
+    assert tensorrt.options(folder, "fp32")["trt_fp16_enable"] == "0"
+    assert "trt_cuda_graph_enable" not in dict(plainer.pairs)[TENSORRT]
+
+
+def test_no_engine_is_built_in_silence(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
+    monkeypatch.setattr(tensorrt, "machine", lambda device_id: HERE)
+    (way, _) = gpu.attempts(find_model("fast"), [(TENSORRT, {})])
+    told = gpu.engine(find_model("fast"), way.pairs)
+    assert told is not None
+    assert re.fullmatch(r"engine built in \d+ s", told())
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "takes minutes" in record.getMessage()
+    assert "catdog-edge build fast --provider tensorrt" in record.getMessage()
+    folder = Path(dict(way.pairs)[TENSORRT]["trt_engine_cache_path"])
+    (folder / "TensorrtExecutionProvider_x_sm90.engine").touch()
+    told = gpu.engine(find_model("fast"), way.pairs)
+    assert told is not None
+    assert told() == "engine from the cache"
+    assert len(caplog.records) == 1
+    # Where nothing can be built nothing is announced.
+    monkeypatch.setattr(tensorrt, "machine", lambda device_id: {**HERE, "TensorRT": ""})
+    gpu.engine(find_model(TINY), [(TENSORRT, {"trt_engine_cache_path": str(tmp_path / "none")})])
+    assert len(caplog.records) == 1
+    assert not (tmp_path / "none").exists()
+    assert gpu.engine(find_model(TINY), [(CUDA, {})]) is None
+
+
+def test_an_engine_has_one_shape_and_a_batch_runs_in_pieces() -> None:
+    options = providers.session_options(ONE)
+    options.add_free_dimension_override_by_name(*tensorrt.BATCH)
+    session = onnxruntime.InferenceSession(str(KNOWN), options, providers=[CPU])
+    assert [value.shape[0] for value in (*session.get_inputs(), *session.get_outputs())] == [1] * 3
+    pets, frames = Classifier(KNOWN, "cpu"), images(5)
+    expected = pets.probabilities(frames)
+    pets._session._session, pets._session.fixed_batch = session, 1
+    np.testing.assert_allclose(pets.probabilities(frames), expected, atol=1e-6)
+
+
+def test_build_says_why_it_cannot() -> None:
+    if TENSORRT in onnxruntime.get_available_providers():
+        pytest.skip("this build of onnxruntime may have TensorRT")
+    done = CliRunner().invoke(main, ["build", str(TINY)])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("catdog-edge: tensorrt does not run here: ")
+    assert done.stderr.count("\n") == 1
+
+
 # What needs a GPU.
 
 needs_cuda = [
@@ -293,11 +433,37 @@ class TestOnCuda:
             pets.probabilities(frames), Classifier(TINY, "cpu").probabilities(frames), atol=2e-5
         )
 
+    def test_a_shipped_model_runs_its_form_for_gpus(self) -> None:
+        for name in model_file.shipped_models():
+            pets, cpu = Classifier(name, "cuda"), Classifier(name, "cpu")
+            assert (pets.path, pets.spec.precision) == (ZOO / f"{name}.half.onnx", "fp16")
+            assert pets.reason == "asked for by name; NHWC, CUDA graphs, TF32 on"
+            frames = list(images(40, 192))
+            half = Classifier(ZOO / f"{name}.half.onnx", "cpu")
+            np.testing.assert_allclose(
+                pets.probabilities(frames), half.probabilities(frames), atol=1e-2
+            )
+            difference = np.abs(pets.probabilities(frames) - cpu.probabilities(frames))
+            assert difference.mean() < 0.02
+
+    def test_tensorrt_builds_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        if not tensorrt.machine()["TensorRT"]:
+            pytest.skip("TensorRT is not installed")
+        monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
+        first = Classifier(TINY, "tensorrt")
+        assert "engine built in" in first.reason
+        frames = images(5)
+        np.testing.assert_allclose(
+            first.probabilities(frames), Classifier(TINY, "cpu").probabilities(frames), atol=2e-3
+        )
+        assert "engine from the cache" in Classifier(TINY, "tensorrt").reason
+
     def test_int8_runs_without_a_graph_and_says_why(self) -> None:
         pets = Classifier(ZOO / "fast.onnx", "cuda")
         answer = pets(images(1, 192)[0])
         assert answer.label in (*pets.spec.labels, "neither")
         assert "CUDA graphs (" in pets.reason
+        assert pets.reason.endswith("int8 is slow on cuda; faster is fast.half.onnx beside it")
 
     def test_page_locked_memory_is(self, on_cuda: Classifier) -> None:
         on_cuda.warmup(batch=5)

@@ -15,6 +15,7 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flav
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; install a flavour")
 
 from catdog_edge import Classifier
+from catdog_edge.runtime.gpu import half_form
 from catdog_edge.runtime.model_file import ZOO, shipped_models
 
 LIMITS = {"fast": 5_000_000, "accurate": 15_000_000}
@@ -45,16 +46,32 @@ def test_both_models_ship():
 
 
 def test_the_card_is_that_of_the_file(pets):
+    half = half_form(pets.path)
+    assert half is not None
     content = pets.path.read_bytes()
     assert len(content) <= LIMITS[pets.path.stem]
+    assert half.stat().st_size <= LIMITS[pets.path.stem]
     card = (ZOO / f"{pets.path.stem}.md").read_text(encoding="utf-8")
-    told = re.findall(r"^SHA-256 `([0-9a-f]{64})`$", card, re.MULTILINE)
-    assert told == [hashlib.sha256(content).hexdigest()]
+    told = re.findall(r"^SHA-256 `([0-9a-f]{64})` \(`(.*)`\)$", card, re.MULTILINE)
+    assert told == [
+        (hashlib.sha256(one.read_bytes()).hexdigest(), one.name) for one in (pets.path, half)
+    ]
     assert f"{pets.spec.height}x{pets.spec.width}" in card
     assert f"{pets.spec.rejection.threshold:.4f}" in card
 
 
 @pytest.mark.slow
+def test_both_forms_are_one_model(pets):
+    half = half_form(pets.path)
+    assert half is not None
+    other = Classifier(half, "cpu")
+    assert other.spec.precision == "fp16"
+    for name in ("labels", "size", "resize", "rejection", "temperature"):
+        assert getattr(other.spec, name) == getattr(pets.spec, name)
+    frames = list(FRAMES.values())[:6]
+    np.testing.assert_allclose(pets.scores(frames), other.scores(frames), atol=0.1)
+
+
 @pytest.mark.train
 def test_the_file_does_on_the_test_split_what_the_card_says(pets, shared_data):
     pytest.importorskip("torch", reason="eval needs torch; install [train]")

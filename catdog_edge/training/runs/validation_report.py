@@ -100,8 +100,7 @@ def finish(run: Run, data: RunData, trainer: Trainer) -> None:
         f"best of epoch {best.epoch}",
         *(f"neither   {name}: {one}" for name, one in shown.items()),
         f"weights   {run.weights}",
-        f"pictures  {run.folder}: data.png, curves.png, confusion.png"
-        + ", mistakes.png" * (result.accuracy < 1)
+        f"pictures  {run.folder}: data.png, curves.png, confusion.png, mistakes.png"
         + ", roc.png" * bool(rejected),
         f"review    {run.folder}/review.csv: {suspects:,} doubtful labels and copies",
         "next      catdog-edge eval; catdog-edge export --quantize; catdog-edge bench",

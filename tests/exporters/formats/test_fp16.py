@@ -14,7 +14,7 @@ from support.tinynets import LABELS, answers, pictures, settle, spec_for
 from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.training.models.registry import architecture
 from exporters.checks.predictors import open_session
-from exporters.formats.fp16 import convert_fp16
+from exporters.formats.fp16 import convert_fp16, pack_weights
 from exporters.formats.torch_export import export_onnx
 
 
@@ -35,3 +35,14 @@ def test_half_is_half_the_size_and_close(layout: str, tmp_path: Path) -> None:
     session = open_session(path)
     assert session.get_inputs()[0].type == open_session(source).get_inputs()[0].type
     assert read_spec(path).precision == "fp16"
+
+    packed = tmp_path / "packed.onnx"
+    pack_weights(path, packed)
+    assert packed.stat().st_size < 0.56 * path.stat().st_size
+    assert np.abs(answers(packed, frames) - found).max() < 2e-2
+    assert read_spec(packed).precision == "fp16"
+    # onnxruntime multiplies the weights out as it loads the file, not at every call.
+    optimized = tmp_path / "optimized.onnx"
+    open_session(packed, optimized=optimized)
+    nodes = onnx.load(optimized).graph.node
+    assert not [node for node in nodes if any(".int8" in name for name in node.input)]

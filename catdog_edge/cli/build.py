@@ -1,0 +1,53 @@
+"""`catdog-edge build`: do ahead what the first call of a provider would do for minutes."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import click
+
+from catdog_edge.cli.options import Command, json_option
+from catdog_edge.system.console import note
+
+EVERY = 10.0  # seconds between two lines of progress
+
+
+@click.command(
+    "build",
+    cls=Command,
+    examples=("catdog-edge build fast --provider tensorrt",),
+)
+@click.argument("model", default="fast")
+@click.option(
+    "--provider",
+    type=click.Choice(["tensorrt"]),
+    default="tensorrt",
+    help="What to build for; the others start at once.",
+)
+@json_option
+def command(model: str, provider: str, as_json: bool) -> None:
+    """Build TensorRT's engine of a model for this GPU, and keep it.
+
+    MODEL is a file or the name of a shipped model.
+    """
+    from catdog_edge.runtime.classifier import Classifier
+
+    began, done = time.monotonic(), threading.Event()
+
+    def progress() -> None:
+        while not done.wait(EVERY):
+            note(f"building, {time.monotonic() - began:.0f} s")
+
+    reporting = threading.Thread(target=progress, daemon=True)
+    reporting.start()
+    try:
+        with Classifier(model, provider) as built:
+            built.warmup()
+            result = {"model": str(built.path), "provider": provider, "reason": built.reason}
+    finally:
+        done.set()
+        reporting.join()
+    result["seconds"] = f"{time.monotonic() - began:.1f}"
+    click.echo(json.dumps(result) if as_json else "{model}: {reason}".format_map(result))

@@ -1,0 +1,92 @@
+"""Put a run's files into the package as the forms of a shipped model.
+
+    python -m exporters.ship RUN NAME        # after: catdog-edge export --weights RUN --quantize
+
+`NAME.onnx` is the static int8 file, for CPUs. `NAME.half.onnx` is fp16, for GPUs, its weights
+stored as int8 so that the package stays small. Before anything is replaced, fp16 is held against
+fp32, and the int8 file, which `export` held against fp32, against the fp16 file as it ships. The
+card keeps its text; the digests in it are renewed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+
+import click
+
+from catdog_edge.errors import DataError, ModelError
+from catdog_edge.runtime.model_file import ZOO, ModelFile
+from catdog_edge.system.console import log_to_stderr
+from catdog_edge.system.files import write_text
+from exporters.export_steps import FP32, HALF, STATIC
+from exporters.formats.fp16 import convert_fp16, pack_weights
+from exporters.info import megabytes
+from exporters.output_folder import publish, scratch_folder
+from exporters.verify import verify
+
+log = logging.getLogger(__name__)
+
+DIGESTS = re.compile(r"^SHA-256 .*\n(?:.*SHA-256 .*\n)?", re.MULTILINE)
+
+
+def ship(
+    run: Path, name: str, data: str | None = None, limit: int | None = None, zoo: Path = ZOO
+) -> tuple[Path, Path]:
+    """Make and check the two forms, and put them and the card into `zoo`; see this module.
+
+    Args:
+        run: The folder of the run.
+        name: Of the shipped model; its card is there.
+        data: As `--data` of `catdog-edge verify` takes it.
+        limit: At most this many images to check on.
+        zoo: The folder with the shipped models.
+
+    Returns:
+        The int8 and the fp16 file.
+
+    Raises:
+        ModelError: The run has no static int8 file, or a form answers otherwise.
+        DataError: There is no card for `NAME`, or it names no digest.
+    """
+    card = zoo / f"{name}.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if not DIGESTS.search(text):
+        raise DataError(f"{card}: wanted the card of {name} with a line SHA-256; write it first")
+    if not (run / STATIC).is_file():
+        made = f"catdog-edge export --weights {run} --quantize static"
+        raise ModelError(f"{run} has no {STATIC}; make it with: {made}")
+    with scratch_folder() as scratch:
+        int8, half = scratch / f"{name}.onnx", scratch / f"{name}.half.onnx"
+        shutil.copyfile(run / STATIC, int8)
+        convert_fp16(run / FP32, scratch / HALF)
+        pack_weights(scratch / HALF, half)
+        for reference, candidate in ((run / FP32, scratch / HALF), (half, run / STATIC)):
+            found = verify(reference, candidate, data=data, limit=limit, out=scratch)
+            log.info(f"{reference.name} and {candidate.name}:\n{found}")
+            found.verification.require(candidate.name)
+        digests = "".join(
+            f"SHA-256 `{ModelFile(one).digest()}` (`{one.name}`)\n" for one in (int8, half)
+        )
+        write_text(scratch / card.name, DIGESTS.sub(digests, text, count=1))
+        publish([int8, half, scratch / card.name], zoo)
+    log.info(f"{zoo}: {', '.join(megabytes(path.stat().st_size) for path in zoo.glob('*.onnx'))}")
+    return zoo / int8.name, zoo / half.name
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("name")
+@click.option("--data", help="Images to check on; default: those of the run.")
+@click.option("--limit", type=int, help="At most this many images.")
+def main(run: Path, name: str, data: str | None, limit: int | None) -> None:
+    """Put the int8 and the fp16 form of RUN into the package as the shipped model NAME."""
+    with log_to_stderr():
+        for path in ship(run, name, data, limit):
+            click.echo(path)
+
+
+if __name__ == "__main__":
+    main()
