@@ -129,6 +129,21 @@ def _adam_step(
     return mean / square.sqrt().add_(ADAM_EPSILON), 1.0
 
 
+def align_gradients(network: nn.Module) -> None:
+    """Give each gradient its parameter's strides, which the fused optimizers ask for.
+
+    Autograd leaves them different in dimensions of size 1, where they mean nothing: in depthwise
+    and 1x1 convolutions in channels-last order.
+    """
+    for one in network.parameters():
+        if one.grad is not None and one.grad.stride() != one.stride():
+            pairs = zip(one.shape, one.grad.stride(), one.stride())
+            if all(side == 1 or ours == theirs for side, ours, theirs in pairs):
+                one.grad = one.grad.as_strided(one.shape, one.stride())
+            else:
+                one.grad = torch.empty_like(one).copy_(one.grad)
+
+
 @torch.no_grad()
 def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     """Update an exponential moving average of the weights and the batch-norm statistics.

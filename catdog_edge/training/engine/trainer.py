@@ -32,7 +32,7 @@ from catdog_edge.training.engine.distributed import ProcessGroup
 from catdog_edge.training.engine.history import EpochMetrics, StepMetrics, best_epoch, write_results
 from catdog_edge.training.engine.loss import CrossEntropy, class_weights
 from catdog_edge.training.engine.malloc_tuning import keep_freed_memory
-from catdog_edge.training.engine.optim import make_optimizer, update_average
+from catdog_edge.training.engine.optim import align_gradients, make_optimizer, update_average
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.engine.tensor_batches import TensorBatchLoader, augments_on, resident
 from catdog_edge.training.evaluation.inference import logits, to_input
@@ -290,6 +290,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         # The processes' gradients are averaged; their parts of the batch differ in size.
         (loss * (len(labels) * self._group.world_size / seen)).backward()
+        if self.device.type == "cuda":
+            align_gradients(self.network)
         self.optimizer.step()
         if self.averaged is not None:
             # A rising decay, so that the random initial weights are soon forgotten.

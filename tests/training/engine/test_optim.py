@@ -12,6 +12,7 @@ from catdog_edge.training.engine.optim import (
     ITERATIONS,
     NEWTON_SCHULZ,
     Muon,
+    align_gradients,
     make_optimizer,
     orthogonalize,
     update_average,
@@ -117,3 +118,19 @@ def test_what_takes_orthogonal_steps_and_what_decays() -> None:
     assert decays == [recipe.weight_decay, recipe.weight_decay, 0.0]
     network[0].requires_grad_(False)
     assert len(make_optimizer(network, recipe, 0.1).param_groups[0]["params"]) == 1
+
+
+def test_gradients_get_the_strides_of_their_parameters() -> None:
+    last = torch.channels_last
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Conv2d(4, 8, 1), torch.nn.Conv2d(8, 2, 3)
+    ).to(memory_format=last)
+    for one in network.parameters():
+        # As a kernel may leave them: contiguous.
+        one.grad = torch.randn(one.shape)
+    wanted = [one.grad.clone() for one in network.parameters()]
+    assert network[0].weight.grad.stride() != network[0].weight.stride()
+    align_gradients(network)
+    for one, gradient in zip(network.parameters(), wanted, strict=True):
+        assert one.grad.stride() == one.stride()
+        assert torch.equal(one.grad, gradient)
