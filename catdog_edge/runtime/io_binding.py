@@ -59,12 +59,13 @@ class CaptureGate:
     def forked(self) -> None:
         """Forget the calls of threads that did not come along."""
         self._changed = threading.Condition()
-        self._calls = 0
+        self._calls = self._captures = 0
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
         """Hold off captures for as long as the block runs."""
         with self._changed:
+            self._changed.wait_for(lambda: not self._captures)  # calls without end let it through
             self._calls += 1
         try:
             yield
@@ -77,8 +78,13 @@ class CaptureGate:
     def alone(self) -> Iterator[None]:
         """Wait for the calls under way; hold off all others for as long as the block runs."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._calls)
-            yield
+            self._captures += 1
+            try:
+                self._changed.wait_for(lambda: not self._calls)
+                yield
+            finally:
+                self._captures -= 1
+                self._changed.notify_all()
 
 
 GATE = CaptureGate()

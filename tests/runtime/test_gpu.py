@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 TINY, KNOWN = DATA / "tiny.onnx", DATA / "tiny_known.onnx"
 ONE = providers.Settings(1, spin=False)
+
+TF32 = 5e-3
+"""What its ten bits may change of a probability of the toy models."""
 
 REFUSED = (
     "[ONNXRuntimeError] : 1 : FAIL : This session cannot use the graph capture feature as "
@@ -238,11 +242,13 @@ def test_a_capture_is_alone() -> None:
         with gate.shared():  # calls do not exclude each other
             pass
         second = pool.submit(capture)
-        assert not second.done()
+        while not gate._captures:
+            time.sleep(0.001)
+        third = pool.submit(late)  # it waits for the capture, which would wait for ever otherwise
         leave.set()
         first.result(10)
         second.result(10)
-        pool.submit(late).result(10)
+        third.result(10)
     assert order == ["call", "capture", "late"]
 
 
@@ -404,14 +410,16 @@ class TestOnCuda:
             for count in (1, 2, 32, 70, 1):
                 part = frames[-count:]
                 found, wanted = on_cuda.probabilities(part), cpu.probabilities(part)
-                np.testing.assert_allclose(found, wanted, atol=2e-3)  # TF32
-                np.testing.assert_allclose(on_cuda.scores(part), cpu.scores(part), atol=2e-3)
+                np.testing.assert_allclose(found, wanted, atol=TF32)
+                np.testing.assert_allclose(on_cuda.scores(part), cpu.scores(part), atol=TF32)
 
-    def test_answers_do_not_depend_on_the_batch(self, on_cuda: Classifier) -> None:
-        frames = list(images(300, seed=1))
-        every = on_cuda.probabilities(frames)
-        single = np.concatenate([on_cuda.probabilities([frame]) for frame in frames[:20]])
-        np.testing.assert_allclose(every[:20], single, atol=1e-3)
+    def test_answers_do_not_depend_on_the_batch(self) -> None:
+        pets, frames = Classifier("fast", "cuda"), list(images(300, 192, seed=1))
+        assert pets.spec.precision == "fp16"
+        every = pets.probabilities(frames)
+        for count in (1, 2, 7):
+            parts = [pets.probabilities(frames[i : i + count]) for i in range(0, 14, count)]
+            np.testing.assert_allclose(np.concatenate(parts)[:14], every[:14], atol=1e-3)
 
     def test_threads_answer_alike(self) -> None:
         pets, frames = Classifier(TINY, "cuda"), list(images(24))
@@ -421,7 +429,7 @@ class TestOnCuda:
             beside = [pool.submit(other.warmup, batch=n) for n in range(1, 5)]  # captures
             for _ in range(5):
                 found = [answer.confidence for answer in pool.map(pets, frames)]
-                np.testing.assert_allclose(found, wanted, atol=2e-3)
+                np.testing.assert_allclose(found, wanted, atol=TF32)
             for one in beside:
                 one.result()
 
@@ -454,7 +462,7 @@ class TestOnCuda:
         assert "engine built in" in first.reason
         frames = images(5)
         np.testing.assert_allclose(
-            first.probabilities(frames), Classifier(TINY, "cpu").probabilities(frames), atol=2e-3
+            first.probabilities(frames), Classifier(TINY, "cpu").probabilities(frames), atol=TF32
         )
         assert "engine from the cache" in Classifier(TINY, "tensorrt").reason
 
