@@ -33,10 +33,13 @@ demo: $(VENV)/.demo
 	mkdir -p $(DEMO)
 	cd $(DEMO) && $(BIN)/catdog-edge train --data sample
 	cd $(DEMO) && $(BIN)/catdog-edge export --quantize
-	cd $(DEMO) && $(BIN)/catdog-edge bench --seconds 20
+	cd $(DEMO) && $(BIN)/catdog-edge bench --seconds 20 > bench.txt
+	@echo
+	@tail -n 1 $(DEMO)/bench.txt
 	@echo
 	@echo "Look at:"
 	@cd $(DEMO) && ls -t -d "$$PWD"/runs/*/ | head -n 1 | xargs -I {} find {} -name '*.png' -o -path '{}*' -name '*.html' | sort
+	@echo "$(abspath $(DEMO))/bench.txt: all figures of bench"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -7,7 +7,7 @@ import logging
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from benchmarks.report import gates, html
 from benchmarks.report.text import listed
 from catdog_edge import __version__
 from catdog_edge.images.preprocess import Image
+from catdog_edge.system.console import counter
 from catdog_edge.system.files import write_text
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.runs.provenance import git_commit
@@ -45,11 +46,15 @@ SHOWN_DISAGREEMENTS = 200
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The content of `bench.json`, the folder of the reports, and every limit, met or not."""
+    """The content of `bench.json`, the folder of the reports, and every limit, met or not.
+
+    `weights` is the checkpoint; the exported files are beside it.
+    """
 
     document: dict[str, Any]
     folder: Path
     gates: list[gates.Gate]
+    weights: Path
 
 
 def bench(options: BenchOptions) -> BenchResult:
@@ -86,7 +91,7 @@ def bench(options: BenchOptions) -> BenchResult:
     sheet = _contact_sheet(measured.sets, measured.disagreements, document["answers_to"])
     page = html.page(document, sheet)
     write_text(planned.folder / report.PAGE, page)
-    return BenchResult(document, planned.folder, found)
+    return BenchResult(document, planned.folder, found, planned.weights)
 
 
 class _Measurements:
@@ -106,7 +111,7 @@ class _Measurements:
         monitor = ActivityMonitor(with_gpu=planned.card.gpu is not None)
         log.info("bench: answers, picture by picture ...")
         predictors = {base: runner.probabilities for base, runner in planned.by_base.items()}
-        count = _counter(len(self.test.items))
+        count = counter("images", len(self.test.items))
         self.answers = classify_all(predictors, self.test.frames(), count)
         self.figures, self.disagreements = compare_rows(self.answers, self.test)
         chosen = robustness.balanced(planned.items, latency.FRAMES)
@@ -244,12 +249,3 @@ def _contact_sheet(
         for name, found in groups.items()
         for group in sorted(found.values(), key=confidence, reverse=True)[:SHOWN_DISAGREEMENTS]
     ]
-
-
-def _counter(total: int) -> Callable[[int], None]:
-    def show(done: int) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r  {done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
-
-    return show

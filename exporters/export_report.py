@@ -174,7 +174,7 @@ class Exported:
     folder: Path
 
     def __str__(self) -> str:
-        return f"{table(self.files)}\n\n{self.advice()}"
+        return table(self.files)
 
     def advice(self) -> str:
         """Say which file to ship, and why: the smallest of those that are as fast as any."""

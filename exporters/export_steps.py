@@ -339,7 +339,7 @@ class ExportSteps:
         return [file.name for file in self._files if not file.refused]
 
     def _refuse(self, file: ExportedFile) -> None:
-        log.info(f"{file.name}: not kept: {file.refused}")
+        log.info(f"{file.name}: not kept: {file.refused}", extra={"style": {"fg": "yellow"}})
         self._files.append(file)
 
     def _keep(

@@ -18,6 +18,7 @@ from benchmarks.report.tables import Document, bases
 from benchmarks.report.text import few
 from catdog_edge.errors import CatdogError, GateError
 from exporters.checks.acceptance import LIMITS, Verdict, judge_drop, judge_share
+from exporters.export_report import AS_FAST
 
 TOLERANCE = 10.0
 """Percent by which a ratio or a size may exceed the baseline's."""
@@ -212,6 +213,34 @@ def _accuracy_gates(document: Document, limits: Limits) -> Iterator[Gate]:
             says = f"agrees with PyTorch on {agreement:.2f} %, wanted {wanted:g} %"
             met = agreement >= wanted - EPSILON
             yield Gate("min-agreement", base, wanted, agreement, met, says)
+
+
+def advice(document: Document, folder: Path) -> str:
+    """Say which file to ship, and why: of those that are as fast as any on the CPU, the smallest.
+
+    `folder` holds the files. Files that lose more accuracy than `BASELINE_DROP` do not count.
+    """
+    pytorch = next(row for row in document["rows"] if row["is_reference"])
+    rows = [
+        row
+        for row in bases(document)
+        if row["engine"] == "onnxruntime"
+        and row["provider"] == "cpu"
+        and row["file"].endswith(".onnx")
+        and (folder / row["file"]).is_file()  # not one of --also
+        and _drop_gate(row, BASELINE_DROP, strict=False).met
+    ]
+    if not rows:
+        return "no exported file on the CPU answers as well as PyTorch"
+    best = min(row["ratio"]["value"] for row in rows)
+    fast = [row for row in rows if row["ratio"]["value"] <= best * AS_FAST]
+    row = min(fast, key=lambda row: row["size_bytes"])
+    times, smaller = 1 / row["ratio"]["value"], pytorch["size_bytes"] / row["size_bytes"]
+    agreement = 100 * row["answers"]["agreement"]
+    return (
+        f"{times:.1f} times as fast as PyTorch, {smaller:.1f} times smaller, {agreement:.4g} % the "
+        f"same answers; ship {folder / row['file']}"
+    )
 
 
 def _drop_gate(row: Mapping[str, Any], most: float, strict: bool) -> Gate:

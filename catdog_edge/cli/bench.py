@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from catdog_edge.cli import options as common
 from catdog_edge.cli.options import COUNT_OR_0, POSITIVE, Percent, data, gate, model, output
+from catdog_edge.system.console import style
 
 measurement = common.group("Measurements")
 
@@ -124,4 +126,6 @@ def command(
         click.echo(json.dumps(done.document, indent=1))
     else:
         click.echo(report.terminal(done.document, done.folder))
+        said = gates.advice(done.document, done.weights.parent)
+        click.echo(f"\n{style(said, sys.stdout, bold=True, fg='green')}")
     gates.enforce(done.gates)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
 
 from catdog_edge.cli import options as common
+from catdog_edge.system.console import style
 
 form, quantization = map(common.group, ("Formats", "Quantization"))
 
@@ -84,5 +86,8 @@ def command(as_json: bool, **options: Any) -> None:
     if options["target"] is not None and options["quantize"] is not None:
         raise click.UsageError("--for cuda makes no int8 file; leave out --quantize")
     result = export.export(export.ExportOptions(**options))
-    click.echo(json.dumps(result.document, indent=2) if as_json else str(result))
+    if as_json:
+        click.echo(json.dumps(result.document, indent=2))
+    else:
+        click.echo(f"{result}\n\n{style(result.advice(), sys.stdout, bold=True, fg='green')}")
     result.require()

@@ -16,7 +16,14 @@ from catdog_edge.cli import bench, build, doctor, export, info, predict, stream,
 from catdog_edge.cli import eval as evaluate
 from catdog_edge.cli.options import write_examples
 from catdog_edge.errors import CatdogError
-from catdog_edge.system.console import log_to_stderr, note, output_error, plain, tolerant_output
+from catdog_edge.system.console import (
+    log_to_stderr,
+    note,
+    output_error,
+    plain,
+    style,
+    tolerant_output,
+)
 from catdog_edge.system.packages import explain
 
 
@@ -54,7 +61,7 @@ class _Group(click.Group):
             debug = "--debug" in (sys.argv[1:] if args is None else args)
             if known is None or debug or not named.get("standalone_mode", True):
                 raise
-            note(f"catdog-edge: {plain(str(known))}")
+            note(f"{style('catdog-edge:', sys.stderr, fg='red', bold=True)} {plain(str(known))}")
             sys.exit(known.exit_code)
 
 

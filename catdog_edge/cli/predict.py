@@ -16,7 +16,7 @@ import click
 from catdog_edge.cli import options as common
 from catdog_edge.errors import CatdogError, PictureError
 from catdog_edge.spec import NEITHER, Prediction
-from catdog_edge.system.console import note, plain
+from catdog_edge.system.console import counter, is_terminal, note, plain
 from catdog_edge.system.files import atomic_write, cannot_write, take_free_name
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from catdog_edge.runtime.classifier import Classifier
 
 BAR = 10  # characters of a full confidence bar in the table
-
-HEADER = f"{'label':<10} {'conf':4}  {'':{BAR}}  image"
 
 
 @dataclass(frozen=True)
@@ -57,18 +55,21 @@ class FileResult:
             document["saved"] = _text(self.saved)
         return json.dumps(document, ensure_ascii=False)
 
-    def __str__(self) -> str:
+    def row(self, width: int) -> str:
+        """A row of the table, with a column of `width` for the label."""
         if self.prediction is None:
-            return f"{'-':<10} {'':4}  {'':{BAR}}  {plain(f'{self.name} ({self.error})')}"
+            return f"{'-':<{width}} {'':4}  {'':{BAR}}  {plain(f'{self.name} ({self.error})')}"
         box = self.prediction.box
         where = f"  box {','.join(map(str, box))}" if box is not None else ""
         if self.prediction.label == NEITHER:
             nearest = str(self.prediction).removeprefix(NEITHER)
-            return f"{NEITHER:<10} {'':4}  {'.' * BAR}  {plain(self.name)}{nearest}"
+            return f"{NEITHER:<{width}} {'':4}  {'.' * BAR}  {plain(self.name)}{nearest}"
         filled = round(BAR * self.prediction.confidence)
         bar = "#" * filled + "." * (BAR - filled)
         label = plain(self.prediction.label)
-        return f"{label:<10} {self.prediction.confidence:.2f}  {bar}  {plain(self.name)}{where}"
+        return (
+            f"{label:<{width}} {self.prediction.confidence:.2f}  {bar}  {plain(self.name)}{where}"
+        )
 
 
 def classify_files(
@@ -198,14 +199,20 @@ def command(
             f"{len(files):,} image{'s' * (len(files) != 1)}{where}, {plain(shown)}, "
             f"provider {classifier.provider}, {classifier.threads} threads"
         )
+        width = max(10, *(len(plain(label)) for label in classifier.spec.labels))
         if not as_json:
-            click.echo(HEADER)
+            click.echo(f"{'label':<{width}} {'conf':4}  {'':{BAR}}  image")
         counts: Counter[str] = Counter()
-        for result in classify_files(classifier, files, save, keep_damaged, tiles):
-            click.echo(result.to_json() if as_json else str(result))
+        count = counter("images", len(files) if not is_terminal(sys.stdout) else 0)
+        results = classify_files(classifier, files, save, keep_damaged, tiles)
+        for number, result in enumerate(results, 1):
+            click.echo(result.to_json() if as_json else result.row(width))
+            count(number)
             if result.error:
-                counts["unread" if result.prediction is None else "unsaved"] += 1
-                note(f"catdog-edge: {plain(f'{result.name}: {result.error}')}")
+                unread = result.prediction is None
+                counts["unread" if unread else "unsaved"] += 1
+                if as_json or not unread:  # the row of an image that is not read has the reason
+                    note(f"catdog-edge: {plain(f'{result.name}: {result.error}')}")
             counts["saved"] += result.saved is not None
             counts["numbered"] += result.numbered
     if counts["saved"]:

@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import sys
+import time
 import unicodedata
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 from catdog_edge.errors import CatdogError
 
@@ -56,6 +57,42 @@ def tolerant_output() -> None:
             stream.reconfigure(errors="catdog_edge.escaped")
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person reads it: lines may be redrawn."""
+    return stream is not None and stream.isatty()
+
+
+def style(text: str, stream: TextIO | None, **how: Any) -> str:
+    """Colour a text as `click.style` does, on a terminal where `NO_COLOR` is not set."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal(stream):
+        return text
+    import click  # slow to load, and a camera loop needs none
+
+    return click.style(text, **how)
+
+
+def counter(what: str, total: int) -> Callable[[int], None]:
+    """Return a function that shows on a terminal how many of `total` are done; elsewhere nothing.
+
+    Examples:
+        >>> show = counter("images", 1200)
+        >>> show(600)  # images  [##########..........]  600 of 1,200
+    """
+    shown = 0.0
+
+    def show(done: int) -> None:
+        nonlocal shown
+        if not is_terminal(sys.stderr) or (done < total and time.monotonic() - shown < 0.1):
+            return
+        shown = time.monotonic()
+        filled = 20 * done // max(1, total)
+        bar = style("#" * filled, sys.stderr, fg="cyan") + "." * (20 - filled)
+        line = f"\r\x1b[2K{what}  [{bar}]  {done:,} of {total:,}" if done < total else "\r\x1b[2K"
+        print(line, end="", file=sys.stderr, flush=True)
+
+    return show
+
+
 def note(line: str) -> None:
     """Print a line on standard error; not an error where that cannot be written."""
     if sys.stderr is None:
@@ -71,10 +108,10 @@ class _StderrHandler(logging.Handler):
     """Write records to the current `sys.stderr` as lines for people, control characters escaped."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = "\n".join(map(plain, record.getMessage().split("\n")))
         if record.levelno >= logging.WARNING:
-            text = f"catdog-edge: warning: {text}"
-        note("\n".join(map(plain, text.split("\n"))))
+            text = f"{style('catdog-edge: warning:', sys.stderr, fg='yellow', bold=True)} {text}"
+        note(style(text, sys.stderr, **getattr(record, "style", {})))
 
 
 _PROGRESS = ("catdog_edge.training", "exporters", "benchmarks")
@@ -86,7 +123,8 @@ def log_to_stderr() -> Iterator[None]:
     """Within the block, show on stderr what this project's modules log; for commands alone.
 
     `info` of training, exporters and benchmarks is shown as it is, `warning` of any module as
-    `catdog-edge: warning: TEXT`. Of the processes that `torchrun` starts, only rank 0 shows `info`.
+    `catdog-edge: warning: TEXT`; `extra={"style": {...}}` colours a record on a terminal. Of the
+    processes that `torchrun` starts, only rank 0 shows `info`.
 
     Examples:
         >>> log = logging.getLogger("exporters.export_steps")

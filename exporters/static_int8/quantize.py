@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
-from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
 
 from catdog_edge.images.preprocess import to_layout
 from catdog_edge.spec import ModelSpec

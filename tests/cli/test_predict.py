@@ -21,6 +21,7 @@ cv2 = pytest.importorskip("cv2")
 
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import MOST_THREADS
+from catdog_edge.cli.predict import FileResult
 from catdog_edge.images.draw import COLOURS, GREY, draw
 from catdog_edge.images.find import split_list
 from catdog_edge.spec import Prediction
@@ -374,7 +375,7 @@ def test_what_a_terminal_obeys_is_escaped(album: Path) -> None:
     done = predict(name, "no\x1b[31m.png")
     assert not {"\x1b", "\u202e"} & set(done.output)
     assert "red\\x1b[31m\\nline\\u202egnp.png" in done.stdout
-    assert "no\\x1b[31m.png" in done.stderr
+    assert "no\\x1b[31m.png" in done.stdout
     assert len(done.stdout.splitlines()) == 3
     assert list(answers(predict(name, "--json"))) == [name]
     assert "\x1b" not in predict("a.png", "--save", "out\x1b[31m").output
@@ -444,7 +445,7 @@ def test_a_pipe_is_refused_without_waiting(album: Path) -> None:
     os.mkfifo("pipe.png")
     done = command("pipe.png", "a.png")
     assert done.returncode == 1
-    assert b"pipe.png: not an image file: it is a pipe" in done.stderr
+    assert b"pipe.png (not an image file: it is a pipe, " in done.stdout
     assert b"cat" in done.stdout
 
 
@@ -498,3 +499,11 @@ def test_drawing_fits_any_size_and_leaves_the_frame_alone(size: tuple[int, int])
     if size[1] > 10:
         assert (half[-1, 0] == GREY).all()
         assert not (half[-1, -1] == GREY).all()
+
+
+def test_columns_stand_under_their_heads_whatever_the_labels() -> None:
+    long = Prediction("golden retriever", 0.8, (0.8, 0.2), ("golden retriever", "cat"))
+    none = Prediction("neither", 0.8, (0.8, 0.2), long.labels, 1.0, 0.2, 0.5)
+    rows = [FileResult(Path("a.png"), one, "not an image").row(16) for one in (long, none, None)]
+    assert {row.index("a.png") for row in rows} == {rows[0].index("a.png")}
+    assert rows[2].endswith("a.png (not an image)")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import pytest
 
-from catdog_edge.system.console import plain
+from catdog_edge.system.console import counter, plain, style
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,23 @@ def test_any_text_can_be_printed_and_stays_json(encoding: str) -> None:
     expected = {"ascii": "\\u00e9 \\u732b", "latin-1": "é \\u732b", "utf-8": "é 猫"}[encoding]
     assert done.stdout.decode(encoding) == f"{expected} \\udcff\n"
     assert done.stderr.decode(encoding) == expected.split()[1] + "\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_and_bars_are_for_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, pipe = Terminal(), io.StringIO()
+    assert style("met", terminal, fg="green") == "\x1b[32mmet\x1b[0m"
+    assert style("met", pipe, fg="green") == "met"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert style("met", terminal, fg="green") == "met"
+    for stream, said in ((terminal, "images  [##########..........]  50 of 100"), (pipe, "")):
+        monkeypatch.setattr(sys, "stderr", stream)
+        counter("images", 100)(50)
+        assert said in stream.getvalue()
+    assert pipe.getvalue() == ""

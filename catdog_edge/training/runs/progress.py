@@ -8,6 +8,7 @@ import time
 
 import click
 
+from catdog_edge.system.console import is_terminal
 from catdog_edge.training.engine.history import EpochMetrics, StepMetrics
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ class _Line:
 
     def __init__(self) -> None:
         self.started = self._last = time.monotonic()
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._terminal = is_terminal(sys.stderr)
 
     def due(self) -> bool:
         return time.monotonic() - self._last >= (REDRAW if self._terminal else INTERVAL)
@@ -65,7 +66,8 @@ class TrainingProgress:
             f"{metrics.epoch:>3}/{self._epochs:<3}  {metrics.train_loss:7.4f}  "
             f"{metrics.train_accuracy:8.2%}  {metrics.val_loss:8.4f}  {metrics.val_accuracy:8.2%}  "
             f"{metrics.pictures_per_second:10,.0f}  {duration(seconds_left):>7}"
-            f"{'  best so far' if is_best else ''}"
+            f"{'  best so far' if is_best else ''}",
+            extra={"style": {"fg": "green"} if is_best else {}},
         )
 
 

@@ -95,9 +95,8 @@ def finish(run: Run, data: RunData, trainer: Trainer) -> None:
     write_text(run.folder / "summary.json", json.dumps(summary, indent=2))
     shown = {name: one for name, one in rejected.items() if name in (DRAWN, "others")}
     lines = [
-        f"\ntrained in {duration(seconds)}; validation accuracy {result.accuracy:.2%} "
-        f"(95 % interval {result.accuracy_low:.2%} to {result.accuracy_high:.2%}), "
-        f"best of epoch {best.epoch}",
+        f"kept      epoch {best.epoch} of {len(trainer.history)}: of those whose accuracy is the "
+        "best within its standard error, the one with the lowest loss",
         *(f"neither   {name}: {one}" for name, one in shown.items()),
         f"weights   {run.weights}",
         f"pictures  {run.folder}: data.png, curves.png, confusion.png, mistakes.png"
@@ -105,6 +104,12 @@ def finish(run: Run, data: RunData, trainer: Trainer) -> None:
         f"review    {run.folder}/review.csv: {suspects:,} doubtful labels and copies",
         "next      catdog-edge eval; catdog-edge export --quantize; catdog-edge bench",
     ]
+    log.info(
+        f"\ntrained in {duration(seconds)}: right on {100 * result.accuracy:.4g} % of "
+        f"{result.pictures:,} validation images (95 % interval {100 * result.accuracy_low:.4g} to "
+        f"{100 * result.accuracy_high:.4g} %)",
+        extra={"style": {"bold": True}},
+    )
     log.info("\n".join(lines))
 
 

@@ -16,6 +16,7 @@ from support.simulated_answers import broken, faithful, simulate
 from benchmarks.measure.parity import row_figures
 from benchmarks.report.gates import (
     Limits,
+    advice,
     check,
     check_comparable,
     enforce,
@@ -108,6 +109,26 @@ def test_what_few_images_cannot_tell_is_said():
     (gate,) = check(one_row(unsure, flipped, truth), Limits(0.5))
     assert not gate.met
     assert gate.says.endswith("but the logits differ")
+
+
+def test_one_line_says_which_file_to_ship(good, tmp_path):
+    found = copy.deepcopy(good)
+    names = {row["base"]: row["file"] for row in found["rows"] if row["engine"] == "onnxruntime"}
+    for file in names.values():
+        (tmp_path / file).touch()
+    lossy = _row(found, "model.static")  # it loses more than half a point
+    assert check(found, Limits(0.5))[-1].row == "model.static"
+    pytorch, dynamic = _row(found, "pytorch"), _row(found, "model.dynamic")
+    dynamic["ratio"]["value"], pytorch["size_bytes"], dynamic["size_bytes"] = 0.4, 4_000, 1_000
+    dynamic["answers"]["agreement"] = 0.9983
+    said = "2.5 times as fast as PyTorch, 4.0 times smaller, 99.83 % the same answers; ship"
+    _row(found, "model")["ratio"]["value"] = 0.39  # as fast, and larger
+    assert advice(found, tmp_path) == f"{said} {tmp_path}/model.dynamic.onnx"
+    lossy["answers"] |= {"difference": 0.0, "difference_high": 0.01}
+    assert advice(found, tmp_path).endswith("model.static.onnx")
+    for file in names.values():
+        (tmp_path / file).unlink()
+    assert advice(found, tmp_path) == "no exported file on the CPU answers as well as PyTorch"
 
 
 def test_a_row_that_gains_accuracy_keeps_a_limit_of_zero(good):
