@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -134,3 +135,20 @@ def test_gradients_get_the_strides_of_their_parameters() -> None:
     for one, gradient in zip(network.parameters(), wanted, strict=True):
         assert one.grad.stride() == one.stride()
         assert torch.equal(one.grad, gradient)
+
+
+@pytest.mark.parametrize("name", ["muon", "sgd"])
+def test_a_learning_rate_in_a_tensor_is_the_same_rate(name: str) -> None:
+    chosen = replace(RECIPES["default"], optimizer=name)
+    networks = []
+    for rates in ((0.01, 0.02), torch.tensor([0.01, 0.02])):
+        torch.manual_seed(3)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 2, 1))
+        optimizer = make_optimizer(network, chosen, rates[0])
+        for rate in rates:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            network(torch.ones(1, 3, 5, 5)).square().sum().backward()
+            optimizer.step()
+        networks.append(torch.cat([one.flatten() for one in network.parameters()]))
+    torch.testing.assert_close(*networks, rtol=1e-5, atol=1e-7)

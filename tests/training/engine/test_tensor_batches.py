@@ -15,7 +15,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.config.recipes import recipe
 from catdog_edge.training.data.negatives import NegativeSampler
-from catdog_edge.training.engine import tensor_batches
+from catdog_edge.training.engine import step_graphs, tensor_batches
 from catdog_edge.training.engine.batches import Batch, BatchLoader
 from catdog_edge.training.engine.distillation import Teacher, distillation_loss
 from catdog_edge.training.engine.loss import CrossEntropy
@@ -114,7 +114,10 @@ def test_where_images_are_augmented(monkeypatch: pytest.MonkeyPatch) -> None:
         augments_on(cuda)
 
 
-def trainer(images: np.ndarray, folder: Path, teacher: Teacher | None = None) -> Trainer:
+def trainer(
+    images: np.ndarray, folder: Path, teacher: Teacher | None = None, device: str = "cpu",
+    name: str = "distil", epochs: int = 2,
+) -> Trainer:  # fmt: skip
     arch = architecture("edge_cnn")
     size = round(SIDE / 1.5) * 2
     spec = ModelSpec(
@@ -123,7 +126,7 @@ def trainer(images: np.ndarray, folder: Path, teacher: Teacher | None = None) ->
         rejection=Rejection("known", 0.5),
     )  # fmt: skip
     chosen = replace(
-        recipe("distil"), views=0, batch_size=16, detail=1.5, lr=0.01, pretrained=False,
+        recipe(name), views=0, batch_size=16, detail=1.5, lr=0.01, pretrained=False,
         norms="built",
     )  # fmt: skip
     large = images.repeat(2, axis=1).repeat(2, axis=2)
@@ -133,8 +136,8 @@ def trainer(images: np.ndarray, folder: Path, teacher: Teacher | None = None) ->
         loading["negatives"], loading["shares"],
     )  # fmt: skip
     plan = Plan(
-        recipe=chosen, epochs=2, batch_size=16, lr=chosen.lr, seed=5, patience=0,
-        precision="float32", device="cpu",
+        recipe=chosen, epochs=epochs, batch_size=16, lr=chosen.lr, seed=5, patience=0,
+        precision="float32", device=device,
     )  # fmt: skip
     torch.manual_seed(0)
     return Trainer(arch.build(3), spec, plan, data, folder, teacher)
@@ -179,3 +182,40 @@ def test_the_teacher_answers_the_images_of_the_batch(images: np.ndarray, tmp_pat
     wanted += (1 - share) * criterion(outputs[~own], batch.labels[~own])
     found = teacher.loss(batch, outputs, criterion, student.plan.recipe, (0, 0))
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+@pytest.mark.cuda
+@cuda
+def test_batches_of_a_gpu_are_those_of_the_cpu(images: np.ndarray) -> None:
+    chosen = settings(images, policy="classic")
+    here = epoch(TensorBatchLoader(**chosen, device=torch.device("cuda")))
+    there = epoch(TensorBatchLoader(**chosen))
+    for one, other in zip(here, there, strict=True):
+        assert one.pixels.is_cuda
+        assert torch.equal(one.labels.cpu(), other.labels)
+        apart = (one.pixels.cpu().float() - other.pixels.float()).abs()
+        assert apart.mean() < 0.1
+        assert apart.max() <= 2
+
+
+@pytest.mark.cuda
+@cuda
+@pytest.mark.parametrize("name", ["default", "classic", "finetune"])
+def test_recorded_steps_learn_as_others_do(
+    name: str, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    found = []
+    for graphs in ("0", "0", "1"):
+        monkeypatch.setenv(step_graphs.VARIABLE, graphs)
+        trained = trainer(images, tmp_path, None, "cuda", name, epochs=6)
+        with caplog.at_level("INFO"):
+            assert trained.run(lambda: False, lambda _: None, lambda *_: None)
+        found.append(torch.cat([one.flatten() for one in trained.network.parameters()]))
+    assert torch.equal(found[0], found[1]), "a run repeats itself"
+    assert "steps are recorded as CUDA graphs" in caplog.text
+    torch.testing.assert_close(found[2], found[0], rtol=1e-3, atol=1e-4)
+    assert trained.history[-1].train_loss < trained.history[0].train_loss
