@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, ModelError, ProviderError, first_line
 from catdog_edge.images.preprocess import Image, preprocess
+from catdog_edge.runtime.gpu import GPU, half_form
+from catdog_edge.runtime.model_file import ZOO
 from catdog_edge.spec import ModelSpec
 
 REFERENCE = "pytorch"
@@ -26,7 +28,7 @@ REFERENCE = "pytorch"
 
 Variant = Literal["eager", "channels-last", "half", "compile"]
 
-DEVICES: Mapping[str, str] = {"cuda": "cuda", "tensorrt": "cuda"}
+DEVICES: Mapping[str, str] = dict.fromkeys(GPU, "cuda")
 """PyTorch's device of an execution provider; all others are compared on the CPU."""
 
 MOST_ON_CPU = 32
@@ -129,10 +131,9 @@ def plan_rows(
             for file, stem in names:
                 for provider in providers:
                     base = stem if provider == "cpu" else f"{stem}@{provider}"
+                    form = str(_form(file, provider))
                     found.append(
-                        BenchRow(
-                            base, "onnxruntime", str(file), count, batch, suffix, provider=provider
-                        )
+                        BenchRow(base, "onnxruntime", form, count, batch, suffix, provider=provider)
                     )
             rows += [row for row in found if batch <= MOST_ON_CPU or row.device != "cpu"]
     return rows
@@ -143,6 +144,12 @@ def references(rows: Sequence[BenchRow]) -> dict[str, str]:
     names = {row.name for row in rows}
     found = {row.name: next(iter(filter(names.__contains__, row.references)), "") for row in rows}
     return {name: reference for name, reference in found.items() if reference}
+
+
+def _form(file: Path, provider: str) -> Path:
+    """The file of a shipped model that `Classifier` takes on a provider; others stay."""
+    half = half_form(file) if provider in GPU and file.parent == ZOO else None
+    return half or file
 
 
 def _variants(device: str, compiled: bool) -> list[Variant]:

@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from catdog_edge.cli.main import main
 from catdog_edge.errors import ModelError, ProviderError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.runtime import classifier, provider_selection, session
+from catdog_edge.runtime.model_file import find_model
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.runs.run_folder import Run
@@ -452,6 +454,11 @@ def test_rows_on_a_gpu_have_references_of_their_own(tmp_path):
     left = [row for row in rows if not row.base.startswith("pytorch") or row.device == "cpu"]
     assert bench_rows.references(left)["model@cuda"] == "pytorch"
     assert "model@cuda:b256" not in bench_rows.references(left)
+    shipped = bench_rows.plan_rows(
+        tmp_path / "best.pt", [find_model("fast").path], providers=("cpu", "cuda"), threads=(2,)
+    )
+    files = {row.name: Path(row.file).name for row in shipped if row.engine == "onnxruntime"}
+    assert files == {"fast": "fast.onnx", "fast@cuda": "fast.half.onnx"}
     openvino = bench_rows.plan_rows(
         tmp_path / "best.pt", [tmp_path / "model.onnx"], providers=("openvino",), threads=(2,)
     )
