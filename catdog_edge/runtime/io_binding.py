@@ -49,7 +49,7 @@ class CaptureGate:
     """Many calls of the GPU at a time, or one capture alone.
 
     While a graph is captured, CUDA refuses allocations and copies of every other thread, and one
-    that is refused spoils the capture.
+    that is refused spoils the capture. With the gate as its context a block is one of many calls.
     """
 
     def __init__(self) -> None:
@@ -58,29 +58,31 @@ class CaptureGate:
 
     def forked(self) -> None:
         """Forget the calls of threads that did not come along."""
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._calls = self._captures = 0
 
-    @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        """Hold off captures for as long as the block runs."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._captures)  # calls without end let it through
+    def __enter__(self) -> None:
+        # By hand, not by contextlib: this is part of every call.
+        with self._lock:
+            while self._captures:  # calls without end let it through
+                self._changed.wait()
             self._calls += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._calls -= 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._calls -= 1
+            if self._captures:
                 self._changed.notify_all()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Wait for the calls under way; hold off all others for as long as the block runs."""
-        with self._changed:
+        with self._lock:
             self._captures += 1
             try:
-                self._changed.wait_for(lambda: not self._calls)
+                while self._calls:
+                    self._changed.wait()
                 yield
             finally:
                 self._captures -= 1
@@ -142,11 +144,11 @@ class BoundRunner:
             captures = self._graphs and self._captures(len(rows))
             bound = self._bound.get(len(rows))
             if bound is None:
-                with GATE.shared():
+                with GATE:
                     bound = self._bind(len(rows), rows[0])
             for place, row in enumerate(rows):
                 bound.host[place] = row
-            with GATE.alone() if captures and bound.graph else GATE.shared():
+            with GATE.alone() if captures and bound.graph else GATE:
                 bound.device.update_inplace(bound.host)
                 self._session.run_with_iobinding(bound.binding, bound.options)
                 return [np.array(result) for result in bound.binding.copy_outputs_to_cpu()]

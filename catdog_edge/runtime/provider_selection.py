@@ -297,7 +297,7 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
     cpu = read_cpu()
     forms = dict.fromkeys(gpu.suited(file, name) for name in candidates) | {file: None}
     parts = [__version__, *(one.digest() for one in forms), onnxruntime.__version__]
-    parts += [openvino.version(), cpu.name]
+    parts += [openvino.version(), cpu.name, *gpu.NHWC, *gpu.GRAPHS]
     parts += [*packages.builds(packages.RUNTIMES), *candidates, *cpu.features, str(settings)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

@@ -109,7 +109,7 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
     complete.setdefault(cpu, {})
     missing, message, cause = names, "", None
     try:
-        with _quiet(), GATE.shared():
+        with _quiet(), GATE:
             session = _create(file, list(complete.items()), settings)
         running = session.get_providers()
         missing = [name for name in names if name not in running]

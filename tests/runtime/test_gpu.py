@@ -223,7 +223,7 @@ def test_a_capture_is_alone() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def call() -> None:
-        with gate.shared():
+        with gate:
             inside.set()
             leave.wait(10)
             order.append("call")
@@ -233,13 +233,13 @@ def test_a_capture_is_alone() -> None:
             order.append("capture")
 
     def late() -> None:
-        with gate.shared():
+        with gate:
             order.append("late")
 
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(call)
         assert inside.wait(10)
-        with gate.shared():  # calls do not exclude each other
+        with gate:  # calls do not exclude each other
             pass
         second = pool.submit(capture)
         while not gate._captures:
