@@ -8,7 +8,7 @@ import time
 
 import click
 
-from catdog_edge.cli.options import Command, json_option
+from catdog_edge.cli.options import Command, group, json_option
 from catdog_edge.system.console import note
 
 EVERY = 10.0  # seconds between two lines of progress
@@ -17,10 +17,10 @@ EVERY = 10.0  # seconds between two lines of progress
 @click.command(
     "build",
     cls=Command,
-    examples=("catdog-edge build fast --provider tensorrt",),
+    examples=("catdog-edge build", "catdog-edge build runs/pets/model.half.onnx"),
 )
 @click.argument("model", default="fast")
-@click.option(
+@group("Machine")(
     "--provider",
     type=click.Choice(["tensorrt"]),
     default="tensorrt",
