@@ -17,7 +17,7 @@ from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
 
 BATCH = 64  # images per call of a network
-CUDA_BATCH = 256
+CUDA_BATCH = 128
 Device = str | torch.device
 
 

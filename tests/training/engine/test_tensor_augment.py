@@ -11,7 +11,7 @@ pytestmark = pytest.mark.train
 
 from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.augment import Share, augment, draw
-from catdog_edge.training.engine.tensor_augment import (
+from catdog_edge.training.engine.gpu.tensor_augment import (
     augment_tensor,
     grow_tensor,
     resize_tensor,

@@ -15,11 +15,11 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.config.recipes import recipe
 from catdog_edge.training.data.negatives import NegativeSampler
-from catdog_edge.training.engine import step_graphs, tensor_batches
 from catdog_edge.training.engine.batches import Batch, BatchLoader
 from catdog_edge.training.engine.distillation import Teacher, distillation_loss
+from catdog_edge.training.engine.gpu import step_graphs, tensor_batches
+from catdog_edge.training.engine.gpu.tensor_batches import TensorBatchLoader, augments_on
 from catdog_edge.training.engine.loss import CrossEntropy
-from catdog_edge.training.engine.tensor_batches import TensorBatchLoader, augments_on
 from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
 from catdog_edge.training.models.checkpoint import save_checkpoint
 from catdog_edge.training.models.registry import architecture

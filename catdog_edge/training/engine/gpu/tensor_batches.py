@@ -21,7 +21,11 @@ from catdog_edge.training.data.negatives import draw_empty_scene
 from catdog_edge.training.engine.augment import Share, draw
 from catdog_edge.training.engine.batches import Batch, BatchLoader
 from catdog_edge.training.engine.device import pinned
-from catdog_edge.training.engine.tensor_augment import augment_tensor, grow_tensor, resize_tensor
+from catdog_edge.training.engine.gpu.tensor_augment import (
+    augment_tensor,
+    grow_tensor,
+    resize_tensor,
+)
 
 log = logging.getLogger(__name__)
 
