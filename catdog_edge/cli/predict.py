@@ -150,7 +150,7 @@ def _text(path: Path) -> str:
 @common.group("Images")(
     "--tiles",
     is_flag=True,
-    help="Find small pets: classify overlapping squares of each image as well. The box of the "
+    help="Find small things: classify overlapping squares of each image as well. The box of the "
     "square that decided is printed, and drawn by --save.",
 )
 @common.output(

@@ -286,8 +286,8 @@ class _Session:
         _report(f"{taken}; model {model.path} on {model.provider}, {model.threads} threads")
         if model.reject is None:
             _report(
-                "this model never answers 'neither', so that every frame shows a pet to it; "
-                "give --reject 0.95 or a model with a rejection"
+                "this model never answers 'neither', so that it sees one of its classes in every "
+                "frame; give --reject 0.95 or a model with a rejection"
             )
         pictures = options.snapshots is not None
         return Events(model, rules, motion=options.motion, pictures=pictures, focus=options.focus)
@@ -500,7 +500,7 @@ EVIDENCE = Number(0, 1, min_open=True)
     type=click.Choice(["motion", "frame", "none"]),
     default="motion",
     help="What is classified while something moves: the whole frame and a square around the "
-    "movement, for small pets (motion), or the whole frame alone (frame); or the whole of every "
+    "movement, for small things (motion), or the whole frame alone (frame); or the whole of every "
     "frame, moved or not (none).",
 )
 @events(
@@ -528,9 +528,10 @@ EVIDENCE = Number(0, 1, min_open=True)
 @output("--record", type=path, metavar="FILE", help="Record annotated video (.mkv, .mp4, .avi).")
 @output("--show", is_flag=True, help="Show annotated video in a window; q quits.")
 def command(**options: Any) -> None:
-    """Watch cameras or recordings; print an event when a cat or dog comes or leaves.
+    """Watch cameras or recordings; print an event when one of the classes comes or leaves.
 
-    Events go to standard output, camera states to standard error. Ctrl-C stops. See
-    docs/stream.md for the format of events.
+    The shipped models know cats and dogs; --model takes one of your own. Events go to standard
+    output, camera states to standard error. Ctrl-C stops. See docs/stream.md for the format of
+    events.
     """
     stream(StreamOptions(**options), sys.stdout)

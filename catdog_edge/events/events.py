@@ -43,13 +43,13 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Event:
-    """A pet came, or a pet left.
+    """One of the classes came, or left.
 
     `str(event)` is a line for people, `event.to_json()` one for programs.
 
     Attributes:
         event: `enter` or `exit`.
-        label: Which pet, a label of the model.
+        label: Which class, a label of the model.
         confidence: 0..1, the best of the visit so far; of the whole visit at its `exit`.
         source: The camera's name.
         wall: When it happened, seconds since 1970. That is earlier than it was certain.
@@ -57,11 +57,11 @@ class Event:
         visit: Number of the visit of this source, from 1; an `exit` has that of its `enter`.
         position: The moment in the recording, seconds; `None` for a live source.
         duration: Of the visit, seconds; `None` for an `enter`.
-        reason: Of an `exit`: `left`, `changed` (another pet took its place), `lost` (no more
+        reason: Of an `exit`: `left`, `changed` (another class took its place), `lost` (no more
             frames), `ended` (the recording did), `stopped` (we did); `None` for an `enter`.
         snapshot: The file that shows the best frame, where one was written.
         picture: The best frame, `uint8 [H,W,3]` BGR; not a part of the JSON form.
-        box: The part of the best frame in which the pet was seen; `None`: the whole frame.
+        box: The part of the best frame in which it was seen; `None`: the whole frame.
     """
 
     event: Literal["enter", "exit"]
@@ -165,10 +165,10 @@ class Events:
             print(event)          # 2026-11-22T15:04:05Z door cat enter 0.97
 
     Args:
-        model: A `Classifier`. It must answer `neither` where there is no pet: a model without a
-            rejection sees a pet in every frame (`model.spec.rejection` is `None` then, unless
+        model: A `Classifier`. It must answer `neither` where there is none of its classes: a
+            model without a rejection sees one in every frame (its `spec.rejection` is `None`, unless
             `Classifier` was given `reject=`).
-        rules: When a pet counts as come and gone.
+        rules: When something counts as come and gone.
         motion: Run the model only where something has moved since it ran last.
         pictures: Keep the best frame of each visit for `Event.picture`.
         focus: What the model is given. `motion`: the whole frame and, of its full resolution, a
@@ -337,8 +337,8 @@ class Events:
     def _scores(self, source: _Source, prediction: Prediction) -> list[float]:
         """Per label 0..1: what a frame says for it.
 
-        A frame that shows neither counts as 0, but not for a pet that is in sight already: there
-        a score just below the threshold, as a turned head or the noise of the night brings it,
+        A frame that shows neither counts as 0, but not for what is in sight already: there a
+        score just below the threshold, as a turned head or the noise of the night brings it,
         is a weaker score. So rejection has two thresholds, as entering and leaving have.
         """
         if prediction.label != NEITHER:

@@ -16,7 +16,7 @@ GRID = 32
 """Blocks per side of the grey image."""
 
 MIN_BLOCKS = 3
-"""Blocks that must differ: 0.3 % of the image, below any pet that could be recognised."""
+"""Blocks that must differ: 0.3 % of the image, below anything that could be recognised."""
 
 MIN_CHANGE = 3.0
 """Grey levels by which a block must differ at least; what video coding does stays below."""
@@ -31,7 +31,7 @@ GAIN, OFFSET = 0.25, 20.0
 """Change of light beyond which the model runs all the same."""
 
 REACH = 5
-"""Blocks, odd: what moves within half of that is one thing, a pet's head and tail."""
+"""Blocks, odd: what moves within half of that is one thing, an animal's head and tail."""
 
 _Blocks = npt.NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""Where a pet may be: a square of the frame around what moves."""
+"""Where something may be: a square of the frame around what moves."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ MARGIN = 0.1
 class MotionCrop:
     """The square of one source that is classified beside its whole frame.
 
-    It follows the movement, and stays where the last movement was: a pet that came and lies down
-    is still there. While a pet is seen in it, movement inside is that pet's, the wag of a tail.
+    It follows the movement, and stays where the last movement was: an animal that came and lies
+    down is still there. While it is seen there, movement inside is its own, the wag of a tail.
 
     Args:
         least: Longer side of the model's input, pixels; the square is never smaller.

@@ -28,7 +28,7 @@ class Rules:
         enter: Entry threshold of the smoothed score, 0..1.
         leave: Exit threshold of the smoothed score, 0..1, at most `enter`. It is also the score
             from which a single frame shows a label.
-        minimum: Seconds that a pet must have been in sight to count.
+        minimum: Seconds that something must have been in sight to count.
         absence: Seconds that it must have been out of sight to be gone.
         lost: Seconds without a frame of a live source after which a visit ends.
 

@@ -146,7 +146,7 @@ class Classifier:
         return predictions
 
     def search(self, frame: Any) -> Prediction:
-        """Look for a small pet in a still: classify a frame and overlapping squares of it.
+        """Look for something small in a still: classify a frame and overlapping squares of it.
 
         The squares have two scales, the short side and half of it, as far as that is no smaller
         than the model's input: 25 images for a frame of 16:9. A square counts where another
