@@ -166,7 +166,7 @@ class Events:
 
     Args:
         model: A `Classifier`. It must answer `neither` where there is none of its classes: a
-            model without a rejection sees one in every frame (its `spec.rejection` is `None`, unless
+            model without a rejection sees one in every frame (`spec.rejection` is `None`, unless
             `Classifier` was given `reject=`).
         rules: When something counts as come and gone.
         motion: Run the model only where something has moved since it ran last.

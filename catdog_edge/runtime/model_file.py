@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from catdog_edge import __version__
 from catdog_edge.errors import FOLDER_GONE, ModelError
 from catdog_edge.runtime import diagnostics
+from catdog_edge.runtime.foreign_files import WAY_IN, foreign_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system import packages
 from catdog_edge.system.console import plain
@@ -155,6 +156,8 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path} is a folder; name the .onnx file in it")
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"{path} is a pipe or a device; read it and give the bytes")
+    if foreign := foreign_model(path):
+        raise ModelError(f"{path} is {foreign}")
     if path.suffix in (".pt", ".pth", ".ckpt"):
         make = f"catdog-edge export --weights {path}"
         raise ModelError(f"{path} is a checkpoint, not an ONNX file; make one with: {make}")
@@ -240,11 +243,9 @@ def spec_of(
 
         typed = shlex.quote(str(file.path)) if file.path is not None else "FILE.onnx"
         raise ModelError(
-            f"{file.name}: no spec of catdog-edge in it (metadata {METADATA_KEY!r}); labels, size "
-            "and resize rule are not guessed: export it with `catdog-edge export`, or copy it "
-            "again if it is one of ours; a spec written by hand is taken by `catdog-edge info "
-            f"{typed} --spec FILE.json` and `catdog-edge verify REFERENCE {typed} --spec "
-            "FILE.json`, and put into the file as docs/runtime.md shows"
+            f"{file.name}: no spec of catdog-edge in it (metadata {METADATA_KEY!r}), as in an ONNX "
+            "file of another program; labels, size and resize rule are not guessed: a spec written "
+            f"by hand is tried by `catdog-edge info {typed} --spec FILE.json`; {WAY_IN}"
         )
     difference = _mismatch(session, spec, any_name=by_hand is not None)
     if difference:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -237,7 +238,12 @@ def test_a_spec_by_hand_is_held_against_the_graph(tmp_path: Path, folder: Path) 
 
 
 def test_what_another_tool_saved_is_told_apart_from_damage(folder: Path, tmp_path: Path) -> None:
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    network = torch.nn.Linear(2, 2)
+    torch.save(network, tmp_path / "module.pt")
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    torch.save(network.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated, its files are not
+        torch.jit.save(torch.jit.trace(network, torch.zeros(1, 2)), tmp_path / "script.pt")
     (tmp_path / "text.pt").write_text("hello\n")
     write_ort(folder / "model.onnx", tmp_path / "whole.ort")
     (tmp_path / "cut.ort").write_bytes((tmp_path / "whole.ort").read_bytes()[:100_000])
@@ -245,7 +251,11 @@ def test_what_another_tool_saved_is_told_apart_from_damage(folder: Path, tmp_pat
     document["spec"] = json.dumps(json.loads(document["spec"]) | {"architecture": "vgg"})
     torch.save(document, tmp_path / "vgg.pt")
     for name, said in (
-        ("module.pt", "is a PyTorch file, but not a checkpoint of catdog-edge"),
+        *(
+            (name, "is a PyTorch file, but not a checkpoint of catdog-edge: it has weights without")
+            for name in ("module.pt", "weights.pth", "old.pth")
+        ),
+        ("script.pt", "is a TorchScript program"),
         ("text.pt", "is damaged or not a checkpoint (not PyTorch's zip format)"),
         ("cut.ort", "cut short"),
         ("vgg.pt", "vgg.pt: there is no architecture 'vgg'"),

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from catdog_edge.errors import ModelError, first_line
+from catdog_edge.runtime.foreign_files import foreign_model
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import atomic_write
 from catdog_edge.training.models.imagenet_head import build_grouped, group_sizes
@@ -59,6 +60,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Model
     file = Path(path)
     if not file.is_file():
         raise ModelError(f"there is no checkpoint {file}; train one with: catdog-edge train")
+    if foreign := foreign_model(file):
+        raise ModelError(f"{file} is {foreign}")
     try:
         document = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
