@@ -208,6 +208,7 @@ def test_recorded_steps_learn_as_others_do(
     name: str, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     found = []
     for graphs in ("0", "0", "1"):
         monkeypatch.setenv(step_graphs.VARIABLE, graphs)
