@@ -132,20 +132,7 @@ class Trainer:
                 "loss is weighted by class (balance: none in a recipe leaves it as it is)"
             )
         self.criterion = CrossEntropy(plan.recipe.label_smoothing, weights)
-        self._loader = BatchLoader(
-            *data.train,
-            batch_size=plan.batch_size,
-            policy=plan.recipe.augment,
-            seed=plan.seed,
-            detail=plan.recipe.detail,
-            rank=group.rank,
-            processes=group.world_size,
-            pin_memory=on_cuda,
-            negatives=data.negatives,
-            shares=data.shares,
-        )
-        if augments_on(self.device):
-            self._loader = TensorBatchLoader(**vars(self._loader), device=self.device)
+        self._loader = self._make_loader()
         self._val = resident(data.val[0], self.device) if on_cuda else None
         # A device is asked for the sums now and then: to ask is to wait for it.
         self._interval = READ_INTERVAL if on_cuda and group.is_single else 0.0
@@ -155,6 +142,24 @@ class Trainer:
         self.epoch = self.step = self.seen = self.correct = 0
         self.loss_sum = self.seconds = 0.0
         self.history: list[EpochMetrics] = []
+
+    def _make_loader(self) -> BatchLoader:
+        plan, data, group = self.plan, self.data, self._group
+        loader = BatchLoader(
+            *data.train,
+            batch_size=plan.batch_size,
+            policy=plan.recipe.augment,
+            seed=plan.seed,
+            detail=plan.recipe.detail,
+            rank=group.rank,
+            processes=group.world_size,
+            pin_memory=self.device.type == "cuda",
+            negatives=data.negatives,
+            shares=data.shares,
+        )
+        if augments_on(self.device):
+            return TensorBatchLoader(**vars(loader), device=self.device)
+        return loader
 
     @property
     def finished(self) -> bool:
