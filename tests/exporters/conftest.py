@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_read_once() -> Iterator[None]:
+    """Keep PyTorch's table of ONNX operators, which it parses anew at every export."""
+    registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    with pytest.MonkeyPatch.context() as patch:
+        table = registration.ONNXRegistry
+        cached = staticmethod(functools.cache(table.from_torchlib))
+        patch.setattr(table, "from_torchlib", cached)
+        yield
 
 
 @pytest.fixture(scope="session")
