@@ -163,13 +163,7 @@ def plan(options: BenchOptions) -> Plan:
             "other device is asked for or installed; name one, like --provider cuda"
         )
     _check_names(rows, options.limits.max_ratio)
-    baseline = None if options.baseline is None else gates.read_baseline(options.baseline)
-    if options.baseline and options.baseline.resolve() == (folder / DOCUMENT).resolve():
-        # A regression would be the next run's baseline.
-        raise CatdogError(
-            f"the baseline {options.baseline} is where this run writes its own figures; name "
-            "another folder for them with --out, or copy the baseline away first"
-        )
+    baseline = None if options.baseline is None else _read_baseline(options.baseline, folder)
     if options.scenario is not None:
         loadgen.load()
         loadgen.check_batches(options.scenario, options.batches)
@@ -200,6 +194,16 @@ def plan(options: BenchOptions) -> Plan:
     if baseline is not None and options.baseline is not None and not options.force:
         gates.check_comparable(baseline, options.baseline, found.describe())
     return found
+
+
+def _read_baseline(path: Path, folder: Path) -> dict[str, Any]:
+    if path.resolve() == (folder / DOCUMENT).resolve():
+        # A regression would be the next run's baseline.
+        raise CatdogError(
+            f"the baseline {path} is where this run writes its own figures; name "
+            "another folder for them with --out, or copy the baseline away first"
+        )
+    return gates.read_baseline(path)
 
 
 def check_writable(folder: Path) -> None:

@@ -215,12 +215,16 @@ def command(
                     note(f"catdog-edge: {plain(f'{result.name}: {result.error}')}")
             counts["saved"] += result.saved is not None
             counts["numbered"] += result.numbered
+    _summarise(counts, len(files), save)
+    if counts["unread"] or counts["unsaved"]:
+        ctx.exit(1)
+
+
+def _summarise(counts: Counter[str], images: int, save: Path | None) -> None:
     if counts["saved"]:
         taken = counts["numbered"]
         numbered = f", {taken:,} of them numbered: their names were taken" if taken else ""
         note(f"annotated copies are in {plain(str(save))}{numbered}")
     for what, said in (("unsaved", "copies are not written"), ("unread", "could not be read")):
         if counts[what]:
-            note(f"catdog-edge: {counts[what]:,} of {len(files):,} {said}")
-    if counts["unread"] or counts["unsaved"]:
-        ctx.exit(1)
+            note(f"catdog-edge: {counts[what]:,} of {images:,} {said}")

@@ -170,6 +170,6 @@ def _temporary_cache() -> Path:
             return folder
         reason = "it belongs to another user"  # who could put anything into it
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = str(error.strerror)
     what = f"there is no home folder, and the cache {folder} cannot be used ({reason})"
     raise CatdogError(f"{what}; set CATDOG_CACHE to a folder that you may write to")

@@ -120,18 +120,7 @@ def _train(job: TrainingJob, options: TrainOptions) -> Run:
             f"{count} training pictures are too few for {group.world_size} processes; start "
             "fewer, or add pictures"
         )
-    spec = ModelSpec(
-        architecture=arch.name,
-        labels=data.datasets[0].labels,
-        height=size,
-        width=size,
-        resize=steps,
-        normalization=arch.normalization,
-        # The threshold is chosen after training.
-        rejection=Rejection("known", 0.5) if data.negatives else None,
-        tool_version=__version__,
-        git_commit=git_commit(),
-    )
+    spec = _untrained_spec(arch, size, steps, data)
     network = _build(options.seed, arch, spec, chosen, group)
     precision = options.precision
     if precision == "auto":
@@ -164,6 +153,23 @@ def _train(job: TrainingJob, options: TrainOptions) -> Run:
         f"{f' in {group.world_size} processes' * (not group.is_single)}, into {run.folder}"
     )
     return _fit(job, run, data, trainer)
+
+
+def _untrained_spec(
+    arch: Architecture, size: int, steps: tuple[ResizeStep, ...], data: RunData
+) -> ModelSpec:
+    return ModelSpec(
+        architecture=arch.name,
+        labels=data.datasets[0].labels,
+        height=size,
+        width=size,
+        resize=steps,
+        normalization=arch.normalization,
+        # The threshold is chosen after training.
+        rejection=Rejection("known", 0.5) if data.negatives else None,
+        tool_version=__version__,
+        git_commit=git_commit(),
+    )
 
 
 def settle_architecture(options: TrainOptions) -> TrainOptions:

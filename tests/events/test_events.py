@@ -24,7 +24,7 @@ from support import clips
 
 from catdog_edge import Camera, CameraError, Classifier, Events
 from catdog_edge.camera.camera import Frame
-from catdog_edge.events.events import SCHEMA, Event, Rules
+from catdog_edge.events.events import SCHEMA, Event, Rules, View
 from catdog_edge.events.motion import MotionGate
 from catdog_edge.events.tracker import Tracker, Transition
 from catdog_edge.runtime.model_file import shipped_models
@@ -316,6 +316,22 @@ def test_a_silent_camera_is_noticed_without_a_frame(spec: ModelSpec) -> None:
         if event.event == "exit":
             stop.set()
     assert found == [("enter", None), ("exit", "lost")]
+
+
+def test_every_frame_is_shown_with_what_is_seen_in_it(spec: ModelSpec) -> None:
+    shown: list[tuple[int, str]] = []
+    stop = threading.Event()
+
+    def each(taken: Frame, view: View) -> None:
+        shown.append((taken.index, view.present))
+        if len(shown) == 20:
+            stop.set()
+
+    camera = Scripted("door", [frame(n, 10, cat=0.9) for n in range(20)])
+    for _event in Events(Painted(spec)).over(camera, each=each, stop=stop):
+        pass
+    assert [index for index, _ in shown] == list(range(20))
+    assert (shown[0][1], shown[-1][1]) == ("neither", "cat")
 
 
 def test_names_must_differ(tmp_path: Path, spec: ModelSpec) -> None:

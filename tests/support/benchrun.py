@@ -16,7 +16,6 @@ from catdog_edge.training.runs.run_folder import Run
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.torch_export import export_onnx
 
-
 SIZE = 64
 """Of the network's input, pixels: a quarter of the work of `edge_cnn`'s own."""
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchrun import make_run
+from support.benchrun import SIZE, make_run
 
 from benchmarks.studies import peers
 from catdog_edge.runtime.model_file import find_model, read_spec
@@ -73,7 +73,7 @@ def test_the_command_writes_its_document_and_a_table_that_fits(run, few, call):
     assert max(len(line) for line in out.splitlines() if "/" not in line) <= 100
     document = json.loads((run.folder / "peers.json").read_text())
     small, large = document["frames"]
-    assert (small["height"], small["width"]) == (128, 128)
+    assert (small["height"], small["width"]) == (SIZE, SIZE)
     assert (large["height"], large["width"]) == (1080, 1920)
     assert small["rows"][0]["ratio"]["value"] == 1.0
     assert document["threads"] == 1

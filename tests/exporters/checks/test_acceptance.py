@@ -235,6 +235,12 @@ def test_logits_have_a_limit_in_every_precision() -> None:
             assert judged.logits_difference == pytest.approx(factor * allowed, rel=0.02)
             assert judged.passed is passes
             assert passes or "logits differ by up to" in judged.failures[0]
+    far = np.array([[4.0, 0.0]], np.float32)
+    at_the_limit = judge(
+        Answers(softmax(far, 2.0), far), Answers(softmax(far, 2.0), far + 1), None,
+        spec_of("int8-static"),
+    )  # fmt: skip
+    assert (at_the_limit.logits_difference, at_the_limit.passed) == (0.25, True)
     spec = spec_of("fp32")
     bare = Answers(answers)
     assert judge(bare, expected, None, spec).passed

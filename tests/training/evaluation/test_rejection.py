@@ -48,6 +48,12 @@ def test_rules_keep_what_they_name() -> None:
     assert 0.99 <= (unseen < rejected).mean() < 0.991
 
 
+def test_a_rule_of_all_takes_the_lowest_score_or_leaves_the_highest() -> None:
+    classes, negatives = {"a": scores(0.5, 0.6)}, {"b": scores(0.7, 0.8)}
+    assert 0.49 < choose_threshold(classes, negatives, ThresholdRule("tpr", 1)) <= 0.5
+    assert 0.8 < choose_threshold(classes, negatives, ThresholdRule("tnr", 1)) < 0.81
+
+
 def test_a_large_source_does_not_drown_a_small_one() -> None:
     small, large = scores(*np.linspace(0.4, 0.6, 50)), scores(*np.linspace(0.8, 0.9, 5000))
     unseen = {"b": scores(*np.linspace(0.0, 0.5, 500))}
