@@ -24,12 +24,8 @@ ITERATIONS = 4
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.99), 1e-8
 
 
-def make_optimizer(
-    network: nn.Module, recipe: Recipe, lr: float | torch.Tensor
-) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
     """Build the optimizer of a recipe; biases and normalisation layers get no weight decay.
-
-    With a tensor as learning rate, `float32 []`, a CUDA graph can repeat its steps.
 
     Under Muon the convolutions and hidden layers take orthogonal steps; the last layer, what has
     one dimension, and depthwise convolutions take AdamW's.
@@ -54,15 +50,11 @@ def make_optimizer(
     for group in groups:
         del group["orthogonal"]
     fused = True if parameters[0].is_cuda else None
-    in_graph = isinstance(lr, torch.Tensor)
     if recipe.optimizer == "sgd":
         momentum = recipe.momentum
         return torch.optim.SGD(groups, lr, momentum, nesterov=momentum > 0, fused=fused)
     form = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    adam = form(groups, lr, fused=fused, capturable=in_graph)
-    # It would warn that the steps before a graph is recorded are in none.
-    vars(adam)["_warned_capturable_if_run_uncaptured"] = True
-    return adam
+    return form(groups, lr, fused=fused)
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
@@ -95,9 +87,7 @@ class Muon(torch.optim.Optimizer):
     orthogonal ones.
     """
 
-    def __init__(
-        self, groups: list[dict[str, Any]], lr: float | torch.Tensor, momentum: float
-    ) -> None:
+    def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
@@ -110,10 +100,7 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     update, scale = step(parameter.grad, self.state[parameter], group["momentum"])
-                    if isinstance(group["lr"], torch.Tensor):
-                        parameter.sub_(update * (group["lr"] * scale))
-                    else:
-                        parameter.add_(update, alpha=-group["lr"] * scale)
+                    parameter.add_(update, alpha=-group["lr"] * scale)
 
 
 def _muon_step(
@@ -132,9 +119,6 @@ def _adam_step(
 ) -> tuple[torch.Tensor, float]:
     if not state:
         state |= {name: torch.zeros_like(gradient) for name in ("mean", "square")} | {"steps": 0}
-    if gradient.is_cuda and not isinstance(state["steps"], torch.Tensor):
-        # On the device, where a graph can count it.
-        state["steps"] = torch.tensor(float(state["steps"]), device=gradient.device)
     state["steps"] += 1
     first, second = ADAM_BETAS
     state["mean"].lerp_(gradient, 1 - first)

@@ -29,7 +29,6 @@ from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.batches import Batch, BatchLoader
 from catdog_edge.training.engine.distillation import Reference, Teacher
 from catdog_edge.training.engine.distributed import ProcessGroup
-from catdog_edge.training.engine.gpu.step_graphs import StepGraphs, captures
 from catdog_edge.training.engine.gpu.tensor_batches import TensorBatchLoader, augments_on, resident
 from catdog_edge.training.engine.history import EpochMetrics, StepMetrics, best_epoch, write_results
 from catdog_edge.training.engine.loss import CrossEntropy, class_weights
@@ -115,13 +114,7 @@ class Trainer:
             self._start = {name: one.clone() for name, one in self.network.state_dict().items()}
         self.averaged = copy.deepcopy(self.network).eval() if plan.recipe.ema else None
         self._forward = self.network if group.is_single else DistributedDataParallel(self.network)
-        in_graphs = captures(self.device) and group.is_single
-        self._graphs = StepGraphs(self._learn) if in_graphs else None
-        # Of a graph, the learning rate is an input.
-        self._lr = torch.tensor(plan.lr, device=self.device) if in_graphs else None
-        self.optimizer = make_optimizer(
-            self.network, plan.recipe, plan.lr if self._lr is None else self._lr
-        )
+        self.optimizer = make_optimizer(self.network, plan.recipe, plan.lr)
         weights = None
         if plan.recipe.balance == "auto":
             weights = class_weights(data.train[1], len(spec.labels), data.shares)
@@ -275,16 +268,12 @@ class Trainer:
         position = self.epoch * self._loader.steps + self.step
         # Dropout draws from torch's own generator.
         torch.manual_seed(((plan.seed * 1_000_003 + position) * 1009 + self._group.rank) % 2**63)
-        self._set_lr(plan.lr * recipe.rate(position, plan.epochs * self._loader.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.lr * recipe.rate(position, plan.epochs * self._loader.steps)
         seen, stopping = self._all_reduce([len(batch.labels), stop])
         # The processes' gradients are averaged; their parts of the batch differ in size.
         weight = len(batch.labels) * self._group.world_size / seen
-        labels = batch.labels.to(self.device, non_blocking=True)
-        pixels = batch.pixels.to(self.device, non_blocking=True)
-        if self._graphs is not None and self.teacher is None:
-            self._graphs(pixels, labels)
-        else:
-            self._learn(pixels, labels, weight, batch)
+        self._learn(batch, weight)
         if self.averaged is not None:
             # A rising decay, so that the random initial weights are soon forgotten.
             decay = min(recipe.ema, (1 + position) / (10 + position))
@@ -297,23 +286,10 @@ class Trainer:
         self.step += 1
         return stopping > 0
 
-    def _set_lr(self, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr if self._lr is None else self._lr
-        if self._lr is not None:
-            self._lr.fill_(lr)
-
-    def _learn(
-        self,
-        pixels: torch.Tensor,
-        labels: torch.Tensor,
-        weight: float = 1.0,
-        batch: Batch | None = None,
-    ) -> None:
-        """Change the weights by the gradient of a batch; a teacher needs all of the batch.
-
-        Nothing here waits for the device, so that a graph can repeat it.
-        """
+    def _learn(self, batch: Batch, weight: float) -> None:
+        """Change the weights by the gradient of a batch, without waiting for a GPU."""
+        labels = batch.labels.to(self.device, non_blocking=True)
+        pixels = batch.pixels.to(self.device, non_blocking=True)
         recipe = self.plan.recipe
         with autocast(self.device, self.plan.precision):
             outputs = self._forward(to_input(pixels, self.spec.normalization))
@@ -323,7 +299,7 @@ class Trainer:
         if self._reference is not None and categories is not None:
             kept = self._reference.loss(pixels, categories, labels, self.spec.normalization)
             loss = loss + recipe.keep_imagenet * kept
-        if self.teacher is not None and batch is not None:
+        if self.teacher is not None:
             view = (self._view, self.step)
             by_teacher = self.teacher.loss(batch, outputs, self.criterion, recipe, view, categories)
             loss = (1 - recipe.distillation) * loss + recipe.distillation * by_teacher
@@ -383,7 +359,7 @@ class Trainer:
         values, labels = self._validate(), self.data.val[1]
         metrics = EpochMetrics(
             epoch=self.epoch + 1,
-            lr=float(self.optimizer.param_groups[0]["lr"]),
+            lr=self.optimizer.param_groups[0]["lr"],
             train_loss=self.loss_sum / self.seen,
             train_accuracy=self.correct / self.seen,
             val_loss=float(log_loss(softmax(values), labels)),
