@@ -40,8 +40,7 @@ log = logging.getLogger(__name__)
 
 __all__ = ["BenchOptions", "BenchResult", "bench"]
 
-SHOWN_DISAGREEMENTS = 200
-"""Images of each set on the contact sheet, of about 8 KB each."""
+SHOWN_DISAGREEMENTS = 200  # images of each set on the contact sheet, of about 8 KB each
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from catdog_edge.runtime.gpu import GPU, half_form
 from catdog_edge.runtime.model_file import ZOO
 from catdog_edge.spec import ModelSpec
 
-REFERENCE = "pytorch"
-"""PyTorch eager on the CPU."""
+REFERENCE = "pytorch"  # PyTorch eager on the CPU
 
 Variant = Literal["eager", "channels-last", "half", "compile"]
 
@@ -34,8 +33,7 @@ DEVICES: Mapping[str, str] = dict.fromkeys(GPU, "cuda")
 MOST_ON_CPU = 32
 """Largest batch of a row on the CPU, where `Classifier` gives its session no more in one call."""
 
-TF32 = True
-"""Whether float32 convolutions of PyTorch on a GPU may use TF32: ONNX Runtime's default."""
+TF32 = True  # whether float32 convolutions of PyTorch on a GPU may use TF32: ONNX Runtime's default
 
 
 @dataclass(frozen=True)

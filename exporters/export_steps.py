@@ -59,8 +59,7 @@ FORMS: dict[str, Precision] = {
 LITTLE = 0.05
 """`--quantize auto` keeps no int8 file that is smaller than fp32 by less than this share."""
 
-TIMING_SECONDS = 5.0
-"""How long a candidate is timed against fp32."""
+TIMING_SECONDS = 5.0  # how long a candidate is timed against fp32
 
 
 @dataclass(frozen=True)

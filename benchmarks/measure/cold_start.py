@@ -21,8 +21,7 @@ from benchmarks.measure import gpu
 from catdog_edge.errors import CatdogError
 from catdog_edge.system.child import child_environment, interpreter
 
-TIMEOUT = 300.0
-"""Seconds for a row in a fresh process."""
+TIMEOUT = 300.0  # seconds for a row in a fresh process
 
 
 def cold_starts(

@@ -44,8 +44,7 @@ MAX_OTHERS = 0.10
 MAX_DRIFT = 0.10
 """Quartile distance of a row's block medians, over their median, above which a run is noisy."""
 
-LOAD_PERIOD = 5.0
-"""Seconds between two samples of the load average; the kernel updates it as often."""
+LOAD_PERIOD = 5.0  # seconds between two samples of the load average; the kernel updates it as often
 
 
 @dataclass(frozen=True)

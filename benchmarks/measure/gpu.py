@@ -20,8 +20,7 @@ SLOWDOWNS = {
 }
 """Bits of the driver's reasons for a lower clock that mean that figures are too low."""
 
-MAX_BUSY = 0.10
-"""Share of the time that others kept the GPU busy above which a run is noisy."""
+MAX_BUSY = 0.10  # share of the time that others kept the GPU busy above which a run is noisy
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import numpy as np
 
 from exporters.checks.timing import Latencies, Ratio, Timing, compare
 
-Calls = Mapping[str, Callable[[], object]]
-"""A call by name of the row."""
+Calls = Mapping[str, Callable[[], object]]  # a call by name of the row
 
 PASSES = 6
 """How often the rows are opened. Two sessions of one file differ by a few percent for as long as

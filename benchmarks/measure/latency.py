@@ -20,8 +20,7 @@ log = logging.getLogger(__name__)
 FRAMES = 32
 """Different frames that the timed calls cycle through, so that none finds its own in a cache."""
 
-JPEG_QUALITY = 95
-"""Of the JPEG whose decoding is timed as a stage."""
+JPEG_QUALITY = 95  # of the JPEG whose decoding is timed as a stage
 
 UNRESOLVED = 0.1
 """Share of a call by which its stages may exceed it; beyond that their rest is not known."""

@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 
 Scenario = Literal["single-stream", "offline"]
 
-FOLDER = "bench-loadgen"
-"""Where the logs go, a folder per row."""
+FOLDER = "bench-loadgen"  # where the logs go, a folder per row
 
 FIGURES = {
     "p50_ns": r"50\.00 percentile latency \(ns\)",

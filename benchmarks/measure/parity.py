@@ -33,8 +33,7 @@ from exporters.checks.comparison import Comparison, Probabilities, compare_answe
 
 Predict = Callable[[Sequence[Image]], Probabilities]
 
-CHUNK = 64
-"""Frames in memory at once."""
+CHUNK = 64  # frames in memory at once
 
 SHORT = (
     "accuracy", "accuracy_low", "accuracy_high", "agreement", "agreement_low", "agreement_high",

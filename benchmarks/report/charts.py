@@ -20,14 +20,9 @@ from benchmarks.report.text import milliseconds, shorten_all
 
 Row = Mapping[str, Any]
 
-NARROW = 520
-"""Below this width the names stand above the marks instead of beside them."""
-
-MIN_ANSWERS = 5
-"""A bin of the reliability diagram with fewer answers is left out."""
-
-CHARACTER = 7.0
-"""Width of a character of the labels in pixels, on the generous side."""
+NARROW = 520  # below this width the names stand above the marks instead of beside them
+MIN_ANSWERS = 5  # a bin of the reliability diagram with fewer answers is left out
+CHARACTER = 7.0  # width of a character of the labels in pixels, on the generous side
 
 
 def _draw(chart: str, *arguments: Any) -> Markup:

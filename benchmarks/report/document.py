@@ -12,8 +12,7 @@ from benchmarks.report.tables import Document, card, tables
 from benchmarks.report.text import few, plain_table, wrap
 from catdog_edge.system.files import write_text
 
-SCHEMA = 3
-"""Of `bench.json`; raised when a reader of an older version would misread it."""
+SCHEMA = 3  # of `bench.json`; raised when a reader of an older version would misread it
 
 DOCUMENT = "bench.json"
 SHEET = "bench.csv"

@@ -20,11 +20,8 @@ from catdog_edge.errors import CatdogError, GateError
 from exporters.checks.acceptance import LIMITS, Verdict, judge_drop, judge_share
 from exporters.export_report import AS_FAST
 
-TOLERANCE = 10.0
-"""Percent by which a ratio or a size may exceed the baseline's."""
-
-BASELINE_DROP = 0.5
-"""Percentage points of accuracy that a row may lose against the baseline."""
+TOLERANCE = 10.0  # percent by which a ratio or a size may exceed the baseline's
+BASELINE_DROP = 0.5  # percentage points of accuracy that a row may lose against the baseline
 
 MAX_RESIZE = 1.5
 """Least limit for the time of the resize over the baseline's; a higher tolerance raises it.
@@ -33,8 +30,7 @@ next by a tenth or two."""
 
 NEW_BASELINE = "make a new one with: catdog-edge bench"
 
-EPSILON = 1e-9
-"""Rounding error allowed for a figure that equals its limit."""
+EPSILON = 1e-9  # rounding error allowed for a figure that equals its limit
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,8 @@ from benchmarks.report.tables import Document
 from benchmarks.report.text import few
 from catdog_edge.images.preprocess import Image
 
-WIDE, NARROW = 980, 330
-"""Widths in pixels that each chart is drawn for."""
-
-THUMBNAIL = 220
-"""Longer side of an image on the contact sheet, in pixels."""
+WIDE, NARROW = 980, 330  # widths in pixels that each chart is drawn for
+THUMBNAIL = 220  # longer side of an image on the contact sheet, in pixels
 
 FAMILIES = {
     "torch": "PyTorch",

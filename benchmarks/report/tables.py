@@ -21,11 +21,8 @@ Document = Mapping[str, Any]
 Table = tuple[str, list[str], list[list[str]]]
 """Title, heads, rows; the first column is a name, the others are figures."""
 
-FEW_CLASSES = 3
-"""With more classes, the table of classes has a line for each of the worst ones."""
-
-WORST = 10
-"""How many of them."""
+FEW_CLASSES = 3  # with more classes, the table of classes has a line for each of the worst ones
+WORST = 10  # how many of them
 
 
 def tables(document: Document, *, brief: bool = False) -> list[Table]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-WIDTH = 100
-"""Columns of the terminal that every table fits."""
+WIDTH = 100  # columns of the terminal that every table fits
 
 MISSING = "-"
 

@@ -51,11 +51,8 @@ LIMITS = {"file": 0.95, "kept": 0.95, "oldest_s": 1.0, "growth_mb": 10.0, "chang
 """Least share of the bare loop's speed, least share of a camera's frames that arrive, greatest
 age of a frame, greatest growth of the resident memory and of other counts over a soak."""
 
-PARTS = ("file", "first", "delay", "four", "soak")
-"""Methods of `CameraBench`."""
-
-FPS, NAMES = 15, ("north", "east", "south", "west")
-"""Of the part `four`."""
+PARTS = ("file", "first", "delay", "four", "soak")  # methods of `CameraBench`
+FPS, NAMES = 15, ("north", "east", "south", "west")  # of the part `four`
 
 
 class CameraBench:

@@ -52,8 +52,7 @@ FIXED_MS = 0.05
 """A call of `Classifier` may add so much whatever the ratio: a network of a few microseconds is
 faster than any wrapper around it."""
 
-PARTS = ("overhead", "cold", "leak", "spinning")
-"""Methods of `Study`."""
+PARTS = ("overhead", "cold", "leak", "spinning")  # methods of `Study`
 
 WAITS = {"spinning, as ONNX Runtime": True, f"spinning {SPIN} us": SPIN, "sleeping": False}
 """What the threads of a session do between two calls; the first is the reference."""

@@ -50,8 +50,7 @@ Probabilities = npt.NDArray[np.float32]
 Classify = Callable[[Image], Probabilities]
 """From a frame (`uint8 [H,W,3]` BGR, of any size) to `float32 [1,K]`."""
 
-LARGE = (1080, 1920)
-"""Height and width of the large frame."""
+LARGE = (1080, 1920)  # height and width of the large frame
 
 ULTRALYTICS = "yolo11n-cls"
 """Their architecture that is exported, with fresh weights, for the cost of their wrapper."""

@@ -34,30 +34,21 @@ from catdog_edge.spec import NEITHER
 from catdog_edge.training.data.open_dataset import open_dataset, open_negative_images
 from exporters.checks.timing import compare
 
-SIZE = (1280, 720)
-"""Width and height of a made frame."""
-
-SHARE = 0.25
-"""Of the frame's width that the picture takes."""
-
-FPS = 10.0
-"""Frames per second of the videos."""
-
-NEAR = 1.0
-"""Seconds that a right event may be away from the truth."""
+SIZE = (1280, 720)  # width and height of a made frame
+SHARE = 0.25  # of the frame's width that the picture takes
+FPS = 10.0  # frames per second of the videos
+NEAR = 1.0  # seconds that a right event may be away from the truth
 
 Focus = Literal["motion", "frame"]
 
 FOCUS: tuple[Focus, Focus] = ("motion", "frame")
 
-Moment = tuple[str, str, float]
-"""`enter` or `exit`, of which class, and when."""
+Moment = tuple[str, str, float]  # `enter` or `exit`, of which class, and when
 
 Video = tuple[Callable[[float], Image], float, list[Moment]]
 """The scene at a time in seconds, how long it takes, and what happens."""
 
-Picture = tuple[str, str, Image]
-"""Its kind, its class or `neither`, and its pixels."""
+Picture = tuple[str, str, Image]  # its kind, its class or `neither`, and its pixels
 
 
 def background(picture: Image) -> Image:

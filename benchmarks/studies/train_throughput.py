@@ -58,20 +58,11 @@ from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
 from catdog_edge.training.models.registry import UNIT_RANGE, architecture
 from catdog_edge.training.runs.progress import ReadingProgress
 
-RECIPE = "classic"
-"""Adam, no schedule, no averaging: what the plain loop does in a line."""
-
-SEED = 0
-"""Of weights, order and augmentation."""
-
-EPOCH = 500
-"""Steps of an epoch on a GPU."""
-
-AHEAD = 2
-"""Batches that a worker of a DataLoader prepares ahead."""
-
-FIRST = 2
-"""Steps before the measurement: PyTorch imports parts of itself in the first one."""
+RECIPE = "classic"  # Adam, no schedule, no averaging: what the plain loop does in a line
+SEED = 0  # of weights, order and augmentation
+EPOCH = 500  # steps of an epoch on a GPU
+AHEAD = 2  # batches that a worker of a DataLoader prepares ahead
+FIRST = 2  # steps before the measurement: PyTorch imports parts of itself in the first one
 
 
 @dataclass(frozen=True)

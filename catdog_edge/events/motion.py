@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from catdog_edge.images.preprocess import Image
 
-GRID = 32
-"""Blocks per side of the grey image."""
+GRID = 32  # blocks per side of the grey image
 
 MIN_BLOCKS = 3
 """Blocks that must differ: 0.3 % of the image, below anything that could be recognised."""
@@ -21,17 +20,13 @@ MIN_BLOCKS = 3
 MIN_CHANGE = 3.0
 """Grey levels by which a block must differ at least; what video coding does stays below."""
 
-NOISE_FACTOR = 6.0
-"""The same in multiples of the noise that neighbouring frames show."""
+NOISE_FACTOR = 6.0  # the same in multiples of the noise that neighbouring frames show
 
 MAX_NOISE = 6.0
 """Grey levels; larger differences of neighbouring frames are not believed to be noise."""
 
-GAIN, OFFSET = 0.25, 20.0
-"""Change of light beyond which the model runs all the same."""
-
-REACH = 5
-"""Blocks, odd: what moves within half of that is one thing, an animal's head and tail."""
+GAIN, OFFSET = 0.25, 20.0  # change of light beyond which the model runs all the same
+REACH = 5  # blocks, odd: what moves within half of that is one thing, an animal's head and tail
 
 _Blocks = npt.NDArray[np.float32]
 

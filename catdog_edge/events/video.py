@@ -33,14 +33,9 @@ CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 LONGEST_GAP = 1.0
 """Seconds without a frame for which the last one is repeated; longer gaps are left out."""
 
-MEASURED = 8
-"""Frames from which the frame rate of the file is taken."""
-
-MIN_FREE = 4_000_000
-"""Free bytes below which nothing is recorded."""
-
-CHECK_EVERY = 30
-"""Frames between two checks of the free space."""
+MEASURED = 8  # frames from which the frame rate of the file is taken
+MIN_FREE = 4_000_000  # free bytes below which nothing is recorded
+CHECK_EVERY = 30  # frames between two checks of the free space
 
 _PRESENT, _ABSENT = (96, 200, 32), (160, 160, 160)
 

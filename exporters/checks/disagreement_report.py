@@ -11,8 +11,7 @@ from catdog_edge.training.data.dataset import write_csv
 from exporters.checks.comparison import Flip
 from exporters.checks.validation_data import ValidationSet
 
-SHOWN = 30
-"""Images on the contact sheet."""
+SHOWN = 30  # images on the contact sheet
 
 TABLE, SHEET = "verify-flips.csv", "verify-flips.png"
 

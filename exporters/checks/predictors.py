@@ -145,8 +145,7 @@ class OnnxPredictor:
         return Answers(joined[0], more.get(LOGITS), more.get(KNOWN))
 
 
-Predictor = TorchPredictor | OnnxPredictor
-"""A model that can be compared with another one."""
+Predictor = TorchPredictor | OnnxPredictor  # a model that can be compared with another one
 
 
 def open_predictor(path: Path, given: ModelSpec | None = None) -> Predictor:

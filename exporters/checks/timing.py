@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-RESAMPLES = 4000
-"""Bootstrap resamples behind an interval."""
+RESAMPLES = 4000  # bootstrap resamples behind an interval
 
 DRAWABLE = 5
 """So many passes can be drawn from: of fewer, the percentiles that would be needed lie beyond what

@@ -30,8 +30,7 @@ ENOUGH = 1000
 """Agreement is judged on this many images where the validation split is smaller: training images
 make up for it, see `ValidationSet.more`."""
 
-LEAST = 32
-"""Fewer images say too little about the range of an activation."""
+LEAST = 32  # fewer images say too little about the range of an activation
 
 
 @dataclass(frozen=True)

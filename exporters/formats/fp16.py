@@ -23,11 +23,8 @@ from exporters.graph.nodes import (
 )
 from exporters.graph.onnx_file import clean, read_fp32, read_model, write_model
 
-PACKED = 1024
-"""Numbers in a layer's weights from which `pack_weights` stores them in a byte each."""
-
-FLOAT32_INPUTS = {"Resize": (1, 2)}
-"""Inputs that ONNX wants in float32 whatever the rest is."""
+PACKED = 1024  # numbers in a layer's weights from which `pack_weights` stores them in a byte each
+FLOAT32_INPUTS = {"Resize": (1, 2)}  # inputs that ONNX wants in float32 whatever the rest is
 
 
 def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

@@ -10,8 +10,7 @@ from catdog_edge.errors import ModelError, first_line
 from exporters.graph.nodes import attribute, constant, is_constant, set_attributes
 from exporters.graph.onnx_file import clean, opset_of
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators that hold weights."""
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # operators that hold weights
 
 
 def simplify(model: ir.Model) -> None:

@@ -29,8 +29,7 @@ from exporters.graph.nodes import (
 )
 from exporters.graph.onnx_file import clean
 
-MERGED = 4
-"""Pixels that become one."""
+MERGED = 4  # pixels that become one
 
 STRIDE = 2
 """Of the convolutions that this is for: with one of 1 the sums would be over too many zeros."""

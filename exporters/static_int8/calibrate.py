@@ -20,8 +20,7 @@ Calibration = Literal["minmax", "entropy", "percentile"]
 Ranges = dict[str, tuple[float, float]]
 """The least and the greatest value that a tensor is to represent, by tensor."""
 
-PERCENTILE = 99.99
-"""`percentile` keeps this share of the values of every activation."""
+PERCENTILE = 99.99  # `percentile` keeps this share of the values of every activation
 
 BINS = 2048
 LEVELS = 128

@@ -22,11 +22,8 @@ from exporters.static_int8.quantize import SCHEMES, Calibrated, Scheme, quantize
 
 log = logging.getLogger(__name__)
 
-IMAGES = 32
-"""Training images that a layer is judged on: ranks, not figures, are wanted."""
-
-MOST_IN_FLOAT = 0.5
-"""With more than this share of its layers in float a file is int8 in name only."""
+IMAGES = 32  # training images that a layer is judged on: ranks, not figures, are wanted
+MOST_IN_FLOAT = 0.5  # with more than this share of its layers in float a file is int8 in name only
 
 
 @dataclass(frozen=True)

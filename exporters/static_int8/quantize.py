@@ -55,8 +55,7 @@ OPERATORS = (
 )  # fmt: skip
 """What is quantized: layers with weights, and what lies between them without needing float."""
 
-HIDDEN = "frames.hidden"
-"""Name of the node that `_hide_frames` adds for a while."""
+HIDDEN = "frames.hidden"  # name of the node that `_hide_frames` adds for a while
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,9 @@ def test_it_looks_at_everything_and_runs_the_cpu() -> None:
     names = set(by_name(report))
     assert {"system", "processor", "threads", "numpy", "cv2", "onnxruntime"} <= names
     assert {"provider", "models", "cameras", "disk"} <= names
-    runs = {
-        check.facts["provider"]: check.facts["runs"]
-        for check in report.checks
-        if check.name == "provider"
-    }
-    assert runs["cpu"] is True
+    (cpu,) = (check for check in report.checks if check.facts.get("provider") == "cpu")
+    assert (cpu.state, cpu.text) == ("ok", "cpu runs the built-in model")
+    assert cpu.facts["runs"] is True
 
 
 def test_the_exit_code_says_what_the_lines_say() -> None:
