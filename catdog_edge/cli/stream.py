@@ -6,10 +6,8 @@ import contextlib
 import dataclasses
 import os
 import re
-import signal
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,15 +34,9 @@ from catdog_edge.system.signals import interrupts
 
 if TYPE_CHECKING:
     from catdog_edge.camera.camera import Camera, Frame, Region, State
-    from catdog_edge.events.events import Event, Events, View
-    from catdog_edge.events.sinks import JsonLines, Snapshots, WriteFailures
+    from catdog_edge.events.events import Events, View
+    from catdog_edge.events.sinks import Snapshots, WriteFailures
     from catdog_edge.events.video import Recorder, Window
-
-ROTATED_KEPT = 5
-"""Old files of events that are kept beside the current one."""
-
-UNREAD_TIMEOUT = 0.5
-"""Seconds that a reader of standard output is waited for after a signal."""
 
 
 @dataclass(frozen=True)
@@ -105,78 +97,6 @@ def _report(text: str) -> None:
     note(f"catdog-edge: {plain(text)}")  # the name of a file may hold control characters
 
 
-class _EventLines:
-    """Writes events and states to standard output and to the file of events; from any thread."""
-
-    def __init__(self, options: StreamOptions, out: TextIO, stop: threading.Event) -> None:
-        from catdog_edge.events.sinks import JsonLines, WriteFailures
-
-        self._json = options.as_json
-        self._out = out
-        self._stop = stop
-        self._lock = threading.Lock()
-        self._printing_since: float | None = None
-        self._closed = threading.Event()
-        self.unwritten: OSError | None = None
-        self.failures = WriteFailures("lines")
-        self.file: JsonLines | None = None
-        if options.events is not None:
-            self.file = JsonLines(options.events, options.rotate, ROTATED_KEPT)
-        self._watcher = threading.Thread(target=self._watch, name="catdog-edge lines", daemon=True)
-        self._watcher.start()
-
-    def event(self, event: Event) -> None:
-        """Write an event."""
-        self._write(str(event), event.to_json())
-
-    def state(self, source: str, state: State, reason: str) -> None:
-        """Write a state: a program needs to know when nothing can be seen."""
-        from catdog_edge.events.events import state_to_json
-
-        _report(f"{source}: {state}" + (f": {reason}" if reason else ""))
-        self._write(None, state_to_json(source, state, reason, time.time()))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._closed.set()
-        self._watcher.join()
-        if self.file is not None:
-            self.file.close()
-
-    def _watch(self) -> None:
-        """End the process after a signal where nobody reads what is being printed."""
-        while not self._closed.wait(UNREAD_TIMEOUT / 2):
-            since = self._printing_since
-            waited = 0.0 if since is None else time.monotonic() - since
-            if self._stop.is_set() and waited > UNREAD_TIMEOUT:
-                os._exit(128 + signal.SIGTERM)  # as a second signal would
-
-    def _write(self, text: str | None, line: str) -> None:
-        with self._lock:
-            if self.file is not None:
-                self.file.write(line)
-            shown = line if self._json else text
-            if shown is None:
-                return
-            self._printing_since = time.monotonic()
-            try:
-                self._out.flush()  # what could not be written before is still there
-                click.echo(shown, file=self._out)
-                self.unwritten = None
-                self.failures.end_row()
-            except BrokenPipeError:  # the reader has seen enough
-                self._stop.set()
-                with contextlib.suppress(OSError):  # what was not read would be tried again
-                    nowhere = os.open(os.devnull, os.O_WRONLY)
-                    os.dup2(nowhere, self._out.fileno())
-                    os.close(nowhere)
-            except OSError as error:
-                self.unwritten = error
-                self.failures.add(Path("standard output"), error)
-            finally:
-                self._printing_since = None
-
-
 class _Session:
     """One run of the command."""
 
@@ -196,8 +116,12 @@ class _Session:
         self._snapshots: Snapshots | None = None
         self._window: Window | None = None
         self._recorders: dict[str, Recorder] = {}
-        sources = _sources(options)
-        self._lines = _EventLines(options, out, stop)
+        sources = _sources(options)  # before the heavy imports: a wrong one is told at once
+        from catdog_edge.events.event_lines import EventLines
+
+        self._lines = EventLines(
+            out, stop, as_json=options.as_json, file=options.events, rotate=options.rotate
+        )
         resources.callback(self._lines.close)
         self._cameras = self._open_cameras(sources)
         self._events = self._open_model()
