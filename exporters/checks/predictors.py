@@ -27,6 +27,7 @@ from catdog_edge.runtime.model_file import (
 )
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system import packages
+from catdog_edge.system.console import counter
 from catdog_edge.system.threads import choose_threads
 
 Images = npt.NDArray[np.uint8]
@@ -104,6 +105,7 @@ class OnnxPredictor:
         provider: str = "cpu",
     ) -> None:
         file = dataclasses.replace(find_model(model), called=name)
+        self._name = Path(file.name).name
         if provider == "cpu":
             self.session = open_session(model, choose_threads().count, name=name)
         else:
@@ -132,6 +134,7 @@ class OnnxPredictor:
         integer = self.spec.precision.startswith("int8")
         batch = self.fixed_batch or batch or (1 if integer else FLOAT_BATCH)
         parts: list[Sequence[npt.NDArray[np.float32]]] = []
+        count = counter(f"checking {self._name}", len(images))
         for start in range(0, len(images), batch):
             chunk = np.asarray(images[start : start + batch])
             wanted = len(chunk)
@@ -140,6 +143,7 @@ class OnnxPredictor:
             feed = {self.input_name: to_layout(chunk, self.spec.layout)}
             found = self.session.run(self._outputs, feed)
             parts.append([values[:wanted] for values in found])
+            count(start + wanted)
         joined = [np.concatenate(values) for values in zip(*parts, strict=True)]
         more = dict(zip(self._outputs[1:], joined[1:], strict=True))
         return Answers(joined[0], more.get(LOGITS), more.get(KNOWN))

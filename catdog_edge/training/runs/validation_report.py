@@ -105,9 +105,9 @@ def finish(run: Run, data: RunData, trainer: Trainer) -> None:
         "next      catdog-edge eval; catdog-edge export --quantize; catdog-edge bench",
     ]
     log.info(
-        f"\ntrained in {duration(seconds)}: right on {100 * result.accuracy:.4g} % of "
-        f"{result.pictures:,} validation images (95 % interval {100 * result.accuracy_low:.4g} to "
-        f"{100 * result.accuracy_high:.4g} %)",
+        f"\ntrained in {duration(seconds)}: right on {100 * result.accuracy:.1f} % of "
+        f"{result.pictures:,} validation images (95 % interval {100 * result.accuracy_low:.1f} to "
+        f"{100 * result.accuracy_high:.1f} %)",
         extra={"style": {"bold": True}},
     )
     log.info("\n".join(lines))
