@@ -7,7 +7,7 @@ DEMO ?= demo
 TORCH ?= auto
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-torch_bounds := $(shell sed -n 's/^  "\(torch\|torchvision\)>=\(.*\)",$$/\1==\2+cpu/p' pyproject.toml)
+TORCH_CPU := torch==2.14.1+cpu torchvision==0.29.1+cpu
 
 .PHONY: demo test check lint clean
 
@@ -16,7 +16,7 @@ $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@case $(TORCH) in \
 	  cpu) $(PIP) --index-url https://download.pytorch.org/whl/cpu torch torchvision;; \
-	  auto) command -v nvidia-smi >/dev/null || $(PIP) $(torch_bounds) 2>/dev/null || \
+	  auto) command -v nvidia-smi >/dev/null || $(PIP) $(TORCH_CPU) 2>/dev/null || \
 	    echo "no CPU build of PyTorch on pip's index: taking its default; TORCH=cpu asks PyTorch's own";; \
 	  cuda|default) ;; \
 	  *) echo "TORCH=$(TORCH) is none of auto, cpu, cuda, default"; exit 1;; \
