@@ -72,6 +72,7 @@ def test_both_forms_are_one_model(pets):
     np.testing.assert_allclose(pets.scores(frames), other.scores(frames), atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.train
 def test_the_file_does_on_the_test_split_what_the_card_says(pets, shared_data):
     pytest.importorskip("torch", reason="eval needs torch; install [train]")

@@ -147,6 +147,7 @@ def weights(trained: Trainer) -> torch.Tensor:
     return torch.cat([one.flatten() for one in trained.averaged.state_dict().values()])
 
 
+@pytest.mark.slow
 def test_a_run_repeats_itself_and_a_resumed_one_goes_on(
     images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
