@@ -44,7 +44,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
 def test_train_eval_and_export_run_without_a_home_folder(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
-    small = ("--limit", "40", "--epochs", "1", "--arch", "simple_cnn", "--name", "a")
+    small = ("--limit", "40", "--epochs", "1", "--size", "32", "--name", "a")
     for arguments in (("train", *small), ("eval",), ("export",), ("predict", "runs")):
         done = run(tmp_path, *arguments)
         assert done.returncode == 0, done.stderr

@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, easy_set: Path) -> Path:
     folder.mkdir(parents=True)
     arch = architecture("edge_cnn")
     torch.manual_seed(0)
-    spec = spec_for(arch.normalization, ("bright", "dark"), arch.size, "edge_cnn")
+    spec = spec_for(arch.normalization, ("bright", "dark"), 64, "edge_cnn")
     dataset = open_dataset(easy_set)
     frames, labels, _ = pixels(dataset, "train", spec.resize)
     network = settle(arch.build(2), spec, np.array(frames[:32]))
