@@ -500,9 +500,11 @@ def test_a_bench_on_a_gpu_compares_with_pytorch_on_it(run):
     assert doc["answers_to"] == "pytorch"
     for base, most in (("pytorch@cuda", 0.01), ("pytorch-half@cuda", 0.05), ("model@cuda", 0.01)):
         assert rows[base]["answers"]["max_difference"] < most
+    assert doc["no_cold_start"] == []
     assert doc["environment"]["gpu"]["name"] == torch.cuda.get_device_name(0)
     if doc["environment"]["gpu"]["used_bytes"] is not None:
-        assert rows["model@cuda"]["cold"]["gpu_bytes"] > 10_000_000
+        busy = doc["environment"]["gpu"]["busy"]  # by others, whose memory changes
+        assert busy or rows["model@cuda"]["cold"]["gpu_bytes"] > 10_000_000
         assert doc["quiet"]["gpu"]["readings"] >= 1
     assert rows["model"]["cold"]["gpu_bytes"] is None
 
@@ -511,9 +513,10 @@ def test_a_bench_on_a_gpu_compares_with_pytorch_on_it(run):
 def test_a_batch_that_does_not_fit_the_gpu_is_left_out_with_its_reason(run):
     row = bench_rows.BenchRow("pytorch@cuda", "pytorch", str(run.weights), 1, 4096, provider="cuda")
     runner = bench_rows.open_row(row)
-    torch.cuda.set_per_process_memory_fraction(0.002)
+    pixels = np.zeros((4096, *runner.spec.size, 3), np.uint8)
+    torch.cuda.empty_cache()  # what earlier tests gave back would serve
+    torch.cuda.set_per_process_memory_fraction(1e-4)
     try:
-        pixels = np.zeros((4096, *runner.spec.size, 3), np.uint8)
         with pytest.raises(ModelError, match="the GPU's memory is too small for 4096 pictures"):
             runner.infer(pixels)
     finally:

@@ -45,6 +45,7 @@ def test_clocks_and_slowdowns_are_summarised_and_judged():
 def test_the_driver_describes_the_card_and_the_memory_of_this_process():
     torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
     pytest.importorskip("pynvml", reason="needs nvidia-ml-py")
+    torch.cuda.empty_cache()  # what earlier tests gave back would serve
     before = gpu.read()
     card = gpu.Gpu.detect()
     kept = torch.ones(64 * 2**20, device="cuda")  # 256 MiB
@@ -54,4 +55,6 @@ def test_the_driver_describes_the_card_and_the_memory_of_this_process():
     assert card.memory_bytes > 2**30
     assert card.driver
     assert card.clock_mhz
+    if before.busy:
+        pytest.skip("other processes use this GPU, and their memory changes")
     assert process_bytes(before, after) >= kept.nbytes
