@@ -174,7 +174,7 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     plain = Opened(start(file, cpu, settings), "cpu", file, "")
     if not started:
         return replace(plain, why=f"{', '.join(others)} did not start")
-    every = {"cpu": plain, **started}
+    every = {"cpu": plain} | {name: _that_answers(one, name) for name, one in started.items()}
     references = {
         name: start(opened.file, cpu, settings)
         for name, opened in started.items()
@@ -194,6 +194,20 @@ def _try(file: ModelFile, provider: str, settings: Settings) -> Opened | None:
             _warned.add(message)
             log.warning("%s; continuing without it", message)
         return None
+
+
+def _that_answers(opened: Opened, provider: str) -> Opened:
+    """Call a session once; where that fails, open it with fewer options until none is left."""
+    while opened.again is not None:
+        try:
+            _runner(opened.session, provider)(sample_input(opened.session))
+            break
+        except Exception as error:  # each provider has its own kinds
+            try:
+                opened = opened.again(error)
+            except ProviderError:  # the trial says why it is left out
+                break
+    return opened
 
 
 def compare(

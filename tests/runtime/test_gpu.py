@@ -152,6 +152,32 @@ def test_a_capture_that_fails_costs_the_graph_and_no_answer(
         pets.probabilities(frames)
 
 
+def test_a_capture_that_fails_in_the_trial_of_auto_costs_the_graph_and_not_the_gpu(
+    cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def failing(self: BoundRunner, rows: io_binding.Rows) -> Any:
+        if self._graphs:
+            raise RuntimeError("CUDA failure 900: operation not permitted")
+        return called(self, rows)
+
+    called = BoundRunner.__call__
+    monkeypatch.setattr(BoundRunner, "__call__", failing)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
+    compared = provider_selection.compare
+
+    def compare(*sessions: Any) -> tuple[str, str]:
+        assert "cuda failed" not in compared(*sessions)[1]
+        return "cuda", "fastest"
+
+    monkeypatch.setattr(provider_selection, "compare", compare)
+    pets = Classifier(TINY)
+    assert pets.reason == (
+        "fastest; NHWC, TF32 on; no CUDA graphs (CUDA failure 900: operation not permitted)"
+    )
+    assert pets(images(1)[0]) == Classifier(TINY, "cpu")(images(1)[0])
+
+
 def test_when_nothing_is_left_to_leave_out_the_error_is_one_line(
     cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
