@@ -293,7 +293,8 @@ class TorchRunner:
         blank = torch.zeros(self.row.batch, *self.spec.size, 3, dtype=torch.uint8, device=device)
         try:
             with torch.inference_mode(), contextlib.redirect_stderr(io.StringIO()):
-                compiled(blank)
+                for _ in range(3):  # CUDA graphs: a call to warm up, one to record, one to replay
+                    compiled(blank)
         except Exception as error:  # no C++ compiler, an unsupported operator
             reason = first_line(error)
             raise CatdogError(

@@ -223,8 +223,10 @@ class ExportSteps:
         with self._making("export.json"):
             save_flips(self._scratch, flips, self._reference.model.spec.labels, self._validation)
             write_text(self._scratch / "export.json", json.dumps(document, indent=2) + "\n")
-        names = [*kept, TABLE, SHEET, "export.json"]
+        names = [*kept, TABLE, *([SHEET] if flips else []), "export.json"]
         publish([self._scratch / name for name in names], self._folder)
+        if not flips:  # of an earlier export
+            (self._folder / SHEET).unlink(missing_ok=True)
         other = [form for form in older if not self._of_these_weights(self._folder / form)]
         if other:
             log.info(

@@ -53,8 +53,9 @@ class Verified:
         lines += [
             str(self.verification),
             f"{'limits':<20}of {self.verification.precision}: {verdict}",
-            f"{'differing images':<20}{self.folder / TABLE} and {Path(SHEET).suffix}",
         ]
+        if self.verification.comparison.flips:
+            lines.append(f"{'differing images':<20}{self.folder / TABLE} and {Path(SHEET).suffix}")
         return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ def save_flips(
     labels: Sequence[str],
     validation: ValidationSet,
 ) -> None:
-    """Write `verify-flips.csv` and `verify-flips.png`; where none differ, without any row or image.
+    """Write `verify-flips.csv` and `verify-flips.png`; where none differ, the table alone.
 
     `flips` has the name of the candidate with each image for which it predicts another class.
     """
@@ -63,5 +63,4 @@ def save_flips(
         for name, flip in ranked
     ]
     title = f"{len(ranked)} of {len(first)} answers that differ, the most certain first"
-    title = title if flips else "verify"
-    save_contact_sheet(folder / SHEET, cells, title, nothing="no answer differs")
+    save_contact_sheet(folder / SHEET, cells, title)

@@ -116,19 +116,19 @@ def test_everything_is_made_checked_and_written_down(copy: Path) -> None:
     assert static["quantization"]["integer_layers_at_run_time"] == 14
     assert read_spec(copy / "model.static.onnx").metrics["quantization"]["scheme"] == "u8s8"
     assert str(copy.parent) not in (copy / "export.json").read_text()
-    assert (copy / "verify-flips.csv").is_file()
-    assert (copy / "verify-flips.png").is_file()
+    flips = (copy / "verify-flips.csv").read_text().splitlines()[1:]
+    assert (copy / "verify-flips.png").exists() is bool(flips)
     assert not list(copy.glob(".*"))
 
 
 def test_without_options_only_the_fp32_file_is_made(copy: Path) -> None:
+    (copy / "verify-flips.png").write_bytes(b"of an earlier export")
     done = export()
     assert done.exit_code == 0, done.output
     assert "runs/lamps/best.pt (edge_cnn)" in done.stderr
     assert "121 nodes simplified to" in done.stderr
     assert {file.name for file in copy.iterdir()} == {
         "args.yaml", "best.pt", "split.csv", "model.onnx", "export.json", "verify-flips.csv",
-        "verify-flips.png",
     }  # fmt: skip
     assert done.stdout.splitlines()[2].startswith("model.onnx")
 
@@ -607,7 +607,8 @@ def test_three_hundred_classes_are_exported_verified_and_shown_in_bounds(
     assert max(map(len, lines)) < 600
     assert "300 labels: 0 colour 000, 1 colour 001" in "".join(said)
     assert (folder / "export.json").stat().st_size < 30_000
-    assert (folder / "verify-flips.png").stat().st_size < 1_000_000
+    sheet = folder / "verify-flips.png"
+    assert not sheet.exists() or sheet.stat().st_size < 1_000_000
     # In KiB, of the whole process: torch's exporter, ONNX Runtime and the images.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700_000
 

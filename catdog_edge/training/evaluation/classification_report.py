@@ -131,9 +131,9 @@ def evaluate(predicted: Float32, truth: Labels, labels: tuple[str, ...]) -> Eval
 
 
 def shorten_label(label: str, longest: int = 24) -> str:
-    """Shorten the name of a class for a table, and escape control characters."""
-    text = plain(label)
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    """Shorten the name of a class in its middle, and escape control characters."""
+    text, half = plain(label), longest // 2
+    return text if len(text) <= longest else text[:half] + "…" + text[half + 1 - longest :]
 
 
 def _percent(value: float) -> str:

@@ -5,7 +5,10 @@ Names of files and classes may hold `$`, so no text is parsed as a formula.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import textwrap
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +20,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, fontManager, get_font
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from catdog_edge.system.files import atomic_write
@@ -34,11 +39,13 @@ STYLE: Any = {
     "grid.color": GRID, "xtick.labelcolor": MUTED, "ytick.labelcolor": MUTED,
     "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False,
     "legend.labelcolor": INK, "savefig.dpi": 120, "savefig.facecolor": "white",
+    "savefig.bbox": "tight",  # a long name is never cut off
 }  # fmt: skip
 
 SHOWN_CLASSES = 12  # classes in `data.png`
 SHOWN_IMAGES = 6  # images of each class in `data.png`
 TEXT_CLASSES = 30  # classes up to which `confusion.png` has counts, and class names on an axis
+CAPTION = 28  # columns of a caption
 CURVES = 10  # curves in `roc.png`: those of the worst sets of negatives
 
 
@@ -139,8 +146,12 @@ def save_confusion(path: Path, matrix: Labels, labels: Sequence[str], title: str
     # As many names as fit.
     ticks = range(0, classes, -(-classes // TEXT_CLASSES))
     names = [drawable(shorten_label(labels[tick])) for tick in ticks]
-    rotation = 0 if classes < 5 else 45 if classes <= 12 else 90
+    level = classes < 5 and max(map(_columns, names)) <= 12
+    rotation = 0 if level else 45 if classes <= 12 else 90
     axes.set_xticks(ticks, names, rotation=rotation, color=INK)
+    if rotation == 45:
+        for text in axes.get_xticklabels():
+            text.set(ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, names, color=INK)
     axes.set(xlabel="answered", ylabel="true")
     axes.spines[:].set_visible(False)
@@ -183,17 +194,18 @@ def save_mistakes(path: Path, mistakes: Sequence[Mistake], title: str) -> None:
         truth, answer = shorten_label(one.truth), shorten_label(one.answer)
         caption = f"{short_name(one.file)}\n{truth}, answered {answer} {one.confidence:.2f}"
         cells.append((one.picture, caption))
-    save_contact_sheet(path, cells, title, nothing="no mistakes")
+    save_contact_sheet(path, cells, title)
 
 
 @rc_context(STYLE)
-def save_contact_sheet(
-    path: Path, cells: Sequence[tuple[Pixels, str]], title: str, nothing: str
-) -> None:
+def save_contact_sheet(path: Path, cells: Sequence[tuple[Pixels, str]], title: str) -> None:
     """Draw images (`uint8 [H,W,3]`, BGR) in a grid, each under its caption.
 
-    Without images there is a text, `nothing`.
+    Without images there is no file; an earlier one is removed.
     """
+    if not cells:
+        path.unlink(missing_ok=True)
+        return
     columns = 6 if len(cells) > 8 else max(1, min(4, len(cells)))
     rows = max(1, -(-len(cells) // columns))
     figure = _figure(max(5.0, 2.1 * columns), 2.55 * rows + 0.6, title)
@@ -202,9 +214,8 @@ def save_contact_sheet(
         axes.set_axis_off()
     for axes, (picture, caption) in zip(grid, cells, strict=False):
         axes.imshow(picture[:, :, ::-1])
-        axes.set_title(drawable(caption), fontsize=8)
-    if not cells:
-        grid[0].text(0.5, 0.5, nothing, ha="center", color=MUTED)
+        lines = (part for line in drawable(caption).split("\n") for part in _wrapped(line))
+        axes.set_title("\n".join(lines), fontsize=8)
     _save(figure, path)
 
 
@@ -217,6 +228,16 @@ def short_name(file: str) -> str:
     """Shorten the last part of a file name for a caption."""
     name = file.rsplit("/", 1)[-1]
     return name if len(name) <= 22 else name[:10] + "…" + name[-11:]
+
+
+def _columns(text: str) -> int:
+    """The width of a text; letters of Chinese, Japanese and Korean take two columns."""
+    return sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
+
+
+def _wrapped(line: str) -> list[str]:
+    """Wrap a line of a caption to the width of its image."""
+    return textwrap.wrap(line, CAPTION * len(line) // max(1, _columns(line))) or [""]
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
@@ -242,8 +263,27 @@ def _square(frame: Pixels, side: int = 200) -> Pixels:
     return square
 
 
+def _choose_fonts(figure: Figure) -> None:
+    """Let fonts of the system draw what matplotlib's own lacks, where one of them has it."""
+    texts = [one for one in figure.findobj(Text) if isinstance(one, Text)]
+    own = get_font(findfont("DejaVu Sans")).get_charmap()
+    missing = {ord(char) for one in texts for char in one.get_text() if not char.isspace()} - {*own}
+    families = ["DejaVu Sans"]
+    for font in sorted(fontManager.ttflist, key=lambda font: (font.style != "normal", font.name)):
+        if not missing:
+            break
+        with contextlib.suppress(OSError, RuntimeError):  # a font that FreeType cannot scale
+            found = missing & {*get_font(font.fname).get_charmap()}
+            if found and not font.name.startswith("Last Resort"):
+                families.append(font.name)
+                missing -= found
+    for one in texts if len(families) > 1 else ():
+        one.set_fontfamily(families)
+
+
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    _choose_fonts(figure)
     with atomic_write(path) as temporary, warnings.catch_warnings():
-        # Characters that the font lacks are drawn as boxes.
+        # Characters that no font has are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(temporary)

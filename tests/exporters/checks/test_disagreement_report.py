@@ -48,6 +48,7 @@ def test_flips_are_listed_the_surest_first(tmp_path: Path) -> None:
     assert (tmp_path / "verify-flips.png").read_bytes().startswith(b"\x89PNG")
     save_flips(tmp_path, [], LABELS, validation)
     assert len((tmp_path / "verify-flips.csv").read_text().splitlines()) == 1
+    assert not (tmp_path / "verify-flips.png").exists()
 
 
 def test_a_class_that_is_not_known_is_said_to_be_so(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_the_sheet_shows_each_image_once_and_thirty_at_most(
     shown = []
     monkeypatch.setattr(
         "catdog_edge.training.runs.plots.save_contact_sheet",
-        lambda path, cells, title, nothing: shown.append((cells, title)),
+        lambda path, cells, title: shown.append((cells, title)),
     )
     files = [f"{number}.png" for number in range(40)]
     validation = ValidationSet(pictures(40), None, tuple(files), "images")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -12,12 +14,15 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.runs.plots import (
     SHOWN_CLASSES,
     TEXT_CLASSES,
+    Mistake,
     save_confusion,
+    save_mistakes,
     save_overview,
 )
 
@@ -75,3 +80,71 @@ def test_a_confusion_matrix_of_any_size_is_a_picture_of_bounded_size(
     # The diagonal is dark, from corner to corner.
     dark = (drawn[..., 0].astype(int) - drawn[..., 2] > 60).any(axis=1)
     assert dark.mean() > 0.4
+
+
+LONG = ("golden retriever puppy", "Maine Coon kitten indoors", "raccoon at the feeding place")
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda figure, *to, **how: (saved.append(figure), save(figure, *to, **how)),
+    )
+    return saved
+
+
+def test_long_captions_do_not_run_over_each_other(tmp_path: Path, figures: list[Figure]) -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    mistakes = [
+        Mistake(image, f"IMG_20240102_123456_{i}.jpg", LONG[i % 3], LONG[(i + 1) % 3], 0.987)
+        for i in range(9)
+    ]
+    save_mistakes(tmp_path / "mistakes.png", mistakes, "mistakes")
+    captions = (axes.title for axes in figures[0].axes if axes.get_title())
+    boxes = [caption.get_window_extent().extents for caption in captions]
+    assert len(boxes) == 9
+    for number, (left, bottom, right, top) in enumerate(boxes):
+        for x0, y0, x1, y1 in boxes[number + 1 :]:
+            assert right < x0 or x1 < left or top < y0 or y1 < bottom
+
+
+@pytest.mark.parametrize(
+    "labels", [("cat", "dog"), LONG, [f"{one} {n}" for n in range(4) for one in LONG]]
+)
+def test_names_beside_a_confusion_matrix_are_apart(
+    labels: Sequence[str], tmp_path: Path, figures: list[Figure]
+) -> None:
+    save_confusion(tmp_path / "confusion.png", np.eye(len(labels), dtype=np.int64), labels, "x")
+    (axes,) = figures[0].axes
+    ticks = axes.get_xticklabels()
+    edges = [one.get_window_extent().extents for one in ticks]
+    level = ticks[0].get_rotation() == 0
+    # Names that stand askew may share columns: their right ends, under their cells, are apart.
+    assert all(b[0 if level else 2] - a[2] > 8 for a, b in itertools.pairwise(edges))
+    drawn = cv2.imread(str(tmp_path / "confusion.png"))
+    for side in (drawn[:, 0], drawn[:, -1], drawn[0], drawn[-1]):
+        assert (side > 250).all()  # nothing is cut off
+
+
+def test_without_mistakes_there_is_no_picture_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "mistakes.png"
+    file.write_bytes(b"of an earlier run")
+    save_mistakes(file, [], "no mistakes")
+    assert not file.exists()
+
+
+def test_another_font_draws_what_the_usual_one_lacks(tmp_path: Path, figures: list[Figure]) -> None:
+    """U+2A7B is in STIX, which comes with matplotlib, and not in DejaVu Sans."""
+    save_confusion(
+        tmp_path / "confusion.png", np.eye(2, dtype=np.int64), ("cat \u2a7b", "dog"), "x"
+    )
+    (label, _) = figures[0].axes[0].get_xticklabels()
+    assert label.get_fontfamily()[0] == "DejaVu Sans"
+    assert "STIXGeneral" in label.get_fontfamily()
+    save_confusion(tmp_path / "confusion.png", np.eye(2, dtype=np.int64), ("cat", "dog"), "x")
+    assert "STIXGeneral" not in figures[1].axes[0].get_xticklabels()[0].get_fontfamily()
