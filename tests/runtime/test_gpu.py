@@ -132,12 +132,7 @@ def test_what_suits_no_model_is_left_out_with_a_reason(cuda_refuses: dict[str, s
         Classifier(TINY, [("cuda", {"device_id": 1})])
 
 
-def test_a_capture_that_fails_costs_the_graph_and_no_answer(
-    cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pets, frames = Classifier(TINY, "cuda"), list(images(3))
-    expected = Classifier(TINY, "cpu").probabilities(frames)
-
+def let_captures_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(self: BoundRunner, rows: io_binding.Rows) -> Any:
         if self._graphs:
             raise RuntimeError("CUDA failure 900: operation not permitted")
@@ -145,6 +140,15 @@ def test_a_capture_that_fails_costs_the_graph_and_no_answer(
 
     called = BoundRunner.__call__
     monkeypatch.setattr(BoundRunner, "__call__", failing)
+
+
+def test_a_capture_that_fails_costs_the_graph_and_no_answer(
+    cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pets, frames = Classifier(TINY, "cuda"), list(images(3))
+    expected = Classifier(TINY, "cpu").probabilities(frames)
+
+    let_captures_fail(monkeypatch)
     np.testing.assert_allclose(pets.probabilities(frames), expected, atol=1e-6)
     assert "NHWC, TF32 on; no CUDA graphs (CUDA failure 900" in pets.reason
     monkeypatch.setattr(BoundRunner, "__call__", lambda *_: np.stack([np.zeros(1)] * -1))
@@ -155,13 +159,7 @@ def test_a_capture_that_fails_costs_the_graph_and_no_answer(
 def test_a_capture_that_fails_in_the_trial_of_auto_costs_the_graph_and_not_the_gpu(
     cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def failing(self: BoundRunner, rows: io_binding.Rows) -> Any:
-        if self._graphs:
-            raise RuntimeError("CUDA failure 900: operation not permitted")
-        return called(self, rows)
-
-    called = BoundRunner.__call__
-    monkeypatch.setattr(BoundRunner, "__call__", failing)
+    let_captures_fail(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
     compared = provider_selection.compare
