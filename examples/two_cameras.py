@@ -18,9 +18,8 @@ def watch(source: str, pets: Classifier) -> int:
     if not camera.isOpened():
         print(f"two_cameras.py: {source} does not open", file=sys.stderr)
     count = 0
-    while (read := camera.read())[0]:
-        print(f"{source}: {pets(read[1])}\n", end="", flush=True)  # in one piece, of any thread
-        count += 1
+    for count, (_, frame) in enumerate(iter(camera.read, (False, None)), 1):
+        print(f"{source}: {pets(frame)}, frame {count}\n", end="", flush=True)  # in one piece
     return count
 
 
