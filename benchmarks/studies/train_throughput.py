@@ -4,19 +4,11 @@
                                           [--batch-size 20] [--seconds 60] [--json FILE]
                                           [--device cuda]
 
-Both train the same network from the same weights with Adam, the same batch size, augmentation and
-number of threads. `catdog-edge` is the tool's `Trainer`: cached pixels, augmentation ahead of the
-step, channels last, the faster precision. The plain loop is what people write: a `DataLoader`
-without workers over JPEG files that are decoded anew every epoch, float32, NCHW. Blocks of steps
-are interleaved.
+See docs/bench.md for what the two loops do and share. A turn on a GPU is as many steps as the
+workers of the plain loop may be ahead, and ends with a synchronisation; where the budget has three
+turns a round, the median is of turns that the workers did not prepare.
 
-With `--device cuda` the other loop is the usual one on a GPU: a `DataLoader` with a worker per core
-and pinned memory, torchvision's transforms (v2), and autocast to bfloat16.
-A turn is then as many steps as the workers may be ahead, and ends with a synchronisation; where the
-budget has three turns a round, the median is of turns that the workers did not prepare.
-
-Prints a table; `--json` keeps the figures; with `--min-ratio` the exit code is 3
-below it.
+Prints a table; `--json` keeps the figures; with `--min-ratio` the exit code is 3 below it.
 """
 
 from __future__ import annotations
@@ -86,11 +78,6 @@ class LoopConfig:
     device: str = "cpu"
     workers: int = 0  # of the DataLoader
     steps: int = 1  # of a turn
-
-    @property
-    def other(self) -> str:
-        """The loop that this tool is compared with."""
-        return PLAIN if self.device == "cpu" else WORKERS
 
     @property
     def lr(self) -> float:
@@ -176,105 +163,73 @@ def ours(config: LoopConfig, turns: Turns) -> None:
 class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     """Image files, decoded whenever they are requested.
 
-    OpenCV decodes, resizes and augments with the tool's own code, which is faster than Pillow and
-    torchvision's transforms.
+    For the CPU, OpenCV decodes, resizes and augments with the tool's own code, which is faster than
+    Pillow and torchvision's transforms; for a GPU it is torchvision after the decoding.
     """
 
     def __init__(self, config: LoopConfig) -> None:
         self._config, self._arch = config, architecture(config.arch)
         self._generator = np.random.default_rng(SEED)
+        self._transform = _torchvision(config) if config.workers else None
 
     def __len__(self) -> int:
         return len(self._config.files)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         """`float32 [3,S,S]`, RGB, normalised, and the label."""
-        frame = cv2.resize(self._read(index), (self._arch.size, self._arch.size))
-        if self._config.policy != "none":
+        file, label = self._config.files[index], self._config.labels[index]
+        frame = cv2.imread(file, cv2.IMREAD_COLOR)
+        if frame is None:
+            raise CatdogError(f"{file} was removed while it was in use")
+        if self._transform is None:
+            frame = cv2.resize(frame, (self._arch.size, self._arch.size))
             whole = np.asarray(frame, np.uint8)[None]
             frame = augment(whole, self._config.policy, self._generator)[0]
-        rgb = torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        picture = torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
+        if self._transform is not None:
+            return self._transform(picture), label
         # As torchvision's ToTensor: [3,S,S], contiguous, 0..1.
-        picture = rgb.permute(2, 0, 1).contiguous().float().div(255)
+        picture = picture.contiguous().float().div(255)
         normalization = self._arch.normalization
         if normalization != UNIT_RANGE:
             picture.sub_(torch.tensor(normalization.mean).view(3, 1, 1) / 255)
             picture.div_(torch.tensor(normalization.std).view(3, 1, 1) / 255)
-        return picture, self._config.labels[index]
+        return picture, label
 
-    def _read(self, index: int) -> Any:
-        frame = cv2.imread(self._config.files[index], cv2.IMREAD_COLOR)
-        if frame is None:
-            raise CatdogError(f"{self._config.files[index]} was removed while it was in use")
-        return frame
+
+def _torchvision(config: LoopConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The usual transforms of `uint8 [3,H,W]`, as near to the policy as torchvision comes."""
+    from torchvision.transforms import v2
+
+    arch = architecture(config.arch)
+    framing: dict[str, list[Any]] = {
+        "none": [],
+        "classic": [
+            *(v2.RandomRotation(45), v2.RandomHorizontalFlip(0.3)),
+            *(v2.RandomVerticalFlip(0.05), v2.RandomGrayscale(0.1)),
+        ],
+    }
+    usual = [
+        *(v2.RandomResizedCrop(arch.size, (0.4, 1.0)), v2.RandomHorizontalFlip()),
+        *(v2.RandomRotation(12), v2.ColorJitter(0.3, 0.3, 0.4)),
+    ]
+    mean, std = (
+        [value / 255 for value in values]
+        for values in (arch.normalization.mean, arch.normalization.std)
+    )
+    steps = [v2.Resize((arch.size, arch.size)), *framing.get(config.policy, usual)]
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+    found: Callable[[torch.Tensor], torch.Tensor] = v2.Compose(steps)
+    return found
 
 
 def plain(config: LoopConfig, turns: Turns) -> None:
-    """The loop that people write."""
-    network = config.network().train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
-    criterion = nn.CrossEntropyLoss()
-    loader = torch.utils.data.DataLoader(
-        JpegFiles(config), batch_size=config.batch_size, shuffle=True
-    )
-    running = 0.0
-    turns.wait({"precision": "float32", "memory": "NCHW", "pictures": "JPEG files"})
-    while not turns.over:
-        for inputs, labels in loader:
-            optimizer.zero_grad()
-            loss = criterion(network(inputs), labels)
-            loss.backward()
-            optimizer.step()
-            running += loss.item()
-            turns.wait()
-            if turns.over:
-                return
-
-
-class DecodedFiles(JpegFiles):
-    """Image files as torchvision resizes and augments them."""
-
-    def __init__(self, config: LoopConfig) -> None:
-        from torchvision.transforms import v2
-
-        super().__init__(config)
-        size, normalization = self._arch.size, self._arch.normalization
-        framing: dict[str, list[Any]] = {
-            "none": [],
-            "classic": [
-                *(v2.RandomRotation(45), v2.RandomHorizontalFlip(0.3)),
-                *(v2.RandomVerticalFlip(0.05), v2.RandomGrayscale(0.1)),
-            ],
-        }
-        usual = [
-            *(v2.RandomResizedCrop(size, (0.4, 1.0)), v2.RandomHorizontalFlip()),
-            *(v2.RandomRotation(12), v2.ColorJitter(0.3, 0.3, 0.4)),
-        ]
-        self._transform = v2.Compose(
-            [
-                v2.Resize((size, size)),
-                *framing.get(config.policy, usual),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(
-                    [value / 255 for value in normalization.mean],
-                    [value / 255 for value in normalization.std],
-                ),
-            ]
-        )
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """`float32 [3,S,S]`, RGB, normalised, and the label."""
-        rgb = torch.from_numpy(cv2.cvtColor(self._read(index), cv2.COLOR_BGR2RGB))
-        return self._transform(rgb.permute(2, 0, 1)), self._config.labels[index]
-
-
-def with_workers(config: LoopConfig, turns: Turns) -> None:
-    """The loop that people write for a GPU."""
-    device = torch.device(config.device)
+    """The loop that people write: for the CPU, or with workers for a GPU."""
+    device, half = torch.device(config.device), bool(config.workers)
     network = config.network().to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
     criterion = nn.CrossEntropyLoss()
-    files = DecodedFiles(config)
+    files = JpegFiles(config)
     loader = torch.utils.data.DataLoader(
         files,
         batch_size=config.batch_size,
@@ -283,11 +238,12 @@ def with_workers(config: LoopConfig, turns: Turns) -> None:
         num_workers=config.workers,
         pin_memory=device.type == "cuda",
     )
-    turns.wait({"precision": "bfloat16", "memory": "NCHW", "pictures": "JPEG files"})
+    precision = "bfloat16" if half else "float32"
+    turns.wait({"precision": precision, "memory": "NCHW", "pictures": "JPEG files"})
     for inputs, labels in loader:
         images, truth = (one.to(device, non_blocking=True) for one in (inputs, labels))
         optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
             loss = criterion(network(images), truth)
         loss.backward()
         optimizer.step()
@@ -296,12 +252,8 @@ def with_workers(config: LoopConfig, turns: Turns) -> None:
             return
 
 
-LOOPS: dict[str, Callable[[LoopConfig, Turns], None]] = {
-    "catdog-edge": ours,
-    "plain loop": plain,
-    "DataLoader": with_workers,
-}
-OURS, PLAIN, WORKERS = LOOPS
+LOOPS: dict[str, Callable[[LoopConfig, Turns], None]] = {"catdog-edge": ours, "plain loop": plain}
+OURS, PLAIN = LOOPS
 
 
 def _serve(name: str, config: LoopConfig, connection: Connection) -> None:
@@ -432,7 +384,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "rounds": found.timing.rounds,
             "pause_ms": 1e3 * PAUSE,
         },
-        "ratio": asdict(found.ratios[config.other]),
+        "ratio": asdict(found.ratios[PLAIN]),
         "rows": [
             {
                 "name": name,
@@ -456,12 +408,11 @@ def time_loops(config: LoopConfig, seconds: float) -> tuple[dict[str, dict[str, 
         By loop how it computes, and the measurement.
     """
     with ExitStack() as stack:
-        names = OURS, config.other
-        loops = [stack.enter_context(closing(Loop(name, config))) for name in names]
+        loops = [stack.enter_context(closing(Loop(name, config))) for name in LOOPS]
         for loop in loops * FIRST:
             loop.step()
         steps = {loop.name: loop.step for loop in loops}
-        found = measure(steps, seconds, references={config.other: OURS, OURS: OURS})
+        found = measure(steps, seconds, references={PLAIN: OURS, OURS: OURS})
         return {loop.name: loop.notes for loop in loops}, found
 
 
@@ -506,8 +457,8 @@ def text(document: dict[str, Any]) -> str:
     )
     result = (
         f"{OURS} trains {ratio['value']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f}) times as "
-        f"many pictures per second as the {document['rows'][1]['name']} (median of "
-        f"{settings['rounds']} rounds, 95 % bootstrap interval)"
+        f"many pictures per second as the {PLAIN} (median of {settings['rounds']} rounds, 95 % "
+        "bootstrap interval)"
     )
     notes = [result, f"{OURS}: {document['rows'][0]['tried']}"]
     notes += [f"{name}: {value}" for name, value in card(document)]

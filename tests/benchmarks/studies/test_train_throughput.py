@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 from benchmarks.studies import train_throughput
-from benchmarks.studies.train_throughput import DecodedFiles, JpegFiles, Loop, LoopConfig
+from benchmarks.studies.train_throughput import JpegFiles, Loop, LoopConfig
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
@@ -125,7 +125,7 @@ def test_the_loop_for_gpus_takes_the_same_pictures(tmp_path: Path, policy: str) 
     file = tmp_path / "0.jpg"
     cv2.imwrite(str(file), cv2.resize(coarse, (200, 180), interpolation=cv2.INTER_CUBIC))
     settings = replace(config(tmp_path, (str(file),) * 2, "edge_cnn"), policy=policy)
-    (mine, _), (theirs, label) = JpegFiles(settings)[0], DecodedFiles(settings)[1]
+    (mine, _), (theirs, label) = JpegFiles(settings)[0], JpegFiles(replace(settings, workers=1))[1]
     assert label == 1
     assert theirs.shape == mine.shape
     assert theirs.dtype == mine.dtype
@@ -133,17 +133,29 @@ def test_the_loop_for_gpus_takes_the_same_pictures(tmp_path: Path, policy: str) 
         assert (mine - theirs).abs().mean() < 0.04 * (mine.max() - mine.min())
 
 
-def test_a_turn_on_a_gpu_is_many_steps(tmp_path: Path) -> None:
-    pytest.importorskip("torchvision")
+@pytest.mark.parametrize(("workers", "precision"), [(0, "float32"), (1, "bfloat16")])
+def test_a_turn_is_as_many_steps_as_asked_for(
+    workers: int, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    autocast: list[bool] = []
+    forward = torch.nn.CrossEntropyLoss.forward
+
+    def seen(self: torch.nn.CrossEntropyLoss, answers: torch.Tensor, truth: torch.Tensor) -> object:
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        return forward(self, answers, truth)
+
+    monkeypatch.setattr(torch.nn.CrossEntropyLoss, "forward", seen)
     file = tmp_path / "0.jpg"
     cv2.imwrite(str(file), np.full((40, 40, 3), 90, np.uint8))
-    settings = replace(config(tmp_path, (str(file),) * 4, "edge_cnn"), steps=3)
+    settings = config(tmp_path, (str(file),) * 4, "edge_cnn")
+    settings = replace(settings, steps=3, workers=workers)
     here, there = multiprocessing.Pipe()
     for more in (True, True, False):
         here.send(more)
-    train_throughput.with_workers(settings, train_throughput.Turns(there, settings))
+    train_throughput.plain(settings, train_throughput.Turns(there, settings))
     notes, *reports = [here.recv() for _ in range(3)]
-    assert notes["precision"] == "bfloat16"
+    assert notes["precision"] == precision
+    assert set(autocast) == {precision == "bfloat16"}
     assert reports == [None, None]
     assert not here.poll()
 
