@@ -33,14 +33,11 @@ BATCHES = _counts(common.MOST_BATCH)
 SCENARIO = click.Choice(["single-stream", "offline"])
 
 
-@click.command(
+@common.command(
     "bench",
-    cls=common.Command,
-    examples=(
-        "catdog-edge bench",
-        "catdog-edge bench --weights runs/pets/best.pt --threads 1,2 --batch 1,8",
-        "catdog-edge bench --baseline old/bench.json --tolerance 5",
-    ),
+    "catdog-edge bench",
+    "catdog-edge bench --weights runs/pets/best.pt --threads 1,2 --batch 1,8",
+    "catdog-edge bench --baseline old/bench.json --tolerance 5",
 )
 @common.weights_option("A checkpoint; the exported files beside it are measured.")
 @model("--also", multiple=True, metavar="FILE", help="Another exported file or shipped model.")

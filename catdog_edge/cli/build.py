@@ -8,25 +8,21 @@ import time
 
 import click
 
-from catdog_edge.cli.options import Command, group, json_option
+from catdog_edge.cli import options as common
 from catdog_edge.system.console import note
 
 EVERY = 10.0  # seconds between two lines of progress
 
 
-@click.command(
-    "build",
-    cls=Command,
-    examples=("catdog-edge build", "catdog-edge build runs/pets/model.half.onnx"),
-)
+@common.command("build", "catdog-edge build", "catdog-edge build runs/pets/model.half.onnx")
 @click.argument("model", default="fast")
-@group("Machine")(
+@common.group("Machine")(
     "--provider",
     type=click.Choice(["tensorrt"]),
     default="tensorrt",
     help="What to build for; the others start at once.",
 )
-@json_option
+@common.json_option
 def command(model: str, provider: str, as_json: bool) -> None:
     """Build TensorRT's engine of a model for this GPU, and keep it.
 

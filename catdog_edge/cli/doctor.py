@@ -20,7 +20,7 @@ from typing import Any, Literal
 import click
 
 from catdog_edge import __version__
-from catdog_edge.cli.options import Command, json_option
+from catdog_edge.cli import options as common
 from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError, first_line
 from catdog_edge.system import packages
 from catdog_edge.system.console import note, plain
@@ -52,32 +52,8 @@ class Check:
         return f"{mark}  {self.name:<12}  {plain(self.text)}{remedy}"
 
 
-@dataclass(frozen=True)
-class Report:
-    """All findings."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether there is no problem."""
-        return all(check.state != "bad" for check in self.checks)
-
-    def to_json(self) -> str:
-        """One JSON document, for bug reports."""
-        checks = [asdict(check) for check in self.checks]
-        return json.dumps({"healthy": self.healthy, "checks": checks}, indent=2)
-
-    def __str__(self) -> str:
-        return "\n".join(str(check) for check in self.checks)
-
-
-def examine() -> Report:
+def examine() -> Iterator[Check]:
     """Run all checks."""
-    return Report(tuple(_all()))
-
-
-def _all() -> Iterator[Check]:
     yield _system()
     yield _processor()
     yield _threads()
@@ -111,12 +87,12 @@ def _system() -> Check:
 
 def _processor() -> Check:
     cpu = read_cpu()
-    name, features = cpu.name, cpu.features
-    facts = {"name": name, "features": list(features)}
-    if not features:
-        return Check("processor", "note", f"{name}; its features are unknown", "", facts)
-    text = f"{name}: {', '.join(features)}"
-    if {"AVX-512 VNNI", "AVX VNNI", "AMX int8", "ARM dot product", "ARM int8 matrix"} & {*features}:
+    facts = {"name": cpu.name, "features": list(cpu.features)}
+    if not cpu.features:
+        return Check("processor", "note", f"{cpu.name}; its features are unknown", "", facts)
+    text = f"{cpu.name}: {', '.join(cpu.features)}"
+    int8 = {"AVX-512 VNNI", "AVX VNNI", "AMX int8", "ARM dot product", "ARM int8 matrix"}
+    if int8.intersection(cpu.features):
         return Check("processor", "ok", text, "", facts)
     remedy = "an int8 model may be no faster than float32 here; measure with: catdog-edge bench"
     return Check("processor", "note", f"{text}; no instructions for int8", remedy, facts)
@@ -271,17 +247,15 @@ def _disk(purpose: str, find: Callable[[], Path], remedy: str) -> Check:
     return Check("disk", "ok", text, "", facts)
 
 
-@click.command(
-    "doctor",
-    cls=Command,
-    examples=("catdog-edge doctor", "catdog-edge doctor --json > report.json"),
-)
-@json_option
+@common.command("doctor", "catdog-edge doctor", "catdog-edge doctor --json > report.json")
+@common.json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
     """Check this machine for problems; exit code 1 if there are any."""
-    report = examine()
-    click.echo(report.to_json() if as_json else str(report))
-    if not report.healthy:
+    checks = list(examine())
+    healthy = all(check.state != "bad" for check in checks)
+    document = {"healthy": healthy, "checks": list(map(asdict, checks))}
+    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(map(str, checks)))
+    if not healthy:
         note("catdog-edge: there are problems; see the lines marked BAD")
         ctx.exit(1)

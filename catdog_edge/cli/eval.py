@@ -7,25 +7,16 @@ from typing import Any
 
 import click
 
-from catdog_edge.cli.options import (
-    Command,
-    json_option,
-    output,
-    path,
-    sources_options,
-    weights_option,
-)
+from catdog_edge.cli import options as common
 
 
-@click.command(
-    "eval",
-    cls=Command,
-    examples=("catdog-edge eval", "catdog-edge eval --weights runs/pets/model.onnx --json"),
+@common.command(
+    "eval", "catdog-edge eval", "catdog-edge eval --weights runs/pets/model.onnx --json"
 )
-@weights_option("A .pt, .onnx or .ort file, or the name of a shipped model.")
-@sources_options("the run's data", "the run's")
-@output("--plot", type=path, metavar="PNG", help="Draw the trade-off of thresholds.")
-@json_option
+@common.weights_option("A .pt, .onnx or .ort file, or the name of a shipped model.")
+@common.sources_options("the run's data", "the run's")
+@common.output("--plot", type=common.path, metavar="PNG", help="Draw the trade-off of thresholds.")
+@common.json_option
 def command(as_json: bool, **options: Any) -> None:
     """Measure accuracy and calibration on the test split."""
     from catdog_edge.training import evaluate

@@ -14,14 +14,11 @@ from catdog_edge.system.console import style
 form, quantization = map(common.group, ("Formats", "Quantization"))
 
 
-@click.command(
+@common.command(
     "export",
-    cls=common.Command,
-    examples=(
-        "catdog-edge export --quantize",
-        "catdog-edge export --weights runs/pets --quantize static --half",
-        "catdog-edge export --for cuda",
-    ),
+    "catdog-edge export --quantize",
+    "catdog-edge export --weights runs/pets --quantize static --half",
+    "catdog-edge export --for cuda",
 )
 @common.weights_option("A checkpoint or a run folder.")
 @common.data_option

@@ -7,27 +7,24 @@ from pathlib import Path
 
 import click
 
-from catdog_edge.cli.options import Command, arch_option, group, json_option, spec_option
+from catdog_edge.cli import options as common
 
 
-@click.command(
+@common.command(
     "info",
-    cls=Command,
-    examples=(
-        "catdog-edge info accurate --card",
-        "catdog-edge info runs/pets/model.onnx --json",
-        "catdog-edge info --arch resnet18",
-    ),
+    "catdog-edge info accurate --card",
+    "catdog-edge info runs/pets/model.onnx --json",
+    "catdog-edge info --arch resnet18",
 )
 @click.argument("file", required=False)
-@spec_option
-@arch_option("Print the layers of an architecture instead")
-@group("Output")(
+@common.spec_option
+@common.arch_option("Print the layers of an architecture instead")
+@common.output(
     "--card",
     is_flag=True,
     help="Print everything in the file, and the card of a shipped model: figures and limits.",
 )
-@json_option
+@common.json_option
 def command(
     file: str | None, arch: str | None, spec_file: Path | None, card: bool, as_json: bool
 ) -> None:

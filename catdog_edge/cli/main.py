@@ -16,14 +16,7 @@ from catdog_edge.cli import bench, build, doctor, export, info, predict, stream,
 from catdog_edge.cli import eval as evaluate
 from catdog_edge.cli.options import write_examples
 from catdog_edge.errors import CatdogError
-from catdog_edge.system.console import (
-    log_to_stderr,
-    note,
-    output_error,
-    plain,
-    style,
-    tolerant_output,
-)
+from catdog_edge.system import console
 from catdog_edge.system.packages import explain
 
 
@@ -53,15 +46,16 @@ class _Group(click.Group):
     def main(self, args: Sequence[str] | None = None, *more: Any, **named: Any) -> Any:
         """Run; a known error becomes one line on stderr and its exit code."""
         try:
-            with log_to_stderr():
+            with console.log_to_stderr():
                 return super().main(args, *more, **named)
         except Exception as error:  # a broken package raises what it likes
-            known = error if isinstance(error, CatdogError) else output_error(error)
+            known = error if isinstance(error, CatdogError) else console.output_error(error)
             known = known or explain(error)
             debug = "--debug" in (sys.argv[1:] if args is None else args)
             if known is None or debug or not named.get("standalone_mode", True):
                 raise
-            note(f"{style('catdog-edge:', sys.stderr, fg='red', bold=True)} {plain(str(known))}")
+            name = console.style("catdog-edge:", sys.stderr, fg="red", bold=True)
+            console.note(f"{name} {console.plain(str(known))}")
             sys.exit(known.exit_code)
 
 
@@ -76,7 +70,7 @@ def main(debug: bool) -> None:
     Every command except verify runs without arguments and prints what it uses.
     """
     del debug
-    tolerant_output()
+    console.tolerant_output()
 
 
 for module in (train, evaluate, export, verify, info, bench, build, predict, stream, doctor):

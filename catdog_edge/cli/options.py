@@ -62,6 +62,11 @@ class Command(click.Command):
         write_examples(formatter, self.examples)
 
 
+def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], Command]:
+    """Return `click.command` for a `Command` with these examples."""
+    return click.command(name, cls=Command, examples=examples)
+
+
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
     """Write shell lines under the heading `Examples`, unwrapped."""
     with formatter.section("Examples"):
@@ -74,7 +79,7 @@ def group(title: str) -> Callable[..., Callable[[_Decorated], _Decorated]]:
 
     Examples:
         >>> data = group("Data")
-        >>> @click.command("count", cls=Command, examples=["catdog-edge count --limit 5"])
+        >>> @command("count", "catdog-edge count --limit 5")
         ... @data("--limit", type=int, help="Use at most this many images.")
         ... def count(limit: int | None) -> None: ...
     """

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import sys
 import threading
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdog_edge.cli.options import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    Command,
-    Number,
-    group,
-    model_option,
-    path,
-    provider_option,
-    reject_option,
-    size,
-    threads_option,
-)
+from catdog_edge.cli import options as common
+from catdog_edge.cli.options import COUNT_OR_0, NOT_NEGATIVE, POSITIVE, Number, output, path, size
 from catdog_edge.errors import CameraError, CatdogError
 from catdog_edge.system.console import note, plain
 from catdog_edge.system.signals import interrupts
@@ -39,80 +28,17 @@ if TYPE_CHECKING:
     from catdog_edge.events.video import Recorder, Window
 
 
-@dataclass(frozen=True)
-class StreamOptions:
-    """The options of the command; see `catdog-edge stream --help`."""
-
-    source: tuple[str, ...] = ("0",)
-    roi: tuple[str, ...] = ()
-    model: str | None = None
-    provider: str = "auto"
-    threads: int | None = None
-    reject: float | None = None
-    smoothing: float = 0.3
-    enter: float = 0.6
-    leave: float = 0.4
-    minimum: float = 0.3
-    absence: float = 0.5
-    motion: bool = True
-    focus: Literal["motion", "frame", "none"] = "motion"
-    realtime: bool = False
-    fps: float = 1.0
-    start: str | None = None
-    timeout: float = 5.0
-    retries: int | None = None
-    keep_damaged: bool = False
-    seconds: float | None = None
-    as_json: bool = False
-    events: Path | None = None
-    rotate: int = 10_000_000
-    snapshots: Path | None = None
-    keep: int = 500_000_000
-    record: Path | None = None
-    show: bool = False
-
-
-def stream(options: StreamOptions, out: TextIO) -> None:
-    """Run until every source has ended, a signal comes, or the time is up.
-
-    Args:
-        options: What to do.
-        out: Receives the events: lines for people, or JSON.
-
-    Raises:
-        CatdogError: Something cannot be opened, or a source has failed for good.
-        OSError: `out` could not be written in the end.
-    """
-    # `Camera.note` says what is wrong with a damaged video.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-    stop = threading.Event()
-    with interrupts(stop) as begin, contextlib.ExitStack() as resources:
-        session = _Session(options, out, stop, resources)
-        begin()
-        session.run()
-
-
 def _report(text: str) -> None:
     note(f"catdog-edge: {plain(text)}")  # the name of a file may hold control characters
 
 
 class _Session:
-    """One run of the command."""
+    """One run of the command with its options, until all sources end, a signal, or the time."""
 
-    def __init__(
-        self,
-        options: StreamOptions,
-        out: TextIO,
-        stop: threading.Event,
-        resources: contextlib.ExitStack,
-    ) -> None:
-        self._options = options
-        self._stop = stop
-        self._resources = resources
+    def __init__(self, options: Any, stop: threading.Event, resources: contextlib.ExitStack):
+        self._options, self._stop, self._resources = options, stop, resources
         self._timed_out = False
-        self._reasons: dict[str, str] = {}
-        """The last reason of each camera for not being live."""
+        self._reasons: dict[str, str] = {}  # of each camera, the last one for not being live
         self._snapshots: Snapshots | None = None
         self._window: Window | None = None
         self._recorders: dict[str, Recorder] = {}
@@ -120,7 +46,7 @@ class _Session:
         from catdog_edge.events.event_lines import EventLines
 
         self._lines = EventLines(
-            out, stop, as_json=options.as_json, file=options.events, rotate=options.rotate
+            sys.stdout, stop, as_json=options.as_json, file=options.events, rotate=options.rotate
         )
         resources.callback(self._lines.close)
         self._cameras = self._open_cameras(sources)
@@ -165,22 +91,13 @@ class _Session:
 
         options = self._options
         regions = _regions(options.roi, [name for name, _source in sources])
+        names = ("realtime", "fps", "timeout", "retries", "keep_damaged")
+        same = {name: getattr(options, name) for name in names}
+        same |= {"start": _moment(options.start), "on_state": self._on_state}
         cameras = []
         for name, source in sources:
-            camera = Camera(
-                source,
-                name,
-                regions.get(name),
-                realtime=options.realtime,
-                fps=options.fps,
-                start=_moment(options.start),
-                timeout=options.timeout,
-                retries=options.retries,
-                keep_damaged=options.keep_damaged,
-                on_state=self._on_state,
-            )
-            self._resources.callback(camera.close)
-            cameras.append(camera)
+            cameras.append(Camera(source, name, regions.get(name), **same))
+            self._resources.callback(cameras[-1].close)
         return cameras
 
     def _on_state(self, camera: Camera, state: State, reason: str) -> None:
@@ -209,10 +126,8 @@ class _Session:
         taken = ", ".join(camera.described for camera in self._cameras)
         _report(f"{taken}; model {model.path} on {model.provider}, {model.threads} threads")
         if model.reject is None:
-            _report(
-                "this model never answers 'neither', so that it sees one of its classes in every "
-                "frame; give --reject 0.95 or a model with a rejection"
-            )
+            what = "this model never answers 'neither', so that it sees one of its classes in every"
+            _report(f"{what} frame; give --reject 0.95 or a model with a rejection")
         pictures = options.snapshots is not None
         return Events(model, rules, motion=options.motion, pictures=pictures, focus=options.focus)
 
@@ -249,18 +164,16 @@ class _Session:
     def _summarise(self) -> None:
         for camera in self._cameras:
             counts, tally = camera.counts, self._events.tally(camera.name)
-            dropped = {
-                "replaced by newer ones": counts.replaced,
-                "too old": counts.stale,
-                "damaged": counts.damaged,
-            }
-            listed = ", ".join(f"{number:,} {what}" for what, number in dropped.items() if number)
+            kinds = ("replaced by newer ones", "too old", "damaged")
+            dropped = zip(kinds, (counts.replaced, counts.stale, counts.damaged), strict=True)
+            listed = ", ".join(f"{number:,} {what}" for what, number in dropped if number)
             listed = f" ({listed} dropped)" if listed else ""
             _report(
                 f"{camera.name}: {tally.frames:,} frames{listed}, {tally.classified:,} classified, "
                 f"{tally.events:,} events"
             )
-        _report(f"processor time {_processor_seconds():.1f} s")
+        spent = os.times()  # of this process and of its children that have ended
+        _report(f"processor time {sum(spent[:4]):.1f} s")
         for failures in self._failures():
             if failures.total:
                 _report(f"{failures.total:,} {failures.what} could not be written")
@@ -270,18 +183,8 @@ class _Session:
         return [self._lines.failures, *(output.failures for output in outputs if output)]
 
 
-def _processor_seconds() -> float:
-    """Processor time of this process and of its children that have ended."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
-
-
-def _sources(options: StreamOptions) -> list[tuple[str, str]]:
-    """Name and source of each camera.
-
-    Raises:
-        CameraError: One of them is no source, or is the file that events would be written to.
-    """
+def _sources(options: Any) -> list[tuple[str, str]]:
+    """Name and source of each camera; none may be the file that events would be written to."""
     from catdog_edge.camera.credentials import is_url
     from catdog_edge.camera.parse_source import parse_source, split_name
 
@@ -295,9 +198,8 @@ def _sources(options: StreamOptions) -> list[tuple[str, str]]:
         for file in parsed.files:
             with contextlib.suppress(OSError):
                 if options.events.samefile(file):
-                    raise CameraError(
-                        f"--events {options.events}: that is a source; choose another file"
-                    )
+                    what = f"--events {options.events}: that is a source"
+                    raise CameraError(f"{what}; choose another file")
     for name in (split_name(text)[1] for text in options.source):
         # Other users may see the environment of a child.
         if name.startswith("$") and is_url(os.environ.get(name[1:], "")):
@@ -342,18 +244,16 @@ def _moment(text: str | None) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-source, events, output = map(group, ("Sources", "Events", "Output"))
-EVIDENCE = Number(0, 1, min_open=True)
+source, events = map(common.group, ("Sources", "Events"))
+duration = functools.partial(events, type=NOT_NEGATIVE, metavar="SECONDS")
+evidence = functools.partial(events, type=Number(0, 1, min_open=True))
 
 
-@click.command(
+@common.command(
     "stream",
-    cls=Command,
-    examples=(
-        "catdog-edge stream --source door=rtsp://camera/live --json",
-        "catdog-edge stream --source visit.mp4 --record annotated.mp4",
-        "catdog-edge stream --source 0 --roi 0,200,640,280 --snapshots visits/",
-    ),
+    "catdog-edge stream --source door=rtsp://camera/live --json",
+    "catdog-edge stream --source visit.mp4 --record annotated.mp4",
+    "catdog-edge stream --source 0 --roi 0,200,640,280 --snapshots visits/",
 )
 @source(
     "--source",
@@ -386,39 +286,21 @@ EVIDENCE = Number(0, 1, min_open=True)
 )
 @source(
     "--retries",
-    type=click.IntRange(min=0),
+    type=COUNT_OR_0,
     show_default="never",
     help="Give up a camera after this many failures in a row.",
 )
 @source("--keep-damaged", is_flag=True, help="Also use frames that the decoder reports damaged.")
 @source("--seconds", type=POSITIVE, help="Stop after this long.")
-@model_option
-@provider_option
-@threads_option
-@reject_option
-@events(
-    "--smoothing",
-    type=NOT_NEGATIVE,
-    default=0.3,
-    metavar="SECONDS",
-    help="Time constant of the smoothed score.",
-)
-@events("--enter", type=EVIDENCE, default=0.6, help="Entry threshold of the smoothed score.")
-@events("--leave", type=EVIDENCE, default=0.4, help="Exit threshold of the smoothed score.")
-@events(
-    "--minimum",
-    type=NOT_NEGATIVE,
-    default=0.3,
-    metavar="SECONDS",
-    help="Shortest visit that is reported.",
-)
-@events(
-    "--absence",
-    type=NOT_NEGATIVE,
-    default=0.5,
-    metavar="SECONDS",
-    help="Shortest absence that ends a visit.",
-)
+@common.model_option
+@common.provider_option
+@common.threads_option
+@common.reject_option
+@duration("--smoothing", default=0.3, help="Time constant of the smoothed score.")
+@evidence("--enter", default=0.6, help="Entry threshold of the smoothed score.")
+@evidence("--leave", default=0.4, help="Exit threshold of the smoothed score.")
+@duration("--minimum", default=0.3, help="Shortest visit that is reported.")
+@duration("--absence", default=0.5, help="Shortest absence that ends a visit.")
 @events(
     "--focus",
     type=click.Choice(["motion", "frame", "none"]),
@@ -458,4 +340,11 @@ def command(**options: Any) -> None:
     output, camera states to standard error. Ctrl-C stops. See docs/stream.md for the format of
     events.
     """
-    stream(StreamOptions(**options), sys.stdout)
+    # `Camera.note` says what is wrong with a damaged video.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    stop = threading.Event()
+    with interrupts(stop) as begin, contextlib.ExitStack() as resources:
+        session = _Session(SimpleNamespace(**options), stop, resources)
+        begin()
+        session.run()

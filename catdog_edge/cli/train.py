@@ -52,14 +52,11 @@ def folder(text: str) -> str:
     return text
 
 
-@click.command(
+@common.command(
     "train",
-    cls=common.Command,
-    examples=(
-        "catdog-edge train --data images/",
-        "catdog-edge train --data cats.zip --arch edge_cnn --epochs 20",
-        "catdog-edge train --resume",
-    ),
+    "catdog-edge train --data images/",
+    "catdog-edge train --data cats.zip --arch edge_cnn --epochs 20",
+    "catdog-edge train --resume",
 )
 @common.sources_options("$CATDOG_DATA, else sample", None)
 @data("--labels", type=_labels, metavar="A,B", help="Class names, in index order.")

@@ -10,13 +10,10 @@ import click
 from catdog_edge.cli import options as common
 
 
-@click.command(
+@common.command(
     "verify",
-    cls=common.Command,
-    examples=(
-        "catdog-edge verify runs/pets/best.pt runs/pets/model.onnx",
-        "catdog-edge verify model.onnx model.static.onnx --data images/ --max-drop 1",
-    ),
+    "catdog-edge verify runs/pets/best.pt runs/pets/model.onnx",
+    "catdog-edge verify model.onnx model.static.onnx --data images/ --max-drop 1",
 )
 @click.argument("reference", type=common.path)
 @click.argument("candidate", type=common.path)

@@ -65,10 +65,10 @@ def test_an_unknown_error_keeps_its_traceback(
 def test_what_modules_log_reaches_stderr_while_a_command_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def log() -> doctor.Report:
+    def log() -> list[doctor.Check]:
         logging.getLogger("exporters.export_steps").info("model.onnx: 1.50 MB")
         logging.getLogger("catdog_edge.runtime").warning("no CUDA")
-        return doctor.Report(())
+        return []
 
     monkeypatch.setattr(doctor, "examine", log)
     done = CliRunner().invoke(main, ["doctor"])

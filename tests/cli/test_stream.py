@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ pytest.importorskip("onnxruntime")
 from support import clips, servers
 
 from catdog_edge import CameraError
-from catdog_edge.cli.stream import StreamOptions, stream
+from catdog_edge.cli import stream
 from catdog_edge.events.video import Recorder
 from catdog_edge.runtime.classifier import SPIN, Classifier
 
@@ -39,6 +38,11 @@ def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[st
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, timeout=120, **options
     )
+
+
+def run_here(*arguments: object) -> None:
+    """The command in this process, errors as it raises them."""
+    stream.command.main(list(map(str, arguments)), standalone_mode=False)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,7 @@ def test_a_provider_that_does_not_start_is_one_plain_line(
     else:
         pytest.skip("CUDA runs here")
     with log_to_stderr():
-        stream(StreamOptions(source=(str(clip),), model=str(TINY), reject=0.9), sys.stdout)
+        run_here("--source", clip, *MODEL[:-2])
     said = capsys.readouterr().err.splitlines()
     assert said[0] == f"catdog-edge: warning: {reason}; continuing without it"
     assert "tiny.onnx on cpu" in said[1]
@@ -95,12 +99,10 @@ def test_a_provider_that_does_not_start_is_one_plain_line(
 def test_threads_spin_where_the_next_frame_comes_at_once(
     clip: Path, opened: list[Classifier], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = StreamOptions(source=(str(clip),), model=str(TINY), provider="cpu", reject=0.9)
-    stream(plain, sys.stdout)
-    stream(dataclasses.replace(plain, realtime=True, seconds=0.2), sys.stdout)
-    camera = dataclasses.replace(plain, source=("http://127.0.0.1:9/",), retries=0)
+    run_here("--source", clip, *MODEL)
+    run_here("--source", clip, *MODEL, "--realtime", "--seconds", 0.2)
     with pytest.raises(CameraError):
-        stream(camera, sys.stdout)
+        run_here("--source", "http://127.0.0.1:9/", *MODEL, "--retries", 0)
     assert [model._options[-1] for model in opened] == [SPIN, False, False]
 
 
@@ -159,9 +161,8 @@ def test_a_source_from_the_environment(clip: Path) -> None:
 
 def test_no_child_has_the_address_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOOR", "http://porter:s3cr3t@127.0.0.1:9/")
-    camera = StreamOptions(("door=$DOOR",), model=str(TINY), provider="cpu", retries=0)
     with pytest.raises(CameraError, match="given up"):
-        stream(camera, sys.stdout)
+        run_here("--source", "door=$DOOR", *MODEL, "--retries", 0)
     assert "DOOR" not in os.environ
 
 
@@ -196,7 +197,7 @@ def test_a_name_that_a_terminal_obeys_is_told_escaped(
 ) -> None:
     cv2.imwrite(str(tmp_path / "0.png"), clips.drawing("cat", 0))
     (tmp_path / "\x1b]0;mine\x07.png").write_bytes(b"broken")
-    stream(StreamOptions((str(tmp_path),), model=str(TINY), provider="cpu"), sys.stdout)
+    run_here("--source", tmp_path, *MODEL)
     said = capsys.readouterr().err
     assert r"\x1b]0;mine\x07.png" in said
     assert "\x1b" not in said
@@ -206,8 +207,7 @@ def test_messages_do_not_go_to_standard_output_where_there_is_no_other(
     clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    options = StreamOptions((str(clip),), model=str(TINY), provider="cpu", reject=0.9)
-    stream(dataclasses.replace(options, as_json=True), sys.stdout)
+    run_here("--source", clip, *MODEL, "--json")
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["schema"] for line in lines] == [1] * 4
 
@@ -257,12 +257,9 @@ def test_lines_of_two_cameras_do_not_run_into_each_other(
 
     monkeypatch.setattr(sys, "stderr", Stream())
     nobody = [f"rtsp://127.0.0.1:{servers.free_port()}/{n}" for n in range(2)]
-    sources = tuple(f"{name}={url}" for name, url in zip(("door", "yard"), nobody, strict=True))
+    sources = ["--source", f"door={nobody[0]}", "--source", f"yard={nobody[1]}"]
     with pytest.raises(CameraError):
-        stream(
-            StreamOptions(sources, model=str(TINY), provider="cpu", retries=1, reject=0.9),
-            sys.stdout,
-        )
+        run_here(*sources, *MODEL, "--retries", 1)
     lines = [write for write in writes if ": retrying" in write or ": connecting" in write]
     assert len(lines) == 6
     assert all(line.count("catdog-edge: ") == 1 and line.endswith("\n") for line in lines)
@@ -384,14 +381,13 @@ def test_no_file_is_overwritten_by_an_output(
     path = tmp_path / "day.avi"
     shutil.copy(clip, path)
     before = path.read_bytes()
-    options = StreamOptions((str(path),), model=str(TINY), provider="cpu", reject=0.9)
-    stream(dataclasses.replace(options, record=path), sys.stdout)
+    run_here("--source", path, *MODEL, "--record", path)
     assert path.read_bytes() == before
     told = f"{path} is there already; recording to {tmp_path / 'day-2.avi'}"
     assert caplog.messages == [told]
     assert (tmp_path / "day-2.avi").stat().st_size > 10_000
     with pytest.raises(CameraError, match="that is a source"):
-        stream(dataclasses.replace(options, events=path), sys.stdout)
+        run_here("--source", path, *MODEL, "--events", path)
     assert path.read_bytes() == before
     Recorder(tmp_path / "empty.mkv").close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["day-2.avi", "day.avi"]
