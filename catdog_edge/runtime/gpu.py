@@ -1,34 +1,38 @@
-"""Models on NVIDIA's GPUs: the form of a model and the options of a provider that suit it."""
+"""Models on NVIDIA's GPUs: the form of a model and the options of a provider that suit it.
+
+TensorRT builds an engine for a model and a GPU, which takes minutes, and it is kept. An engine is
+for images of one shape, one image a call.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
+import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from catdog_edge.errors import first_line
-from catdog_edge.runtime import tensorrt
 from catdog_edge.runtime.model_file import ModelFile, read_spec
-from catdog_edge.runtime.providers import NAMES, Pairs
+from catdog_edge.runtime.providers import NAMES, TENSORRT_BATCH, Pairs
+from catdog_edge.system import packages
+from catdog_edge.system.files import cache_folder
+
+log = logging.getLogger(__name__)
 
 GPU = ("cuda", "tensorrt")
 
-CHUNK = 256
-"""Images per call of a session on a GPU."""
+CHUNK = 256  # images per call of a session on a GPU
 
 NHWC = {"prefer_nhwc": "1", "use_tf32": "1"}
 GRAPHS = {"enable_cuda_graph": "1"}
 TENSORRT_GRAPHS = {"trt_cuda_graph_enable": "1"}
-
+FEATURES = {"prefer_nhwc": "NHWC", **dict.fromkeys(GRAPHS | TENSORRT_GRAPHS, "CUDA graphs")}
 ON = ("1", "True", "true")
-
-FEATURES = {
-    "prefer_nhwc": "NHWC",
-    "enable_cuda_graph": "CUDA graphs",
-    "trt_cuda_graph_enable": "CUDA graphs",
-}
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,11 @@ def attempts(file: ModelFile, pairs: Pairs) -> list[Attempt]:
     """
     (name, given), *others = pairs
     if name == NAMES["cuda"]:
-        ways = [
-            (NHWC | GRAPHS, ""),
-            (NHWC, "no CUDA graphs"),
-            ({}, "neither CUDA graphs nor NHWC"),
-        ]
+        ways = [(NHWC | GRAPHS, ""), (NHWC, "no CUDA graphs"), ({}, "neither CUDA graphs nor NHWC")]
     elif name == NAMES["tensorrt"]:
-        machine = tensorrt.machine(int(given.get("device_id", 0)))
-        folder = tensorrt.engine_folder(file, machine)
+        folder = engine_folder(file, machine(int(given.get("device_id", 0))))
         precision = read_spec(str(file.path) if file.path else file.data).precision
-        cached = tensorrt.options(folder, precision)
+        cached = tensorrt_options(folder, precision)
         ways = [(cached | TENSORRT_GRAPHS, ""), (cached, "no CUDA graphs")]
     else:
         return [Attempt(pairs)]
@@ -72,11 +71,64 @@ def engine(file: ModelFile, pairs: Pairs) -> Callable[[], str] | None:
     options = dict(pairs).get(NAMES["tensorrt"])
     if options is None:
         return None
-    began = time.monotonic()
-    folder = Path(options["trt_engine_cache_path"])
-    if tensorrt.prepare(file, folder, int(options.get("device_id", 0))):
+    began, folder = time.monotonic(), Path(options["trt_engine_cache_path"])
+    if any(folder.glob("*.engine")):
         return lambda: "engine from the cache"
+    here = machine(int(options.get("device_id", 0)))
+    if here["GPU"] and here["TensorRT"]:  # without them nothing begins
+        with contextlib.suppress(OSError):  # then the engine is not kept
+            folder.mkdir(parents=True, exist_ok=True)
+        where = ", ".join(f"{key} {value}" for key, value in here.items() if value)
+        log.warning(
+            "tensorrt: building an engine of %s (%s), which takes minutes; it is kept in %s. To "
+            "build it ahead: catdog-edge build %s --provider tensorrt",
+            file.name,
+            where,
+            folder,
+            file.shipped or file.path or "MODEL",
+        )
     return lambda: f"engine built in {time.monotonic() - began:.0f} s"
+
+
+def engine_folder(file: ModelFile, machine: Mapping[str, str]) -> Path:
+    """Return the folder with the engine of a model on a machine; it may not exist yet."""
+    parts = [file.digest(), str(TENSORRT_BATCH), *(f"{key} {machine[key]}" for key in machine)]
+    return cache_folder() / "tensorrt" / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def tensorrt_options(folder: Path, precision: str) -> dict[str, str]:
+    """Options of the provider: engine and timings are kept in `folder`."""
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+        "trt_fp16_enable": "1" if precision == "fp16" else "0",
+    }
+
+
+def machine(device_id: int = 0) -> dict[str, str]:
+    """Return what an engine depends on besides the model; empty texts where it is unknown."""
+    import onnxruntime
+
+    here = dict.fromkeys(("GPU", "driver"), "")
+    name = ctypes.create_string_buffer(256)
+    device, version = ctypes.c_int(), ctypes.create_string_buffer(96)
+    with contextlib.suppress(OSError, AttributeError):
+        cuda = ctypes.CDLL("libcuda.so.1")  # numbers devices as CUDA does in this process
+        found = not (cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), device_id))
+        if found and not cuda.cuDeviceGetName(name, len(name), device):
+            here["GPU"] = name.value.decode(errors="replace")
+    with contextlib.suppress(OSError, AttributeError):
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        if not nvml.nvmlInit_v2() and not nvml.nvmlSystemGetDriverVersion(version, len(version)):
+            here["driver"] = version.value.decode(errors="replace")
+    try:
+        tensorrt = str(ctypes.CDLL("libnvinfer.so.10").getInferLibVersion())
+    except (OSError, AttributeError):
+        builds = packages.builds(("tensorrt", "tensorrt-cu12", "tensorrt-cu13"))
+        tensorrt = " ".join(builds.values())
+    return {**here, "TensorRT": tensorrt, "onnxruntime": onnxruntime.__version__}
 
 
 def features(options: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from catdog_edge.errors import CatdogError, ProviderError
-from catdog_edge.runtime import diagnostics, openvino, tensorrt
+from catdog_edge.runtime import diagnostics, openvino
 from catdog_edge.runtime.diagnostics import not_here
 from catdog_edge.runtime.io_binding import GATE
 from catdog_edge.runtime.model_file import ModelFile, load_session
@@ -34,6 +34,9 @@ NAMES = {
 
 AZURE = "AzureExecutionProvider"
 """In every ordinary build; only a front for operators that a remote service runs."""
+
+TENSORRT_BATCH = ("N", 1)
+"""The free dimension of an exported graph, and what it is fixed to for TensorRT."""
 
 Asked = str | Sequence[str | tuple[str, dict[str, Any]]]
 """`auto`, a name, or a list of names and `(name, options)` pairs."""
@@ -129,7 +132,7 @@ def _create(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.In
     options = session_options(settings)
     names = [name for name, _ in pairs]
     if NAMES["tensorrt"] in names:
-        options.add_free_dimension_override_by_name(*tensorrt.BATCH)
+        options.add_free_dimension_override_by_name(*TENSORRT_BATCH)
     plugged = next((name for name in names if by_plugin(name)), None)
     if plugged is None:
         if NAMES["cuda"] in names:

@@ -25,14 +25,7 @@ from click.testing import CliRunner
 
 from catdog_edge import Classifier, ModelError, ProviderError
 from catdog_edge.cli.main import main
-from catdog_edge.runtime import (
-    gpu,
-    io_binding,
-    model_file,
-    provider_selection,
-    providers,
-    tensorrt,
-)
+from catdog_edge.runtime import gpu, io_binding, model_file, provider_selection, providers
 from catdog_edge.runtime.io_binding import BoundRunner, CaptureGate, TooManyThreadsError
 from catdog_edge.runtime.model_file import ZOO, find_model
 
@@ -339,13 +332,13 @@ HERE = {"GPU": "NVIDIA X", "driver": "580.1", "TensorRT": "101100", "onnxruntime
 
 def test_an_engine_is_kept_by_model_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     machines = [HERE, *({**HERE, key: "other"} for key in HERE)]
-    folders = {tensorrt.engine_folder(find_model(TINY), machine) for machine in machines}
-    folders.add(tensorrt.engine_folder(find_model(KNOWN), HERE))
+    folders = {gpu.engine_folder(find_model(TINY), machine) for machine in machines}
+    folders.add(gpu.engine_folder(find_model(KNOWN), HERE))
     assert len(folders) == len(HERE) + 2
-    folder = tensorrt.engine_folder(find_model(TINY.read_bytes()), HERE)
+    folder = gpu.engine_folder(find_model(TINY.read_bytes()), HERE)
     assert folder in folders  # the same content is the same model
     assert folder.parent.name == "tensorrt"
-    monkeypatch.setattr(tensorrt, "machine", lambda device_id: HERE)
+    monkeypatch.setattr(gpu, "machine", lambda device_id: HERE)
     best, plainer = gpu.attempts(find_model(TINY), [(TENSORRT, {"trt_fp16_enable": "1"})])
     options = dict(best.pairs)[TENSORRT]
     assert options == {
@@ -356,8 +349,8 @@ def test_an_engine_is_kept_by_model_and_machine(monkeypatch: pytest.MonkeyPatch)
         "trt_fp16_enable": "1",  # given; the model is fp32
         "trt_cuda_graph_enable": "1",
     }
-    assert tensorrt.options(folder, "fp16")["trt_fp16_enable"] == "1"
-    assert tensorrt.options(folder, "fp32")["trt_fp16_enable"] == "0"
+    assert gpu.tensorrt_options(folder, "fp16")["trt_fp16_enable"] == "1"
+    assert gpu.tensorrt_options(folder, "fp32")["trt_fp16_enable"] == "0"
     assert "trt_cuda_graph_enable" not in dict(plainer.pairs)[TENSORRT]
 
 
@@ -365,7 +358,7 @@ def test_no_engine_is_built_in_silence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
-    monkeypatch.setattr(tensorrt, "machine", lambda device_id: HERE)
+    monkeypatch.setattr(gpu, "machine", lambda device_id: HERE)
     (way, _) = gpu.attempts(find_model("fast"), [(TENSORRT, {})])
     told = gpu.engine(find_model("fast"), way.pairs)
     assert told is not None
@@ -381,7 +374,7 @@ def test_no_engine_is_built_in_silence(
     assert told() == "engine from the cache"
     assert len(caplog.records) == 1
     # Where nothing can be built nothing is announced.
-    monkeypatch.setattr(tensorrt, "machine", lambda device_id: {**HERE, "TensorRT": ""})
+    monkeypatch.setattr(gpu, "machine", lambda device_id: {**HERE, "TensorRT": ""})
     gpu.engine(find_model(TINY), [(TENSORRT, {"trt_engine_cache_path": str(tmp_path / "none")})])
     assert len(caplog.records) == 1
     assert not (tmp_path / "none").exists()
@@ -390,7 +383,7 @@ def test_no_engine_is_built_in_silence(
 
 def test_an_engine_has_one_shape_and_a_batch_runs_in_pieces() -> None:
     options = providers.session_options(ONE)
-    options.add_free_dimension_override_by_name(*tensorrt.BATCH)
+    options.add_free_dimension_override_by_name(*providers.TENSORRT_BATCH)
     session = onnxruntime.InferenceSession(str(KNOWN), options, providers=[CPU])
     assert [value.shape[0] for value in (*session.get_inputs(), *session.get_outputs())] == [1] * 3
     pets, frames = Classifier(KNOWN, "cpu"), images(5)
@@ -479,7 +472,7 @@ class TestOnCuda:
             assert difference.mean() < 0.02
 
     def test_tensorrt_builds_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        if not tensorrt.machine()["TensorRT"]:
+        if not gpu.machine()["TensorRT"]:
             pytest.skip("TensorRT is not installed")
         monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
         first = Classifier(TINY, "tensorrt")
