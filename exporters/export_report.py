@@ -23,32 +23,19 @@ HEADS = ("file", "MB", "p50 ms", "to fp32", "accuracy", "change", "same")
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """One file that was made.
-
-    Attributes:
-        precision: Of its weights.
-        verification: How its answers compare with those of `reference`; `None` where they are
-            no probabilities.
-        reference: The checkpoint, or the file it was compared with.
-        p50_ms: Its median call, in milliseconds; `None` where it was not timed.
-        ratio: How many times as long as fp32 it takes, in one run; `None` for fp32 itself.
-        batch: Images a call: the fixed batch, or one.
-        details: How it was made; goes into `export.json`.
-        refused: Why it is not kept; empty where it is.
-        provider: What ran it.
-    """
+    """One file that was made."""
 
     name: str
-    precision: Precision
+    precision: Precision  # of its weights
     bytes: int
-    verification: Verification | None
-    reference: str
-    p50_ms: float | None = None
-    ratio: Ratio | None = None
-    batch: int = 1
-    details: Mapping[str, Any] = field(default_factory=dict)
-    refused: str = ""
-    provider: str = "cpu"
+    verification: Verification | None  # against `reference`; `None`: it gives no probabilities
+    reference: str  # the checkpoint, or the file it was compared with
+    p50_ms: float | None = None  # its median call; `None` where it was not timed
+    ratio: Ratio | None = None  # how many times as long as fp32 it takes; `None` for fp32 itself
+    batch: int = 1  # images a call: the fixed batch, or one
+    details: Mapping[str, Any] = field(default_factory=dict)  # how it was made, for `export.json`
+    refused: str = ""  # why it is not kept; empty where it is
+    provider: str = "cpu"  # what ran it
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON types."""
@@ -161,17 +148,11 @@ def table(files: Sequence[ExportedFile]) -> str:
 
 @dataclass(frozen=True)
 class Exported:
-    """The result of an export.
+    """The result of an export."""
 
-    Attributes:
-        files: Every file that was made, kept or refused; fp32 first.
-        document: The content of `export.json`.
-        folder: Where the files are.
-    """
-
-    files: tuple[ExportedFile, ...]
-    document: dict[str, Any]
-    folder: Path
+    files: tuple[ExportedFile, ...]  # every file that was made, kept or refused; fp32 first
+    document: dict[str, Any]  # the content of `export.json`
+    folder: Path  # where the files are
 
     def __str__(self) -> str:
         return table(self.files)

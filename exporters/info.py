@@ -25,29 +25,22 @@ SHOWN, MOST_LINES, LONGEST = 10, 60, 300
 class Info:
     """What is in a file.
 
-    Attributes:
-        bytes: Its size, with that of the files `beside` it that hold its weights.
-        inputs: Name, type and shape of every input, as text; `outputs` likewise.
-        graph: Opset, IR version, parameters, multiply-adds, operators; empty where it cannot be
-            read (an ORT-format file, or no onnx package), and `note` says why.
-        metadata: The plain keys that other tools read.
-        by_place: Input and output where the spec was given by hand; else empty.
-        checkpoint: Whether it is PyTorch's weights, without normalisation and temperature.
-        card: Of a model that ships: how it was made, figures, limits, as Markdown; else empty.
+    `graph` has opset, IR version, parameters, multiply-adds and operators; it is empty where it
+    cannot be read (an ORT-format file, or no onnx package), and `note` says why.
     """
 
     path: Path
-    bytes: int
+    bytes: int  # with those of the files `beside` it that hold its weights
     spec: ModelSpec
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # name, type and shape of each, as text
     outputs: tuple[str, ...]
     graph: Mapping[str, Any]
     note: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)  # plain keys that other tools read
     beside: tuple[str, ...] = ()
-    by_place: str = ""
-    checkpoint: bool = False
-    card: str = ""
+    by_place: str = ""  # input and output where the spec was given by hand; else empty
+    checkpoint: bool = False  # whether it is PyTorch's weights, without normalisation, temperature
+    card: str = ""  # of a model that ships: how it was made, figures, limits, as Markdown
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -170,11 +163,7 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
 
 
 def read_spec_file(path: Path) -> ModelSpec:
-    """Read a spec that was written by hand.
-
-    Raises:
-        ModelError: The file is not there or not a spec.
-    """
+    """Read a spec that was written by hand; `ModelError` where it is not there or not a spec."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -29,22 +29,13 @@ from exporters.checks.predictors import Answers
 
 @dataclass(frozen=True)
 class Limits:
-    """What a precision must keep; `None` is no limit.
+    """What a precision must keep; `None` is no limit."""
 
-    Attributes:
-        difference: Largest difference of any probability.
-        logits: Largest difference of any logit, as a share of the reference's largest logit
-            (which counts as at least 1).
-        agreement: Least share of images with the same predicted class, 0..1.
-        clear_only: Whether agreement counts on clear images alone, see `comparison.CLEAR`.
-        max_drop: Most accuracy that may be lost, in percentage points.
-    """
-
-    difference: float | None
-    logits: float
-    agreement: float
-    clear_only: bool
-    max_drop: float | None
+    difference: float | None  # largest, of any probability
+    logits: float  # largest difference of a logit, see `share_of_largest`
+    agreement: float  # least share of images with the same predicted class, 0..1
+    clear_only: bool  # whether agreement counts on clear images alone, see `comparison.CLEAR`
+    max_drop: float | None  # most accuracy that may be lost, in percentage points
 
 
 LIMITS: dict[Precision, Limits] = {
@@ -69,14 +60,10 @@ odds: nearer to it, two PyTorch runs may fall on different sides as well."""
 
 @dataclass(frozen=True)
 class Policy:
-    """How strictly to judge.
+    """How strictly to judge."""
 
-    `max_drop` replaces that of the table; `strict` holds every estimate that is beyond its limit
-    against the file, however few the images.
-    """
-
-    max_drop: float | None = None
-    strict: bool = False
+    max_drop: float | None = None  # replaces that of the table
+    strict: bool = False  # fail on an estimate beyond its limit, however few the images
 
 
 BY_EVIDENCE = Policy()
@@ -118,26 +105,15 @@ def judge_share(good: int, total: int, least: float, strict: bool = False) -> Ve
 
 @dataclass(frozen=True)
 class Verification:
-    """A comparison with its verdict.
+    """A comparison with its verdict; `None`: not both sides give the output, or not needed."""
 
-    Attributes:
-        precision: Of the candidate; it decides the limits.
-        comparison: Of the probabilities.
-        failures: What is not met, as text with figures; empty if all is.
-        notes: What the images were too few to decide, and what decided it.
-        logits_difference: As `Limits.logits` says; `None` where not both sides give logits.
-        rejection_agreement: Share of clear images (`CLEAR_LOG_ODDS`) that both classify or both
-            reject; `None` where not both sides give the score `known`.
-        more: Comparison on further images; `None` where they were not needed.
-    """
-
-    precision: Precision
-    comparison: Comparison
-    failures: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    logits_difference: float | None = None
-    rejection_agreement: float | None = None
-    more: Comparison | None = None
+    precision: Precision  # of the candidate; it decides the limits
+    comparison: Comparison  # of the probabilities
+    failures: tuple[str, ...]  # what is not met, as text with figures; empty if all is
+    notes: tuple[str, ...] = ()  # what the images were too few to decide, and what decided it
+    logits_difference: float | None = None  # as `Limits.logits` says
+    rejection_agreement: float | None = None  # share of clear images that both reject, or neither
+    more: Comparison | None = None  # on further images
 
     @property
     def passed(self) -> bool:
@@ -150,11 +126,7 @@ class Verification:
         return self.comparison.accuracy
 
     def require(self, name: str) -> None:
-        """Require every limit to be met.
-
-        Raises:
-            GateError: One is not met; the message has the figures.
-        """
+        """Raise `GateError`, with the figures, where a limit is not met."""
         if self.failures:
             raise GateError(f"{name}: {'; '.join(self.failures)}")
 
@@ -234,10 +206,8 @@ def judge(
         verdict, text = _judge_accuracy(
             compared, accuracy, allowed, agreement, limits, policy.strict
         )
-        if verdict is Verdict.EXCEEDED:
-            failures.append(text)
-        elif verdict is Verdict.UNDECIDED:
-            notes.append(text)
+        failures += [text] if verdict is Verdict.EXCEEDED else []
+        notes += [text] if verdict is Verdict.UNDECIDED else []
     logits_difference, of_logits = _judge_logits(reference, candidate, spec, limits)
     rejection_agreement, of_known = _judge_known(reference, candidate, spec, limits, policy.strict)
     return Verification(

@@ -21,44 +21,28 @@ CLEAR = 0.05
 
 @dataclass(frozen=True)
 class Flip:
-    """An image for which two models predict different classes.
+    """An image for which two models predict different classes."""
 
-    Attributes:
-        index: Position of the image.
-        truth: Index of the true class; -1 where it is not known.
-        reference: Class index that the reference predicts, as `candidate` is the candidate's.
-        reference_probability: Of that class, by the reference; likewise `candidate_probability`.
-        margin: Distance between the reference's two best probabilities, 0..1.
-        difference: Largest difference of a probability between the two models, 0..1.
-    """
-
-    index: int
-    truth: int
-    reference: int
+    index: int  # position of the image
+    truth: int  # index of the true class; -1 where it is not known
+    reference: int  # class index that the reference predicts
     candidate: int
-    reference_probability: float
+    reference_probability: float  # of that class, by the reference
     candidate_probability: float
-    margin: float
-    difference: float
+    margin: float  # distance between the reference's two best probabilities, 0..1
+    difference: float  # largest difference of a probability between the two models, 0..1
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of two models on the same images.
-
-    Attributes:
-        reference: Accuracy of the reference, 0..1; `candidate` is the candidate's.
-        change: The candidate's minus the reference's.
-        low: Lower end of the 95 % interval of the change (paired, Tango's score); `high` the upper.
-        only_reference: Images that only the reference gets right; likewise `only_candidate`.
-    """
+    """Accuracy of two models on the same images, 0..1."""
 
     reference: float
     candidate: float
-    change: float
-    low: float
+    change: float  # the candidate's minus the reference's
+    low: float  # lower end of the 95 % interval of the change (paired, Tango's score)
     high: float
-    only_reference: int
+    only_reference: int  # images that only the reference gets right
     only_candidate: int
 
     @property
@@ -75,28 +59,19 @@ class Accuracy:
 class Comparison:
     """How a candidate's answers compare with the reference's.
 
-    Attributes:
-        images: Number of images.
-        difference: Largest difference of a probability.
-        mean_difference: Mean difference of the probabilities.
-        log_odds: Largest difference of a logit, as far as probabilities show it (up to a constant
-            an image), as a share of the reference's largest, which counts as at least 1.
-        agreement: Share of images with the same predicted class, 0..1.
-        clear: Number of clear images, see `CLEAR`.
-        clear_flips: How many of those have different predicted classes.
-        accuracy: Of both; `None` where the true classes are not known.
-        flips: The images with different predicted classes, the widest margin first.
+    `log_odds` is the largest difference of a logit, see `share_of_largest`, as far as probabilities
+    show it: up to a constant an image.
     """
 
     images: int
-    difference: float
+    difference: float  # largest, of a probability
     mean_difference: float
     log_odds: float
-    agreement: float
-    clear: int
-    clear_flips: int
-    accuracy: Accuracy | None
-    flips: tuple[Flip, ...]
+    agreement: float  # share of images with the same predicted class, 0..1
+    clear: int  # number of clear images, see `CLEAR`
+    clear_flips: int  # how many of those have different predicted classes
+    accuracy: Accuracy | None  # of both; `None` where the true classes are not known
+    flips: tuple[Flip, ...]  # the images with different classes, the widest margin first
 
     @property
     def clear_agreement(self) -> float:

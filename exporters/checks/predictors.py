@@ -40,17 +40,11 @@ CHECKPOINTS = (".pt", ".pth")
 
 @dataclass(frozen=True)
 class Answers:
-    """The outputs of a model.
+    """The outputs of a model; `None` where it has no such output."""
 
-    Attributes:
-        probabilities: `float32 [N,K]`, calibrated.
-        logits: `float32 [N,K]`, before the temperature; `None` without such an output.
-        known: `float32 [N]`, 0..1, the score that one of the classes is seen; likewise.
-    """
-
-    probabilities: npt.NDArray[np.float32]
-    logits: npt.NDArray[np.float32] | None = None
-    known: npt.NDArray[np.float32] | None = None
+    probabilities: npt.NDArray[np.float32]  # `float32 [N,K]`, calibrated
+    logits: npt.NDArray[np.float32] | None = None  # `float32 [N,K]`, before the temperature
+    known: npt.NDArray[np.float32] | None = None  # `float32 [N]`, 0..1: one of the classes is seen
 
 
 class TorchPredictor:
@@ -119,8 +113,9 @@ class OnnxPredictor:
         first = PROBABILITIES if PROBABILITIES in names else names[0]
         self._outputs = [first, *(one for one in (LOGITS, KNOWN) if one in names and one != first)]
         self.has_logits = LOGITS in self._outputs[1:]
-        by_place = f"input {value.name!r}, probabilities {first!r}"
-        self.by_place = by_place if self.spec is given else ""
+        self.by_place = ""
+        if self.spec is given:
+            self.by_place = f"input {value.name!r}, probabilities {first!r}"
 
     def predict(self, images: Images, batch: int | None = None) -> Answers:
         """Classify `uint8 [N,H,W,3]` BGR images of the model's size.

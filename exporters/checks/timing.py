@@ -33,14 +33,12 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 class Ratio:
     """How many times as long a candidate takes as the first one; below 1 it is faster.
 
-    Attributes:
-        value: The median over rounds of (median call of its block / median call of the
-            first candidate's block in the same round); over several passes, the mean of theirs.
-        low: Lower end of the 95 % bootstrap interval, see `Timing.ratio`; `high` is the upper.
+    The value is the median over rounds of (median call of its block / median call of the first
+    candidate's block in the same round); over several passes, the mean of theirs.
     """
 
     value: float
-    low: float
+    low: float  # lower end of the 95 % bootstrap interval, see `Timing.ratio`
     high: float
 
     def __str__(self) -> str:
@@ -49,15 +47,10 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Latencies:
-    """The calls of one candidate.
+    """The calls of one candidate."""
 
-    Attributes:
-        seconds: `float64 [calls]`, every counted call in the order it was made.
-        block_medians: `float64 [rounds]`, the median call of each block, in seconds.
-    """
-
-    seconds: npt.NDArray[np.float64]
-    block_medians: npt.NDArray[np.float64]
+    seconds: npt.NDArray[np.float64]  # `[calls]`, every counted call in the order it was made
+    block_medians: npt.NDArray[np.float64]  # `[rounds]`, the median call of each block, in seconds
 
     @property
     def calls(self) -> int:
@@ -79,18 +72,13 @@ class Latencies:
 class Timing:
     """What `compare` measured.
 
-    Attributes:
-        rows: Latencies by candidate, in the order given; the first is the yardstick.
-        rounds: How often every candidate had its turn.
-        pause: Seconds of sleep before each block.
-        starts: The rounds with which a pass begins, counted from 0. Each pass opens the
-            candidates anew: where their memory lies differs between passes alone.
+    Each pass opens the candidates anew: where their memory lies differs between passes alone.
     """
 
-    rows: Mapping[str, Latencies]
-    rounds: int
-    pause: float
-    starts: tuple[int, ...] = (0,)
+    rows: Mapping[str, Latencies]  # by candidate, in the order given; the first is the yardstick
+    rounds: int  # how often every candidate had its turn
+    pause: float  # seconds of sleep before each block
+    starts: tuple[int, ...] = (0,)  # the rounds with which a pass begins, counted from 0
 
     def __post_init__(self) -> None:
         ends = [*self.starts, self.rounds]
@@ -101,11 +89,7 @@ class Timing:
 
     @classmethod
     def joined(cls, passes: Sequence[Timing]) -> Timing:
-        """Several passes over the same candidates as one.
-
-        Raises:
-            ValueError: There are none, or they are of different candidates.
-        """
+        """Several passes as one; raises `ValueError` unless all are over the same candidates."""
         if not passes or any(set(one.rows) != set(passes[0].rows) for one in passes):
             raise ValueError("wanted passes over the same candidates")
         begins = itertools.accumulate((one.rounds for one in passes[:-1]), initial=0)

@@ -35,21 +35,13 @@ LEAST = 32  # fewer images say too little about the range of an activation
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Images to check a file on.
+    """Images to check a file on."""
 
-    Attributes:
-        images: `uint8 [N,S,S,3]`, BGR, of the model's size; may be a memory map.
-        truth: `int64 [N]`, true classes; `None` where the images say nothing of accuracy.
-        files: Their names.
-        source: What they are, as text.
-        more: Gives further images, for agreement alone: models were fitted to them.
-    """
-
-    images: Images
-    truth: npt.NDArray[np.int64] | None
-    files: tuple[str, ...]
-    source: str
-    more: Callable[[], Images | None] = lambda: None
+    images: Images  # `uint8 [N,S,S,3]`, BGR, of the model's size; may be a memory map
+    truth: npt.NDArray[np.int64] | None  # `[N]`; `None` where they say nothing of accuracy
+    files: tuple[str, ...]  # their names
+    source: str  # what they are, as text
+    more: Callable[[], Images | None] = lambda: None  # for agreement alone: models are fitted to it
 
 
 @dataclass(frozen=True)
@@ -82,8 +74,7 @@ class ModelData:
     def calibration(self, spec: ModelSpec, count: int) -> Images:
         """Read a stratified part of the training images, `uint8 [N,S,S,3]`, BGR.
 
-        Raises:
-            DataError: The model's data is not here, or has too few images or not every class.
+        Raises `DataError` where the data is not here, has too few images or not every class.
         """
         if self.missing:
             raise DataError(

@@ -29,17 +29,13 @@ from exporters.graph.postprocessing import ALL_LOGITS
 class Network:
     """The network in an exported graph.
 
-    Attributes:
-        nodes: Those of the network.
-        start: What they read: `float32 [N,3,H,W]`.
-        end: The logits that they make; of categories, where these are added up to classes.
-        grey: Where preprocessing is nothing but integers: the value of a frame that is zero to
-            the network. `None` where it computes in float.
+    `grey` is the value of a frame that is zero to the network where preprocessing is nothing but
+    integers, `None` where it computes in float.
     """
 
     nodes: tuple[ir.Node, ...]
-    start: ir.Value
-    end: ir.Value
+    start: ir.Value  # what they read: `float32 [N,3,H,W]`
+    end: ir.Value  # the logits that they make; of categories, where these are added up to classes
     grey: int | None
 
 

@@ -30,10 +30,8 @@ MOST_IN_FLOAT = 0.5  # with more than this share of its layers in float a file i
 class LayerError:
     """What int8 does to the answers when one layer alone is quantized.
 
-    Attributes:
-        layer: Its name.
-        error: Root mean square of the change of the logits, as a share of the standard
-            deviation of the logits over images.
+    The error is the root mean square of the change of the logits, as a share of their standard
+    deviation over images.
     """
 
     layer: str
@@ -50,17 +48,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Found:
-    """The last model that was tried with a scheme.
-
-    Attributes:
-        model: Its answers hold if the last step passed.
-        steps: Every attempt, in order.
-        ranking: Layers by what int8 does to them, worst first; empty where it was not needed.
-    """
+    """The last model that was tried with a scheme."""
 
     model: ir.Model
-    steps: tuple[Step, ...]
-    ranking: tuple[LayerError, ...]
+    steps: tuple[Step, ...]  # every attempt, in order
+    ranking: tuple[LayerError, ...]  # the worst layer first; empty where it was not needed
 
     @property
     def in_float(self) -> tuple[str, ...]:

@@ -60,26 +60,16 @@ HIDDEN = "frames.hidden"  # name of the node that `_hide_frames` adds for a whil
 
 @dataclass(frozen=True)
 class Calibrated:
-    """An fp32 file with the range of every activation of its network.
+    """An fp32 file with the range of every activation of its network."""
 
-    Attributes:
-        spec: Of a file quantized with it.
-        model: The file, its frames as `DequantizeLinear`; see `network.find_network`.
-        start: Name of what the network reads; `end` is that of the logits.
-        grey: See `network.Network`.
-        outside: Names of the nodes that are not of the network.
-        ranges: By activation, measured on `images` images.
-        layers: Names of the layers that can be quantized, in order.
-    """
-
-    spec: ModelSpec
-    model: onnx.ModelProto
-    start: str
-    end: str
-    grey: int | None
-    outside: tuple[str, ...]
-    ranges: Ranges
-    layers: tuple[str, ...]
+    spec: ModelSpec  # of a file quantized with it
+    model: onnx.ModelProto  # the file, its frames as `DequantizeLinear`; see `find_network`
+    start: str  # name of what the network reads
+    end: str  # name of the logits
+    grey: int | None  # see `Network`
+    outside: tuple[str, ...]  # names of the nodes that are not of the network
+    ranges: Ranges  # by activation, measured on `images` images
+    layers: tuple[str, ...]  # names of the layers that can be quantized, in order
     method: Calibration
     images: int
 

@@ -25,11 +25,9 @@ Count = Annotated[int, Bounds(0, 1_000_000)]
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run and its image sizes.
+    """A part of a run, which ends at a share of its epochs, and its image sizes.
 
-    Attributes:
-        until: The share of the run's epochs at which the stage ends, above 0, at most 1.
-        scales: Each step draws one: height and width in shares of the network's input.
+    Each step draws a scale: height and width in shares of the network's input.
     """
 
     until: Annotated[float, Bounds(1e-6, 1)]

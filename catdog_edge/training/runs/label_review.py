@@ -31,21 +31,17 @@ MAX_COMPARED = 50_000  # images that are compared, each with every other: more w
 class Suspect:
     """An image to review.
 
-    Attributes:
-        why: `label`: the network predicts another one. `duplicate`: nearly the same as an
-            earlier image. `contradiction`: nearly the same, with another label.
-        answer: The predicted label, or that of the other image.
-        confidence: Of the prediction, 0..1, or the correlation.
-        other: The other image, for duplicates.
+    `why` is `label` (the network predicts another one), `duplicate` (nearly the same as an earlier
+    image) or `contradiction` (nearly the same, with another label).
     """
 
     file: str
     split: Split
     label: str
     why: str
-    answer: str
-    confidence: float
-    other: str = ""
+    answer: str  # the predicted label, or that of the other image
+    confidence: float  # of the prediction, 0..1, or the correlation
+    other: str = ""  # the other image, for duplicates
 
 
 def review(
