@@ -102,11 +102,7 @@ class ExportSteps:
         self._files: list[ExportedFile] = []
 
     def fp32(self, network: nn.Module, spec: ModelSpec, weights: str) -> None:
-        """Make `model.onnx`, the reference of all other files.
-
-        Raises:
-            GateError: It does not answer as PyTorch does; nothing is kept.
-        """
+        """Make `model.onnx`, the reference of all; `GateError` where it answers unlike PyTorch."""
         options, path = self._options, self._source
         names = ("layout", "batch", "opset", "logits")
         with self._making(FP32):
@@ -293,12 +289,8 @@ class ExportSteps:
     ) -> None:
         """Check and time a file against fp32; keep it if all limits are met.
 
-        Args:
-            path: The file in the temporary folder.
-            how: How it was quantized; goes into its spec.
-            report: More on that, for `export.json` alone.
-            fault: What is wrong with it beyond its answers and its speed.
-            provider: What runs it; `None`: the CPU, which is not what it is made for; not timed.
+        `how` it was quantized goes into its spec, `report` into `export.json` alone; `fault` is
+        what is wrong beyond answers and speed; no `provider`: not timed.
         """
         size, full = path.stat().st_size, self._source.stat().st_size
         try:

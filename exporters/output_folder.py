@@ -19,11 +19,7 @@ from catdog_edge.system.signals import termination_as_exit
 
 @contextlib.contextmanager
 def output_folder(folder: Path) -> Iterator[None]:
-    """Make a folder for results; when the block raises, remove what was made.
-
-    Raises:
-        CatdogError: It cannot be made, or not be written to.
-    """
+    """Make a folder that can be written to; when the block raises, remove what was made."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         try:
@@ -64,11 +60,7 @@ def no_room(folder: Path, error: OSError) -> CatdogError:
 
 
 def publish(files: Sequence[Path], folder: Path) -> None:
-    """Copy files into a folder that exists, all or none; the last one is renamed last.
-
-    Raises:
-        CatdogError: One cannot be written. Nothing was replaced.
-    """
+    """Copy files into a folder that exists, all or none; the last one is renamed last."""
     with contextlib.ExitStack() as stack:
         # The last of the contexts ends first: what is begun first is renamed last.
         for file in reversed(files):

@@ -41,11 +41,7 @@ FIGURES = {
 
 
 def load() -> Any:
-    """Import `mlperf_loadgen`.
-
-    Raises:
-        MissingPackageError: The extra is not installed.
-    """
+    """Import `mlperf_loadgen`; `MissingPackageError` where the extra is not installed."""
     try:
         import mlperf_loadgen
     except ModuleNotFoundError as error:

@@ -70,11 +70,7 @@ class Gate:
 
 
 def parse_max_ratio(texts: Sequence[str]) -> dict[str, float]:
-    """Parse `ROW=X` pairs.
-
-    Raises:
-        ValueError: One has another form, or a row is named twice; the message quotes it.
-    """
+    """Parse `ROW=X` pairs; a `ValueError` quotes one of another form, or a second one of a row."""
     result = {}
     for text in texts:
         row, _, number = text.rpartition("=")
@@ -91,11 +87,7 @@ def parse_max_ratio(texts: Sequence[str]) -> dict[str, float]:
 
 
 def read_baseline(path: Path) -> dict[str, Any]:
-    """Read an earlier `bench.json`.
-
-    Raises:
-        CatdogError: There is none, or it is damaged, foreign or of another schema.
-    """
+    """Read an earlier `bench.json`; `CatdogError` for none, a damaged, foreign or older one."""
 
     def refuse(name: str) -> float:
         raise ValueError(f"a figure is {name}")

@@ -37,12 +37,9 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class SheetImage:
-    """An image of the contact sheet, `uint8 [H,W,3]` BGR, and the rows that disagree on it.
+    """An image of the contact sheet, and the rows that disagree on it with `reference`."""
 
-    `reference` names the row that they disagree with.
-    """
-
-    frame: Image
+    frame: Image  # `uint8 [H,W,3]` BGR
     disagreements: Sequence[Disagreement]
     reference: str = "pytorch"
 

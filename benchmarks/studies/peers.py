@@ -246,11 +246,7 @@ class Peer:
 
 
 def open_peers(config: PeerConfig, frame: Image) -> tuple[dict[str, Peer], dict[str, str]]:
-    """Open what is installed, and classify a frame with each.
-
-    Returns:
-        The peers by name; and by name, why one is left out.
-    """
+    """Open what is installed; return the peers, and why one is left out, each by its name."""
     found: dict[str, Peer] = {}
     left: dict[str, str] = {}
     first = next(iter(PEERS))

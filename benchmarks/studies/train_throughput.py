@@ -402,11 +402,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def time_loops(config: LoopConfig, seconds: float) -> tuple[dict[str, dict[str, str]], Measurement]:
-    """Time both loops, interleaved.
-
-    Returns:
-        By loop how it computes, and the measurement.
-    """
+    """Time both loops, interleaved; return by loop how it computes, and the measurement."""
     with ExitStack() as stack:
         loops = [stack.enter_context(closing(Loop(name, config))) for name in LOOPS]
         for loop in loops * FIRST:

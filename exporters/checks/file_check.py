@@ -84,11 +84,7 @@ def check_file(
 
 
 def check_same_task(reference: ModelSpec, candidate: ModelSpec, name: str) -> None:
-    """Check that two specs have the same classes, input size and resize rule.
-
-    Raises:
-        GateError: They have not; the message names what differs first.
-    """
+    """Raise `GateError` unless two specs have the same classes, input size and resize rule."""
     ours, theirs = reference.labels, candidate.labels
     if len(ours) != len(theirs):
         raise GateError(
@@ -106,11 +102,7 @@ def check_same_task(reference: ModelSpec, candidate: ModelSpec, name: str) -> No
 
 
 def check_outputs(outputs: Sequence[Any], spec: ModelSpec, name: str, logits: bool = False) -> None:
-    """Check that a file has the outputs that it was exported with, and no other.
-
-    Raises:
-        GateError: There are others; the message says what was wanted and what was found.
-    """
+    """Raise `GateError` unless a file has the outputs it was exported with, and no other."""
     known = spec.rejection is not None and spec.rejection.score == KNOWN
     wanted = [PROBABILITIES, *([KNOWN] if known else []), *([LOGITS] if logits else [])]
     found = [value.name for value in outputs]
@@ -119,11 +111,7 @@ def check_outputs(outputs: Sequence[Any], spec: ModelSpec, name: str, logits: bo
 
 
 def check_probabilities(answers: npt.NDArray[Any], images: int, classes: int, name: str) -> None:
-    """Check that answers are probabilities, one row an image.
-
-    Raises:
-        GateError: Shape, dtype, range or sum is another.
-    """
+    """Raise `GateError` unless answers are probabilities, one row an image."""
     if answers.shape != (images, classes) or answers.dtype != np.float32:
         raise GateError(
             f"{name}: wanted float32 [{images}, {classes}], got {answers.dtype} "

@@ -140,11 +140,7 @@ def check_calibration(labels: npt.NDArray[np.int64], classes: tuple[str, ...], s
 
 
 def stratified(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """Choose `count` images or all, as many of each class as possible, evenly spread.
-
-    Returns:
-        Their positions, `int64`, ascending.
-    """
+    """Choose `count` places or all, ascending, as many of each class as possible, spread evenly."""
     if count >= len(labels):
         return np.arange(len(labels))
     kinds, sizes = np.unique(labels, return_counts=True)

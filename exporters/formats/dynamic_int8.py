@@ -81,10 +81,9 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
 
 
 def restore(quantized: ir.Model, model: ir.Model) -> None:
-    """Undo in place what a quantizer does beyond its work: IR version, unused imports, dead parts.
+    """Undo in place what a quantizer does besides: IR version, unused imports, dead parts.
 
-    Raises:
-        ModelError: The quantizer raised the opset of ONNX's own operators.
+    Raises `ModelError` where it raised the opset of ONNX's own operators.
     """
     if opset_of(quantized) != opset_of(model):
         raise ModelError(

@@ -14,12 +14,7 @@ another kind. On x86-64 this costs speed; use the `.onnx` file there (`docs/expo
 
 
 def write_ort(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Write an `.onnx` file as an `.ort` file, atomically, optimised for any processor.
-
-    Raises:
-        ModelError: `source` does not load.
-        CatdogError: The file cannot be written.
-    """
+    """Write an `.onnx` file as an `.ort` file, atomically, optimised for any processor."""
     onnxruntime = packages.runtime()
     file = find_model(source)
     with atomic_write(path) as temporary:

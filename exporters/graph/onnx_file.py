@@ -159,11 +159,7 @@ def _stamp(model: ir.Model, spec: ModelSpec) -> None:
 
 
 def read_fp32(source: str | os.PathLike[str]) -> tuple[ir.Model, ModelSpec]:
-    """Read a file that is to be rewritten in another precision, and its spec.
-
-    Raises:
-        ModelError: It is damaged, has no spec, or is not fp32.
-    """
+    """Read a file to be rewritten in another precision, and its spec; `ModelError` unless fp32."""
     model, spec = read_model(source), read_spec(source)
     if spec.precision != "fp32":
         raise ModelError(

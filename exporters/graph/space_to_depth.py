@@ -39,10 +39,7 @@ TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
 @dataclass(frozen=True)
 class _FirstConvolution:
-    """The nodes around the first convolution, and the size of the input.
-
-    `constants` dequantize the weight and, if there is one, the bias.
-    """
+    """The first convolution and its nodes; `constants` dequantize the weight and any bias."""
 
     transpose: ir.Node
     conv: ir.Node
@@ -150,7 +147,6 @@ def _fits(conv: ir.Node, weight: npt.NDArray[Any], width: int) -> bool:
 
 
 def _twice(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """For the filters of both outputs."""
     return np.tile(values, MERGED // STRIDE)
 
 

@@ -79,14 +79,9 @@ def calibrate(
 ) -> Calibrated:
     """Measure the range of every activation of an fp32 file of ours.
 
-    Args:
-        source: The `.onnx` file.
-        images: `uint8 [N,S,S,3]`, BGR, of the training split; read one by one.
-        method: See `calibrate.measure_ranges`.
-
-    Raises:
-        ModelError: `source` is damaged, foreign or not fp32, or this onnxruntime lacks an
-            operator for it.
+    The images, `uint8 [N,S,S,3]`, BGR, of the training split, are read one by one; see
+    `measure_ranges` for the method. Raises `ModelError` where the file is damaged, foreign, not
+    fp32, or does not run.
     """
     model, spec = read_fp32(source)
     network = find_network(model)
@@ -197,9 +192,8 @@ def _keep_logits_float(graph: ir.Graph, end: str) -> None:
 def _keep_layer_float(graph: ir.Graph, name: str) -> None:
     """Keep ONNX Runtime from quantizing a float layer when it loads the file.
 
-    Its `WeightBiasQuantization` gives int8 weights to every convolution or linear layer that
-    stands between a `DequantizeLinear` with one scale and a `QuantizeLinear`. A scale per
-    channel, the same for all, is the same arithmetic and is left alone.
+    Its `WeightBiasQuantization` does so to layers between a `DequantizeLinear` with one scale and a
+    `QuantizeLinear`. A scale per channel, the same for all, is the same arithmetic, and left alone.
     """
     layer = next(node for node in graph if node.name == name)
     dequantize = maker(layer.inputs[0], "DequantizeLinear")

@@ -40,11 +40,7 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def check_fields(instance: Any) -> None:
-    """Check and convert the fields of a frozen dataclass; for its `__post_init__`.
-
-    Raises:
-        CatdogError: A value has another type or is out of bounds.
-    """
+    """Check and convert a frozen dataclass's fields, for its `__post_init__`, see `check_value`."""
     for name, kind in typing.get_type_hints(type(instance), include_extras=True).items():
         object.__setattr__(instance, name, check_value(kind, getattr(instance, name), name))
 

@@ -105,11 +105,7 @@ class Draws:
 def draw(
     policy: str, generator: np.random.Generator, shape: Sequence[int], share: Share
 ) -> Draws | None:
-    """Draw what `augment` does to images of a shape `[N,H,W,3]`; `None` where that is nothing.
-
-    Raises:
-        ValueError: There is no such policy.
-    """
+    """Draw what `augment` does to images of a shape `[N,H,W,3]`; `None` where that is nothing."""
     if policy == "none":
         return None
     policies = {"default": draw_default, "camera": draw_camera, "classic": draw_classic}

@@ -46,11 +46,7 @@ class ThresholdRule:
 
     @classmethod
     def parse(cls, text: str) -> ThresholdRule:
-        """Read `eer`, `tpr:RATE` or `tnr:RATE`.
-
-        Raises:
-            CatdogError: It is none of these, or the rate is not between 0 and 1.
-        """
+        """Read `eer`, `tpr:RATE` or `tnr:RATE`, a rate between 0 and 1; else `CatdogError`."""
         kind, _, rate = text.partition(":")
         try:
             if kind == "eer" and not rate:

@@ -113,11 +113,7 @@ def without_groups(network: nn.Module) -> nn.Module:
 
 
 def build_grouped(arch: str, sizes: Sequence[int]) -> nn.Module:
-    """Build an architecture whose head has `sum(sizes)` categories in groups, weights fresh.
-
-    Raises:
-        ValueError: Its `classifier` is no `nn.Sequential` that ends in a linear layer.
-    """
+    """Build an architecture, weights fresh, whose head has `sum(sizes)` categories in groups."""
     network = architecture(arch).build(sum(sizes))
     if head_linear(network) is None:
         raise ValueError(f"wanted a network whose classifier ends in a linear layer, got {arch}")

@@ -66,11 +66,7 @@ def summarize_layers(network: nn.Module, size: int) -> list[LayerSummary]:
 
 
 def architecture_table(name: str, classes: int = 2) -> str:
-    """Format the table of `catdog-edge info --arch NAME`, without a last line break.
-
-    Raises:
-        ModelError: There is no architecture of that name.
-    """
+    """Format the table of `catdog-edge info --arch NAME`, without a last line break."""
     entry = architecture(name)
     rows = summarize_layers(entry.build(classes), entry.size)
     parameters = sum(row.parameters for row in rows)

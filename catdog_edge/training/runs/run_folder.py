@@ -148,11 +148,7 @@ class Run:
         write_text(self._args, yaml.safe_dump(args, sort_keys=False, allow_unicode=True))
 
     def dataset(self, progress: Progress | None = None) -> Dataset:
-        """Open the run's data again, with the split that the run recorded.
-
-        Raises:
-            DataError: The data is not where it was, or is damaged.
-        """
+        """Open the run's data again, with the split that the run recorded; see `open_dataset`."""
         return self._open(progress, self.args() | {"more_data": ()})[0]
 
     def datasets(self, progress: Progress | None = None) -> tuple[Dataset, ...]:

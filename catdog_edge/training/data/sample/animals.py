@@ -101,11 +101,7 @@ class _Look(NamedTuple):
 
 
 def draw_animal(rng: Generator, kind: str, height: int, width: int) -> tuple[Layer, Layer]:
-    """Draw a cat or a dog.
-
-    Returns:
-        Its body and head without a face, and the face.
-    """
+    """Draw a cat or a dog: its body and head without a face, and the face."""
     coat, light = _COATS[int(rng.integers(len(_COATS)))]
     shift = rng.uniform(-16, 16) + rng.uniform(-6, 6, 3)
     coat = tuple(int(np.clip(c + s, 12, 245)) for c, s in zip(coat, shift))
