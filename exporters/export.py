@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from catdog_edge import __version__
@@ -11,6 +12,7 @@ from catdog_edge.spec import ModelSpec
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.provenance import git_commit
 from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
+from exporters.checks.predictors import OnnxPredictor
 from exporters.checks.validation_data import find_data
 from exporters.export_report import Exported
 from exporters.export_steps import ExportOptions, ExportSteps
@@ -33,11 +35,13 @@ def export(options: ExportOptions) -> Exported:
     """
     weights = _checkpoint(options.weights)
     run = run_of(weights)
+    network = None
     if weights.suffix in (".onnx", ".ort"):
-        raise ModelError(f"{weights} is exported already; name the checkpoint it was made from")
-    network, spec = load_checkpoint(weights)
-    _check_labels(spec, weights)
-    spec = spec.replace(tool_version=__version__, git_commit=git_commit())
+        options, spec = _imported(options, weights)
+    else:
+        network, spec = load_checkpoint(weights)
+        _check_labels(spec, weights)
+        spec = spec.replace(tool_version=__version__, git_commit=git_commit())
     data = find_data(spec, weights, run, options.data)
     calibration = None
     if options.quantize in ("auto", "static", "all"):  # before any work: it needs training images
@@ -54,7 +58,10 @@ def export(options: ExportOptions) -> Exported:
     )
     with output_folder(folder), scratch_folder() as scratch:
         steps = ExportSteps(options, validation, folder, scratch)
-        steps.fp32(network, spec, weights.name)
+        if network is None:
+            steps.imported(weights)
+        else:
+            steps.fp32(network, spec, weights.name)
         if options.quantize in ("auto", "dynamic", "all"):
             steps.dynamic()
         if calibration is not None:
@@ -75,6 +82,15 @@ def _checkpoint(named: Path | None) -> Path:
     if not Run(named).weights.is_file():
         raise ModelError(f"{named} is a folder without a best.pt; name the checkpoint itself")
     return Run(named).weights
+
+
+def _imported(options: ExportOptions, weights: Path) -> tuple[ExportOptions, ModelSpec]:
+    """The spec of a file that `import` made, which stays as it is: the options that it decides."""
+    model = OnnxPredictor(weights)
+    if "imported" not in model.spec.trained_on:
+        raise ModelError(f"{weights} is exported already; name the checkpoint it was made from")
+    kept = replace(options, layout=model.spec.layout, batch=model.fixed_batch, logits=False)
+    return kept, model.spec
 
 
 def _check_labels(spec: ModelSpec, weights: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,14 +23,15 @@ from catdog_edge.system.files import write_text
 from exporters.checks.acceptance import Policy, Verification
 from exporters.checks.disagreement_report import SHEET, TABLE, save_flips
 from exporters.checks.file_check import Checked, Reference, check_file, time_files, too_slow
-from exporters.checks.predictors import Images, OnnxPredictor, TorchPredictor
+from exporters.checks.predictors import Images, OnnxPredictor, Predictor, TorchPredictor
 from exporters.checks.validation_data import ValidationSet
 from exporters.export_report import Exported, ExportedFile, machine
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.fp16 import convert_fp16
 from exporters.formats.ort import write_ort
-from exporters.formats.torch_export import ALL_FORMS, DEFAULT_OPSET, export_onnx
+from exporters.formats.torch_export import export_onnx
 from exporters.graph.onnx_file import read_model, write_model
+from exporters.graph.simplify import ALL_FORMS, DEFAULT_OPSET
 from exporters.info import megabytes
 from exporters.output_folder import no_room, publish
 from exporters.static_int8.calibrate import Calibration
@@ -112,13 +114,23 @@ class ExportSteps:
             f"{made.nodes_before} nodes simplified to {made.nodes}; {made.folded}"
         )
         log.info(f"running PyTorch on {len(self._validation.images):,} images")
-        expected = Reference(TorchPredictor(network, spec), self._validation)
+        details = {k: v for k, v in asdict(made).items() if k != "path"}
+        self._start(TorchPredictor(network, spec), weights, details)
+
+    def imported(self, weights: Path) -> None:
+        """Take a file that `import` made as `model.onnx`, the reference of all other files."""
+        with self._making(FP32):
+            shutil.copyfile(weights, self._source)
+        self._start(OnnxPredictor(weights), weights.name, {})
+
+    def _start(self, right: Predictor, weights: str, details: Mapping[str, Any]) -> None:
+        path = self._source
+        expected = Reference(right, self._validation)
         with self._making(FP32):
             checked = self._check(path, expected)
         checked.verification.require(FP32)
         self._reference = Reference(checked.model, self._validation, checked.answers)
         timing = time_files({FP32: path}, self._validation, TIMING_SECONDS / 2)
-        details = {k: v for k, v in asdict(made).items() if k != "path"}
         file = self._file(path, checked, weights)
         file = replace(file, p50_ms=timing.rows[FP32].p50 * 1e3, details=details)
         self._keep(file, checked.model.spec)

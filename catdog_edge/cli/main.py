@@ -12,7 +12,18 @@ from typing import Any
 import click
 
 from catdog_edge import __version__
-from catdog_edge.cli import bench, build, doctor, export, info, predict, stream, train, verify
+from catdog_edge.cli import (
+    bench,
+    build,
+    doctor,
+    export,
+    import_onnx,
+    info,
+    predict,
+    stream,
+    train,
+    verify,
+)
 from catdog_edge.cli import eval as evaluate
 from catdog_edge.cli.options import write_examples
 from catdog_edge.errors import CatdogError
@@ -67,13 +78,15 @@ class _Group(click.Group):
 def main(debug: bool) -> None:
     """Train a small image classifier, export it to ONNX, and run it on a device.
 
-    Every command except verify runs without arguments and prints what it uses.
+    Every command except import and verify runs without arguments and prints what it uses.
     """
     del debug
     console.tolerant_output()
 
 
-for module in (train, evaluate, export, verify, info, bench, build, predict, stream, doctor):
+for module in (
+    train, evaluate, export, import_onnx, verify, info, bench, build, predict, stream, doctor,
+):  # fmt: skip
     main.add_command(module.command)
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime.model_file import KNOWN, LOGITS, PROBABILITIES
 from catdog_edge.spec import ModelSpec
 from exporters.checks.acceptance import BY_EVIDENCE, Policy, Verification, judge
+from exporters.checks.original import Original
 from exporters.checks.predictors import Answers, Images, OnnxPredictor, Predictor
 from exporters.checks.timing import Ratio, Timing, compare
 from exporters.checks.validation_data import ValidationSet
@@ -27,7 +28,10 @@ class Reference:
     """A model whose answers are right, with its answers to each set of images computed once."""
 
     def __init__(
-        self, model: Predictor, validation: ValidationSet, answers: Answers | None = None
+        self,
+        model: Predictor | Original,
+        validation: ValidationSet,
+        answers: Answers | None = None,
     ) -> None:
         self.model, self.validation = model, validation
         self.answers = model.predict(validation.images) if answers is None else answers

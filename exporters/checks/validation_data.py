@@ -18,7 +18,7 @@ from catdog_edge.errors import DataError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.folder_or_zip import SAMPLE
-from catdog_edge.training.data.open_dataset import open_dataset, pixels
+from catdog_edge.training.data.open_dataset import open_dataset, open_negative_images, pixels
 from catdog_edge.training.evaluation.inference import check_labels
 from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import Run
@@ -46,10 +46,14 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class ModelData:
-    """The data set of a model, or a stand-in where it is `missing`: the reason, else empty."""
+    """The data set of a model, or a stand-in where it is `missing`: the reason, else empty.
+
+    Without `labelled` its images are of unknown classes.
+    """
 
     dataset: Dataset
     missing: str = ""
+    labelled: bool = True
 
     @property
     def name(self) -> str:
@@ -65,7 +69,7 @@ class ModelData:
         files = tuple(items[place].file for place in places)
         return ValidationSet(
             images=images,
-            truth=None if self.missing else truth,
+            truth=truth if self.labelled and not self.missing else None,
             files=files,
             source=f"{len(files):,} validation images of {self.name}",
             more=lambda: self._training(spec, ENOUGH - len(files)),
@@ -83,7 +87,8 @@ class ModelData:
             )
         images, truth, _ = pixels(self.dataset, "train", spec.resize, ReadingProgress())
         places = stratified(truth, count)
-        check_calibration(truth[places], spec.labels, self.dataset.source)
+        classes = spec.labels if self.labelled else self.dataset.labels
+        check_calibration(truth[places], classes, self.dataset.source)
         return images[places]
 
     def _training(self, spec: ModelSpec, count: int) -> Images | None:
@@ -111,9 +116,18 @@ def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None)
         check_labels(spec, dataset.labels, weights, dataset.source)
         return dataset
 
-    if data is not None or (run is None and os.environ.get("CATDOG_DATA")):
-        # Neither the test split nor, but for a calibration, the training split is needed here.
-        return ModelData(fits(open_dataset(data, progress=ReadingProgress(), required=("val",))))
+    named = os.environ.get("CATDOG_DATA") if data is None and run is None else data
+    if named is not None and (named or data is not None):
+        try:
+            # Neither the test split nor, but for a calibration, the training split is needed here.
+            return ModelData(
+                fits(open_dataset(named, progress=ReadingProgress(), required=("val",)))
+            )
+        except DataError as error:
+            if "imported" not in spec.trained_on:
+                raise
+            log.info(f"note: {error}; its images are taken without labels")
+        return ModelData(open_negative_images(named, progress=ReadingProgress()), labelled=False)
     missing = f"{weights} is in no run folder, and no data was named"
     if run is not None:
         try:

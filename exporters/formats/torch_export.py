@@ -19,12 +19,6 @@ from exporters.graph.onnx_file import clean, operators, opset_of, write_model
 from exporters.graph.postprocessing import add_outputs
 from exporters.graph.preprocessing import add_input
 
-DEFAULT_OPSET = 17
-"""With IR version 8 it loads from onnxruntime 1.15 on; the table is in `docs/export.md`."""
-
-ALL_FORMS = range(14, 28)
-"""The opsets with which every form loads in the newest onnxruntime that was tried, 1.32."""
-
 TORCH_OPSET = 18
 """The oldest opset that torch's exporter writes itself. Older ones are made from it here:
 torch's own way down leaves the file at 18 with no more than a log line when it fails."""
@@ -55,7 +49,7 @@ def export_onnx(
     *,
     layout: Layout = "nhwc-uint8",
     batch: int | None = None,
-    opset: int = DEFAULT_OPSET,
+    opset: int = simplify.DEFAULT_OPSET,
     logits: bool = False,
 ) -> ExportReport:
     """Write a network as one ONNX file with its spec inside, whole or not at all.

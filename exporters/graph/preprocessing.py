@@ -26,11 +26,19 @@ from exporters.graph.nodes import (
 )
 
 
-def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | None = None) -> str:
+def add_input(
+    model: ir.Model,
+    spec: ModelSpec,
+    layout: Layout,
+    batch: int | None = None,
+    *,
+    bgr: bool = False,
+) -> str:
     """Replace a normalised float input by the one that a caller has at hand.
 
-    The old one is `float32 [N,3,H,W]`, RGB, normalised as `spec.normalization` says; the new one
-    `uint8 [N,H,W,3]`, BGR (`nhwc-uint8`), or `float32 [N,3,H,W]`, RGB, 0..1 (`nchw-float`).
+    The old one is `float32 [N,3,H,W]`, RGB (or BGR, with `bgr`), normalised as
+    `spec.normalization` says; the new one `uint8 [N,H,W,3]`, BGR (`nhwc-uint8`), or
+    `float32 [N,3,H,W]`, RGB, 0..1 (`nchw-float`).
 
     Returns:
         What went into the first convolution, as text.
@@ -46,6 +54,9 @@ def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | Non
     unit = 1.0 if as_bytes else 255.0
     mean = np.array(spec.normalization.mean, dtype=np.float64) / unit
     deviation = np.array(spec.normalization.std, dtype=np.float64) / unit
+    if bgr:
+        mean, deviation = mean[::-1], deviation[::-1]
+    reverse = as_bytes != bgr  # the channels of the new input are in the other order
 
     def add(kind: str, name: str, *constants: tuple[str, Any], **attributes: Any) -> None:
         nonlocal value
@@ -69,16 +80,16 @@ def add_input(model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | Non
             widths = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
             add("Pad", "padded", ("pad_widths", widths), ("pad_grey", np.array(grey, np.float32)))
             set_attributes(convolution, pads=[0, 0, 0, 0])
-        _fold(graph, convolution, mean if mean_folds else np.zeros(3), deviation, as_bytes)
-    elif as_bytes:
+        _fold(graph, convolution, mean if mean_folds else np.zeros(3), deviation, reverse)
+    elif reverse:
         add("Gather", "rgb", ("bgr_to_rgb", np.array([2, 1, 0])), axis=1)
     if not mean_folds and any(mean):
-        add("Sub", "centred", ("mean", _per_channel(mean[::-1] if as_bytes and folds else mean)))
+        add("Sub", "centred", ("mean", _per_channel(mean[::-1] if reverse and folds else mean)))
     if not folds:
         add("Div", "scaled", ("deviation", _per_channel(deviation)))
     ir.convenience.replace_all_uses_with(old, value)
     graph.sort()
-    order = {"colour order": folds} if as_bytes else {}  # else the input is RGB already
+    order = {"colour order": folds} if reverse else {}
     parts = {**order, "scale": folds, "mean": mean_folds}
     inside = ", ".join(name for name, folded in parts.items() if folded) or "nothing"
     left = ", ".join(name for name, folded in parts.items() if not folded)

@@ -1,0 +1,252 @@
+"""Turn a graph of another program into a network as torch's exporter writes it.
+
+Such a network takes normalised `float32 [N,3,H,W]` and gives logits `float32 [N,K]`;
+`preprocessing` and `postprocessing` then put our ends on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from catdog_edge.errors import ModelError, list_names
+from catdog_edge.runtime.model_file import INPUT, KNOWN, LOGITS, PROBABILITIES
+from exporters.graph import simplify
+from exporters.graph.nodes import add_constant, add_node, attribute, maker
+from exporters.graph.onnx_file import opset_of
+
+ForeignLayout = Literal["nchw-float", "nhwc-float", "nhwc-uint8", "nchw-uint8"]
+Ending = Literal["logits", "probabilities", "one logit"]
+"""What comes out: a row of logits, of probabilities, or the logit of the second of two classes."""
+
+ONNX = ("", "ai.onnx")  # names of the domain of ONNX's own operators
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger")
+LEAST = 1e-30  # probability whose logarithm is taken for that of zero
+
+
+@dataclass(frozen=True)
+class ForeignInput:
+    """The input of another program's graph.
+
+    Attributes:
+        name: Its name.
+        layout: Where its channels are, and what it holds.
+        height, width: In pixels; `None` where the graph takes any.
+        batch: The fixed batch; `None` where the graph takes any.
+    """
+
+    name: str
+    layout: ForeignLayout
+    height: int | None
+    width: int | None
+    batch: int | None
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether it is `[N,H,W,3]`."""
+        return self.layout.startswith("nhwc")
+
+    @property
+    def as_bytes(self) -> bool:
+        """Whether it is uint8, with its normalisation inside the graph."""
+        return self.layout.endswith("uint8")
+
+    def sized(self, height: int, width: int) -> ForeignInput:
+        """Return a copy with a height and a width."""
+        return replace(self, height=height, width=width)
+
+    def shape(self, batch: int | str) -> list[int | str | None]:
+        """The axes of a batch."""
+        axes = [self.height, self.width]
+        return [batch, *axes, 3] if self.channels_last else [batch, 3, *axes]
+
+
+def check_operators(model: ir.Model, name: str) -> None:
+    """Refuse what is not ONNX's own, not float32, or quantized.
+
+    Raises:
+        ModelError: The message names the operator or the tensor, and what to do.
+    """
+    foreign = {f"{n.domain}.{n.op_type}" for n in model.graph if n.domain not in ONNX}
+    foreign -= {f"{domain}.{function}" for domain, function, _ in model.functions}
+    if foreign:
+        raise ModelError(
+            f"{name}: its graph has operators that are not ONNX's own "
+            f"({list_names(sorted(foreign))}); export it again without the optimisations of a "
+            "runtime, or with these operators written in ONNX's"
+        )
+    integer = sorted({n.op_type for n in model.graph if n.op_type in QUANTIZED})
+    if integer:
+        raise ModelError(
+            f"{name}: it is quantized already ({', '.join(integer)}); import the float32 file that "
+            "it was made from, and quantize that one: catdog-edge export --quantize static"
+        )
+    for key, value in model.graph.initializers.items():
+        if value.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+            raise ModelError(
+                f"{name}: its weights are {value.dtype.name.lower()} ({key}); import the float32 "
+                "file, and make the smaller one of it: catdog-edge export --half"
+            )
+
+
+def read_input(model: ir.Model, name: str, layout: ForeignLayout | None) -> ForeignInput:
+    """Find the one input and how it holds an image; `layout` says what its axes do not show.
+
+    Raises:
+        ModelError: There are other inputs, or it holds no colour image.
+    """
+    graph = model.graph
+    graph.inputs[:] = [value for value in graph.inputs if not value.is_initializer()]
+    shown = "; ".join(map(describe, graph.inputs)) or "none"
+    if len(graph.inputs) != 1:
+        raise ModelError(
+            f"{name}: wanted one input, the images, found {shown}; export it again with the others "
+            "as constants"
+        )
+    value = graph.inputs[0]
+    axes = [axis if isinstance(axis, int) and axis > 0 else None for axis in value.shape or ()]
+    kind = {ir.DataType.FLOAT: "float", ir.DataType.UINT8: "uint8"}.get(value.dtype)  # type: ignore[arg-type]
+    if kind is None or len(axes) != 4:
+        raise ModelError(
+            f"{name}: wanted images as input, float32 or uint8 with four axes, found {shown}; "
+            "export it again so that it takes these"
+        )
+    last = {"nchw": False, "nhwc": True}.get((layout or "")[:4])
+    if layout is not None and not layout.endswith(kind):
+        raise ModelError(f"{name}: its input is {shown}, not {layout}; leave out --layout")
+    if last is None:
+        places = [place for place in (1, 3) if axes[place] == 3]
+        if len(places) != 1 and None in (axes[1], axes[3]):
+            raise ModelError(
+                f"{name}: its input {shown} does not show where the channels are; give --layout"
+            )
+        last = places == [3]
+    channels = axes.pop(3 if last else 1)
+    if channels not in (3, None):
+        raise ModelError(
+            f"{name}: its input {shown} has {channels} channels, a frame has three; export it "
+            "again with the step from three channels inside"
+        )
+    layout = f"{'nhwc' if last else 'nchw'}-{kind}"  # type: ignore[assignment]
+    assert layout is not None
+    return ForeignInput(str(value.name), layout, axes[1], axes[2], axes[0])
+
+
+def to_network(
+    model: ir.Model, source: ForeignInput, output: str, classes: int, ending: Ending
+) -> ir.Model:
+    """Return the network alone: simplified, its layers named, in an opset that every form takes.
+
+    Its input is `float32 [N,3,H,W]`, or what `source` says where that takes bytes; its output is
+    `classes` logits. `source` has its height and width.
+
+    Raises:
+        ModelError: An operator cannot be expressed in the opset, or the output is a sigmoid's.
+    """
+    graph = model.graph
+    value = graph.inputs[0]
+    value.shape = ir.Shape(source.shape(source.batch or "N"))
+    graph.outputs[:] = [one for one in graph.outputs if one.name == output]
+    graph.outputs[0].shape = None  # inferred anew
+    simplify.simplify(model)
+    opset = opset_of(model)
+    model = simplify.set_opset(
+        model, opset if opset in simplify.ALL_FORMS else simplify.DEFAULT_OPSET
+    )
+    graph = model.graph
+    simplify.name_layers(model)
+    _rename(graph)
+    if source.channels_last and not source.as_bytes:
+        _planes_first(graph, source)
+    _end_in_logits(graph, classes, ending)
+    graph.sort()
+    return model
+
+
+def add_byte_input(model: ir.Model, source: ForeignInput, bgr: bool) -> None:
+    """Replace an input of bytes, `bgr` or RGB, by the frame `uint8 [N,H,W,3]`, BGR."""
+    graph, old = model.graph, model.graph.inputs[0]
+    axes: list[Any] = [source.batch or "N", source.height, source.width, 3]
+    frames = ir.val(INPUT, ir.DataType.UINT8, axes)
+    graph.inputs[:] = [frames]
+    value = frames
+    if not bgr:
+        order = add_constant(graph, f"{INPUT}.bgr_to_rgb", np.array([2, 1, 0]))
+        value = add_node(graph, "Gather", [value, order], f"{INPUT}.rgb", f"{INPUT}.rgb", axis=3)
+    if not source.channels_last:
+        name = f"{INPUT}.nchw"
+        value = add_node(graph, "Transpose", [value], name, name, perm=[0, 3, 1, 2])
+    ir.convenience.replace_all_uses_with(old, value)
+    graph.sort()
+
+
+def describe(value: ir.Value) -> str:
+    """Name, type and shape of a value as text."""
+    kind = value.dtype.name.lower() if value.dtype is not None else "of unknown type"
+    axes = ", ".join(str(getattr(axis, "value", axis)) for axis in value.shape or ())
+    return f"{value.name} {kind} [{axes}]"
+
+
+def _rename(graph: ir.Graph) -> None:
+    """Free the names that our ends take, and give every node one of its own."""
+    ends = (INPUT, KNOWN, LOGITS, PROBABILITIES)
+    values = [value for node in graph for value in node.outputs]
+    for value in (*graph.inputs, *graph.initializers.values(), *values):
+        if str(value.name).partition(".")[0] in ends:
+            value.name = f"theirs.{value.name}"
+    taken: set[str] = set()
+    for number, node in enumerate(graph):
+        if not node.name or node.name in taken or node.name.startswith(f"{INPUT}."):
+            node.name = f"{node.op_type}.{number}"
+        taken.add(node.name)
+
+
+def _planes_first(graph: ir.Graph, source: ForeignInput) -> None:
+    """Let a network of `float32 [N,H,W,3]` take planes; a step back right behind it goes."""
+    old = graph.inputs[0]
+    planes = ir.val("pictures", ir.DataType.FLOAT, [source.batch or "N", 3, *old.shape[1:3]])  # type: ignore[index]
+    graph.inputs[:] = [planes]
+    for node in [use.node for use in old.uses()]:
+        if node.op_type == "Transpose" and list(attribute(node, "perm", ())) == [0, 3, 1, 2]:
+            node.outputs[0].replace_all_uses_with(planes)
+            graph.remove(node, safe=True)
+    if list(old.uses()):
+        back = add_node(
+            graph, "Transpose", [planes], "pictures.nhwc", "pictures.nhwc", perm=[0, 2, 3, 1]
+        )
+        ir.convenience.replace_all_uses_with(old, back)
+
+
+def _end_in_logits(graph: ir.Graph, classes: int, ending: Ending) -> None:
+    """Let a graph end in logits `float32 [N,classes]`, softmax to be added."""
+    value = graph.outputs[0]
+    if ending == "probabilities":
+        softmax = maker(value, "Softmax")
+        logits = softmax.inputs[0] if softmax is not None else None
+        flat = logits is not None and logits.shape is not None and logits.shape.rank() == 2
+        if flat and attribute(softmax, "axis", -1) in (1, -1):  # type: ignore[arg-type]
+            assert logits is not None
+            value = logits
+        else:  # The softmax of the logarithms are the probabilities themselves.
+            least = add_constant(graph, "theirs.least", np.array(LEAST, np.float32))
+            above = add_node(graph, "Max", [value, least], "theirs.above", "theirs.above")
+            value = add_node(graph, "Log", [above], "theirs.log", "theirs.log")
+    sigmoid = maker(value, "Sigmoid")
+    if ending == "logits" and sigmoid is not None:
+        raise ModelError(
+            f"its output {value.name} is that of a Sigmoid ({sigmoid.name}), a probability for "
+            "each label by itself: a frame may have several or none. Only classes that exclude "
+            "each other are answered here; train the network with a softmax"
+        )
+    if ending == "one logit":
+        one = sigmoid.inputs[0] if sigmoid is not None else value
+        zero = add_node(graph, "Sub", [one, one], "theirs.zero", "theirs.zero")
+        value = add_node(graph, "Concat", [zero, one], "theirs.two", "theirs.two", axis=1)
+    if value.shape is None or value.shape.rank() != 2:
+        value = add_node(graph, "Flatten", [value], "theirs.flat", "theirs.flat", axis=1)
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+    value.shape = ir.Shape([None, classes])
+    graph.outputs[:] = [value]

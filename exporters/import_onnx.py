@@ -1,0 +1,301 @@
+"""`catdog-edge import`: an ONNX file of another program becomes one of ours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from catdog_edge import __version__
+from catdog_edge.errors import DataError, ModelError, PictureError, list_names
+from catdog_edge.images.preprocess import resize
+from catdog_edge.runtime.model_file import find_model
+from catdog_edge.spec import (
+    METADATA_KEY,
+    ModelSpec,
+    Normalization,
+    ResizeStep,
+    crop_and_squash,
+    squash,
+)
+from catdog_edge.training.data.folder_or_zip import SAMPLE, open_source
+from catdog_edge.training.runs.provenance import git_commit
+from exporters.checks.acceptance import Verification
+from exporters.checks.file_check import Reference, check_file
+from exporters.checks.original import Original, Pixels, find_ending
+from exporters.checks.predictors import Images, OnnxPredictor
+from exporters.checks.validation_data import ValidationSet
+from exporters.graph.foreign_network import (
+    ForeignInput,
+    ForeignLayout,
+    add_byte_input,
+    check_operators,
+    read_input,
+    to_network,
+)
+from exporters.graph.onnx_file import clean, opset_of, read_model, write_model
+from exporters.graph.postprocessing import add_outputs
+from exporters.graph.preprocessing import add_input
+from exporters.info import megabytes
+from exporters.output_folder import scratch_folder
+
+log = logging.getLogger(__name__)
+
+Colours = tuple[float, float, float]
+
+FEW = 8  # images by which it is told what comes out
+IMAGENET = "imagenet"
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """The options of `catdog-edge import`; `None` is what the file says."""
+
+    file: Path
+    labels: str | None
+    size: int | None = None
+    mean: Colours | None = None
+    std: Colours | None = None
+    scale: float | None = None
+    layout: ForeignLayout | None = None
+    colour: Literal["rgb", "bgr"] = "rgb"
+    resize: Literal["squash", "crop"] = "squash"
+    output: str | None = None
+    data: str | None = None
+    limit: int = 64
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The file that was made, how, and how its answers compare with the original's."""
+
+    path: Path
+    steps: tuple[str, ...]
+    source: str
+    verification: Verification
+
+    def to_json(self) -> str:
+        """One JSON document."""
+        document = {
+            "file": str(self.path),
+            "bytes": self.path.stat().st_size,
+            "steps": self.steps,
+            "pictures": self.source,
+            "verification": self.verification.to_dict(),
+        }
+        return json.dumps(document, indent=2)
+
+    def __str__(self) -> str:
+        size = megabytes(self.path.stat().st_size)
+        rows = [("file", f"{self.path}, {size}"), *(("", text) for text in self.steps)]
+        lines = [f"{name:<20}{text}" for name, text in rows]
+        return "\n".join([*lines, str(self.verification), f"{'compared on':<20}{self.source}"])
+
+
+def import_onnx(options: ImportOptions) -> Imported:
+    """Make a file of ours of one of another program, and compare the two on images.
+
+    Raises:
+        ModelError: The file is damaged or does not fit; the message names the input, output or
+            operator.
+        DataError: The images are not there.
+        GateError: The new file answers otherwise; nothing was written.
+    """
+    file, out = options.file, options.out
+    out = out if out is not None else file.with_name(f"{file.stem}-imported.onnx")
+    find_model(file)
+    model = read_model(file)
+    if METADATA_KEY in model.metadata_props:
+        raise ModelError(f"{file} is a file of catdog-edge already; there is nothing to import")
+    if out.absolute() == file.absolute():
+        raise ModelError(f"{out} is the file that is read; give --out another name")
+    check_operators(model, str(file))
+    source = _sized(read_input(model, str(file), options.layout), options)
+    spec, pixels = _spec(options, source)
+    original = Original(file, source, pixels)
+    validation = _pictures(options, spec.resize)
+    _read_output(original, validation.images[:FEW], options, spec)
+    original.spec = spec
+    before = len(model.graph)
+    model = to_network(model, source, original.output, len(spec.labels), original.ending)
+    steps = [
+        f"input {source.name}: {source.layout}, {'BGR' if pixels.bgr else 'RGB'}, "
+        f"{source.height}x{source.width}, batch {source.batch or 'of any size'}; "
+        f"{_add_input(model, spec, source, pixels)}",
+        f"output {original.output}: {original.ending} of {len(spec.labels):,} classes"
+        f"{'; softmax added' if original.ending != 'probabilities' else ''}",
+    ]
+    add_outputs(model, spec, logits=True, batch=source.batch)
+    clean(model)
+    model.graph.name = spec.architecture
+    steps.append(f"graph: opset {opset_of(model)}, {before} nodes simplified to {len(model.graph)}")
+    with scratch_folder() as scratch:
+        made = scratch / out.name
+        model = write_model(model, made, spec)
+        ours = OnnxPredictor(made, name=out.name)
+        checked = check_file(ours, out.name, Reference(original, validation), logits=True)
+    checked.verification.require(out.name)
+    found = checked.verification.comparison
+    figures = {"difference": found.difference, "images": found.images, "on": validation.source}
+    del model.graph.outputs[1:]  # the logits, which were compared as well
+    write_model(model, out, spec.replace(metrics={"import": figures}))
+    return Imported(out, tuple(steps), validation.source, checked.verification)
+
+
+def _add_input(model: ir.Model, spec: ModelSpec, source: ForeignInput, pixels: Pixels) -> str:
+    if not source.as_bytes:
+        return add_input(model, spec, "nhwc-uint8", source.batch, bgr=pixels.bgr)
+    add_byte_input(model, source, pixels.bgr)
+    return "its own normalisation kept"
+
+
+def _sized(source: ForeignInput, options: ImportOptions) -> ForeignInput:
+    """The input with its height and width, which the file or `--size` says."""
+    height, width = source.height or options.size, source.width or options.size
+    if height is None or width is None:
+        raise ModelError(
+            f"{options.file}: its input {source.name} takes images of any size; give --size, the "
+            "one that it was trained with"
+        )
+    if options.size not in (None, height) or options.size not in (None, width):
+        raise ModelError(
+            f"{options.file}: its input {source.name} takes {height}x{width}; leave out --size"
+        )
+    return source.sized(height, width)
+
+
+def _spec(options: ImportOptions, source: ForeignInput) -> tuple[ModelSpec, Pixels]:
+    """What is known of the model, and what its own code feeds it."""
+    given = (options.mean, options.std, options.scale)
+    if source.as_bytes and any(value is not None for value in given):
+        raise ModelError(
+            f"{options.file}: its input {source.name} takes bytes, so the normalisation is inside; "
+            "leave out --mean, --std and --scale"
+        )
+    scale = 255.0 if options.scale is None else options.scale
+    mean, std = options.mean or (0.0, 0.0, 0.0), options.std or (1.0, 1.0, 1.0)
+    bgr = options.colour == "bgr"
+    pixels = Pixels(bgr, scale, mean, std)
+    if source.as_bytes:
+        scale = 1.0
+    size = (source.height or 0, source.width or 0)
+    steps = squash(*size)
+    if options.resize == "crop":
+        steps = (ResizeStep(**{**vars(crop_and_squash(*size)[0]), "crop": 1.0}), steps[1])
+    labels = read_labels(options.labels, options.file)
+    data = options.file.read_bytes()
+    try:
+        spec = ModelSpec(
+            architecture=f"imported:{options.file.stem}",
+            labels=labels,
+            height=size[0],
+            width=size[1],
+            resize=steps,
+            normalization=Normalization(mean=_times(scale, mean, bgr), std=_times(scale, std, bgr)),
+            trained_on={"imported": options.file.name, "sha256": hashlib.sha256(data).hexdigest()},
+            tool_version=__version__,
+            git_commit=git_commit(),
+        )
+    except ValueError as error:
+        raise ModelError(f"{options.file}: {error}; correct the options") from error
+    return spec, pixels
+
+
+def _times(scale: float, values: Colours, bgr: bool) -> Colours:
+    """For the spec: on 0..255, in the order R, G, B."""
+    first, green, last = (scale * value for value in values)
+    return (last, green, first) if bgr else (first, green, last)
+
+
+def read_labels(text: str | None, file: Path) -> tuple[str, ...]:
+    """Read `--labels`: names with commas, `imagenet`, or a file with a name a line.
+
+    Raises:
+        ModelError: There are none, or the file cannot be read.
+    """
+    if text is None:
+        raise ModelError(
+            f"{file}: it does not say what its outputs mean; give --labels: names (cat,dog), a "
+            f"file with one a line, or {IMAGENET}"
+        )
+    if text == IMAGENET:
+        import torchvision
+
+        names = torchvision.models.get_model_weights("resnet18").DEFAULT.meta["categories"]
+        twice = {name for name, count in Counter(names).items() if count > 1}
+        # Two cranes and two maillots: the index tells them apart.
+        return tuple(f"{n} ({i})" if n in twice else n for i, n in enumerate(names))
+    if "," in text and not Path(text).is_file():
+        return tuple(part.strip() for part in text.split(","))
+    try:
+        lines = Path(text).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(
+            f"cannot read the labels {text}: {reason}; give names (cat,dog), a text file in UTF-8 "
+            f"with one a line, or {IMAGENET}"
+        ) from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _pictures(options: ImportOptions, steps: tuple[ResizeStep, ...]) -> ValidationSet:
+    """Read the images to compare on, spread over all that there are; else drawings."""
+    source = open_source(options.data or SAMPLE)
+    names = list(source.pictures)
+    places = np.linspace(0, len(names) - 1, min(options.limit, len(names))).astype(int)
+    images, files = [], []
+    for name in [names[place] for place in places]:
+        try:
+            images.append(resize(source.frame(name), steps))
+            files.append(name)
+        except PictureError as error:
+            log.info(f"note: {name} is left out: {error}")
+    if not images:
+        raise DataError(f"{source.name} has no image that can be read; name others with --data")
+    what = "drawings" if options.data in (None, SAMPLE) else f"images of {Path(source.name).name}"
+    return ValidationSet(np.stack(images), None, tuple(files), f"{len(images)} {what}")
+
+
+def _read_output(
+    original: Original, images: Images, options: ImportOptions, spec: ModelSpec
+) -> None:
+    """Find the output with a value a class, and tell by its answers what it is."""
+    found = original.outputs(images)
+    classes, count = len(spec.labels), len(next(iter(found.values())))
+    shown = "; ".join(f"{k} {v.dtype} {list(v.shape)}" for k, v in found.items())
+    if options.output is not None and options.output not in found:
+        raise ModelError(f"{options.file}: it has no output {options.output}, but {shown}")
+    sizes = (classes, 1) if classes == 2 else (classes,)
+    fits = [
+        name
+        for name, value in found.items()
+        if options.output in (None, name)
+        and value.dtype == np.float32
+        and value.ndim >= 2
+        and value.size in [count * size for size in sizes]
+    ]
+    if len(fits) > 1:
+        raise ModelError(
+            f"{options.file}: several outputs have a value for each of the {classes} labels: "
+            f"{list_names(fits)}; choose one with --output"
+        )
+    if not fits:
+        raise ModelError(
+            f"{options.file}: wanted an output float32 with a value for each of the {classes:,} "
+            f"labels, found {shown} for {count} image{'s' * (count > 1)}; give as many --labels as "
+            "it has values (a classifier has one row an image; detectors are not imported)"
+        )
+    values = found[fits[0]].reshape(count, -1)
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"{options.file}: its output {fits[0]} is not finite; check --mean, --std and --scale"
+        )
+    original.output, original.ending = fits[0], find_ending(values)

@@ -1,0 +1,255 @@
+"""The command `catdog-edge import`, on small networks of several forms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="importing needs torch; install [train]")
+onnx = pytest.importorskip("onnx", reason="importing needs onnx; install [train]")
+pytestmark = pytest.mark.train
+
+import onnxruntime
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+
+from catdog_edge.cli.main import main
+from catdog_edge.errors import ModelError
+from catdog_edge.runtime.classifier import Classifier
+from catdog_edge.runtime.model_file import read_spec
+from exporters import import_onnx as module
+from exporters.export import export
+from exporters.export_steps import ExportOptions
+from exporters.import_onnx import Imported, ImportOptions, import_onnx, read_labels
+
+SIZE, LABELS = 32, "cat,dog,fox"
+MEAN, STD = (0.48, 0.45, 0.4), (0.23, 0.22, 0.25)
+TINTS = np.random.default_rng(5).integers(0, 200, (6, 1, 1, 3))
+FRAMES = (TINTS + np.random.default_rng(6).integers(0, 56, (6, SIZE, SIZE, 3))).astype(np.uint8)
+
+
+def network(
+    path: Path,
+    layout: str = "nchw-float",
+    end: str = "",
+    batch: int | str = "batch",
+    outputs: int = 3,
+    size: int | str = SIZE,
+    channels: int = 3,
+    opset: int = 17,
+    domain: str = "",
+    more: tuple[str, ...] = (),
+) -> Path:
+    """Write a file that answers differently for each of FRAMES.
+
+    `end` is its last operator, `more` are names of further inputs; `domain` is that of its ReLU.
+    """
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(0, 1, (8, channels, 3, 3))
+    weight, bias = rng.normal(0, 0.5, (outputs, 8)), rng.normal(0, 1, outputs)
+    nodes, value = [], "frames"  # a name that is ours as well
+    if layout.endswith("uint8"):
+        nodes.append(helper.make_node("Cast", [value], ["cast"], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Div", ["cast", "full"], ["unit"]))
+        value = "unit"
+    if layout.startswith("nhwc"):
+        nodes.append(helper.make_node("Transpose", [value], ["planes"], perm=[0, 3, 1, 2]))
+        value = "planes"
+    nodes += [
+        helper.make_node("Conv", [value, "kernel"], ["maps"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["maps"], ["known"], domain=domain),
+        helper.make_node("GlobalAveragePool", ["known"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"], transB=1),
+    ]
+    if end:
+        nodes.append(helper.make_node(end, ["logits"], ["answers"]))
+    made = nodes[-1].output[0]
+    axes = [size, size, channels] if layout.startswith("nhwc") else [channels, size, size]
+    kind = TensorProto.UINT8 if layout.endswith("uint8") else TensorProto.FLOAT
+    constants = {"kernel": kernel, "weight": weight, "bias": bias, "full": np.array(255.0)}
+    if not layout.endswith("uint8"):
+        del constants["full"]
+    graph = helper.make_graph(
+        nodes,
+        "theirs",
+        [helper.make_tensor_value_info("frames", kind, [batch, *axes])]
+        + [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in more],
+        [helper.make_tensor_value_info(made, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(v.astype(np.float32), name) for name, v in constants.items()],
+    )
+    domains = [helper.make_opsetid("", opset)] + [helper.make_opsetid(domain, 1)] * bool(domain)
+    onnx.save(helper.make_model(graph, opset_imports=domains, ir_version=8), path)
+    return path
+
+
+def theirs(path: Path, layout: str, bgr: bool = False) -> np.ndarray:
+    """What a careful person gets from the file itself, softmax done."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    values = FRAMES if bgr else FRAMES[..., ::-1]
+    if layout.endswith("float"):
+        values = ((values / 255 - MEAN) / STD).astype(np.float32)
+    if layout.startswith("nchw"):
+        values = values.transpose(0, 3, 1, 2)
+    batch = session.get_inputs()[0].shape[0]
+    count = batch if isinstance(batch, int) else len(values)
+    parts = [
+        session.run(None, {"frames": np.ascontiguousarray(values[start : start + count])})[0]
+        for start in range(0, len(values), count)
+    ]
+    found = np.concatenate(parts).astype(np.float64)
+    if session.get_outputs()[0].name == "answers":
+        return found
+    powers = np.exp(found - found.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def adopt(path: Path, **options: object) -> Imported:
+    given = {"labels": LABELS, "limit": 8, "mean": MEAN, "std": STD} | options
+    return import_onnx(ImportOptions(path, **given))
+
+
+@pytest.mark.parametrize(
+    ("form", "colour"),
+    [
+        ({}, "rgb"),
+        ({}, "bgr"),
+        ({"end": "Softmax"}, "rgb"),
+        ({"batch": 2, "layout": "nhwc-float"}, "rgb"),
+        ({"layout": "nhwc-float", "opset": 11}, "bgr"),
+        ({"layout": "nhwc-uint8", "end": "Softmax"}, "rgb"),
+        ({"layout": "nhwc-uint8", "batch": 1}, "bgr"),
+        ({"layout": "nchw-uint8"}, "rgb"),
+    ],
+)
+def test_the_new_file_answers_frames_as_theirs(tmp_path: Path, form: dict, colour: str) -> None:
+    layout = form.get("layout", "nchw-float")
+    file = network(tmp_path / "theirs.onnx", **form)
+    inside = {"mean": None, "std": None} if layout.endswith("uint8") else {}
+    made = adopt(file, colour=colour, **inside)
+    assert made.path == tmp_path / "theirs-imported.onnx"
+    with Classifier(made.path, "cpu") as ours:
+        found = ours.probabilities(list(FRAMES))
+    expected = theirs(file, layout, colour == "bgr")
+    assert np.ptp(expected, axis=0).max() > 0.2  # worth comparing
+    assert np.abs(found - expected).max() < 1e-5
+    assert (found.argmax(1) == expected.argmax(1)).all()
+    session = onnxruntime.InferenceSession(made.path, providers=["CPUExecutionProvider"])
+    batch = form.get("batch", "N")
+    assert session.get_inputs()[0].shape == [batch, SIZE, SIZE, 3]
+    assert [value.shape for value in session.get_outputs()] == [[batch, 3]]
+
+
+def test_one_output_of_a_sigmoid_becomes_two_classes(tmp_path: Path) -> None:
+    file = network(tmp_path / "binary.onnx", end="Sigmoid", outputs=1)
+    made = adopt(file, labels="cat,dog")
+    with Classifier(made.path, "cpu") as ours:
+        found = ours.probabilities(list(FRAMES))
+    assert np.abs(found[:, 1:] - theirs(file, "nchw-float")).max() < 1e-5
+    assert np.abs(found.sum(axis=1) - 1).max() < 1e-6
+
+
+def test_size_and_place_of_channels_are_given_where_the_file_shows_none(tmp_path: Path) -> None:
+    file = network(tmp_path / "any.onnx", size="side")
+    with pytest.raises(ModelError, match="input frames takes images of any size; give --size"):
+        adopt(file)
+    spec = read_spec(adopt(file, size=SIZE, resize="crop").path)
+    assert (spec.size, spec.resize[0].crop, spec.architecture) == ((32, 32), 1.0, "imported:any")
+    assert spec.normalization.mean == pytest.approx([255 * value for value in MEAN])
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "said"),
+    [
+        ({"more": ("age",)}, {}, "wanted one input, the images, found frames.*; age float"),
+        ({"channels": 1}, {}, "has 1 channels, a frame has three"),
+        ({"domain": "com.microsoft"}, {}, r"not ONNX's own \(com.microsoft.Relu\)"),
+        ({}, {"size": 64}, "input frames takes 32x32; leave out --size"),
+        ({}, {"layout": "nhwc-uint8"}, "frames float.*, not nhwc-uint8"),
+        ({}, {"labels": "cat,dog"}, r"each of the 2 labels, found logits float32 \[8, 3\]"),
+        ({}, {"labels": None}, "does not say what its outputs mean; give --labels"),
+        ({}, {"labels": "cat,cat,dog"}, "different names"),
+        ({}, {"output": "other"}, "has no output other, but logits"),
+        ({"layout": "nhwc-uint8"}, {}, "takes bytes.*leave out --mean"),
+        ({"end": "Sigmoid"}, {}, "answers is that of a Sigmoid"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, form: dict, options: dict, said: str) -> None:
+    file = network(tmp_path / "theirs.onnx", **form)
+    with pytest.raises(ModelError, match=said):
+        adopt(file, **options)
+    assert not list(tmp_path.glob("*-imported.onnx"))
+
+
+def test_quantized_half_and_our_own_files_are_refused(tmp_path: Path) -> None:
+    model = onnx.load(network(tmp_path / "theirs.onnx"))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float16), "half"))
+    onnx.save(model, tmp_path / "half.onnx")
+    with pytest.raises(ModelError, match=r"weights are float16 \(half\); import the float32"):
+        adopt(tmp_path / "half.onnx")
+    ours = adopt(tmp_path / "theirs.onnx").path
+    with pytest.raises(ModelError, match="a file of catdog-edge already"):
+        adopt(ours)
+    model.graph.node[1].op_type = "DequantizeLinear"
+    onnx.save(model, tmp_path / "int8.onnx")
+    with pytest.raises(ModelError, match=r"quantized already \(DequantizeLinear\)"):
+        adopt(tmp_path / "int8.onnx")
+
+
+def test_labels_come_from_a_file_or_from_imagenet(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("Katze\n Hund\n\n", encoding="utf-8")
+    assert read_labels(str(names), Path()) == ("Katze", "Hund")
+    with pytest.raises(ModelError, match=r"cannot read the labels none\.txt: No such file"):
+        read_labels("none.txt", Path())
+    pytest.importorskip("torchvision")
+    labels = read_labels("imagenet", Path())
+    assert (len(set(labels)), labels[281]) == (1000, "tabby")
+
+
+def test_a_file_that_answers_otherwise_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = network(tmp_path / "theirs.onnx")
+    right = module.add_input
+    monkeypatch.setattr(  # as if the colours were mixed up
+        module, "add_input", lambda *a, bgr, **more: right(*a, bgr=not bgr, **more)
+    )
+    done = CliRunner().invoke(main, ["import", str(file), "--labels", LABELS, "--limit", "8"])
+    assert done.exit_code == 3
+    assert "theirs-imported.onnx: " in done.stderr
+    assert not (tmp_path / "theirs-imported.onnx").exists()
+
+
+def test_the_command_prints_json_and_predict_takes_its_file(tmp_path: Path) -> None:
+    file, out = network(tmp_path / "theirs.onnx"), tmp_path / "ours.onnx"
+    command = ["import", str(file), "--labels", LABELS, "--mean", "0.5", "--std", "0.2,0.2,0.2"]
+    done = CliRunner().invoke(main, [*command, "--limit", "8", "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["file"] == str(out)
+    assert document["verification"]["passed"] is True
+    done = CliRunner().invoke(main, [*command, "--out", str(file)])
+    assert (done.exit_code, "give --out another name" in done.stderr) == (1, True)
+
+
+@pytest.mark.slow
+def test_static_int8_of_an_imported_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, easy_set: Path
+) -> None:
+    monkeypatch.setattr("exporters.export_steps.TIMING_SECONDS", 0.1)
+    ours = adopt(network(tmp_path / "theirs.onnx", layout="nhwc-float")).path
+    options = {"data": str(easy_set), "out": tmp_path / "out", "quantize": "static", "half": False}
+    options |= {"format": "onnx", "layout": "nhwc-uint8", "batch": None, "opset": 17}
+    options |= {"logits": False, "calibration": "minmax", "calibration_pictures": 32}
+    options |= {"max_drop": 0.5, "keep_slower": True, "limit": None}
+    done = export(ExportOptions(weights=ours, **options))
+    assert [file.name for file in done.files if not file.refused] == [
+        "model.onnx",
+        "model.static.onnx",
+    ]
+    assert done.files[1].verification.accuracy is None  # its classes are not those of the images
+    assert (tmp_path / "out" / "model.static.onnx").stat().st_size > 0
