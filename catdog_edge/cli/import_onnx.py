@@ -23,15 +23,11 @@ def three(text: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-@click.command(
+@common.command(
     "import",
-    cls=common.Command,
-    examples=(
-        "catdog-edge import theirs.onnx --labels cat,dog",
-        "catdog-edge import resnet18.onnx --labels imagenet --mean 0.485,0.456,0.406 --std "
-        "0.229,0.224,0.225",
-        "catdog-edge import keras.onnx --labels names.txt --mean 0.5 --std 0.5",
-    ),
+    "catdog-edge import theirs.onnx --labels cat,dog",
+    "catdog-edge import keras.onnx --labels names.txt --mean 0.5 --std 0.5",
+    "catdog-edge import caffe.onnx --labels cat,dog --colour bgr --scale 1 --mean 104,117,123",
 )
 @click.argument("file", type=common.path)
 @theirs(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from catdog_edge import __version__
 from catdog_edge.errors import FOLDER_GONE, ModelError
 from catdog_edge.runtime import diagnostics
-from catdog_edge.runtime.foreign_files import WAY_IN, foreign_model
+from catdog_edge.runtime.foreign_files import foreign_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system import packages
 from catdog_edge.system.console import plain
@@ -244,8 +244,9 @@ def spec_of(
         typed = shlex.quote(str(file.path)) if file.path is not None else "FILE.onnx"
         raise ModelError(
             f"{file.name}: no spec of catdog-edge in it (metadata {METADATA_KEY!r}), as in an ONNX "
-            "file of another program; labels, size and resize rule are not guessed: a spec written "
-            f"by hand is tried by `catdog-edge info {typed} --spec FILE.json`; {WAY_IN}"
+            "file of another program; labels, size and resize rule are not guessed: make one of "
+            f"ours of it with `catdog-edge import {typed} --labels A,B`, or try a spec written by "
+            f"hand with `catdog-edge info {typed} --spec FILE.json`"
         )
     difference = _mismatch(session, spec, any_name=by_hand is not None)
     if difference:

@@ -34,7 +34,7 @@ def test_the_spec_is_read_without_the_onnx_package(name: str) -> None:
 @pytest.mark.parametrize(
     ("file", "said", "remedy"),
     [
-        ("bad_no_spec.onnx", "no spec of catdog-edge", "docs/runtime.md"),
+        ("bad_no_spec.onnx", "no spec of catdog-edge", "catdog-edge import"),
         ("bad_opset999.onnx", "opset 999", "upgrade onnxruntime"),
         ("bad_ir99.onnx", "IR version 99", "upgrade onnxruntime"),
         ("make_tiny.py", "not an ONNX file", "export it again"),
@@ -131,15 +131,11 @@ def test_without_a_spec_the_commands_that_take_one_are_named(tmp_path: Path) -> 
 
 
 @pytest.mark.train
-def test_the_docs_put_a_spec_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_docs_make_a_file_of_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
     monkeypatch.chdir(tmp_path)
-    Path("theirs.onnx").write_bytes((DATA / "bad_no_spec.onnx").read_bytes())
-    Path("spec.json").write_text(read_spec(TINY).to_json())
     docs = (ROOT / "docs" / "runtime.md").read_text("utf-8")
-    network, onnx_file = re.findall(r"```python\n(.*?)```", docs, re.DOTALL)
-    exec(onnx_file, {})
-    assert read_spec("ours.onnx").labels == ("cat", "dog")
+    (network,) = re.findall(r"```python\n(.*?)```", docs, re.DOTALL)
     # A small network in place of torchvision's: it is quicker.
     from support.tinynets import TinyNet
 
