@@ -7,7 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from catdog_edge.runtime.classifier import Classifier
 
 BAR = 10  # characters of a full confidence bar in the table
+
+
+FORMATS = ("jsonl", "parquet")
+
+bulk = common.group("Bulk")
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,17 @@ def _text(path: Path) -> str:
     help="Save copies there with label and confidence bar drawn on.",
 )
 @common.output("--json", "as_json", is_flag=True, help="Print one line of JSON per image.")
+@bulk(
+    "--out",
+    type=common.path_or_name,
+    metavar="DIR",
+    help="Write results there, not to standard output: in parts, so that the same command resumes "
+    "a run that was stopped. IMAGES may be .zip, .tar and .parquet files as well.",
+)
+@bulk(
+    "--format", "kind", type=click.Choice(FORMATS), default="jsonl", help="Format of the results."
+)
+@bulk("--part", type=common.COUNT, default=1000, metavar="N", help="Images in a part.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -170,6 +186,9 @@ def command(
     tiles: bool,
     save: Path | None,
     as_json: bool,
+    out: str | None,
+    kind: str,
+    part: int,
     **options: Any,
 ) -> None:
     """Classify image files.
@@ -188,6 +207,20 @@ def command(
     except OSError as error:
         reason = f"standard input cannot be read: {error.strerror or error}"
         raise CatdogError(f"{reason}; pipe the list into it") from error
+    if out is not None:
+        if save is not None:
+            raise click.UsageError("--out and --save exclude each other.")
+        from catdog_edge.bulk.bulk_run import BulkRun
+        from catdog_edge.bulk.classify_parts import ImageOptions
+
+        how = ImageOptions(keep_damaged, tiles)
+        done = BulkRun(out, kind, images or (".",), listed, part, how).run(**options)
+        if as_json:
+            click.echo(json.dumps(asdict(done), ensure_ascii=False))
+        ctx.exit(1 if done.unreadable else 0)
+    for name, usual in (("kind", "--format"), ("part", "--part")):
+        if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{usual} needs --out.")
     files = find_images(images or (".",), listed, leave_out=save)
     if not files or files == [Path()]:
         where = "below the current folder" if files else "listed on standard input"

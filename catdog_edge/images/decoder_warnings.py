@@ -47,6 +47,12 @@ def decode_with_verdict(decode: Callable[[], _Result]) -> tuple[_Result, bool]:
         return decode(), False
 
 
+def write_stderr(text: str) -> None:
+    """Write to the process's own stderr at once, also while decoders run in other threads."""
+    with contextlib.suppress(OSError):
+        _stderr.write(text.encode(errors="replace"))
+
+
 class _NotRedirectedError(Exception):
     pass
 
@@ -83,6 +89,11 @@ class _Stderr:
                 if self._users == 0:
                     self._end()
                 self._changed.notify_all()
+
+    def write(self, data: bytes) -> None:
+        """Write where file descriptor 2 led before it was redirected."""
+        with self._changed:
+            os.write(self._original if self._users else 2, data)
 
     def _begin(self) -> None:
         if not hasattr(os, "pread"):

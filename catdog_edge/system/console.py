@@ -71,26 +71,48 @@ def style(text: str, stream: TextIO | None, **how: Any) -> str:
     return click.style(text, **how)
 
 
-def counter(what: str, total: int) -> Callable[[int], None]:
+def counter(
+    what: str, total: int, write: Callable[[str], object] | None = None
+) -> Callable[[int], None]:
     """Return a function that shows on a terminal how many of `total` are done; elsewhere nothing.
+
+    From the third second on the time left is shown, by what was done since the first call. `write`
+    prints a text on standard error; by default `print` does.
 
     Examples:
         >>> show = counter("images", 1200)
-        >>> show(600)  # images  [##########..........]  600 of 1,200
+        >>> show(600)  # images  [##########..........]  600 of 1,200, 3 min left
     """
     shown = 0.0
+    start: tuple[float, int] | None = None
 
     def show(done: int) -> None:
-        nonlocal shown
-        if not is_terminal(sys.stderr) or (done < total and time.monotonic() - shown < 0.1):
+        nonlocal shown, start
+        now = time.monotonic()
+        first, base = start = start or (now, done)
+        if not is_terminal(sys.stderr) or (done < total and now - shown < 0.1):
             return
-        shown = time.monotonic()
+        shown = now
         filled = 20 * done // max(1, total)
         bar = style("#" * filled, sys.stderr, fg="cyan") + "." * (20 - filled)
-        line = f"\r\x1b[2K{what}  [{bar}]  {done:,} of {total:,}" if done < total else "\r\x1b[2K"
-        print(line, end="", file=sys.stderr, flush=True)
+        line = "\r\x1b[2K"
+        if done < total:
+            line += f"{what}  [{bar}]  {done:,} of {total:,}"
+            if done > base and now - first > 2:
+                line += f", {_duration((now - first) * (total - done) / (done - base))} left"
+        if write is not None:
+            write(line)
+        else:
+            print(line, end="", file=sys.stderr, flush=True)
 
     return show
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def note(line: str) -> None:

@@ -60,3 +60,15 @@ def test_colour_and_bars_are_for_a_terminal_alone(monkeypatch: pytest.MonkeyPatc
         counter("images", 100)(50)
         assert said in stream.getvalue()
     assert pipe.getvalue() == ""
+
+
+def test_the_time_left_counts_from_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that resumes begins in the middle."""
+    terminal, now = Terminal(), [100.0]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    show = counter("images", 2000)
+    for done, seconds, said in ((1000, 0, ""), (1010, 10, "16 min"), (1010, 100, "3 h 2 min")):
+        now[0] += seconds
+        show(done)
+        assert terminal.getvalue().endswith(f" of 2,000, {said} left" if said else " of 2,000")

@@ -1,0 +1,92 @@
+"""`catdog-edge predict --out`: one run from the list of images to the complete manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from catdog_edge.bulk.classify_parts import ImageOptions, PartClassifier, classify_all
+from catdog_edge.bulk.parts import list_parts
+from catdog_edge.bulk.results import Counts, Results, Row
+from catdog_edge.errors import CatdogError
+from catdog_edge.images.decoder_warnings import write_stderr
+from catdog_edge.runtime.classifier import Classifier
+from catdog_edge.runtime.model_file import DEFAULT, find_model, read_spec
+from catdog_edge.system.console import counter, note, plain
+
+
+@dataclass(frozen=True)
+class BulkRun:
+    """What is classified, and where the results go.
+
+    Attributes:
+        out: A local folder or an address.
+        kind: `jsonl` or `parquet`.
+        names: See `list_parts`.
+        listed: What the name `-` stands for.
+        part: Images in a part.
+        images: How images are read.
+    """
+
+    out: str
+    kind: str
+    names: Sequence[str]
+    listed: Sequence[str]
+    part: int
+    images: ImageOptions
+
+    def run(
+        self, model: str | None, provider: str, threads: int | None, reject: float | None
+    ) -> Counts:
+        """Classify what is not done yet; a part that is there is not classified again.
+
+        Raises:
+            CatdogError: There are no images, or a source, the model or the folder does not serve;
+                or the folder holds results of a run with other settings.
+        """
+        results = Results(
+            self.out, self.kind, read_spec(model).labels, self._settings(model, reject)
+        )
+        counts = results.counts or self._plan(results)
+        left = counts.parts - len(results.done)
+        note(
+            f"{counts.images:,} images in {counts.parts:,} parts, {left:,} to do, "
+            f"{plain(model or f'the shipped model {DEFAULT}')}; results in {plain(self.out)}"
+        )
+        if left:
+            with Classifier(model, provider, threads=1, reject=reject) as classifier:
+                classify = PartClassifier(classifier, threads, self.images)
+                note(f"provider {classifier.provider}, {classify.threads} threads")
+                progress = counter("images", counts.images, write_stderr)
+                classify_all(results, classify, progress, _tell)
+        counts = results.counts if results.complete and results.counts else results.finish()
+        if counts.unreadable:
+            note(f"catdog-edge: {counts.unreadable:,} of {counts.images:,} could not be read")
+        return counts
+
+    def _settings(self, model: str | None, reject: float | None) -> dict[str, Any]:
+        """What changes the images or their results; the provider is not part of it."""
+        listed = "\n".join(self.listed).encode(errors="surrogateescape")
+        return {
+            "images": list(self.names),
+            "list": hashlib.sha256(listed).hexdigest() if "-" in self.names else None,
+            "folder": str(Path.cwd()),
+            "model": find_model(model).digest(),
+            "reject": reject,
+            "format": self.kind,
+            "part": self.part,
+            **asdict(self.images),
+        }
+
+    def _plan(self, results: Results) -> Counts:
+        counts = results.plan(list_parts(self.names, self.listed, self.part))
+        if not counts.images:
+            raise CatdogError("there are no images; name files, folders, patterns or archives")
+        return counts
+
+
+def _tell(row: Row) -> None:
+    note(f"catdog-edge: {plain(row['file'])}: {row['error']}")

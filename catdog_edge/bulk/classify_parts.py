@@ -1,0 +1,135 @@
+"""Classify parts: images are read, decoded and classified in several threads at once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from catdog_edge.bulk.parts import Part, Read
+from catdog_edge.bulk.results import Results, Row
+from catdog_edge.errors import PictureError
+from catdog_edge.images.find import why_not_found
+from catdog_edge.images.preprocess import Image
+from catdog_edge.images.read import decode_picture
+from catdog_edge.runtime import gpu
+from catdog_edge.runtime.classifier import CHUNK, Classifier
+from catdog_edge.system.threads import choose_threads
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How images are read: see the options of `catdog-edge predict`."""
+
+    keep_damaged: bool = False
+    tiles: bool = False
+
+
+class PartClassifier:
+    """Classifies parts with one session, whose single thread each of `threads` threads takes.
+
+    On the CPU every image is a call of its own, as in `predict` without `--out`, and so has the
+    same probabilities; on a GPU a call has up to 32. Several images are decoded or classified at
+    any time, one a thread, and no more are in memory.
+
+    Examples:
+        >>> with Classifier(threads=1) as pets:
+        ...     rows = list(PartClassifier(pets, threads=4)(part))
+    """
+
+    def __init__(
+        self, classifier: Classifier, threads: int | None = None, images: ImageOptions | None = None
+    ) -> None:
+        self._classifier, self._images = classifier, images or ImageOptions()
+        self._batch = CHUNK if classifier.provider in gpu.GPU else 1
+        self.threads = choose_threads(threads).count
+        self._pool = ThreadPoolExecutor(self.threads, "catdog-edge-bulk")
+
+    def __call__(self, part: Part) -> Iterator[Row]:
+        """Yield a row for each image, in their order; one that cannot be read has an `error`."""
+        with part.open() as reads:
+            images = zip(part.names, part.items, reads, strict=True)
+            batches = iter(lambda: list(itertools.islice(images, self._batch)), [])
+            for rows in _in_parallel(self._pool, self._classify, batches, 2 * self.threads):
+                yield from rows
+
+    def _classify(self, batch: list[tuple[str, object, Read]]) -> list[Row]:
+        rows: list[Row] = []
+
+        def frames() -> Iterator[Image]:
+            for name, item, read in batch:
+                try:
+                    frame = decode_picture(read(), keep_damaged=self._images.keep_damaged)
+                except PictureError as error:
+                    reason = why_not_found(Path(item)) if isinstance(item, str) else None
+                    rows.append({"file": name, "error": reason or str(error)})
+                else:
+                    rows.append({"file": name})
+                    yield frame
+
+        if self._images.tiles:
+            predictions = [self._classifier.search(frame) for frame in frames()]
+        else:  # takes one frame after the other, and keeps them in the model's size
+            predictions = self._classifier.batch(frames())
+        readable = (row for row in rows if "error" not in row)
+        for row, prediction in zip(readable, predictions, strict=True):
+            row |= json.loads(prediction.to_json())
+        return rows
+
+
+def classify_all(
+    results: Results,
+    classify: PartClassifier,
+    progress: Callable[[int], object],
+    unreadable: Callable[[Row], object],
+) -> None:
+    """Classify the parts that are not done, one after the other, and write each.
+
+    Args:
+        results: Where they are listed and written.
+        classify: The model.
+        progress: Called with the number of images that are done, earlier ones included.
+        unreadable: Called once with the row of each image that cannot be read.
+    """
+    done = sum(len(part.items) for part in results.parts() if results.file(part) in results.done)
+    progress(done)
+    for part in results.parts():
+        if results.file(part) in results.done:
+            continue
+        rows: list[Row] = []
+        for row in classify(part):
+            rows.append(row)
+            progress(done + len(rows))
+        results.write(part, rows)
+        done += len(rows)
+        for row in rows:
+            if "error" in row:
+                unreadable(row)
+
+
+def _in_parallel(
+    pool: ThreadPoolExecutor,
+    function: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    most: int,
+) -> Iterator[_Result]:
+    """Map in order, with no more than `most` items or results waiting."""
+    waiting: deque[Future[_Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -1,0 +1,107 @@
+"""Local paths and addresses such as `s3://bucket/folder` alike; pyarrow opens the latter."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from catdog_edge.errors import CatdogError, MissingPackageError, first_line
+from catdog_edge.system.files import atomic_write
+from catdog_edge.system.packages import install_command
+
+
+def is_remote(location: str) -> bool:
+    """Whether it is an address (`s3://...`, `gs://...`) and not a local path."""
+    return "://" in location
+
+
+def suffix(location: str) -> str:
+    """Lower-case suffix of a path, or of an address without its query."""
+    return PurePosixPath(
+        location.partition("?")[0] if is_remote(location) else location
+    ).suffix.lower()
+
+
+def pyarrow(module: str) -> Any:
+    """Import a module of pyarrow; a `MissingPackageError` names the extra."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        what = "Parquet files and remote addresses need the package pyarrow"
+        raise MissingPackageError(f"{what}: {install_command('parquet')}") from error
+
+
+def filesystem(location: str) -> tuple[Any, str]:
+    """Return pyarrow's file system for an address, and the path in it.
+
+    Raises:
+        CatdogError: The address or its options are not understood.
+    """
+    try:
+        return pyarrow("pyarrow.fs").FileSystem.from_uri(location)  # type: ignore[no-any-return]
+    except (ValueError, OSError) as error:
+        raise CatdogError(f"{location} cannot be opened: {first_line(error)}") from error
+
+
+def open_file(location: str) -> BinaryIO:
+    """Open a local or remote file for reading; seekable. Raises `OSError`."""
+    if not is_remote(location):
+        return Path(location).open("rb")
+    system, path = filesystem(location)
+    return system.open_input_file(path)  # type: ignore[no-any-return]
+
+
+class Folder:
+    """A local or remote folder whose files are written whole.
+
+    Examples:
+        >>> folder = Folder("s3://bucket/results")
+        >>> folder.write("part-000000.jsonl", [b"{}"])
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._system: Any
+        self._system, self._path = filesystem(location) if is_remote(location) else (None, location)
+
+    def write(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Write a file: a reader, after a kill as well, sees all of it or nothing.
+
+        Raises:
+            CatdogError: It cannot be written.
+        """
+        if self._system is None:
+            with atomic_write(Path(self._path, name)) as temporary, temporary.open("wb") as stream:
+                stream.writelines(chunks)
+            return
+        try:  # an object appears when its stream is closed
+            with self._system.open_output_stream(f"{self._path}/{name}") as stream:
+                for chunk in chunks:
+                    stream.write(chunk)
+        except OSError as error:
+            raise CatdogError(
+                f"cannot write {name} in {self.location}: {first_line(error)}"
+            ) from error
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file of the folder for reading; raises `OSError`."""
+        if self._system is None:
+            return Path(self._path, name).open("rb")
+        return io.BufferedReader(self._system.open_input_file(f"{self._path}/{name}"))
+
+    def names(self) -> set[str]:
+        """The names of the files in it, hidden ones included; none where there is no folder."""
+        if self._system is None:
+            folder = Path(self._path)
+            return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+        selector = pyarrow("pyarrow.fs").FileSelector(self._path, allow_not_found=True)
+        return {info.base_name for info in self._system.get_file_info(selector)}
+
+    def remove(self, name: str) -> None:
+        """Remove a local file; temporary files of killed processes are local ones alone."""
+        if self._system is None:
+            Path(self._path, name).unlink(missing_ok=True)

@@ -1,0 +1,257 @@
+"""Which images a run classifies: parts of a fixed number, each of one source, and their bytes.
+
+A part is one line of JSON. It names all that is needed to read its images, so any process on any
+machine that sees the source can classify it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import posixpath
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from catdog_edge.bulk.locations import filesystem, is_remote, open_file, pyarrow, suffix
+from catdog_edge.errors import CatdogError, PictureError, first_line
+from catdog_edge.images.find import find_images
+from catdog_edge.images.read import check_size, is_picture, read_bytes
+
+Read = Callable[[], bytes]
+"""Read the bytes of one image file; raises `PictureError`."""
+
+ROWS = 16  # of a Parquet file that are in memory at a time
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of one source, in their order.
+
+    Attributes:
+        number: From 0; it names the file of the results.
+        source: A .zip, .tar or .parquet file, an address, or empty: `items` are paths.
+        items: Names (paths); of a .zip names and indices, of a .tar names, offsets and sizes, of a
+            .parquet file row numbers.
+    """
+
+    number: int
+    source: str
+    items: list[Any]
+
+    @property
+    def names(self) -> list[str]:
+        """What the results call the images, as text whatever bytes the names are made of."""
+        kind, source = suffix(self.source), self.source
+        if is_remote(source):
+            source = source.partition("?")[0]  # options of the file system
+        if kind == ".parquet":
+            return [_text(f"{source}#{row}") for row in self.items]
+        if kind in (".zip", ".tar"):
+            return [_text(f"{source}/{item[0]}") for item in self.items]
+        scheme = f"{self.source.partition('://')[0]}://" if self.source else ""
+        return [_text(f"{scheme}{item}") for item in self.items]
+
+    def to_json(self) -> str:
+        """One line of JSON; see `from_json`."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> Part:
+        """Read a part back."""
+        return cls(**json.loads(line))
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Iterator[Read]]:
+        """Yield a function for each image that reads its bytes, to be called in any thread.
+
+        Raises:
+            CatdogError: The source cannot be opened, or is another file than the one listed.
+        """
+        with contextlib.ExitStack() as stack:
+            yield self._readers(stack)
+
+    def _readers(self, stack: contextlib.ExitStack) -> Iterator[Read]:
+        kind = suffix(self.source)
+        try:
+            if not self.source:
+                yield from (partial(read_bytes, item) for item in self.items)
+            elif kind == ".zip":
+                stream = stack.enter_context(open_file(self.source))
+                archive = stack.enter_context(zipfile.ZipFile(stream))
+                infos = archive.infolist()
+                yield from (partial(_unzip, archive, infos[index]) for _, index in self.items)
+            elif kind == ".tar":
+                for _, offset, size in self.items:
+                    yield partial(_slice, self.source, offset, size)
+            elif kind == ".parquet":
+                yield from _parquet_rows(self.source, self.items, stack)
+            else:
+                system, _ = filesystem(self.source)
+                yield from (partial(_remote, system, item) for item in self.items)
+        except (OSError, zipfile.BadZipFile, IndexError) as error:
+            raise CatdogError(f"{self.source} cannot be read: {first_line(error)}") from error
+
+
+def list_parts(names: Sequence[str], listed: Iterable[str], size: int) -> Iterator[Part]:
+    """List the images of files, folders, patterns, archives, Parquet files and addresses.
+
+    Args:
+        names: See `find_images`; also .zip, .tar and .parquet files, and addresses of such files
+            or of folders.
+        listed: What `-` stands for.
+        size: Images in a part; the last one of a source has fewer.
+
+    Raises:
+        CatdogError: An archive, a Parquet file or an address cannot be read.
+    """
+    local = list(itertools.chain.from_iterable(listed if name == "-" else [name] for name in names))
+    remote = [name for name in local if is_remote(name)]
+    files = find_images([name for name in local if not is_remote(name)])
+    numbers = itertools.count()
+    groups: list[tuple[str, Iterable[Any]]] = [
+        ("", [str(file) for file in files if suffix(str(file)) not in _LISTS])
+    ]
+    containers = [str(file) for file in files if suffix(str(file)) in _LISTS]
+    groups += [(name, _listed(name)) for name in containers + remote]
+    for source, items in groups:
+        left = iter(items)
+        while some := list(itertools.islice(left, size)):
+            yield Part(next(numbers), source, some)
+
+
+def _listed(source: str) -> Iterator[Any]:
+    try:
+        yield from _LISTS.get(suffix(source), _list_remote)(source)
+    except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError) as error:
+        raise CatdogError(f"{source} cannot be read: {first_line(error)}") from error
+
+
+def _list_zip(source: str) -> Iterator[tuple[str, int]]:
+    with open_file(source) as stream, zipfile.ZipFile(stream) as archive:
+        for index, info in enumerate(archive.infolist()):
+            if _wanted(info.filename):
+                yield info.filename, index
+
+
+def _list_tar(source: str) -> Iterator[tuple[str, int, int]]:
+    # Not compressed: an image is then a slice of the file.
+    with open_file(source) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined] # which it would keep
+            if member.isfile() and _wanted(member.name):
+                yield member.name, member.offset_data, member.size
+
+
+def _list_parquet(source: str) -> Iterator[int]:
+    with contextlib.ExitStack() as stack:
+        file, _ = _parquet(source, stack)
+        yield from range(file.metadata.num_rows)
+
+
+def _list_remote(source: str) -> Iterator[str]:
+    system, path = filesystem(source)
+    fs = pyarrow("pyarrow.fs")
+    if system.get_file_info(path).type == fs.FileType.File:
+        yield path
+        return
+    found = system.get_file_info(fs.FileSelector(path, recursive=True))
+    yield from sorted(info.path for info in found if info.is_file and _wanted(info.path))
+
+
+_LISTS: dict[str, Callable[[str], Iterator[Any]]] = {
+    ".zip": _list_zip,
+    ".tar": _list_tar,
+    ".parquet": _list_parquet,
+}
+
+
+def _wanted(name: str) -> bool:
+    """Whether it is an image; copies of macOS that hold no pixels (`._cat.jpg`) are none."""
+    return is_picture(name) and not posixpath.basename(name).startswith(".")
+
+
+def _parquet(source: str, stack: contextlib.ExitStack) -> tuple[Any, str]:
+    """Open a Parquet file until the stack ends; return it and the column of the image files.
+
+    That is a column of bytes, or of structs with a field `bytes` as Hugging Face's datasets
+    write them. Of several the one named `image` is taken.
+    """
+    parquet, types = pyarrow("pyarrow.parquet"), pyarrow("pyarrow.types")
+    file = parquet.ParquetFile(stack.enter_context(open_file(source)))
+
+    def holds_bytes(kind: Any) -> bool:
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    columns = [
+        f"{field.name}.bytes" if types.is_struct(field.type) else field.name
+        for field in file.schema_arrow
+        if holds_bytes(field.type)
+        or (types.is_struct(field.type) and any(f.name == "bytes" for f in field.type))
+    ]
+    wanted = [name for name in columns if name.partition(".")[0] == "image"] or columns
+    if len(wanted) != 1:
+        has = ", ".join(columns) or "none"
+        raise CatdogError(
+            f"{source}: wanted one column of image bytes or one named image, found {has}"
+        )
+    return file, wanted[0]
+
+
+def _parquet_rows(source: str, rows: Sequence[int], stack: contextlib.ExitStack) -> Iterator[Read]:
+    """The bytes in consecutive rows; only the row groups that hold them are read."""
+    file, column = _parquet(source, stack)
+    counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    starts = [0, *itertools.accumulate(counts)]
+    first, last = rows[0], rows[-1]
+    groups = [g for g in range(len(counts)) if starts[g] <= last and starts[g + 1] > first]
+    at = starts[groups[0]]
+    for batch in file.iter_batches(ROWS, row_groups=groups, columns=[column]):
+        values = batch.column(0)
+        values = values.field("bytes") if column.endswith(".bytes") else values
+        for value in values:
+            if first <= at <= last:
+                yield partial(_given, value.as_py())
+            at += 1
+
+
+def _given(data: bytes | None) -> bytes:
+    if data is None:
+        raise PictureError("the row is empty (null)")
+    return data
+
+
+def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    check_size(info.file_size)  # the declared size is the most that zipfile unpacks
+    try:
+        return archive.read(info)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise PictureError("damaged inside the zip") from error
+    except (NotImplementedError, RuntimeError) as error:
+        raise PictureError(f"cannot be unpacked: {error}") from error
+
+
+def _slice(source: str, offset: int, size: int) -> bytes:
+    check_size(size)
+    with open_file(source) as stream:
+        stream.seek(offset)
+        return stream.read(size)
+
+
+def _remote(system: Any, path: str) -> bytes:
+    try:
+        with system.open_input_file(path) as stream:
+            check_size(stream.size())
+            return stream.read()  # type: ignore[no-any-return]
+    except OSError as error:
+        raise PictureError(f"cannot be opened: {first_line(error)}") from error
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")
