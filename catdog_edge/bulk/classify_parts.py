@@ -31,6 +31,7 @@ class ImageOptions:
 
     keep_damaged: bool = False
     tiles: bool = False
+    reduce: bool = False
 
 
 class PartClassifier:
@@ -50,6 +51,8 @@ class PartClassifier:
     ) -> None:
         self._classifier, self._images = classifier, images or ImageOptions()
         self._batch = CHUNK if classifier.provider in gpu.GPU else 1
+        # Twice its size, as the first step of the resize of our models is.
+        self._shortest = 2 * max(classifier.spec.size) if self._images.reduce else None
         self.threads = choose_threads(threads).count
         self._pool = ThreadPoolExecutor(self.threads, "catdog-edge-bulk")
 
@@ -67,7 +70,9 @@ class PartClassifier:
         def frames() -> Iterator[Image]:
             for name, item, read in batch:
                 try:
-                    frame = decode_picture(read(), keep_damaged=self._images.keep_damaged)
+                    frame = decode_picture(
+                        read(), keep_damaged=self._images.keep_damaged, shortest=self._shortest
+                    )
                 except PictureError as error:
                     reason = why_not_found(Path(item)) if isinstance(item, str) else None
                     rows.append({"file": name, "error": reason or str(error)})

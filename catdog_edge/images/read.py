@@ -86,7 +86,11 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode_picture(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    keep_damaged: bool = False,
+    shortest: int | None = None,
 ) -> Image:
     """Decode the bytes of an image file.
 
@@ -97,6 +101,8 @@ def decode_picture(
         max_pixels: Refuse an image with more pixels than this, before decoding.
         keep_damaged: Return the pixels of a JPEG or TIFF that the decoder reports as corrupt.
             A truncated file is refused all the same.
+        shortest: Decode a JPEG at 1/2, 1/4 or 1/8 of its size where no side gets shorter than
+            this: three to four times faster for 12 megapixels.
 
     Returns:
         `uint8 [H,W,3]`, BGR, 0..255, contiguous, as a person would see it.
@@ -113,7 +119,7 @@ def decode_picture(
     if header.bmp is not None and header.bmp.masks is not None:
         pixels = _on_white(decode_masked(data, header.bmp), header)
     else:
-        pixels, damaged = _imdecode(data, header)
+        pixels, damaged = _imdecode(data, header, shortest)
         if damaged and not keep_damaged:
             raise DamagedError(f"damaged: corrupt {header.kind} data; --keep-damaged uses it")
         if header.alpha:
@@ -127,8 +133,20 @@ def check_size(size: int) -> None:
         raise PictureError(f"too large: the limit is {MAX_BYTES // 2**20} MiB a file")
 
 
-def _imdecode(data: bytes, header: Header) -> tuple[npt.NDArray[Any], bool]:
-    flags = cv2.IMREAD_COLOR | (0 if header.kind == "TIFF" else cv2.IMREAD_IGNORE_ORIENTATION)
+_REDUCED = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+}
+
+
+def _imdecode(data: bytes, header: Header, shortest: int | None) -> tuple[npt.NDArray[Any], bool]:
+    colour = cv2.IMREAD_COLOR
+    if shortest is not None and header.kind == "JPEG":
+        side = min(header.width, header.height)
+        fitting = (flag for scale, flag in _REDUCED.items() if side >= scale * shortest)
+        colour = next(fitting, colour)
+    flags = colour | (0 if header.kind == "TIFF" else cv2.IMREAD_IGNORE_ORIENTATION)
     if header.alpha:
         flags = cv2.IMREAD_UNCHANGED
     encoded = np.frombuffer(data, np.uint8)

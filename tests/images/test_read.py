@@ -372,3 +372,15 @@ def test_a_thousand_broken_files_never_end_a_run() -> None:
             assert frame.ndim == 3, name
             assert frame.shape[2] == 3, name
     assert refused > 500
+
+
+def test_a_large_jpeg_is_decoded_at_a_reduced_scale_where_that_is_asked_for() -> None:
+    image = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (1600, 1200))
+    jpeg, png = (cv2.imencode(suffix, image)[1].tobytes() for suffix in (".jpg", ".png"))
+    whole = decode_picture(jpeg)
+    for shortest, scale in ((1200, 1), (600, 2), (301, 2), (300, 4), (1, 8)):
+        reduced = decode_picture(jpeg, shortest=shortest)
+        assert reduced.shape == (1200 // scale, 1600 // scale, 3)
+        area = cv2.resize(whole, reduced.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(reduced.astype(int) - area).max() < 6  # the same scene
+    assert decode_picture(png, shortest=1).shape == whole.shape
