@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -319,10 +320,7 @@ def _is_number(value: object) -> bool:
     """Whether it is a finite number, and a float can hold it."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:

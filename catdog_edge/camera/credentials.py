@@ -54,10 +54,9 @@ def split_userinfo(url: str) -> tuple[str, str, str]:
     if not at and not _HOST_PORT.fullmatch(authority.group()):
         # Addresses of cameras have no fragment.
         ends = [at.start() for at in re.finditer(f"@(?={_PLAIN_HOST.pattern})(?![^/?]*#)", rest)]
-        if (
-            len(ends) == 1 and ":" in rest[: ends[0]] and not re.search(r"\?.*=", rest[: ends[0]])
-        ):  # that is a query
-            userinfo, at = rest[: ends[0]], "@"
+        found = rest[: ends[0]] if len(ends) == 1 else ""
+        if ":" in found and not re.search(r"\?.*=", found):  # that is a query
+            userinfo, at = found, "@"
     return scheme, userinfo, rest[len(userinfo) + len(at) :]
 
 
@@ -135,9 +134,8 @@ class Mask:
             if not _is_plain(path):
                 found.add(path)
         found |= {unquote(text) for text in found}
-        self._secrets = sorted(
-            (text for text in found if len(text) >= _SHORTEST), key=len, reverse=True
-        )
+        secrets = (text for text in found if len(text) >= _SHORTEST)
+        self._secrets = sorted(secrets, key=len, reverse=True)
 
     def holds(self, text: str) -> bool:
         """Whether a text contains the address, or is one of its secrets."""

@@ -24,7 +24,6 @@ _Frames = Generator[tuple[Image, float], None, None]
 LONGEST_GAP = 86_400.0
 """Seconds between two frames of a video; a longer step of its clock is an error in it."""
 
-
 _MATROSKA = frozenset(map(bytes.fromhex, ("1a45dfa3", "18538067")))
 _MATROSKA_PARTS = frozenset(
     [bytes.fromhex(name) for name in ("114d9b74", "1549a966", "1654ae6b", "1c53bb6b", "1254c367")]
@@ -123,17 +122,11 @@ class Recording:
 
 
 def _check_still(path: Path) -> None:
-    """Refuse an animation among pictures; of a TIFF the first page counts, others are thumbnails.
-
-    Raises:
-        PictureError: The picture has several frames.
-    """
+    """Refuse an animation among pictures; of a TIFF the first page counts."""
     animation = animation_format(path)
     if animation and "TIFF" not in animation and (animation != "GIF" or cv2.imcount(str(path)) > 1):
-        article = "" if animation.startswith("an ") else "a "
-        raise PictureError(
-            f"it is {article}{animation} of several frames; name it as its own source"
-        )
+        what = animation if animation.startswith("an ") else f"a {animation}"
+        raise PictureError(f"it is {what} of several frames; name it as its own source")
 
 
 def is_cut_off(path: Path) -> bool:

@@ -112,10 +112,9 @@ class _Session:
         from catdog_edge.runtime.classifier import SPIN, Classifier
 
         options = self._options
+        times = options.smoothing, options.enter, options.leave, options.minimum, options.absence
         try:
-            rules = Rules(
-                options.smoothing, options.enter, options.leave, options.minimum, options.absence
-            )
+            rules = Rules(*times)
         except ValueError as error:
             raise CatdogError(str(error)) from None
         # Between the frames of a camera, spinning burns the processor for nothing; a recording
@@ -325,11 +324,7 @@ evidence = functools.partial(events, type=Number(0, 1, min_open=True))
 )
 @output("--snapshots", type=path, metavar="DIR", help="Save the best frame of each visit here.")
 @output(
-    "--keep",
-    type=size,
-    default="500MB",
-    metavar="SIZE",
-    help="Delete the oldest --snapshots beyond this.",
+    "--keep", type=size, default="500MB", metavar="SIZE", help="Delete old --snapshots beyond this."
 )
 @output("--record", type=path, metavar="FILE", help="Record annotated video (.mkv, .mp4, .avi).")
 @output("--show", is_flag=True, help="Show annotated video in a window; q quits.")

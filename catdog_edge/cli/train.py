@@ -107,10 +107,8 @@ def command(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: A
     given = click.core.ParameterSource.COMMANDLINE
     for name in sorted(set(ctx.params) - {"name", "device", "resume"}):
         if resume and ctx.get_parameter_source(name) is given:
-            option = name.replace("_", "-")
-            raise click.UsageError(
-                f"--resume continues with the run's own settings; leave out --{option}"
-            )
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"--resume takes the run's own settings; leave out {option}")
     from catdog_edge.training import train
     from catdog_edge.training.config.train_options import TrainOptions, settled_recipe
 

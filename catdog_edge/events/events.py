@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -214,7 +215,9 @@ class Events:
                 camera's error.
         """
         running = [cameras] if isinstance(cameras, Camera) else list(cameras)
-        _check_names([camera.name for camera in running])
+        for name, number in Counter(camera.name for camera in running).items():
+            if number > 1:
+                raise CameraError(f"two sources are called {name}; name them with NAME=SOURCE")
         wake = threading.Event()
         for camera in running:
             camera.listen(wake.set)
@@ -328,11 +331,8 @@ class Events:
         both = [image, cut(whole, box)]
         batch = getattr(self._model, "batch", None)
         first, second = batch(both) if batch is not None else map(self._model, both)
-        better = (second.label != NEITHER, second.certainty) > (
-            first.label != NEITHER,
-            first.certainty,
-        )
-        return replace(second, box=box) if better else first
+        best = max(first, second, key=lambda one: (one.label != NEITHER, one.certainty))
+        return replace(second, box=box) if best is second else first
 
     def _scores(self, source: _Source, prediction: Prediction) -> list[float]:
         """Per label 0..1: what a frame says for it.
@@ -374,12 +374,6 @@ class Events:
             picture=picture,
             box=box,
         )
-
-
-def _check_names(names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise CameraError(f"two sources are called {name}; name them with NAME=SOURCE")
 
 
 def state_to_json(source: str, state: State, reason: str, wall: float) -> str:

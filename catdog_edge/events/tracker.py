@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 FORGOTTEN = 0.1
 """Smoothed score below which earlier sightings of a label no longer count as its start."""
@@ -49,9 +48,8 @@ class Rules:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be 0 seconds or more, got {value}")
         if not 0 < self.leave <= self.enter <= 1:
-            raise ValueError(
-                f"wanted 0 < leave <= enter <= 1, got leave {self.leave} and enter {self.enter}"
-            )
+            got = f"leave {self.leave} and enter {self.enter}"
+            raise ValueError(f"wanted 0 < leave <= enter <= 1, got {got}")
 
 
 @dataclass(frozen=True)
@@ -79,27 +77,21 @@ class Tracker:
     Args:
         labels: Number of labels.
         rules: See `Rules`.
+
+    Attributes:
+        present: The label of the visit under way.
+        smoothed: Smoothed score of each label, `float64`, 0..1.
     """
 
     def __init__(self, labels: int, rules: Rules) -> None:
+        self.present: int | None = None
+        self.smoothed = np.zeros(labels)
         self._rules = rules
-        self._smoothed = np.zeros(labels)
         self._seen_since: list[float | None] = [None] * labels
         self._time: float | None = None
-        self._present: int | None = None
         self._began = 0.0
         self._gone_since: float | None = None
         self._left = -math.inf
-
-    @property
-    def present(self) -> int | None:
-        """The label of the visit under way."""
-        return self._present
-
-    @property
-    def smoothed(self) -> npt.NDArray[np.float64]:
-        """Smoothed score of each label, 0..1."""
-        return self._smoothed
 
     def is_seen(self, label: int) -> bool:
         """Whether a label is in sight, certain or not."""
@@ -116,21 +108,21 @@ class Tracker:
         step = 0.0 if self._time is None else max(0.0, time - self._time)
         self._time = time
         weight = -math.expm1(-step / rules.smoothing) if rules.smoothing else 1.0
-        self._smoothed += weight * (np.asarray(scores, float) - self._smoothed)
+        self.smoothed += weight * (np.asarray(scores, float) - self.smoothed)
         for label, score in enumerate(scores):
             if score >= rules.leave:
                 if self._seen_since[label] is None:
                     self._seen_since[label] = time
-            elif self._smoothed[label] < FORGOTTEN and label != self._present:
+            elif self.smoothed[label] < FORGOTTEN and label != self.present:
                 self._seen_since[label] = None
-        if self._present is None:
+        if self.present is None:
             return self._enter(time)
-        if scores[self._present] >= rules.leave:
+        if scores[self.present] >= rules.leave:
             self._gone_since = None
         elif self._gone_since is None:
             self._gone_since = time
         left = self._gone_since
-        if left is None or self._smoothed[self._present] >= rules.leave:
+        if left is None or self.smoothed[self.present] >= rules.leave:
             return []
         if self._entering(time) is not None:
             return [self._exit(left, "changed"), *self._enter(time)]
@@ -139,19 +131,19 @@ class Tracker:
     def finish(self, reason: Reason) -> list[Transition]:
         """End the visit that is under way; the next frame begins anew."""
         transitions = []
-        if self._present is not None and self._time is not None:
+        if self.present is not None and self._time is not None:
             left = self._time if self._gone_since is None else self._gone_since
             transitions.append(self._exit(left, reason))
-        self._smoothed[:] = 0
+        self.smoothed[:] = 0
         self._seen_since = [None] * len(self._seen_since)
         self._time = None
         return transitions
 
     def _entering(self, time: float) -> tuple[int, float] | None:
         """The label that may enter now, and since when it has been seen."""
-        label = int(np.argmax(self._smoothed))
+        label = int(np.argmax(self.smoothed))
         since = self._seen_since[label]
-        if label == self._present or since is None or self._smoothed[label] < self._rules.enter:
+        if label == self.present or since is None or self.smoothed[label] < self._rules.enter:
             return None
         return (label, since) if time - since >= self._rules.minimum else None
 
@@ -161,12 +153,12 @@ class Tracker:
             return []
         label, since = entering
         # It may have been seen while the one before it was still there.
-        self._present, self._began, self._gone_since = label, max(since, self._left), None
+        self.present, self._began, self._gone_since = label, max(since, self._left), None
         return [Transition("enter", label, self._began, self._began)]
 
     def _exit(self, time: float, reason: Reason) -> Transition:
-        label = self._present
+        label = self.present
         assert label is not None
         self._left = max(time, self._began)
-        self._present, self._gone_since, self._seen_since[label] = None, None, None
+        self.present, self._gone_since, self._seen_since[label] = None, None, None
         return Transition("exit", label, self._left, self._began, reason)

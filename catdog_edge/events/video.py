@@ -66,9 +66,7 @@ def draw_overlay(frame: Frame, view: View) -> Image:
     cv2.rectangle(image, (0, 0), (width, 2 * line + round(6 * scale)), (0, 0, 0), -1)
     moment = datetime.fromtimestamp(frame.wall, UTC).strftime("%Y-%m-%d %H:%M:%S")
     write(f"{frame.source}  {moment}Z", margin, line, WHITE)
-    (wide, _), _base = cv2.getTextSize(
-        view.present, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, thickness
-    )
+    (wide, _), _ = cv2.getTextSize(view.present, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, thickness)
     write(view.present, width - wide - margin, line, colour)
     answer = f"{'frame' if view.classified else 'still'}: {view.prediction}"
     write(answer, margin, 2 * line, _ABSENT)
@@ -187,10 +185,8 @@ class Window:
         ):
             raise CatdogError("--show: there is no screen here (DISPLAY is not set); leave it out")
         # Where a window cannot be opened OpenCV may end the whole process: let it end another.
-        done = subprocess.run(
-            child_command(__name__), env=child_environment(), capture_output=True, timeout=30
-        )
-        if done.returncode:
+        command, environment = child_command(__name__), child_environment()
+        if subprocess.run(command, env=environment, capture_output=True, timeout=30).returncode:
             raise CatdogError(
                 "--show: this OpenCV cannot open a window here; leave it out, or check the "
                 "screen and install opencv-python rather than opencv-python-headless"

@@ -254,9 +254,8 @@ def _tiff(data: bytes) -> Header:
     tags = {} if data[8:10] == b"CR" else read_directory(data)
     if not tags or 50706 in tags or tags.get(254, (0,))[0] & 1:
         raise unsupported("a camera raw file", "JPEG")
-    compression, photometric, samples, planar = (
-        tags.get(tag, (1,))[0] for tag in (259, 262, 277, 284)
-    )
+    values = (tags.get(tag, (1,))[0] for tag in (259, 262, 277, 284))
+    compression, photometric, samples, planar = values
     bits, extra = tags.get(258, (1,)), tags.get(338, (0,))[0]
     alpha = photometric == 2 and samples == 4
     readable = {7} if photometric == 6 else {1, 5, 7, 8, 32773, 32946}

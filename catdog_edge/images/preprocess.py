@@ -66,9 +66,8 @@ def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
             continue
         shrinks = to_height <= height and to_width <= width
         area = step.interpolation == "area" and shrinks
-        frame = cv2.resize(  # type: ignore[assignment]
-            frame, (to_width, to_height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
-        )
+        how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
+        frame = cv2.resize(frame, (to_width, to_height), interpolation=how)  # type: ignore[assignment]
     return frame if frame.flags.c_contiguous else np.ascontiguousarray(frame)
 
 

@@ -31,10 +31,9 @@ MAX_PIXELS = 120_000_000
 MAX_BYTES = 256 * 2**20  # largest file that is read at all: 256 MiB
 
 _READ = ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .avif .ppm .pgm .pbm"
-_REFUSED = (
-    ".jp2 .j2k .jxl .heic .heif .ico .tga .psd .pcx .exr .hdr .qoi .dds .dng .cr2 .cr3 .nef .arw"
-)
-PICTURE_SUFFIXES = frozenset([*_READ.split(), *_REFUSED.split()])
+_REFUSED = ".jp2 .j2k .jxl .heic .heif .ico .tga .psd .pcx .exr .hdr .qoi .dds"
+_RAW = ".dng .cr2 .cr3 .nef .arw"
+PICTURE_SUFFIXES = frozenset(f"{_READ} {_REFUSED} {_RAW}".split())
 """Lower-case suffixes of images, also of those that are refused by name: a folder of HEIC files is
 not an empty folder. Reading goes by content, not by suffix."""
 

@@ -41,9 +41,6 @@ _graph_ids = itertools.count(1)  # one number is never captured twice in a sessi
 class TooManyThreadsError(RuntimeError):
     """More than `GRAPH_THREADS` threads called a session that captures graphs."""
 
-    def __init__(self) -> None:
-        super().__init__(f"more than {GRAPH_THREADS} threads call it")
-
 
 class CaptureGate:
     """Many calls of the GPU at a time, or one capture alone.
@@ -124,8 +121,7 @@ class BoundRunner:
         self._session = session
         self._outputs = list(outputs)
         self._input = session.get_inputs()[0].name
-        self._device = device
-        self._device_id = device_id
+        self._device, self._device_id = device, device_id
         self._sizes = sizes
         self._graphs = graphs
         self._bound: dict[int, _Bound] = {}
@@ -155,16 +151,14 @@ class BoundRunner:
 
     def _captures(self, count: int) -> bool:
         """Whether this thread runs this batch size for the first time."""
-        seen = getattr(self._of_thread, "sizes", None)
-        if seen is None:
+        if not hasattr(self._of_thread, "sizes"):
             if self._threads == GRAPH_THREADS:
-                raise TooManyThreadsError
+                raise TooManyThreadsError(f"more than {GRAPH_THREADS} threads call it")
             self._threads += 1
-            seen = self._of_thread.sizes = set()
-        if count in seen:
-            return False
-        seen.add(count)
-        return True
+            self._of_thread.sizes = set()
+        first = count not in self._of_thread.sizes
+        self._of_thread.sizes.add(count)
+        return first
 
     def _bind(self, count: int, row: npt.NDArray[Any]) -> _Bound:
         import onnxruntime

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 DEFAULT = "fast"  # the shipped model that is taken when none is named
-
 ZOO = Path(__file__).parents[1] / "zoo"
 
 # Names of the graph's input and outputs; see `ModelSpec` for what they hold.
@@ -98,11 +97,10 @@ def from_pickle(pickled: Pickled) -> str | bytes | None:
     """Return the argument of `find_model` for a model from another process, if it is here."""
     shipped, path, data = pickled
     if shipped is not None and shipped not in shipped_models():
-        what = f"this classifier travelled by the name of its shipped model, {shipped}"
-        here = (
+        raise ModelError(
+            f"this classifier travelled by the name of its shipped model, {shipped}, which "
             f"catdog-edge {__version__} does not have here; install the version that it came from"
         )
-        raise ModelError(f"{what}, which {here}")
     if path is not None and not os.path.exists(path):  # noqa: PTH110 - False for any bad path
         raise ModelError(
             f"this classifier travelled by the path of its model, {path}, and no such file is "
@@ -266,10 +264,8 @@ def _mismatch(session: Any, spec: ModelSpec, any_name: bool) -> str:
     names = [value.name for value in outputs]
     size = [spec.height, spec.width]
     frame = ("uint8", [[*size, 3]]) if spec.layout == "nhwc-uint8" else ("float", [[3, *size]])
-    wanted: list[tuple[str, str, list[list[int]]]] = [
-        (INPUT, *frame),
-        (PROBABILITIES, "float", [[len(spec.labels)]]),
-    ]
+    wanted: list[tuple[str, str, list[list[int]]]] = [(INPUT, *frame)]
+    wanted.append((PROBABILITIES, "float", [[len(spec.labels)]]))
     needs_known = spec.rejection is not None and spec.rejection.score == KNOWN and not any_name
     if KNOWN in names or needs_known:
         wanted.append((KNOWN, "float", [[], [1]]))

@@ -175,11 +175,8 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     if not started:
         return replace(plain, why=f"{', '.join(others)} did not start")
     every = {"cpu": plain} | {name: _that_answers(one, name) for name, one in started.items()}
-    references = {
-        name: start(opened.file, cpu, settings)
-        for name, opened in started.items()
-        if opened.file != file
-    }
+    forms = {name: one.file for name, one in started.items() if one.file != file}
+    references = {name: start(form, cpu, settings) for name, form in forms.items()}
     name, why = compare({name: opened.session for name, opened in every.items()}, references)
     _remember(key, name, why)
     return replace(every[name], why=why)
@@ -325,11 +322,8 @@ def _choices() -> dict[str, dict[str, str]]:
     """Provider and reason by key; none where the file is missing or damaged."""
     try:
         document = json.loads(cache_file().read_text(encoding="utf-8"))
-        return {
-            key: {"provider": entry["provider"], "reason": str(entry["reason"])}
-            for key, entry in document.items()
-            if entry["provider"] in NAMES
-        }
+        known = {key: one for key, one in document.items() if one["provider"] in NAMES}
+        return {key: {**one, "reason": str(one["reason"])} for key, one in known.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, CatdogError):
         return {}
 

@@ -66,9 +66,8 @@ def short_name(provider: str) -> str:
 
 def parse(asked: Asked) -> Pairs:
     """Read a request into pairs of ONNX Runtime's name and its options."""
-    wanted = (
-        f"provider must be auto, one of {', '.join(NAMES)}, or a list of names or (name, options)"
-    )
+    kinds = f"auto, one of {', '.join(NAMES)}, or a list of names or (name, options)"
+    wanted = f"provider must be {kinds}"
     entries: Any = [asked] if isinstance(asked, str) else asked
     if not isinstance(entries, Sequence) or not entries:
         raise ValueError(f"{wanted}; got {asked!r}")
@@ -189,15 +188,10 @@ def _check_build(names: Sequence[str]) -> None:
         return
     provider = short_name(lacking[0])
     has = ", ".join(short_name(name) for name in available if name != AZURE)
-    match provider:
-        case "cuda" | "tensorrt":
-            remedy = f"pip uninstall -y onnxruntime, then {packages.install_command('gpu')}"
-        case "openvino":
-            remedy = packages.install_command("openvino")
-        case "coreml":
-            remedy = "it needs macOS"
-        case _:
-            remedy = "install the build of onnxruntime that has it"
+    gpu = f"pip uninstall -y onnxruntime, then {packages.install_command('gpu')}"
+    remedies = {"cuda": gpu, "tensorrt": gpu, "coreml": "it needs macOS"}
+    remedies["openvino"] = packages.install_command("openvino")
+    remedy = remedies.get(provider, "install the build of onnxruntime that has it")
     what = f"{diagnostics.build()} is"
     installed = packages.builds(packages.RUNTIMES)
     if len(installed) > 1 and provider in ("cuda", "tensorrt"):
@@ -215,9 +209,8 @@ def session_options(settings: Settings) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "1" if settings.spin else "0"
-    )
+    spins = "1" if settings.spin else "0"
+    options.add_session_config_entry("session.intra_op.allow_spinning", spins)
     if settings.spin and settings.spin is not True:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(settings.spin))
     return options

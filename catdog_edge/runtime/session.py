@@ -53,7 +53,8 @@ class ModelSession:
             raise ModelError(f"{self._asked_file.name} {changed}; make a new Classifier")
         thread = enter()
         try:
-            opened = again() if again is not None else self._choose()
+            asked = self._asked_file, self._asked, self._settings
+            opened = again() if again is not None else provider_selection.open_session(*asked)
         finally:
             leave(thread)
         session = opened.session
@@ -73,19 +74,14 @@ class ModelSession:
         self._session: Any = session
         return session
 
-    def _choose(self) -> provider_selection.Opened:
-        return provider_selection.open_session(self._asked_file, self._asked, self._settings)
-
     def ready(self) -> Any:
         """Return the ONNX Runtime session; a forked child opens its own at the first call."""
-        session = self._session
-        if session is not None:
+        if (session := self._session) is not None:
             return session
         with self._lock:
             if self.closed:
                 raise ModelError("this classifier is closed; make a new one")
-            session = self._session
-            return session if session is not None else self._open()
+            return self._session if self._session is not None else self._open()
 
     def close(self) -> None:
         """Give the session back; calls under way end as usual."""

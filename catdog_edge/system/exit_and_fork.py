@@ -13,7 +13,7 @@ import os
 import time
 import weakref
 from _thread import get_ident
-from typing import Protocol
+from typing import Any
 
 LONGEST_WAIT = 10.0  # seconds that the end of the process waits for calls under way
 
@@ -38,18 +38,11 @@ def enter() -> int:
     return thread
 
 
-class Forkable(Protocol):
-    """An object whose `forked` is called in every forked child, before anything else runs there.
+# `forked` of each is called in every forked child, before anything else runs there, and must not
+# raise. A lock may be held by a thread that did not come along.
+_forkable: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    A lock may be held by a thread that did not come along. Must not raise.
-    """
-
-    def forked(self) -> None: ...  # noqa: D102
-
-
-_forkable: weakref.WeakSet[Forkable] = weakref.WeakSet()
-
-at_fork = _forkable.add  # register a `Forkable`, for as long as it lives
+at_fork = _forkable.add  # register an object with a method `forked`, for as long as it lives
 
 
 def keep_for_ever(lost: object) -> None:

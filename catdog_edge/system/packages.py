@@ -25,12 +25,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 """Packages that all install the one module `onnxruntime`."""
 
-OPENCVS = (
-    "opencv-python",
-    "opencv-python-headless",
-    "opencv-contrib-python",
-    "opencv-contrib-python-headless",
-)
+_OPENCV, _CONTRIB = "opencv-python", "opencv-contrib-python"
+OPENCVS = (_OPENCV, f"{_OPENCV}-headless", _CONTRIB, f"{_CONTRIB}-headless")
 """Packages that all install the one module `cv2`."""
 
 MODULES: dict[str, tuple[tuple[str, ...], str]] = {
