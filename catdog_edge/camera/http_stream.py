@@ -62,8 +62,7 @@ class HttpStream:
         self._opener = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=context), _Login(self._request.full_url, userinfo)
         )
-        self._timeout = timeout
-        self._fps = fps
+        self._timeout, self._fps = timeout, fps
         self.interval = 0.0
         self._head, self._ended, self._is_jpeg = b"", False, True
         self._open()
@@ -136,12 +135,11 @@ class HttpStream:
                 wait = min(LONE_PICTURE, 1 / self._fps)
                 if not select.select([response], [], [], wait)[0]:
                     return b""
-            data: bytes = response.read1(CHUNK)
+            return bytes(response.read1(CHUNK))
         except OSError as error:
             raise StreamError(network_reason(error, self._timeout)) from None
         except (http.client.HTTPException, ValueError):
             raise StreamError("the connection was cut off") from None
-        return data
 
 
 def http_reason(code: int) -> str:

@@ -79,8 +79,7 @@ class LiveSource(ABC, Generic[Packed]):
         self.note = ""
         self.error: BaseException | None = None
         self.listeners: list[Callable[[], object]] = []
-        self._changed = changed
-        self._on_state = on_state
+        self._changed, self._on_state = changed, on_state
         self._closing = False
         self._newest: LiveFrame[Packed] | None = None
         self._made = 0.0

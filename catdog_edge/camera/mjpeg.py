@@ -21,6 +21,7 @@ LARGEST = 64 * 2**20
 """Bytes without the end of a picture after which the stream is taken not to be JPEGs."""
 
 CHUNK = 1 << 18  # bytes to read at once
+_POLL = 0.1  # seconds between two looks whether to stop, where nothing comes
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # TEM and the restart markers
 
 
@@ -114,33 +115,25 @@ def split(file: int) -> Iterator[bytes]:
 class JpegPipe(LiveSource[bytes]):
     """The newest picture of a pipe. Pictures that are never asked for are never decoded.
 
-    Ends with the pipe; where that has brought no picture at all, `error` is a `CameraError`.
+    Ends with the pipe; where that has brought no picture at all, `error` is a `CameraError`. The
+    pipe itself is closed by the caller.
     """
 
     def __init__(
         self, file: int, keep_damaged: bool, changed: threading.Condition, on_state: OnState
     ) -> None:
         super().__init__(changed, on_state, "catdog-edge pictures")
-        self._file = file
-        self._keep_damaged = keep_damaged
-        self._wake = self._waker = -1
-
-    def start(self) -> None:  # noqa: D102
-        self._wake, self._waker = os.pipe()
-        super().start()
+        self._file, self._keep_damaged = file, keep_damaged
 
     def _run(self) -> None:
-        splitter = JpegSplitter()
-        fresh = Freshness(timed=False)
+        splitter, fresh = JpegSplitter(), Freshness(timed=False)
+        heard = time.monotonic()
         while not self._closing:
-            ready = select.select([self._file, self._wake], [], [], 1.0)[0]
-            if self._wake in ready:
-                return
-            if not ready:
-                if self.state is State.LIVE:
+            if not select.select([self._file], [], [], _POLL)[0]:
+                if self.state is State.LIVE and time.monotonic() - heard >= 1.0:
                     self._set_state(State.STALLED, "no picture for a second")
                 continue
-            data = os.read(self._file, CHUNK)
+            heard, data = time.monotonic(), os.read(self._file, CHUNK)
             for picture in splitter.feed(data) if data else splitter.end():
                 self._receive(picture, fresh)
             if not data:
@@ -174,14 +167,3 @@ class JpegPipe(LiveSource[bytes]):
         except PictureError as error:
             self._count_damaged(newest.index, error)
             return None
-
-    def _request_stop(self) -> None:
-        os.write(self._waker, b"x")
-
-    def close(self) -> None:
-        """Stop reading. The pipe itself is the caller's."""
-        super().close()
-        if self._wake >= 0:
-            os.close(self._wake)
-            os.close(self._waker)
-            self._wake = -1

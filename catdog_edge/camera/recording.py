@@ -42,9 +42,7 @@ class Recording:
     def __init__(self, source: Source, *, fps: float, keep_damaged: bool = False) -> None:
         self.counts = Counts()
         self.note = ""
-        self._source = source
-        self._fps = fps
-        self._keep_damaged = keep_damaged
+        self._source, self._fps, self._keep_damaged = source, fps, keep_damaged
         self._frames: _Frames | None = None
 
     def next(self) -> tuple[Image, float] | None:

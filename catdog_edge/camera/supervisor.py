@@ -171,8 +171,7 @@ class Supervisor(LiveSource[tuple[SharedFrames, int]]):
             child_command("")
         except CatdogError as error:
             raise CameraError(f"{name}: {error}") from error
-        self._connection = connection
-        self._name = name
+        self._connection, self._name = connection, name
         self._process: CaptureProcess | None = None
         self._frames: SharedFrames | None = None
         self._one_thread = True

@@ -38,9 +38,7 @@ class EventLines:
     def __init__(
         self, out: TextIO, stop: threading.Event, *, as_json: bool, file: Path | None, rotate: int
     ) -> None:
-        self._json = as_json
-        self._out = out
-        self._stop = stop
+        self._out, self._stop, self._json = out, stop, as_json
         self._lock = threading.Lock()
         self._printing_since: float | None = None
         self._closed = threading.Event()

@@ -278,12 +278,9 @@ class Events:
                 source.best[label] = (score, image, prediction.box)
         events += [self._event(source, change) for change in transitions if change.kind == "enter"]
         present = source.tracker.present
-        self._view = View(
-            prediction,
-            classified,
-            NEITHER if present is None else labels[present],
-            tuple(float(score) for score in source.tracker.smoothed),
-        )
+        there = NEITHER if present is None else labels[present]
+        smoothed = tuple(map(float, source.tracker.smoothed))
+        self._view = View(prediction, classified, there, smoothed)
         return events
 
     def finish(self, source: str, reason: Reason) -> list[Event]:
@@ -378,14 +375,8 @@ class Events:
 
 def state_to_json(source: str, state: State, reason: str, wall: float) -> str:
     """One line of JSON for a live source that entered another state; see `docs/stream.md`."""
-    document = {
-        "schema": SCHEMA,
-        "event": "state",
-        "source": source,
-        "state": state.value,
-        "reason": plain(reason) or None,
-        "time": _iso(wall),
-    }
+    document = {"schema": SCHEMA, "event": "state", "source": source, "state": state.value}
+    document |= {"reason": plain(reason) or None, "time": _iso(wall)}
     return json.dumps(document, ensure_ascii=False)
 
 

@@ -46,15 +46,12 @@ class MotionGate:
 
     def __init__(self, settle: float = 0.5, refresh: float = 10.0, rest: int = 40) -> None:
         self.moved: tuple[float, float, float, float] | None = None
-        self._settle = settle
-        self._refresh = refresh
-        self._rest = rest
+        self._settle, self._refresh, self._rest = settle, refresh, rest
         self._classified: _Blocks | None = None
         self._earlier: _Blocks | None = None
         self._last: _Blocks | None = None
         self._noise = 1.0
-        self._moved_at = 0.0
-        self._classified_at = 0.0
+        self._moved_at = self._classified_at = 0.0
         self._skipped = 0
 
     def must_classify(self, image: Image, time: float) -> bool:
@@ -114,9 +111,8 @@ def _largest(moved: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
 def _blocks(image: Image) -> _Blocks:
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     # To float before the mean is taken: whole grey levels would be a noise of their own.
-    return cv2.resize(
-        np.asarray(grey, np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA
-    ).astype(np.float32, copy=False)
+    small = cv2.resize(np.asarray(grey, np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32, copy=False)
 
 
 def _light(before: _Blocks, now: _Blocks) -> tuple[float, float]:

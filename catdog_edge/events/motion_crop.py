@@ -55,12 +55,8 @@ class MotionCrop:
                 return box
             size = (1 + 2 * MARGIN) * max(right - left, bottom - top)
             side = min(short, max(self._least, round(size)))
-            self._box = (
-                _start((left + right) / 2, side, width),
-                _start((top + bottom) / 2, side, height),
-                side,
-                side,
-            )
+            column = _start((left + right) / 2, side, width)
+            self._box = (column, _start((top + bottom) / 2, side, height), side, side)
         return None if self._box == (0, 0, width, height) else self._box
 
 

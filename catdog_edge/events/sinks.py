@@ -59,7 +59,7 @@ class JsonLines:
     Args:
         path: The file; appended to where it exists.
         rotate: Bytes at which a new file is started; 0: never.
-        keep: How many old files are kept.
+        keep: How many old files are kept, 1 or more.
 
     Raises:
         CatdogError: The file cannot be opened in the first place.
@@ -71,9 +71,7 @@ class JsonLines:
 
     def __init__(self, path: Path, rotate: int, keep: int) -> None:
         self.failures = WriteFailures("events")
-        self._path = path
-        self._rotate = rotate
-        self._keep = keep
+        self._path, self._rotate, self._keep = path, rotate, keep
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._open()
@@ -126,8 +124,6 @@ class JsonLines:
 
     def _start_new_file(self) -> None:
         self.close()
-        if not self._keep:
-            self._path.unlink()
         files = [self._path, *(Path(f"{self._path}.{n + 1}") for n in range(self._keep))]
         for number in range(self._keep, 0, -1):
             if files[number - 1].exists():
@@ -151,8 +147,7 @@ class Snapshots:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.failures = WriteFailures("snapshots")
-        self._folder = folder
-        self._keep = keep
+        self._folder, self._keep = folder, keep
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._sizes = {
@@ -172,9 +167,8 @@ class Snapshots:
         stamp = re.sub(r"[-:.]", "", event.time)
         label = re.sub(r"[^A-Za-z0-9_.-]+", "_", event.label)
         name = f"{stamp}-{event.source}-{label}-{event.event}-{event.visit}.jpg"
-        picture = event.picture
+        picture = event.picture.copy()
         if event.box is not None:
-            picture = picture.copy()
             draw_box(picture, event.box, WHITE)
         good, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
         path, partial = self._folder / name, self._folder / f".{name}.part"

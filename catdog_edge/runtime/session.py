@@ -37,8 +37,7 @@ class ModelSession:
     def __init__(self, file: ModelFile, asked: Asked, settings: Settings) -> None:
         self.file = self._asked_file = file
         self.closed = False
-        self._asked = asked
-        self._settings = settings
+        self._asked, self._settings = asked, settings
         self._stamp = file.stamp()
         # Held while the session is exchanged, never during a call. A signal handler may close
         # what its own thread is about to open, hence the R.

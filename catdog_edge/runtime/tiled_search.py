@@ -59,11 +59,8 @@ def best_part(predictions: Sequence[Prediction], boxes: Sequence[Box]) -> Predic
         predictions: The first one for the whole frame, which needs no support.
         boxes: Of each, in their order.
     """
-    answered = [
-        (prediction, box)
-        for prediction, box in zip(predictions, boxes, strict=True)
-        if prediction.label != NEITHER
-    ]
+    parts = zip(predictions, boxes, strict=True)
+    answered = [(prediction, box) for prediction, box in parts if prediction.label != NEITHER]
     believed = [
         (prediction, box)
         for prediction, box in answered
