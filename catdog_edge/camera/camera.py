@@ -21,7 +21,7 @@ import numpy as np
 from catdog_edge.camera.credentials import Mask
 from catdog_edge.camera.live_source import Counts, LiveFrame, LiveSource, State, roi_error
 from catdog_edge.camera.mjpeg import JpegPipe
-from catdog_edge.camera.parse_source import check_name, parse_source
+from catdog_edge.camera.parse_source import check_source_name, parse_source
 from catdog_edge.camera.recording import Recording
 from catdog_edge.camera.supervisor import Connection, Supervisor
 from catdog_edge.errors import CameraError
@@ -112,7 +112,7 @@ class Camera:
         on_state: Callable[[Camera, State, str], None] | None = None,
     ) -> None:
         parsed = parse_source(source)
-        self.name = check_name(name) if name is not None else parsed.name
+        self.name = check_source_name(name) if name is not None else parsed.name
         self.is_live = parsed.is_live
         self._shown = parsed.shown
         self.described = f"{self.name} ({parsed.shown})"

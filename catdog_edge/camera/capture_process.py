@@ -31,7 +31,7 @@ from catdog_edge.camera.credentials import Mask, split_userinfo
 from catdog_edge.camera.ffmpeg_stream import Arrival, FfmpegStream, NativeLog
 from catdog_edge.camera.freshness import STALE, Freshness
 from catdog_edge.camera.http_stream import HttpStream, NotJpegError, StreamError
-from catdog_edge.camera.supervisor import LONGEST_WAIT, SLOTS
+from catdog_edge.camera.supervisor import LONGEST_TIMEOUT, SLOTS
 from catdog_edge.errors import PictureError
 from catdog_edge.images.preprocess import Image, to_bgr
 from catdog_edge.images.read import decode_picture
@@ -66,7 +66,7 @@ class _JpegStream(HttpStream):
     def __init__(self, options: dict[str, Any]) -> None:
         self._keep_damaged = options["keep_damaged"]
         self._freshness = Freshness(timed=False)
-        timeout = min(options["open_timeout"], LONGEST_WAIT)
+        timeout = min(options["open_timeout"], LONGEST_TIMEOUT)
         super().__init__(options["source"], timeout, options["fps"])
 
     def arrivals(self) -> list[Arrival]:

@@ -22,7 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
 from catdog_edge.camera.credentials import split_userinfo
-from catdog_edge.camera.mjpeg import CHUNK, LARGEST, JpegSplitter
+from catdog_edge.camera.mjpeg import LARGEST, READ_SIZE, JpegSplitter
 
 LONE_PICTURE = 1.0
 """Seconds without data after a picture that is none of several parts: no more will come."""
@@ -135,7 +135,7 @@ class HttpStream:
                 wait = min(LONE_PICTURE, 1 / self._fps)
                 if not select.select([response], [], [], wait)[0]:
                     return b""
-            return bytes(response.read1(CHUNK))
+            return bytes(response.read1(READ_SIZE))
         except OSError as error:
             raise StreamError(network_reason(error, self._timeout)) from None
         except (http.client.HTTPException, ValueError):

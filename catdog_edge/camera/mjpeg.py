@@ -20,7 +20,7 @@ from catdog_edge.images.read import decode_picture
 LARGEST = 64 * 2**20
 """Bytes without the end of a picture after which the stream is taken not to be JPEGs."""
 
-CHUNK = 1 << 18  # bytes to read at once
+READ_SIZE = 1 << 18  # bytes to read at once
 _POLL = 0.1  # seconds between two looks whether to stop, where nothing comes
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # TEM and the restart markers
 
@@ -107,7 +107,7 @@ def _without_end(data: bytearray) -> bytes:
 def split(file: int) -> Iterator[bytes]:
     """Yield the pictures of a file, in order; an empty one in the place of one that is cut off."""
     splitter = JpegSplitter()
-    while data := os.read(file, CHUNK):
+    while data := os.read(file, READ_SIZE):
         yield from splitter.feed(data)
     yield from splitter.end()
 
@@ -133,7 +133,7 @@ class JpegPipe(LiveSource[bytes]):
                 if self.state is State.LIVE and time.monotonic() - heard >= 1.0:
                     self._set_state(State.STALLED, "no picture for a second")
                 continue
-            heard, data = time.monotonic(), os.read(self._file, CHUNK)
+            heard, data = time.monotonic(), os.read(self._file, READ_SIZE)
             for picture in splitter.feed(data) if data else splitter.end():
                 self._receive(picture, fresh)
             if not data:

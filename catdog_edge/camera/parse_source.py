@@ -20,7 +20,7 @@ from catdog_edge.errors import CameraError
 from catdog_edge.images.read import is_picture
 from catdog_edge.system.files import expand_path
 
-Kind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
+SourceKind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _NAMED = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
@@ -34,14 +34,14 @@ _KINDS = (
 
 
 @dataclass(frozen=True)
-class Source:
+class FrameSource:
     """A source that was recognised; `device`, `url` and `pipe` are live, other kinds recordings.
 
     `target` is a device index or file, an address, the path of a video, or empty. `name`, for
     want of another, and `shown`, for messages, hold no credentials.
     """
 
-    kind: Kind
+    kind: SourceKind
     target: int | str
     name: str
     shown: str
@@ -68,7 +68,7 @@ def split_name(text: str) -> tuple[str | None, str]:
     return match.group(1), match.group(2)
 
 
-def check_name(name: str) -> str:
+def check_source_name(name: str) -> str:
     """Return the name if it is fit for a file name and an event."""
     if not _NAME.fullmatch(name):
         remedy = "use letters, digits, dots, dashes and underscores"
@@ -76,7 +76,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def parse_source(source: str | int | os.PathLike[str]) -> Source:
+def parse_source(source: str | int | os.PathLike[str]) -> FrameSource:
     """Recognise a source; see `Camera` for its kinds. Files are looked at, live ones not opened.
 
     Raises:
@@ -93,28 +93,30 @@ def parse_source(source: str | int | os.PathLike[str]) -> Source:
     if not text:
         raise CameraError(f"the source is empty; {_KINDS}")
     if re.fullmatch(r"\d{1,4}", text):
-        return Source("device", _existing_device(int(text)), f"camera{int(text)}", f"camera {text}")
+        return FrameSource(
+            "device", _existing_device(int(text)), f"camera{int(text)}", f"camera {text}"
+        )
     if text == "-":
         if sys.stdin is None:
             raise CameraError("standard input is closed; send JPEGs to it, or name another source")
         is_file = stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
-        return Source("jpegs" if is_file else "pipe", "", "stdin", "standard input")
+        return FrameSource("jpegs" if is_file else "pipe", "", "stdin", "standard input")
     if is_url(text):
         if not is_valid(text):
             raise CameraError(
                 f"{masked(text)}: host and port cannot be told apart from the login; write / ? # "
                 "and @ within a password as %2F %3F %23 and %40, and the port as a number"
             )
-        return Source("url", text, _as_name(host(text).lower()), masked(text))
+        return FrameSource("url", text, _as_name(host(text).lower()), masked(text))
     return _parse_path(text)
 
 
-def _parse_path(text: str) -> Source:
+def _parse_path(text: str) -> FrameSource:
     if text.startswith("~") and not _mode(text):  # shells leave it in NAME=~/visit.mp4
         text = str(expand_path(text))
     path, mode = Path(text), _mode(text)
     if text.startswith("/dev/") and stat.S_ISCHR(mode):
-        return Source("device", text, path.name, text)
+        return FrameSource("device", text, path.name, text)
     if stat.S_ISDIR(mode):
         return _pictures(path.iterdir(), path.resolve().name, text)
     if not mode and glob.has_magic(text):
@@ -131,10 +133,10 @@ def _parse_path(text: str) -> Source:
             "as the source, or record a video to a file first"
         )
     if not is_picture(path):
-        return Source("video", text, _as_name(path.stem), text)
+        return FrameSource("video", text, _as_name(path.stem), text)
     animation = animation_format(path)
     if animation in ("GIF", "APNG"):  # FFmpeg plays them, whatever the version of OpenCV
-        return Source("video", text, _as_name(path.stem), text)
+        return FrameSource("video", text, _as_name(path.stem), text)
     if animation:
         remedy = "save it as a video, a GIF or single pictures"
         raise CameraError(f"{text}: {animation} is not played; {remedy}")
@@ -181,13 +183,13 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-") or "camera"
 
 
-def _pictures(files: Iterable[Path], name: str, shown: str) -> Source:
+def _pictures(files: Iterable[Path], name: str, shown: str) -> FrameSource:
     """A source of picture files, in natural order: `frame2.png` before `frame10.png`."""
     found = [path for path in files if is_picture(path) and path.is_file()]
     if not found:
         raise CameraError(f"{shown}: there are no pictures there; name a folder or glob with some")
     found.sort(key=_natural_order)
-    return Source("pictures", "", _as_name(name), shown, tuple(found))
+    return FrameSource("pictures", "", _as_name(name), shown, tuple(found))
 
 
 def _natural_order(path: Path) -> tuple[list[str | int], str]:

@@ -14,7 +14,7 @@ import cv2
 
 from catdog_edge.camera.live_source import Counts
 from catdog_edge.camera.mjpeg import split
-from catdog_edge.camera.parse_source import Source, animation_format
+from catdog_edge.camera.parse_source import FrameSource, animation_format
 from catdog_edge.errors import CameraError, PictureError
 from catdog_edge.images.preprocess import Image, to_bgr
 from catdog_edge.images.read import decode_picture, read_picture
@@ -39,7 +39,7 @@ class Recording:
     `note` is what was found wrong with it, for people.
     """
 
-    def __init__(self, source: Source, *, fps: float, keep_damaged: bool = False) -> None:
+    def __init__(self, source: FrameSource, *, fps: float, keep_damaged: bool = False) -> None:
         self.counts = Counts()
         self.note = ""
         self._source, self._fps, self._keep_damaged = source, fps, keep_damaged

@@ -28,7 +28,7 @@ from catdog_edge.errors import CameraError, CatdogError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.child import child_command, child_environment
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 STALLED_AFTER = 1.0
 """Seconds without a frame after which a camera counts as stalled, or three frame intervals."""
@@ -47,7 +47,7 @@ FFMPEG_OPTIONS = (
 )
 """RTSP over TCP, and no more reading ahead than it takes to recognise the stream."""
 
-LONGEST_WAIT = 3600.0  # seconds; a socket refuses to wait as long as a caller may ask
+LONGEST_TIMEOUT = 3600.0  # seconds; a socket refuses to wait as long as a caller may ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class CaptureProcess:
     def messages(self, seconds: float) -> list[tuple[str, Any]] | None:
         """Wait some seconds for messages; `None` when the process is gone."""
         try:
-            self._connection.settimeout(min(max(0.001, seconds), LONGEST_WAIT))
+            self._connection.settimeout(min(max(0.001, seconds), LONGEST_TIMEOUT))
             data, files, _flags, _address = socket.recv_fds(self._connection, 1 << 16, 4)
         except TimeoutError:
             return []
@@ -234,7 +234,7 @@ class Supervisor(LiveSource[tuple[SharedFrames, int]]):
                     first_by = time.monotonic() + connection.open_timeout
                 elif name == "failed":
                     reason, detail = value
-                    logger.debug("%s: %s: %s", self._name, reason, detail)
+                    log.debug("%s: %s: %s", self._name, reason, detail)
                     return str(reason)
                 else:
                     self._handle(process, name, value)

@@ -13,7 +13,7 @@ from catdog_edge.cli import options as common
 from catdog_edge.cli.options import COUNT_OR_0, POSITIVE, Percent, data, gate, model, output
 from catdog_edge.system.console import style
 
-measure = common.group("Measurements")
+measurement = common.group("Measurements")
 
 
 def _counts(most: int) -> Callable[[str], tuple[int, ...]]:
@@ -44,8 +44,8 @@ SCENARIO = click.Choice(["single-stream", "offline"])
 @model("--compile", "compiled", is_flag=True, help="Add a row for torch.compile.")
 @common.data_option
 @data("--originals", metavar="PATH", help="More labelled images, for example full-size.")
-@measure("--seconds", type=POSITIVE, default=60.0, help="Time for the interleaved rounds.")
-@measure(
+@measurement("--seconds", type=POSITIVE, default=60.0, help="Time for the interleaved rounds.")
+@measurement(
     "--threads",
     type=_counts(common.MOST_THREADS),
     default="",
@@ -53,8 +53,8 @@ SCENARIO = click.Choice(["single-stream", "offline"])
     show_default="the runtime's choice",
     help="Thread counts.",
 )
-@measure("--batch", "batches", type=BATCHES, default="1", metavar="N,...", help="Batch sizes.")
-@measure(
+@measurement("--batch", "batches", type=BATCHES, default="1", metavar="N,...", help="Batch sizes.")
+@measurement(
     "--provider",
     "asked",
     multiple=True,
@@ -62,11 +62,13 @@ SCENARIO = click.Choice(["single-stream", "offline"])
     show_default="the CPU and all others that start",
     help="Measure on this execution provider.",
 )
-@measure("--cold-starts", type=COUNT_OR_0, default=3, help="Fresh processes per row; 0 disables.")
-@measure(
+@measurement(
+    "--cold-starts", type=COUNT_OR_0, default=3, help="Fresh processes per row; 0 disables."
+)
+@measurement(
     "--corruptions", type=COUNT_OR_0, default=100, help="Test images per corruption; 0 disables."
 )
-@measure("--scenario", type=SCENARIO, help="Also run the rows under MLCommons' LoadGen.")
+@measurement("--scenario", type=SCENARIO, help="Also run the rows under MLCommons' LoadGen.")
 @gate(
     "--max-drop",
     type=common.NOT_NEGATIVE,

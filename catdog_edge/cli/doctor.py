@@ -28,7 +28,7 @@ from catdog_edge.system.cpu import read_cpu
 from catdog_edge.system.files import cache_folder
 from catdog_edge.system.threads import cgroup_quota, choose_threads, usable_processors
 
-State = Literal["ok", "note", "bad"]
+Verdict = Literal["ok", "note", "bad"]
 
 SELFTEST = Path(__file__).parents[1] / "runtime" / "selftest.onnx"
 """A model of a few hundred bytes: convolution, mean, softmax."""
@@ -41,7 +41,7 @@ class Check:
     """One finding: `ok`, a `note` that is worth knowing, or `bad`; `facts` are for programs."""
 
     name: str
-    state: State
+    state: Verdict
     text: str
     remedy: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -160,7 +160,7 @@ def _providers() -> Iterator[Check]:
     for name in names:
         facts: dict[str, Any] = {"provider": name, "runs": False}
         # Every build for CUDA lists TensorRT, and hardly anybody installs it.
-        state: State = "note" if name == "tensorrt" else "bad"
+        state: Verdict = "note" if name == "tensorrt" else "bad"
         settings = providers.Settings(1, spin=False)
         try:
             session = providers.start(ModelFile(SELFTEST), [(providers.NAMES[name], {})], settings)
@@ -226,7 +226,7 @@ def _cameras() -> Check:
 def _disk(purpose: str, find: Callable[[], Path], remedy: str) -> Check:
     """Check that a folder, or the one it would be made in, has room and may be written to."""
     facts: dict[str, Any] = {"purpose": purpose, "path": None, "free_bytes": None}
-    bad: State = "note" if purpose == "cache" else "bad"
+    bad: Verdict = "note" if purpose == "cache" else "bad"
     try:
         place = find()
         existing = next(one for one in (place, *place.parents) if one.exists())

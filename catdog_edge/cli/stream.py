@@ -244,7 +244,7 @@ def _moment(text: str | None) -> datetime | None:
 
 
 source, events = map(common.group, ("Sources", "Events"))
-duration = functools.partial(events, type=NOT_NEGATIVE, metavar="SECONDS")
+seconds = functools.partial(events, type=NOT_NEGATIVE, metavar="SECONDS")
 evidence = functools.partial(events, type=Number(0, 1, min_open=True))
 
 
@@ -295,11 +295,11 @@ evidence = functools.partial(events, type=Number(0, 1, min_open=True))
 @common.provider_option
 @common.threads_option
 @common.reject_option
-@duration("--smoothing", default=0.3, help="Time constant of the smoothed score.")
+@seconds("--smoothing", default=0.3, help="Time constant of the smoothed score.")
 @evidence("--enter", default=0.6, help="Entry threshold of the smoothed score.")
 @evidence("--leave", default=0.4, help="Exit threshold of the smoothed score.")
-@duration("--minimum", default=0.3, help="Shortest visit that is reported.")
-@duration("--absence", default=0.5, help="Shortest absence that ends a visit.")
+@seconds("--minimum", default=0.3, help="Shortest visit that is reported.")
+@seconds("--absence", default=0.5, help="Shortest absence that ends a visit.")
 @events(
     "--focus",
     type=click.Choice(["motion", "frame", "none"]),

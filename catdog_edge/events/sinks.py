@@ -16,7 +16,7 @@ from catdog_edge.events.events import Event
 from catdog_edge.images.draw import WHITE, draw_box
 from catdog_edge.system.files import cannot_write
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _SNAPSHOT = re.compile(r"\d{8}T\d{9}Z-[A-Za-z0-9_.-]+-[^/]+-(?:enter|exit)-\d+\.jpg")
 
@@ -40,12 +40,12 @@ class WriteFailures:
         self._in_row += 1
         if self._in_row == 1:
             reason = error.strerror or str(error)
-            logger.warning("cannot write %s: %s; %s are lost", path, reason, self.what)
+            log.warning("cannot write %s: %s; %s are lost", path, reason, self.what)
 
     def end_row(self) -> None:
         """Note that one was written."""
         if self._in_row:
-            logger.warning("writing again; %d %s were lost meanwhile", self._in_row, self.what)
+            log.warning("writing again; %d %s were lost meanwhile", self._in_row, self.what)
             self._in_row = 0
 
 

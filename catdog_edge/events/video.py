@@ -25,12 +25,12 @@ from catdog_edge.spec import NEITHER
 from catdog_edge.system.child import child_command, child_environment
 from catdog_edge.system.files import take_free_name
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 """The codec of each kind of file; all of them are in the packages on PyPI."""
 
-LONGEST_GAP = 1.0
+LONGEST_REPEAT = 1.0
 """Seconds without a frame for which the last one is repeated; longer gaps are left out."""
 
 MEASURED = 8  # frames from which the frame rate of the file is taken
@@ -104,7 +104,7 @@ class Recorder:
         self.failures = WriteFailures("frames")
         self._path, _number = take_free_name(path.parent, path.stem, path.suffix)
         if self._path != path:
-            logger.warning("%s is there already; recording to %s", path, self._path)
+            log.warning("%s is there already; recording to %s", path, self._path)
         self._held: list[tuple[float, Image]] = []
         self._writer: cv2.VideoWriter | None = None
         self._fps = 0.0
@@ -148,12 +148,12 @@ class Recorder:
         self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))
         code = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(self._path), cv2.CAP_FFMPEG, code, self._fps, self._size)
-        self._last = -2 * LONGEST_GAP
+        self._last = -2 * LONGEST_REPEAT
 
     def _write(self, moment: float, image: Image) -> None:
         assert self._writer is not None
         gap, self._last = moment - self._last, moment
-        self._due += gap * self._fps if 0 <= gap <= LONGEST_GAP else 1.0
+        self._due += gap * self._fps if 0 <= gap <= LONGEST_REPEAT else 1.0
         if not self._writer.isOpened():
             raise OSError(errno.EINVAL, "the video cannot be opened for writing")
         # OpenCV does not report a frame that could not be written.

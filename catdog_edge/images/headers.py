@@ -15,7 +15,7 @@ from typing import Literal
 from catdog_edge.errors import PictureError
 from catdog_edge.images.bmp import BmpHeader, read_bmp_header
 
-Kind = Literal["JPEG", "PNG", "GIF", "WebP", "BMP", "TIFF", "AVIF", "PNM"]
+Format = Literal["JPEG", "PNG", "GIF", "WebP", "BMP", "TIFF", "AVIF", "PNM"]
 
 _FOREIGN: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
     (b"%pdf", "a PDF document"),
@@ -76,7 +76,7 @@ class Header:
         variant: A kind of JPEG that only some builds of OpenCV decode; otherwise empty.
     """
 
-    kind: Kind
+    kind: Format
     width: int
     height: int
     alpha: bool = False

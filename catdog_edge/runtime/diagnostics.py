@@ -110,10 +110,10 @@ def start_error(provider: str, message: str) -> ProviderError:
     remedy = _REMEDIES.get(provider, "read ONNX Runtime's page about it")
     if provider == "openvino":
         remedy += f" and: {packages.install_command('openvino')}"
-    return not_here(provider, f"{reason} ({build()})", remedy)
+    return not_here(provider, f"{reason} ({installed_build()})", remedy)
 
 
-def build() -> str:
+def installed_build() -> str:
     """The installed build of onnxruntime and its version, for instance `onnxruntime 1.32.0`."""
     installed = packages.builds(packages.RUNTIMES)
     return " and ".join(f"{name} {version}" for name, version in installed.items())

@@ -31,7 +31,7 @@ CHUNK = 256  # images per call of a session on a GPU
 NHWC = {"prefer_nhwc": "1", "use_tf32": "1"}
 GRAPHS = {"enable_cuda_graph": "1"}
 TENSORRT_GRAPHS = {"trt_cuda_graph_enable": "1"}
-FEATURES = {"prefer_nhwc": "NHWC", **dict.fromkeys(GRAPHS | TENSORRT_GRAPHS, "CUDA graphs")}
+OPTION_NAMES = {"prefer_nhwc": "NHWC", **dict.fromkeys(GRAPHS | TENSORRT_GRAPHS, "CUDA graphs")}
 ON = ("1", "True", "true")
 
 
@@ -53,7 +53,7 @@ def attempts(file: ModelFile, pairs: Pairs) -> list[Attempt]:
     if name == NAMES["cuda"]:
         ways = [(NHWC | GRAPHS, ""), (NHWC, "no CUDA graphs"), ({}, "neither CUDA graphs nor NHWC")]
     elif name == NAMES["tensorrt"]:
-        folder = engine_folder(file, machine(int(given.get("device_id", 0))))
+        folder = engine_folder(file, tensorrt_machine(int(given.get("device_id", 0))))
         precision = read_spec(str(file.path) if file.path else file.data).precision
         cached = tensorrt_options(folder, precision)
         ways = [(cached | TENSORRT_GRAPHS, ""), (cached, "no CUDA graphs")]
@@ -74,7 +74,7 @@ def engine(file: ModelFile, pairs: Pairs) -> Callable[[], str] | None:
     began, folder = time.monotonic(), Path(options["trt_engine_cache_path"])
     if any(folder.glob("*.engine")):
         return lambda: "engine from the cache"
-    here = machine(int(options.get("device_id", 0)))
+    here = tensorrt_machine(int(options.get("device_id", 0)))
     if here["GPU"] and here["TensorRT"]:  # without them nothing begins
         with contextlib.suppress(OSError):  # then the engine is not kept
             folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def tensorrt_options(folder: Path, precision: str) -> dict[str, str]:
     }
 
 
-def machine(device_id: int = 0) -> dict[str, str]:
+def tensorrt_machine(device_id: int = 0) -> dict[str, str]:
     """Return what an engine depends on besides the model; empty texts where it is unknown."""
     import onnxruntime
 
@@ -133,7 +133,7 @@ def machine(device_id: int = 0) -> dict[str, str]:
 
 def features(options: Mapping[str, str]) -> str:
     """Name what the options of a running provider amount to, TF32 in any case."""
-    on = [name for key, name in FEATURES.items() if options.get(key) in ON]
+    on = [name for key, name in OPTION_NAMES.items() if options.get(key) in ON]
     return ", ".join([*on, f"TF32 {'off' if options.get('use_tf32') == '0' else 'on'}"])
 
 

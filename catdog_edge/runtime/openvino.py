@@ -30,7 +30,7 @@ def version() -> str:
     return packages.builds([PACKAGE]).get(PACKAGE, "")
 
 
-def choose_device(device_type: str) -> Any:
+def find_device(device_type: str) -> Any:
     """Register the plugin and return its `OrtEpDevice` of one type: `CPU`, `GPU`, `GPU.1`, `NPU`.
 
     Raises:

@@ -177,7 +177,7 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     every = {"cpu": plain} | {name: _that_answers(one, name) for name, one in started.items()}
     forms = {name: one.file for name, one in started.items() if one.file != file}
     references = {name: start(form, cpu, settings) for name, form in forms.items()}
-    name, why = compare({name: opened.session for name, opened in every.items()}, references)
+    name, why = time_sessions({name: opened.session for name, opened in every.items()}, references)
     _remember(key, name, why)
     return replace(every[name], why=why)
 
@@ -207,7 +207,7 @@ def _that_answers(opened: Opened, provider: str) -> Opened:
     return opened
 
 
-def compare(
+def time_sessions(
     sessions: Mapping[str, _Session], references: Mapping[str, _Session] | None = None
 ) -> tuple[str, str]:
     """Time interleaved blocks of calls of sessions, by provider.

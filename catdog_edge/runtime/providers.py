@@ -138,7 +138,7 @@ def _create(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.In
             _preload()
         return load_session(file, options, providers=list(pairs), explain=False)
     values = dict(pairs)[plugged]
-    device = openvino.choose_device(values.pop("device_type", "CPU"))
+    device = openvino.find_device(values.pop("device_type", "CPU"))
     others = [short_name(name) for name in names if name not in (plugged, NAMES["cpu"])]
     if others or names[0] != plugged:
         with_what = f"together with {', '.join(others)}" if others else "after cpu"
@@ -192,10 +192,10 @@ def _check_build(names: Sequence[str]) -> None:
     remedies = {"cuda": gpu, "tensorrt": gpu, "coreml": "it needs macOS"}
     remedies["openvino"] = packages.install_command("openvino")
     remedy = remedies.get(provider, "install the build of onnxruntime that has it")
-    what = f"{diagnostics.build()} is"
+    what = f"{diagnostics.installed_build()} is"
     installed = packages.builds(packages.RUNTIMES)
     if len(installed) > 1 and provider in ("cuda", "tensorrt"):
-        what = f"{diagnostics.build()} overwrite each other's files, and what is left is"
+        what = f"{diagnostics.installed_build()} overwrite each other's files, and what is left is"
         if "onnxruntime-gpu" in installed:
             remedy = packages.mending(installed, "onnxruntime-gpu")
     raise not_here(provider, f"{what} built without it (it has: {has})", remedy)

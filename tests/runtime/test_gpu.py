@@ -155,13 +155,13 @@ def test_a_capture_that_fails_in_the_trial_of_auto_costs_the_graph_and_not_the_g
     let_captures_fail(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
-    compared = provider_selection.compare
+    compared = provider_selection.time_sessions
 
     def compare(*sessions: Any) -> tuple[str, str]:
         assert "cuda failed" not in compared(*sessions)[1]
         return "cuda", "fastest"
 
-    monkeypatch.setattr(provider_selection, "compare", compare)
+    monkeypatch.setattr(provider_selection, "time_sessions", compare)
     pets = Classifier(TINY)
     assert pets.reason == (
         "fastest; NHWC, TF32 on; no CUDA graphs (CUDA failure 900: operation not permitted)"
@@ -308,7 +308,7 @@ def test_the_trial_compares_each_provider_with_its_own_form(
     assert Classifier("tiny").reason.startswith(found.reason.partition("; ")[0] + ", remembered")
     # Of one form, another answer is a fault of the provider.
     cpu = providers.start(find_model(TINY), [(CPU, {})], ONE)
-    differs = provider_selection.compare(
+    differs = provider_selection.time_sessions(
         {"cpu": cpu, "cuda": OnCuda(find_model(DATA / "tiny_leaning.onnx"), {})}  # type: ignore[dict-item]
     )
     assert differs[0] == "cpu"
@@ -338,7 +338,7 @@ def test_an_engine_is_kept_by_model_and_machine(monkeypatch: pytest.MonkeyPatch)
     folder = gpu.engine_folder(find_model(TINY.read_bytes()), HERE)
     assert folder in folders  # the same content is the same model
     assert folder.parent.name == "tensorrt"
-    monkeypatch.setattr(gpu, "machine", lambda device_id: HERE)
+    monkeypatch.setattr(gpu, "tensorrt_machine", lambda device_id: HERE)
     best, plainer = gpu.attempts(find_model(TINY), [(TENSORRT, {"trt_fp16_enable": "1"})])
     options = dict(best.pairs)[TENSORRT]
     assert options == {
@@ -358,7 +358,7 @@ def test_no_engine_is_built_in_silence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
-    monkeypatch.setattr(gpu, "machine", lambda device_id: HERE)
+    monkeypatch.setattr(gpu, "tensorrt_machine", lambda device_id: HERE)
     (way, _) = gpu.attempts(find_model("fast"), [(TENSORRT, {})])
     told = gpu.engine(find_model("fast"), way.pairs)
     assert told is not None
@@ -374,7 +374,7 @@ def test_no_engine_is_built_in_silence(
     assert told() == "engine from the cache"
     assert len(caplog.records) == 1
     # Where nothing can be built nothing is announced.
-    monkeypatch.setattr(gpu, "machine", lambda device_id: {**HERE, "TensorRT": ""})
+    monkeypatch.setattr(gpu, "tensorrt_machine", lambda device_id: {**HERE, "TensorRT": ""})
     gpu.engine(find_model(TINY), [(TENSORRT, {"trt_engine_cache_path": str(tmp_path / "none")})])
     assert len(caplog.records) == 1
     assert not (tmp_path / "none").exists()
@@ -472,7 +472,7 @@ class TestOnCuda:
             assert difference.mean() < 0.02
 
     def test_tensorrt_builds_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        if not gpu.machine()["TensorRT"]:
+        if not gpu.tensorrt_machine()["TensorRT"]:
             pytest.skip("TensorRT is not installed")
         monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
         first = Classifier(TINY, "tensorrt")

@@ -45,14 +45,14 @@ def test_the_plugin_is_registered_once(
     kind: str, metadata: dict[str, str], registered: list[str]
 ) -> None:
     for _ in range(2):
-        found = openvino.choose_device(kind)
+        found = openvino.find_device(kind)
         assert (found.ep_name, found.ep_metadata) == (openvino.PROVIDER, metadata)
     assert registered == ["libplugin.so"]
 
 
 def test_another_device_names_those_that_are_offered(registered: list[str]) -> None:
     with pytest.raises(ProviderError, match=r"no device 'GPU' .*offered: CPU, GPU\.1, NPU"):
-        openvino.choose_device("GPU")
+        openvino.find_device("GPU")
 
 
 def test_a_plugin_that_does_not_load_is_one_line(
@@ -63,7 +63,7 @@ def test_a_plugin_that_does_not_load_is_one_line(
 
     monkeypatch.setattr(onnxruntime, "register_execution_provider_library", fail)
     with pytest.raises(ProviderError, match=r"does not load .*\(wrong version\); upgrade both"):
-        openvino.choose_device("CPU")
+        openvino.find_device("CPU")
 
 
 def test_a_plugin_that_is_registered_without_hardware_is_no_failure(
@@ -74,7 +74,7 @@ def test_a_plugin_that_is_registered_without_hardware_is_no_failure(
 
     monkeypatch.setattr(onnxruntime, "register_execution_provider_library", again)
     with pytest.raises(ProviderError, match=r"offered: none, it runs on Intel hardware only"):
-        openvino.choose_device("CPU")
+        openvino.find_device("CPU")
 
 
 def test_an_onnxruntime_without_plugins_is_one_line(
@@ -82,10 +82,10 @@ def test_an_onnxruntime_without_plugins_is_one_line(
 ) -> None:
     monkeypatch.delattr(onnxruntime, "register_execution_provider_library")
     with pytest.raises(ProviderError, match=r"has no plugins; upgrade it"):
-        openvino.choose_device("CPU")
+        openvino.find_device("CPU")
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino, "installed", lambda: False)
     with pytest.raises(ProviderError, match=r"pip install '.+\[openvino\]'"):
-        openvino.choose_device("CPU")
+        openvino.find_device("CPU")

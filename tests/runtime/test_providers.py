@@ -234,7 +234,7 @@ class Broken:
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), RuntimeError("no such kernel")])
 def test_a_model_that_answers_no_numbers_falls_to_the_cpu(answer: float | Exception) -> None:
     sessions: dict[str, object] = {"cpu": Broken(answer), "other": Broken(1.0)}
-    chosen, reason = provider_selection.compare(sessions)  # type: ignore[arg-type]
+    chosen, reason = provider_selection.time_sessions(sessions)  # type: ignore[arg-type]
     assert chosen == "cpu"
     assert reason.startswith("no trial, ")
 
@@ -255,7 +255,7 @@ class Slow(Broken):
 def test_the_fastest_is_chosen_and_its_figures_are_milliseconds() -> None:
     sessions: dict[str, object] = {"cpu": Slow(0.06), "quick": Slow(0.02), "slow": Slow(0.1)}
     began = time.perf_counter()
-    chosen, reason = provider_selection.compare(sessions)  # type: ignore[arg-type]
+    chosen, reason = provider_selection.time_sessions(sessions)  # type: ignore[arg-type]
     took = time.perf_counter() - began
     assert chosen == "quick"
     figures = dict(re.findall(r"(\w+) ([\d.]+) ms", reason))
@@ -269,7 +269,7 @@ def test_parity_is_part_of_the_trial() -> None:
         providers.start(find_model(DATA / name), [("CPUExecutionProvider", {})], ONE)
         for name in ("tiny.onnx", "tiny_rejecting.onnx", "tiny_leaning.onnx")
     )
-    chosen, reason = provider_selection.compare({"cpu": cpu, "same": same, "other": other})
+    chosen, reason = provider_selection.time_sessions({"cpu": cpu, "same": same, "other": other})
     assert chosen in ("cpu", "same")
     assert "other left out, its answers differ by" in reason
     assert "same left out" not in reason
@@ -467,7 +467,7 @@ def test_the_plugin_is_looked_up_wherever_it_stands(
     looked: list[str] = []
     with pytest.raises(ProviderError, match="openvino does not run here"):
         Classifier(TINY, provider=asked)
-    monkeypatch.setattr(providers.openvino, "choose_device", lambda kind: looked.append(kind))
+    monkeypatch.setattr(providers.openvino, "find_device", lambda kind: looked.append(kind))
     with pytest.raises(ProviderError, match=said):
         Classifier(TINY, provider=asked)
     assert looked == ["CPU"]
