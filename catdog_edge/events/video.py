@@ -107,10 +107,8 @@ class Recorder:
             log.warning("%s is there already; recording to %s", path, self._path)
         self._held: list[tuple[float, Image]] = []
         self._writer: cv2.VideoWriter | None = None
-        self._fps = 0.0
+        self._fps = self._last = self._due = 0.0
         self._size = (0, 0)
-        self._last = 0.0
-        self._due = 0.0
         self._since_check = 0
         self._has_room = True
 

@@ -61,18 +61,17 @@ def best_part(predictions: Sequence[Prediction], boxes: Sequence[Box]) -> Predic
     """
     parts = zip(predictions, boxes, strict=True)
     answered = [(prediction, box) for prediction, box in parts if prediction.label != NEITHER]
-    believed = [
-        (prediction, box)
-        for prediction, box in answered
-        if prediction is predictions[0]
-        or any(
-            other is not prediction and other.label == prediction.label and _overlap(box, place)
-            for other, place in answered
+
+    def is_believed(part: tuple[Prediction, Box]) -> bool:
+        one, box = part
+        others = (
+            place for other, place in answered if other is not one and other.label == one.label
         )
-    ]
-    if not believed:
-        return predictions[0]
-    best, box = max(believed, key=lambda one: one[0].certainty)
+        return one is predictions[0] or any(_overlap(box, place) for place in others)
+
+    believed = filter(is_believed, answered)
+    whole = (predictions[0], boxes[0])
+    best, box = max(believed, key=lambda part: part[0].certainty, default=whole)
     return best if best is predictions[0] else dataclasses.replace(best, box=box)
 
 
