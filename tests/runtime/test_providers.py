@@ -344,7 +344,7 @@ def test_bound_buffers_answer_like_plain_calls() -> None:
 def test_why_a_provider_does_not_start_is_one_line(
     message: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnostics, "build", lambda: "onnxruntime-gpu 1.31.1")
+    monkeypatch.setattr(diagnostics, "installed_build", lambda: "onnxruntime-gpu 1.31.1")
     assert str(diagnostics.start_error("cuda", message)) == (
         f"cuda does not run here: {reason} (onnxruntime-gpu 1.31.1); install NVIDIA's driver and: "
         "pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'; or take the provider cpu"
