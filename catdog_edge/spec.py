@@ -231,8 +231,7 @@ class ModelSpec:
         schema = document.get("schema")
         if isinstance(schema, (int, float)) and schema > SCHEMA:
             what = f"its spec has schema {schema}, this catdog-edge reads up to {SCHEMA}"
-            upgrade = "pip install --upgrade catdog-edge"
-            raise ModelError(f"{source}: {what}; upgrade with: {upgrade}")
+            raise ModelError(f"{source}: {what}; install a newer catdog-edge")
         try:
             for one in dataclasses.fields(cls):
                 document[one.name]  # a KeyError names what is missing

@@ -10,10 +10,13 @@ import importlib
 import json
 import os
 import re
-import urllib.parse
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from catdog_edge.errors import MissingPackageError
 
@@ -51,19 +54,35 @@ def builds(names: Sequence[str]) -> dict[str, str]:
 
 
 def install_command(extra: str) -> str:
-    """Return `pip install` of a flavour or extra, from where this package was installed (PEP 610).
+    """Return the command that adds an extra to this installation, from whatever folder it is run.
 
-    A checkout and a wheel are named as they are called from beside them.
+    A checkout that the code runs from stays an editable install. Otherwise the extra is taken
+    from where the package was (PEP 610): a folder, a wheel, a repository, or an index.
     """
-    import importlib.metadata  # slow to load
+    # All three are slow to load.
+    import importlib.metadata
+    import subprocess
+    from urllib.request import url2pathname
 
+    pip = ["pip"]
+    if Path(shutil.which("pip") or "").parent != Path(sys.executable).parent:
+        pip = [sys.executable, "-m", "pip"]  # the environment is not activated
+    checkout = Path(__file__).resolve().parents[2]
     text = None
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         text = importlib.metadata.distribution("catdog-edge").read_text("direct_url.json")
     origin = json.loads(text) if text else {}
-    name = PurePosixPath(urllib.parse.unquote(origin.get("url", ""))).name
-    where = f"./{name}" if "dir_info" in origin else name or "catdog-edge"
-    return f"pip install '{where}[{extra}]'"
+    url, repository = origin.get("url", ""), origin.get("vcs_info")
+    if (checkout / "pyproject.toml").is_file():
+        what = ["-e", f"{checkout}[{extra}]"]
+    elif repository:
+        what = [f"catdog-edge[{extra}] @ {repository['vcs']}+{url}@{repository['commit_id']}"]
+    elif url.startswith("file:"):
+        what = [f"{url2pathname(urlsplit(url).path)}[{extra}]"]
+    else:
+        what = [f"catdog-edge[{extra}]" + (f" @ {url}" if url else "")]
+    join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return join([*pip, "install", *what])
 
 
 def runtime() -> Any:

