@@ -231,18 +231,26 @@ PEERS: dict[str, Callable[[PeerConfig], Classify]] = {
 """The peers on our files; the first is what the others are compared with. OpenVINO computes in
 bfloat16 where that is fast unless it is held to float32."""
 
+CONVERTED = {
+    "cv2.dnn": ("opencv.onnx",),
+    "ncnn": ("peer.ncnn.param", "peer.ncnn.bin"),
+    ULTRALYTICS: ("ultralytics.onnx",),
+}
+"""What peers load that a converter has written into the scratch folder."""
+
 
 @dataclass(frozen=True)
 class Peer:
     """A runtime that works.
 
     `difference` is the largest difference of a probability from `Classifier`, `None` for a network
-    of its own; `reference` is the row that its ratio is to.
+    of its own; `reference` is the row that its ratio is to; `size` are the bytes of what it loads.
     """
 
     classify: Classify
     difference: float | None
     reference: str
+    size: int
 
 
 def open_peers(config: PeerConfig, frame: Image) -> tuple[dict[str, Peer], dict[str, str]]:
@@ -256,7 +264,8 @@ def open_peers(config: PeerConfig, frame: Image) -> tuple[dict[str, Peer], dict[
             classify = build(config)
             answer = classify(frame)
             expected = answer if expected is None else expected
-            found[name] = Peer(classify, float(np.abs(answer - expected).max()), first)
+            difference = float(np.abs(answer - expected).max())
+            found[name] = Peer(classify, difference, first, _size(config, name))
         except Exception as error:  # peers raise errors of many kinds
             if name == first:
                 raise
@@ -266,10 +275,17 @@ def open_peers(config: PeerConfig, frame: Image) -> tuple[dict[str, Peer], dict[
         for classify in theirs.values():
             classify(frame)
         bare = next(iter(theirs))
-        found |= {name: Peer(classify, None, bare) for name, classify in theirs.items()}
+        size = _size(config, ULTRALYTICS)
+        found |= {name: Peer(classify, None, bare, size) for name, classify in theirs.items()}
     except Exception as error:
         left[ULTRALYTICS] = _reason(error)
     return found, left
+
+
+def _size(config: PeerConfig, name: str) -> int:
+    ours = config.weights if name.startswith("pytorch") else config.model
+    files = [config.scratch / file for file in CONVERTED.get(name, ())] or [ours]
+    return sum(file.stat().st_size for file in files)
 
 
 def _reason(error: Exception) -> str:
@@ -337,6 +353,7 @@ def _row(name: str, peer: Peer, measured: Measurement) -> dict[str, Any]:
     return {
         "name": name,
         "difference": peer.difference,
+        "bytes": peer.size,
         "ratio": {**asdict(measured.ratios[name]), "to": peer.reference},
         "latency": asdict(measured.summaries[name]),
     }
@@ -348,7 +365,7 @@ def text(document: dict[str, Any]) -> str:
     if document["noise"]:
         lines += [*words.wrap("NOISY RUN: " + "; ".join(document["noise"]) + "."), ""]
     model = document["model"]
-    heads = ["peer", "time / first's", "p50 ms", "p95", "p99", "mean", "max dp"]
+    heads = ["peer", "time / first's", "p50 ms", "p95", "p99", "mean", "max dp", "MB"]
     for frame in document["frames"]:
         lines += words.wrap(
             f"{model['file']} ({model['architecture']}, {model['precision']}), a frame of "
@@ -372,6 +389,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         "1" if row["ratio"]["to"] == row["name"] else words.ratio(row["ratio"]),
         *map(words.milliseconds, times),
         words.MISSING if row["difference"] is None else f"{row['difference']:.1e}",
+        f"{row['bytes'] / 1e6:.2f}",
     ]
 
 

@@ -76,6 +76,7 @@ def test_the_command_writes_its_document_and_a_table_that_fits(run, few, call):
     assert (small["height"], small["width"]) == (SIZE, SIZE)
     assert (large["height"], large["width"]) == (1080, 1920)
     assert small["rows"][0]["ratio"]["value"] == 1.0
+    assert small["rows"][0]["bytes"] == (run.folder / "model.onnx").stat().st_size
     assert document["threads"] == 1
     for name in document["left_out"]:
         assert f"left out: {name}" in out.replace("\n", " ")
