@@ -55,7 +55,7 @@ def test_a_summary_is_read():
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
-    with pytest.raises(MissingPackageError, match=r"pip install '.*\[loadgen\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install .*\[loadgen\]'"):
         loadgen.load()
 
 
