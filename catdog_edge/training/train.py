@@ -189,7 +189,7 @@ def settle_architecture(options: TrainOptions) -> TrainOptions:
         count = min(count, options.limit * options.split[0] // 100)
     if count >= MANY:
         return random_weights
-    few = f"{count:,} training images are fewer than {MANY:,}"
+    few = f"about {count:,} training images are fewer than {MANY:,}"
     try:
         check_pretrained(DEFAULT_PRETRAINED)
     except MissingPackageError as error:
