@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from catdog_edge.bulk.camera_traps import WRITERS
 from catdog_edge.bulk.classify_parts import ImageOptions, PartClassifier, classify_all
 from catdog_edge.bulk.parts import list_parts
 from catdog_edge.bulk.results import Counts, Results, Row
@@ -24,11 +26,13 @@ class BulkRun:
 
     Attributes:
         out: A local folder or an address.
-        kind: `jsonl` or `parquet`.
+        kind: `jsonl`, `parquet`, or a format of `WRITERS` beside JSON lines.
         names: See `list_parts`.
         listed: What the name `-` stands for.
         part: Images in a part.
         images: How images are read.
+        engine: `local`: this process; `ray`: workers on a Ray cluster.
+        address: Of the cluster, see `classify_all_on_ray`.
     """
 
     out: str
@@ -37,6 +41,8 @@ class BulkRun:
     listed: Sequence[str]
     part: int
     images: ImageOptions
+    engine: str = "local"
+    address: str | None = None
 
     def run(
         self, model: str | None, provider: str, threads: int | None, reject: float | None
@@ -47,22 +53,31 @@ class BulkRun:
             CatdogError: There are no images, or a source, the model or the folder does not serve;
                 or the folder holds results of a run with other settings.
         """
-        results = Results(
-            self.out, self.kind, read_spec(model).labels, self._settings(model, reject)
-        )
+        labels = read_spec(model).labels
+        results = Results(self.out, self.kind, labels, self._settings(model, reject))
         counts = results.counts or self._plan(results)
         left = counts.parts - len(results.done)
         note(
             f"{counts.images:,} images in {counts.parts:,} parts, {left:,} to do, "
             f"{plain(model or f'the shipped model {DEFAULT}')}; results in {plain(self.out)}"
         )
-        if left:
+        progress = counter("images", counts.images, write_stderr)
+        if left and self.engine == "ray":
+            from catdog_edge.bulk.on_ray import classify_all_on_ray
+
+            how = {"model": model, "provider": provider, "reject": reject}
+            classify_all_on_ray(results, self.images, how, threads, self.address, progress, _tell)
+        elif left:
             with Classifier(model, provider, threads=1, reject=reject) as classifier:
                 classify = PartClassifier(classifier, threads, self.images)
                 note(f"provider {classifier.provider}, {classify.threads} threads")
-                progress = counter("images", counts.images, write_stderr)
                 classify_all(results, classify, progress, _tell)
-        counts = results.counts if results.complete and results.counts else results.finish()
+        if not results.complete:
+            if self.kind in WRITERS:
+                name, write = WRITERS[self.kind]
+                rows = itertools.chain.from_iterable(map(results.rows, results.parts()))
+                results.folder.write(name, write(rows, labels, Path(model or DEFAULT).name))
+            counts = results.finish()
         if counts.unreadable:
             note(f"catdog-edge: {counts.unreadable:,} of {counts.images:,} could not be read")
         return counts

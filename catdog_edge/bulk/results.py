@@ -40,7 +40,7 @@ class Results:
 
     Args:
         location: A local folder, which need not exist, or an address.
-        kind: `jsonl` or `parquet`.
+        kind: `parquet`; anything else: JSON lines.
         labels: The classes of the model.
         settings: What a run that resumes must share, JSON.
 
@@ -51,7 +51,8 @@ class Results:
     def __init__(
         self, location: str, kind: str, labels: Sequence[str], settings: Mapping[str, Any]
     ) -> None:
-        self.folder, self.kind, self._labels = Folder(location), kind, labels
+        self.folder, self._labels = Folder(location), labels
+        self.kind = "parquet" if kind == "parquet" else "jsonl"
         self.settings = json.loads(json.dumps({"schema": SCHEMA, **settings}))
         names = self.folder.names()
         self.done = {name for name in names if name.startswith("part-")}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from catdog_edge.cli import options as common
 from catdog_edge.errors import CatdogError, PictureError
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 BAR = 10  # characters of a full confidence bar in the table
 
 
-FORMATS = ("jsonl", "parquet")
+FORMATS = ("jsonl", "parquet", "megadetector", "timelapse")
+ENGINES = ("local", "ray")
 
 bulk = common.group("Bulk")
 
@@ -174,7 +176,11 @@ def _text(path: Path) -> str:
     "a run that was stopped. IMAGES may be .zip, .tar and .parquet files as well.",
 )
 @bulk(
-    "--format", "kind", type=click.Choice(FORMATS), default="jsonl", help="Format of the results."
+    "--format",
+    "kind",
+    type=click.Choice(FORMATS),
+    default="jsonl",
+    help="Format of the results; the last two are one file more, for programs for camera traps.",
 )
 @bulk("--part", type=common.COUNT, default=1000, metavar="N", help="Images in a part.")
 @bulk(
@@ -183,6 +189,14 @@ def _text(path: Path) -> str:
     help="Decode JPEGs at 1/2, 1/4 or 1/8 where both sides stay twice the model's size or more: "
     "faster; probabilities differ in the third digit.",
 )
+@bulk(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="local",
+    help="`ray`: on the machines of a Ray cluster, one session a worker with --threads cores "
+    "(default: those of the smallest node) or a GPU.",
+)
+@bulk("--address", metavar="HOST:PORT", help="Ray cluster, or `auto`; else Ray is started here.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -196,6 +210,8 @@ def command(
     kind: str,
     part: int,
     reduce: bool,
+    engine: str,
+    address: str | None,
     **options: Any,
 ) -> None:
     """Classify image files.
@@ -215,6 +231,8 @@ def command(
         reason = f"standard input cannot be read: {error.strerror or error}"
         raise CatdogError(f"{reason}; pipe the list into it") from error
     if out is not None:
+        if address is not None and engine != "ray":
+            raise click.UsageError("--address needs --engine ray.")
         for given, name in ((save, "--out and --save"), (tiles and reduce, "--tiles and --reduce")):
             if given:
                 raise click.UsageError(f"{name} exclude each other.")
@@ -222,13 +240,16 @@ def command(
         from catdog_edge.bulk.classify_parts import ImageOptions
 
         how = ImageOptions(keep_damaged, tiles, reduce)
-        done = BulkRun(out, kind, images or (".",), listed, part, how).run(**options)
+        done = BulkRun(out, kind, images or (".",), listed, part, how, engine, address).run(
+            **options
+        )
         if as_json:
             click.echo(json.dumps(asdict(done), ensure_ascii=False))
         ctx.exit(1 if done.unreadable else 0)
-    for name, usual in (("kind", "--format"), ("part", "--part"), ("reduce", "--reduce")):
-        if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{usual} needs --out.")
+    for option in ctx.command.params:
+        given = ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and getattr(option, "group", "") == "Bulk":
+            raise click.UsageError(f"{option.opts[0]} needs --out.")
     files = find_images(images or (".",), listed, leave_out=save)
     if not files or files == [Path()]:
         where = "below the current folder" if files else "listed on standard input"

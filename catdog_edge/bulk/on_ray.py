@@ -1,0 +1,122 @@
+"""The parts of a run on a Ray cluster: Ray Data schedules them, and again those of lost workers.
+
+A part that is done twice replaces its own file, so what a node did before it was lost does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from catdog_edge.bulk.classify_parts import ImageOptions, PartClassifier
+from catdog_edge.bulk.locations import is_remote
+from catdog_edge.bulk.parts import Part
+from catdog_edge.bulk.results import Results, Row
+from catdog_edge.errors import CatdogError, MissingPackageError, first_line
+from catdog_edge.runtime.classifier import Classifier
+from catdog_edge.runtime.gpu import GPU
+from catdog_edge.runtime.model_file import find_model
+from catdog_edge.system.packages import install_command
+
+
+class PartWorker:
+    """One session on a worker; Ray calls it with a part after the other."""
+
+    def __init__(
+        self, results: Results, images: ImageOptions, threads: int, model: dict[str, Any]
+    ) -> None:
+        self._results = results
+        folder = str(results.settings["folder"])
+        try:  # relative names are of the folder where the command was called
+            os.chdir(folder)
+        except OSError as error:
+            if not is_remote(results.folder.location):
+                raise CatdogError(
+                    f"a worker does not see {folder}; share it, or use s3://"
+                ) from error
+        classifier = Classifier(threads=1, **model)
+        self._classify = PartClassifier(classifier, threads, images)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Classify the part in a row and write its results."""
+        part = Part.from_json(row["part"])
+        rows = list(self._classify(part))
+        self._results.write(part, rows)
+        bad = [row for row in rows if "error" in row]
+        return {"images": len(rows), "unreadable": json.dumps(bad)}
+
+
+def classify_all_on_ray(
+    results: Results,
+    images: ImageOptions,
+    model: dict[str, Any],
+    threads: int | None,
+    address: str | None,
+    progress: Callable[[int], object],
+    unreadable: Callable[[Row], object],
+) -> None:
+    """Classify the parts that are not done on a cluster; see `classify_all`.
+
+    Args:
+        results: Where they are listed and written; each node must see that place.
+        images: How images are read.
+        model: `model`, `provider` and `reject` of `Classifier`. The model travels as bytes.
+        threads: Cores of a worker; `None`: those of the smallest node.
+        address: Of the cluster, or `auto`; `None` starts Ray on this machine.
+        progress: See `classify_all`.
+        unreadable: See `classify_all`.
+
+    Raises:
+        CatdogError: Ray is not installed, or the cluster or a worker fails for good.
+    """
+    ray = _ray()
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    file = find_model(model["model"])
+    model = model | {"model": file.path.read_bytes() if file.path else file.data}
+    left, done = [], 0
+    for part in results.parts():
+        if results.file(part) in results.done:
+            done += len(part.items)
+        else:
+            left.append({"part": part.to_json()})
+    progress(done)
+    # Ray prints what it says of lost nodes on standard output, where results belong.
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            if not ray.is_initialized():
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            threads = threads or min(int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1)
+            gpu = model["provider"] in ("auto", *GPU) and any(node.get("GPU") for node in nodes)
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            workers = ray.data.from_items(left, override_num_blocks=len(left)).map(
+                PartWorker,
+                fn_constructor_args=(results, images, threads, model),
+                compute=ray.data.ActorPoolStrategy(min_size=1),
+                num_cpus=threads,
+                num_gpus=1 if gpu else None,
+            )
+            for row in workers.iter_rows():
+                done += row["images"]
+                progress(done)
+                for bad in json.loads(row["unreadable"]):
+                    unreadable(bad)
+    except (ray.exceptions.RayError, ConnectionError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, CatdogError) else error
+        raise CatdogError(f"Ray: {first_line(cause, 300)}") from error
+
+
+def _ray() -> Any:
+    try:
+        ray = importlib.import_module("ray")
+        importlib.import_module("ray.data")
+    except ImportError as error:
+        what = "--engine ray needs the package ray"
+        raise MissingPackageError(f"{what}: {install_command('ray')}") from error
+    return ray
