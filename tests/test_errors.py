@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from catdog_edge.errors import CatdogError, GateError, first_line
+from catdog_edge.errors import CatdogError, GateError, first_line, label_difference, list_names
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,15 @@ def test_the_first_line_is_cut_where_asked() -> None:
 
 def test_exit_codes() -> None:
     assert (CatdogError("x").exit_code, GateError("x").exit_code) == (1, 3)
+
+
+def test_messages_about_many_classes_are_bounded_and_name_what_differs() -> None:
+    many = [f"class {number}" for number in range(300)]
+    assert label_difference(["cat", "dog"], ["cat", "fox"]) == "cat, dog against cat, fox"
+    other = [*many[:250], "fox", *many[251:]]
+    found = label_difference(many, other)
+    assert "without class 250 and with fox" in found
+    assert label_difference(many, many[::-1]).endswith("in another order")
+    assert len(label_difference(many, [f"k{number}" for number in range(300)])) < 400
+    assert list_names(many[:10]).count(",") == 9
+    assert list_names(many).endswith("class 9, ... (300 in all)")

@@ -116,6 +116,15 @@ def test_snapshots_stay_within_their_size(tmp_path: Path) -> None:
     assert visits == [11, 12, 13, 14, 15], "the oldest went"
 
 
+def test_snapshots_may_fill_their_size(tmp_path: Path) -> None:
+    picture = clips.drawing("cat", 0)
+    size = len(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+    for keep, kept in ((2 * size, 2), (2 * size - 1, 1)):
+        folder = Snapshots(tmp_path / str(kept), keep)
+        assert all(folder.write(an_event(number, picture)) for number in range(2))
+        assert len(list((tmp_path / str(kept)).iterdir())) == kept
+
+
 def test_a_snapshot_larger_than_their_size_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

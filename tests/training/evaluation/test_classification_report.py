@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytestmark = pytest.mark.train
 
-from catdog_edge.errors import label_difference, list_names
 from catdog_edge.training.evaluation.classification_report import (
     Evaluation,
     evaluate,
@@ -77,15 +76,3 @@ def test_names_are_shortened_and_escaped_for_a_table() -> None:
     assert shorten_label("cat") == "cat"
     assert shorten_label(f"kind{'c' * 80}{7}") == "kindcccccccc…cccccccccc7"
     assert shorten_label("a\nb") == "a\\nb"
-
-
-def test_messages_about_many_classes_are_bounded_and_name_what_differs() -> None:
-    many = [f"class {number}" for number in range(300)]
-    assert label_difference(["cat", "dog"], ["cat", "fox"]) == "cat, dog against cat, fox"
-    other = [*many[:250], "fox", *many[251:]]
-    found = label_difference(many, other)
-    assert "without class 250 and with fox" in found
-    assert label_difference(many, many[::-1]).endswith("in another order")
-    assert len(label_difference(many, [f"k{number}" for number in range(300)])) < 400
-    assert list_names(many[:10]).count(",") == 9
-    assert list_names(many).endswith("class 9, ... (300 in all)")
