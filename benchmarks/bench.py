@@ -31,7 +31,7 @@ from benchmarks.report import gates, html
 from benchmarks.report.text import listed
 from catdog_edge import __version__
 from catdog_edge.images.preprocess import Image
-from catdog_edge.system.console import counter
+from catdog_edge.system.console import counted, counter
 from catdog_edge.system.files import write_text
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.runs.provenance import git_commit
@@ -119,7 +119,9 @@ class _Measurements:
         self.timed = latency.time_rows(runners, frames, options.seconds)
         log.info("bench: stages of a call ...")
         seconds = min(1.5, options.seconds / 20)
-        self.stages = {one.row.name: latency.stages(one, frames, seconds) for one in single}
+        self.stages = {
+            one.row.name: latency.stages(one, frames, seconds) for one in counted(single, "rows")
+        }
         self.loadgen = self._loadgen(frames, options.scenario) if options.scenario else None
         self.corruptions = self.originals = None
         if "originals" in self.sets:

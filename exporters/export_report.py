@@ -81,7 +81,10 @@ class ExportedFile:
         found, times = self.verification.comparison, 1 / self.time
         faster = f"{times:.1f} times as fast" if times > AS_FAST else "as fast"
         where = "" if self.provider == "cpu" else f" on {self.provider}"
-        timed = f"{faster} as {fp32.name}{where}, " if self.ratio else ""
+        timed = ""
+        if self.ratio:
+            low, high = 1 / self.ratio.high, 1 / self.ratio.low
+            timed = f"{faster} as {fp32.name}{where} (95 % interval {low:.1f} to {high:.1f}), "
         than = "" if self.ratio else f" than {fp32.name}"
         return (
             f"{timed}{fp32.bytes / self.bytes:.1f} times smaller{than}, the same "

@@ -20,6 +20,7 @@ from benchmarks.bench_rows import BenchRow, open_row
 from benchmarks.measure import gpu
 from catdog_edge.errors import CatdogError
 from catdog_edge.system.child import child_environment, interpreter
+from catdog_edge.system.console import counted
 
 TIMEOUT = 300.0  # seconds for a row in a fresh process
 
@@ -36,14 +37,13 @@ def cold_starts(
     """
     found: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
     failed: dict[str, str] = {}
-    for _ in range(runs):
-        for row in rows:
-            if row.name in failed:
-                continue
-            try:
-                found[row.name].append(start_row(row, picture))
-            except CatdogError as error:
-                failed[row.name] = str(error)
+    for row in counted([*rows] * runs, "processes"):
+        if row.name in failed:
+            continue
+        try:
+            found[row.name].append(start_row(row, picture))
+        except CatdogError as error:
+            failed[row.name] = str(error)
     good = {name: results for name, results in found.items() if results and name not in failed}
     return {name: summarise(results) for name, results in good.items()}, failed
 

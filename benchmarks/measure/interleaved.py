@@ -139,6 +139,7 @@ def measure(
     *,
     references: Mapping[str, str] | None = None,
     reopen: Callable[[], Calls | None] | None = None,
+    progress: Callable[[float], object] = lambda _: None,
     pause: float = PAUSE,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
@@ -154,6 +155,7 @@ def measure(
         seconds: The budget for the rounds, pauses included.
         references: By row, the row that its ratio is to; by default the first.
         reopen: Opens the same rows anew, or returns `None`: then the passes so far count.
+        progress: Called between blocks with the seconds of the budget that are spent.
         pause: Seconds of sleep before each block.
         clock: Returns seconds; replaced in tests.
         sleep: Takes seconds; replaced in tests.
@@ -171,18 +173,24 @@ def measure(
     warm_ups = warm(calls)
     medians = [one.median for one in warm_ups.values()]
     passes, block, min_calls, rounds = _schedule(medians, seconds, pause, PASSES if reopen else 1)
-    one_pass = partial(
-        compare,
-        seconds=seconds / passes,
-        pause=pause,
-        block_seconds=block,
-        min_calls=min_calls,
-        min_rounds=rounds,
-        warmup_calls=0,
-        clock=clock,
-        sleep=sleep,
-    )
-    timings = [one_pass(calls)]
+    timings: list[Timing] = []
+
+    def one_pass(calls: Calls) -> Timing:
+        spent = seconds * len(timings) / passes
+        return compare(
+            calls,
+            seconds=seconds / passes,
+            pause=pause,
+            block_seconds=block,
+            min_calls=min_calls,
+            min_rounds=rounds,
+            warmup_calls=0,
+            progress=lambda taken: progress(spent + taken),
+            clock=clock,
+            sleep=sleep,
+        )
+
+    timings.append(one_pass(calls))
     while reopen is not None and len(timings) < passes:
         calls = {}  # closes the rows of the last pass before the next ones open
         calls = reopen() or {}

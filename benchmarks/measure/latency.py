@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import cv2
@@ -14,6 +15,7 @@ from benchmarks.measure.interleaved import Calls, Measurement, measure
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.images.read import decode_picture
+from catdog_edge.system.console import counter
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +46,17 @@ def time_rows(runners: Sequence[Runner], frames: Sequence[Image], seconds: float
             log.warning("a row cannot be opened again, so the passes end here: %s", error)
             return None
 
+    count = counter("timing, seconds", math.ceil(seconds))
     # The first pass is opened anew like the others: `runners` stay open beside all of them.
-    return measure(
+    measured = measure(
         reopen() or calls(runners),
         seconds,
         references=references([one.row for one in runners]),
         reopen=reopen,
+        progress=lambda spent: count(int(spent)),
     )
+    count(math.ceil(seconds))
+    return measured
 
 
 def _call(runner: Runner, frames: Sequence[Image]) -> Callable[[], object]:

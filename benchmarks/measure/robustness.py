@@ -19,6 +19,7 @@ from benchmarks.measure.parity import (
     compare_rows,
 )
 from catdog_edge.images.preprocess import Image
+from catdog_edge.system.console import counted
 from catdog_edge.training.data.dataset import Dataset, Item
 from exporters.checks.comparison import Probabilities
 
@@ -46,7 +47,7 @@ def corruptions(
     figures, _ = compare_rows({row: values[indices] for row, values in answers.items()}, same)
     results = {"clean": _short(figures)}
     disagreements: list[Disagreement] = []
-    for one in sets:
+    for one in counted(sets, "corruptions"):
         figures, found = compare_rows(classify_all(predictors, one.frames()), one)
         results[one.name] = _short(figures)
         disagreements += found

@@ -225,9 +225,10 @@ def advice(document: Document, folder: Path) -> str:
     row = min(fast, key=lambda row: row["size_bytes"])
     times, smaller = 1 / row["ratio"]["value"], pytorch["size_bytes"] / row["size_bytes"]
     agreement = 100 * row["answers"]["agreement"]
+    doubt = " (NOISY RUN: measure again before you quote it)" if document["noise"] else ""
     return (
-        f"{times:.1f} times as fast as PyTorch, {smaller:.1f} times smaller, {agreement:.4g} % the "
-        f"same answers; ship {folder / row['file']}"
+        f"{times:.1f} times as fast as PyTorch{doubt}, {smaller:.1f} times smaller, "
+        f"{agreement:.4g} % the same answers; ship {folder / row['file']}"
     )
 
 

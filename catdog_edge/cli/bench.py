@@ -44,7 +44,13 @@ SCENARIO = click.Choice(["single-stream", "offline"])
 @model("--compile", "compiled", is_flag=True, help="Add a row for torch.compile.")
 @common.data_option
 @data("--originals", metavar="PATH", help="More labelled images, for example full-size.")
-@measurement("--seconds", type=POSITIVE, default=60.0, help="Time for the interleaved rounds.")
+@measurement(
+    "--seconds",
+    type=POSITIVE,
+    default=60.0,
+    help="Time for the interleaved rounds alone. The whole takes a minute or two more with four "
+    "rows, and more with more rows or images.",
+)
 @measurement(
     "--threads",
     type=_counts(common.MOST_THREADS),

@@ -11,10 +11,13 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TextIO, TypeVar
 
 from catdog_edge.errors import CatdogError
+
+_CLEAR = "\r\x1b[2K"  # of a terminal's line
+_T = TypeVar("_T")
 
 _CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, line separators and lone surrogates."""
@@ -76,8 +79,9 @@ def counter(
 ) -> Callable[[int], None]:
     """Return a function that shows on a terminal how many of `total` are done; elsewhere nothing.
 
-    From the third second on the time left is shown, by what was done since the first call. `write`
-    prints a text on standard error; by default `print` does.
+    From the third second on the time left is shown, by what was done since the first call. Without
+    a name of `what` nothing is shown. `write` prints a text on standard error; by default `print`
+    does.
 
     Examples:
         >>> show = counter("images", 1200)
@@ -90,12 +94,12 @@ def counter(
         nonlocal shown, start
         now = time.monotonic()
         first, base = start = start or (now, done)
-        if not is_terminal(sys.stderr) or (done < total and now - shown < 0.1):
+        if not (what and is_terminal(sys.stderr)) or (done < total and now - shown < 0.1):
             return
         shown = now
         filled = 20 * done // max(1, total)
         bar = style("#" * filled, sys.stderr, fg="cyan") + "." * (20 - filled)
-        line = "\r\x1b[2K"
+        line = _CLEAR
         if done < total:
             line += f"{what}  [{bar}]  {done:,} of {total:,}"
             if done > base and now - first > 2:
@@ -106,6 +110,15 @@ def counter(
             print(line, end="", file=sys.stderr, flush=True)
 
     return show
+
+
+def counted(items: Collection[_T], what: str) -> Iterator[_T]:
+    """Yield the items, and show on a terminal how many are done, as `counter` does."""
+    show = counter(what, len(items))
+    for done, item in enumerate(items):
+        show(done)
+        yield item
+    show(len(items))
 
 
 def _duration(seconds: float) -> str:
@@ -119,8 +132,9 @@ def note(line: str) -> None:
     """Print a line on standard error; not an error where that cannot be written."""
     if sys.stderr is None:
         return
+    bar = _CLEAR if is_terminal(sys.stderr) else ""
     try:
-        sys.stderr.write(f"{line}\n")  # at once, or lines of two threads run into each other
+        sys.stderr.write(f"{bar}{line}\n")  # at once, or lines of two threads run into each other
         sys.stderr.flush()
     except OSError:
         _discard(sys.stderr, sys.__stderr__, 2)

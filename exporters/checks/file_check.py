@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from catdog_edge.errors import GateError
 from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime.model_file import KNOWN, LOGITS, PROBABILITIES
 from catdog_edge.spec import ModelSpec
+from catdog_edge.system.console import counter
 from exporters.checks.acceptance import BY_EVIDENCE, Policy, Verification, judge
 from exporters.checks.original import Original
 from exporters.checks.predictors import Answers, Images, OnnxPredictor, Predictor
@@ -141,7 +143,10 @@ def time_files(
         images = validation.images[:1].repeat(model.fixed_batch or 1, axis=0)
         feed = {model.input_name: to_layout(images, model.spec.layout)}
         candidates[name] = lambda session=model.session, feed=feed: session.run(None, feed)
-    return compare(candidates, seconds)
+    count = counter("timing, seconds", math.ceil(seconds))
+    timing = compare(candidates, seconds, progress=lambda spent: count(int(spent)))
+    count(math.ceil(seconds))
+    return timing
 
 
 def too_slow(ratio: Ratio) -> str:

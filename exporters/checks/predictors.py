@@ -60,7 +60,7 @@ class TorchPredictor:
         from catdog_edge.training.evaluation.inference import known, logits
         from catdog_edge.training.evaluation.metrics import softmax
 
-        every = logits(self.network, self.spec.normalization, images)
+        every = logits(self.network, self.spec.normalization, images, bar="checking PyTorch")
         values = every[:, : len(self.spec.labels)]
         scores = known(every) if self.spec.logits > len(self.spec.labels) else None
         return Answers(softmax(values, self.spec.temperature), values, scores)

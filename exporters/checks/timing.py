@@ -178,6 +178,7 @@ def compare(
     min_calls: int = 3,
     min_rounds: int = 10,
     warmup_calls: int = 3,
+    progress: Callable[[float], object] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Timing:
@@ -197,6 +198,7 @@ def compare(
         min_calls: The least number of counted calls in a block.
         min_rounds: The least number of rounds, whatever time they take.
         warmup_calls: Calls of each candidate before the first round.
+        progress: Called before each pause with the seconds that have gone.
         clock: Replaced in tests alone, as is `sleep`.
         sleep: Takes seconds.
 
@@ -213,11 +215,12 @@ def compare(
             call()
     calls: dict[str, list[float]] = {name: [] for name in names}
     medians: dict[str, list[float]] = {name: [] for name in names}
-    end = clock() + seconds
+    end = (start := clock()) + seconds
     rounds = 0
     while rounds < min_rounds or clock() < end:
         turn = rounds % len(names)
         for name in names[turn:] + names[:turn]:
+            progress(clock() - start)
             sleep(pause)
             block = _block(candidates[name], block_seconds, min_calls, clock)
             calls[name].extend(block)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from catdog_edge.system.console import counter, plain, style
+from catdog_edge.system.console import counted, counter, note, plain, style
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,8 @@ def test_colour_and_bars_are_for_a_terminal_alone(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sys, "stderr", stream)
         counter("images", 100)(50)
         assert said in stream.getvalue()
+        counter("", 100)(50)
+        assert stream.getvalue().count("50 of 100") == bool(said)
     assert pipe.getvalue() == ""
 
 
@@ -72,3 +74,12 @@ def test_the_time_left_counts_from_the_first_call(monkeypatch: pytest.MonkeyPatc
         now[0] += seconds
         show(done)
         assert terminal.getvalue().endswith(f" of 2,000, {said} left" if said else " of 2,000")
+
+
+def test_a_line_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert [*counted("ab", "letters")] == ["a", "b"]
+    assert terminal.getvalue().startswith("\r\x1b[2Kletters  [")
+    assert terminal.getvalue().endswith("\x1b[2K")
+    note("done")
+    assert terminal.getvalue().endswith("\r\x1b[2Kdone\n")

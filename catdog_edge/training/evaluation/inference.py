@@ -12,6 +12,7 @@ from torch import nn
 from catdog_edge.errors import DataError, ModelError, label_difference
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.spec import ModelSpec, Normalization
+from catdog_edge.system.console import counted, counter
 from catdog_edge.training.array_types import Float32, Pixels
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
@@ -45,10 +46,11 @@ def logits(
     normalization: Normalization,
     pixels: Pixels | torch.Tensor,
     device: Device = "cpu",
+    bar: str = "",
 ) -> Float32:
     """Compute logits of images `uint8 [N,H,W,3]`, BGR, in evaluation mode, batch by batch.
 
-    A tensor is to be on the device.
+    A tensor is to be on the device. `bar` names a progress bar; empty: none is shown.
 
     Returns:
         `float32 [N,K]`; `[N,K+1]` where the network has a logit for negatives, the last.
@@ -57,20 +59,22 @@ def logits(
     network.eval()
     parts = []
     batch = CUDA_BATCH if torch.device(device).type == "cuda" else BATCH
+    count = counter(bar, len(pixels))
     for start in range(0, len(pixels), batch):
         chunk = pixels[start : start + batch]
         if not isinstance(chunk, torch.Tensor):
             chunk = torch.from_numpy(np.array(chunk)).to(device)
         parts.append(network(to_input(chunk, normalization)).float())
+        count(min(start + batch, len(pixels)))
     network.train(was_training)
     return np.asarray(torch.cat(parts).cpu().numpy())
 
 
 def probabilities(
-    network: nn.Module, spec: ModelSpec, pixels: Pixels, device: Device = "cpu"
+    network: nn.Module, spec: ModelSpec, pixels: Pixels, device: Device = "cpu", bar: str = ""
 ) -> Float32:
     """Compute calibrated probabilities: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR images."""
-    values = logits(network, spec.normalization, pixels, device)
+    values = logits(network, spec.normalization, pixels, device, bar)
     return softmax(values[:, : len(spec.labels)], spec.temperature)
 
 
@@ -106,17 +110,19 @@ class Predictor:
         layers answer slightly differently in a batch.
         """
         if self._classifier is None:
-            return probabilities(self._network, self.spec, pixels)
-        return np.concatenate([self._classifier.probabilities([image]) for image in pixels])
+            return probabilities(self._network, self.spec, pixels, bar="images")
+        images = counted(pixels, "images")
+        return np.concatenate([self._classifier.probabilities([image]) for image in images])
 
     def scores(self, pixels: Pixels) -> Float32:
         """Compute how certain it is that one of the classes is seen: `float32 [N]`."""
         if self._classifier is not None:
-            return np.concatenate([self._classifier.scores([image]) for image in pixels])
+            images = counted(pixels, "images")
+            return np.concatenate([self._classifier.scores([image]) for image in images])
         rejection = self.spec.rejection
         if rejection is None or rejection.score == "max_probability":
             return np.asarray(self.probabilities(pixels).max(axis=1))
-        return known(logits(self._network, self.spec.normalization, pixels))
+        return known(logits(self._network, self.spec.normalization, pixels, bar="images"))
 
 
 def check_labels(spec: ModelSpec, labels: tuple[str, ...], weights: Path, source: str) -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from catdog_edge.spec import ResizeStep
+from catdog_edge.system.console import counted
 from catdog_edge.training.array_types import Float32, Labels, Pixels
 from catdog_edge.training.data.dataset import Dataset, Item, Split, write_csv
 from catdog_edge.training.data.open_dataset import pixels
@@ -102,7 +103,7 @@ def near_duplicates(
     thumbnails = thumbnails[:MAX_COMPARED]
     plain, mirrored = _standardised(thumbnails), _standardised(thumbnails[:, :, ::-1])
     pairs = []
-    for start in range(0, len(plain), BLOCK):
+    for start in counted(range(0, len(plain), BLOCK), "blocks of images compared"):
         rows = np.arange(start, min(start + BLOCK, len(plain)))
         end = rows[-1] + 1
         correlation = np.maximum(plain[rows] @ plain[:end].T, plain[rows] @ mirrored[:end].T)

@@ -6,11 +6,12 @@ Names of files and classes may hold `$`, so no text is parsed as a formula.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,19 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, fontManager, get_font
+from matplotlib.font_manager import FontEntry, findfont, findSystemFonts, fontManager, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
+from catdog_edge.errors import list_names
 from catdog_edge.system.files import atomic_write
 from catdog_edge.training.array_types import Float32, Labels, Pixels
 from catdog_edge.training.data.dataset import SPLITS, Dataset
 from catdog_edge.training.engine.history import EpochMetrics
 from catdog_edge.training.evaluation.classification_report import shorten_label
 from catdog_edge.training.evaluation.rejection import auroc, roc_curve
+
+log = logging.getLogger(__name__)
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 TRAIN, VAL, TEST = "#2563eb", "#ea580c", "#15803d"
@@ -46,6 +50,8 @@ SHOWN_CLASSES = 12  # classes in `data.png`
 SHOWN_IMAGES = 6  # images of each class in `data.png`
 TEXT_CLASSES = 30  # classes up to which `confusion.png` has counts, and class names on an axis
 CAPTION = 28  # columns of a caption
+FONTS = "fonts-noto-core and fonts-noto-cjk on Debian and Ubuntu"
+_WARNED: set[int] = set()  # characters without a font that a warning has named
 CURVES = 10  # curves in `roc.png`: those of the worst sets of negatives
 
 
@@ -263,27 +269,44 @@ def _square(frame: Pixels, side: int = 200) -> Pixels:
     return square
 
 
-def _choose_fonts(figure: Figure) -> None:
-    """Let fonts of the system draw what matplotlib's own lacks, where one of them has it."""
+def _choose_fonts(figure: Figure, file: str) -> None:
+    """Let fonts of the system draw what matplotlib's own lacks; warn once of what none has."""
     texts = [one for one in figure.findobj(Text) if isinstance(one, Text)]
     own = get_font(findfont("DejaVu Sans")).get_charmap()
     missing = {ord(char) for one in texts for char in one.get_text() if not char.isspace()} - {*own}
     families = ["DejaVu Sans"]
-    for font in sorted(fontManager.ttflist, key=lambda font: (font.style != "normal", font.name)):
-        if not missing:
-            break
+    for font in _installed_fonts() if missing else ():
         with contextlib.suppress(OSError, RuntimeError):  # a font that FreeType cannot scale
             found = missing & {*get_font(font.fname).get_charmap()}
             if found and not font.name.startswith("Last Resort"):
                 families.append(font.name)
                 missing -= found
+        if not missing:
+            break
     for one in texts if len(families) > 1 else ():
         one.set_fontfamily(families)
+    if missing - _WARNED:
+        boxes = {one.get_text(): None for one in texts if missing & {*map(ord, one.get_text())}}
+        log.warning(
+            f"{file}: no installed font has all characters of {list_names([*boxes], 3)}, and "
+            f"boxes are drawn; install one ({FONTS})"
+        )
+        _WARNED.update(missing)
+
+
+def _installed_fonts() -> Iterator[FontEntry]:
+    """Yield the fonts of matplotlib's list, then those that were installed after it was made."""
+    listed = sorted(fontManager.ttflist, key=lambda font: (font.style != "normal", font.name))
+    yield from listed
+    for file in sorted({*findSystemFonts()} - {font.fname for font in listed}):
+        count = len(fontManager.ttflist)
+        with contextlib.suppress(OSError, RuntimeError):
+            fontManager.addfont(file)
+        yield from fontManager.ttflist[count:]
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    _choose_fonts(figure)
+    _choose_fonts(figure, Path(path).name)
     with atomic_write(path) as temporary, warnings.catch_warnings():
-        # Characters that no font has are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(temporary)

@@ -124,7 +124,7 @@ def _review(
     on_train = pixels(dataset, "train", spec.resize)[0]
     with autocast(trainer.device, trainer.plan.precision):
         answers: dict[Split, Float32] = {
-            "train": probabilities(network, spec, on_train, device=trainer.device),
+            "train": probabilities(network, spec, on_train, trainer.device, bar="review"),
             "val": validated.probabilities[: len(dataset.items_of("val"))],
         }
     suspects = review(dataset, answers, spec.resize)
@@ -140,7 +140,7 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
     network.to(trainer.device)
 
     def compute(pixels: Pixels) -> Float32:
-        return logits(network, spec.normalization, pixels, device=trainer.device)
+        return logits(network, spec.normalization, pixels, trainer.device, bar="validation")
 
     outputs = compute(images)
     others: Groups = {}

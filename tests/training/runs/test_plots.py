@@ -15,8 +15,10 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from catdog_edge.training.data.open_dataset import open_dataset
+from catdog_edge.training.runs import plots
 from catdog_edge.training.runs.plots import (
     SHOWN_CLASSES,
     TEXT_CLASSES,
@@ -148,3 +150,27 @@ def test_another_font_draws_what_the_usual_one_lacks(tmp_path: Path, figures: li
     assert "STIXGeneral" in label.get_fontfamily()
     save_confusion(tmp_path / "confusion.png", np.eye(2, dtype=np.int64), ("cat", "dog"), "x")
     assert "STIXGeneral" not in figures[1].axes[0].get_xticklabels()[0].get_fontfamily()
+
+
+def test_a_font_that_is_newer_than_the_list_of_fonts_is_found(
+    tmp_path: Path, figures: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stix,) = (one for one in fontManager.ttflist if one.fname.endswith("/STIXGeneral.ttf"))
+    fonts = [one for one in fontManager.ttflist if not one.name.startswith("STIX")]
+    monkeypatch.setattr(fontManager, "ttflist", fonts)
+    monkeypatch.setattr(plots, "findSystemFonts", lambda: [stix.fname])
+    save_confusion(tmp_path / "confusion.png", np.eye(2, dtype=np.int64), ("\u2a7b", "dog"), "x")
+    assert "STIXGeneral" in figures[0].axes[0].get_xticklabels()[0].get_fontfamily()
+
+
+def test_characters_that_no_font_has_are_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = ("a \U0003ffff", "dog")  # no character will ever be there
+    for name in ("confusion.png", "again.png"):
+        save_confusion(tmp_path / name, np.eye(2, dtype=np.int64), labels, "x")
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "confusion.png: no installed font has all characters of a \U0003ffff, and boxes are drawn; "
+        "install one (fonts-noto"
+    )
