@@ -21,6 +21,7 @@ from benchmarks.report.text import milliseconds, shorten_all
 Row = Mapping[str, Any]
 
 NARROW = 520  # below this width the names stand above the marks instead of beside them
+NAMED = 8  # points up to which names stand beside them
 MIN_ANSWERS = 5  # a bin of the reliability diagram with fewer answers is left out
 CHARACTER = 7.0  # width of a character of the labels in pixels, on the generous side
 
@@ -84,16 +85,18 @@ def density(row: Row, scale: Scale) -> list[tuple[float, float]]:
 def front(document: Document, width: int) -> Markup:
     """Accuracy against latency; the rows that no other row beats in both are joined.
 
-    Rows of batch 1; where there are none, all, and the time is a frame's share of its call.
+    Rows of batch 1; where there are none, all, and the time is a frame's share of its call. Where
+    there is no room for names beside the points, the points are numbered, with a key below.
     """
     rows = [row for row in document["rows"] if row["batch"] == 1] or list(document["rows"])
+    rows.sort(key=per_frame)
     times = [per_frame(row) for row in rows]
     narrow = width < NARROW
     height = 330 if narrow else 360
     x = Scale(*padded(times, 0.12, log=True), 52.0, width - 16.0, log=True)
     bounds = [100 * r["answers"][end] for r in rows for end in ("accuracy_low", "accuracy_high")]
     low, high = padded(bounds)
-    y = Scale(max(0.0, low), min(100.0, high), height - 46.0, 16.0)
+    y = Scale(max(0.0, low), min(100.0, high), height - 46.0, 26.0)
     accuracy = [row["answers"]["accuracy"] for row in rows]
     places = [(x(time), y(100 * share)) for time, share in zip(times, accuracy, strict=True)]
     best = [places[index] for index in pareto(list(zip(times, accuracy, strict=True)))]
@@ -101,10 +104,20 @@ def front(document: Document, width: int) -> Markup:
     corners = [
         place for (px, py), end in zip(best, ends, strict=True) for place in ((px, py), (end, py))
     ]
-    short = shorten_all([str(row["name"]) for row in rows], 20 if narrow else 40)
-    anchors = [(*place, short[row["name"]]) for place, row in zip(places, rows, strict=True)]
+    short = shorten_all([str(row["name"]) for row in rows], 40)
+    words, key = [short[row["name"]] for row in rows], []
+    if narrow or len(rows) > NAMED:
+        columns = max(1, width // 300)
+        for number, (row, name) in enumerate(zip(rows, words, strict=True)):
+            down, across = divmod(number, columns)
+            place = (across * width / columns, height + 20.0 + 20 * down)
+            key.append({"row": row, "place": place, "words": f"{number + 1}  {name}"})
+        words = [str(number) for number in range(1, len(rows) + 1)]
+        height += 20 * -(-len(rows) // columns) + 10
+    anchors = [(*place, word) for place, word in zip(places, words, strict=True)]
     points = list(zip(rows, times, strict=True))
-    return _draw("front", width, height, x, y, narrow, points, corners, _labels(anchors, x, y))
+    labels = _labels(anchors, x, y, above=bool(key))
+    return _draw("front", width, height, x, y, narrow, points, corners, labels, key)
 
 
 def per_frame(row: Row) -> float:
@@ -122,18 +135,20 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _labels(
-    anchors: Sequence[tuple[float, float, str]], x: Scale, y: Scale
+    anchors: Sequence[tuple[float, float, str]], x: Scale, y: Scale, above: bool
 ) -> Iterator[dict[str, Any]]:
-    """Names beside their points, moved up or down where they would cover one another."""
+    """Names beside their points or above, moved up or down where they would cover one another."""
+    gap = 3 if above else 12
     taken = [(px - 8, px + 8, py + 4) for px, py, _ in anchors]  # the points themselves
     for at, py, words in sorted(anchors):
         wide = len(words) * CHARACTER
-        side = -1 if at + 12 + wide > x.end else 1
-        left, right = sorted((at + side * 12, at + side * (12 + wide)))
+        side = 0 if above else -1 if at + 12 + wide > x.end else 1
+        near = -wide / 2 if above else 12
+        left, right = sorted((at + (side or 1) * near, at + (side or 1) * (near + wide)))
 
         def free(place: float, left: float = left, right: float = right) -> bool:
             return y.end + 16 <= place <= y.start - 6 and all(
-                abs(place - other) >= 16 or left > end + 12 or right + 12 < begin
+                abs(place - other) >= 16 or left > end + gap or right + gap < begin
                 for begin, end, other in taken
             )
 
@@ -144,7 +159,7 @@ def _labels(
             "x": at + side * 12,
             "y": place,
             "words": words,
-            "anchor": "start" if side > 0 else "end",
+            "anchor": ("middle", "start", "end")[side],
             "leader": (at, py, at + side * 9, place - 4) if abs(place - py) > 20 else None,
         }
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
+from markupsafe import Markup
 
 from benchmarks.report.chart_scale import plain, px
 from benchmarks.report.text import figure, milliseconds
@@ -28,7 +29,9 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    functions = (px, plain, points, family, figure, milliseconds, sentence, shade, many, part, cell)
+    functions = (
+        px, plain, points, family, figure, milliseconds, sentence, shade, many, part, cell, name
+    )  # fmt: skip
     environment.filters |= {one.__name__: one for one in functions}
     environment.filters["pairs"] = itertools.pairwise
     return environment
@@ -63,6 +66,11 @@ def many(count: int, noun: str) -> str:
 def sentence(words: str) -> str:
     """Words as a sentence."""
     return words[:1].upper() + words[1:] + "."
+
+
+def name(row: str) -> Markup:
+    """The name of a row, which may be broken before `@`."""
+    return Markup("<wbr>@").join(str(row).split("@"))
 
 
 def cell(text: str) -> str:

@@ -248,15 +248,20 @@ def test_names_in_the_front_are_beside_their_points_and_cover_nothing(doc, width
     boxes = []
     for name in _nodes(drawing, "label"):
         (x, y), long = _at(name, "x", "y"), 7 * len(name.text)
-        side = 1 if name.get("text-anchor") == "start" else -1
+        side = ("middle", "start", "end").index(name.get("text-anchor"))
+        side, left = (0, 1, -1)[side], (x - long / 2, x, x - long)[side]
         own = [(px, py) for px, py in points if px == pytest.approx(x - side * 12, abs=0.02)]
         assert any(abs(y - py) <= 20 or (px, py) in ends for px, py in own)
-        boxes.append((x if side > 0 else x - long, x + long if side > 0 else x, y))
+        boxes.append((left, left + long, y))
     for index, (left, right, y) in enumerate(boxes):
         assert left >= 0
         assert right <= width
         for other_left, other_right, other in boxes[:index]:
             assert abs(y - other) >= 12 or left > other_right or right < other_left
+    key = [one.text for one in _nodes(drawing, "key") if one.text]
+    fastest_first = ["model.static", *(row["name"] for row in made["rows"][:5])]
+    numbered = [f"{number}  {name}" for number, name in enumerate(fastest_first, 1)]
+    assert key == (numbered if width == html.NARROW else [])
 
 
 def test_ticks_are_written_as_numbers(doc):
