@@ -23,8 +23,8 @@ pytest.importorskip("onnxruntime")
 from support import clips
 
 from catdog_edge import Camera, CameraError, Classifier, Events
-from catdog_edge.camera.camera import Frame
-from catdog_edge.events.events import SCHEMA, Event, Rules, View
+from catdog_edge.camera.camera import Frame, State
+from catdog_edge.events.events import SCHEMA, Event, Rules, View, state_to_json
 from catdog_edge.events.motion import MotionGate
 from catdog_edge.events.tracker import Tracker, Transition
 from catdog_edge.runtime.model_file import shipped_models
@@ -228,6 +228,12 @@ def test_events_carry_what_the_schema_says(spec: ModelSpec) -> None:
     assert first["time"] == "2026-11-22T15:04:07.250Z"
     assert first["duration"] is first["reason"] is None
     assert "\n" not in enter.to_json()
+
+
+def test_lines_of_any_language() -> None:
+    line = state_to_json("Tür", State.STALLED, "", 0.0)
+    assert '"source": "Tür", "state": "stalled", "reason": null' in line
+    assert '"label": "Katze ü"' in Event("enter", "Katze ü", 1.0, "Tür", 0.0, 0.0, 1).to_json()
 
 
 class Unsure(Painted):

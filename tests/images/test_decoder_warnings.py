@@ -132,7 +132,7 @@ def test_a_fork_during_a_decode_has_its_own_stderr_and_decodes() -> None:
 import os, sys, threading
 import numpy as np, cv2
 from catdog_edge.images.decoder_warnings import decode_with_verdict
-entered, leave = threading.Event(), threading.Event()
+entered, leave, real = threading.Event(), threading.Event(), os.fstat(2).st_ino
 def slow():
     entered.set(); leave.wait()
 thread = threading.Thread(target=decode_with_verdict, args=(slow,)); thread.start()
@@ -140,7 +140,7 @@ entered.wait()
 child = os.fork()
 if child == 0:
     os.write(2, b"child\\n")
-    print(decode_with_verdict(lambda: 3), flush=True)
+    print(os.fstat(2).st_ino == real, decode_with_verdict(lambda: 3), flush=True)
     os._exit(0)
 os.waitpid(child, 0)
 leave.set(); thread.join()
@@ -153,7 +153,7 @@ os.write(2, b"parent\\n")
         timeout=60,
         check=True,
     )
-    assert done.stdout == "(3, False)\n"
+    assert done.stdout == "True (3, False)\n"
     assert done.stderr == "child\nparent\n"
 
 

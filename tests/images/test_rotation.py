@@ -9,7 +9,7 @@ import pytest
 from support.encoded import assert_seen, avif, encode, exif, photo, scene, see_through
 
 from catdog_edge.images.headers import read_header
-from catdog_edge.images.read import decode_picture
+from catdog_edge.images.read import _upright, decode_picture
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -30,6 +30,19 @@ def test_exif_rotation_with_alpha(orientation: int) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_avif_rotation(orientation: int) -> None:
     assert_seen(encode(scene(), "AVIF", exif=exif(orientation)))
+
+
+@avif
+def test_every_turn_and_mirror_of_an_avif() -> None:
+    pixels = np.arange(6).reshape(2, 3, 1)
+    data = bytearray(encode(scene(), "AVIF", exif=exif(5)))
+    turn, mirror = data.index(b"irot") + 4, data.index(b"imir") + 4
+    for turns in range(4):
+        for axis in range(2):
+            data[turn], data[mirror] = turns, axis
+            seen = np.flip(np.rot90(pixels, turns), axis)
+            found = _upright(pixels, read_header(bytes(data)).orientation)
+            assert np.array_equal(found, seen), (turns, axis)
 
 
 def test_broken_exif_is_no_rotation() -> None:
