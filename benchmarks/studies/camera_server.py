@@ -145,10 +145,7 @@ class ServerProcess:
 
     def __init__(self, command: list[str], port: int, fps: float, frames: int) -> None:
         self.command = [*command, "--port", str(port), "--fps", str(fps)]
-        self.port = port
-        self.fps = fps
-        self.frames = frames
-        self.epoch = 0.0
+        self.port, self.fps, self.frames, self.epoch = port, fps, frames, 0.0
 
     def __enter__(self) -> Self:
         self.start()
@@ -193,14 +190,10 @@ class ServerProcess:
 
 
 class RtspServer(ServerProcess):
-    """An H.264 byte stream, looped, at `rtsp://127.0.0.1:PORT/stream`.
+    """An H.264 byte stream of `encode_h264`, looped, at `rtsp://127.0.0.1:PORT/stream`.
 
-    Args:
-        video: See `encode_h264`.
-        fps: Frames sent per second.
-        frames: In the video.
-        login: `user:password` that a client must have.
-        stamped_fps: Frames per second by the timestamps; those of sending otherwise.
+    `fps` of `frames` are sent; `login` is the `user:password` that a client must have,
+    `stamped_fps` the frames per second by the timestamps, where not those of sending.
     """
 
     def __init__(

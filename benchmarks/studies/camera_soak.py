@@ -59,8 +59,7 @@ class CameraBench:
     """The parts of the study; each returns its figures. `missed` is what is beyond its limit."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
-        self.options = options
-        self.folder = folder
+        self.options, self.folder = options, folder
         self.missed: list[str] = []
 
     def model(self, live: bool) -> Classifier:
@@ -157,7 +156,7 @@ class CameraBench:
                     note("Camera", begun, frame.image)
         document = {}
         for name, pairs in rows.items():
-            after, age = (float(np.median(values)) for values in zip(*pairs))
+            after, age = np.median(pairs, axis=0).tolist()
             print(f"first   {name:8} first frame after {after:.2f} s, then {age:.2f} s old")
             document[name] = {"after_s": after, "age_s": age}
         return document
@@ -196,12 +195,9 @@ class CameraBench:
         watch = _Watch(self.options.seconds)
         with ExitStack() as stack:
             servers = [stack.enter_context(self.server(FPS, 32)) for _ in NAMES]
-            # Below the row of the frame's number, which changes with every frame.
-            region = (0, BLOCK, 640, 360 - BLOCK)
-            cameras = [
-                stack.enter_context(closing(Camera(server.url, name, region)))
-                for server, name in zip(servers, NAMES, strict=True)
-            ]
+            region = (0, BLOCK, 640, 360 - BLOCK)  # without the number, which always changes
+            opened = (Camera(one.url, name, region) for one, name in zip(servers, NAMES))
+            cameras = [stack.enter_context(closing(camera)) for camera in opened]
             for _event in events.over(cameras, each=watch.note, stop=watch.stop):
                 pass
             end = _clocks()
@@ -300,8 +296,7 @@ class _Soak:
         self.oldest = 0.0
         self.back_after: list[float] = []
         self.faults = 0
-        self._server = server
-        self._every = every
+        self._server, self._every = server, every
         self._end = time.monotonic() + 60 * minutes
         self._mended: float | None = None
 
@@ -362,9 +357,8 @@ def _workers() -> list[psutil.Process]:
 
 def _clocks() -> tuple[float, float, float]:
     """Time, and processor time of this process and of those that hold cameras."""
-    spent = [worker.cpu_times() for worker in _workers()]
-    workers = sum(times.user + times.system for times in spent)
-    return time.monotonic(), time.process_time(), workers
+    spent = (sum(worker.cpu_times()[:2]) for worker in _workers())
+    return time.monotonic(), time.process_time(), sum(spent)
 
 
 def _parts(text: str) -> list[str]:

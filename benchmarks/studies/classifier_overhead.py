@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -185,11 +186,10 @@ class Study:
                 f"{name:12} first answer {row['first_answer_s']:.3f} s, resident "
                 f"{row['resident_mb']:.1f} MB, peak {row['peak_mb']:.1f} MB"
             )
-        ours = document["catdog_edge"]
+        ours, name = document["catdog_edge"], "PyTorch's cold start"
         self.judge("cold start", ours["time_ratio"])
         self.judge("memory", ours["memory_ratio"])
         if "PyTorch" in document:
-            name = "PyTorch's cold start"
             ratio = document["PyTorch"]["first_answer_s"] / ours["first_answer_s"]
             self.judge(name, ratio, ratio >= LIMITS[name])
         return document
@@ -290,15 +290,13 @@ def busy_camera(threads: int) -> Iterator[list[int]]:
             cv2.imdecode(data, cv2.IMREAD_COLOR)
             counts[index] += 1
 
-    workers = [threading.Thread(target=decode, args=(index,)) for index in range(threads)]
-    for worker in workers:
-        worker.start()
-    try:
-        yield counts
-    finally:
-        stop.set()
-        for worker in workers:
-            worker.join()
+    with ThreadPoolExecutor(threads) as pool:
+        for index in range(threads):
+            pool.submit(decode, index)
+        try:
+            yield counts
+        finally:
+            stop.set()
 
 
 def run(options: argparse.Namespace) -> None:

@@ -26,13 +26,9 @@ class StudyParser(argparse.ArgumentParser):
     """
 
     def __init__(self, name: str, description: str | None) -> None:
-        raw = argparse.RawDescriptionHelpFormatter
-        super().__init__(
-            prog=f"python -m benchmarks.studies.{name}",
-            description=description,
-            formatter_class=raw,
-        )
-        self._name = name
+        self._name, raw = name, argparse.RawDescriptionHelpFormatter
+        prog = f"python -m benchmarks.studies.{name}"
+        super().__init__(prog=prog, description=description, formatter_class=raw)
 
     def seconds(self, default: float, what: str, option: str = "--seconds") -> None:
         """Add an option for a duration above 0."""

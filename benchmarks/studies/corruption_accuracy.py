@@ -46,11 +46,9 @@ def rejected(pets: Classifier, images: ImageSet) -> int:
 
 def accuracy_row(pets: Classifier, images: ImageSet) -> list[str]:
     """Condition, accuracy, and the share that is not rejected."""
-    count = len(images.items)
-    predicted = pets.probabilities(images.frames()).argmax(axis=1)
-    right = int((predicted == images.truth).sum())
-    answered = count - rejected(pets, images)
-    return [images.name, share(right, count), f"{100 * answered / count:.1f}"]
+    count, predicted = len(images.items), pets.probabilities(images.frames()).argmax(axis=1)
+    answered = f"{100 * (count - rejected(pets, images)) / count:.1f}"
+    return [images.name, share(int((predicted == images.truth).sum()), count), answered]
 
 
 def report(options: argparse.Namespace) -> None:

@@ -52,8 +52,7 @@ Classify = Callable[[Image], Probabilities]
 
 LARGE = (1080, 1920)  # height and width of the large frame
 
-ULTRALYTICS = "yolo11n-cls"
-"""Their architecture that is exported, with fresh weights, for the cost of their wrapper."""
+ULTRALYTICS = "yolo11n-cls"  # exported with fresh weights, for the cost of their wrapper
 
 
 @dataclass(frozen=True)
@@ -241,16 +240,12 @@ CONVERTED = {
 
 @dataclass(frozen=True)
 class Peer:
-    """A runtime that works.
-
-    `difference` is the largest difference of a probability from `Classifier`, `None` for a network
-    of its own; `reference` is the row that its ratio is to; `size` are the bytes of what it loads.
-    """
+    """A runtime that works."""
 
     classify: Classify
-    difference: float | None
-    reference: str
-    size: int
+    difference: float | None  # largest of a probability from `Classifier`'s; `None`: other network
+    reference: str  # the row that its ratio is to
+    size: int  # bytes of what it loads
 
 
 def open_peers(config: PeerConfig, frame: Image) -> tuple[dict[str, Peer], dict[str, str]]:
@@ -326,10 +321,7 @@ def run(
     return {
         "kind": "catdog-edge peers",
         "schema": 1,
-        "model": {
-            "file": config.model.name,
-            **{name: getattr(config.spec, name) for name in names},
-        },
+        "model": {"file": config.model.name} | {n: getattr(config.spec, n) for n in names},
         "threads": config.threads,
         "seconds": seconds,
         "environment": asdict(environment),
@@ -341,21 +333,20 @@ def run(
                 "width": frame.shape[1],
                 "rounds": measured.timing.rounds,
                 "pass_starts": list(measured.timing.starts),
-                "rows": [_row(name, peer, measured) for name, peer in peers.items()],
+                "rows": [
+                    {
+                        "name": name,
+                        "difference": peer.difference,
+                        "bytes": peer.size,
+                        "ratio": {**asdict(measured.ratios[name]), "to": peer.reference},
+                        "latency": asdict(measured.summaries[name]),
+                    }
+                    for name, peer in peers.items()
+                ],
             }
             for frame, measured in zip((small, large), found, strict=True)
         ],
         "left_out": left,
-    }
-
-
-def _row(name: str, peer: Peer, measured: Measurement) -> dict[str, Any]:
-    return {
-        "name": name,
-        "difference": peer.difference,
-        "bytes": peer.size,
-        "ratio": {**asdict(measured.ratios[name]), "to": peer.reference},
-        "latency": asdict(measured.summaries[name]),
     }
 
 

@@ -74,21 +74,16 @@ def report(options: argparse.Namespace) -> None:
     near = np.ascontiguousarray(large[: 3 * size // 2, : 3 * size // 2])
     candidates = rules(size)
     cv2.setNumThreads(1)
-    timings = [
-        compare(
-            {name: partial(resize, frame, steps) for name, steps in candidates.items()},
-            options.seconds,
-        )
+    calls = (
+        {name: partial(resize, frame, steps) for name, steps in candidates.items()}
         for frame in (large, near)
-    ]
+    )
+    timings = [compare(by_rule, options.seconds) for by_rule in calls]
     rows = []
     first: np.ndarray | None = None
     for name, steps in candidates.items():
         cells = [name, *(f"{1e3 * timing.rows[name].p50:.3f}" for timing in timings)]
-        cells += [
-            levels([large], steps, candidates["area"]),
-            levels(frames, steps, candidates["area"]),
-        ]
+        cells += [levels(shown, steps, candidates["area"]) for shown in ([large], frames)]
         if pets is not None:
             values = pets.probabilities(np.stack([resize(frame, steps) for frame in frames]))
             first = values if first is None else first

@@ -159,17 +159,12 @@ def videos(cat: Image, street: Image, dog: Image, room: Image) -> dict[str, Vide
         return paste(full[3], pet, left, (SIZE[1] - pet.shape[0]) * 2 // 3)
 
     half = 1 + 3 * 0.25 * SHARE * 2 / (1 + SHARE)
-    four: list[Moment] = [
-        ("enter", "cat", 0.0),
-        ("exit", "cat", 4.0),
-        ("enter", "dog", 8.0),
-        ("exit", "dog", 12.0),
-    ]
-    small_truth: list[Moment] = [
-        (event, label, start + (half if event == "enter" else 11 - half))
-        for start, label in ((0, "cat"), (10, "dog"))
-        for event in ("enter", "exit")
-    ]
+
+    def moments(stay: float, first: float = 0, last: float = 4) -> list[Moment]:
+        ends = (("enter", first), ("exit", last))
+        return [(e, pet, n * stay + at) for n, pet in enumerate(("cat", "dog")) for e, at in ends]
+
+    four, small_truth = moments(8), moments(10, half, 11 - half)
     return {
         "cuts": (cuts, 16, four),
         "pans": (pans, 16, four),
@@ -225,16 +220,8 @@ def cost(name: str, seconds: float) -> list[str]:
         for focus in FOCUS[::-1]:
             frames = filmed(lambda t: paste(scene, thing, round(200 * t) % 1000, 300), 8)
             endless = itertools.cycle(list(frames))
-            clock, events = itertools.count(), Events(pets, focus=focus, pictures=False)
-
-            def feed(
-                events: Events = events,
-                endless: Iterator[Frame] = endless,
-                clock: Iterator[int] = clock,
-            ) -> None:
-                events.feed(dataclasses.replace(next(endless), monotonic=next(clock) / FPS))
-
-            calls[focus] = feed
+            moving = (dataclasses.replace(f, monotonic=n / FPS) for n, f in enumerate(endless))
+            calls[focus] = map(Events(pets, focus=focus, pictures=False).feed, moving).__next__
         timing = compare(calls, seconds, clock=time.process_time)
     p50 = [1e3 * timing.rows[focus].p50 for focus in FOCUS]
     return [name, *(f"{value:.2f}" for value in p50), f"{p50[0] / p50[1]:.2f}"]
@@ -242,20 +229,17 @@ def cost(name: str, seconds: float) -> list[str]:
 
 def report(options: argparse.Namespace) -> None:
     """Measure and print."""
+    models, found = options.models, [] if options.seconds else pictures(options.data, options.other)
     if options.seconds:
         heads = ["model", "--focus motion, ms", "--focus frame, ms", "ratio"]
-        table = [cost(name, options.seconds) for name in options.models]
-        print("\n".join(markdown_table(heads, table)))
-        return
-    found = pictures(options.data, options.other)
-    if options.videos:
+        table = [cost(name, options.seconds) for name in models]
+    elif options.videos:
         heads = ["model", "video", "number", "right: --focus motion", "--focus frame"]
-        table = [row for name in options.models for row in video_rows(name, found, options)]
-        print("\n".join(markdown_table(heads, table)))
-        return
-    heads = ["model", "picture", "number", "answered: frame, %", "search, %"]
-    heads += ["right of these: frame, %", "search, %"]
-    table = [row for name in options.models for row in rows(name, found, options.behind)]
+        table = [row for name in models for row in video_rows(name, found, options)]
+    else:
+        heads = ["model", "picture", "number", "answered: frame, %", "search, %"]
+        heads += ["right of these: frame, %", "search, %"]
+        table = [row for name in models for row in rows(name, found, options.behind)]
     print("\n".join(markdown_table(heads, table)))
 
 

@@ -59,11 +59,7 @@ FIRST = 2  # steps before the measurement: PyTorch imports parts of itself in th
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What both loops are given.
-
-    `files` are the training images as JPEG files in the order of the data set, whole batches;
-    `scratch` is a folder for checkpoints.
-    """
+    """What both loops are given."""
 
     source: str
     limit: int | None
@@ -71,10 +67,10 @@ class LoopConfig:
     batch_size: int
     policy: Policy
     threads: int
-    files: tuple[str, ...]
+    files: tuple[str, ...]  # the training images as JPEG, as ordered in the set, whole batches
     labels: tuple[int, ...]
     classes: int
-    scratch: str
+    scratch: str  # a folder for checkpoints
     device: str = "cpu"
     workers: int = 0  # of the DataLoader
     steps: int = 1  # of a turn
@@ -202,22 +198,15 @@ def _torchvision(config: LoopConfig) -> Callable[[torch.Tensor], torch.Tensor]:
     from torchvision.transforms import v2
 
     arch = architecture(config.arch)
-    framing: dict[str, list[Any]] = {
-        "none": [],
-        "classic": [
-            *(v2.RandomRotation(45), v2.RandomHorizontalFlip(0.3)),
-            *(v2.RandomVerticalFlip(0.05), v2.RandomGrayscale(0.1)),
-        ],
-    }
-    usual = [
-        *(v2.RandomResizedCrop(arch.size, (0.4, 1.0)), v2.RandomHorizontalFlip()),
-        *(v2.RandomRotation(12), v2.ColorJitter(0.3, 0.3, 0.4)),
-    ]
-    mean, std = (
-        [value / 255 for value in values]
-        for values in (arch.normalization.mean, arch.normalization.std)
-    )
-    steps = [v2.Resize((arch.size, arch.size)), *framing.get(config.policy, usual)]
+    normalization = arch.normalization
+    steps: list[Any] = [v2.Resize((arch.size, arch.size))]
+    if config.policy == "classic":
+        steps += [v2.RandomRotation(45), v2.RandomHorizontalFlip(0.3)]
+        steps += [v2.RandomVerticalFlip(0.05), v2.RandomGrayscale(0.1)]
+    elif config.policy != "none":
+        steps += [v2.RandomResizedCrop(arch.size, (0.4, 1.0)), v2.RandomHorizontalFlip()]
+        steps += [v2.RandomRotation(12), v2.ColorJitter(0.3, 0.3, 0.4)]
+    mean, std = (np.divide(one, 255).tolist() for one in (normalization.mean, normalization.std))
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
     found: Callable[[torch.Tensor], torch.Tensor] = v2.Compose(steps)
     return found
@@ -279,9 +268,8 @@ class Loop:
         context = multiprocessing.get_context("spawn")  # a fork would share the threads' locks
         self._connection, other = context.Pipe()
         # A process with workers of its own cannot be a daemon; it ends when the pipe closes.
-        self._process = context.Process(
-            target=_serve, args=(name, config, other), daemon=not config.workers
-        )
+        daemon, arguments = not config.workers, (name, config, other)
+        self._process = context.Process(target=_serve, args=arguments, daemon=daemon)
         self._process.start()
         other.close()
         try:
