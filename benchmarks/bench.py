@@ -88,8 +88,7 @@ def bench(options: BenchOptions) -> BenchResult:
     report.write(document, planned.folder)
     write_disagreements(planned.folder / report.FLIPS, measured.disagreements)
     sheet = _contact_sheet(measured.sets, measured.disagreements, document["answers_to"])
-    page = html.page(document, sheet)
-    write_text(planned.folder / report.PAGE, page)
+    write_text(planned.folder / report.PAGE, html.page(document, sheet))
     return BenchResult(document, planned.folder, found, planned.weights)
 
 

@@ -146,8 +146,7 @@ def references(rows: Sequence[BenchRow]) -> dict[str, str]:
 
 def _form(file: Path, provider: str) -> Path:
     """The file of a shipped model that `Classifier` takes on a provider; others stay."""
-    half = half_form(file) if provider in GPU and file.parent == ZOO else None
-    return half or file
+    return (half_form(file) if provider in GPU and file.parent == ZOO else None) or file
 
 
 def _variants(device: str, compiled: bool) -> list[Variant]:

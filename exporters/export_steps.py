@@ -144,8 +144,7 @@ class ExportSteps:
             f"{DYNAMIC}: {count} linear layer{'s' if count > 1 else ''} with {made.share:.1%} of "
             f"the parameters, {before} to {after}"
         )
-        how = {"kind": "dynamic", "layers": list(made.quantized), "share": made.share}
-        self._judge(path, how)
+        self._judge(path, {"kind": "dynamic", "layers": list(made.quantized), "share": made.share})
 
     def static(self, images: Images, source: str) -> None:
         """Make `model.static.onnx`, calibrated on training images, `uint8 [N,S,S,3]`, BGR.
@@ -269,8 +268,7 @@ class ExportSteps:
             raise
         except LoadError as error:
             if "No space left" in error.reason:
-                full = OSError(None, "No space left on device")
-                raise no_room(scratch.parent, full) from error
+                raise no_room(scratch.parent, OSError(None, "No space left on device")) from error
             remedy = error.remedy
             if opset not in ALL_FORMS:
                 remedy = (

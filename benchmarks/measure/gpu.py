@@ -98,13 +98,12 @@ class GpuActivity:
         if not readings:
             return None
         clocks = [one.clock_mhz for one in readings if one.clock_mhz is not None]
-        reasons = sorted({reason for one in readings for reason in one.slowdowns})
         return cls(
             clock_mhz=(min(clocks), max(clocks)) if clocks else None,
             readings=len(readings),
             slowed={
                 reason: sum(reason in one.slowdowns for one in readings) / len(readings)
-                for reason in reasons
+                for reason in sorted({reason for one in readings for reason in one.slowdowns})
             },
         )
 
@@ -146,8 +145,7 @@ def noise(card: Gpu | None, activity: GpuActivity | None) -> list[str]:
     found = []
     if card is not None and card.busy is not None and card.busy > MAX_BUSY:
         found.append(f"the GPU was busy for {card.busy:.0%} of the time before the start")
-    slowed = activity.slowed if activity is not None else {}
-    for reason, share in slowed.items():
+    for reason, share in (activity.slowed if activity is not None else {}).items():
         found.append(f"the GPU lowered its clock for {share:.0%} of the time ({reason})")
     return found
 

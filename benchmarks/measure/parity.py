@@ -224,7 +224,6 @@ def class_figures(
 def _disagreements(row: str, comparison: Comparison, images: ImageSet) -> Iterator[Disagreement]:
     labels = images.dataset.labels
     for flip in sorted(comparison.flips, key=lambda flip: -flip.difference):
-        right = {flip.candidate: "row", flip.reference: "reference"}.get(flip.truth, "neither")
         yield Disagreement(
             row=row,
             file=images.items[flip.index].file,
@@ -233,7 +232,7 @@ def _disagreements(row: str, comparison: Comparison, images: ImageSet) -> Iterat
             reference_confidence=flip.reference_probability,
             answer=labels[flip.candidate],
             confidence=flip.candidate_probability,
-            right=right,
+            right={flip.candidate: "row", flip.reference: "reference"}.get(flip.truth, "neither"),
             pictures=images.name,
             index=flip.index,
         )

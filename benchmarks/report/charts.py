@@ -27,8 +27,7 @@ CHARACTER = 7.0  # width of a character of the labels in pixels, on the generous
 
 
 def _draw(chart: str, *arguments: Any) -> Markup:
-    macro = getattr(templates.get("charts.svg").module, chart)
-    return Markup(macro(*arguments))
+    return Markup(getattr(templates.get("charts.svg").module, chart)(*arguments))
 
 
 def ratios(document: Document, width: int) -> Markup:
@@ -72,11 +71,9 @@ def density(row: Row, scale: Scale) -> list[tuple[float, float]]:
     quantiles = np.log(np.maximum(row["latency"]["quantiles_ms"], 1e-6))
     middle = quantiles[1:100]  # the slowest and the fastest call are no part of a shape
     spread = min(middle.std(), (middle[74] - middle[24]) / 1.34) or middle.std()
-    least = math.log(scale.high / scale.low) / 150
-    width = max(0.9 * spread * len(middle) ** -0.2, least)
+    width = max(0.9 * spread * len(middle) ** -0.2, math.log(scale.high / scale.low) / 150)
     low = max(middle[0] - 3 * width, math.log(scale.low))
-    high = min(middle[-1] + 3 * width, math.log(scale.high))
-    places = np.linspace(low, high, 160)
+    places = np.linspace(low, min(middle[-1] + 3 * width, math.log(scale.high)), 160)
     heights = np.exp(-0.5 * ((places[:, None] - middle) / width) ** 2).sum(axis=1)
     heights /= heights.max()
     return [(float(np.exp(x)), float(y)) for x, y in zip(places, heights, strict=True)]

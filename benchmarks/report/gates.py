@@ -240,8 +240,7 @@ def _drop_gate(row: Mapping[str, Any], most: float, strict: bool) -> Gate:
     verdict = judge_drop(answers["difference"], answers["difference_high"], most, strict)
     if verdict is Verdict.UNDECIDED:
         wanted, clear = LIMITS[row["precision"]], answers["clear"]
-        good = clear - answers["clear_flips"]
-        if judge_share(good, clear, wanted.agreement) is Verdict.EXCEEDED:
+        if judge_share(clear - answers["clear_flips"], clear, wanted.agreement) is Verdict.EXCEEDED:
             verdict, why = Verdict.EXCEEDED, "but clear answers differ"
         elif answers["log_odds_difference"] > wanted.logits:
             verdict, why = Verdict.EXCEEDED, "but the logits differ"

@@ -17,8 +17,7 @@ def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
     """
     columns = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
     gap = "  " if sum(columns) + 2 * (len(columns) - 1) <= WIDTH else " "
-    over = sum(columns) + len(gap) * (len(columns) - 1) - WIDTH
-    columns[0] = max(8, columns[0] - max(0, over))
+    columns[0] = max(8, columns[0] - max(0, sum(columns) + len(gap) * (len(columns) - 1) - WIDTH))
     short = shorten_all([heads[0], *(row[0] for row in rows)], columns[0])
 
     def line(cells: Sequence[str]) -> str:

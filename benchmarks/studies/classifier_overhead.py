@@ -178,8 +178,7 @@ class Study:
             for run in range(self.options.runs + 1):
                 for name, (program, model) in programs.items():
                     arguments = ["-c", program + REPORT, model, path, self.size[0], self.threads]
-                    result = run_fresh([str(one) for one in arguments], name)
-                    found[name] += [result] if run else []
+                    found[name] += [run_fresh([str(one) for one in arguments], name)] if run else []
         document = {name: _cold_row(runs, found["bare script"]) for name, runs in found.items()}
         for name, row in document.items():
             print(

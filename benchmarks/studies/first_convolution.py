@@ -33,15 +33,13 @@ def measure(source: Path, seconds: float, threads: int) -> list[str]:
     spec = read_spec(source)
     if spec.layout != "nhwc-uint8":
         raise CatdogError(f"{source} takes {spec.layout}; export it with --layout nhwc-uint8")
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (4, spec.height, spec.width, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (4, spec.height, spec.width, 3), np.uint8)
     calibrated = quantize.calibrate(source, frames)
     calls, answers = {}, []
     with tempfile.TemporaryDirectory() as folder:
         for merge in (False, True):
             path = Path(folder) / f"{merge}.onnx"
-            model = quantize.quantize(calibrated, merge_pixels=merge)
-            write_model(model, path, calibrated.spec)
+            write_model(quantize.quantize(calibrated, merge_pixels=merge), path, calibrated.spec)
             session = open_session(path, threads)
             calls[str(merge)] = partial(session.run, None, {"frames": frames[:1]})
             answers.append(calls[str(merge)]())

@@ -188,8 +188,7 @@ def ultralytics(config: PeerConfig) -> dict[str, Classify]:
     name = session.get_inputs()[0].name
 
     def bare(frame: Image) -> Probabilities:
-        batch = to_nchw(config.resized(frame))
-        return np.asarray(session.run(None, {name: batch})[0], np.float32)
+        return np.asarray(session.run(None, {name: to_nchw(config.resized(frame))})[0], np.float32)
 
     def predict(frame: Image) -> Probabilities:
         result = model.predict(frame, imgsz=size, device="cpu", verbose=False)[0]

@@ -288,8 +288,7 @@ def _create_run(job: TrainingJob, options: TrainOptions, data: RunData, trainer:
     with job.group.shared_errors():
         if job.group.is_main:
             dataset = data.datasets[0]
-            stem = f"{Path(dataset.source).stem}-{trainer.spec.architecture}"
-            run = new_run(options.name, stem)
+            run = new_run(options.name, f"{Path(dataset.source).stem}-{trainer.spec.architecture}")
             trainer.folder = folder = run.folder
             try:
                 job.stack.enter_context(run.lock())
@@ -328,8 +327,7 @@ def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
         progress, keep = ReadingProgress(), bool(args.get("keep_damaged"))
         datasets = run.datasets(progress)
         if datasets[0].labels != spec.labels:
-            difference = label_difference(spec.labels, datasets[0].labels)
-            changed = f"labels were different ({difference})"
+            changed = f"labels were different ({label_difference(spec.labels, datasets[0].labels)})"
         if changed:
             raise CatdogError(
                 f"{run.folder / 'args.yaml'}: {changed} when the run began; put that back, or "

@@ -136,8 +136,7 @@ class OnnxPredictor:
             if self.fixed_batch:
                 chunk = chunk[np.arange(batch).clip(max=wanted - 1)]
             feed = {self.input_name: to_layout(chunk, self.spec.layout)}
-            found = self.session.run(self._outputs, feed)
-            parts.append([values[:wanted] for values in found])
+            parts.append([values[:wanted] for values in self.session.run(self._outputs, feed)])
             count(start + wanted)
         joined = [np.concatenate(values) for values in zip(*parts, strict=True)]
         more = dict(zip(self._outputs[1:], joined[1:], strict=True))
@@ -173,8 +172,7 @@ def open_session(
     Raises:
         ModelError: There is no such file, or this onnxruntime cannot load it.
     """
-    onnxruntime = packages.runtime()
-    options = onnxruntime.SessionOptions()
+    options = packages.runtime().SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     if optimized is not None:

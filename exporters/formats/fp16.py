@@ -42,8 +42,7 @@ def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
             if value is None or not is_constant(value) or value.dtype != ir.DataType.FLOAT:
                 continue
             if place not in FLOAT32_INPUTS.get(node.op_type, ()):
-                values = np.clip(constant(value), smallest, largest)
-                set_constant(value, values.astype(np.float16))
+                set_constant(value, np.clip(constant(value), smallest, largest).astype(np.float16))
     start, end = network.start, network.end
     inside = [use for use in start.uses() if use.node in network.nodes]
     name, to_half = start.name, {"to": int(ir.DataType.FLOAT16)}

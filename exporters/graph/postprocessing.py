@@ -49,5 +49,4 @@ def _add_known(graph: ir.Graph, every: ir.Value, classes: int) -> tuple[ir.Value
     logits = add_node(graph, "Slice", [every, first, last, axis], LOGITS, "classes")
     shares = add_node(graph, "Softmax", [every], "known.shares", "known.softmax", axis=1)
     share = add_node(graph, "Slice", [shares, first, last, axis], "known.share", "known.slice")
-    known = add_node(graph, "ReduceSum", [share, axis], KNOWN, "known.sum", keepdims=0)
-    return logits, known
+    return logits, add_node(graph, "ReduceSum", [share, axis], KNOWN, "known.sum", keepdims=0)

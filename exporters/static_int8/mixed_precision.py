@@ -153,8 +153,7 @@ def search_schemes(
 
         def rank(scheme: Scheme = scheme) -> tuple[LayerError, ...]:
             log.info(f"  ranking {len(calibrated.layers)} layers by what int8 does to the logits")
-            few = images[:: max(1, len(images) // IMAGES)]
-            return rank_layers(calibrated, source, few, scheme)
+            return rank_layers(calibrated, source, images[:: max(1, len(images) // IMAGES)], scheme)
 
         most = None if scheme == first else 0  # a fallback is tried without any layer in float
         try:

@@ -153,8 +153,7 @@ class Dataset:
 
     def write_skipped_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `file,reason`."""
-        rows = ((entry.file, entry.reason) for entry in self.skipped)
-        write_csv(path, ("file", "reason"), rows)
+        write_csv(path, ("file", "reason"), ((entry.file, entry.reason) for entry in self.skipped))
 
 
 def changed(source: str, file: str, reason: str) -> DataError:

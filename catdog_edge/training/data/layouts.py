@@ -123,8 +123,7 @@ def _from_tables(source: Source, tables: Sequence[Table]) -> Layout:
     if not owner:
         first = f" ({skipped[0].file}: {skipped[0].reason})" if skipped else ""
         raise DataError(f"{source.name}: no row of {names} can be used{first}; correct the table")
-    known = owner.keys() | {entry.file for entry in skipped}
-    unlisted = len(source.pictures.keys() - known)
+    unlisted = len(source.pictures.keys() - (owner.keys() | {entry.file for entry in skipped}))
     notes = [f"{unlisted:,} images have no row in {names} and are left out"] if unlisted else []
     labels = sorted_names({label for table in tables for label in table.labels.values()})
     folded = {label.casefold() for label in labels}

@@ -217,11 +217,9 @@ def background(image: Pixels, generator: Generator) -> Pixels:
 
 def draw_empty_scene(height: int, width: int, generator: Generator) -> Pixels:
     """An image with nothing in it, `uint8 [H,W,3]`, BGR."""
-    kind = _KINDS[generator.integers(len(_KINDS))]
-    image = kind(height, width, generator)
+    image = _KINDS[generator.integers(len(_KINDS))](height, width, generator)
     if generator.random() < 0.5:
-        deviation = generator.uniform(1, 12)
-        image = image + generator.normal(0, deviation, image.shape)
+        image = image + generator.normal(0, generator.uniform(1, 12), image.shape)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 

@@ -235,8 +235,7 @@ def read_some(
         raise DataError(f"--limit must be at least 1, got {limit}")
 
     def place(one: Candidate) -> bytes:
-        text = f"{seed}\0{one.file}".encode("utf-8", "surrogateescape")
-        return hashlib.sha256(text).digest()
+        return hashlib.sha256(f"{seed}\0{one.file}".encode("utf-8", "surrogateescape")).digest()
 
     order = sorted(layout.candidates, key=place)
     each = limit // len(layout.labels)

@@ -123,8 +123,7 @@ def draw_classic(generator: np.random.Generator, count: int, shape: Sequence[int
     angle = np.deg2rad(generator.uniform(-45, 45, count))
     flips = generator.random((count, 2)) < (0.3, 0.05)
     grey = generator.random(count) < 0.1
-    maps = _affine(angle, np.where(flips, -1.0, 1.0), np.zeros((count, 2)), shape)
-    return Draws(maps, grey=grey)
+    return Draws(_affine(angle, np.where(flips, -1.0, 1.0), np.zeros((count, 2)), shape), grey=grey)
 
 
 def draw_default(generator: np.random.Generator, count: int, shape: Sequence[int]) -> Draws:
@@ -141,8 +140,7 @@ def draw_default(generator: np.random.Generator, count: int, shape: Sequence[int
     scale = np.sqrt(np.stack([area * aspect, area / aspect], axis=1))
     shift = generator.uniform(-0.5, 0.5, (count, 2)) * np.maximum(0.0, 1.0 - scale)
     scale[:, 0] *= np.where(generator.random(count) < 0.5, -1.0, 1.0)
-    angle = np.deg2rad(generator.uniform(-12, 12, count))
-    maps = _affine(angle, scale, shift, shape)
+    maps = _affine(np.deg2rad(generator.uniform(-12, 12, count)), scale, shift, shape)
     colours = _colour_matrices(generator, count)
     fault = generator.random(count)
     seeds = generator.integers(0, 2**31, count)
@@ -215,8 +213,7 @@ def far_boxes(places: Float64, height: int, width: int) -> tuple[Labels, ...]:
     tall = np.maximum(1, np.round(part * height)).astype(int)
     wide = np.maximum(1, np.round(part * width)).astype(int)
     top = ((height - tall + 1) * places[..., 1]).astype(int)
-    left = ((width - wide + 1) * places[..., 2]).astype(int)
-    return top, left, tall, wide
+    return top, ((width - wide + 1) * places[..., 2]).astype(int), tall, wide
 
 
 def _far_away(picture: Pixels, place: Float64) -> Pixels:

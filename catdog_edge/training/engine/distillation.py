@@ -192,5 +192,4 @@ def distillation_loss(
     The temperature T divides both logits.
     """
     ours, wanted = (functional.log_softmax(one / temperature, dim=1) for one in (student, teacher))
-    divergence = functional.kl_div(ours, wanted, reduction="batchmean", log_target=True)
-    return divergence * temperature**2
+    return functional.kl_div(ours, wanted, reduction="batchmean", log_target=True) * temperature**2

@@ -124,8 +124,7 @@ def _adam_step(
     state["mean"].lerp_(gradient, 1 - first)
     state["square"].lerp_(gradient.square(), 1 - second)
     mean = state["mean"] / (1 - first ** state["steps"])
-    square = state["square"] / (1 - second ** state["steps"])
-    return mean / square.sqrt().add_(ADAM_EPSILON), 1.0
+    return mean / (state["square"] / (1 - second ** state["steps"])).sqrt().add_(ADAM_EPSILON), 1.0
 
 
 def align_gradients(network: nn.Module) -> None:

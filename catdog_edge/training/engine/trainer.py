@@ -272,8 +272,7 @@ class Trainer:
             group["lr"] = plan.lr * recipe.rate(position, plan.epochs * self._loader.steps)
         seen, stopping = self._all_reduce([len(batch.labels), stop])
         # The processes' gradients are averaged; their parts of the batch differ in size.
-        weight = len(batch.labels) * self._group.world_size / seen
-        self._learn(batch, weight)
+        self._learn(batch, len(batch.labels) * self._group.world_size / seen)
         if self.averaged is not None:
             # A rising decay, so that the random initial weights are soon forgotten.
             decay = min(recipe.ema, (1 + position) / (10 + position))

@@ -35,8 +35,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     # At the two ends the formula gives 0 and 1 but for rounding.
     low = 0.0 if successes == 0 else max(0.0, shrunk - half)
-    high = 1.0 if successes == n else min(1.0, shrunk + half)
-    return low, high
+    return low, 1.0 if successes == n else min(1.0, shrunk + half)
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -76,8 +75,7 @@ def paired_difference(
         raise ValueError(f"wanted two arrays of one length, got shapes {a.shape} and {b.shape}")
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
     low = -_tango_upper(only_b, only_a, a.size)
-    high = _tango_upper(only_a, only_b, a.size)
-    return (only_a - only_b) / a.size, low, high
+    return (only_a - only_b) / a.size, low, _tango_upper(only_a, only_b, a.size)
 
 
 def _tango_upper(b: int, c: int, n: int) -> float:

@@ -179,8 +179,7 @@ def _read(file: Path, remedy: str) -> dict[str, torch.Tensor]:
         # torch.hub checks it after a download alone, not for a file that was copied by hand.
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        promised = _digest_in_name(file) or ""
-        if not digest.startswith(promised):
+        if not digest.startswith(_digest_in_name(file) or ""):
             raise ValueError(f"its SHA-256 begins with {digest[:8]}, not as its name says")
         state = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(state, Mapping) or not all(

@@ -277,8 +277,7 @@ def _taken(run: Run) -> CatdogError:
     if run.locked:
         otherwise = " (another process is training it)"
     elif run.exists and run.last.is_file():
-        name = shlex.quote(run.name)
-        otherwise = f", or resume it: catdog-edge train --resume --name {name}"
+        otherwise = f", or resume it: catdog-edge train --resume --name {shlex.quote(run.name)}"
     else:
         otherwise = " (nothing in it can be resumed), or remove it"
     return CatdogError(f"{run.folder} exists already; choose another --name{otherwise}")

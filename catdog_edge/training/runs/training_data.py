@@ -81,5 +81,4 @@ class RunData:
 
 
 def _shares(sources: Sequence[str], recipe: Recipe) -> Float64 | None:
-    several = len(set(sources)) > 1
-    return balanced_shares(sources, recipe.source_balance) if several else None
+    return balanced_shares(sources, recipe.source_balance) if len(set(sources)) > 1 else None

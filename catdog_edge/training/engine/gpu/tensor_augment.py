@@ -157,8 +157,7 @@ def _warp(images: torch.Tensor, maps: torch.Tensor, reflected: bool) -> torch.Te
 
 
 def _recolour(images: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
-    flat = torch.baddbmm(colours[:, :, 3:], colours[:, :, :3], images.flatten(2))
-    return flat.view_as(images)
+    return torch.baddbmm(colours[:, :, 3:], colours[:, :, :3], images.flatten(2)).view_as(images)
 
 
 def _noise(deviations: Float64, seeds: Labels) -> Callable[[torch.Tensor, Labels], torch.Tensor]:
@@ -180,8 +179,7 @@ def _erase(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
 
 def _far_away(images: torch.Tensor, places: Float64) -> torch.Tensor:
     device, (height, width) = images.device, images.shape[2:]
-    boxes = np.stack(far_boxes(places, height, width), axis=1)
-    top, left, tall, wide = send(boxes, device).T
+    top, left, tall, wide = send(np.stack(far_boxes(places, height, width), axis=1), device).T
     small = _resample(images, _shrinking(top, tall, height), _shrinking(left, wide, width))
     y, x = (torch.arange(side, device=device) for side in (height, width))
     rows = (y >= top[:, None]) & (y < (top + tall)[:, None])
@@ -239,8 +237,7 @@ def _growing(
     near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance.square() + 1
     beyond = CUBIC * (((distance - 5) * distance + 8) * distance - 4)
     weights = torch.where(distance <= 1, near, torch.where(distance < 2, beyond, 0.0))
-    inside = (source >= start) & (source < start + length)
-    weights = weights * inside[:, None]
+    weights = weights * ((source >= start) & (source < start + length))[:, None]
     return weights / weights.sum(2, keepdim=True)
 
 
@@ -276,5 +273,4 @@ def _distances(side: int, most: int, device: torch.device) -> list[torch.Tensor]
     target, last = source[:, None], 2 * (side - 1) - source
     below = torch.where(source > 0, target + source, most + 1)
     above = torch.where(source < side - 1, last - target, most + 1)
-    whole = ((target - source).abs(), below, above)
-    return [one.clamp(max=most + 1) for one in whole]
+    return [one.clamp(max=most + 1) for one in ((target - source).abs(), below, above)]
