@@ -24,10 +24,10 @@ from benchmarks.measure.environment import Environment
 from benchmarks.measure.gpu import Gpu
 from benchmarks.report import gates
 from benchmarks.report.document import DOCUMENT
-from benchmarks.report.text import few
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
 from catdog_edge.runtime import provider_selection
 from catdog_edge.runtime.model_file import find_model
+from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import cannot_write
 from catdog_edge.system.threads import Threads, choose_threads
 from catdog_edge.training.data.dataset import Dataset, Item
@@ -35,7 +35,7 @@ from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.splits import split_of
 from catdog_edge.training.evaluation.inference import check_labels
 from catdog_edge.training.runs.progress import ReadingProgress
-from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
+from catdog_edge.training.runs.run_folder import find_checkpoint, run_of
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ def plan(options: BenchOptions) -> Plan:
         CatdogError: Weights, exported files, data or baseline are missing, damaged or do not fit
             each other; a gate names no row; or the folder for the reports cannot be written.
     """
-    run, weights = _weights(options.weights)
-    folder = options.out or weights.parent
+    weights = _weights(options.weights)
+    run, folder = run_of(weights), options.out or weights.parent
     chosen = Threads(options.threads[0], "--threads") if options.threads else choose_threads()
     rows = plan_rows(
         weights,
@@ -163,7 +163,9 @@ def plan(options: BenchOptions) -> Plan:
             "other device is asked for or installed; name one, like --provider cuda"
         )
     _check_names(rows, options.limits.max_ratio)
-    baseline = None if options.baseline is None else _read_baseline(options.baseline, folder)
+    baseline = None
+    if options.baseline is not None:
+        baseline = gates.read_baseline(options.baseline, folder / DOCUMENT)
     if options.scenario is not None:
         loadgen.load()
         loadgen.check_batches(options.scenario, options.batches)
@@ -179,7 +181,7 @@ def plan(options: BenchOptions) -> Plan:
     else:  # split as for the training, so that no training image becomes a test image
         split = split_of(spec.trained_on)
         dataset = open_dataset(options.data, split=split, progress=ReadingProgress())
-    originals = None if options.originals is None else _originals(options.originals, spec.labels)
+    originals = None if options.originals is None else _originals(options.originals, spec, weights)
     items = dataset.items_of("test")
     found = Plan(
         weights, folder, rows, runners, left_out, dataset, items, card, baseline, originals
@@ -196,16 +198,6 @@ def plan(options: BenchOptions) -> Plan:
     return found
 
 
-def _read_baseline(path: Path, folder: Path) -> dict[str, Any]:
-    if path.resolve() == (folder / DOCUMENT).resolve():
-        # A regression would be the next run's baseline.
-        raise CatdogError(
-            f"the baseline {path} is where this run writes its own figures; name "
-            "another folder for them with --out, or copy the baseline away first"
-        )
-    return gates.read_baseline(path)
-
-
 def check_writable(folder: Path) -> None:
     """Check that the reports can be written, before minutes of measuring."""
     try:
@@ -216,28 +208,13 @@ def check_writable(folder: Path) -> None:
         raise cannot_write(folder, error) from error
 
 
-def checkpoint(named: Path) -> Path:
-    """Return the checkpoint that `--weights` names: a file, or the `best.pt` of a run's folder."""
-    found = Run(named).weights if named.is_dir() else named
-    if not found.is_file():
-        raise ModelError(
-            f"there is no checkpoint {found}; name the best.pt of a run, or its folder, with "
-            "--weights"
-        )
-    return found
-
-
-def _weights(named: Path | None) -> tuple[Run | None, Path]:
-    if named is None:
-        run = newest_run()
-        return run, run.weights
-    if named.suffix in (".onnx", ".ort"):
+def _weights(named: Path | None) -> Path:
+    if named is not None and named.suffix in (".onnx", ".ort"):
         raise ModelError(
             f"{named} is an exported file; --weights names the checkpoint beside it "
             "that it is compared with, --also names more exported files"
         )
-    weights = checkpoint(named)
-    return run_of(weights), weights
+    return find_checkpoint(named)
 
 
 def _exported_files(weights: Path, also: Sequence[str]) -> list[Path]:
@@ -334,15 +311,12 @@ def _with_reference(
     return found, left_out
 
 
-def _originals(source: str, labels: tuple[str, ...]) -> Dataset:
+def _originals(source: str, spec: ModelSpec, weights: Path) -> Dataset:
     """All images of another source, whatever split they would be in."""
+    how: Any = {"labels": spec.labels, "split": (0, 0, 100), "progress": ReadingProgress()}
     try:
-        dataset = open_dataset(source, labels=labels, split=(0, 0, 100), progress=ReadingProgress())
+        dataset = open_dataset(source, **how)
+        check_labels(spec, dataset.labels, weights, dataset.source)
     except DataError as error:
         raise DataError(f"--originals: {str(error).replace('--data', '--originals')}") from error
-    if dataset.labels != labels:
-        raise DataError(
-            f"{dataset.source} has the classes {few(dataset.labels)}, the model {few(labels)}; "
-            "name pictures with the model's classes with --originals"
-        )
     return dataset

@@ -11,7 +11,7 @@ from catdog_edge.errors import DataError, ModelError
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.provenance import git_commit
-from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
+from catdog_edge.training.runs.run_folder import find_checkpoint, run_of
 from exporters.checks.predictors import OnnxPredictor
 from exporters.checks.validation_data import find_data
 from exporters.export_report import Exported
@@ -33,7 +33,7 @@ def export(options: ExportOptions) -> Exported:
             made or written.
         GateError: The fp32 file does not answer as PyTorch does; nothing was kept.
     """
-    weights = _checkpoint(options.weights)
+    weights = find_checkpoint(options.weights)
     run = run_of(weights)
     network = None
     if weights.suffix in (".onnx", ".ort"):
@@ -71,17 +71,6 @@ def export(options: ExportOptions) -> Exported:
         if options.format == "ort":
             steps.ort()
         return steps.finish(weights.name, data.name)
-
-
-def _checkpoint(named: Path | None) -> Path:
-    """The checkpoint that is meant: the newest run's, that of a run folder, or a file."""
-    if named is None:
-        return newest_run().weights
-    if not named.is_dir():
-        return named
-    if not Run(named).weights.is_file():
-        raise ModelError(f"{named} is a folder without a best.pt; name the checkpoint itself")
-    return Run(named).weights
 
 
 def _imported(options: ExportOptions, weights: Path) -> tuple[ExportOptions, ModelSpec]:

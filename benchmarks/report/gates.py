@@ -86,8 +86,14 @@ def parse_max_ratio(texts: Sequence[str]) -> dict[str, float]:
     return result
 
 
-def read_baseline(path: Path) -> dict[str, Any]:
+def read_baseline(path: Path, written: Path | None = None) -> dict[str, Any]:
     """Read an earlier `bench.json`; `CatdogError` for none, a damaged, foreign or older one."""
+    if written is not None and path.resolve() == written.resolve():
+        # A regression would be the next run's baseline.
+        raise CatdogError(
+            f"the baseline {path} is where this run writes its own figures; name "
+            "another folder for them with --out, or copy the baseline away first"
+        )
 
     def refuse(name: str) -> float:
         raise ValueError(f"a figure is {name}")

@@ -9,7 +9,6 @@ from benchmarks.report.text import (
     MISSING,
     few,
     listed,
-    megabytes,
     milliseconds,
     p_value,
     percent,
@@ -61,7 +60,7 @@ def _latency(document: Document) -> Table:
                 ratio(row["ratio"]) if row["name"] != row["ratio"]["to"] else "1",
                 *map(milliseconds, times),
                 f"{latency['pictures_per_second']:,.0f}",
-                megabytes(row["size_bytes"], 2),
+                f"{row['size_bytes'] / 1e6:.2f}",
             ]
         )
     heads = ["row", "time / PyTorch's", "p50 ms", "p95", "p99", "mean", "sd", "pict./s", "MB"]
@@ -149,18 +148,13 @@ def _fresh(document: Document) -> Table:
             continue
         cells = [MISSING] * (4 + on_gpu)
         if cold is not None:
-            cells = [
-                f"{cold['first_answer_s']:.2f}",
-                milliseconds(1e3 * cold["load_s"]),
-                megabytes(cold["peak_rss_bytes"], 0),
-                milliseconds(cold["cpu_ms"]),
-            ]
-            if on_gpu:
-                taken = cold["gpu_bytes"]
-                cells.insert(3, MISSING if taken is None else megabytes(taken, 0))
+            memory = (cold["peak_rss_bytes"], *([cold["gpu_bytes"]] if on_gpu else []))
+            cells = [f"{cold['first_answer_s']:.2f}", milliseconds(1e3 * cold["load_s"])]
+            cells += [MISSING if one is None else f"{one / 1e6:.0f}" for one in memory]
+            cells.append(milliseconds(cold["cpu_ms"]))
         rows.append([row["name"], *cells, *(milliseconds(stages.get(name)) for name in names)])
-    memory = ["peak MB", *(["GPU MB"] if on_gpu else [])]
-    heads = ["row", "1st answer s", "load ms", *memory, "CPU ms", *names]
+    of_gpu = ["GPU MB"] if on_gpu else []
+    heads = ["row", "1st answer s", "load ms", "peak MB", *of_gpu, "CPU ms", *names]
     return "A fresh process, and the stages of a call in milliseconds", heads, rows
 
 

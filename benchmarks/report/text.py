@@ -100,11 +100,6 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def megabytes(value: int, digits: int) -> str:
-    """Millions of bytes."""
-    return f"{value / 1e6:.{digits}f}"
-
-
 def percent(value: float | None) -> str:
     """`98.71%`."""
     return MISSING if value is None else f"{100 * value:.2f}%"

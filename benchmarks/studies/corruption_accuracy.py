@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from benchmarks.measure.corruptions import CORRUPTIONS
 from benchmarks.measure.parity import ImageSet
-from benchmarks.report.text import few, markdown_table
+from benchmarks.report.text import markdown_table
 from benchmarks.studies.command_line import StudyParser
 from catdog_edge import Classifier
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.open_dataset import open_dataset, open_negative_images
+from catdog_edge.training.evaluation.inference import check_labels
 from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.runs.progress import ReadingProgress
 
@@ -55,15 +57,9 @@ def report(options: argparse.Namespace) -> None:
     """Measure and print."""
     for model in options.models:
         with Classifier(model, provider="cpu") as pets:
-            labels = pets.spec.labels
-            dataset = open_dataset(
-                options.data, labels=labels, limit=options.limit, progress=ReadingProgress()
-            )
-            if dataset.labels != labels:
-                raise DataError(
-                    f"{dataset.source} has the classes {few(dataset.labels)}, {model} has "
-                    f"{few(labels)}; name data with those"
-                )
+            how = {"limit": options.limit, "progress": ReadingProgress()}
+            dataset = open_dataset(options.data, labels=pets.spec.labels, **how)
+            check_labels(pets.spec, dataset.labels, Path(model), dataset.source)
             sets = image_sets(dataset)
             if not sets[0].items:
                 raise DataError(

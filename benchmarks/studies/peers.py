@@ -29,7 +29,7 @@ import numpy.typing as npt
 from benchmarks.bench_rows import BenchRow, TorchRunner, Variant
 from benchmarks.measure.environment import ActivityMonitor, Environment, noise_reasons
 from benchmarks.measure.interleaved import Calls, Measurement, measure
-from benchmarks.plan import check_writable, checkpoint
+from benchmarks.plan import check_writable
 from benchmarks.report import text as words
 from benchmarks.report.tables import card
 from benchmarks.studies.command_line import StudyParser, keep
@@ -42,7 +42,7 @@ from catdog_edge.spec import ModelSpec
 from catdog_edge.system.threads import choose_threads
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
-from catdog_edge.training.runs.run_folder import newest_run, run_of
+from catdog_edge.training.runs.run_folder import find_checkpoint, run_of
 from exporters.checks.predictors import open_session
 from exporters.formats.torch_export import export_onnx
 
@@ -427,7 +427,7 @@ def _picture(named: Path | None, weights: Path) -> Image:
 
 def report(options: argparse.Namespace) -> None:
     """Measure, write `peers.json` and print the tables."""
-    weights = checkpoint(options.weights) if options.weights else newest_run().weights
+    weights = find_checkpoint(options.weights)
     folder = options.out or weights.parent
     check_writable(folder)
     model = options.model or weights.with_name("model.onnx")

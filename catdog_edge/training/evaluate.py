@@ -10,13 +10,12 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, list_names
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import plain
-from catdog_edge.training.array_types import Float32
+from catdog_edge.training.array_types import Flags, Float32
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.negatives import DRAWN, Negatives, negatives_split, open_negatives
 from catdog_edge.training.data.open_dataset import open_dataset
@@ -39,7 +38,6 @@ from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
 
 log = logging.getLogger(__name__)
 
-Flags = npt.NDArray[np.bool_]
 Interval = tuple[float, float, float]
 
 

@@ -261,6 +261,23 @@ def newest_run(root: Path = ROOT) -> Run:
     return Run(max(candidates, key=lambda found: found.stat().st_mtime_ns).parent)
 
 
+def find_checkpoint(named: Path | None) -> Path:
+    """Return the checkpoint that `--weights` names; `ModelError` where it is not there.
+
+    A file, or the `best.pt` of a run's folder; `None`: that of the newest run.
+    """
+    if named is None:
+        return newest_run().weights
+    found = Run(named).weights if named.is_dir() else named
+    if not found.is_file():
+        kind = f"{named} is a folder without a best.pt" if named.is_dir() else ""
+        raise ModelError(
+            f"{kind or f'there is no checkpoint {found}'}; name the best.pt of a run, or its "
+            "folder, with --weights"
+        )
+    return found
+
+
 def run_of(weights: Path) -> Run | None:
     """Return the run folder that a file lies in, if it does."""
     run = Run(weights.resolve().parent)
