@@ -49,13 +49,9 @@ STATIC = "model.static.onnx"
 HALF = "model.half.onnx"
 
 FORMS: dict[str, Precision] = {
-    FP32: "fp32",
-    DYNAMIC: "int8-dynamic",
-    STATIC: "int8-static",
-    HALF: "fp16",
-    "model.ort": "fp32",
-    "model.static.ort": "int8-static",
-}
+    FP32: "fp32", DYNAMIC: "int8-dynamic", STATIC: "int8-static", HALF: "fp16",
+    "model.ort": "fp32", "model.static.ort": "int8-static",
+}  # fmt: skip
 """Every file that an export can make, and the precision of its weights."""
 
 LITTLE = 0.05

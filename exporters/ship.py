@@ -35,17 +35,10 @@ DIGESTS = re.compile(r"^SHA-256 .*\n(?:.*SHA-256 .*\n)?", re.MULTILINE)
 def ship(
     run: Path, name: str, data: str | None = None, limit: int | None = None, zoo: Path = ZOO
 ) -> tuple[Path, Path]:
-    """Make and check the two forms, and put them and the card into `zoo`; see this module.
+    """Make and check the int8 and the fp16 file, and put them and the card into `zoo`.
 
-    Args:
-        run: The folder of the run.
-        name: Of the shipped model; its card is there.
-        data: As `--data` of `catdog-edge verify` takes it.
-        limit: At most this many images to check on.
-        zoo: The folder with the shipped models.
-
-    Returns:
-        The int8 and the fp16 file.
+    See this module. `data` is as `--data` of `catdog-edge verify` takes it, at most `limit` images
+    are checked.
 
     Raises:
         ModelError: The run has no static int8 file, or a form answers otherwise.

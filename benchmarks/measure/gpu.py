@@ -13,11 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 SLOWDOWNS = {
-    0x08: "hardware slowdown",
-    0x20: "too hot",
-    0x40: "too hot (hardware)",
-    0x80: "power brake",
-}
+    0x08: "hardware slowdown", 0x20: "too hot", 0x40: "too hot (hardware)", 0x80: "power brake",
+}  # fmt: skip
 """Bits of the driver's reasons for a lower clock that mean that figures are too low."""
 
 MAX_BUSY = 0.10  # share of the time that others kept the GPU busy above which a run is noisy

@@ -98,13 +98,8 @@ def classify_all(
 ) -> dict[str, Probabilities]:
     """Let every row classify every frame, one frame a call; each is decoded once for all rows.
 
-    Args:
-        predictors: By row: a list of one frame to `float32 [1,K]`.
-        frames: `uint8 [H,W,3]` BGR, of any size.
-        progress: Called with the number of frames done.
-
-    Returns:
-        By row: `float32 [N,K]`.
+    The frames are `uint8 [H,W,3]` BGR, of any size; a predictor takes a list of one of them, and
+    `progress` the number of frames done. Returns `float32 [N,K]` by row.
 
     Raises:
         ModelError: A row answers with infinities or nan.
@@ -133,11 +128,7 @@ def classify_all(
 def compare_rows(
     answers: Mapping[str, Probabilities], images: ImageSet
 ) -> tuple[dict[str, dict[str, Any]], list[Disagreement]]:
-    """Compare every row with PyTorch's.
-
-    Args:
-        answers: By row: `float32 [N,K]`; the first is PyTorch's, on the CPU if it was run there.
-        images: What was classified.
+    """Compare the answers of every row, `float32 [N,K]`, with the first one's, which is PyTorch's.
 
     Returns:
         By row its `row_figures`; and all disagreements, of each row those with the largest
@@ -201,11 +192,8 @@ def class_figures(
     """Return precision and recall per class of every row, and PyTorch's confusion matrix.
 
     The matrix of another row differs from it by the row's disagreements, so one is enough. Its
-    cells that are not 0 are kept as lists of true class, predicted class and count.
-
-    Args:
-        answers: By row: `float32 [N,K]`; the first is PyTorch's.
-        truth: `int64 [N]`.
+    cells that are not 0 are kept as lists of true class, predicted class and count. Answers are as
+    for `compare_rows`, the truth is `int64 [N]`.
     """
     rows = {}
     cells: list[list[int]] = []

@@ -26,12 +26,9 @@ WIDE, NARROW = 980, 330  # widths in pixels that each chart is drawn for
 THUMBNAIL = 220  # longer side of an image on the contact sheet, in pixels
 
 FAMILIES = {
-    "torch": "PyTorch",
-    "fp32": "float32 file",
-    "fp16": "float16 file",
-    "int8-dynamic": "int8 file, dynamic",
-    "int8-static": "int8 file, static",
-}
+    "torch": "PyTorch", "fp32": "float32 file", "fp16": "float16 file",
+    "int8-dynamic": "int8 file, dynamic", "int8-static": "int8 file, static",
+}  # fmt: skip
 """The legend."""
 
 

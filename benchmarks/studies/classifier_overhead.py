@@ -40,13 +40,9 @@ from exporters.checks.predictors import open_session
 from exporters.checks.timing import compare
 
 LIMITS = {
-    "native": 1.05,
-    "1080p": 1.10,
-    "cold start": 1.30,
-    "memory": 1.15,
-    "PyTorch's cold start": 4.0,
-    "growth_mb": 1.0,
-}
+    "native": 1.05, "1080p": 1.10, "cold start": 1.30, "memory": 1.15,
+    "PyTorch's cold start": 4.0, "growth_mb": 1.0,
+}  # fmt: skip
 """Multiples of the bare rival, and the growth in MB from 1,000 calls to the end."""
 
 FIXED_MS = 0.05

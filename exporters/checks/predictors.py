@@ -67,19 +67,11 @@ class TorchPredictor:
 
 
 class OnnxPredictor:
-    """An exported file, loaded with ONNX Runtime.
+    """An exported file, or the bytes of a model, loaded with ONNX Runtime.
 
-    Args:
-        model: An `.onnx` or `.ort` file, or the bytes of a model.
-        given: The spec of a file that has none: its input and output are then taken by place.
-        name: What messages call it; `None` is its path.
-        provider: Short name of the provider that runs it.
-
-    Attributes:
-        session: The `onnxruntime.InferenceSession`.
-        fixed_batch: Images that every call takes; `None` where the batch is free.
-        has_logits: Whether it gives logits beside the probabilities.
-        by_place: Input and output as text where they are taken by place; else empty.
+    `given` is the spec of a file that has none: its input and output are then taken by place, and
+    `by_place` names them. `name` is what messages call it, by default its path. `fixed_batch` are
+    the images that every call takes, `None` where the batch is free.
 
     Raises:
         ModelError: It cannot be loaded, its spec is missing, damaged or too new, or its graph
@@ -161,16 +153,11 @@ def open_session(
     optimized: str | os.PathLike[str] | None = None,
     name: str | None = None,
 ) -> Any:
-    """Load a model on the CPU: an `onnxruntime.InferenceSession`.
+    """Load a file, or the bytes of a model, on the CPU: an `onnxruntime.InferenceSession`.
 
-    Args:
-        model: An `.onnx` or `.ort` file, or the bytes of a model.
-        threads: Threads inside an operator; 0 is ONNX Runtime's own choice.
-        optimized: Write the graph that ONNX Runtime made of it here.
-        name: What messages call it; `None` is its path.
-
-    Raises:
-        ModelError: There is no such file, or this onnxruntime cannot load it.
+    `threads` are those inside an operator, 0 is ONNX Runtime's own choice; the graph that it makes
+    of the model is written to `optimized`; messages call it `name`, by default its path. Raises
+    `ModelError` where there is no such file, or this onnxruntime cannot load it.
     """
     options = packages.runtime().SessionOptions()
     options.log_severity_level = 4

@@ -199,16 +199,11 @@ def compare(
         min_rounds: The least number of rounds, whatever time they take.
         warmup_calls: Calls of each candidate before the first round.
         progress: Called before each pause with the seconds that have gone.
-        clock: Replaced in tests alone, as is `sleep`.
-        sleep: Takes seconds.
-
-    Raises:
-        ValueError: There are no candidates, or a count is not positive.
+        clock: Returns seconds; replaced in tests alone.
+        sleep: Takes seconds; likewise.
     """
-    if not candidates:
-        raise ValueError("there is nothing to time")
-    if min(min_calls, min_rounds) < 1:
-        raise ValueError("min_calls and min_rounds must be at least 1")
+    if not candidates or min(min_calls, min_rounds) < 1:
+        raise ValueError("wanted something to time, and counts of at least 1")
     names = list(candidates)
     for call in candidates.values():
         for _ in range(warmup_calls):

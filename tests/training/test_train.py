@@ -38,7 +38,7 @@ from catdog_edge.training.engine.distillation import Teacher
 from catdog_edge.training.engine.trainer import Trainer
 from catdog_edge.training.models.checkpoint import load_checkpoint, read_checkpoint
 from catdog_edge.training.models.registry import ARCHITECTURES, architecture
-from catdog_edge.training.runs.plots import Mistake, save_confusion, save_mistakes
+from catdog_edge.training.runs.plots import mistake_caption, save_confusion, save_contact_sheet
 from catdog_edge.training.runs.run_folder import Run, newest_unfinished
 
 RUN_FILES = {
@@ -854,8 +854,8 @@ def test_a_scale_at_which_nothing_is_left_is_one_line(here: Path, easy_set: Path
 def test_a_name_that_is_no_utf8_is_drawn(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9 $\\frac$")
     save_confusion(tmp_path / "confusion.png", np.eye(2, dtype=np.int64), [name, "b"], name)
-    wrong = Mistake(np.zeros((4, 4, 3), np.uint8), name, name, "b", 0.5)
-    save_mistakes(tmp_path / "mistakes.png", [wrong], name)
+    wrong = np.zeros((4, 4, 3), np.uint8), mistake_caption(name, name, "b", 0.5)
+    save_contact_sheet(tmp_path / "mistakes.png", [wrong], name)
     for picture in tmp_path.iterdir():
         assert picture.read_bytes().startswith(b"\x89PNG")
 

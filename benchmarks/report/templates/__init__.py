@@ -14,13 +14,9 @@ from benchmarks.report.chart_scale import plain, px
 from benchmarks.report.text import figure, milliseconds
 
 
+@functools.cache
 def get(name: str) -> Template:
     """A template of this folder."""
-    return _environment().get_template(name)
-
-
-@functools.cache
-def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("benchmarks.report"),
         autoescape=select_autoescape(["html", "svg"]),
@@ -34,7 +30,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters |= {one.__name__: one for one in functions}
     environment.filters["pairs"] = itertools.pairwise
-    return environment
+    return environment.get_template(name)
 
 
 def points(found: Sequence[tuple[float, float]]) -> str:

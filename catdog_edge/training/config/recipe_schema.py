@@ -88,12 +88,9 @@ def check_value(kind: Any, value: Any, name: str) -> Any:
 
 
 _WANTED = {
-    int: "a whole number is wanted",
-    float: "a finite number is wanted",
-    bool: "true or false is wanted",
-    str: "text is wanted",
-    dict: "a table is wanted",
-}
+    int: "a whole number is wanted", float: "a finite number is wanted",
+    bool: "true or false is wanted", str: "text is wanted", dict: "a table is wanted",
+}  # fmt: skip
 
 
 def shorten(value: Any) -> str:

@@ -65,11 +65,8 @@ class Evaluation:
             f"calibration {self.expected_calibration_error:.2%}  (expected error of confidence)",
             "",
         ]
-        return "\n".join(lines + (self._table() if self._is_small else self._worst()))
-
-    @property
-    def _is_small(self) -> bool:
-        return len(self.labels) <= TABLE_CLASSES
+        few = len(self.labels) <= TABLE_CLASSES
+        return "\n".join(lines + (self._table() if few else self._worst()))
 
     def _table(self) -> list[str]:
         """All classes, with the confusion matrix."""

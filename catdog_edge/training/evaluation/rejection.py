@@ -95,15 +95,9 @@ def choose_threshold(classes: Groups, negatives: Groups, rule: ThresholdRule = E
     within a standard error of the least, so it keeps a distance from crowds of scores. By `tpr` and
     `tnr` it is the middle between the last score that fulfils the rule and the next.
 
-    Args:
-        classes: Float32, or logits, of validation images of the classes.
-        negatives: Those of images of none of the classes.
-        rule: `None`: `eer`.
-
-    Returns:
-        A threshold on the scale of the scores.
+    The groups are scores, or logits, of validation images of the classes, and of images of none of
+    them; the threshold is on their scale.
     """
-    rule = rule or ThresholdRule()
     candidates = np.unique(np.concatenate([*classes.values(), *negatives.values()]))
     edges = np.concatenate([candidates[:1] - 1e-6, candidates, candidates[-1:] + 1e-6])
     middles = (edges[:-1].astype(np.float64) + edges[1:]) / 2

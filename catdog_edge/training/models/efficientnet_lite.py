@@ -18,16 +18,10 @@ from torch import nn
 from catdog_edge.training.models.depthwise_conv import depthwise, is_depthwise
 
 STAGES = (
-    # kernel, stride, expansion, channels, blocks
-    (3, 1, 1, 16, 1),
-    (3, 2, 6, 24, 2),
-    (5, 2, 6, 40, 2),
-    (3, 2, 6, 80, 3),
-    (5, 1, 6, 112, 3),
-    (5, 2, 6, 192, 4),
-    (3, 1, 6, 320, 1),
-)
-"""The stride is that of a stage's first block; the others keep size and channels."""
+    (3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4), (3, 1, 6, 320, 1),
+)  # fmt: skip
+"""Kernel, stride of the first block, expansion, channels, blocks; others keep size and channels."""
 
 STEM, TOP = 32, 1280  # channels that are the same in the whole family
 

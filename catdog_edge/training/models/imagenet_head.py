@@ -17,19 +17,12 @@ from catdog_edge.training.models.registry import architecture
 CATEGORIES = 1000
 
 IMAGENET_GROUPS: dict[str, tuple[range, ...]] = {
-    "bear": (range(294, 298),),
-    "bird": (range(7, 25), range(80, 101), range(127, 147)),
-    "cat": (range(281, 286),),
-    "dog": (range(151, 269),),
-    "fox": (range(277, 281),),
-    "frog": (range(30, 33),),
-    "lizard": (range(38, 49),),
-    "rabbit": (range(330, 333),),
-    "snake": (range(52, 69),),
-    "spider": (range(72, 78),),
-    "turtle": (range(33, 38),),
+    "bear": (range(294, 298),), "bird": (range(7, 25), range(80, 101), range(127, 147)),
+    "cat": (range(281, 286),), "dog": (range(151, 269),), "fox": (range(277, 281),),
+    "frog": (range(30, 33),), "lizard": (range(38, 49),), "rabbit": (range(330, 333),),
+    "snake": (range(52, 69),), "spider": (range(72, 78),), "turtle": (range(33, 38),),
     "wolf": (range(269, 273),),
-}
+}  # fmt: skip
 """Indices of the ImageNet categories that a class name stands for."""
 
 

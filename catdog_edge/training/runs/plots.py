@@ -12,7 +12,6 @@ import textwrap
 import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +52,6 @@ CAPTION = 28  # columns of a caption
 FONTS = "fonts-noto-core and fonts-noto-cjk on Debian and Ubuntu"
 _WARNED: set[int] = set()  # characters without a font that a warning has named
 CURVES = 10  # curves in `roc.png`: those of the worst sets of negatives
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An image that is misclassified."""
-
-    picture: Pixels  # `uint8 [H,W,3]`, BGR
-    file: str
-    truth: str
-    answer: str
-    confidence: float  # 0..1
 
 
 @rc_context(STYLE)
@@ -193,14 +181,10 @@ def save_roc(
     _save(figure, path)
 
 
-def save_mistakes(path: Path, mistakes: Sequence[Mistake], title: str) -> None:
-    """Draw a contact sheet of mistakes, in the order given."""
-    cells = []
-    for one in mistakes:
-        truth, answer = shorten_label(one.truth), shorten_label(one.answer)
-        caption = f"{short_name(one.file)}\n{truth}, answered {answer} {one.confidence:.2f}"
-        cells.append((one.picture, caption))
-    save_contact_sheet(path, cells, title)
+def mistake_caption(file: str, truth: str, answer: str, confidence: float) -> str:
+    """Caption of a misclassified image on a contact sheet."""
+    labels = f"{shorten_label(truth)}, answered {shorten_label(answer)}"
+    return f"{short_name(file)}\n{labels} {confidence:.2f}"
 
 
 @rc_context(STYLE)

@@ -191,15 +191,11 @@ def _save_figures(
     wrong = np.flatnonzero(answered != truth)
     ranked = wrong[np.argsort(-answers[wrong, answered[wrong]], kind="stable")]
     files = [item.file for one in data.datasets for item in one.items_of("val")]
-    mistakes = [
-        plots.Mistake(
-            picture=np.array(images[index]),
-            file=files[index],
-            truth=spec.labels[truth[index]],
-            answer=spec.labels[answered[index]],
-            confidence=float(answers[index, answered[index]]),
-        )
-        for index in ranked[:SHOWN_MISTAKES]
-    ]
-    title = f"{len(mistakes)} of {len(wrong)} errors on validation, the most confident first"
-    plots.save_mistakes(folder / "mistakes.png", mistakes, title)
+    cells = []
+    for index in ranked[:SHOWN_MISTAKES]:
+        right, wrong_one = (spec.labels[one[index]] for one in (truth, answered))
+        confidence = float(answers[index, answered[index]])
+        caption = plots.mistake_caption(files[index], right, wrong_one, confidence)
+        cells.append((np.array(images[index]), caption))
+    title = f"{len(cells)} of {len(wrong)} errors on validation, the most confident first"
+    plots.save_contact_sheet(folder / "mistakes.png", cells, title)

@@ -22,9 +22,9 @@ from catdog_edge.training.runs import plots
 from catdog_edge.training.runs.plots import (
     SHOWN_CLASSES,
     TEXT_CLASSES,
-    Mistake,
+    mistake_caption,
     save_confusion,
-    save_mistakes,
+    save_contact_sheet,
     save_overview,
 )
 
@@ -102,13 +102,14 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 def test_long_captions_do_not_run_over_each_other(tmp_path: Path, figures: list[Figure]) -> None:
     image = np.zeros((64, 64, 3), np.uint8)
-    mistakes = [
-        Mistake(image, f"IMG_20240102_123456_{i}.jpg", LONG[i % 3], LONG[(i + 1) % 3], 0.987)
-        for i in range(9)
+    labels = [(LONG[i % 3], LONG[(i + 1) % 3]) for i in range(9)]
+    captions = [
+        mistake_caption(f"IMG_20240102_123456_{i}.jpg", *labels[i], 0.987) for i in range(9)
     ]
-    save_mistakes(tmp_path / "mistakes.png", mistakes, "mistakes")
-    captions = (axes.title for axes in figures[0].axes if axes.get_title())
-    boxes = [caption.get_window_extent().extents for caption in captions]
+    cells = [(image, caption) for caption in captions]
+    save_contact_sheet(tmp_path / "mistakes.png", cells, "mistakes")
+    titles = (axes.title for axes in figures[0].axes if axes.get_title())
+    boxes = [title.get_window_extent().extents for title in titles]
     assert len(boxes) == 9
     for number, (left, bottom, right, top) in enumerate(boxes):
         for x0, y0, x1, y1 in boxes[number + 1 :]:
@@ -136,7 +137,7 @@ def test_names_beside_a_confusion_matrix_are_apart(
 def test_without_mistakes_there_is_no_picture_of_them(tmp_path: Path) -> None:
     file = tmp_path / "mistakes.png"
     file.write_bytes(b"of an earlier run")
-    save_mistakes(file, [], "no mistakes")
+    save_contact_sheet(file, [], "no mistakes")
     assert not file.exists()
 
 

@@ -21,15 +21,10 @@ COUNT = 400  # drawings of each kind
 
 
 def draw(kind: str, number: int, seed: int = 0) -> Image:
-    """Draw one animal in a scene.
+    """Draw a `cat` or a `dog` in a scene: `uint8 [H,W,3]` BGR, 128 to 216 pixels a side.
 
-    Args:
-        kind: `cat` or `dog`.
-        number: Each number is another animal in another scene.
-        seed: Each seed is another set.
-
-    Returns:
-        `uint8 [H,W,3]` BGR, 128 to 216 pixels a side; the same for the same arguments.
+    Each number is another animal in another scene, each seed another set; the same arguments give
+    the same image.
 
     Examples:
         >>> draw("cat", 3).shape[2]
