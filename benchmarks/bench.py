@@ -161,6 +161,10 @@ class _Measurements:
             name: [one.index for one in self.disagreements if one.pictures == name]
             for name in self.sets
         }
+        counts = {
+            name: {"disagreements": len(indices), "pictures": len(set(indices))}
+            for name, indices in by_set.items()
+        }
         return {
             "kind": "catdog-edge bench",
             "schema": report.SCHEMA,
@@ -191,14 +195,7 @@ class _Measurements:
             "loadgen": self.loadgen,
             "corruptions": self.corruptions,
             "originals": self.originals,
-            "flips": {
-                "count": len(by_set["test"]),
-                "by_pictures": {
-                    name: {"disagreements": len(indices), "pictures": len(set(indices))}
-                    for name, indices in by_set.items()
-                },
-                "file": report.FLIPS,
-            },
+            "flips": {"count": len(by_set["test"]), "by_pictures": counts, "file": report.FLIPS},
             "gates": [],
         }
 

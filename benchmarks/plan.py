@@ -11,14 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_rows import (
-    MOST_ON_CPU,
-    BenchRow,
-    Runner,
-    open_row,
-    plan_rows,
-    references,
-)
+from benchmarks.bench_rows import MOST_ON_CPU, BenchRow, Runner, open_row, plan_rows, references
 from benchmarks.measure import loadgen
 from benchmarks.measure.environment import Environment
 from benchmarks.measure.gpu import Gpu
@@ -106,10 +99,8 @@ class Plan:
         return {
             "run": self.weights.resolve().parent.name,
             "model": {
-                "architecture": spec.architecture,
+                **{name: getattr(spec, name) for name in ("architecture", "height", "width")},
                 "labels": list(spec.labels),
-                "height": spec.height,
-                "width": spec.width,
                 "temperature": spec.temperature,
                 "trained_on": dict(spec.trained_on),
             },
@@ -127,12 +118,8 @@ class Plan:
                 "providers_obtained": sorted({row.provider for row in exported if row in opened}),
             },
             "rows": [
-                {
-                    "name": one.row.name,
-                    "threads": one.row.threads,
-                    "batch": one.row.batch,
-                    "architecture": one.spec.architecture,
-                }
+                {name: getattr(one.row, name) for name in ("name", "threads", "batch")}
+                | {"architecture": one.spec.architecture}
                 for one in self.runners
             ],
             "left_out": list(self.left_out),

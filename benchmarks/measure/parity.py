@@ -21,14 +21,7 @@ from benchmarks.measure.corruptions import Corruption, corrupt
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.training.data.dataset import Dataset, Item, write_csv
-from catdog_edge.training.evaluation.metrics import (
-    calibration_bins,
-    confusion,
-    expected_calibration_error,
-    log_loss,
-    precision_recall,
-    wilson,
-)
+from catdog_edge.training.evaluation import metrics
 from exporters.checks.comparison import Comparison, Probabilities, compare_answers
 
 Predict = Callable[[Sequence[Image]], Probabilities]
@@ -154,16 +147,16 @@ def row_figures(
     images, accuracy = len(truth), comparison.accuracy
     assert accuracy is not None  # the truth is known
     correct = int((values.argmax(axis=1) == truth).sum())
-    accuracy_low, accuracy_high = wilson(correct, images)
-    agreement_low, agreement_high = wilson(images - len(comparison.flips), images)
+    accuracy_low, accuracy_high = metrics.wilson(correct, images)
+    agreement_low, agreement_high = metrics.wilson(images - len(comparison.flips), images)
     return {
         "pictures": images,
         "correct": correct,
         "accuracy": accuracy.candidate,
         "accuracy_low": accuracy_low,
         "accuracy_high": accuracy_high,
-        "log_loss": log_loss(values, truth),
-        "expected_calibration_error": expected_calibration_error(values, truth),
+        "log_loss": metrics.log_loss(values, truth),
+        "expected_calibration_error": metrics.expected_calibration_error(values, truth),
         "agreement": comparison.agreement,
         "agreement_low": agreement_low,
         "agreement_high": agreement_high,
@@ -181,7 +174,7 @@ def row_figures(
         "log_odds_difference": comparison.log_odds,
         "calibration": [
             {k: _or_none(v) for k, v in asdict(one).items()}
-            for one in calibration_bins(values, truth)
+            for one in metrics.calibration_bins(values, truth)
         ],
     }
 
@@ -198,8 +191,8 @@ def class_figures(
     rows = {}
     cells: list[list[int]] = []
     for row, values in answers.items():
-        matrix = confusion(truth, values.argmax(axis=1), values.shape[1])
-        precision, recall = precision_recall(matrix)
+        matrix = metrics.confusion(truth, values.argmax(axis=1), values.shape[1])
+        precision, recall = metrics.precision_recall(matrix)
         rows[row] = {
             "precision": [_or_none(float(value)) for value in precision],
             "recall": [_or_none(float(value)) for value in recall],

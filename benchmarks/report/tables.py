@@ -30,12 +30,8 @@ def tables(document: Document, *, brief: bool = False) -> list[Table]:
     `brief` leaves out what does not fit a terminal.
     """
     classes = _worst_classes if len(document["model"]["labels"]) > FEW_CLASSES else _classes
-    found = [
-        _latency(document),
-        _answers(document, brief),
-        *([] if brief else [classes(document)]),
-        _fresh(document),
-    ]
+    found = [_latency(document), _answers(document, brief)]
+    found += [*([] if brief else [classes(document)]), _fresh(document)]
     others = {"corruptions": _corruptions, "originals": _originals, "loadgen": _loadgen}
     found += [make(document[name]) for name, make in others.items() if document[name] is not None]
     return [table for table in found if table[2]]
@@ -54,21 +50,14 @@ def _latency(document: Document) -> Table:
     for row in document["rows"]:
         latency = row["latency"]
         times = (latency[f"{name}_ms"] for name in ("p50", "p95", "p99", "mean", "std"))
-        rows.append(
-            [
-                row["name"],
-                ratio(row["ratio"]) if row["name"] != row["ratio"]["to"] else "1",
-                *map(milliseconds, times),
-                f"{latency['pictures_per_second']:,.0f}",
-                f"{row['size_bytes'] / 1e6:.2f}",
-            ]
-        )
+        to_first = ratio(row["ratio"]) if row["name"] != row["ratio"]["to"] else "1"
+        speed, size = f"{latency['pictures_per_second']:,.0f}", f"{row['size_bytes'] / 1e6:.2f}"
+        rows.append([row["name"], to_first, *map(milliseconds, times), speed, size])
     heads = ["row", "time / PyTorch's", "p50 ms", "p95", "p99", "mean", "sd", "pict./s", "MB"]
     several = any(row["batch"] > 1 for row in document["rows"])
     what = "the frames of a call to their" if several else "a frame to its"
-    against = (
-        ", compared on the same device" if len({r["device"] for r in document["rows"]}) > 1 else ""
-    )
+    devices = {row["device"] for row in document["rows"]}
+    against = ", compared on the same device" if len(devices) > 1 else ""
     return f"Latency: {what} probabilities{against}", heads, rows
 
 
@@ -107,11 +96,9 @@ def _classes(document: Document) -> Table:
         heads += [f"{label}: precision", "recall", "missed"]
     for base, found in document["classes"]["rows"].items():
         cells = [base]
-        for label, precision, recall in zip(
-            labels, found["precision"], found["recall"], strict=True
-        ):
+        for label, right, recall in zip(labels, found["precision"], found["recall"], strict=True):
             missed = round(counts[label] * (1 - (recall or 0.0)))
-            cells += [percent(precision), percent(recall), f"{missed:,}"]
+            cells += [percent(right), percent(recall), f"{missed:,}"]
         rows.append(cells)
     return "Class by class: how often the answer is right, how many are found", heads, rows
 

@@ -37,18 +37,11 @@ def save_flips(
         return labels[index] if index >= 0 else "not known"
 
     rows = (
-        (
-            name,
-            validation.files[flip.index],
-            label(flip.truth),
-            label(flip.reference),
-            f"{flip.reference_probability:.6f}",
-            label(flip.candidate),
-            f"{flip.candidate_probability:.6f}",
-            f"{flip.margin:.6f}",
-        )
-        for name, flip in flips
-    )
+        (name, validation.files[one.index], *map(label, (one.truth, one.reference)),
+         f"{one.reference_probability:.6f}", label(one.candidate),
+         f"{one.candidate_probability:.6f}", f"{one.margin:.6f}")
+        for name, one in flips
+    )  # fmt: skip
     write_csv(folder / TABLE, COLUMNS, rows)
     # An image for which two candidates predict the same (a file and its ORT form) is shown once.
     first = {(flip.index, flip.candidate): (name, flip) for name, flip in reversed(flips)}

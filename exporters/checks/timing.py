@@ -203,7 +203,7 @@ def compare(
         sleep: Takes seconds; likewise.
     """
     if not candidates or min(min_calls, min_rounds) < 1:
-        raise ValueError("wanted something to time, and counts of at least 1")
+        raise ValueError("there is nothing to time, or a count is not at least 1")
     names = list(candidates)
     for call in candidates.values():
         for _ in range(warmup_calls):

@@ -257,14 +257,13 @@ def _without_leaks(items: Sequence[Item]) -> tuple[list[Item], list[Skipped]]:
     first: dict[str, Item] = {}
     for item in sorted(items, key=lambda item: -SPLITS.index(item.split)):
         first.setdefault(item.digest, item)
-    kept, leaks = [], []
-    for item in items:
-        other = first[item.digest]
-        if other.split == item.split:
-            kept.append(item)
-        else:
-            leaks.append(Skipped(item.file, f"the same image is {other.file} in {other.split}"))
-    return kept, leaks
+    pairs = [(item, first[item.digest]) for item in items]
+    leaks = [
+        Skipped(item.file, f"the same image is {other.file} in {other.split}")
+        for item, other in pairs
+        if other.split != item.split
+    ]
+    return [item for item, other in pairs if other.split == item.split], leaks
 
 
 def _check_skipped(name: str, skipped: Sequence[Skipped], kept: int, folder: Path) -> None:

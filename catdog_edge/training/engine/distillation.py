@@ -39,15 +39,10 @@ def check_teacher_file(path: Path) -> None:
 
 
 class Teacher:
-    """A checkpoint whose outputs the student learns.
+    """A checkpoint whose outputs the student learns, computed in `float32` or `bfloat16`.
 
-    Args:
-        path: Its `.pt` file.
-        labels: The student's classes, in its order.
-        device: Where to compute.
-        precision: `float32` or `bfloat16`.
-        sha256: Of the file when the run began; empty: the run begins.
-        negatives: The student has a logit for negatives, the last.
+    The labels are the student's classes, in its order; with `negatives` its last logit is for
+    these. `sha256` is that of the file when the run began, empty where it begins.
 
     Raises:
         ModelError: The file is missing, damaged, not that of the beginning, or has other classes.

@@ -21,11 +21,7 @@ from catdog_edge.training.data.negatives import draw_empty_scene
 from catdog_edge.training.engine.augment import Share, draw
 from catdog_edge.training.engine.batches import Batch, BatchLoader
 from catdog_edge.training.engine.device import pinned
-from catdog_edge.training.engine.gpu.tensor_augment import (
-    augment_tensor,
-    grow_tensor,
-    resize_tensor,
-)
+from catdog_edge.training.engine.gpu import tensor_augment
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +94,8 @@ class TensorBatchLoader(BatchLoader):
         """See `BatchLoader`; the first time, the images are copied to the device."""
         # Here, since one thread alone is to use the device.
         sampler, _ = self.negatives, self._images
-        if (
-            sampler is not None
-            and self._photographs
-            and (sampler.drawn or not len(sampler.photographs))
-        ):
-            _ = self._drawings
+        if sampler is not None and self._photographs:
+            _ = self._drawings if sampler.drawn or not len(sampler.photographs) else None
         return super().epoch(epoch, first_step, scales)
 
     @cached_property
@@ -148,10 +140,10 @@ class TensorBatchLoader(BatchLoader):
             images = self._images.take(rows)
             if negatives is not None:
                 images = torch.cat([images, negatives()])
-            images = augment_tensor(images, draws)
-            pixels = images
+            images = tensor_augment.augment_tensor(images, draws)
+            size, pixels = self._scaled_size(images.shape, scale), images
             if scale != self.detail:
-                pixels = resize_tensor(images, *self._scaled_size(images.shape, scale))
+                pixels = tensor_augment.resize_tensor(images, *size)
             return Batch(pixels, truth, images)
 
         return complete
@@ -179,6 +171,6 @@ class TensorBatchLoader(BatchLoader):
             for places, images, prepared in sets:
                 where = places.to(self.device, non_blocking=True)
                 pixels.index_copy_(0, where, images.take(prepared))
-            return grow_tensor(pixels, chosen)
+            return tensor_augment.grow_tensor(pixels, chosen)
 
         return make
