@@ -25,7 +25,7 @@ from benchmarks.measure.parity import (
     compare_rows,
     write_disagreements,
 )
-from benchmarks.plan import BenchOptions, Plan, plan
+from benchmarks.plan import BenchOptions, BenchPlan, plan
 from benchmarks.report import document as report
 from benchmarks.report import gates, html
 from benchmarks.report.text import listed
@@ -95,7 +95,7 @@ def bench(options: BenchOptions) -> BenchResult:
 class _Measurements:
     """Everything that a bench measures; `document` is what `bench.json` says of it."""
 
-    def __init__(self, options: BenchOptions, planned: Plan) -> None:
+    def __init__(self, options: BenchOptions, planned: BenchPlan) -> None:
         self.options, self.planned = options, planned
         self.test = ImageSet("test", planned.dataset, planned.items)
         sets = [self.test]

@@ -58,7 +58,7 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What a bench measures.
 
     `runners` are the opened rows, PyTorch's first: the answers of the others are compared with
@@ -126,7 +126,7 @@ class Plan:
         }
 
 
-def plan(options: BenchOptions) -> Plan:
+def plan(options: BenchOptions) -> BenchPlan:
     """Find, open and check everything that a bench needs.
 
     Raises:
@@ -170,7 +170,7 @@ def plan(options: BenchOptions) -> Plan:
         dataset = open_dataset(options.data, split=split, progress=ReadingProgress())
     originals = None if options.originals is None else _originals(options.originals, spec, weights)
     items = dataset.items_of("test")
-    found = Plan(
+    found = BenchPlan(
         weights, folder, rows, runners, left_out, dataset, items, card, baseline, originals
     )
     for runner in found.by_base.values():

@@ -20,9 +20,9 @@ from catdog_edge.runtime.diagnostics import INSTEAD
 from catdog_edge.runtime.model_file import LoadError, read_spec
 from catdog_edge.spec import Layout, ModelSpec, Precision
 from catdog_edge.system.files import write_text
-from exporters.checks.acceptance import Policy, Verification
+from exporters.checks.acceptance import Strictness, Verification
 from exporters.checks.disagreement_report import SHEET, TABLE, save_flips
-from exporters.checks.file_check import Checked, Reference, check_file, time_files, too_slow
+from exporters.checks.file_check import Checked, ReferenceModel, check_file, time_files, too_slow
 from exporters.checks.predictors import Images, OnnxPredictor, Predictor, TorchPredictor
 from exporters.checks.validation_data import ValidationSet
 from exporters.export_report import Exported, ExportedFile, machine
@@ -95,7 +95,7 @@ class ExportSteps:
     ) -> None:
         self._options, self._validation = options, validation
         self._folder, self._scratch = folder, scratch
-        self._policy = Policy(options.max_drop, options.strict)
+        self._policy = Strictness(options.max_drop, options.strict)
         self._source = scratch / FP32
         self._files: list[ExportedFile] = []
 
@@ -121,11 +121,11 @@ class ExportSteps:
 
     def _start(self, right: Predictor, weights: str, details: Mapping[str, Any]) -> None:
         path = self._source
-        expected = Reference(right, self._validation)
+        expected = ReferenceModel(right, self._validation)
         with self._making(FP32):
             checked = self._check(path, expected)
         checked.verification.require(FP32)
-        self._reference = Reference(checked.model, self._validation, checked.answers)
+        self._reference = ReferenceModel(checked.model, self._validation, checked.answers)
         timing = time_files({FP32: path}, self._validation, TIMING_SECONDS / 2)
         file = self._file(path, checked, weights)
         file = replace(file, p50_ms=timing.rows[FP32].p50 * 1e3, details=details)
@@ -281,7 +281,7 @@ class ExportSteps:
             text = str(error).replace(f"{scratch}/", "")
             raise type(error)(text if text.startswith(form) else f"{form}: {text}") from error
 
-    def _check(self, path: Path, reference: Reference, provider: str = "cpu") -> Checked:
+    def _check(self, path: Path, reference: ReferenceModel, provider: str = "cpu") -> Checked:
         model = OnnxPredictor(path, name=path.name, provider=provider)
         return check_file(model, path.name, reference, self._policy, logits=self._options.logits)
 

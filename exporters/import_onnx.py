@@ -28,7 +28,7 @@ from catdog_edge.spec import (
 from catdog_edge.training.data.folder_or_zip import SAMPLE, open_source
 from catdog_edge.training.runs.provenance import git_commit
 from exporters.checks.acceptance import Verification
-from exporters.checks.file_check import Reference, check_file
+from exporters.checks.file_check import ReferenceModel, check_file
 from exporters.checks.original import Original, Pixels, find_ending
 from exporters.checks.predictors import Images, OnnxPredictor
 from exporters.checks.validation_data import ValidationSet
@@ -141,7 +141,7 @@ def import_onnx(options: ImportOptions) -> Imported:
         made = scratch / out.name
         model = write_model(model, made, spec)
         ours = OnnxPredictor(made, name=out.name)
-        checked = check_file(ours, out.name, Reference(original, validation), logits=True)
+        checked = check_file(ours, out.name, ReferenceModel(original, validation), logits=True)
     checked.verification.require(out.name)
     found = checked.verification.comparison
     figures = {"difference": found.difference, "images": found.images, "on": validation.source}

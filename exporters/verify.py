@@ -10,9 +10,9 @@ from pathlib import Path
 from catdog_edge.errors import ModelError
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.training.runs.run_folder import run_of
-from exporters.checks.acceptance import Policy, Verification
+from exporters.checks.acceptance import Strictness, Verification
 from exporters.checks.disagreement_report import SHEET, TABLE, save_flips
-from exporters.checks.file_check import Reference, check_file
+from exporters.checks.file_check import ReferenceModel, check_file
 from exporters.checks.predictors import CHECKPOINTS, OnnxPredictor, open_predictor
 from exporters.checks.validation_data import find_data
 from exporters.info import read_spec_file
@@ -106,7 +106,7 @@ def verify(
     found = find_data(expected.spec, reference, run_of(reference) or run_of(candidate), data)
     validation = found.validation(expected.spec, limit)
     log.info(f"verify: {candidate} against {reference} on {validation.source}")
-    right, policy = Reference(expected, validation), Policy(max_drop, strict)
+    right, policy = ReferenceModel(expected, validation), Strictness(max_drop, strict)
     checked = check_file(model, str(candidate), right, policy, logits=model.has_logits)
     flips = [(candidate.name, flip) for flip in checked.verification.comparison.flips]
     save_flips(folder, flips, model.spec.labels, validation)

@@ -123,7 +123,7 @@ def read_baseline(path: Path, written: Path | None = None) -> dict[str, Any]:
 def check_comparable(baseline: Document, path: Path, here: Document) -> None:
     """Refuse a baseline of another machine, PyTorch, model, test set, thread count or batch.
 
-    `path` is its file, for the message; `here` is `Plan.describe()` of this run.
+    `path` is its file, for the message; `here` is `BenchPlan.describe()` of this run.
 
     Raises:
         CatdogError: The two cannot be compared, or the baseline is damaged.

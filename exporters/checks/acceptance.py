@@ -28,7 +28,7 @@ from exporters.checks.predictors import Answers
 
 
 @dataclass(frozen=True)
-class Limits:
+class PrecisionLimits:
     """What a precision must keep; `None` is no limit."""
 
     difference: float | None  # largest, of any probability
@@ -38,11 +38,11 @@ class Limits:
     max_drop: float | None  # most accuracy that may be lost, in percentage points
 
 
-LIMITS: dict[Precision, Limits] = {
-    "fp32": Limits(1e-4, 1e-4, 1.0, clear_only=False, max_drop=None),
-    "fp16": Limits(1e-2, 1e-2, 0.995, clear_only=False, max_drop=None),
-    "int8-dynamic": Limits(None, 0.25, 0.99, clear_only=True, max_drop=0.5),
-    "int8-static": Limits(None, 0.25, 0.99, clear_only=True, max_drop=0.5),
+LIMITS: dict[Precision, PrecisionLimits] = {
+    "fp32": PrecisionLimits(1e-4, 1e-4, 1.0, clear_only=False, max_drop=None),
+    "fp16": PrecisionLimits(1e-2, 1e-2, 0.995, clear_only=False, max_drop=None),
+    "int8-dynamic": PrecisionLimits(None, 0.25, 0.99, clear_only=True, max_drop=0.5),
+    "int8-static": PrecisionLimits(None, 0.25, 0.99, clear_only=True, max_drop=0.5),
 }
 """The limits by the precision of the candidate."""
 
@@ -59,14 +59,14 @@ odds: nearer to it, two PyTorch runs may fall on different sides as well."""
 
 
 @dataclass(frozen=True)
-class Policy:
+class Strictness:
     """How strictly to judge."""
 
     max_drop: float | None = None  # replaces that of the table
     strict: bool = False  # fail on an estimate beyond its limit, however few the images
 
 
-BY_EVIDENCE = Policy()
+BY_EVIDENCE = Strictness()
 
 
 class Verdict(StrEnum):
@@ -111,7 +111,7 @@ class Verification:
     comparison: Comparison  # of the probabilities
     failures: tuple[str, ...]  # what is not met, as text with figures; empty if all is
     notes: tuple[str, ...] = ()  # what the images were too few to decide, and what decided it
-    logits_difference: float | None = None  # as `Limits.logits` says
+    logits_difference: float | None = None  # as `PrecisionLimits.logits` says
     rejection_agreement: float | None = None  # share of clear images that both reject, or neither
     more: Comparison | None = None  # on further images
 
@@ -167,7 +167,7 @@ def judge(
     candidate: Answers,
     truth: npt.NDArray[np.int64] | None,
     spec: ModelSpec,
-    policy: Policy = BY_EVIDENCE,
+    policy: Strictness = BY_EVIDENCE,
     more: Callable[[], tuple[Answers, Answers] | None] | None = None,
 ) -> Verification:
     """Compare a candidate's answers with the reference's and apply the limits of its precision.
@@ -222,7 +222,7 @@ def judge(
 
 
 def _judge_agreement(
-    compared: Sequence[Comparison], limits: Limits, strict: bool
+    compared: Sequence[Comparison], limits: PrecisionLimits, strict: bool
 ) -> tuple[Verdict, str]:
     """Judge the agreement on one or two sets of images together; give the figures as text."""
     if limits.clear_only:
@@ -244,7 +244,7 @@ def _judge_accuracy(
     accuracy: Accuracy,
     allowed: float,
     agreement: str,
-    limits: Limits,
+    limits: PrecisionLimits,
     strict: bool,
 ) -> tuple[Verdict, str]:
     """Judge the change of accuracy; where the images are too few to tell, the logits decide."""
@@ -261,7 +261,7 @@ def _judge_accuracy(
 
 
 def _judge_logits(
-    reference: Answers, candidate: Answers, spec: ModelSpec, limits: Limits
+    reference: Answers, candidate: Answers, spec: ModelSpec, limits: PrecisionLimits
 ) -> tuple[float | None, list[str]]:
     """The largest difference of the output `logits` from the reference's, and what is not met."""
     values, answers = candidate.logits, candidate.probabilities
@@ -288,7 +288,7 @@ def _judge_logits(
 
 
 def _judge_known(
-    reference: Answers, candidate: Answers, spec: ModelSpec, limits: Limits, strict: bool
+    reference: Answers, candidate: Answers, spec: ModelSpec, limits: PrecisionLimits, strict: bool
 ) -> tuple[float | None, list[str]]:
     """The agreement on which clear images `known` rejects, and what is not met."""
     scores, expected = candidate.known, reference.known

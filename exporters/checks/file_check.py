@@ -16,7 +16,7 @@ from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime.model_file import KNOWN, LOGITS, PROBABILITIES
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import counter
-from exporters.checks.acceptance import BY_EVIDENCE, Policy, Verification, judge
+from exporters.checks.acceptance import BY_EVIDENCE, Strictness, Verification, judge
 from exporters.checks.original import Original
 from exporters.checks.predictors import Answers, Images, OnnxPredictor, Predictor
 from exporters.checks.timing import Ratio, Timing, compare
@@ -26,7 +26,7 @@ SLOWER = 1.05
 """A quantized file is refused where the whole 95 % interval of its time ratio to fp32 is above."""
 
 
-class Reference:
+class ReferenceModel:
     """A model whose answers are right, with its answers to each set of images computed once."""
 
     def __init__(
@@ -61,8 +61,8 @@ class Checked:
 def check_file(
     model: OnnxPredictor,
     name: str,
-    reference: Reference,
-    policy: Policy = BY_EVIDENCE,
+    reference: ReferenceModel,
+    policy: Strictness = BY_EVIDENCE,
     *,
     logits: bool = False,
 ) -> Checked:

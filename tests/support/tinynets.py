@@ -13,7 +13,7 @@ from torch import nn
 from catdog_edge.spec import ModelSpec, Normalization, squash
 from catdog_edge.training.evaluation.inference import logits, to_input
 from catdog_edge.training.models.registry import CENTRED, architecture
-from exporters.checks.acceptance import Policy, Verification, judge
+from exporters.checks.acceptance import Strictness, Verification, judge
 from exporters.checks.predictors import OnnxPredictor
 from exporters.formats.torch_export import export_onnx
 
@@ -191,7 +191,7 @@ def compared(reference: Path, candidate: Path) -> Verification:
     """The verdict on an int8 file by `FRAMES`, by the point estimates."""
     both = (OnnxPredictor(path).predict(FRAMES) for path in (reference, candidate))
     spec = spec_for().replace(precision="int8-static")
-    return judge(*both, TRUTH, spec, Policy(strict=True))
+    return judge(*both, TRUTH, spec, Strictness(strict=True))
 
 
 def named_export(name: str, folder: Path) -> Path:

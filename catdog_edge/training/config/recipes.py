@@ -19,7 +19,7 @@ from catdog_edge.training.config.recipe_schema import Bounds, build, check_field
 
 Policy = Literal["default", "camera", "classic", "none"]
 Norms = Literal["built", "frozen", "folded"]
-Share = Annotated[float, Bounds(0, 1)]
+Fraction = Annotated[float, Bounds(0, 1)]
 Count = Annotated[int, Bounds(0, 1_000_000)]
 
 
@@ -100,7 +100,7 @@ class Recipe:
     epochs: Annotated[int, Bounds(1, 1_000_000)]
     augment: Policy
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup: Share = 0.0
+    warmup: Fraction = 0.0
     weight_decay: Annotated[float, Bounds(0, 100)] = 0.0
     momentum: Annotated[float, Bounds(0, 0.99999)] = 0.9
     label_smoothing: Annotated[float, Bounds(0, 0.99)] = 0.0
@@ -114,14 +114,14 @@ class Recipe:
     detail: Annotated[float, Bounds(1, 4)] = 1.0
     views: Count = 0
     balance: Literal["auto", "none"] = "auto"
-    source_balance: Share = 0.4
+    source_balance: Fraction = 0.4
     head: Literal["new", "imagenet"] = "new"
     keep_imagenet: Annotated[float, Bounds(0, 100)] = 0.0
-    start_share: Share = 0.0
+    start_share: Fraction = 0.0
     negatives: Annotated[float, Bounds(0.001, 10)] = 0.15
     backgrounds: Annotated[float, Bounds(0, 0.5)] = 0.0
-    drawn: Share = 0.4
-    distillation: Share = 0.5
+    drawn: Fraction = 0.4
+    distillation: Fraction = 0.5
     distillation_temperature: Annotated[float, Bounds(0.01, 100)] = 2.0
     distillation_mirrored: bool = True
 

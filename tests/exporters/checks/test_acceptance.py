@@ -15,7 +15,7 @@ from catdog_edge.errors import GateError
 from catdog_edge.spec import ModelSpec, Rejection
 from catdog_edge.training.evaluation.metrics import softmax
 from exporters.checks.acceptance import (
-    Policy,
+    Strictness,
     Verdict,
     Verification,
     judge,
@@ -24,7 +24,7 @@ from exporters.checks.acceptance import (
 )
 from exporters.checks.predictors import Answers
 
-STRICT = Policy(strict=True)
+STRICT = Strictness(strict=True)
 TRUTH = np.zeros(200, np.int64)
 
 
@@ -81,12 +81,12 @@ def test_every_precision_has_its_limits(
 def test_the_allowed_drop_is_the_callers() -> None:
     reference, candidate = shifted(0.0, 0, 2)  # a point of accuracy, on unclear images
     for allowed, passes in ((0.99, False), (1.0, True)):
-        policy = Policy(allowed, strict=True)
+        policy = Strictness(allowed, strict=True)
         result = judge(reference, candidate, TRUTH, spec_of("int8-static"), policy)
         assert result.passed is passes
     assert result.accuracy is not None
     assert result.accuracy.change == pytest.approx(-0.01)
-    gain = judge(candidate, reference, TRUTH, spec_of("int8-static"), Policy(0.0, strict=True))
+    gain = judge(candidate, reference, TRUTH, spec_of("int8-static"), Strictness(0.0, strict=True))
     assert gain.passed
 
 
@@ -186,7 +186,7 @@ def test_further_images_are_asked_for_where_they_are_needed() -> None:
     assert not judge(*one_of_98(), TRUTH[:98], spec_of("fp32"), more=never).passed
 
 
-def verified(rng: np.random.Generator, count: int, file, policy: Policy) -> Verification:
+def verified(rng: np.random.Generator, count: int, file, policy: Strictness) -> Verification:
     """A check on `count` validation images, with eight times as many to train on."""
 
     def answers(count: int) -> tuple[Answers, Answers, np.ndarray]:
@@ -209,7 +209,7 @@ def test_how_often_a_faithful_file_is_kept_and_a_broken_one(
     """docs/export.md has these rates. By the point estimate every fourth good file is refused."""
     kept = {}
     for name, file in (("faithful", faithful), ("broken", broken)):
-        for policy in (Policy(), STRICT):
+        for policy in (Strictness(), STRICT):
             rng = np.random.default_rng(images)
             passed = [verified(rng, images, file, policy).passed for _ in range(trials)]
             kept[name, policy.strict] = np.mean(passed)

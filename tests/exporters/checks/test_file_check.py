@@ -15,7 +15,7 @@ from support.tinynets import pictures, spec_for, trained, truth
 from catdog_edge.errors import GateError, ModelError
 from catdog_edge.training.evaluation.inference import logits, probabilities
 from exporters.checks.file_check import (
-    Reference,
+    ReferenceModel,
     check_file,
     check_outputs,
     check_probabilities,
@@ -98,7 +98,7 @@ def test_the_labels_that_differ_are_named_among_many() -> None:
 
 def test_the_network_and_its_file_agree(file: Path) -> None:
     network, spec = trained()
-    reference = Reference(TorchPredictor(network, spec), VALIDATION)
+    reference = ReferenceModel(TorchPredictor(network, spec), VALIDATION)
     assert reference.answers.probabilities == pytest.approx(probabilities(network, spec, FRAMES))
     assert reference.answers.logits == pytest.approx(logits(network, spec.normalization, FRAMES))
     checked = check_file(OnnxPredictor(file), "model.onnx", reference, logits=True)
@@ -119,13 +119,13 @@ def test_the_reference_answers_further_images_once(file: Path) -> None:
             return super().predict(images, batch)
 
     validation = ValidationSet(FRAMES, truth(18), VALIDATION.files, "x", lambda: pictures(5))
-    reference = Reference(Counted(file), validation)
+    reference = ReferenceModel(Counted(file), validation)
     for _ in range(2):
         found = reference.more()
         assert found is not None
         assert len(found[0]) == len(found[1].probabilities) == 5
     assert calls == [18, 5]
-    assert Reference(OnnxPredictor(file), VALIDATION).more() is None
+    assert ReferenceModel(OnnxPredictor(file), VALIDATION).more() is None
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def resident(pixels: Pixels, device: torch.device) -> torch.Tensor | None:
     return copied
 
 
-class Images:
+class DeviceImages:
     """Images of which batches take some: on the device if they fit, else uploaded as needed."""
 
     def __init__(self, pixels: Pixels, device: torch.device, what: str) -> None:
@@ -99,16 +99,16 @@ class TensorBatchLoader(BatchLoader):
         return super().epoch(epoch, first_step, scales)
 
     @cached_property
-    def _images(self) -> Images:
-        return Images(self.pixels, self.device, "training images")
+    def _images(self) -> DeviceImages:
+        return DeviceImages(self.pixels, self.device, "training images")
 
     @cached_property
-    def _photographs(self) -> Images:
+    def _photographs(self) -> DeviceImages:
         assert self.negatives is not None
-        return Images(self.negatives.photographs, self.device, "negatives")
+        return DeviceImages(self.negatives.photographs, self.device, "negatives")
 
     @cached_property
-    def _drawings(self) -> Images:
+    def _drawings(self) -> DeviceImages:
         assert self.negatives is not None
         height, width = self.negatives.photographs.shape[1:3]
 
@@ -117,7 +117,7 @@ class TensorBatchLoader(BatchLoader):
 
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
             drawn = np.stack([*threads.map(one, range(DRAWINGS))])
-        return Images(drawn, self.device, "drawn negatives")
+        return DeviceImages(drawn, self.device, "drawn negatives")
 
     def _prepare(self, chosen: Labels, epoch: int, step: int, scale: float) -> Callable[[], Batch]:
         share = Share(len(chosen), slice(self.rank, None, self.processes))
@@ -152,7 +152,7 @@ class TensorBatchLoader(BatchLoader):
         """Choose negatives, one of each generator; what is returned makes them."""
         assert self.negatives is not None
         chosen = [self.negatives.choose(one) for one in generators]
-        sets: list[tuple[torch.Tensor, Images, torch.Tensor]] = []
+        sets: list[tuple[torch.Tensor, DeviceImages, torch.Tensor]] = []
         for kind in ("photograph", "background", "drawn"):
             rows = [row for row, one in enumerate(chosen) if one.kind == kind]
             if rows:
