@@ -15,7 +15,7 @@ from benchmarks.report.text import figure, milliseconds
 
 
 @functools.cache
-def get(name: str) -> Template:
+def get(file: str) -> Template:
     """A template of this folder."""
     environment = Environment(
         loader=PackageLoader("benchmarks.report"),
@@ -30,7 +30,7 @@ def get(name: str) -> Template:
     )  # fmt: skip
     environment.filters |= {one.__name__: one for one in functions}
     environment.filters["pairs"] = itertools.pairwise
-    return environment.get_template(name)
+    return environment.get_template(file)
 
 
 def points(found: Sequence[tuple[float, float]]) -> str:
