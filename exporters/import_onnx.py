@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from catdog_edge import __version__
-from catdog_edge.errors import DataError, ModelError, PictureError, list_names
+from catdog_edge.errors import DataError, ModelError, PictureError, first_line, list_names
 from catdog_edge.images.preprocess import resize
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.spec import (
@@ -59,14 +61,14 @@ class ImportOptions:
     """The options of `catdog-edge import`; `None` is what the file says."""
 
     file: Path
-    labels: str | None
+    labels: str | tuple[str, ...] | None
     size: int | None = None
     mean: Colours | None = None
     std: Colours | None = None
     scale: float | None = None
     layout: ForeignLayout | None = None
     colour: Literal["rgb", "bgr"] = "rgb"
-    resize: Literal["squash", "crop"] = "squash"
+    resize: Literal["squash", "crop"] | None = None
     output: str | None = None
     data: str | None = None
     limit: int = 64
@@ -118,6 +120,7 @@ def import_onnx(options: ImportOptions) -> Imported:
     if out.absolute() == file.absolute():
         raise ModelError(f"{out} is the file that is read; give --out another name")
     check_operators(model, str(file))
+    options = _with_metadata(options, model.metadata_props)
     source = _sized(read_input(model, str(file), options.layout), options)
     spec, pixels = _spec(options, source)
     original = Original(file, source, pixels)
@@ -148,6 +151,27 @@ def import_onnx(options: ImportOptions) -> Imported:
     del model.graph.outputs[1:]  # the logits, which were compared as well
     write_model(model, out, spec.replace(metrics={"import": figures}))
     return Imported(out, tuple(steps), validation.source, checked.verification)
+
+
+def _with_metadata(options: ImportOptions, metadata: Mapping[str, str]) -> ImportOptions:
+    """Take what an export of Ultralytics says of itself where no option says it.
+
+    Raises:
+        ModelError: It is not of a classifier.
+    """
+    task = metadata.get("task")
+    if task not in (None, "classify"):
+        raise ModelError(f"{options.file}: its task is {task}; classifiers alone are imported")
+    if task is None or "names" not in metadata:
+        return options
+    try:
+        names = ast.literal_eval(metadata["names"])
+        labels = tuple(str(names[index]) for index in range(len(names)))
+    except (ValueError, SyntaxError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{options.file}: its metadata names is damaged ({first_line(error)}); give --labels"
+        ) from error
+    return replace(options, labels=options.labels or labels, resize=options.resize or "crop")
 
 
 def _add_input(model: ir.Model, spec: ModelSpec, source: ForeignInput, pixels: Pixels) -> str:
@@ -190,7 +214,9 @@ def _spec(options: ImportOptions, source: ForeignInput) -> tuple[ModelSpec, Pixe
     steps = squash(*size)
     if options.resize == "crop":
         steps = (ResizeStep(**{**vars(crop_and_squash(*size)[0]), "crop": 1.0}), steps[1])
-    labels = read_labels(options.labels, options.file)
+    labels = options.labels
+    if not isinstance(labels, tuple):
+        labels = read_labels(labels, options.file)
     data = options.file.read_bytes()
     try:
         spec = ModelSpec(
@@ -218,6 +244,8 @@ def _times(scale: float, values: Colours, bgr: bool) -> Colours:
 def read_labels(text: str | None, file: Path) -> tuple[str, ...]:
     """Read `--labels`: names with commas, `imagenet`, or a file with a name a line.
 
+    A file `.json` is the `config.json` of Hugging Face's models, whose `id2label` has the names.
+
     Raises:
         ModelError: There are none, or the file cannot be read.
     """
@@ -236,14 +264,17 @@ def read_labels(text: str | None, file: Path) -> tuple[str, ...]:
     if "," in text and not Path(text).is_file():
         return tuple(part.strip() for part in text.split(","))
     try:
-        lines = Path(text).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        content = Path(text).read_text(encoding="utf-8")
+        if text.endswith(".json"):
+            names = json.loads(content)["id2label"]
+            return tuple(names[str(index)] for index in range(len(names)))
+    except (OSError, ValueError, LookupError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(
             f"cannot read the labels {text}: {reason}; give names (cat,dog), a text file in UTF-8 "
-            f"with one a line, or {IMAGENET}"
+            f"with one a line, a config.json with id2label, or {IMAGENET}"
         ) from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return tuple(line.strip() for line in content.splitlines() if line.strip())
 
 
 def _pictures(options: ImportOptions, steps: tuple[ResizeStep, ...]) -> ValidationSet:

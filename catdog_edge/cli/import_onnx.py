@@ -33,8 +33,9 @@ def three(text: str) -> tuple[float, float, float]:
 @theirs(
     "--labels",
     metavar="A,B|FILE|imagenet",
-    help="Its classes in the order of its outputs: names, a file with one a line, or ImageNet's "
-    "thousand.",
+    show_default="in its metadata, as Ultralytics writes them",
+    help="Its classes in the order of its outputs: names, a file with one a line, a config.json "
+    "of Hugging Face, or ImageNet's thousand.",
 )
 @theirs("--size", type=common.COUNT, metavar="PIXELS", help="Of an input of any size.")
 @theirs(
@@ -63,7 +64,7 @@ def three(text: str) -> tuple[float, float, float]:
 @theirs(
     "--resize",
     type=click.Choice(["squash", "crop"]),
-    default="squash",
+    show_default="squash; crop for a file of Ultralytics",
     help="The whole frame, or its centre square.",
 )
 @theirs("--output", metavar="NAME", help="Which of several outputs has the classes.")

@@ -149,10 +149,19 @@ def sources_options(usual: str, usual_negatives: str | None) -> Callable[[_Decor
     return lambda command: sources(other(command))
 
 
+class Arch(click.Choice[str]):
+    """One of `ARCHITECTURES`, or `timm:NAME`."""
+
+    def convert(self, value: Any, *where: Any, **named: Any) -> str:  # noqa: D102
+        if str(value).startswith("timm:") and value != "timm:":
+            return str(value)
+        return super().convert(value, *where, **named)
+
+
 def arch_option(text: str, usual: str | None = None) -> Callable[[_Decorated], _Decorated]:
     """Return `--arch`; the help ends with the choices."""
-    kind, listed = click.Choice(ARCHITECTURES), ", ".join(ARCHITECTURES)
-    help_text = f"{text}: {listed}."
+    kind, listed = Arch(ARCHITECTURES), ", ".join(ARCHITECTURES)
+    help_text = f"{text}: {listed}, or timm:NAME (any network of timm, with [timm])."
     return model("--arch", type=kind, metavar="NAME", show_default=usual, help=help_text)
 
 

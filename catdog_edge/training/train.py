@@ -288,7 +288,9 @@ def _create_run(job: TrainingJob, options: TrainOptions, data: RunData, trainer:
     with job.group.shared_errors():
         if job.group.is_main:
             dataset = data.datasets[0]
-            run = new_run(options.name, f"{Path(dataset.source).stem}-{trainer.spec.architecture}")
+            arch = trainer.spec.architecture.replace(":", "-")  # of timm
+            stem = f"{Path(dataset.source).stem}-{arch}"
+            run = new_run(options.name, stem)
             trainer.folder = folder = run.folder
             try:
                 job.stack.enter_context(run.lock())

@@ -13,6 +13,7 @@ from torch import nn
 
 from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import Layout, ModelSpec
+from catdog_edge.training.models.registry import TIMM
 from exporters.formats.suppress_logging import suppress_logging
 from exporters.graph import simplify
 from exporters.graph.onnx_file import clean, operators, opset_of, write_model
@@ -96,6 +97,10 @@ def _trace(network: nn.Module, spec: ModelSpec, opset: int, batch: int | None) -
     """The network alone as ONNX, from torch's exporter, in `opset` or the nearest it writes."""
     # A copy, in plain float32 and memory order: the caller's network stays as it is.
     network = copy.deepcopy(network).cpu().float().eval()
+    if spec.architecture.startswith(TIMM):
+        from timm.utils import reparameterize_model
+
+        network = reparameterize_model(network)  # branches that were for training become one
     # Two pictures: torch takes a dimension of size one for a constant.
     example = torch.zeros(batch or 2, 3, *spec.size)
     shapes = None if batch else ({0: torch.export.Dim("N")},)

@@ -205,9 +205,33 @@ def test_labels_come_from_a_file_or_from_imagenet(tmp_path: Path) -> None:
     assert read_labels(str(names), Path()) == ("Katze", "Hund")
     with pytest.raises(ModelError, match=r"cannot read the labels none\.txt: No such file"):
         read_labels("none.txt", Path())
+    config = tmp_path / "config.json"
+    config.write_text('{"id2label": {"1": "b", "0": "a"}}')
+    assert read_labels(str(config), Path()) == ("a", "b")
+    config.write_text("{}")
+    with pytest.raises(ModelError, match=r"cannot read the labels .*id2label"):
+        read_labels(str(config), Path())
     pytest.importorskip("torchvision")
     labels = read_labels("imagenet", Path())
     assert (len(set(labels)), labels[281]) == (1000, "tabby")
+
+
+def test_what_ultralytics_writes_into_a_file_is_taken(tmp_path: Path) -> None:
+    file = network(tmp_path / "yolo.onnx", end="Softmax", batch=1)
+    model = onnx.load(file)
+    said = {"task": "classify", "names": "{0: 'cat, tabby', 1: 'dog', 2: 'fox'}"}
+    helper.set_model_props(model, said)
+    onnx.save(model, file)
+    spec = read_spec(adopt(file, labels=None).path)
+    assert (spec.labels[0], spec.resize[0].crop) == ("cat, tabby", 1.0)
+    for change, wrong in (
+        ({"names": "{0: cat"}, "names is damaged"),
+        ({"task": "detect"}, "detect"),
+    ):
+        helper.set_model_props(model, said | change)
+        onnx.save(model, file)
+        with pytest.raises(ModelError, match=wrong):
+            adopt(file, labels=None)
 
 
 def test_a_file_that_answers_otherwise_is_not_written(

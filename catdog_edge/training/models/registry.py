@@ -6,15 +6,18 @@ logits `float32 [N,K]`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
-from catdog_edge.errors import ModelError
+from catdog_edge.errors import MissingPackageError, ModelError
 from catdog_edge.spec import Normalization
+from catdog_edge.system.packages import install_command
 from catdog_edge.training.models.efficientnet_lite import SHORT, EfficientNetLite
 
 UNIT_RANGE = Normalization(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))  # RGB in 0..1
@@ -168,13 +171,50 @@ ARCHITECTURES: dict[str, Architecture] = {
 }  # fmt: skip
 
 
+TIMM = "timm:"
+"""Before the name of one of timm's networks (PyTorch Image Models) in `--arch`."""
+
+
 def architecture(name: str) -> Architecture:
-    """Look up an architecture; raises `ModelError` where there is none of that name.
+    """Look up an architecture, `timm:NAME` with timm; raises `ModelError` where there is none.
 
     Examples:
         >>> network = architecture("edge_cnn").build(2)
     """
+    if name.startswith(TIMM):
+        return _of_timm(name)
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ModelError(f"there is no architecture {name!r}; choose one of: {known}")
     return ARCHITECTURES[name]
+
+
+def import_timm(name: str) -> Any:
+    """Import timm for one of its networks; raises `MissingPackageError`, `ModelError`."""
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{name} needs the package timm; install it with: {install_command('timm')}"
+        ) from error
+    model = name.removeprefix(TIMM)
+    if not timm.is_model(model):
+        near = difflib.get_close_matches(model, timm.list_models(), 5)
+        remedy = f"near to it: {', '.join(near)}" if near else "timm.list_models() lists them"
+        raise ModelError(f"timm {timm.__version__} has no network {model!r}; {remedy}")
+    return timm
+
+
+def _of_timm(name: str) -> Architecture:
+    """With the size, mean and deviation that timm gives for its weights."""
+    timm, model = import_timm(name), name.removeprefix(TIMM)
+    known = timm.get_pretrained_cfg(model)
+    mean, std = (tuple(255 * value for value in values) for values in (known.mean, known.std))
+    return Architecture(
+        name,
+        lambda classes: timm.create_model(model, num_classes=classes),
+        known.input_size[-1],
+        Normalization(mean, std),
+        f"timm's {model}",
+        fixed_size=bool(known.fixed_input_size),
+    )
