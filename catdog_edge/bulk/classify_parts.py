@@ -58,11 +58,10 @@ class PartClassifier:
 
     def __call__(self, part: Part) -> Iterator[Row]:
         """Yield a row for each image, in their order; one that cannot be read has an `error`."""
-        with part.open() as reads:
-            images = zip(part.names, part.items, reads, strict=True)
-            batches = iter(lambda: list(itertools.islice(images, self._batch)), [])
-            for rows in _in_parallel(self._pool, self._classify, batches, 2 * self.threads):
-                yield from rows
+        images = zip(part.names, part.items, part.readers(), strict=True)
+        batches = iter(lambda: list(itertools.islice(images, self._batch)), [])
+        for rows in _in_parallel(self._pool, self._classify, batches, 2 * self.threads):
+            yield from rows
 
     def _classify(self, batch: list[tuple[str, object, Read]]) -> list[Row]:
         rows: list[Row] = []

@@ -11,13 +11,14 @@ import itertools
 import json
 import os
 import posixpath
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 from catdog_edge.bulk.locations import filesystem, is_remote, open_file, pyarrow, suffix
 from catdog_edge.errors import CatdogError, PictureError, first_line
@@ -37,8 +38,8 @@ class Part:
     Attributes:
         number: From 0; it names the file of the results.
         source: A .zip, .tar or .parquet file, an address, or empty: `items` are paths.
-        items: Names (paths); of a .zip names and indices, of a .tar names, offsets and sizes, of a
-            .parquet file row numbers.
+        items: Paths; of a .zip or .tar lists of a name and where its bytes are; of a .parquet file
+            row numbers.
     """
 
     number: int
@@ -67,36 +68,27 @@ class Part:
         """Read a part back."""
         return cls(**json.loads(line))
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator[Iterator[Read]]:
+    def readers(self) -> Iterator[Read]:
         """Yield a function for each image that reads its bytes, to be called in any thread.
 
         Raises:
-            CatdogError: The source cannot be opened, or is another file than the one listed.
+            CatdogError: The source cannot be read; also raised by the functions.
         """
-        with contextlib.ExitStack() as stack:
-            yield self._readers(stack)
-
-    def _readers(self, stack: contextlib.ExitStack) -> Iterator[Read]:
         kind = suffix(self.source)
         try:
             if not self.source:
                 yield from (partial(read_bytes, item) for item in self.items)
             elif kind == ".zip":
-                stream = stack.enter_context(open_file(self.source))
-                archive = stack.enter_context(zipfile.ZipFile(stream))
-                infos = archive.infolist()
-                yield from (partial(_unzip, archive, infos[index]) for _, index in self.items)
+                yield from (partial(_unzip, self.source, *place) for _, *place in self.items)
             elif kind == ".tar":
-                for _, offset, size in self.items:
-                    yield partial(_slice, self.source, offset, size)
+                yield from (partial(_slice, self.source, *place) for _, *place in self.items)
             elif kind == ".parquet":
-                yield from _parquet_rows(self.source, self.items, stack)
+                yield from _parquet_rows(self.source, self.items)
             else:
                 system, _ = filesystem(self.source)
                 yield from (partial(_remote, system, item) for item in self.items)
-        except (OSError, zipfile.BadZipFile, IndexError) as error:
-            raise CatdogError(f"{self.source} cannot be read: {first_line(error)}") from error
+        except OSError as error:
+            raise _gone(self.source, error) from error
 
 
 def list_parts(names: Sequence[str], listed: Iterable[str], size: int) -> Iterator[Part]:
@@ -130,14 +122,16 @@ def _listed(source: str) -> Iterator[Any]:
     try:
         yield from _LISTS.get(suffix(source), _list_remote)(source)
     except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError) as error:
-        raise CatdogError(f"{source} cannot be read: {first_line(error)}") from error
+        raise _gone(source, error) from error
 
 
-def _list_zip(source: str) -> Iterator[tuple[str, int]]:
+def _list_zip(source: str) -> Iterator[tuple[str | int, ...]]:
     with open_file(source) as stream, zipfile.ZipFile(stream) as archive:
-        for index, info in enumerate(archive.infolist()):
+        for info in archive.infolist():
             if _wanted(info.filename):
-                yield info.filename, index
+                method = info.compress_type if not info.flag_bits & 1 else -1  # encrypted
+                place = info.header_offset, info.compress_size, info.file_size, info.CRC
+                yield info.filename, method, *place
 
 
 def _list_tar(source: str) -> Iterator[tuple[str, int, int]]:
@@ -150,8 +144,8 @@ def _list_tar(source: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _list_parquet(source: str) -> Iterator[int]:
-    with contextlib.ExitStack() as stack:
-        file, _ = _parquet(source, stack)
+    with open_file(source) as stream:
+        file, _ = _parquet(stream, source)
         yield from range(file.metadata.num_rows)
 
 
@@ -177,48 +171,43 @@ def _wanted(name: str) -> bool:
     return is_picture(name) and not posixpath.basename(name).startswith(".")
 
 
-def _parquet(source: str, stack: contextlib.ExitStack) -> tuple[Any, str]:
-    """Open a Parquet file until the stack ends; return it and the column of the image files.
+def _parquet(stream: BinaryIO, source: str) -> tuple[Any, str]:
+    """Read the footer of a Parquet file; return the file and the column of the image files.
 
     That is a column of bytes, or of structs with a field `bytes` as Hugging Face's datasets
     write them. Of several the one named `image` is taken.
     """
-    parquet, types = pyarrow("pyarrow.parquet"), pyarrow("pyarrow.types")
-    file = parquet.ParquetFile(stack.enter_context(open_file(source)))
-
-    def holds_bytes(kind: Any) -> bool:
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
+    file = pyarrow("pyarrow.parquet").ParquetFile(stream)
     columns = [
-        f"{field.name}.bytes" if types.is_struct(field.type) else field.name
-        for field in file.schema_arrow
-        if holds_bytes(field.type)
-        or (types.is_struct(field.type) and any(f.name == "bytes" for f in field.type))
+        leaf.path
+        for leaf in (file.schema.column(index) for index in range(len(file.schema)))
+        if leaf.physical_type == "BYTE_ARRAY"
+        and leaf.logical_type.type == "NONE"  # a text is one of bytes with the type STRING
+        and leaf.path.removesuffix(".bytes") == leaf.path.partition(".")[0]
     ]
-    wanted = [name for name in columns if name.partition(".")[0] == "image"] or columns
+    wanted = [name for name in columns if name in ("image", "image.bytes")] or columns
     if len(wanted) != 1:
         has = ", ".join(columns) or "none"
-        raise CatdogError(
-            f"{source}: wanted one column of image bytes or one named image, found {has}"
-        )
+        raise CatdogError(f"{source}: wanted one column of bytes or one named image, found {has}")
     return file, wanted[0]
 
 
-def _parquet_rows(source: str, rows: Sequence[int], stack: contextlib.ExitStack) -> Iterator[Read]:
+def _parquet_rows(source: str, rows: Sequence[int]) -> Iterator[Read]:
     """The bytes in consecutive rows; only the row groups that hold them are read."""
-    file, column = _parquet(source, stack)
-    counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    starts = [0, *itertools.accumulate(counts)]
-    first, last = rows[0], rows[-1]
-    groups = [g for g in range(len(counts)) if starts[g] <= last and starts[g + 1] > first]
-    at = starts[groups[0]]
-    for batch in file.iter_batches(ROWS, row_groups=groups, columns=[column]):
-        values = batch.column(0)
-        values = values.field("bytes") if column.endswith(".bytes") else values
-        for value in values:
-            if first <= at <= last:
-                yield partial(_given, value.as_py())
-            at += 1
+    with open_file(source) as stream:
+        file, column = _parquet(stream, source)
+        counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        starts = [0, *itertools.accumulate(counts)]
+        first, last = rows[0], rows[-1]
+        groups = [g for g in range(len(counts)) if starts[g] <= last and starts[g + 1] > first]
+        at = starts[groups[0]]
+        for batch in file.iter_batches(ROWS, row_groups=groups, columns=[column]):
+            values = batch.column(0)
+            values = values.field("bytes") if column.endswith(".bytes") else values
+            for value in values:
+                if first <= at <= last:
+                    yield partial(_given, value.as_py())
+                at += 1
 
 
 def _given(data: bytes | None) -> bytes:
@@ -227,21 +216,45 @@ def _given(data: bytes | None) -> bytes:
     return data
 
 
-def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    check_size(info.file_size)  # the declared size is the most that zipfile unpacks
+def _unzip(source: str, method: int, start: int, packed: int, size: int, crc: int) -> bytes:
+    """Read an entry of a zip without its directory, which a million entries make large."""
+    check_size(max(packed, size))
+    if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise PictureError("cannot be unpacked: encrypted, or neither stored nor deflated")
+    with _reading(source) as stream:
+        stream.seek(start)
+        lengths = struct.unpack("<26x2H", stream.read(30))  # of the name and of what follows it
+        stream.seek(start + 30 + sum(lengths))
+        data = stream.read(packed)
     try:
-        return archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise PictureError("damaged inside the zip") from error
-    except (NotImplementedError, RuntimeError) as error:
-        raise PictureError(f"cannot be unpacked: {error}") from error
+        if method == zipfile.ZIP_DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+    except zlib.error:
+        data = b""
+    if zlib.crc32(data) != crc:
+        raise PictureError("damaged inside the zip")
+    return data
 
 
-def _slice(source: str, offset: int, size: int) -> bytes:
+def _slice(source: str, start: int, size: int) -> bytes:
     check_size(size)
-    with open_file(source) as stream:
-        stream.seek(offset)
+    with _reading(source) as stream:
+        stream.seek(start)
         return stream.read(size)
+
+
+@contextlib.contextmanager
+def _reading(source: str) -> Iterator[BinaryIO]:
+    try:
+        with open_file(source) as stream:
+            yield stream
+    except (OSError, struct.error) as error:
+        raise _gone(source, error) from error
+
+
+def _gone(source: str, error: Exception) -> CatdogError:
+    """Return the error that ends a run: what its other images are in may come back."""
+    return CatdogError(f"{source} cannot be read: {first_line(error)}")
 
 
 def _remote(system: Any, path: str) -> bytes:
@@ -249,8 +262,10 @@ def _remote(system: Any, path: str) -> bytes:
         with system.open_input_file(path) as stream:
             check_size(stream.size())
             return stream.read()  # type: ignore[no-any-return]
+    except FileNotFoundError as error:
+        raise PictureError("there is no such file") from error
     except OSError as error:
-        raise PictureError(f"cannot be opened: {first_line(error)}") from error
+        raise _gone(path, error) from error
 
 
 def _text(name: str) -> str:

@@ -110,9 +110,10 @@ def test_a_killed_run_resumes_with_every_image_once(album: Path, encoded: dict[s
 
 
 def test_archives_and_lists_give_the_same_answers(album: Path, encoded: dict[str, bytes]) -> None:
+    stored, packed = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
     with zipfile.ZipFile("a.zip", "w") as archive, tarfile.open("a.tar", "w") as tape:
         for name, data in sorted(encoded.items()):
-            archive.writestr(f"in/{name}", data)
+            archive.writestr(f"in/{name}", data, stored if "1" in name else packed)
             info = tarfile.TarInfo(f"in/{name}")
             info.size = len(data)
             tape.addfile(info, io.BytesIO(data))
@@ -125,6 +126,12 @@ def test_archives_and_lists_give_the_same_answers(album: Path, encoded: dict[str
         rows = rows_of(f"{source}.out")
         assert rows[0]["file"] == f"{source}/in/00.png"
         assert answers(rows) == wanted
+    damaged = bytearray(Path("a.zip").read_bytes())
+    damaged[damaged.find(b"in/11.png") + 60] ^= 1
+    Path("b.zip").write_bytes(damaged)
+    done = predict("b.zip", "--out", "damaged")
+    assert "b.zip/in/11.png: damaged inside the zip\n" in done.stderr
+    assert sum("error" in row for row in rows_of("damaged")) == 2
     names = "\n".join(str(file) for file in sorted(album.iterdir()))
     predict("-", "--out", "list", input=names)
     assert answers(rows_of("list")) == wanted
@@ -174,6 +181,24 @@ def test_what_cannot_be_done_is_one_line(album: Path, arguments: list[str], said
     done = predict(*arguments, input="")
     assert done.exit_code == 2 if "Usage" in done.stderr else 1
     assert said in done.stderr.splitlines()[-1]
+
+
+def test_an_archive_that_is_gone_ends_the_run_and_spoils_no_image(album: Path) -> None:
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        for file in sorted(album.iterdir()):
+            archive.write(file)
+    predict("a.zip", "--out", "out", "--part", "10")
+    manifest = Path("out/_manifest.json")
+    manifest.write_text(manifest.read_text().replace('"complete": true', '"complete": false'))
+    Path("out/part-000001.jsonl").unlink()
+    Path("a.zip").rename("away.zip")
+    gone = predict("a.zip", "--out", "out", "--part", "10")
+    assert gone.exit_code == 1
+    assert "a.zip cannot be read" in gone.stderr
+    assert not Path("out/part-000001.jsonl").exists()
+    Path("away.zip").rename("a.zip")
+    predict("a.zip", "--out", "out", "--part", "10")
+    assert len(rows_of("out")) == 24
 
 
 def test_a_part_that_holds_other_images_is_found(album: Path) -> None:
