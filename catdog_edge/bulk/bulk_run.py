@@ -71,7 +71,11 @@ class BulkRun:
             with Classifier(model, provider, threads=1, reject=reject) as classifier:
                 classify = PartClassifier(classifier, threads, self.images)
                 note(f"provider {classifier.provider}, {classify.threads} threads")
-                classify_all(results, classify, progress, _tell)
+                try:
+                    classify_all(results, classify, progress, _tell)
+                except KeyboardInterrupt:
+                    note("stopped; the same command resumes")
+                    raise
         if not results.complete:
             if self.kind in WRITERS:
                 name, write = WRITERS[self.kind]

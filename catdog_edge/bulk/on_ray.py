@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -76,7 +77,7 @@ def classify_all_on_ray(
         CatdogError: Ray is not installed, or the cluster or a worker fails for good.
     """
     ray = _ray()
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised
     file = find_model(model["model"])
     model = model | {"model": file.path.read_bytes() if file.path else file.data}
     left, done = [], 0
@@ -108,8 +109,9 @@ def classify_all_on_ray(
                 for bad in json.loads(row["unreadable"]):
                     unreadable(bad)
     except (ray.exceptions.RayError, ConnectionError, ValueError) as error:
-        cause = error.__cause__ if isinstance(error.__cause__, CatdogError) else error
-        raise CatdogError(f"Ray: {first_line(cause, 300)}") from error
+        # The message has the traceback of the worker.
+        known = re.findall(r"catdog_edge\.errors\.\w+: (.+)", str(error))
+        raise CatdogError(known[-1] if known else f"Ray: {first_line(error, 300)}") from error
 
 
 def _ray() -> Any:

@@ -78,3 +78,4 @@ def test_a_node_is_lost_and_every_image_has_one_row(
     assert {file.name for file in Path("ray").glob("part-*")} == files
     for name in files:
         assert Path("ray", name).read_bytes() == Path("local", name).read_bytes()
+    assert "0 to do" in predict("--out", "ray").stderr  # one engine takes over from the other
