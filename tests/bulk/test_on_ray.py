@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ IMAGES = 40
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head without a core, and two nodes with one each."""
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine
     from ray.cluster_utils import Cluster
 
     memory = 80 * 2**20
