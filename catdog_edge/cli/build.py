@@ -36,7 +36,7 @@ def command(model: str, provider: str, as_json: bool) -> None:
         while not done.wait(EVERY):
             note(f"building, {time.monotonic() - began:.0f} s")
 
-    reporting = threading.Thread(target=progress, daemon=True)
+    reporting = threading.Thread(target=progress)
     reporting.start()
     try:
         with Classifier(model, provider) as built:
