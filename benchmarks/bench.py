@@ -78,6 +78,8 @@ def bench(options: BenchOptions) -> BenchResult:
             f"{len(planned.items):,} test pictures, {len(planned.runners)} rows, "
             f"{listed(planned.threads)} threads ({planned.card.threads_source})"
         )
+        if (right := planned.rows[0]).engine != "pytorch":
+            log.info(f"bench: {right.base} stands where the tables say PyTorch")
         for one in planned.left_out:
             log.info(f"bench: left out: {one['row']}: {one['reason']}")
         measured = _Measurements(options, planned)

@@ -10,7 +10,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -42,7 +42,8 @@ class BenchRow:
 
     `base` is the name without threads and batch: `pytorch`, `pytorch-VARIANT`, or the file's
     stem, followed by `@PROVIDER` (of PyTorch: `@DEVICE`) for another than the CPU. `suffix`
-    (`:t1`, `:b8`, `:t1:b8`) distinguishes rows of the same base.
+    (`:t1`, `:b8`, `:t1:b8`) distinguishes rows of the same base. `compared_with` is the base of an
+    imported file, which no PyTorch network is behind, where that is the reference.
     """
 
     base: str
@@ -53,6 +54,7 @@ class BenchRow:
     suffix: str = ""
     variant: Variant = "eager"
     provider: str = "cpu"
+    compared_with: str = ""
 
     @property
     def name(self) -> str:
@@ -67,11 +69,14 @@ class BenchRow:
     @property
     def is_reference(self) -> bool:
         """Whether the times of other rows are compared with its."""
-        return self.engine == "pytorch" and self.variant == "eager"
+        eager = self.engine == "pytorch" and self.variant == "eager"
+        return eager or self.base == self.compared_with
 
     @property
     def references(self) -> list[str]:
         """The PyTorch rows with the same threads and batch: on its device, else on the CPU."""
+        if self.compared_with:
+            return [self.compared_with + self.suffix]
         return [
             _torch_base("eager", one) + self.suffix for one in dict.fromkeys((self.device, "cpu"))
         ]
@@ -113,6 +118,7 @@ def plan_rows(
     """
     devices = dict.fromkeys(["cpu", *(DEVICES.get(name, "cpu") for name in providers)])
     names = list(zip(files, _base_names(files), strict=True))
+    imported = names[0][1] if weights in files else ""
     rows = []
     for batch in batches:
         for count in threads:
@@ -124,15 +130,15 @@ def plan_rows(
                     variant, device,
                 )
                 for device in devices
+                if not imported
                 for variant in _variants(device, compiled)
             ]  # fmt: skip
             for file, stem in names:
                 for provider in providers:
                     base = stem if provider == "cpu" else f"{stem}@{provider}"
                     form = str(_form(file, provider))
-                    found.append(
-                        BenchRow(base, "onnxruntime", form, count, batch, suffix, provider=provider)
-                    )
+                    row = BenchRow(base, "onnxruntime", form, count, batch, suffix)
+                    found.append(replace(row, provider=provider, compared_with=imported))
             rows += [row for row in found if batch <= MOST_ON_CPU or row.device != "cpu"]
     return rows
 

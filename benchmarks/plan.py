@@ -19,7 +19,7 @@ from benchmarks.report import gates
 from benchmarks.report.document import DOCUMENT
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
 from catdog_edge.runtime import provider_selection
-from catdog_edge.runtime.model_file import find_model
+from catdog_edge.runtime.model_file import find_model, read_spec
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.files import cannot_write
 from catdog_edge.system.threads import Threads, choose_threads
@@ -197,6 +197,8 @@ def check_writable(folder: Path) -> None:
 
 def _weights(named: Path | None) -> Path:
     if named is not None and named.suffix in (".onnx", ".ort"):
+        if "imported" in read_spec(named).trained_on:
+            return named
         raise ModelError(
             f"{named} is an exported file; --weights names the checkpoint beside it "
             "that it is compared with, --also names more exported files"
@@ -206,10 +208,12 @@ def _weights(named: Path | None) -> Path:
 
 def _exported_files(weights: Path, also: Sequence[str]) -> list[Path]:
     """The exported files of a run, `model.onnx` first, and those named with `--also`."""
-    folder = weights.parent
+    folder, more = weights.parent, [Path(str(find_model(name).path)) for name in also]
+    if weights.suffix == ".onnx":  # imported: what lies beside it may be of other programs
+        return [weights, *more]
     found = [path for path in folder.iterdir() if path.suffix in (".onnx", ".ort")]
     found.sort(key=lambda path: (path.name != "model.onnx", path.name))
-    found += [Path(str(find_model(name).path)) for name in also]
+    found += more
     if not found:
         raise ModelError(
             f"{folder} has no exported file to compare with PyTorch; make one with: "

@@ -230,10 +230,11 @@ def advice(document: Document, folder: Path) -> str:
     fast = [row for row in rows if row["ratio"]["value"] <= best * AS_FAST]
     row = min(fast, key=lambda row: row["size_bytes"])
     times, smaller = 1 / row["ratio"]["value"], pytorch["size_bytes"] / row["size_bytes"]
-    agreement = 100 * row["answers"]["agreement"]
+    agreement, answers_to = 100 * row["answers"]["agreement"], document["answers_to"]
+    right = "PyTorch" if answers_to == "pytorch" else answers_to  # an imported file
     doubt = " (NOISY RUN: measure again before you quote it)" if document["noise"] else ""
     return (
-        f"{times:.1f} times as fast as PyTorch{doubt}, {smaller:.1f} times smaller, "
+        f"{times:.1f} times as fast as {right}{doubt}, {smaller:.1f} times smaller, "
         f"{agreement:.4g} % the same answers; ship {folder / row['file']}"
     )
 

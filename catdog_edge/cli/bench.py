@@ -39,7 +39,10 @@ SCENARIO = click.Choice(["single-stream", "offline"])
     "catdog-edge bench --weights runs/pets/best.pt --threads 1,2 --batch 1,8",
     "catdog-edge bench --baseline old/bench.json --tolerance 5",
 )
-@common.weights_option("A checkpoint; the exported files beside it are measured.")
+@common.weights_option(
+    "A checkpoint; the exported files beside it are measured. Or a file that import made, to which "
+    "the others of --also are compared."
+)
 @model("--also", multiple=True, metavar="FILE", help="Another exported file or shipped model.")
 @model("--compile", "compiled", is_flag=True, help="Add a row for torch.compile.")
 @common.data_option

@@ -222,6 +222,14 @@ def test_names_tell_threads_batches_and_providers_apart(tmp_path):
     assert bench_rows.BenchRow(**dataclasses.asdict(rows[5])) == rows[5]
 
 
+def test_an_imported_file_is_what_the_others_are_compared_with(tmp_path: Path) -> None:
+    ours, int8 = tmp_path / "ours.onnx", tmp_path / "ours.static.onnx"
+    rows = bench_rows.plan_rows(ours, [ours, int8], threads=(1, 2))
+    assert [row.name for row in rows if row.is_reference] == ["ours:t1", "ours:t2"]
+    assert bench_rows.references(rows)["ours.static:t2"] == "ours:t2"
+    assert {row.engine for row in rows} == {"onnxruntime"}
+
+
 def test_scrambled_weights_are_caught_by_name_and_the_reports_stay(run):
     scramble(run)
     result = _bench(*QUICK, "--max-drop", 5, "--min-agreement", 90)
