@@ -20,7 +20,7 @@ form, quantization = map(common.group, ("Formats", "Quantization"))
     "catdog-edge export --weights runs/pets --quantize static --half",
     "catdog-edge export --for cuda",
 )
-@common.weights_option("A checkpoint or a run folder.")
+@common.weights_option("A checkpoint, a run folder, or a file that import made.")
 @common.data_option
 @common.limit_option
 @form(
