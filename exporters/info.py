@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import ModelError
-from catdog_edge.runtime.model_file import ZOO, describe, find_model
+from catdog_edge.runtime.model_file import ZOO, describe, find_model, shipped_models
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system.packages import install_command
 from exporters.checks.predictors import OnnxPredictor
@@ -38,6 +38,7 @@ class Info:
     note: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)  # plain keys that other tools read
     beside: tuple[str, ...] = ()
+    folder: tuple[str, ...] = ()  # the models of the folder that was named, with their sizes
     by_place: str = ""  # input and output where the spec was given by hand; else empty
     checkpoint: bool = False  # whether it is PyTorch's weights, without normalisation, temperature
     card: str = ""  # of a model that ships: how it was made, figures, limits, as Markdown
@@ -52,6 +53,7 @@ class Info:
             "outputs": self.outputs,
             "metadata": self.metadata,
             "files_beside": self.beside,
+            "models_in_folder": self.folder,
             "spec_by_hand": self.by_place or None,
             "card": self.card or None,
             **self.graph,
@@ -64,6 +66,8 @@ class Info:
         """For people: what a user of the file needs; with `whole` everything, and the card."""
         rows = [("file", f"{self.path}, {megabytes(self.bytes)} ({self.bytes:,} bytes)")]
         rows += [("", f"with its weights in {name}, beside it") for name in self.beside]
+        if self.folder:
+            rows.append(("folder", ", ".join(self.folder)))
         if self.by_place:
             rows.append(("spec", f"given by hand; {self.by_place} by place"))
         rows += [*self._of_spec(), *self._of_graph()]
@@ -118,13 +122,18 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
     """Read what is in a file.
 
     Args:
-        file: A `.pt`, `.onnx` or `.ort` file, the name of a shipped model, or `None` for the
-            default one.
+        file: A `.pt`, `.onnx` or `.ort` file, the folder of a run, whose `model.onnx` or else
+            `best.pt` is read, the name of a shipped model, or `None` for the default one.
         given: The spec of an ONNX file that has none. It is held against the graph.
 
     Raises:
         ModelError: It is missing, damaged, of another kind, or its spec is.
     """
+    if file is not None and file not in shipped_models() and Path(file).is_dir():
+        models = _models_in(Path(file))
+        listed = tuple(f"{one.name} {megabytes(one.stat().st_size)}" for one in models)
+        chosen = next((one for one in models if one.name == "model.onnx"), models[0])
+        return replace(read_info(chosen, given), folder=listed)
     if file is not None and Path(file).suffix in (".pt", ".pth"):
         return _checkpoint(Path(file))
     found = find_model(file)
@@ -160,6 +169,19 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
         by_place=model.by_place,
         card=card.read_text(encoding="utf-8") if ships else "",
     )
+
+
+def _models_in(folder: Path) -> list[Path]:
+    """The models of a run; `last.pt` is for resuming alone."""
+    found = sorted(
+        one for one in folder.iterdir() if one.suffix in (".onnx", ".ort") or one.name == "best.pt"
+    )
+    if not found:
+        raise ModelError(
+            f"{folder} is a folder without a model (best.pt, .onnx or .ort); name the folder of a "
+            "run that has finished an epoch, or a file"
+        )
+    return found
 
 
 def read_spec_file(path: Path) -> ModelSpec:

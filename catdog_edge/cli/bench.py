@@ -80,7 +80,7 @@ SCENARIO = click.Choice(["single-stream", "offline"])
 @measurement("--scenario", type=SCENARIO, help="Also run the rows under MLCommons' LoadGen.")
 @gate(
     "--max-drop",
-    type=common.NOT_NEGATIVE,
+    type=common.POINTS,
     metavar="POINTS",
     help="Accuracy that a row may lose against PyTorch, in percentage points.",
 )

@@ -13,6 +13,7 @@ from catdog_edge.cli import options as common
 @common.command(
     "info",
     "catdog-edge info accurate --card",
+    "catdog-edge info runs/pets",
     "catdog-edge info runs/pets/model.onnx --json",
     "catdog-edge info --arch resnet18",
 )
@@ -30,7 +31,8 @@ def command(
 ) -> None:
     """Print the spec, inputs, outputs and operators of a model file.
 
-    FILE is a .onnx, .ort or .pt file or the name of a shipped model.  [default: the shipped model]
+    FILE is a .onnx, .ort or .pt file, a run folder or the name of a shipped model.  [default: the
+    shipped model]
     """
     if arch is not None:
         if file is not None or as_json:

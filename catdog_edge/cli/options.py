@@ -89,6 +89,8 @@ def group(title: str) -> Callable[..., Callable[[_Decorated], _Decorated]]:
 class Number(click.FloatRange):
     """A finite number in a range."""
 
+    name = "number"
+
     def convert(self, value: Any, *where: Any, **named: Any) -> float:  # noqa: D102
         number = float(super().convert(value, *where, **named))
         if not math.isfinite(number):
@@ -108,6 +110,7 @@ class Percent(Number):
 
 POSITIVE = Number(min=0, min_open=True)
 NOT_NEGATIVE = Number(min=0)
+POINTS = Number(0, 100)  # percentage points
 COUNT = click.IntRange(min=1)
 COUNT_OR_0 = click.IntRange(min=0)
 
@@ -220,7 +223,7 @@ strict_option = gate(
 max_drop_option = functools.partial(
     gate,
     "--max-drop",
-    type=NOT_NEGATIVE,
+    type=POINTS,
     metavar="POINTS",
     help="Percentage points of accuracy that an int8 file may lose.",
 )

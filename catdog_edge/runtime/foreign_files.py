@@ -7,14 +7,14 @@ import zipfile
 import zlib
 from pathlib import Path
 
-WAY_IN = "docs/runtime.md (a model from elsewhere) has what it must look like to run here"
+WAY_IN = "then: catdog-edge import FILE.onnx --labels A,B"
 
-_TENSORFLOW = f"make an ONNX file of it with tf2onnx; {WAY_IN}"
+_TENSORFLOW = f"make an ONNX file of it with tf2onnx, {WAY_IN}"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # torch.save before 1.6: not a zip
 
 _WEIGHTS = (
-    "it has weights without the code of a network; make an ONNX file of the network where its "
-    "code is: docs/runtime.md (a model from elsewhere) shows how"
+    "it has weights without the code of a network; make an ONNX file of the network with "
+    f"torch.onnx.export where its code is, {WAY_IN}"
 )
 
 
@@ -23,7 +23,7 @@ def foreign_model(path: Path) -> str:
 
     Examples:
         >>> foreign_model(Path("model.tflite"))
-        'a TensorFlow Lite model, not an ONNX file; make an ONNX file of it with tf2onnx; ...'
+        'a TensorFlow Lite model, not an ONNX file; make an ONNX file of it with tf2onnx, ...'
     """
     with contextlib.suppress(OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error):
         with path.open("rb") as stream:
@@ -49,7 +49,7 @@ def _of_zip(path: Path) -> str:
         if any(name.endswith("/constants.pkl") for name in names):
             return (
                 "a TorchScript program, which torch.onnx cannot export; make an ONNX file of the "
-                f"network that it was made from; {WAY_IN}"
+                f"network that it was made from, {WAY_IN}"
             )
         for name in names:
             # The spec of a checkpoint of catdog-edge is a text in it.

@@ -319,3 +319,21 @@ def test_without_card_it_is_a_screen(folder: Path) -> None:
     done = CliRunner().invoke(main, ["info", str(folder / "model.static.onnx")])
     assert len(done.stdout.splitlines()) <= 15
     assert "trained on" not in done.stdout
+
+
+def test_a_run_folder_names_its_models_and_shows_one(folder: Path, tmp_path: Path) -> None:
+    for name in ("best.pt", "model.onnx", "model.static.onnx", "last.pt"):
+        (tmp_path / name).write_bytes((folder / "model.onnx").read_bytes())
+    done = CliRunner().invoke(main, ["info", str(tmp_path)])
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 15
+    assert lines[0].split()[1] == f"{tmp_path / 'model.onnx'},"
+    size = lines[0].split()[2]
+    assert lines[1].split("  ")[-1] == (
+        f"best.pt {size} MB, model.onnx {size} MB, model.static.onnx {size} MB"
+    )
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(main, ["info", str(tmp_path / "empty")])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"catdog-edge: {tmp_path / 'empty'} is a folder without a model")
+    assert done.stderr.count("\n") == 1

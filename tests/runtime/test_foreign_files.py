@@ -28,6 +28,7 @@ def test_a_model_of_another_tool_is_named_for_what_it_is(
     assert f"{file} is a" in str(caught.value)
     assert said in str(caught.value)
     assert "damaged" not in str(caught.value)
+    assert str(caught.value).endswith("then: catdog-edge import FILE.onnx --labels A,B")
 
 
 def test_a_keras_zip_and_a_cut_zip(tmp_path: Path) -> None:
