@@ -197,5 +197,6 @@ def _save_figures(
         confidence = float(answers[index, answered[index]])
         caption = plots.mistake_caption(files[index], right, wrong_one, confidence)
         cells.append((np.array(images[index]), caption))
-    title = f"{len(cells)} of {len(wrong)} errors on validation, the most confident first"
+    count = f"{len(cells)} of {len(wrong)} error{'s' * (len(wrong) != 1)}"
+    title = f"{count} on validation, the most confident first"
     plots.save_contact_sheet(folder / "mistakes.png", cells, title)
