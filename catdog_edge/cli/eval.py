@@ -13,7 +13,7 @@ from catdog_edge.cli import options as common
 @common.command(
     "eval", "catdog-edge eval", "catdog-edge eval --weights runs/pets/model.onnx --json"
 )
-@common.weights_option("A .pt, .onnx or .ort file, or the name of a shipped model.")
+@common.weights_option("A run folder, a .pt, .onnx or .ort file, or the name of a shipped model.")
 @common.sources_options("the run's data", "the run's")
 @common.output("--plot", type=common.path, metavar="PNG", help="Draw the trade-off of thresholds.")
 @common.json_option

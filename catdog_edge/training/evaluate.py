@@ -34,7 +34,7 @@ from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.evaluation.rejection import RejectionReport
 from catdog_edge.training.runs.plots import save_roc
 from catdog_edge.training.runs.progress import ReadingProgress
-from catdog_edge.training.runs.run_folder import Run, newest_run, run_of
+from catdog_edge.training.runs.run_folder import Run, find_checkpoint, newest_run, run_of
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +142,8 @@ def evaluate_weights(
     Of sources that were left out of training every image is used.
 
     Args:
-        weights: A `.pt` or `.onnx` file, or the name of a shipped model; `None` takes `best.pt`
-            of the newest run.
+        weights: A `.pt` or `.onnx` file, a run folder, or the name of a shipped model; `None`
+            takes `best.pt` of the newest run.
         data: Folders, `.zip`s or `sample`; empty takes the data and the split of the run that the
             weights lie in.
         other: Negatives, see `open_negatives`; empty takes those of the run. Only their test
@@ -232,6 +232,8 @@ def _find_weights(weights: Path | None) -> tuple[Path, Run | None]:
         return run.weights, run
     if str(weights) in shipped_models():
         weights = find_model(str(weights)).path or weights
+    if weights.is_dir():
+        weights = find_checkpoint(weights)
     return weights, run_of(weights)
 
 

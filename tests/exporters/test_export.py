@@ -284,7 +284,7 @@ def test_bad_weights_are_one_line(copy: Path, tmp_path: Path) -> None:
         ("cut.pt", "is damaged or not a checkpoint"),
         ("foreign.pt", "not a checkpoint of catdog-edge"),
         ("newer.pt", "schema 99"),
-        ("model.onnx", "name the checkpoint"),
+        ("model.onnx", "damaged, cut short, or not an ONNX file"),
     ):
         done = export("--weights", str(tmp_path / name))
         assert done.exit_code == 1

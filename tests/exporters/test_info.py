@@ -329,7 +329,7 @@ def test_a_run_folder_names_its_models_and_shows_one(folder: Path, tmp_path: Pat
     assert len(lines) <= 15
     assert lines[0].split()[1] == f"{tmp_path / 'model.onnx'},"
     size = lines[0].split()[2]
-    assert lines[1].split("  ")[-1] == (
+    assert lines[1].split("  ")[-1].strip() == (
         f"best.pt {size} MB, model.onnx {size} MB, model.static.onnx {size} MB"
     )
     (tmp_path / "empty").mkdir()

@@ -14,6 +14,7 @@ from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.training.runs.run_folder import (
     Run,
     check_name,
+    find_checkpoint,
     new_run,
     newest_run,
     newest_unfinished,
@@ -126,3 +127,11 @@ def test_what_a_run_may_leave_open_is_read(tmp_path: Path) -> None:
     assert (run.args()["split"], run.negatives) == ((80, 10, 10), ["drawn"])
     with pytest.raises(CatdogError, match="labels is missing"):
         run.settings()
+
+
+def test_a_run_folder_stands_for_its_weights(tmp_path: Path) -> None:
+    run = make(tmp_path, "a", args_yaml=1)
+    with pytest.raises(ModelError, match=r"a is a folder without a best\.pt; name the best"):
+        find_checkpoint(run.folder)
+    run.weights.touch()
+    assert find_checkpoint(run.folder) == find_checkpoint(run.weights) == run.weights
