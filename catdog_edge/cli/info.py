@@ -14,7 +14,6 @@ from catdog_edge.cli import options as common
     "info",
     "catdog-edge info accurate --card",
     "catdog-edge info runs/pets",
-    "catdog-edge info runs/pets/model.onnx --json",
     "catdog-edge info --arch resnet18",
 )
 @click.argument("file", required=False)
