@@ -99,14 +99,10 @@ class ModelData:
 
 
 def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None) -> ModelData:
-    """Open the data that a model is to be checked on.
+    """Open the data that a model is to be checked on; `weights` is its file, for messages.
 
-    Args:
-        spec: Of the model.
-        weights: Its file, for messages.
-        run: The run folder it is in, if any.
-        data: What was asked for, as `--data` takes it; `None` takes the run's data, without a
-            run `$CATDOG_DATA`. Where there is neither, drawings stand in.
+    `data` is what was asked for, as `--data` takes it; `None` takes the run's data, without a run
+    `$CATDOG_DATA`. Where there is neither, drawings stand in.
 
     Raises:
         DataError: What was asked for is not there or damaged, or has other classes.

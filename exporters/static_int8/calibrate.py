@@ -34,17 +34,11 @@ def measure_ranges(
     inputs: Callable[[], Iterator[npt.NDArray[Any]]],
     method: Calibration = "minmax",
 ) -> Ranges:
-    """Run images through a network and note the range of every activation.
+    """Run images through a float network with one input; note the range of the activations named.
 
-    Args:
-        model: A float model with one input.
-        tensors: Names of the activations.
-        inputs: Starts over the model's inputs, each a batch.
-        method: `minmax`: all values; `percentile`: see `PERCENTILE`; `entropy`: the range
-            that keeps the distribution best (least Kullback-Leibler divergence).
-
-    Raises:
-        ModelError: This onnxruntime cannot load the network.
+    `inputs` starts over the batches. The method is `minmax`: all values; `percentile`: see
+    `PERCENTILE`; `entropy`: the range that keeps the distribution best (least Kullback-Leibler
+    divergence). Raises `ModelError` where this onnxruntime cannot load the network.
     """
     observed = onnx.ModelProto()
     observed.CopyFrom(model)

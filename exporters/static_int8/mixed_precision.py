@@ -134,11 +134,8 @@ def search_schemes(
 ) -> tuple[Scheme, Found, list[dict[str, Any]]]:
     """Try kinds of int8 in the order of `quantize.SCHEMES` until one is good enough.
 
-    Args:
-        calibrated: From `quantize.calibrate`.
-        source: The fp32 file that was calibrated.
-        images: `uint8 [N,S,S,3]`, BGR, of the training split.
-        judge: Compares a model's answers with fp32's.
+    `source` is the fp32 file that was calibrated, the images are `uint8 [N,S,S,3]`, BGR, of the
+    training split; `judge` compares a model's answers with fp32's.
 
     Returns:
         The kind (the best, where none is good enough), its model, and every attempt, for JSON.

@@ -61,8 +61,6 @@ def without_sources(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
 
 def held_out(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
     """Return a data set in which every image of the sources left out of training is of `test`."""
-    if not left_out:
-        return dataset
     sources = file_sources(dataset)
     items = tuple(
         dataclasses.replace(item, split="test") if sources[item.file] in left_out else item

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime", reason="the exporters' package is tried with a flavour")
 
-from exporters.checks.timing import Latencies, Timing, compare
+from exporters.checks.timing import STUDENT, Latencies, Timing, compare
 
 
 class Clock:
@@ -199,3 +201,13 @@ def test_passes_that_agree_give_a_narrow_interval_and_the_mean_of_their_medians(
         Timing.joined([])
     with pytest.raises(ValueError, match="begin at 0"):
         Timing(joined.rows, 72, 0.05, (0, 72))
+
+
+@pytest.mark.parametrize(("degrees", "point"), list(enumerate(STUDENT, 1)))
+def test_a_point_of_students_distribution_leaves_out_a_fortieth(degrees: int, point: float) -> None:
+    half = (degrees + 1) / 2
+    places = np.linspace(0, point, 4001)
+    density = (1 + places**2 / degrees) ** -half
+    density *= math.gamma(half) / math.gamma(degrees / 2) / math.sqrt(degrees * math.pi)
+    inside = float((density[1:] + density[:-1]).mean() / 2 * point)
+    assert inside == pytest.approx(0.475, abs=1e-4)

@@ -65,6 +65,7 @@ def test_the_folder_below_the_root_is_the_kind_of_a_negative() -> None:
 def test_a_source_is_left_out_and_then_is_all_of_the_test() -> None:
     assert [item.file for item in without_sources(WEB, ["web"]).items] == ["cat/phone-2.jpg"]
     assert without_sources(WEB, []) is WEB
+    assert held_out(WEB, []) == WEB
     tested = held_out(WEB, ["web"]).items_of("test")
     assert [item.file for item in tested] == ["cat/web-1.jpg", "dog/web-val.jpg"]
 

@@ -48,6 +48,12 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def test_the_default_network_stays_as_it_was_measured() -> None:
+    network = architecture("edge_cnn").build(2)
+    assert count(network) == 1_104_594
+    assert sum(row.multiply_adds for row in summarize_layers(network, 128)) == 136_839_552
+
+
 def test_simple_cnn_is_exactly_the_known_network() -> None:
     network = SimpleCNN(2)
     assert [WORDS[type(module)] for module in network.features] == ORDER.split()
