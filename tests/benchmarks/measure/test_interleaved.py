@@ -177,6 +177,19 @@ def test_a_pass_is_closed_before_the_next_one_opens():
     assert most == 2
 
 
+def test_progress_rises_over_the_passes_to_the_budget():
+    world, spent = World(), []
+
+    def rows():
+        return {name: world.call(name, [0.01]) for name in "ab"}
+
+    _measure(world, rows(), 20.0, reopen=rows, progress=spent.append)
+    assert spent[0] == 0
+    assert 19.5 < spent[-1] < 20.5
+    # A pass ends with a whole round, and the next one starts at its share of the budget.
+    assert min(np.diff(spent)) > -1
+
+
 def test_a_budget_too_small_for_slow_calls_still_gives_four_rounds():
     world = World()
     calls = {"a": world.call("a", [2.0]), "b": world.call("b", [1.0])}
