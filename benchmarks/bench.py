@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import shlex
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_rows import Runner
+from benchmarks.bench_rows import OnnxRunner, Runner
 from benchmarks.measure import latency, loadgen, robustness
 from benchmarks.measure.cold_start import cold_starts
 from benchmarks.measure.environment import ActivityMonitor, noise_reasons
@@ -30,6 +31,8 @@ from benchmarks.report import document as report
 from benchmarks.report import gates, html
 from benchmarks.report.text import listed
 from catdog_edge import __version__
+from catdog_edge.errors import ModelError
+from catdog_edge.images.draw import overlay
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.console import counted, counter
 from catdog_edge.system.files import write_text
@@ -89,7 +92,7 @@ def bench(options: BenchOptions) -> BenchResult:
     # The figures first: they are kept whatever becomes of the page.
     report.write(document, planned.folder)
     write_disagreements(planned.folder / report.FLIPS, measured.disagreements)
-    sheet = _contact_sheet(measured.sets, measured.disagreements, document["answers_to"])
+    sheet = _contact_sheet(planned, measured.sets, measured.disagreements)
     write_text(planned.folder / report.PAGE, html.page(document, sheet))
     return BenchResult(document, planned.folder, found, planned.weights)
 
@@ -233,9 +236,12 @@ class _Measurements:
 
 
 def _contact_sheet(
-    sets: Mapping[str, ImageSet], disagreements: Sequence[Disagreement], reference: str
+    planned: BenchPlan, sets: Mapping[str, ImageSet], disagreements: Sequence[Disagreement]
 ) -> list[html.SheetImage]:
-    """Each image once, with the rows that disagree; of each set the most confident ones first."""
+    """Each image once, with the rows that disagree; of each set the most confident ones first.
+
+    Where one of those rows has a heat map, it is coloured by that of its answer.
+    """
     groups: dict[str, dict[int, list[Disagreement]]] = {name: {} for name in sets}
     for one in disagreements:
         groups[one.pictures].setdefault(one.index, []).append(one)
@@ -244,7 +250,20 @@ def _contact_sheet(
         return max(one.confidence + one.reference_confidence for one in group)
 
     return [
-        html.SheetImage(sets[name].frame(group[0].index), group, reference)
+        _sheet_image(planned, sets[name].frame(group[0].index), group)
         for name, found in groups.items()
         for group in sorted(found.values(), key=confidence, reverse=True)[:SHOWN_DISAGREEMENTS]
     ]
+
+
+def _sheet_image(
+    planned: BenchPlan, frame: Image, group: Sequence[Disagreement]
+) -> html.SheetImage:
+    reference = planned.runners[0].row.base
+    for one in group:
+        runner = planned.by_base[one.row]
+        if isinstance(runner, OnnxRunner):
+            with contextlib.suppress(ModelError):  # it has no heat map
+                heat = runner.classifier.explain(frame, one.answer)
+                return html.SheetImage(overlay(frame, heat), group, reference, one.row)
+    return html.SheetImage(frame, group, reference)

@@ -115,6 +115,8 @@ class ExportedFile:
             change = (accuracy.change, accuracy.low, accuracy.high)
             figures["accuracy"] = accuracy.candidate
             figures["accuracy_change_points"] = [100 * value for value in change]
+        if "heat_map_correlation" in self.details:
+            figures["heat_map_correlation"] = self.details["heat_map_correlation"]
         if self.ratio is not None:
             figures["ratio_to_fp32"] = asdict(self.ratio)
         metrics = {**spec.metrics, "export": figures}

@@ -17,12 +17,14 @@ from torch import nn
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError, GateError, ModelError, ProviderError
 from catdog_edge.runtime.diagnostics import INSTEAD
+from catdog_edge.runtime.heat_map import KEY as HEAT_MAP_KEY
 from catdog_edge.runtime.model_file import LoadError, read_spec
 from catdog_edge.spec import Layout, ModelSpec, Precision
 from catdog_edge.system.files import write_text
 from exporters.checks.acceptance import Strictness, Verification
 from exporters.checks.disagreement_report import SHEET, TABLE, save_flips
 from exporters.checks.file_check import Checked, ReferenceModel, check_file, time_files, too_slow
+from exporters.checks.map_correlation import map_correlation
 from exporters.checks.predictors import Images, OnnxPredictor, Predictor, TorchPredictor
 from exporters.checks.validation_data import ValidationSet
 from exporters.export_report import Exported, ExportedFile, machine
@@ -30,6 +32,7 @@ from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.fp16 import convert_fp16
 from exporters.formats.ort import write_ort
 from exporters.formats.torch_export import export_onnx
+from exporters.graph.heat_map import add_heat_map
 from exporters.graph.onnx_file import read_model, write_model
 from exporters.graph.simplify import ALL_FORMS, DEFAULT_OPSET
 from exporters.info import megabytes
@@ -81,6 +84,7 @@ class ExportOptions:
     limit: int | None
     strict: bool = False
     target: Literal["cuda"] | None = None
+    heat_map: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON types: what decides files and figures, without paths."""
@@ -121,6 +125,9 @@ class ExportSteps:
 
     def _start(self, right: Predictor, weights: str, details: Mapping[str, Any]) -> None:
         path = self._source
+        if self._options.heat_map:
+            with self._making(FP32):
+                add_heat_map(path)
         expected = ReferenceModel(right, self._validation)
         with self._making(FP32):
             checked = self._check(path, expected)
@@ -346,11 +353,19 @@ class ExportSteps:
     ) -> None:
         """Write the figures into the file, and add it to those that are kept."""
         path = self._scratch / file.name
+        if self._options.heat_map and path.suffix == ".onnx" and path != self._source:
+            with self._making(file.name):
+                add_heat_map(path)
+                found = map_correlation(self._source, path, self._validation.images)
+            log.info(f"{file.name}: {found}")
+            file = replace(file, details={**file.details, "heat_map_correlation": asdict(found)})
         spec = file.stamped(spec, self._validation.source, quantization)
         with self._making(file.name):
             if path.suffix == ".ort":
                 stamped = self._scratch / "stamped.onnx"
-                write_model(read_model(path.with_suffix(".onnx")), stamped, spec)
+                model = read_model(path.with_suffix(".onnx"))
+                model.metadata_props.pop(HEAT_MAP_KEY, None)  # it follows protobuf alone
+                write_model(model, stamped, spec)
                 write_ort(stamped, path)
             else:
                 write_model(read_model(path), path, spec)

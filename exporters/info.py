@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import ModelError
+from catdog_edge.runtime.heat_map import HEAT_MAP
+from catdog_edge.runtime.heat_map import KEY as HEAT_MAP_KEY
 from catdog_edge.runtime.model_file import ZOO, describe, find_model, shipped_models
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system.packages import install_command
@@ -19,6 +21,8 @@ from exporters.checks.predictors import OnnxPredictor
 
 SHOWN, MOST_LINES, LONGEST = 10, 60, 300
 """Entries of a list, lines of a group and characters of a text that people are shown."""
+
+HEAT_MAP_OUTPUT = f"{HEAT_MAP} float [N, K, h, w] (on request: docs/heat-maps.md)"
 
 
 @dataclass(frozen=True)
@@ -161,10 +165,15 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
         bytes=sum(file.stat().st_size for file in (path, *beside)),
         spec=model.spec,
         inputs=tuple(map(describe, model.session.get_inputs())),
-        outputs=tuple(map(describe, model.session.get_outputs())),
+        outputs=(
+            *map(describe, model.session.get_outputs()),
+            *([HEAT_MAP_OUTPUT] if HEAT_MAP_KEY in custom else []),
+        ),
         graph=graph,
         note=note,
-        metadata={key: value for key, value in custom.items() if key != METADATA_KEY},
+        metadata={
+            key: value for key, value in custom.items() if key not in (METADATA_KEY, HEAT_MAP_KEY)
+        },
         beside=tuple(file.name for file in beside),
         by_place=model.by_place,
         card=card.read_text(encoding="utf-8") if ships else "",

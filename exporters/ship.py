@@ -23,6 +23,7 @@ from catdog_edge.system.console import log_to_stderr
 from catdog_edge.system.files import write_text
 from exporters.export_steps import FP32, HALF, STATIC
 from exporters.formats.fp16 import convert_fp16, pack_weights
+from exporters.graph.heat_map import add_heat_map
 from exporters.info import megabytes
 from exporters.output_folder import publish, scratch_folder
 from exporters.verify import verify
@@ -56,6 +57,8 @@ def ship(
         shutil.copyfile(run / STATIC, int8)
         convert_fp16(run / FP32, scratch / HALF)
         pack_weights(scratch / HALF, half)
+        for one in (int8, half):
+            add_heat_map(one)
         for reference, candidate in ((run / FP32, scratch / HALF), (half, run / STATIC)):
             found = verify(reference, candidate, data=data, limit=limit, out=scratch)
             log.info(f"{reference.name} and {candidate.name}:\n{found}")

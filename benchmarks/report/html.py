@@ -39,6 +39,7 @@ class SheetImage:
     frame: Image  # `uint8 [H,W,3]` BGR
     disagreements: Sequence[Disagreement]
     reference: str = "pytorch"
+    explained: str = ""  # the row whose heat map is drawn on it
 
     @property
     def first(self) -> Disagreement:

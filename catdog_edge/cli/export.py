@@ -53,6 +53,12 @@ form, quantization = map(common.group, ("Formats", "Quantization"))
 )
 @form("--batch", type=common.COUNT, show_default="dynamic", help="Fixed batch size.")
 @form("--opset", type=common.COUNT, default=17, help="14 to 27 load in every format.")
+@form(
+    "--heat-map",
+    is_flag=True,
+    help="Add what `Classifier.explain` and `predict --explain` need to show where the model "
+    "looked. Calls without it take as long as before.",
+)
 @form("--logits", is_flag=True, help="Add the logits as a second output.")
 @quantization(
     "--calibration",

@@ -85,11 +85,12 @@ def classify_files(
     save: Path | None = None,
     keep_damaged: bool = False,
     tiles: bool = False,
+    explain: bool = False,
 ) -> Iterator[FileResult]:
     """Classify one file after the other; save annotated copies in a folder, where one is given.
 
     A file that cannot be read and a copy that cannot be written are results with an error. With
-    `tiles` each image is searched with `Classifier.search`.
+    `tiles` each image is searched with `Classifier.search`; with `explain` the copies are coloured.
     """
     from catdog_edge.images.draw import draw
     from catdog_edge.images.find import why_not_found
@@ -106,7 +107,8 @@ def classify_files(
             frame = read_picture(file, keep_damaged=keep_damaged)
             prediction = classifier.search(frame) if tiles else classifier(frame)
             if save is not None:
-                saved, number = _save(file, draw(frame, prediction), save)
+                shown = _explained(classifier, frame, prediction) if explain else frame
+                saved, number = _save(file, draw(shown, prediction), save)
         except PictureError as error:
             reason = why_not_found(file) or str(error)
         except CatdogError as error:
@@ -114,6 +116,20 @@ def classify_files(
                 raise
             reason = str(error)
         yield FileResult(file, prediction, reason, saved, number > 1)
+
+
+def _explained(classifier: Classifier, frame: Image, prediction: Prediction) -> Image:
+    """Colour a copy by where the model looked, within the part that decided."""
+    import numpy as np
+
+    from catdog_edge.images.draw import overlay
+
+    left, top, width, height = prediction.box or (0, 0, frame.shape[1], frame.shape[0])
+    part = slice(top, top + height), slice(left, left + width)
+    heat = np.zeros(frame.shape[:2], np.float32)
+    label = None if prediction.label == NEITHER else prediction.label
+    heat[part] = classifier.explain(frame[part], label)
+    return overlay(frame, heat)
 
 
 def _save(file: Path, annotated: Image, folder: Path) -> tuple[Path, int]:
@@ -167,6 +183,12 @@ def _text(path: Path) -> str:
     metavar="DIR",
     help="Save copies there with label and confidence bar drawn on.",
 )
+@common.output(
+    "--explain",
+    is_flag=True,
+    help="Colour the copies of --save by where the model looked, red where most. Needs a shipped "
+    "model or one of `export --heat-map`.",
+)
 @common.output("--json", "as_json", is_flag=True, help="Print one line of JSON per image.")
 @bulk(
     "--out",
@@ -205,6 +227,7 @@ def command(
     keep_damaged: bool,
     tiles: bool,
     save: Path | None,
+    explain: bool,
     as_json: bool,
     out: str | None,
     kind: str,
@@ -221,10 +244,14 @@ def command(
     that cannot be read is reported, the others are classified, and the exit code is 1. --save
     overwrites no file: a name that is taken gets a number.
     """
+    import numpy as np
+
     from catdog_edge.images.find import find_images, split_list
     from catdog_edge.runtime.classifier import Classifier
     from catdog_edge.runtime.model_file import DEFAULT
 
+    if explain and save is None:
+        raise click.UsageError("--explain needs --save.")
     try:
         listed = split_list(sys.stdin.buffer.read()) if "-" in images and sys.stdin else []
     except OSError as error:
@@ -255,6 +282,8 @@ def command(
         where = "below the current folder" if files else "listed on standard input"
         raise CatdogError(f"there are no images {where}; name files, folders or patterns")
     with Classifier(**options) as classifier:
+        if explain:
+            classifier.explain(np.zeros((1, 1, 3), np.uint8))  # one error, not one an image
         shown = options["model"] or f"the shipped model {DEFAULT}"
         where = "" if images else " below the current folder"
         note(
@@ -266,7 +295,7 @@ def command(
             click.echo(f"{'label':<{width}} {'conf':4}  {'':{BAR}}  image")
         counts: Counter[str] = Counter()
         count = counter("images", len(files) if not is_terminal(sys.stdout) else 0)
-        results = classify_files(classifier, files, save, keep_damaged, tiles)
+        results = classify_files(classifier, files, save, keep_damaged, tiles, explain)
         for number, result in enumerate(results, 1):
             click.echo(result.to_json() if as_json else result.row(width))
             count(number)

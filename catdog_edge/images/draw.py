@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from catdog_edge.images.preprocess import Image, to_bgr
 from catdog_edge.spec import NEITHER, Box, Prediction
@@ -60,6 +61,18 @@ def draw(frame: Any, prediction: Prediction) -> Image:
     image[height - bar :] = (image[height - bar :] * np.float32(0.5)).astype(np.uint8)
     image[height - bar :, :length] = colour
     return image
+
+
+def overlay(frame: Any, heat: npt.NDArray[np.float32]) -> Image:
+    """Colour a copy of a frame by a heat map of its size: see `Classifier.explain`.
+
+    0 leaves the frame as it is; blue, green, yellow and red mark more and more.
+    """
+    image = to_bgr(frame)
+    colours = cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), cv2.COLORMAP_JET)
+    share = np.minimum(heat, 0.5)[:, :, None]
+    mixed: Image = (image * (1 - share) + colours * share + 0.5).astype(np.uint8)
+    return mixed
 
 
 def draw_box(image: Image, box: Box, colour: tuple[int, int, int]) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from catdog_edge.system import packages
 
 if TYPE_CHECKING:
-    from catdog_edge.spec import Layout, ResizeStep
+    from catdog_edge.spec import Box, Layout, ResizeStep
 
 packages.opencv()  # fail at import where the package is incomplete, not at the first frame
 
@@ -60,8 +60,7 @@ def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
         if step.crop:
             frame = _cropped(frame, step.crop)
         height, width = frame.shape[:2]
-        to_height = min(height, step.height) if step.shrink_only else step.height
-        to_width = min(width, step.width) if step.shrink_only else step.width
+        to_height, to_width = _size_after(step, height, width)
         if (to_height, to_width) == (height, width):
             continue
         shrinks = to_height <= height and to_width <= width
@@ -71,15 +70,34 @@ def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
     return frame if frame.flags.c_contiguous else np.ascontiguousarray(frame)
 
 
+def _size_after(step: ResizeStep, height: int, width: int) -> tuple[int, int]:
+    if step.shrink_only:
+        return min(height, step.height), min(width, step.width)
+    return step.height, step.width
+
+
 def _cropped(frame: Image, crop: float) -> Image:
     """Cut the longer side about its centre; a view."""
-    height, width = frame.shape[:2]
+    left, top, width, height = _centre(frame.shape[0], frame.shape[1], crop)
+    return frame[top : top + height, left : left + width]
+
+
+def _centre(height: int, width: int, crop: float) -> Box:
     kept = round(min(height, width) * (max(height, width) / min(height, width)) ** (1 - crop))
     if width > height:
-        left = (width - kept) // 2
-        return frame[:, left : left + kept]
-    top = (height - kept) // 2
-    return frame[top : top + kept]
+        return (width - kept) // 2, 0, kept, height
+    return 0, (height - kept) // 2, width, kept
+
+
+def kept_part(height: int, width: int, steps: Sequence[ResizeStep]) -> Box:
+    """Return the part of a frame of this size that a model sees: all that no step cuts off."""
+    rows, columns, down, across = height, width, 1.0, 1.0
+    for step in steps:
+        _, _, kept_columns, kept_rows = _centre(rows, columns, step.crop)
+        down, across = down * kept_rows / rows, across * kept_columns / columns
+        rows, columns = _size_after(step, kept_rows, kept_columns)
+    kept_height, kept_width = round(down * height), round(across * width)
+    return (width - kept_width) // 2, (height - kept_height) // 2, kept_width, kept_height
 
 
 def preprocess(frame: Any, steps: Sequence[ResizeStep]) -> Image:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, to_bgr
 from catdog_edge.runtime import gpu
+from catdog_edge.runtime.heat_map import on_frame
 from catdog_edge.runtime.model_file import Pickled, find_model, from_pickle
 from catdog_edge.runtime.predictions import checked, rejection_in_force, to_predictions
 from catdog_edge.runtime.providers import Asked, Settings
@@ -171,6 +172,39 @@ class Classifier:
         height, width = image.shape[:2]
         boxes = [(0, 0, width, height), *tiles(height, width, max(self.spec.size))]
         return best_part(self.batch(cut(image, box) for box in boxes), boxes)
+
+    def explain(self, frame: Any, label: str | None = None) -> npt.NDArray[np.float32]:
+        """Show where the model looked: how much each position speaks for a class.
+
+        It is the class activation map (Zhou et al., 2016), enlarged from the few positions of the
+        last maps. Computed on the CPU, by a session of its own that the first call opens. The file
+        must be made with `export --heat-map`; the shipped models are.
+
+        Args:
+            frame: See `__call__`.
+            label: A class of the model; `None`: the likeliest, for `neither` the nearest.
+
+        Returns:
+            `float32 [H,W]` in the size of the frame, 0..1: the share of the largest value. 0 where
+            a position adds nothing to the class or speaks against it, and where the resize rule
+            cuts the frame off.
+
+        Raises:
+            ValueError: It is no frame, or no class of the model.
+            ModelError: The file has no heat map; or see `__call__`.
+
+        Examples:
+            >>> heat = Classifier().explain(frame, "cat")
+            >>> cv2.imwrite("where.jpg", overlay(frame, heat))
+        """
+        labels = self.spec.labels
+        if label is not None and label not in labels:
+            raise ValueError(f"{label!r} is no class of the model; choose one of {_few(labels)}")
+        image = to_bgr(frame)
+        session = self._session.heat_map()
+        probabilities, maps = session.run([session.image(image)])
+        index = int(probabilities[0].argmax()) if label is None else labels.index(label)
+        return on_frame(maps[0, index], image.shape[0], image.shape[1], self.spec.resize)
 
     def probabilities(self, frames: Iterable[Any]) -> npt.NDArray[np.float32]:
         """Calibrated probabilities of several frames, before any rejection.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, preprocess, to_nchw
 from catdog_edge.runtime import diagnostics, gpu, provider_selection
+from catdog_edge.runtime.heat_map import HEAT_MAP, with_heat_map
 from catdog_edge.runtime.io_binding import BoundRunner, Rows, TooManyThreadsError
 from catdog_edge.runtime.model_file import KNOWN, PROBABILITIES, ModelFile, spec_of
 from catdog_edge.runtime.providers import Asked, Settings
@@ -20,7 +21,7 @@ from catdog_edge.spec import ModelSpec
 from catdog_edge.system.exit_and_fork import at_fork, enter, keep_for_ever, leave
 
 Outputs = list[npt.NDArray[np.float32]]
-"""Probabilities `[N,K]` and, where the model has it, `known` `[N]` or `[N,1]`."""
+"""Probabilities `[N,K]` and, where the model has it, `known` `[N]` or `[N,1]`; or as asked."""
 
 
 class ModelSession:
@@ -34,8 +35,16 @@ class ModelSession:
     reason: str
     fixed_batch: int | None
 
-    def __init__(self, file: ModelFile, asked: Asked, settings: Settings) -> None:
+    def __init__(
+        self,
+        file: ModelFile,
+        asked: Asked,
+        settings: Settings,
+        outputs: Sequence[str] = (PROBABILITIES, KNOWN),
+    ) -> None:
         self.file = self._asked_file = file
+        self._wanted = outputs
+        self._heat_map: ModelSession | None = None
         self.closed = False
         self._asked, self._settings = asked, settings
         self._stamp = file.stamp()
@@ -65,8 +74,8 @@ class ModelSession:
         one = session.get_inputs()[0]
         self._input = one.name
         self.fixed_batch = one.shape[0] if isinstance(one.shape[0], int) else None
-        known = any(output.name == KNOWN for output in session.get_outputs())
-        self._outputs = [PROBABILITIES, KNOWN] if known else [PROBABILITIES]
+        names = [output.name for output in session.get_outputs()]
+        self._outputs = [name for name in self._wanted if name in names]
         self._bound = provider_selection.bind(session, opened.provider, self._outputs)
         self._why, self._again = opened.why, opened.again
         # Last: another thread that sees a session finds the rest complete.
@@ -85,9 +94,9 @@ class ModelSession:
     def close(self) -> None:
         """Give the session back; calls under way end as usual."""
         with self._lock:
-            session = self._session, self._bound
+            session = self._session, self._bound, self._heat_map
             self.closed = True
-            self._session = self._bound = None
+            self._session = self._bound = self._heat_map = None
         del session  # its threads end here or, where it is in use, with the last call
 
     def forked(self) -> None:
@@ -96,6 +105,18 @@ class ModelSession:
             keep_for_ever(lost)
         self._session = self._bound = None
         self._lock = threading.RLock()  # whoever held the old one did not come along either
+
+    def heat_map(self) -> ModelSession:
+        """Return a session on the CPU with the outputs `probabilities` and `heat_map`.
+
+        It is opened at the first call. See `with_heat_map` for errors.
+        """
+        with self._lock:
+            session = self.ready()
+            if self._heat_map is None:
+                file, outputs = with_heat_map(self.file, session), (PROBABILITIES, HEAT_MAP)
+                self._heat_map = ModelSession(file, "cpu", self._settings, outputs)
+            return self._heat_map
 
     def image(self, frame: Any) -> Image:
         """Resize a frame to the model's size; see `preprocess`."""

@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 
 from catdog_edge import __version__
 from catdog_edge.errors import ModelError, first_line
+from catdog_edge.runtime.heat_map import KEY as HEAT_MAP_KEY
 from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system.files import atomic_write
@@ -145,9 +146,11 @@ def clean(model: ir.Model) -> None:
 def _stamp(model: ir.Model, spec: ModelSpec) -> None:
     """Write the spec into the metadata, and the plain keys that Ultralytics' readers expect."""
     version = spec.tool_version or __version__
+    kept = {key: value for key, value in model.metadata_props.items() if key == HEAT_MAP_KEY}
     model.metadata_props.clear()
     model.metadata_props.update(
         {
+            **kept,
             METADATA_KEY: spec.to_json(),
             "names": str(dict(enumerate(spec.labels))),
             "imgsz": str([spec.height, spec.width]),

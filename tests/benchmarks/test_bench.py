@@ -36,6 +36,7 @@ from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.runs.run_folder import Run
 from exporters.formats.torch_export import export_onnx
+from exporters.graph.heat_map import add_heat_map
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
@@ -231,7 +232,7 @@ def test_an_imported_file_is_what_the_others_are_compared_with(tmp_path: Path) -
 
 
 def test_scrambled_weights_are_caught_by_name_and_the_reports_stay(run):
-    scramble(run)
+    add_heat_map(scramble(run))
     result = _bench(*QUICK, "--max-drop", 5, "--min-agreement", 90)
     line = _error(result, code=3)
     assert "model.scrambled loses" in line
@@ -246,6 +247,7 @@ def test_scrambled_weights_are_caught_by_name_and_the_reports_stay(run):
     assert {flip["pictures"] for flip in flips} == {"test"}
     page = (run.folder / "bench.html").read_text()
     assert page.count("data:image/jpeg") == len({flip["file"] for flip in flips})
+    assert page.count("Red: where model.scrambled looked") == page.count("data:image/jpeg")
     assert "gates not met" in page
 
 

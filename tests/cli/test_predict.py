@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from support.paths import DATA, TINY
+from support.paths import DATA, ROOT, TINY
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
@@ -507,3 +507,21 @@ def test_columns_stand_under_their_heads_whatever_the_labels() -> None:
     rows = [FileResult(Path("a.png"), one, "not an image").row(16) for one in (long, none, None)]
     assert {row.index("a.png") for row in rows} == {rows[0].index("a.png")}
     assert rows[2].endswith("a.png (not an image)")
+
+
+def test_explain_colours_the_copies(album: Path) -> None:
+    cat = cv2.imread(str(ROOT / "examples" / "cat.jpg"))
+    cv2.imwrite("cat.png", cat)
+    done = predict("cat.png", "--model", "fast", "--save", "out", "--explain", "--tiles")
+    assert done.exit_code == 0, done.output
+    copy = cv2.imread("out/cat.png")
+    changed = np.abs(copy[:250].astype(int) - cat[:250]).max(axis=2)
+    assert (changed > 60).mean() > 0.02  # of the heat
+    assert (changed[:, :60] < 2).all()  # cut off before the model sees it
+    plain = predict("a.png", "--explain")
+    assert plain.exit_code == 2
+    assert "--explain needs --save." in plain.stderr
+    without = predict("a.png", "--save", "out", "--explain")
+    assert without.exit_code == 1
+    assert "catdog-edge export --heat-map" in without.stderr.splitlines()[-1]
+    assert not Path("out/a.png").exists()

@@ -36,6 +36,7 @@ from exporters.checks.acceptance import judge
 from exporters.checks.predictors import Answers
 from exporters.checks.timing import Ratio
 from exporters.export_report import Exported, ExportedFile
+from exporters.graph.heat_map import add_heat_map
 from exporters.graph.nodes import set_constant
 from exporters.graph.onnx_file import read_model, write_model
 from exporters.ship import ship
@@ -86,7 +87,8 @@ def last_line(result: Result) -> str:
 
 
 def test_everything_is_made_checked_and_written_down(copy: Path) -> None:
-    done = export("--quantize", "all", "--half", "--format", "ort", "--keep-slower", "--json")
+    options = "--quantize all --half --format ort --keep-slower --heat-map --json"
+    done = export(*options.split())
     assert done.exit_code == 0, done.output
     names = {
         "model.onnx": "fp32",
@@ -111,6 +113,11 @@ def test_everything_is_made_checked_and_written_down(copy: Path) -> None:
             ratio = file["ratio_to_fp32"]
             assert ratio["low"] <= ratio["value"] <= ratio["high"]
             assert figures["ratio_to_fp32"] == ratio
+        if path.name != "model.onnx" and path.suffix == ".onnx":
+            assert file["heat_map_correlation"] == figures["heat_map_correlation"]
+            assert f"{path.name}: heat maps correlate with the reference's by" in done.stderr
+        shown = CliRunner().invoke(main, ["info", str(path)]).stdout
+        assert ("heat_map float [N, K, h, w]" in shown) is (path.suffix == ".onnx")
     static = next(file for file in document["files"] if file["file"] == "model.static.onnx")
     assert static["quantization"]["first_operator_at_run_time"] == "QLinearConv"
     assert static["quantization"]["integer_layers_at_run_time"] == 14
@@ -472,6 +479,7 @@ def test_a_run_is_shipped_in_two_forms_of_the_same_weights(copy: Path, tmp_path:
             for one in (int8, half)
         )
         assert card.read_text() == f"# Lamps\n\n{told}\n\nThey light.\n"
+    add_heat_map(copy / "model.static.onnx")
     assert int8.read_bytes() == (copy / "model.static.onnx").read_bytes()
     assert sorted(one.name for one in zoo.iterdir()) == [
         "lamps.half.onnx",
