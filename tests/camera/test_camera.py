@@ -33,6 +33,7 @@ def test_a_slow_consumer_misses_nothing_of_a_video(tmp_path: Path) -> None:
     assert numbers(seen) == list(range(8))
 
 
+@pytest.mark.clock
 def test_realtime_waits_until_a_frame_is_due(tmp_path: Path) -> None:
     with Camera(video(tmp_path / "a.avi", 10, 20), realtime=True) as camera:
         first = camera.read()
@@ -134,6 +135,7 @@ def test_impossible_options_are_refused(tmp_path: Path) -> None:
         Camera(path, name="../../etc")
 
 
+@pytest.mark.clock
 def test_reading_gives_up_after_its_timeout_and_close_is_quick() -> None:
     told: list[State] = []
     url = f"rtsp://127.0.0.1:{servers.free_port()}/nothing"

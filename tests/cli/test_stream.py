@@ -450,6 +450,7 @@ def test_a_signal_while_a_recording_plays(clip: Path, number: signal.Signals) ->
     assert "processor time" in said
 
 
+@pytest.mark.clock
 def test_a_signal_while_it_starts(clip: Path) -> None:
     for delay in (0.15, 0.3, 0.5):
         process = begin("--source", clip, "--realtime")

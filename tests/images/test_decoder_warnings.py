@@ -126,6 +126,7 @@ def test_an_error_of_the_decoder_gives_stderr_back(capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err == "seen\n"
 
 
+@pytest.mark.clock
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_during_a_decode_has_its_own_stderr_and_decodes() -> None:
     program = """

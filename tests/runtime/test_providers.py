@@ -251,6 +251,7 @@ class Slow(Broken):
         return super().run(names, feeds)
 
 
+@pytest.mark.clock
 @pytest.mark.slow
 def test_the_fastest_is_chosen_and_its_figures_are_milliseconds() -> None:
     sessions: dict[str, object] = {"cpu": Slow(0.06), "quick": Slow(0.02), "slow": Slow(0.1)}

@@ -161,6 +161,7 @@ def test_two_hardware_threads_of_a_core_are_one_core(tmp_path: Path) -> None:
     assert physical_cores({0, 9}, tmp_path) is None
 
 
+@pytest.mark.clock
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root")
 def test_a_real_quota_counts() -> None:
     """Makes a control group with a quota of half a processor and asks from inside it."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import runpy
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.paths import ROOT
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; install a flavour")
@@ -94,6 +97,21 @@ def test_the_file_does_on_the_test_split_what_the_card_says(pets, shared_data):
     others = found["rejection"]["others"]
     assert 100 * others["rejected"] == pytest.approx(float(rejected[1]), abs=0.6)
     assert others["rejected"] >= 0.95
+
+
+def test_the_answers_that_arm_is_held_to_are_of_the_files_that_ship():
+    script = ROOT / ".ci" / "arm64"
+    if not script.is_file():
+        pytest.skip("the wheel's tests have no .ci")
+    arm64 = SimpleNamespace(**runpy.run_path(str(script)))
+    frames = list(arm64.pictures(50))
+    with np.load(arm64.STORED) as stored:
+        assert {*stored.files} - {"pictures"} == {file.name for file in ZOO.glob("*.onnx")}
+        for name in {*stored.files} - {"pictures"}:
+            found = arm64.rows(ZOO / name, frames)
+            np.testing.assert_allclose(
+                found, stored[name][::50], atol=0.05, err_msg=".ci/arm64 --store"
+            )
 
 
 def test_what_ships_fits_a_wheel():
