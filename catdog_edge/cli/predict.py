@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,17 +224,10 @@ def command(
     ctx: click.Context,
     /,
     images: tuple[str, ...],
-    keep_damaged: bool,
-    tiles: bool,
+    out: str | None,
+    as_json: bool,
     save: Path | None,
     explain: bool,
-    as_json: bool,
-    out: str | None,
-    kind: str,
-    part: int,
-    reduce: bool,
-    engine: str,
-    address: str | None,
     **options: Any,
 ) -> None:
     """Classify image files.
@@ -244,11 +237,7 @@ def command(
     that cannot be read is reported, the others are classified, and the exit code is 1. --save
     overwrites no file: a name that is taken gets a number.
     """
-    import numpy as np
-
     from catdog_edge.images.find import find_images, split_list
-    from catdog_edge.runtime.classifier import Classifier
-    from catdog_edge.runtime.model_file import DEFAULT
 
     if explain and save is None:
         raise click.UsageError("--explain needs --save.")
@@ -258,34 +247,79 @@ def command(
         reason = f"standard input cannot be read: {error.strerror or error}"
         raise CatdogError(f"{reason}; pipe the list into it") from error
     if out is not None:
-        if address is not None and engine != "ray":
-            raise click.UsageError("--address needs --engine ray.")
-        for given, name in ((save, "--out and --save"), (tiles and reduce, "--tiles and --reduce")):
-            if given:
-                raise click.UsageError(f"{name} exclude each other.")
-        from catdog_edge.bulk.bulk_run import BulkRun
-        from catdog_edge.bulk.classify_parts import ImageOptions
-
-        how = ImageOptions(keep_damaged, tiles, reduce)
-        done = BulkRun(out, kind, images or (".",), listed, part, how, engine, address).run(
-            **options
-        )
-        if as_json:
-            click.echo(json.dumps(asdict(done), ensure_ascii=False))
-        ctx.exit(1 if done.unreadable else 0)
+        if save is not None:
+            raise click.UsageError("--out and --save exclude each other.")
+        _classify_in_parts(ctx, images or (".",), listed, out, as_json, **options)
+        return
     for option in ctx.command.params:
-        given = ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
-        if given and getattr(option, "group", "") == "Bulk":
-            raise click.UsageError(f"{option.opts[0]} needs --out.")
+        if getattr(option, "group", "") == "Bulk" and option.name:
+            if ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"{option.opts[0]} needs --out.")
+            options.pop(option.name, None)
     files = find_images(images or (".",), listed, leave_out=save)
     if not files or files == [Path()]:
         where = "below the current folder" if files else "listed on standard input"
         raise CatdogError(f"there are no images {where}; name files, folders or patterns")
+    where = "" if images else " below the current folder"
+    counts = _classify(files, where, as_json, save, explain, **options)
+    _summarise(counts, len(files), save)
+    if counts["unread"] or counts["unsaved"]:
+        ctx.exit(1)
+
+
+def _classify_in_parts(
+    ctx: click.Context,
+    images: Sequence[str],
+    listed: Sequence[str],
+    out: str,
+    as_json: bool,
+    *,
+    keep_damaged: bool,
+    tiles: bool,
+    kind: str,
+    part: int,
+    reduce: bool,
+    engine: str,
+    address: str | None,
+    **options: Any,
+) -> None:
+    """What the command does with --out."""
+    from catdog_edge.bulk.bulk_run import BulkRun
+    from catdog_edge.bulk.classify_parts import ImageOptions
+
+    if address is not None and engine != "ray":
+        raise click.UsageError("--address needs --engine ray.")
+    if tiles and reduce:
+        raise click.UsageError("--tiles and --reduce exclude each other.")
+    how = ImageOptions(keep_damaged, tiles, reduce)
+    done = BulkRun(out, kind, images, listed, part, how, engine, address).run(**options)
+    if as_json:
+        click.echo(json.dumps(asdict(done), ensure_ascii=False))
+    ctx.exit(1 if done.unreadable else 0)
+
+
+def _classify(
+    files: Sequence[Path],
+    where: str,
+    as_json: bool,
+    save: Path | None,
+    explain: bool,
+    *,
+    keep_damaged: bool,
+    tiles: bool,
+    **options: Any,
+) -> Counter[str]:
+    """Print a row for each file; return how many were not read, not saved, saved and numbered."""
+    import numpy as np
+
+    from catdog_edge.runtime.classifier import Classifier
+    from catdog_edge.runtime.model_file import DEFAULT
+
+    counts: Counter[str] = Counter()
     with Classifier(**options) as classifier:
         if explain:
             classifier.explain(np.zeros((1, 1, 3), np.uint8))  # one error, not one an image
         shown = options["model"] or f"the shipped model {DEFAULT}"
-        where = "" if images else " below the current folder"
         note(
             f"{len(files):,} image{'s' * (len(files) != 1)}{where}, {plain(shown)}, "
             f"provider {classifier.provider}, {classifier.threads} threads"
@@ -293,7 +327,6 @@ def command(
         width = max(10, *(len(plain(label)) for label in classifier.spec.labels))
         if not as_json:
             click.echo(f"{'label':<{width}} {'conf':4}  {'':{BAR}}  image")
-        counts: Counter[str] = Counter()
         count = counter("images", len(files) if not is_terminal(sys.stdout) else 0)
         results = classify_files(classifier, files, save, keep_damaged, tiles, explain)
         for number, result in enumerate(results, 1):
@@ -306,9 +339,7 @@ def command(
                     note(f"catdog-edge: {plain(f'{result.name}: {result.error}')}")
             counts["saved"] += result.saved is not None
             counts["numbered"] += result.numbered
-    _summarise(counts, len(files), save)
-    if counts["unread"] or counts["unsaved"]:
-        ctx.exit(1)
+    return counts
 
 
 def _summarise(counts: Counter[str], images: int, save: Path | None) -> None:
