@@ -215,7 +215,7 @@ def noise_reasons(
     if restless:
         worst, name = restless[-1]
         others = f" and {len(restless) - 1} more rows" if len(restless) > 1 else ""
-        found.append(f"the time of {name}{others} wandered by up to {worst:.0%} between rounds")
+        found.append(f"the time of {name}{others} varied by up to {worst:.0%} between rounds")
     if unsettled:
         found.append(f"warming up ended before the time of {', '.join(unsettled)} had settled")
     return found + gpu.noise(card.gpu, activity.gpu)

@@ -168,7 +168,7 @@ def measure(
         >>> found.ratios["theirs"]
         Ratio(value=2.1, low=2.0, high=2.2)
     """
-    against = _yardsticks(calls, references or {})
+    against = _references(calls, references or {})
     warm = partial(_warm_up_all, pause=pause, clock=clock, sleep=sleep)
     warm_ups = warm(calls)
     medians = [one.median for one in warm_ups.values()]
@@ -201,7 +201,7 @@ def measure(
     return Measurement(Timing.joined(timings), warm_ups, against, block)
 
 
-def _yardsticks(calls: Calls, references: Mapping[str, str]) -> dict[str, str]:
+def _references(calls: Calls, references: Mapping[str, str]) -> dict[str, str]:
     """By row, the row that its ratio is to."""
     if not calls:
         raise ValueError("there is nothing to time")

@@ -36,8 +36,8 @@ form, quantization = map(common.group, ("Formats", "Quantization"))
     "--for",
     "target",
     type=click.Choice(["cuda"]),
-    help="Make the file that is fast there: fp16 for NVIDIA's GPUs; check and time it on one, if "
-    "there is one here.",
+    help="Optimise for this target: fp16 for NVIDIA GPUs, checked and timed on one if this machine "
+    "has one.",
 )
 @form(
     "--format",

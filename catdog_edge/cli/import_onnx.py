@@ -10,7 +10,7 @@ import click
 from catdog_edge.cli import options as common
 from catdog_edge.system.console import note, style
 
-theirs = common.group("Their model")
+theirs = common.group("Model")
 
 
 def three(text: str) -> tuple[float, float, float]:
@@ -34,40 +34,42 @@ def three(text: str) -> tuple[float, float, float]:
     "--labels",
     metavar="A,B|FILE|imagenet",
     show_default="in its metadata, as Ultralytics writes them",
-    help="Its classes in the order of its outputs: names, a file with one a line, a config.json "
+    help="Classes in the order of the outputs: names, a file with one a line, a config.json "
     "of Hugging Face, or ImageNet's thousand.",
 )
-@theirs("--size", type=common.COUNT, metavar="PIXELS", help="Of an input of any size.")
+@theirs(
+    "--size", type=common.COUNT, metavar="PIXELS", help="Input size, where the file leaves it open."
+)
 @theirs(
     "--scale",
     type=common.POSITIVE,
     show_default="255",
-    help="Bytes are divided by this first; 1 leaves them 0 to 255.",
+    help="Divisor of the bytes; 1 leaves them 0 to 255.",
 )
-@theirs("--mean", type=three, metavar="R,G,B", show_default="0", help="Then this is subtracted.")
+@theirs("--mean", type=three, metavar="R,G,B", show_default="0", help="Subtracted after --scale.")
 @theirs(
     "--std",
     type=three,
     metavar="R,G,B",
     show_default="1",
-    help="Then it is divided by this. Both in the order of --colour.",
+    help="Divisor after --mean. Both are in the order of --colour.",
 )
-@theirs(
-    "--colour", type=click.Choice(["rgb", "bgr"]), default="rgb", help="Its order of the channels."
-)
+@theirs("--colour", type=click.Choice(["rgb", "bgr"]), default="rgb", help="Order of the channels.")
 @theirs(
     "--layout",
     type=click.Choice(["nchw-float", "nhwc-float", "nhwc-uint8", "nchw-uint8"]),
     show_default="as its input shows",
-    help="Where its channels are, and what it takes.",
+    help="Layout and type of the input.",
 )
 @theirs(
     "--resize",
     type=click.Choice(["squash", "crop"]),
     show_default="squash; crop for a file of Ultralytics",
-    help="The whole frame, or its centre square.",
+    help="Resize the whole frame, or its centre square.",
 )
-@theirs("--output", metavar="NAME", help="Which of several outputs has the classes.")
+@theirs(
+    "--output", metavar="NAME", help="The output that has the classes, where there are several."
+)
 @common.data(
     "--data",
     metavar="PATH",
@@ -78,9 +80,9 @@ def three(text: str) -> tuple[float, float, float]:
 @common.output("--out", type=common.path, show_default="FILE-imported.onnx", help="File to write.")
 @common.json_option
 def command(as_json: bool, **options: Any) -> None:
-    """Make a file for predict, stream, bench, verify and export of another program's FILE.
+    """Import an ONNX image classifier of another tool, for all other commands.
 
-    FILE is an image classifier in ONNX. The new file takes frames, `uint8 [N,H,W,3]`, BGR, and
+    The new file takes frames, `uint8 [N,H,W,3]`, BGR, and
     gives probabilities; it is compared with FILE before it is written. For int8 after that:
     `catdog-edge export --weights FILE-imported.onnx --quantize static --data images/`.
 

@@ -209,7 +209,7 @@ def _text(path: Path) -> str:
     "--reduce",
     is_flag=True,
     help="Decode JPEGs at 1/2, 1/4 or 1/8 where both sides stay twice the model's size or more: "
-    "faster, but a label in a hundred may be another one.",
+    "faster, but about 1 % of the labels may change.",
 )
 @bulk(
     "--engine",

@@ -186,7 +186,7 @@ def log_to_stderr() -> Iterator[None]:
 
 
 def _discard(stream: TextIO, real: TextIO | None, number: int) -> None:
-    """Let what is still buffered for a full output go nowhere: Python would flush it at exit."""
+    """Discard what is still buffered for a full output, which Python would flush at exit."""
     if stream is real:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, number)

@@ -295,7 +295,7 @@ def _judge_known(
     if scores is None or expected is None or spec.rejection is None:
         return None, []
     threshold = spec.rejection.threshold
-    clear = np.abs(_log_odds(expected) - _log_odds(np.array(threshold))) >= CLEAR_LOG_ODDS
+    clear = np.abs(_logit(expected) - _logit(np.array(threshold))) >= CLEAR_LOG_ODDS
     total = int(clear.sum())
     good = int(((scores < threshold) == (expected < threshold))[clear].sum())
     agreement = good / total if total else 1.0
@@ -323,6 +323,6 @@ def _logits_text(share: float) -> str:
     return f"logits differ by up to {share:.2e} of the largest"
 
 
-def _log_odds(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _logit(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     inside = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
     return np.asarray(np.log(inside / (1 - inside)))

@@ -127,7 +127,7 @@ def compare_answers(
         images=len(reference),
         difference=float(distance.max()),
         mean_difference=float(distance.mean(dtype=np.float64)),
-        log_odds=share_of_largest(_log_odds(candidate), _log_odds(reference)),
+        log_odds=share_of_largest(_centred(candidate), _centred(reference)),
         agreement=(len(reference) - len(flips)) / len(reference),
         clear=int(clear.sum()),
         clear_flips=int((different & clear).sum()),
@@ -141,7 +141,7 @@ def share_of_largest(values: Probabilities, reference: Probabilities) -> float:
     return float(np.abs(values - reference).max() / max(1.0, np.abs(reference).max()))
 
 
-def _log_odds(probabilities: Probabilities) -> Probabilities:
+def _centred(probabilities: Probabilities) -> Probabilities:
     values = np.log(np.maximum(probabilities, np.float32(1e-12)), dtype=np.float32)
     return np.asarray(values - values.mean(axis=1, keepdims=True), np.float32)
 

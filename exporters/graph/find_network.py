@@ -18,8 +18,8 @@ from exporters.graph.nodes import (
     add_node,
     constant,
     find,
-    maker,
     only_user,
+    producer,
     set_attributes,
 )
 from exporters.graph.postprocessing import ALL_LOGITS
@@ -73,15 +73,15 @@ def _categories(graph: ir.Graph) -> ir.Value | None:
 
     The sums stay in float: quantized, all logits of the classes would share a few steps.
     """
-    slices = [maker(n.inputs[0], "Slice") for n in graph if n.op_type == "ReduceLogSumExp"]
+    slices = [producer(n.inputs[0], "Slice") for n in graph if n.op_type == "ReduceLogSumExp"]
     found = {node.inputs[0] for node in slices if node is not None}
     logits = found.pop() if len(found) == 1 else None
-    return logits if maker(logits, "Gemm") else None
+    return logits if producer(logits, "Gemm") else None
 
 
 def _dequantize_frames(graph: ir.Graph) -> int | None:
     """Replace a cast and a pad of the frame by `DequantizeLinear`; give its zero point."""
-    cast = maker(find(graph, f"{INPUT}.float"), "Cast")
+    cast = producer(find(graph, f"{INPUT}.float"), "Cast")
     if cast is None:
         return None
     last, grey = cast, 0

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from catdog_edge.errors import ModelError, list_names
 from catdog_edge.runtime.model_file import INPUT, KNOWN, LOGITS, PROBABILITIES
 from exporters.graph import simplify
-from exporters.graph.nodes import add_constant, add_node, attribute, maker
+from exporters.graph.nodes import add_constant, add_node, attribute, producer
 from exporters.graph.onnx_file import opset_of
 
 ForeignLayout = Literal["nchw-float", "nhwc-float", "nhwc-uint8", "nchw-uint8"]
@@ -224,7 +224,7 @@ def _end_in_logits(graph: ir.Graph, classes: int, ending: Ending) -> None:
     """Let a graph end in logits `float32 [N,classes]`, softmax to be added."""
     value = graph.outputs[0]
     if ending == "probabilities":
-        softmax = maker(value, "Softmax")
+        softmax = producer(value, "Softmax")
         logits = softmax.inputs[0] if softmax is not None else None
         flat = logits is not None and logits.shape is not None and logits.shape.rank() == 2
         if flat and attribute(softmax, "axis", -1) in (1, -1):  # type: ignore[arg-type]
@@ -234,7 +234,7 @@ def _end_in_logits(graph: ir.Graph, classes: int, ending: Ending) -> None:
             least = add_constant(graph, "theirs.least", np.array(LEAST, np.float32))
             above = add_node(graph, "Max", [value, least], "theirs.above", "theirs.above")
             value = add_node(graph, "Log", [above], "theirs.log", "theirs.log")
-    sigmoid = maker(value, "Sigmoid")
+    sigmoid = producer(value, "Sigmoid")
     if ending == "logits" and sigmoid is not None:
         raise ModelError(
             f"its output {value.name} is that of a Sigmoid ({sigmoid.name}), a probability for "

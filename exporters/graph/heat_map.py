@@ -28,8 +28,8 @@ from exporters.graph.nodes import (
     attribute,
     find,
     is_constant,
-    maker,
     only_user,
+    producer,
 )
 from exporters.graph.onnx_file import read_model, to_proto, write_model
 from exporters.graph.postprocessing import ALL_LOGITS
@@ -148,7 +148,7 @@ class _Builder:
 def _groups(end: ir.Value | None) -> tuple[list[ir.Node], ir.Value | None]:
     """What adds categories up to the logits of classes, in order, and what scales these."""
     joined = _before(end, ("Concat",), ("Add", "Mul"))
-    groups = [maker(value, "ReduceLogSumExp") for value in joined.inputs] if joined else []
+    groups = [producer(value, "ReduceLogSumExp") for value in joined.inputs] if joined else []
     found = [group for group in groups if group is not None]
     if joined is None or len(found) < len(groups):
         return [], None

@@ -52,7 +52,7 @@ def constant(value: ir.Value | None) -> npt.NDArray[Any]:
     return tensor.numpy()
 
 
-def maker(value: ir.Value | None, kind: str) -> ir.Node | None:
+def producer(value: ir.Value | None, kind: str) -> ir.Node | None:
     """The node that computes a value, if it is of that kind."""
     node = None if value is None else value.producer()
     return node if node is not None and node.op_type == kind else None

@@ -23,8 +23,8 @@ from exporters.graph.nodes import (
     attribute,
     constant,
     is_constant,
-    maker,
     only_user,
+    producer,
     set_attributes,
 )
 from exporters.graph.onnx_file import clean
@@ -119,7 +119,7 @@ def _find(graph: ir.Graph) -> _FirstConvolution | None:
     if conv is None or not conv.name:
         return None
     # A layer that stays in float has its weights as they are.
-    constants = [maker(value, "DequantizeLinear") for value in conv.inputs[1:]]
+    constants = [producer(value, "DequantizeLinear") for value in conv.inputs[1:]]
     known = [node for node in constants if node is not None and all(map(is_constant, node.inputs))]
     if len(known) < len(constants) or not all(len(node.inputs) == 3 for node in known):
         return None

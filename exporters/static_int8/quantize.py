@@ -32,7 +32,7 @@ from exporters.graph.nodes import (
     constant,
     find,
     is_constant,
-    maker,
+    producer,
 )
 from exporters.graph.onnx_file import read_fp32, to_proto
 from exporters.graph.simplify import LAYERS
@@ -177,8 +177,8 @@ def _hide_frames(graph: ir.Graph, start: str) -> None:
 def _keep_logits_float(graph: ir.Graph, end: str) -> None:
     """Drop the quantization of the logits: the last layer adds up in integers, answers in float."""
     for logits in [value for node in graph for value in node.outputs if value.name == end]:
-        dequantize = maker(logits, "DequantizeLinear")
-        quantize = maker(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
+        dequantize = producer(logits, "DequantizeLinear")
+        quantize = producer(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
         if quantize is not None and quantize.inputs[0] is not None:  # an output of the graph
             logits.name, quantize.inputs[0].name = f"{end}.unused", end
             quantize.inputs[0].type, quantize.inputs[0].shape = logits.type, logits.shape
@@ -196,7 +196,7 @@ def _keep_layer_float(graph: ir.Graph, name: str) -> None:
     `QuantizeLinear`. A scale per channel, the same for all, is the same arithmetic, and left alone.
     """
     layer = next(node for node in graph if node.name == name)
-    dequantize = maker(layer.inputs[0], "DequantizeLinear")
+    dequantize = producer(layer.inputs[0], "DequantizeLinear")
     if dequantize is None:
         return
     weight = constant(layer.inputs[1])

@@ -169,6 +169,9 @@ def test_the_square_follows_and_stays() -> None:
     assert crop.follow(360, 640, small, None)[2:] == (64, 64), "nobody is seen in it"
     assert crop.follow(360, 640, (0, 0, 1, 1), None) == (140, 0, 360, 360)
     assert crop.follow(360, 640, (0.95, 0.9, 1, 1), None) == (640 - 64, 360 - 64, 64, 64)
+    corner = crop.follow(360, 640, (0, 0, 0.25, 0.5), None)
+    seen = Prediction("cat", 0.9, (0.9, 0.1), ("cat", "dog"), box=corner)
+    assert crop.follow(360, 640, (0, 0, 0.05, 0.1), seen) == corner, "up to the edges of the frame"
     assert MotionCrop(64).follow(48, 640, (0, 0, 1, 1), None) is None, "smaller than the input"
     assert MotionCrop(64).follow(64, 64, (0, 0, 1, 1), None) is None, "the whole frame"
 

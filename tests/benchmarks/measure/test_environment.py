@@ -194,11 +194,11 @@ def test_rows_that_did_not_settle_are_named():
         ({"others_busy": 1.5}, 0.0, 0.0, "other processes took 1.5 of 4"),
         ({"stolen": 0.3}, 0.0, 0.0, "hypervisor"),
         ({"throttled_s": 5.0}, 0.0, 0.0, "cgroup quota"),
-        ({}, 0.0, 0.4, "time of model wandered by up to 40%"),
+        ({}, 0.0, 0.4, "time of model varied by up to 40%"),
         # Just beyond the limits that docs/bench.md tells.
         ({"others_busy": 0.41}, 0.0, 0.0, "other processes"),
         ({"stolen": 0.09}, 0.0, 0.0, "hypervisor"),
-        ({}, 0.0, 0.11, "wandered by up to 11%"),
+        ({}, 0.0, 0.11, "varied by up to 11%"),
     ],
 )
 def test_each_kind_of_noise_is_named(quiet, load, drift, words):
