@@ -113,7 +113,7 @@ def test_parts_check_themselves() -> None:
         ("{", "damaged"),
         ("[1]", "damaged"),
         ("{}", "lacks"),
-        (json.dumps({"schema": SCHEMA + 1}), "upgrade"),
+        (json.dumps({"schema": SCHEMA + 1}), "install a newer"),
     ],
 )
 def test_damaged_json_names_file_and_remedy(text: str, words: str) -> None:

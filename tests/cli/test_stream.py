@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -247,13 +248,11 @@ def test_lines_of_two_cameras_do_not_run_into_each_other(
 ) -> None:
     writes: list[str] = []
 
-    class Stream:
-        def write(self, text: str) -> None:
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
             writes.append(text)
             time.sleep(0.001)  # another thread may write now
-
-        def flush(self) -> None:
-            pass
+            return len(text)
 
     monkeypatch.setattr(sys, "stderr", Stream())
     nobody = [f"rtsp://127.0.0.1:{servers.free_port()}/{n}" for n in range(2)]
