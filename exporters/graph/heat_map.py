@@ -141,7 +141,8 @@ class _Builder:
             weight = self.add("DequantizeLinear", "weight", weight, scale, layer.inputs[3], axis=1)
         rows = self.floats("floats", weight)
         if not attribute(layer, "transB", 0):
-            rows = self.add("Transpose", "transposed", rows)
+            # With its permutation: onnxruntime 1.20 ends the process where it is left out.
+            rows = self.add("Transpose", "transposed", rows, perm=[1, 0])
         return self.add("Reshape", "filters", rows, self.plane)
 
 
