@@ -43,7 +43,7 @@ from catdog_edge.training.config.recipes import Policy, recipe
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.folder_or_zip import open_source
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
-from catdog_edge.training.engine.augment import augment
+from catdog_edge.training.engine.batches.augment import augment
 from catdog_edge.training.engine.device import choose_device, torch_threads
 from catdog_edge.training.engine.precision import choose_precision
 from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData

@@ -49,7 +49,7 @@ class Recipe:
         lr: The highest learning rate, for the recipe's own batch size.
         batch_size: Images per step.
         epochs: Passes over the training images.
-        augment: A policy of `catdog_edge.training.engine.augment`.
+        augment: A policy of `catdog_edge.training.engine.batches.augment`.
         schedule: `constant`, or `cosine` down to zero.
         warmup: The share of all steps in which the rate rises from zero.
         weight_decay: For weights of two or more dimensions; not for biases and batch norms.

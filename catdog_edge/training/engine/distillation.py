@@ -15,7 +15,7 @@ from torch.nn import functional
 from catdog_edge.errors import ModelError, label_difference
 from catdog_edge.spec import Normalization
 from catdog_edge.training.config.recipes import Recipe
-from catdog_edge.training.engine.batches import Batch
+from catdog_edge.training.engine.batches.loader import Batch
 from catdog_edge.training.engine.device import send
 from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import to_input

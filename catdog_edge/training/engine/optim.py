@@ -1,4 +1,4 @@
-"""The optimizer of a recipe, and the moving average of the weights.
+"""The optimizer of a recipe: SGD, Adam, AdamW or Muon.
 
 Muon: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. The
 momentum of a weight matrix is replaced by the nearest semi-orthogonal matrix. The scale
@@ -140,18 +140,3 @@ def align_gradients(network: nn.Module) -> None:
                 one.grad = one.grad.as_strided(one.shape, one.stride())
             else:
                 one.grad = torch.empty_like(one).copy_(one.grad)
-
-
-@torch.no_grad()
-def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    """Update an exponential moving average of the weights and the batch-norm statistics.
-
-    `AveragedModel` of torch would start with the first weights, which a rising decay forgets.
-    """
-    current = network.state_dict()
-    pairs = [(value, current[name]) for name, value in averaged.state_dict().items()]
-    values, others = zip(*(pair for pair in pairs if pair[0].is_floating_point()))
-    torch._foreach_lerp_(values, others, 1 - decay)  # one kernel for many on a GPU
-    for value, other in pairs:
-        if not value.is_floating_point():
-            value.copy_(other)

@@ -26,15 +26,16 @@ from catdog_edge.spec import ModelSpec
 from catdog_edge.training.array_types import Float32, Float64, Labels, Pixels
 from catdog_edge.training.config.recipes import Recipe
 from catdog_edge.training.data.negatives import NegativeSampler
-from catdog_edge.training.engine.batches import Batch, BatchLoader
+from catdog_edge.training.engine.batches.gpu_loader import GpuBatchLoader, augments_on, resident
+from catdog_edge.training.engine.batches.loader import Batch, BatchLoader
 from catdog_edge.training.engine.distillation import Reference, Teacher
 from catdog_edge.training.engine.distributed import ProcessGroup
-from catdog_edge.training.engine.gpu.tensor_batches import TensorBatchLoader, augments_on, resident
 from catdog_edge.training.engine.history import EpochMetrics, StepMetrics, best_epoch, write_results
 from catdog_edge.training.engine.loss import CrossEntropy, class_weights
 from catdog_edge.training.engine.malloc_tuning import keep_freed_memory
-from catdog_edge.training.engine.optim import align_gradients, make_optimizer, update_average
+from catdog_edge.training.engine.optim import align_gradients, make_optimizer
 from catdog_edge.training.engine.precision import autocast
+from catdog_edge.training.engine.weight_average import update_average
 from catdog_edge.training.evaluation.inference import logits, to_input
 from catdog_edge.training.evaluation.metrics import log_loss, softmax
 from catdog_edge.training.models import batch_norm
@@ -151,7 +152,7 @@ class Trainer:
             shares=data.shares,
         )
         if augments_on(self.device):
-            return TensorBatchLoader(**vars(loader), device=self.device)
+            return GpuBatchLoader(**vars(loader), device=self.device)
         return loader
 
     @property

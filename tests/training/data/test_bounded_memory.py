@@ -24,7 +24,7 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 from catdog_edge.spec import squash
 from catdog_edge.training.data.dataset import SPLITS
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
-from catdog_edge.training.engine import batches as batching
+from catdog_edge.training.engine.batches import loader as batching
 
 STATUS = Path("/proc/self/status")
 

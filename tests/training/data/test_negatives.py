@@ -30,7 +30,7 @@ from catdog_edge.training.data.negatives import (
     open_negatives,
 )
 from catdog_edge.training.data.open_dataset import open_negative_images, pixels
-from catdog_edge.training.engine.batches import BatchLoader
+from catdog_edge.training.engine.batches.loader import BatchLoader
 from catdog_edge.training.engine.trainer import Trainer
 from catdog_edge.training.evaluation.inference import Predictor
 from catdog_edge.training.evaluation.rejection import auroc, evaluate_threshold

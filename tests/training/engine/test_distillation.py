@@ -14,7 +14,7 @@ pytestmark = pytest.mark.train
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.config.recipes import recipe
-from catdog_edge.training.engine.batches import Batch
+from catdog_edge.training.engine.batches.loader import Batch
 from catdog_edge.training.engine.distillation import Teacher, distillation_loss
 from catdog_edge.training.evaluation.inference import logits
 from catdog_edge.training.models.checkpoint import save_checkpoint

@@ -5,8 +5,8 @@ import pytest
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from catdog_edge.training.engine import augment as augmenting
-from catdog_edge.training.engine.augment import _far_away, augment
+from catdog_edge.training.engine.batches import augment as augmenting
+from catdog_edge.training.engine.batches.augment import _far_away, augment
 
 SIDE = 48
 

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 from catdog_edge.training.data.negatives import NegativeSampler
-from catdog_edge.training.engine.batches import BatchLoader, batch_bounds
+from catdog_edge.training.engine.batches.loader import BatchLoader, batch_bounds
 
 PIXELS = np.arange(23, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
 LABELS = np.arange(23, dtype=np.int64)

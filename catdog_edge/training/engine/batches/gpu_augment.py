@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from catdog_edge.training.array_types import Float64, Labels
 from catdog_edge.training.data.negatives import Choice
-from catdog_edge.training.engine.augment import (
+from catdog_edge.training.engine.batches.augment import (
     ERASED,
     LUMA,
     NOISE_DEVIATION,

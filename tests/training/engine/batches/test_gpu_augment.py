@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 from catdog_edge.training.data.negatives import NegativeSampler
-from catdog_edge.training.engine.augment import Share, augment, draw
-from catdog_edge.training.engine.gpu.tensor_augment import (
+from catdog_edge.training.engine.batches.augment import Share, augment, draw
+from catdog_edge.training.engine.batches.gpu_augment import (
     augment_tensor,
     grow_tensor,
     resize_tensor,

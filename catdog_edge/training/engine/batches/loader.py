@@ -16,7 +16,7 @@ import torch
 
 from catdog_edge.training.array_types import Float64, Labels, Pixels
 from catdog_edge.training.data.negatives import NegativeSampler
-from catdog_edge.training.engine.augment import Share, augment
+from catdog_edge.training.engine.batches.augment import Share, augment
 
 PREFETCH = 2  # batches in preparation: enough to hide augmentation behind a step, in little memory
 

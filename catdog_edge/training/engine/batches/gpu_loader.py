@@ -18,10 +18,10 @@ import torch
 from catdog_edge.errors import CatdogError
 from catdog_edge.training.array_types import Labels, Pixels
 from catdog_edge.training.data.negatives import draw_empty_scene
-from catdog_edge.training.engine.augment import Share, draw
-from catdog_edge.training.engine.batches import Batch, BatchLoader
+from catdog_edge.training.engine.batches import gpu_augment
+from catdog_edge.training.engine.batches.augment import Share, draw
+from catdog_edge.training.engine.batches.loader import Batch, BatchLoader
 from catdog_edge.training.engine.device import pinned
-from catdog_edge.training.engine.gpu import tensor_augment
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class DeviceImages:
 
 
 @dataclass(frozen=True)
-class TensorBatchLoader(BatchLoader):
+class GpuBatchLoader(BatchLoader):
     """A `BatchLoader` whose batches are made on a device.
 
     Order, sources, negatives, and the changes of each image are those of `BatchLoader`. Drawn
@@ -140,10 +140,10 @@ class TensorBatchLoader(BatchLoader):
             images = self._images.take(rows)
             if negatives is not None:
                 images = torch.cat([images, negatives()])
-            images = tensor_augment.augment_tensor(images, draws)
+            images = gpu_augment.augment_tensor(images, draws)
             size, pixels = self._scaled_size(images.shape, scale), images
             if scale != self.detail:
-                pixels = tensor_augment.resize_tensor(images, *size)
+                pixels = gpu_augment.resize_tensor(images, *size)
             return Batch(pixels, truth, images)
 
         return complete
@@ -171,6 +171,6 @@ class TensorBatchLoader(BatchLoader):
             for places, images, prepared in sets:
                 where = places.to(self.device, non_blocking=True)
                 pixels.index_copy_(0, where, images.take(prepared))
-            return tensor_augment.grow_tensor(pixels, chosen)
+            return gpu_augment.grow_tensor(pixels, chosen)
 
         return make

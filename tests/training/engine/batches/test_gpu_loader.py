@@ -15,10 +15,10 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.config.recipes import recipe
 from catdog_edge.training.data.negatives import NegativeSampler
-from catdog_edge.training.engine.batches import Batch, BatchLoader
+from catdog_edge.training.engine.batches import gpu_loader
+from catdog_edge.training.engine.batches.gpu_loader import GpuBatchLoader, augments_on
+from catdog_edge.training.engine.batches.loader import Batch, BatchLoader
 from catdog_edge.training.engine.distillation import Teacher, distillation_loss
-from catdog_edge.training.engine.gpu import tensor_batches
-from catdog_edge.training.engine.gpu.tensor_batches import TensorBatchLoader, augments_on
 from catdog_edge.training.engine.loss import CrossEntropy
 from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
 from catdog_edge.training.models.checkpoint import save_checkpoint
@@ -47,7 +47,7 @@ def epoch(loader: BatchLoader, first_step: int = 0) -> list[Batch]:
 
 
 def test_they_are_those_of_opencv(images: np.ndarray) -> None:
-    here = epoch(TensorBatchLoader(**settings(images)))
+    here = epoch(GpuBatchLoader(**settings(images)))
     there = epoch(BatchLoader(**settings(images)))
     assert len(here) == len(there) == 4
     for one, other in zip(here, there, strict=True):
@@ -63,7 +63,7 @@ def test_they_are_those_of_opencv(images: np.ndarray) -> None:
 
 
 def test_an_interrupted_epoch_goes_on_with_the_very_batches(images: np.ndarray) -> None:
-    whole, rest = (epoch(TensorBatchLoader(**settings(images)), first) for first in (0, 2))
+    whole, rest = (epoch(GpuBatchLoader(**settings(images)), first) for first in (0, 2))
     for one, again in zip(whole[2:], rest, strict=True):
         assert all(torch.equal(*pair) for pair in zip(one, again))
 
@@ -71,8 +71,8 @@ def test_an_interrupted_epoch_goes_on_with_the_very_batches(images: np.ndarray) 
 def test_processes_share_a_batch(images: np.ndarray) -> None:
     # Without noise, of which each process draws its own.
     chosen = settings(images, policy="classic")
-    whole = epoch(TensorBatchLoader(**chosen))
-    parts = [epoch(TensorBatchLoader(**chosen, rank=rank, processes=2)) for rank in range(2)]
+    whole = epoch(GpuBatchLoader(**chosen))
+    parts = [epoch(GpuBatchLoader(**chosen, rank=rank, processes=2)) for rank in range(2)]
     own = (whole[0].labels < 2).sum()
     for rank, part in enumerate(parts):
         for tensor, mine in zip(whole[0], part[0], strict=True):
@@ -82,10 +82,10 @@ def test_processes_share_a_batch(images: np.ndarray) -> None:
 def test_images_that_do_not_fit_are_uploaded_batch_by_batch(
     images: np.ndarray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fitting = epoch(TensorBatchLoader(**settings(images)))
-    monkeypatch.setattr(tensor_batches, "resident", lambda pixels, device: None)
+    fitting = epoch(GpuBatchLoader(**settings(images)))
+    monkeypatch.setattr(gpu_loader, "resident", lambda pixels, device: None)
     with caplog.at_level("INFO"):
-        uploaded = epoch(TensorBatchLoader(**settings(images)))
+        uploaded = epoch(GpuBatchLoader(**settings(images)))
     assert "the training images (0.0 GB) do not fit into the memory of cpu" in caplog.text
     for one, other in zip(fitting, uploaded, strict=True):
         assert all(torch.equal(*pair) for pair in zip(one, other))
@@ -94,22 +94,22 @@ def test_images_that_do_not_fit_are_uploaded_batch_by_batch(
 def test_drawings_alone_and_beside_photographs(images: np.ndarray) -> None:
     for photographs in (images[:0], images[60:]):
         negatives = NegativeSampler(photographs, 2, 0.4, drawn=1.0)
-        loader = TensorBatchLoader(**settings(images, negatives=negatives, policy="none"))
+        loader = GpuBatchLoader(**settings(images, negatives=negatives, policy="none"))
         made = torch.cat([batch.detailed[batch.labels == 2] for batch in epoch(loader)])
         drawings = {one.numpy().tobytes() for one in loader._drawings._copied}
-        assert len(drawings) == tensor_batches.DRAWINGS
+        assert len(drawings) == gpu_loader.DRAWINGS
         assert {one.numpy().tobytes() for one in made} <= drawings
 
 
 def test_where_images_are_augmented(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda", 1)
-    monkeypatch.delenv(tensor_batches.VARIABLE, raising=False)
+    monkeypatch.delenv(gpu_loader.VARIABLE, raising=False)
     assert (augments_on(cpu), augments_on(cuda)) == (False, True)
-    monkeypatch.setenv(tensor_batches.VARIABLE, "device")
+    monkeypatch.setenv(gpu_loader.VARIABLE, "device")
     assert augments_on(cpu)
-    monkeypatch.setenv(tensor_batches.VARIABLE, "cpu")
+    monkeypatch.setenv(gpu_loader.VARIABLE, "cpu")
     assert not augments_on(cuda)
-    monkeypatch.setenv(tensor_batches.VARIABLE, "gpu")
+    monkeypatch.setenv(gpu_loader.VARIABLE, "gpu")
     with pytest.raises(CatdogError, match="give cpu or device"):
         augments_on(cuda)
 
@@ -151,10 +151,10 @@ def weights(trained: Trainer) -> torch.Tensor:
 def test_a_run_repeats_itself_and_a_resumed_one_goes_on(
     images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(tensor_batches.VARIABLE, "device")
+    monkeypatch.setenv(gpu_loader.VARIABLE, "device")
     silent = (lambda _: None, lambda *_: None)
     first = trainer(images, tmp_path)
-    assert isinstance(first._loader, TensorBatchLoader)
+    assert isinstance(first._loader, GpuBatchLoader)
     teacher = Teacher(taught(first, tmp_path), ("cat", "dog"), first.device, "float32", "", True)
     whole, cut, again = (trainer(images, tmp_path, teacher) for _ in range(3))
     assert whole.run(lambda: False, *silent)
@@ -174,7 +174,7 @@ def taught(trained: Trainer, folder: Path) -> Path:
 def test_the_teacher_answers_the_images_of_the_batch(images: np.ndarray, tmp_path: Path) -> None:
     student = trainer(images, tmp_path)
     teacher = Teacher(taught(student, tmp_path), ("cat", "dog"), student.device, "float32")
-    batch = epoch(TensorBatchLoader(**settings(images.repeat(2, axis=1).repeat(2, axis=2))))[0]
+    batch = epoch(GpuBatchLoader(**settings(images.repeat(2, axis=1).repeat(2, axis=2))))[0]
     own = batch.labels < 2
     outputs = torch.randn(len(own), 3)
     answers = teacher.logits(batch.detailed[own], mirrored=False)
@@ -192,8 +192,8 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA
 @cuda
 def test_batches_of_a_gpu_are_those_of_the_cpu(images: np.ndarray) -> None:
     chosen = settings(images, policy="classic")
-    here = epoch(TensorBatchLoader(**chosen, device=torch.device("cuda")))
-    there = epoch(TensorBatchLoader(**chosen))
+    here = epoch(GpuBatchLoader(**chosen, device=torch.device("cuda")))
+    there = epoch(GpuBatchLoader(**chosen))
     for one, other in zip(here, there, strict=True):
         assert one.pixels.is_cuda
         assert torch.equal(one.labels.cpu(), other.labels)

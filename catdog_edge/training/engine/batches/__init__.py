@@ -1,0 +1,1 @@
+"""Batches: their loading and augmentation, on the CPU and on a GPU."""

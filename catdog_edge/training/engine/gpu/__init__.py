@@ -1,1 +1,0 @@
-"""Batches and steps that are made on a GPU."""

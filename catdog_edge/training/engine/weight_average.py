@@ -1,0 +1,21 @@
+"""The exponential moving average (EMA) of the weights, which is validated and kept."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    """Update an exponential moving average of the weights and the batch-norm statistics.
+
+    `AveragedModel` of torch would start with the first weights, which a rising decay forgets.
+    """
+    current = network.state_dict()
+    pairs = [(value, current[name]) for name, value in averaged.state_dict().items()]
+    values, others = zip(*(pair for pair in pairs if pair[0].is_floating_point()))
+    torch._foreach_lerp_(values, others, 1 - decay)  # one kernel for many on a GPU
+    for value, other in pairs:
+        if not value.is_floating_point():
+            value.copy_(other)
