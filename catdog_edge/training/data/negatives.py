@@ -20,6 +20,7 @@ from catdog_edge.system.files import expand_path
 from catdog_edge.training.array_types import Float64, Pixels
 from catdog_edge.training.data import oxford_pets
 from catdog_edge.training.data.dataset import Dataset, Split
+from catdog_edge.training.data.decode_cache import Progress
 from catdog_edge.training.data.folder_or_zip import SAMPLE
 from catdog_edge.training.data.open_dataset import (
     FORMER_NEGATIVES_SPLIT,
@@ -27,7 +28,6 @@ from catdog_edge.training.data.open_dataset import (
     open_negative_images,
     pixels,
 )
-from catdog_edge.training.data.parallel_decode import Progress
 from catdog_edge.training.data.source_groups import kinds_of, sources_of
 
 Generator = np.random.Generator

@@ -26,10 +26,9 @@ from catdog_edge.training.data.dataset import (
     sorted_names,
     write_csv,
 )
+from catdog_edge.training.data.decode_cache import Cache, Decoder, Progress, unreadable
 from catdog_edge.training.data.folder_or_zip import Skipped, Source, open_source
 from catdog_edge.training.data.layouts import find_layout
-from catdog_edge.training.data.parallel_decode import Decoder, Progress, unreadable
-from catdog_edge.training.data.pixel_cache import Cache
 from catdog_edge.training.data.splits import Splitter, read_some, shares_of
 
 NEGATIVES_SPLIT = (0.7, 0.15, 0.15)

@@ -19,8 +19,8 @@ from catdog_edge.system.threads import MOST
 from catdog_edge.training.config.recipe_schema import Bounds, check_value, shorten
 from catdog_edge.training.config.recipes import parse_yaml
 from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.decode_cache import Progress
 from catdog_edge.training.data.open_dataset import open_datasets
-from catdog_edge.training.data.parallel_decode import Progress
 from catdog_edge.training.data.source_groups import without_sources
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
 

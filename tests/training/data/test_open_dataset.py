@@ -21,8 +21,8 @@ from support.image_sets import write, write_zip
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
+from catdog_edge.training.data import decode_cache as cache_module
 from catdog_edge.training.data import folder_or_zip
-from catdog_edge.training.data import pixel_cache as cache_module
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 

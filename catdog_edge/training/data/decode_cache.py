@@ -1,4 +1,4 @@
-"""The cache of decoded images: digests and resized pixels of a source, kept between runs.
+"""Decode the images of a source on all processors, once: what is decoded is kept between runs.
 
 One folder a source below `system.files.cache_folder()`; all of it may be deleted at any time.
 `index.json` has the digest of each file's pixels, or why it cannot be read, valid while size and
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
+import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,16 +29,24 @@ import cv2
 import numpy as np
 from filelock import FileLock
 
-from catdog_edge.errors import CatdogError, DataError
+from catdog_edge.errors import CatdogError, DamagedError, DataError, PictureError
+from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import cache_folder, write_text
 from catdog_edge.training.array_types import Pixels
-from catdog_edge.training.data.folder_or_zip import Source
+from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, Item, Split, changed
+from catdog_edge.training.data.folder_or_zip import Skipped, Source
+from catdog_edge.training.data.splits import Splitter
 
 FORMAT = 4  # incremented when images are read, resized or stored in another way
 
 UNUSED_DAYS = 14
 """Pixels that no run has opened for this long are removed when new ones are written."""
+
+
+Progress = Callable[[int, int], None]  # called with the number of decoded images and their total
+Steps = Sequence[ResizeStep]
+CHUNK = 32  # images that are submitted together; two chunks are in memory at a time
 
 
 class Cache:
@@ -109,7 +121,7 @@ class Cache:
                 write_text(self.folder / "index.json", text)
             self._changed = False
 
-    def pixel_file(self, files: Sequence[str], steps: Sequence[ResizeStep]) -> Path:
+    def pixel_file(self, files: Sequence[str], steps: Steps) -> Path:
         """The file of the resized images of these files, in this order."""
         entries = self._source.entries
         content = [self._decoder, repr(tuple(steps))]
@@ -117,7 +129,7 @@ class Cache:
         key = hashlib.sha256("\n".join(content).encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / f"pixels-{key[:24]}.u8"
 
-    def open_pixels(self, files: Sequence[str], steps: Sequence[ResizeStep]) -> Pixels | None:
+    def open_pixels(self, files: Sequence[str], steps: Steps) -> Pixels | None:
         """The resized images of these files where they are cached, memory-mapped read-only."""
         path = self.pixel_file(files, steps)
         shape = (len(files), steps[-1].height, steps[-1].width, 3)
@@ -130,7 +142,7 @@ class Cache:
         except OSError:
             return None
 
-    def make_room(self, count: int, steps: Sequence[ResizeStep]) -> None:
+    def make_room(self, count: int, steps: Steps) -> None:
         """Remove pixels that no run needs; raise `DataError` without room for `count` images."""
         need = count * steps[-1].height * steps[-1].width * 3
         oldest = time.time() - UNUSED_DAYS * 86400
@@ -176,7 +188,7 @@ class PixelWriter:
             shape = (len(self.files), *self._shape)
             yield from zip(self.files, np.memmap(self._path, np.uint8, "r", shape=shape))
 
-    def keep(self, steps: Sequence[ResizeStep]) -> None:
+    def keep(self, steps: Steps) -> None:
         """Give the file its name."""
         with _writing(self._cache.folder):
             self._stream.flush()
@@ -190,6 +202,117 @@ class PixelWriter:
         with contextlib.suppress(OSError):
             self._stream.close()
         self._path.unlink(missing_ok=True)
+
+
+class Decoder:
+    """Decodes the images of a source into its cache, damaged ones if `keep_damaged`."""
+
+    def __init__(
+        self, source: Source, cache: Cache, progress: Progress | None, keep_damaged: bool
+    ) -> None:
+        self._source, self._cache, self._progress = source, cache, progress
+        self._keep_damaged = keep_damaged
+
+    def read(self, candidates: Sequence[Candidate]) -> list[Decoded]:
+        """Digests of the candidates; only files that are new or changed are decoded."""
+        new = [one for one in candidates if self._cache.known(one.file) is None]
+        for one in self._decode(new, None):
+            self._learn(one)
+        return [self._known(candidate) for candidate in candidates]
+
+    def read_and_keep(
+        self, candidates: Sequence[Candidate], steps: Steps | None, splitter: Splitter
+    ) -> list[Decoded]:
+        """Digests of the candidates, and in the same pass the cache of `pixels`, given `steps`.
+
+        Most of them being known, this is `read`: the cache is made when it is needed.
+        """
+        new = sum(self._cache.known(one.file) is None for one in candidates)
+        if steps is None or 2 * new <= len(candidates):
+            return self.read(candidates)
+        self._cache.make_room(len(candidates), steps)
+        with contextlib.ExitStack() as stack:
+            writers = self._writers(stack)
+            found = []
+            for one in self._decode(sorted(candidates, key=lambda one: one.file), steps):
+                self._learn(one)
+                if one.image is not None:
+                    split = splitter.by_digest(one.candidate, one.digest)
+                    writers[split].add(one.candidate.file, one.image)
+                    found.append(replace(one, image=None))
+            splits = splitter.assign(found)
+            if splitter.moved:
+                split_of = {one.candidate.file: split for one, split in zip(found, splits)}
+                images = heapq.merge(*(w.rows() for w in writers.values()), key=lambda row: row[0])
+                writers = self._writers(stack)
+                for file, image in images:
+                    writers[split_of[file]].add(file, image)
+            for writer in writers.values():
+                if writer.files:
+                    writer.keep(steps)
+        return [self._known(candidate) for candidate in candidates]
+
+    def _writers(self, stack: contextlib.ExitStack) -> dict[Split, PixelWriter]:
+        writers = {split: PixelWriter(self._cache) for split in SPLITS}
+        for writer in writers.values():
+            stack.callback(writer.discard)
+        return writers
+
+    def write_pixels(self, items: Sequence[Item], steps: Steps) -> None:
+        """Write the resized images of some items into the cache; `DataError` for changed ones."""
+        self._cache.make_room(len(items), steps)
+        writer = PixelWriter(self._cache)
+        candidates = [Candidate(item.file, "") for item in items]
+        try:
+            for item, one in zip(items, self._decode(candidates, steps), strict=True):
+                if one.image is None or one.digest != item.digest:
+                    reason = one.reason or "other pixels than before"
+                    raise changed(self._source.name, item.file, reason)
+                writer.add(item.file, one.image)
+            writer.keep(steps)
+        finally:
+            writer.discard()
+
+    def _learn(self, one: Decoded) -> None:
+        self._cache.learn(one.candidate.file, one.digest, one.reason, one.damaged)
+
+    def _known(self, candidate: Candidate) -> Decoded:
+        digest, reason = self._cache.known(candidate.file) or ("", "changed while it was read")
+        return Decoded(candidate, digest, reason)
+
+    def _decode(self, candidates: Sequence[Candidate], steps: Steps | None) -> Iterator[Decoded]:
+        """Decode in order. OpenCV and hashlib release the interpreter lock: threads suffice."""
+        workers = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+        with ThreadPoolExecutor(workers) as pool:
+            waiting: Iterator[Decoded] = iter(())
+            for start in range(0, len(candidates) + CHUNK, CHUNK):
+                chunk = candidates[start : start + CHUNK]
+                submitted = pool.map(self._decode_one, chunk, itertools.repeat(steps))
+                yield from waiting
+                if self._progress is not None and start:
+                    self._progress(min(start, len(candidates)), len(candidates))
+                waiting = submitted
+
+    def _decode_one(self, candidate: Candidate, steps: Steps | None) -> Decoded:
+        complaint = ""
+        try:
+            try:
+                frame = self._source.frame(candidate.file)
+            except DamagedError as error:
+                complaint = str(error)
+                if not self._keep_damaged:
+                    return Decoded(candidate, reason=complaint, damaged=True)
+                frame = self._source.frame(candidate.file, keep_damaged=True)
+        except PictureError as error:
+            return Decoded(candidate, reason=str(error))
+        small = None if steps is None else np.ascontiguousarray(preprocess(frame, steps))
+        digest = self._source.digest(candidate.file, frame)
+        return Decoded(candidate, digest, complaint, bool(complaint), small)
+
+
+def unreadable(read: Sequence[Decoded]) -> list[Skipped]:
+    """The files that cannot be read."""
+    return [Skipped(one.candidate.file, one.reason) for one in read if not one.digest]
 
 
 @contextlib.contextmanager
