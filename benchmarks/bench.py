@@ -75,14 +75,13 @@ def bench(options: BenchOptions) -> BenchResult:
     with torch_threads():  # PyTorch's rows set their own number
         planned = plan(options)
         planned.dataset.log_summary()
-        files = {row.file for row in planned.rows if row.engine == "onnxruntime"}
+        exported = (row.file for row in planned.rows if row.engine == "onnxruntime")
+        files = set(exported) - {str(planned.weights)}
         log.info(
             f"bench: {planned.weights} and {len(files)} exported files on "
             f"{len(planned.items):,} test pictures, {len(planned.runners)} rows, "
             f"{listed(planned.threads)} threads ({planned.card.threads_source})"
         )
-        if (right := planned.rows[0]).engine != "pytorch":
-            log.info(f"bench: {right.base} stands where the tables say PyTorch")
         for one in planned.left_out:
             log.info(f"bench: left out: {one['row']}: {one['reason']}")
         measured = _Measurements(options, planned)

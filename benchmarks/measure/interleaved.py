@@ -157,8 +157,8 @@ def measure(
         reopen: Opens the same rows anew, or returns `None`: then the passes so far count.
         progress: Called between blocks with the seconds of the budget that are spent.
         pause: Seconds of sleep before each block.
-        clock: Returns seconds; replaced in tests.
-        sleep: Takes seconds; replaced in tests.
+        clock: Returns seconds; replaced in tests, as is `sleep`.
+        sleep: Takes seconds.
 
     Raises:
         ValueError: There are no rows, or a reference is not one of them.
@@ -172,32 +172,23 @@ def measure(
     warm = partial(_warm_up_all, pause=pause, clock=clock, sleep=sleep)
     warm_ups = warm(calls)
     medians = [one.median for one in warm_ups.values()]
-    passes, block, min_calls, rounds = _schedule(medians, seconds, pause, PASSES if reopen else 1)
+    passes, block, least, rounds = _schedule(medians, seconds, pause, PASSES if reopen else 1)
+    timed = partial(compare, seconds=seconds / passes, pause=pause, clock=clock, sleep=sleep)
+    timed = partial(timed, block_seconds=block, min_calls=least, min_rounds=rounds, warmup_calls=0)
     timings: list[Timing] = []
 
-    def one_pass(calls: Calls) -> Timing:
+    def time_pass(calls: Calls) -> None:
         spent = seconds * len(timings) / passes
-        return compare(
-            calls,
-            seconds=seconds / passes,
-            pause=pause,
-            block_seconds=block,
-            min_calls=min_calls,
-            min_rounds=rounds,
-            warmup_calls=0,
-            progress=lambda taken: progress(spent + taken),
-            clock=clock,
-            sleep=sleep,
-        )
+        timings.append(timed(calls, progress=lambda taken: progress(spent + taken)))
 
-    timings.append(one_pass(calls))
+    time_pass(calls)
     while reopen is not None and len(timings) < passes:
         calls = {}  # closes the rows of the last pass before the next ones open
         calls = reopen() or {}
         if not calls:
             break
         warm_ups |= {name: one for name, one in warm(calls).items() if not one.settled}
-        timings.append(one_pass(calls))
+        time_pass(calls)
     return Measurement(Timing.joined(timings), warm_ups, against, block)
 
 

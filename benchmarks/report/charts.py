@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from benchmarks.report import templates
 from benchmarks.report.chart_scale import Scale, padded
-from benchmarks.report.tables import Document, bases
+from benchmarks.report.tables import Document, bases, reference_name
 from benchmarks.report.text import milliseconds, shorten_all
 
 Row = Mapping[str, Any]
@@ -31,13 +31,14 @@ def _draw(chart: str, *arguments: Any) -> Markup:
 
 
 def ratios(document: Document, width: int) -> Markup:
-    """Time of each row over PyTorch's, with its interval, on a log scale."""
+    """Time of each row over the reference's, with its interval, on a log scale."""
     rows = [row for row in document["rows"] if row["name"] != row["ratio"]["to"]]
     if not rows:
         return Markup()
     strips = _Strips(rows, width, height=30)
     ends = [row["ratio"][end] for row in rows for end in ("low", "high")]
-    return _draw("ratios", strips, strips.scale([*ends, 1.0], room_right=102))
+    scale = strips.scale([*ends, 1.0], room_right=102)
+    return _draw("ratios", strips, scale, reference_name(document))
 
 
 def distributions(document: Document, width: int) -> Markup:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from benchmarks.report import templates
-from benchmarks.report.tables import Document, card, tables
+from benchmarks.report.tables import Document, card, reference_name, tables
 from benchmarks.report.text import few, plain_table, wrap
 from catdog_edge.system.files import write_text
 
@@ -82,6 +82,8 @@ def _rounds(document: Document) -> str:
 
 def notes(document: Document) -> str:
     """Explain the figures, for the end of a report."""
+    reference = reference_name(document)
+    gpu = "PyTorch on it" if reference == "PyTorch" else "that on the CPU"
     how = "; every pass opened the rows anew."
     if _opened_once(document):
         how = (
@@ -90,12 +92,12 @@ def notes(document: Document) -> str:
         )
     return (
         "Time is from a decoded frame to its probabilities, in interleaved rounds of blocks; the "
-        f"ratio to PyTorch has a 95 % bootstrap interval over {_rounds(document)}{how} Accuracy "
-        "has Wilson's interval, the difference from PyTorch (percentage points) Tango's paired "
-        "one, p is McNemar's exact test. `max dp` is the largest difference of a probability, ECE "
-        "the expected calibration error. First answer, peak memory and processor time are those "
-        "of a fresh process. Rows on a GPU (`@cuda`) are timed against PyTorch on it, copies "
-        "included."
+        f"ratio to {reference} has a 95 % bootstrap interval over {_rounds(document)}{how} "
+        f"Accuracy has Wilson's interval, the difference from {reference} (percentage points) "
+        "Tango's paired one, p is McNemar's exact test. `max dp` is the largest difference of a "
+        "probability, ECE the expected calibration error. First answer, peak memory and processor "
+        "time are those of a fresh process. Rows on a GPU (`@cuda`) are timed against "
+        f"{gpu}, copies included."
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.measure.environment import machine_of
 from benchmarks.report.document import SCHEMA
-from benchmarks.report.tables import Document, bases
+from benchmarks.report.tables import Document, bases, reference_name
 from benchmarks.report.text import few
 from catdog_edge.errors import CatdogError, GateError
 from exporters.checks.acceptance import LIMITS, Verdict, judge_drop, judge_share
@@ -198,15 +198,17 @@ def check(document: Document, limits: Limits, baseline: Document | None = None) 
 
 
 def _accuracy_gates(document: Document, limits: Limits) -> Iterator[Gate]:
+    reference = reference_name(document)
     for row in bases(document):
-        base, answers = row["base"], row["answers"]
-        if not row["is_reference"] and limits.max_drop is not None:
-            yield _drop_gate(row, limits.max_drop, limits.strict)
-        if not row["is_reference"] and (wanted := limits.min_agreement) is not None:
-            agreement = 100 * answers["agreement"]
-            says = f"agrees with PyTorch on {agreement:.2f} %, wanted {wanted:g} %"
+        if row["is_reference"]:
+            continue
+        if limits.max_drop is not None:
+            yield _drop_gate(row, limits.max_drop, limits.strict, reference)
+        if (wanted := limits.min_agreement) is not None:
+            agreement = 100 * row["answers"]["agreement"]
+            says = f"agrees with {reference} on {agreement:.2f} %, wanted {wanted:g} %"
             met = agreement >= wanted - EPSILON
-            yield Gate("min-agreement", base, wanted, agreement, met, says)
+            yield Gate("min-agreement", row["base"], wanted, agreement, met, says)
 
 
 def advice(document: Document, folder: Path) -> str:
@@ -214,7 +216,8 @@ def advice(document: Document, folder: Path) -> str:
 
     `folder` holds the files. Files that lose more accuracy than `BASELINE_DROP` do not count.
     """
-    pytorch = next(row for row in document["rows"] if row["is_reference"])
+    right = reference_name(document)
+    first = next(row for row in document["rows"] if row["is_reference"])
     rows = [
         row
         for row in bases(document)
@@ -222,28 +225,29 @@ def advice(document: Document, folder: Path) -> str:
         and row["provider"] == "cpu"
         and row["file"].endswith(".onnx")
         and (folder / row["file"]).is_file()  # not one of --also
-        and _drop_gate(row, BASELINE_DROP, strict=False).met
+        and _drop_gate(row, BASELINE_DROP, False, right).met
     ]
     if not rows:
-        return "no exported file on the CPU answers as well as PyTorch"
+        return f"no exported file on the CPU answers as well as {right}"
     best = min(row["ratio"]["value"] for row in rows)
     fast = [row for row in rows if row["ratio"]["value"] <= best * AS_FAST]
     row = min(fast, key=lambda row: row["size_bytes"])
-    times, smaller = 1 / row["ratio"]["value"], pytorch["size_bytes"] / row["size_bytes"]
-    agreement, answers_to = 100 * row["answers"]["agreement"], document["answers_to"]
-    right = "PyTorch" if answers_to == "pytorch" else answers_to  # an imported file
     doubt = " (NOISY RUN: measure again before you quote it)" if document["noise"] else ""
+    if row["is_reference"]:  # an imported file
+        return f"no other file beside it is as fast and as good{doubt}; ship {folder / row['file']}"
+    times, smaller = 1 / row["ratio"]["value"], first["size_bytes"] / row["size_bytes"]
+    agreement = 100 * row["answers"]["agreement"]
     return (
         f"{times:.1f} times as fast as {right}{doubt}, {smaller:.1f} times smaller, "
         f"{agreement:.4g} % the same answers; ship {folder / row['file']}"
     )
 
 
-def _drop_gate(row: Mapping[str, Any], most: float, strict: bool) -> Gate:
+def _drop_gate(row: Mapping[str, Any], most: float, strict: bool, reference: str) -> Gate:
     """Judge a loss of accuracy as `export` and `verify` do, see docs/export.md."""
     answers = row["answers"]
     drop = 0.0 - 100 * answers["difference"]  # 0.0 -: no drop is 0, not -0
-    says = f"loses {drop:.2f} points of accuracy against PyTorch, allowed {most:g}"
+    says = f"loses {drop:.2f} points of accuracy against {reference}, allowed {most:g}"
     verdict = judge_drop(answers["difference"], answers["difference_high"], most, strict)
     if verdict is Verdict.UNDECIDED:
         wanted, clear = LIMITS[row["precision"]], answers["clear"]
@@ -259,10 +263,11 @@ def _drop_gate(row: Mapping[str, Any], most: float, strict: bool) -> Gate:
 
 def _time_gates(document: Document, limits: Limits) -> Iterator[Gate]:
     ratios = {row["name"]: row["ratio"] for row in document["rows"]}
+    reference = reference_name(document)
     reasons = {one["row"]: one["reason"] for one in document["left_out"]}
     for name, limit in limits.max_ratio.items():
         if name in ratios:
-            says = f"takes {_interval(ratios[name])} times PyTorch's time, allowed {limit:g}"
+            says = f"takes {_interval(ratios[name])} times {reference}'s time, allowed {limit:g}"
             yield Gate.at_most("max-ratio", name, ratios[name]["value"], limit, says)
         else:
             says = f"was left out: {reasons.get(name, '')}"
@@ -273,6 +278,7 @@ def _baseline_gates(document: Document, limits: Limits, baseline: Document) -> I
     doubt = "; this run is noisy" if document["noise"] else ""
     doubt += "; the baseline was noisy" if baseline.get("noise") else ""
     rows = {row["name"]: row for row in document["rows"]}
+    reference = reference_name(document)
     factor, more = 1 + limits.tolerance / 100, f"allowed {limits.tolerance:g} % more"
     allowed = BASELINE_DROP if limits.max_drop is None else limits.max_drop
     for before in baseline["rows"]:
@@ -287,7 +293,7 @@ def _baseline_gates(document: Document, limits: Limits, baseline: Document) -> I
         # Beyond the tolerance, and by more than the uncertainty of the two runs.
         worse = new["value"] > old["value"] * factor + EPSILON and new["low"] > old["high"]
         says = (
-            f"takes {_interval(new)} times PyTorch's time, in the baseline {_interval(old)}, "
+            f"takes {_interval(new)} times {reference}'s time, in the baseline {_interval(old)}, "
             f"{more}{doubt}"
         )
         yield Gate("baseline-ratio", name, old["value"] * factor, new["value"], not worse, says)

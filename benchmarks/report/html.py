@@ -48,7 +48,7 @@ class SheetImage:
 
     @property
     def answers(self) -> list[tuple[str, str, float]]:
-        """Row, class and confidence of PyTorch's answer and of each other one."""
+        """Row, class and confidence of the reference's answer and of each other one."""
         answers = [(self.reference, self.first.reference_answer, self.first.reference_confidence)]
         return answers + [(one.row, one.answer, one.confidence) for one in self.disagreements]
 
@@ -84,8 +84,9 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
         broken=[gate for gate in document["gates"] if not gate["met"]],
         fastest=fastest,
         level=[] if fastest is None else _level(document, fastest),
-        torch=fastest
+        compared=fastest
         and next(row for row in document["rows"] if row["name"] == fastest["ratio"]["to"]),
+        reference=tables.reference_name(document),
         legend=[(kind, words) for kind, words in FAMILIES.items() if kind in families],
         **{
             draw.__name__: {"wide": draw(document, WIDE), "narrow": draw(document, NARROW)}
@@ -110,7 +111,8 @@ def headline(document: Document) -> Mapping[str, Any] | None:
 
 def _exported(document: Document) -> list[Mapping[str, Any]]:
     """The rows with batch 1; where there are none, all."""
-    rows = [row for row in document["rows"] if row["engine"] == "onnxruntime"]
+    exported = (row for row in document["rows"] if row["engine"] == "onnxruntime")
+    rows = [row for row in exported if not row["is_reference"]]  # that of an imported file is
     return [row for row in rows if row["batch"] == 1] or rows
 
 

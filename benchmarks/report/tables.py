@@ -17,14 +17,14 @@ from benchmarks.report.text import (
 )
 
 Document = Mapping[str, Any]
-Table = tuple[str, list[str], list[list[str]]]
+TitledTable = tuple[str, list[str], list[list[str]]]
 """Title, heads, rows; the first column is a name, the others are figures."""
 
 FEW_CLASSES = 3  # with more classes, the table of classes has a line for each of the worst ones
 WORST = 10  # how many of them
 
 
-def tables(document: Document, *, brief: bool = False) -> list[Table]:
+def tables(document: Document, *, brief: bool = False) -> list[TitledTable]:
     """Return latency, answers, classes, stages and fresh processes, and what else was measured.
 
     `brief` leaves out what does not fit a terminal.
@@ -33,8 +33,14 @@ def tables(document: Document, *, brief: bool = False) -> list[Table]:
     found = [_latency(document), _answers(document, brief)]
     found += [*([] if brief else [classes(document)]), _fresh(document)]
     others = {"corruptions": _corruptions, "originals": _originals, "loadgen": _loadgen}
-    found += [make(document[name]) for name, make in others.items() if document[name] is not None]
+    found += [make(document) for name, make in others.items() if document[name] is not None]
     return [table for table in found if table[2]]
+
+
+def reference_name(document: Document) -> str:
+    """What answers and times are compared with: `PyTorch`, or the name of an imported file."""
+    name = str(document.get("answers_to", "pytorch"))
+    return "PyTorch" if name.startswith("pytorch") else name
 
 
 def bases(document: Document) -> list[Mapping[str, Any]]:
@@ -45,7 +51,12 @@ def bases(document: Document) -> list[Mapping[str, Any]]:
     return list(found.values())
 
 
-def _latency(document: Document) -> Table:
+def _head(document: Document) -> str:
+    """`reference_name`, short enough for the head of a column."""
+    return "PyTorch" if reference_name(document) == "PyTorch" else "reference"
+
+
+def _latency(document: Document) -> TitledTable:
     rows = []
     for row in document["rows"]:
         latency = row["latency"]
@@ -53,18 +64,30 @@ def _latency(document: Document) -> Table:
         to_first = ratio(row["ratio"]) if row["name"] != row["ratio"]["to"] else "1"
         speed, size = f"{latency['pictures_per_second']:,.0f}", f"{row['size_bytes'] / 1e6:.2f}"
         rows.append([row["name"], to_first, *map(milliseconds, times), speed, size])
-    heads = ["row", "time / PyTorch's", "p50 ms", "p95", "p99", "mean", "sd", "pict./s", "MB"]
+    heads = [
+        "row",
+        f"time / {_head(document)}'s",
+        "p50 ms",
+        "p95",
+        "p99",
+        "mean",
+        "sd",
+        "pict./s",
+        "MB",
+    ]
     several = any(row["batch"] > 1 for row in document["rows"])
     what = "the frames of a call to their" if several else "a frame to its"
     devices = {row["device"] for row in document["rows"]}
     against = ", compared on the same device" if len(devices) > 1 else ""
+    if (reference := reference_name(document)) != "PyTorch":
+        against = f"; the reference is {reference}"
     return f"Latency: {what} probabilities{against}", heads, rows
 
 
-def _compared(found: Mapping[str, float]) -> dict[str, str]:
-    """The comparison with PyTorch, by head."""
+def _compared(found: Mapping[str, float], reference: str) -> dict[str, str]:
+    """The comparison with the reference, by head."""
     return {
-        "points to PyTorch": points(found),
+        f"points to {reference}": points(found),
         "p": p_value(found["mcnemar_p"]),
         "agree": percent(found["agreement"]),
         "flips": f"{found['flips']:,}",
@@ -73,12 +96,13 @@ def _compared(found: Mapping[str, float]) -> dict[str, str]:
     }
 
 
-def _answers(document: Document, brief: bool) -> Table:
-    shown = ["points to PyTorch", "p", "agree", "flips", "max dp", *([] if brief else ["mean"])]
+def _answers(document: Document, brief: bool) -> TitledTable:
+    to = _head(document)
+    shown = [f"points to {to}", "p", "agree", "flips", "max dp", *([] if brief else ["mean"])]
     rows = []
     for row in bases(document):
         found = row["answers"]
-        compared = _compared(found)
+        compared = _compared(found, to)
         interval = f"{100 * found['accuracy_low']:.1f}-{100 * found['accuracy_high']:.1f}"
         cells = [MISSING if row["is_reference"] else compared[head] for head in shown]
         error = percent(found["expected_calibration_error"])
@@ -89,7 +113,7 @@ def _answers(document: Document, brief: bool) -> Table:
     return title, ["row", "accuracy", "95 %", *shown, "ECE"], rows
 
 
-def _classes(document: Document) -> Table:
+def _classes(document: Document) -> TitledTable:
     counts, heads, rows = document["data"]["counts"], ["row"], []
     labels = document["model"]["labels"]
     for label in labels:
@@ -103,7 +127,7 @@ def _classes(document: Document) -> Table:
     return "Class by class: how often the answer is right, how many are found", heads, rows
 
 
-def _worst_classes(document: Document) -> Table:
+def _worst_classes(document: Document) -> TitledTable:
     labels, counts = document["model"]["labels"], document["data"]["counts"]
     by_row: Mapping[str, Any] = document["classes"]["rows"]
     first = next(iter(by_row.values()))["recall"]
@@ -119,13 +143,13 @@ def _worst_classes(document: Document) -> Table:
         for i in worst
     ]
     title = (
-        f"Recall / precision in % of the {len(worst)} of {len(labels):,} classes that PyTorch "
-        "finds least often"
+        f"Recall / precision in % of the {len(worst)} of {len(labels):,} classes that "
+        f"{reference_name(document)} finds least often"
     )
     return title, ["class", "pictures", *by_row], rows
 
 
-def _fresh(document: Document) -> Table:
+def _fresh(document: Document) -> TitledTable:
     rows = []
     names = ("decode", "resize", "session", "rest")
     on_gpu = any(row["cold"] and row["cold"]["gpu_bytes"] is not None for row in document["rows"])
@@ -145,9 +169,10 @@ def _fresh(document: Document) -> Table:
     return "A fresh process, and the stages of a call in milliseconds", heads, rows
 
 
-def _corruptions(found: Document) -> Table:
+def _corruptions(document: Document) -> TitledTable:
+    found = document["corruptions"]
     results = found["results"]
-    reference = next(iter(results["clean"]))  # PyTorch's row comes first
+    reference = next(iter(results["clean"]))
 
     def cell(figures: Mapping[str, float], base: str) -> str:
         accuracy = f"{100 * figures['accuracy']:.1f}"
@@ -158,17 +183,18 @@ def _corruptions(found: Document) -> Table:
         for base in results["clean"]
     ]
     title = (
-        f"Corrupted pictures: accuracy / agreement with PyTorch, in %, on {found['pictures']} "
-        "test pictures"
+        f"Corrupted pictures: accuracy / agreement with {reference_name(document)}, in %, on "
+        f"{found['pictures']} test pictures"
     )
     return title, ["row", *results], rows
 
 
-def _originals(found: Document) -> Table:
-    shown = ["points to PyTorch", "agree", "flips", "max dp"]
+def _originals(document: Document) -> TitledTable:
+    found, to = document["originals"], _head(document)
+    shown = [f"points to {to}", "agree", "flips", "max dp"]
     rows = []
     for base, figures in found["rows"].items():
-        compared = _compared(figures)
+        compared = _compared(figures, to)
         rows.append([base, percent(figures["accuracy"]), *(compared[head] for head in shown)])
     title = (
         f"{found['pictures']:,} pictures of {found['name']}, about "
@@ -177,8 +203,8 @@ def _originals(found: Document) -> Table:
     return title, ["row", "accuracy", *shown], rows
 
 
-def _loadgen(found: Document) -> Table:
-    rows = []
+def _loadgen(document: Document) -> TitledTable:
+    found, rows = document["loadgen"], []
     for name, figures in found["rows"].items():
         times = (figures.get(f"{which}_ns") for which in ("p50", "p90", "p99", "mean"))
         speed = figures.get("samples_per_second") or figures.get("queries_per_second")

@@ -97,7 +97,7 @@ def document(
             {
                 "name": base,
                 "base": base,
-                "is_reference": base == "pytorch",
+                "is_reference": base == rows[0][0],
                 "engine": engine,
                 "variant": variant,
                 "provider": provider,

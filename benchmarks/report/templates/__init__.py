@@ -44,7 +44,7 @@ def family(row: Mapping[str, Any]) -> str:
 
 
 def shade(found: Mapping[str, float]) -> float:
-    """Opacity of a cell: full at ten points below PyTorch, none for what chance explains."""
+    """Opacity of a cell: full at ten points below the reference, none for what chance explains."""
     return min(1.0, -10 * found["difference"]) * 0.55 if found["difference_high"] < 0 else 0.0
 
 

@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 from support.benchdoc import GPU_ROWS, ROWS, document
 
 from benchmarks.report import document as report
-from benchmarks.report import html
+from benchmarks.report import gates, html
 from benchmarks.report import text as words
 from benchmarks.report.tables import card, tables
 
@@ -48,6 +49,31 @@ def test_rows_on_a_gpu_are_told_with_the_card_its_memory_and_tf32(doc):
     assert "Example H1" in page
     assert html.headline(found)["name"] == "model@cuda"
     assert "GPU MB" not in report.markdown(doc)
+
+
+def test_an_imported_file_is_named_where_pytorch_is_otherwise_the_reference(doc):
+    corrupted = document(ROWS[2:])
+    figures = corrupted["corruptions"]["results"]["clean"]
+    made = {"name": "originals.zip", "pictures": 9, "median_height": 375, "median_width": 499}
+    for labels in (("cat", "dog"), tuple("abcde")):
+        found = document(ROWS[2:], labels=labels, originals={**made, "rows": figures})
+        found["gates"] = [
+            asdict(gate)
+            for gate in gates.check(found, gates.Limits(5, 50, {"model.half": 9}), found)
+        ]
+        page = html.page(found)
+        for text in (report.terminal(found, Path("x")), report.markdown(found), page):
+            text = " ".join(text.split())
+            assert "PyTorch" not in text
+            assert "time / reference&#39;s" in text or "time / reference's" in text
+            assert "; the reference is model" in text
+            assert "agrees with model on" in text
+        assert "Speed against model" in page
+        assert "the dashed line is model on the CPU with" in page
+    assert html.headline(found)["name"] == "model.static"
+    alone = document(ROWS[2:3])
+    assert html.headline(alone) is None
+    assert "PyTorch" not in html.page(alone)
 
 
 def test_the_terminal_gets_at_most_100_columns_whatever_the_names(doc):

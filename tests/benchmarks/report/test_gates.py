@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchdoc import GPU_ROWS, document
+from support.benchdoc import GPU_ROWS, ROWS, document
 from support.simulated_answers import broken, faithful, simulate
 
 from benchmarks.measure.parity import row_figures
@@ -131,6 +131,21 @@ def test_one_line_says_which_file_to_ship(good, tmp_path):
     for file in names.values():
         (tmp_path / file).unlink()
     assert advice(found, tmp_path) == "no exported file on the CPU answers as well as PyTorch"
+
+
+def test_an_imported_file_is_shipped_itself_where_no_other_is_as_good(tmp_path):
+    found = document(ROWS[2:])
+    for row in found["rows"]:
+        (tmp_path / row["file"]).touch()
+    _row(found, "model.static")["answers"] |= {"difference": 0.0, "difference_high": 0.01}
+    assert "times as fast as model, 3.8 times smaller" in advice(found, tmp_path)
+    for row in found["rows"][1:]:
+        row["ratio"]["value"] = 2.0
+    found["noise"] = ["a neighbour"]
+    assert advice(found, tmp_path) == (
+        "no other file beside it is as fast and as good (NOISY RUN: measure again before you "
+        f"quote it); ship {tmp_path}/model.onnx"
+    )
 
 
 def test_a_row_that_gains_accuracy_keeps_a_limit_of_zero(good):
