@@ -128,12 +128,14 @@ class _Measurements:
         self.loadgen = self._loadgen(frames, options.scenario) if options.scenario else None
         self.corruptions = self.originals = None
         if "originals" in self.sets:
-            self.originals, found = robustness.originals(self.sets["originals"], predictors)
+            self.originals, found = robustness.classify_originals(
+                self.sets["originals"], predictors
+            )
             self.disagreements += found
         if options.corruptions:
             log.info(f"bench: corruptions of up to {options.corruptions} test pictures ...")
             corrupted = [one for one in sets if one.corruption is not None]
-            self.corruptions, found = robustness.corruptions(
+            self.corruptions, found = robustness.classify_corrupted(
                 corrupted, predictors, self.test, self.answers
             )
             self.disagreements += found

@@ -48,7 +48,7 @@ def _blur(frame: Image, _generator: np.random.Generator) -> Image:
     return np.asarray(cv2.GaussianBlur(frame, (0, 0), max(sigma, 0.3)), dtype=np.uint8)
 
 
-def _noise(frame: Image, generator: np.random.Generator) -> Image:
+def _gaussian_noise(frame: Image, generator: np.random.Generator) -> Image:
     return _grey_levels(frame + generator.normal(0.0, 25.0, frame.shape))
 
 
@@ -94,7 +94,7 @@ def _grey_levels(values: npt.NDArray[Any]) -> Image:
 CORRUPTIONS = (
     Corruption("dark", "a fifth of the light, with shot noise", _dark),
     Corruption("blur", "Gaussian, sigma 2 % of the shorter side", _blur),
-    Corruption("noise", "Gaussian, standard deviation 25 of 255", _noise),
+    Corruption("noise", "Gaussian, standard deviation 25 of 255", _gaussian_noise),
     Corruption("jpeg", "JPEG at quality 10", _jpeg),
     Corruption("crop", "60 % of each side, anywhere in the frame", _crop),
     Corruption("rotation", "25 degrees to either side, borders mirrored", _rotation),

@@ -137,7 +137,7 @@ def process_bytes(before: Reading | None, after: Reading | None) -> int | None:
     return own if own is not None else max(0, after.used_bytes - before.used_bytes)
 
 
-def noise(card: Gpu | None, activity: GpuActivity | None) -> list[str]:
+def gpu_doubts(card: Gpu | None, activity: GpuActivity | None) -> list[str]:
     """List the reasons to doubt figures from this GPU."""
     found = []
     if card is not None and card.busy is not None and card.busy > MAX_BUSY:

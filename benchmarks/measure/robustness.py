@@ -33,7 +33,7 @@ def corruption_sets(dataset: Dataset, items: Sequence[Item], images: int) -> lis
     return [ImageSet(one.name, dataset, chosen, one) for one in CORRUPTIONS]
 
 
-def corruptions(
+def classify_corrupted(
     sets: Sequence[ImageSet],
     predictors: Mapping[str, Predict],
     clean: ImageSet,
@@ -59,7 +59,7 @@ def corruptions(
     return document, disagreements
 
 
-def originals(images: ImageSet, predictors: Mapping[str, Predict]) -> Result:
+def classify_originals(images: ImageSet, predictors: Mapping[str, Predict]) -> Result:
     """Classify labelled images of another source, usually at their original size."""
     sizes: list[tuple[int, ...]] = []
 

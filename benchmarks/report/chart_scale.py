@@ -56,7 +56,7 @@ def padded(
     return low - room, high + room
 
 
-def plain(value: float) -> str:
+def tick_text(value: float) -> str:
     """A tick's text, without needless zeros."""
     return f"{value:,.4f}".rstrip("0").rstrip(".")
 

@@ -16,9 +16,7 @@ from markupsafe import Markup
 from benchmarks.report import templates
 from benchmarks.report.chart_scale import Scale, padded
 from benchmarks.report.tables import Document, bases, reference_name
-from benchmarks.report.text import milliseconds, shorten_all
-
-Row = Mapping[str, Any]
+from benchmarks.report.text import abbreviate_all, milliseconds
 
 NARROW = 520  # below this width the names stand above the marks instead of beside them
 NAMED = 8  # points up to which names stand beside them
@@ -26,7 +24,7 @@ MIN_ANSWERS = 5  # a bin of the reliability diagram with fewer answers is left o
 CHARACTER = 7.0  # width of a character of the labels in pixels, on the generous side
 
 
-def _draw(chart: str, *arguments: Any) -> Markup:
+def _drawn(chart: str, *arguments: Any) -> Markup:
     return Markup(getattr(templates.get("charts.svg").module, chart)(*arguments))
 
 
@@ -38,7 +36,7 @@ def ratios(document: Document, width: int) -> Markup:
     strips = _Strips(rows, width, height=30)
     ends = [row["ratio"][end] for row in rows for end in ("low", "high")]
     scale = strips.scale([*ends, 1.0], room_right=102)
-    return _draw("ratios", strips, scale, reference_name(document))
+    return _drawn("ratios", strips, scale, reference_name(document))
 
 
 def distributions(document: Document, width: int) -> Markup:
@@ -57,10 +55,10 @@ def distributions(document: Document, width: int) -> Markup:
         closed = [(outline[0][0], base), *outline, (outline[-1][0], base)]
         marks = {"row": row, "y": y, "x": x, "median": median}
         shapes.append({**marks, "base": base, "tall": tall, "outline": closed})
-    return _draw("distributions", strips, scale, shapes)
+    return _drawn("distributions", strips, scale, shapes)
 
 
-def density(row: Row, scale: Scale) -> list[tuple[float, float]]:
+def density(row: Mapping[str, Any], scale: Scale) -> list[tuple[float, float]]:
     """A smooth outline of a row's calls from its 101 percentiles.
 
     A Gaussian kernel on the logarithm of the time, Silverman's bandwidth; the highest point of
@@ -102,7 +100,7 @@ def front(document: Document, width: int) -> Markup:
     corners = [
         place for (px, py), end in zip(best, ends, strict=True) for place in ((px, py), (end, py))
     ]
-    short = shorten_all([str(row["name"]) for row in rows], 40)
+    short = abbreviate_all([str(row["name"]) for row in rows], 40)
     words, key = [short[row["name"]] for row in rows], []
     if narrow or len(rows) > NAMED:
         columns = max(1, width // 300)
@@ -115,10 +113,10 @@ def front(document: Document, width: int) -> Markup:
     anchors = [(*place, word) for place, word in zip(places, words, strict=True)]
     points = list(zip(rows, times, strict=True))
     labels = _labels(anchors, x, y, above=bool(key))
-    return _draw("front", width, height, x, y, narrow, points, corners, labels, key)
+    return _drawn("front", width, height, x, y, narrow, points, corners, labels, key)
 
 
-def per_frame(row: Row) -> float:
+def per_frame(row: Mapping[str, Any]) -> float:
     """Milliseconds of a frame: its share of the median call."""
     return float(row["latency"]["p50_ms"]) / int(row["batch"])
 
@@ -177,13 +175,13 @@ def reliability(document: Document) -> list[tuple[str, Markup]]:
     x = Scale(low, 1.0, 34.0, 208.0)
     # One scale for all, so that they can be compared.
     y = Scale(low if least >= low else 0.0, 1.0, 184.0, 12.0)
-    return [(row["base"], _draw("reliability", row, x, y, bins, total)) for row, bins in shown]
+    return [(row["base"], _drawn("reliability", row, x, y, bins, total)) for row, bins in shown]
 
 
 class _Strips:
     """A chart with one strip of `height` per row, names beside or above them, a scale below."""
 
-    def __init__(self, rows: Sequence[Row], width: int, height: float) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]], width: int, height: float) -> None:
         self._rows = rows
         self.width = width
         self.narrow = width < NARROW
@@ -192,14 +190,14 @@ class _Strips:
         self._left = 4.0 if self.narrow else min(longest * CHARACTER + 18, width * 0.34)
         self.bottom = 6 + self._strip * len(rows)
         room = width - 22 if self.narrow else self._left - 18
-        self.short = shorten_all([str(row["name"]) for row in rows], int(room / CHARACTER))
+        self.short = abbreviate_all([str(row["name"]) for row in rows], int(room / CHARACTER))
 
     def scale(self, values: Sequence[float], room_right: float) -> Scale:
         """A log scale for the strips, with room for a column of text at the right."""
         low, high = padded(values, log=True)
         return Scale(low, high, self._left + 6, self.width - room_right, log=True)
 
-    def places(self) -> list[tuple[Row, float]]:
+    def places(self) -> list[tuple[Mapping[str, Any], float]]:
         """Each row and the height at which its marks are centred."""
         first = 6 + self._strip - (self._strip - 18 if self.narrow else self._strip) / 2
         return [(row, first + self._strip * index) for index, row in enumerate(self._rows)]

@@ -11,7 +11,7 @@ from benchmarks.report.text import (
     listed,
     milliseconds,
     p_value,
-    percent,
+    percentage,
     points,
     ratio,
 )
@@ -89,7 +89,7 @@ def _compared(found: Mapping[str, float], reference: str) -> dict[str, str]:
     return {
         f"points to {reference}": points(found),
         "p": p_value(found["mcnemar_p"]),
-        "agree": percent(found["agreement"]),
+        "agree": percentage(found["agreement"]),
         "flips": f"{found['flips']:,}",
         "max dp": f"{found['max_difference']:.1e}",
         "mean": f"{found['mean_difference']:.1e}",
@@ -105,8 +105,8 @@ def _answers(document: Document, brief: bool) -> TitledTable:
         compared = _compared(found, to)
         interval = f"{100 * found['accuracy_low']:.1f}-{100 * found['accuracy_high']:.1f}"
         cells = [MISSING if row["is_reference"] else compared[head] for head in shown]
-        error = percent(found["expected_calibration_error"])
-        rows.append([row["base"], percent(found["accuracy"]), interval, *cells, error])
+        error = percentage(found["expected_calibration_error"])
+        rows.append([row["base"], percentage(found["accuracy"]), interval, *cells, error])
     title = f"Answers: one picture at a time, on {document['data']['pictures']:,} test pictures"
     if tf32 := [row["base"] for row in bases(document) if row["tf32"]]:
         title += f", to {document['answers_to']}; float32 with TF32: {', '.join(tf32)}"
@@ -122,7 +122,7 @@ def _classes(document: Document) -> TitledTable:
         cells = [base]
         for label, right, recall in zip(labels, found["precision"], found["recall"], strict=True):
             missed = round(counts[label] * (1 - (recall or 0.0)))
-            cells += [percent(right), percent(recall), f"{missed:,}"]
+            cells += [percentage(right), percentage(recall), f"{missed:,}"]
         rows.append(cells)
     return "Class by class: how often the answer is right, how many are found", heads, rows
 
@@ -195,7 +195,7 @@ def _originals(document: Document) -> TitledTable:
     rows = []
     for base, figures in found["rows"].items():
         compared = _compared(figures, to)
-        rows.append([base, percent(figures["accuracy"]), *(compared[head] for head in shown)])
+        rows.append([base, percentage(figures["accuracy"]), *(compared[head] for head in shown)])
     title = (
         f"{found['pictures']:,} pictures of {found['name']}, about "
         f"{found['median_width']}x{found['median_height']} (used in training or not)"

@@ -13,12 +13,12 @@ MISSING = "-"
 def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Format a table of `WIDTH` columns: the first column left-aligned, the others right-aligned.
 
-    Where it would be wider, names in the first column are shortened, see `shorten_all`.
+    Where it would be wider, names in the first column are shortened, see `abbreviate_all`.
     """
     columns = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
     gap = "  " if sum(columns) + 2 * (len(columns) - 1) <= WIDTH else " "
     columns[0] = max(8, columns[0] - max(0, sum(columns) + len(gap) * (len(columns) - 1) - WIDTH))
-    short = shorten_all([heads[0], *(row[0] for row in rows)], columns[0])
+    short = abbreviate_all([heads[0], *(row[0] for row in rows)], columns[0])
 
     def line(cells: Sequence[str]) -> str:
         first = short[cells[0]].ljust(columns[0])
@@ -50,7 +50,7 @@ def few(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + more
 
 
-def shorten(text: str, width: int, head: int | None = None) -> str:
+def abbreviate(text: str, width: int, head: int | None = None) -> str:
     """Shorten a text to `width` columns: cut after `head` characters, by default in the middle."""
     if len(text) <= width:
         return text
@@ -58,14 +58,14 @@ def shorten(text: str, width: int, head: int | None = None) -> str:
     return text[:head] + "~" + text[len(text) - (width - 1 - head) :]
 
 
-def shorten_all(names: Sequence[str], width: int) -> dict[str, str]:
+def abbreviate_all(names: Sequence[str], width: int) -> dict[str, str]:
     """Shorten names, all at the same place, to at most `width` columns (8 or more).
 
     The cut is as near to the middle as keeps most of them distinct; the rest is numbered, `~2`.
     """
     unique = list(dict.fromkeys(names))
     heads = sorted(range(1, width - 1), key=lambda head: abs(head - (width - 1) // 2))
-    cuts = ({name: shorten(name, width, head) for name in unique} for head in heads)
+    cuts = ({name: abbreviate(name, width, head) for name in unique} for head in heads)
     best = max(cuts, key=lambda cut: len(set(cut.values())))
     taken: set[str] = set()
     for name, text in best.items():
@@ -100,7 +100,7 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def percent(value: float | None) -> str:
+def percentage(value: float | None) -> str:
     """`98.71%`."""
     return MISSING if value is None else f"{100 * value:.2f}%"
 

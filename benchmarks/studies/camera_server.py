@@ -221,7 +221,7 @@ class Garbage:
         os._exit(0)  # the program that started this server is gone
 
 
-def noise(size: int) -> bytes:
+def random_bytes(size: int) -> bytes:
     """The same random bytes each time."""
     return random.Random(size).randbytes(size)
 
@@ -286,7 +286,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     def feed(source: Any) -> None:
         for sent, unit in enumerate(_due_frames(options.video, options.fps, epoch)):
-            data = b"\0\0\0\1\x41" + noise(len(unit)) if garbage.on else unit
+            data = b"\0\0\0\1\x41" + random_bytes(len(unit)) if garbage.on else unit
             buffer = Gst.Buffer.new_wrapped(data)
             if options.stamped_fps:
                 buffer.pts = int(sent * Gst.SECOND / options.stamped_fps)

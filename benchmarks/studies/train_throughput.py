@@ -212,7 +212,7 @@ def _torchvision(config: LoopConfig) -> Callable[[torch.Tensor], torch.Tensor]:
     return found
 
 
-def plain(config: LoopConfig, turns: Turns) -> None:
+def usual_loop(config: LoopConfig, turns: Turns) -> None:
     """The loop that people write: for the CPU, or with workers for a GPU."""
     device, half = torch.device(config.device), bool(config.workers)
     network = config.network().to(device).train()
@@ -241,7 +241,10 @@ def plain(config: LoopConfig, turns: Turns) -> None:
             return
 
 
-LOOPS: dict[str, Callable[[LoopConfig, Turns], None]] = {"catdog-edge": ours, "plain loop": plain}
+LOOPS: dict[str, Callable[[LoopConfig, Turns], None]] = {
+    "catdog-edge": ours,
+    "plain loop": usual_loop,
+}
 OURS, PLAIN = LOOPS
 
 

@@ -29,8 +29,8 @@ from camera_server import (  # noqa: F401 - tests take them from here
     drawing,
     encode_h264,
     free_port,
-    noise,
     photographs,
+    random_bytes,
     read_stamp,
     rtsp_missing,
     stamp,
@@ -93,7 +93,7 @@ def _serve_mjpeg(options: argparse.Namespace) -> None:
                 due = int(elapsed) + 1
                 time.sleep((due - elapsed) / options.fps)
                 data = pictures[due % len(pictures)]
-                data = noise(len(data)) if garbage.on else data
+                data = random_bytes(len(data)) if garbage.on else data
                 try:
                     self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
                     self.wfile.write(b"Content-Length: %d\r\n\r\n" % len(data) + data + b"\r\n")

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from markupsafe import Markup
 
-from benchmarks.report.chart_scale import plain, px
+from benchmarks.report.chart_scale import px, tick_text
 from benchmarks.report.text import figure, milliseconds
 
 
@@ -26,7 +26,7 @@ def get(file: str) -> Template:
         undefined=StrictUndefined,
     )
     functions = (
-        px, plain, points, family, figure, milliseconds, sentence, shade, many, part, cell, name
+        px, tick_text, points, family, figure, milliseconds, sentence, shade, many, part, cell, name
     )  # fmt: skip
     environment.filters |= {one.__name__: one for one in functions}
     environment.filters["pairs"] = itertools.pairwise

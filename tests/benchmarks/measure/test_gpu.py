@@ -12,7 +12,7 @@ pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 from support.benchdoc import GPU
 
 from benchmarks.measure import gpu
-from benchmarks.measure.gpu import GpuActivity, Reading, noise, process_bytes
+from benchmarks.measure.gpu import GpuActivity, Reading, gpu_doubts, process_bytes
 
 CALM = Reading(
     clock_mhz=1980, memory_clock_mhz=2619, used_bytes=500, busy=0.0, slowdowns=(), processes={}
@@ -33,11 +33,11 @@ def test_clocks_and_slowdowns_are_summarised_and_judged():
     hot = dataclasses.replace(CALM, clock_mhz=1200, slowdowns=("too hot",))
     found = GpuActivity.of([CALM, CALM, hot, CALM])
     assert found == GpuActivity((1200, 1980), 4, {"too hot": 0.25})
-    assert noise(GPU, found) == ["the GPU lowered its clock for 25% of the time (too hot)"]
+    assert gpu_doubts(GPU, found) == ["the GPU lowered its clock for 25% of the time (too hot)"]
     busy = dataclasses.replace(GPU, busy=0.4)
-    assert noise(busy, None) == ["the GPU was busy for 40% of the time before the start"]
-    assert noise(GPU, GpuActivity.of([CALM])) == []
-    assert noise(None, None) == []
+    assert gpu_doubts(busy, None) == ["the GPU was busy for 40% of the time before the start"]
+    assert gpu_doubts(GPU, GpuActivity.of([CALM])) == []
+    assert gpu_doubts(None, None) == []
     assert GpuActivity.of([]) is None
 
 

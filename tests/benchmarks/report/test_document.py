@@ -196,8 +196,8 @@ def test_figures_have_the_digits_that_count(value, text):
 
 
 def test_words():
-    assert words.shorten("pytorch-channels-last", 12) == "pytor~s-last"
-    assert words.shorten("pytorch-channels-last", 12, head=2) == "py~nels-last"
+    assert words.abbreviate("pytorch-channels-last", 12) == "pytor~s-last"
+    assert words.abbreviate("pytorch-channels-last", 12, head=2) == "py~nels-last"
     assert words.p_value(0.0004) == "<0.001"
     assert words.p_value(0.001) == "0.001"
     assert words.p_value(0.9994) == "0.999"
@@ -247,7 +247,7 @@ def test_the_documentation_names_every_key_and_only_options_that_exist(doc):
 )
 def test_names_that_are_cut_can_still_be_told_apart(names):
     for width in (8, 12, 20, 30):
-        short = words.shorten_all([*names, names[0]], width)
+        short = words.abbreviate_all([*names, names[0]], width)
         assert set(short) == set(names)
         assert len(set(short.values())) == len(names)
         assert max(map(len, short.values())) <= width

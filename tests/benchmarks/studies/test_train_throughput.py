@@ -152,7 +152,7 @@ def test_a_turn_is_as_many_steps_as_asked_for(
     here, there = multiprocessing.Pipe()
     for more in (True, True, False):
         here.send(more)
-    train_throughput.plain(settings, train_throughput.Turns(there, settings))
+    train_throughput.usual_loop(settings, train_throughput.Turns(there, settings))
     notes, *reports = [here.recv() for _ in range(3)]
     assert notes["precision"] == precision
     assert set(autocast) == {precision == "bfloat16"}
