@@ -173,9 +173,9 @@ class Exported:
             return f"{ship}: {chosen.against(fp32)}"
         if others:
             return f"{ship}: no smaller file passed its checks and is as fast"
-        return (
-            f"{ship}: it answers as PyTorch does; for a smaller one: catdog-edge export --quantize"
-        )
+        imported = Path(fp32.reference).suffix == ".onnx"
+        right = f"is {fp32.reference}" if imported else "answers as PyTorch does"
+        return f"{ship}: it {right}; for a smaller one: catdog-edge export --quantize"
 
     def require(self) -> None:
         """Require every file that was asked for.

@@ -1,4 +1,4 @@
-"""Gain of a first convolution over blocks of four pixels, `exporters.graph.space_to_depth`.
+"""Gain of a first convolution over blocks of four pixels, `exporters.static_int8.space_to_depth`.
 
     python -m benchmarks.studies.first_convolution runs/NAME/model.onnx --seconds 20
 

@@ -36,8 +36,8 @@ from exporters.graph.nodes import (
 )
 from exporters.graph.onnx_file import read_fp32, to_proto
 from exporters.graph.simplify import LAYERS
-from exporters.graph.space_to_depth import space_to_depth
 from exporters.static_int8.calibrate import Calibration, Ranges, measure_ranges
+from exporters.static_int8.space_to_depth import space_to_depth
 
 Scheme = Literal["u8s8", "s8s8", "u8u8"]
 

@@ -1,10 +1,10 @@
+"""The command `catdog-edge export`, on a run of two classes."""
+
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -25,54 +25,15 @@ from support.smalldisk import small_disk
 from support.tinynets import fit_head, settle, spec_for
 
 from catdog_edge.cli.main import main
-from catdog_edge.errors import DataError, GateError, ModelError
 from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
-from catdog_edge.training.models.registry import CENTRED, architecture
+from catdog_edge.training.models.registry import architecture
 from catdog_edge.training.runs.run_folder import Run
-from exporters import export_report, export_steps
-from exporters.checks.acceptance import judge
-from exporters.checks.predictors import Answers
-from exporters.checks.timing import Ratio
-from exporters.export_report import Exported, ExportedFile
-from exporters.graph.heat_map import add_heat_map
+from exporters import export_steps
 from exporters.graph.nodes import set_constant
 from exporters.graph.onnx_file import read_model, write_model
-from exporters.ship import ship
 from exporters.static_int8 import mixed_precision
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, easy_set: Path) -> Path:
-    """A run folder as `train` leaves it: the default architecture, sure of bright and dark."""
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path_factory.mktemp("cache")))
-    folder = tmp_path_factory.mktemp("work") / "runs" / "lamps"
-    folder.mkdir(parents=True)
-    arch = architecture("edge_cnn")
-    torch.manual_seed(0)
-    spec = spec_for(arch.normalization, ("bright", "dark"), 64, "edge_cnn")
-    dataset = open_dataset(easy_set)
-    frames, labels, _ = pixels(dataset, "train", spec.resize)
-    network = settle(arch.build(2), spec, np.array(frames[:32]))
-    fit_head(network, network.classifier[2], spec, frames, labels)
-    spec = spec.replace(metrics={"validation": {"accuracy": 1.0}})
-    save_checkpoint(folder / "best.pt", network.state_dict(), spec)
-    dataset.write_split_csv(folder / "split.csv")
-    Run(folder).write_args({"data": str(easy_set), "labels": ["bright", "dark"]})
-    monkeypatch.undo()
-    return folder
-
-
-@pytest.fixture
-def copy(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the run below the current folder, and quick races."""
-    folder = tmp_path / "runs" / "lamps"
-    shutil.copytree(run, folder)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(export_steps, "TIMING_SECONDS", 0.2)
-    return folder
 
 
 def export(*arguments: str) -> Result:
@@ -86,7 +47,7 @@ def last_line(result: Result) -> str:
     return line
 
 
-def test_everything_is_made_checked_and_written_down(copy: Path) -> None:
+def test_everything_is_made_checked_and_written_down(lamps: Path) -> None:
     options = "--quantize all --half --format ort --keep-slower --heat-map --json"
     done = export(*options.split())
     assert done.exit_code == 0, done.output
@@ -99,10 +60,10 @@ def test_everything_is_made_checked_and_written_down(copy: Path) -> None:
         "model.static.ort": "int8-static",
     }
     document = json.loads(done.stdout)
-    assert document == json.loads((copy / "export.json").read_text())
+    assert document == json.loads((lamps / "export.json").read_text())
     assert {file["file"]: file["precision"] for file in document["files"]} == names
     for file in document["files"]:
-        path = copy / file["file"]
+        path = lamps / file["file"]
         assert file["kept"]
         assert path.stat().st_size == file["bytes"]
         assert file["verification"]["passed"]
@@ -121,84 +82,38 @@ def test_everything_is_made_checked_and_written_down(copy: Path) -> None:
     static = next(file for file in document["files"] if file["file"] == "model.static.onnx")
     assert static["quantization"]["first_operator_at_run_time"] == "QLinearConv"
     assert static["quantization"]["integer_layers_at_run_time"] == 14
-    assert read_spec(copy / "model.static.onnx").metrics["quantization"]["scheme"] == "u8s8"
-    assert str(copy.parent) not in (copy / "export.json").read_text()
-    flips = (copy / "verify-flips.csv").read_text().splitlines()[1:]
-    assert (copy / "verify-flips.png").exists() is bool(flips)
-    assert not list(copy.glob(".*"))
+    assert read_spec(lamps / "model.static.onnx").metrics["quantization"]["scheme"] == "u8s8"
+    assert str(lamps.parent) not in (lamps / "export.json").read_text()
+    flips = (lamps / "verify-flips.csv").read_text().splitlines()[1:]
+    assert (lamps / "verify-flips.png").exists() is bool(flips)
+    assert not list(lamps.glob(".*"))
 
 
-def test_without_options_only_the_fp32_file_is_made(copy: Path) -> None:
-    (copy / "verify-flips.png").write_bytes(b"of an earlier export")
+def test_without_options_only_the_fp32_file_is_made(lamps: Path) -> None:
+    (lamps / "verify-flips.png").write_bytes(b"of an earlier export")
     done = export()
     assert done.exit_code == 0, done.output
     assert "runs/lamps/best.pt (edge_cnn)" in done.stderr
     assert "121 nodes simplified to" in done.stderr
-    assert {file.name for file in copy.iterdir()} == {
+    assert {file.name for file in lamps.iterdir()} == {
         "args.yaml", "best.pt", "split.csv", "model.onnx", "export.json", "verify-flips.csv",
     }  # fmt: skip
     assert done.stdout.splitlines()[2].startswith("model.onnx")
 
 
-def test_quantize_alone_makes_both_and_keeps_what_pays(copy: Path) -> None:
+def test_quantize_alone_makes_both_and_keeps_what_pays(lamps: Path) -> None:
     """0.3 % of the weights of edge_cnn are in a linear layer: dynamic int8 saves nothing there."""
     done = export("--quantize", "--keep-slower", "--calibration-pictures", "32")
     assert done.exit_code == 0, done.output
-    assert {file.name for file in copy.glob("*.onnx")} == {"model.onnx", "model.static.onnx"}
+    assert {file.name for file in lamps.glob("*.onnx")} == {"model.onnx", "model.static.onnx"}
     assert "model.dynamic.onnx: not kept: it saves nothing: 4.42 MB, model.onnx has" in done.stderr
     assert done.stdout.splitlines()[-1].startswith("ship runs/lamps/model.")
     again = export("--limit", "32")
     assert "of an earlier export" not in again.stderr
 
 
-def file_of(name: str, size: float, ratio: float, refused: str = "") -> ExportedFile:
-    answers = np.float32([[0.9, 0.1], [0.2, 0.8]])
-    verification = judge(Answers(answers), Answers(answers), None, spec_for(CENTRED))
-    precision = "int8-static" if "static" in name else "int8-dynamic" if "dyn" in name else "fp32"
-    timed = None if name == "model.onnx" else Ratio(ratio, ratio, ratio)
-    return ExportedFile(
-        name, precision, int(size * 1e6), verification, "", 1.0, timed, refused=refused
-    )
-
-
-@pytest.mark.parametrize(
-    ("others", "said", "code"),
-    [
-        (
-            [("model.dynamic.onnx", 4, 1, "saves nothing"), ("model.static.onnx", 1, 0.4, "")],
-            "model.static.onnx: 2.5 times as fast as model.onnx (95 % interval 2.5 to 2.5), "
-            "4.0 times smaller, the same answer on 100 % of 2 images",
-            None,
-        ),
-        (
-            [("model.dynamic.onnx", 1.1, 1.02, ""), ("model.static.onnx", 0.8, 1.7, "too slow")],
-            "model.dynamic.onnx: as fast as model.onnx (95 % interval 1.0 to 1.0), 3.6 times "
-            "smaller, the same answer on 100 % of 2 images",
-            None,
-        ),
-        (
-            [("model.dynamic.onnx", 4, 1, "saves nothing"), ("model.static.onnx", 1, 2, "slow")],
-            "model.onnx: no smaller file passed its checks and is as fast",
-            "not kept: model.dynamic.onnx: saves nothing; model.static.onnx: slow",
-        ),
-        ([], "model.onnx: it answers as PyTorch does; for a smaller one", None),
-    ],
-)
-def test_one_line_says_which_file_to_ship(
-    others: list[tuple[str, float, float, str]], said: str, code: str | None
-) -> None:
-    files = (file_of("model.onnx", 4, 1), *(file_of(*one) for one in others))
-    exported = Exported(files, {"options": {"quantize": "auto"}}, Path("runs/x"))
-    assert exported.advice().startswith(f"ship runs/x/{said}")
-    if code is None:
-        exported.require()
-    else:
-        with pytest.raises(GateError, match=re.escape(code)):
-            exported.require()
-
-
 def test_a_file_that_answers_otherwise_is_not_written(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
+    lamps: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = export_steps.export_onnx
 
@@ -213,11 +128,11 @@ def test_a_file_that_answers_otherwise_is_not_written(
     assert done.exit_code == 3
     assert "model.onnx: probabilities differ by up to" in last_line(done)
     assert "allowed is 1e-04" in last_line(done)
-    assert not (copy / "model.onnx").exists()
+    assert not (lamps / "model.onnx").exists()
 
 
 def test_a_slower_file_is_refused_unless_asked_for(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
+    lamps: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         export_steps, "too_slow", lambda ratio: f"it takes {ratio} times as long as fp32"
@@ -226,15 +141,15 @@ def test_a_slower_file_is_refused_unless_asked_for(
     assert done.exit_code == 3
     assert "model.dynamic.onnx: it takes" in last_line(done)
     assert "--keep-slower" in last_line(done)
-    assert (copy / "model.onnx").is_file()
-    assert not (copy / "model.dynamic.onnx").exists()
+    assert (lamps / "model.onnx").is_file()
+    assert not (lamps / "model.dynamic.onnx").exists()
     assert "refused" in done.stdout
-    files = json.loads((copy / "export.json").read_text())["files"]
+    files = json.loads((lamps / "export.json").read_text())["files"]
     assert [file["kept"] for file in files] == [True, False]
 
 
 def test_static_quantization_that_loses_accuracy_is_refused_with_the_figures(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
+    lamps: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first convolution's answers are shifted in every int8 model, whatever is in float."""
     honest = mixed_precision.give_back
@@ -252,34 +167,34 @@ def test_static_quantization_that_loses_accuracy_is_refused_with_the_figures(
     done = export("--quantize", "static")
     assert done.exit_code == 3
     assert "accuracy changes by -" in last_line(done)
-    assert (copy / "model.onnx").is_file()
-    assert not (copy / "model.static.onnx").exists()
-    files = json.loads((copy / "export.json").read_text())["files"]
+    assert (lamps / "model.onnx").is_file()
+    assert not (lamps / "model.static.onnx").exists()
+    files = json.loads((lamps / "export.json").read_text())["files"]
     attempts = files[1]["quantization"]["attempts"]
     assert [attempt["scheme"] for attempt in attempts] == ["u8s8", "s8s8", "u8u8"]
 
 
-def test_without_its_data_fp32_is_checked_on_drawings_and_static_is_not_made(copy: Path) -> None:
-    Run(copy).write_args({"data": "/nowhere/lamps", "labels": ["bright", "dark"]})
+def test_without_its_data_fp32_is_checked_on_drawings_and_static_is_not_made(lamps: Path) -> None:
+    Run(lamps).write_args({"data": "/nowhere/lamps", "labels": ["bright", "dark"]})
     done = export("--limit", "32")
     assert done.exit_code == 0, done.output
     assert "drawings" in done.stderr
     assert "/nowhere/lamps" in done.stderr
     assert (
-        json.loads((copy / "export.json").read_text())["files"][0]["verification"]["accuracy"]
+        json.loads((lamps / "export.json").read_text())["files"][0]["verification"]["accuracy"]
         is None
     )
-    (copy / "model.onnx").unlink()
+    (lamps / "model.onnx").unlink()
     done = export("--quantize", "static")
     assert done.exit_code == 1
     assert "--data" in last_line(done)
-    assert not (copy / "model.onnx").exists()
+    assert not (lamps / "model.onnx").exists()
 
 
-def test_bad_weights_are_one_line(copy: Path, tmp_path: Path) -> None:
-    (tmp_path / "cut.pt").write_bytes((copy / "best.pt").read_bytes()[:9000])
+def test_bad_weights_are_one_line(lamps: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.pt").write_bytes((lamps / "best.pt").read_bytes()[:9000])
     torch.save({"model": 1}, tmp_path / "foreign.pt")
-    network, spec = load_checkpoint(copy / "best.pt")
+    network, spec = load_checkpoint(lamps / "best.pt")
     document = {
         "spec": json.dumps(json.loads(spec.to_json()) | {"schema": 99}),
         "state_dict": network.state_dict(),
@@ -299,10 +214,10 @@ def test_bad_weights_are_one_line(copy: Path, tmp_path: Path) -> None:
     done = export("--opset", "9")
     assert done.exit_code == 1
     assert "cannot be made with opset 9" in last_line(done)
-    assert not (copy / "model.onnx").exists()
+    assert not (lamps / "model.onnx").exists()
 
 
-def test_data_must_have_the_models_classes_and_enough_of_them(copy: Path, easy_set: Path) -> None:
+def test_data_must_have_the_models_classes_and_enough_of_them(lamps: Path, easy_set: Path) -> None:
     done = export("--data", "sample")
     assert done.exit_code == 1
     assert "bright, dark" in last_line(done)
@@ -313,48 +228,11 @@ def test_data_must_have_the_models_classes_and_enough_of_them(copy: Path, easy_s
         (few / label).mkdir(parents=True)
         for number in range(19):
             shutil.copy(easy_set / label / f"{number}.png", few / label)
-    with (copy / "split.csv").open() as stream:
+    with (lamps / "split.csv").open() as stream:
         assert {row["split"] for row in csv.DictReader(stream)} == {"train", "val", "test"}
     done = export("--data", str(few), "--quantize", "static")
     assert done.exit_code == 1
     assert "wanted at least 32" in last_line(done) or "has no" in last_line(done)
-
-
-def test_the_table_says_what_is_kept_and_how_it_compares() -> None:
-    verification = judge(
-        Answers(np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)),
-        Answers(np.array([[0.9, 0.1], [0.6, 0.4]], np.float32)),
-        np.array([0, 1]),
-        spec_for().replace(precision="int8-static"),
-    )
-    rows = [
-        export_report.ExportedFile("model.onnx", "fp32", 4_420_000, verification, "best.pt", 1.25),
-        export_report.ExportedFile(
-            "model.static.onnx", "int8-static", 1_130_000, verification, "model.onnx", 0.4,
-            Ratio(0.3, 0.29, 0.31), refused="too bad",
-        ),
-    ]  # fmt: skip
-    caption, head, *lines = export_report.table(rows).splitlines()
-    assert "a call of one image" in caption
-    first = next(line for line in lines if line.startswith("model.onnx"))
-    second = next(line for line in lines if line.startswith("model.static.onnx"))
-    below = lines[lines.index(second) + 1]
-    assert head.index("MB") + len("MB") == first.index("4.42") + len("4.42")
-    for cell in ("1.13", "0.40", "0.30", "50.00%", "-50.00"):
-        assert cell in second
-    assert below.startswith("  refused")
-    assert "0.29..0.31" in below
-    assert below.index("0.29..0.31") + len("0.29..0.31") == second.index("0.30") + len("0.30")
-    assert max(map(len, (caption, head, *lines))) <= 80
-    assert "refused" not in lines[lines.index(first) + 1]
-
-
-def test_the_table_says_how_many_pictures_a_call_holds() -> None:
-    same = Answers(np.array([[0.9, 0.1]], np.float32))
-    verification = judge(same, same, None, spec_for())
-    row = export_report.ExportedFile("model.onnx", "fp32", 1, verification, "best.pt", 3.0, batch=3)
-    assert "a call of 3 images" in export_report.table([row]).splitlines()[0]
-    assert row.to_dict()["pictures_a_call"] == 3
 
 
 # ---- what goes wrong half-way ------------------------------------------------------------
@@ -368,59 +246,59 @@ def contents(folder: Path) -> dict[str, bytes]:
     ("option", "form"), [("--quantize=static", "model.static.onnx"), ("--half", "model.half.onnx")]
 )
 def test_an_opset_that_a_form_cannot_have_is_one_line_and_changes_nothing(
-    option: str, form: str, copy: Path
+    option: str, form: str, lamps: Path
 ) -> None:
     """Opset 28 has no DequantizeLinear in onnxruntime 1.32; fp32 loads and is not published."""
     for old in ("model.onnx", "export.json"):
-        (copy / old).write_bytes(b"of an earlier export")
-    before = contents(copy)
+        (lamps / old).write_bytes(b"of an earlier export")
+    before = contents(lamps)
     done = export(option, "--opset", "28", "--limit", "32")
     assert done.exit_code == 1
     line = last_line(done)
     assert f"{form} cannot be made with opset 28" in line
     assert "choose a lower --opset: every form loads with 14 to 27" in line
     assert "catdog-export-" not in done.stderr
-    assert contents(copy) == before
+    assert contents(lamps) == before
 
 
-def test_a_folder_that_was_made_for_nothing_is_removed(copy: Path) -> None:
+def test_a_folder_that_was_made_for_nothing_is_removed(lamps: Path) -> None:
     done = export("--half", "--opset", "28", "--limit", "32", "--out", "new/deep")
     assert done.exit_code == 1
     assert not Path("new").exists()
-    assert (copy / "best.pt").is_file()
+    assert (lamps / "best.pt").is_file()
 
 
-def test_what_cannot_be_put_into_place_leaves_the_folder_as_it_was(copy: Path) -> None:
-    (copy / "model.onnx").write_bytes(b"of an earlier export")
-    (copy / "export.json").mkdir()
+def test_what_cannot_be_put_into_place_leaves_the_folder_as_it_was(lamps: Path) -> None:
+    (lamps / "model.onnx").write_bytes(b"of an earlier export")
+    (lamps / "export.json").mkdir()
     done = export("--limit", "32")
     assert done.exit_code == 1
     assert "export.json" in last_line(done)
-    assert (copy / "model.onnx").read_bytes() == b"of an earlier export"
-    assert not list(copy.glob(".*"))
-    assert not (copy / "verify-flips.csv").exists()
+    assert (lamps / "model.onnx").read_bytes() == b"of an earlier export"
+    assert not list(lamps.glob(".*"))
+    assert not (lamps / "verify-flips.csv").exists()
 
 
-def test_files_of_an_earlier_export_are_named(copy: Path) -> None:
-    (copy / "model.half.onnx").write_bytes(b"of other weights")
+def test_files_of_an_earlier_export_are_named(lamps: Path) -> None:
+    (lamps / "model.half.onnx").write_bytes(b"of other weights")
     done = export("--limit", "32", "--max-drop", "0.7", "--batch", "3")
     assert done.exit_code == 0, done.output
     assert "note: model.half.onnx in " in done.stderr
     assert "of an earlier export" in done.stderr
-    assert (copy / "model.half.onnx").read_bytes() == b"of other weights"
-    document = json.loads((copy / "export.json").read_text())
+    assert (lamps / "model.half.onnx").read_bytes() == b"of other weights"
+    document = json.loads((lamps / "export.json").read_text())
     assert document["of_an_earlier_export"] == ["model.half.onnx"]
     assert [file["file"] for file in document["files"]] == ["model.onnx"]
     assert document["files"][0]["pictures_a_call"] == 3
     options = document["options"]
     assert (options["max_drop"], options["batch"], options["limit"]) == (0.7, 3, 32)
     assert options["keep_slower"] is False
-    assert read_spec(copy / "model.onnx").metrics["export"]["pictures_a_call"] == 3
+    assert read_spec(lamps / "model.onnx").metrics["export"]["pictures_a_call"] == 3
     assert "a call of 3 images" in done.stdout
 
 
 def test_a_file_without_answers_is_refused_and_the_others_stay(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
+    lamps: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = export_steps.convert_fp16
 
@@ -435,9 +313,9 @@ def test_a_file_without_answers_is_refused_and_the_others_stay(
     done = export("--half", "--limit", "32")
     assert done.exit_code == 3
     assert "not kept: model.half.onnx: 20 answers are not finite" in last_line(done)
-    assert not (copy / "model.half.onnx").exists()
-    assert (copy / "model.onnx").is_file()
-    rows = json.loads((copy / "export.json").read_text())["files"]
+    assert not (lamps / "model.half.onnx").exists()
+    assert (lamps / "model.onnx").is_file()
+    rows = json.loads((lamps / "export.json").read_text())["files"]
     assert [(row["file"], row["kept"]) for row in rows] == [
         ("model.onnx", True),
         ("model.half.onnx", False),
@@ -445,11 +323,11 @@ def test_a_file_without_answers_is_refused_and_the_others_stay(
     assert rows[1]["verification"] is None
 
 
-def test_for_cuda_it_is_fp16_and_checked_there_or_it_says_where(copy: Path) -> None:
+def test_for_cuda_it_is_fp16_and_checked_there_or_it_says_where(lamps: Path) -> None:
     done = export("--for", "cuda", "--limit", "32")
     assert done.exit_code == 0, done.output
-    assert not list(copy.glob("model.*ic.onnx"))
-    (_, half) = json.loads((copy / "export.json").read_text())["files"]
+    assert not list(lamps.glob("model.*ic.onnx"))
+    (_, half) = json.loads((lamps / "export.json").read_text())["files"]
     assert (half["file"], half["kept"], half["precision"]) == ("model.half.onnx", True, "fp16")
     if half["provider"] == "cuda":
         assert half["p50_ms"] > 0
@@ -462,43 +340,16 @@ def test_for_cuda_it_is_fp16_and_checked_there_or_it_says_where(copy: Path) -> N
     assert "--for cuda makes no int8 file" in done.stderr
 
 
-def test_a_run_is_shipped_in_two_forms_of_the_same_weights(copy: Path, tmp_path: Path) -> None:
-    zoo = tmp_path / "zoo"
-    zoo.mkdir()
-    card = zoo / "lamps.md"
-    with pytest.raises(DataError, match=r"lamps.md: wanted the card of lamps"):
-        ship(copy, "lamps", zoo=zoo)
-    card.write_text("# Lamps\n\nSHA-256 `00`\n\nThey light.\n")
-    with pytest.raises(ModelError, match=r"has no model.static.onnx; make it with: catdog-edge"):
-        ship(copy, "lamps", zoo=zoo)
-    assert export("--quantize", "static", "--keep-slower", "--limit", "32").exit_code == 0
-    for _ in range(2):  # the second time the card has two digests
-        int8, half = ship(copy, "lamps", limit=32, zoo=zoo)
-        told = "\n".join(
-            f"SHA-256 `{hashlib.sha256(one.read_bytes()).hexdigest()}` (`{one.name}`)"
-            for one in (int8, half)
-        )
-        assert card.read_text() == f"# Lamps\n\n{told}\n\nThey light.\n"
-    add_heat_map(copy / "model.static.onnx")
-    assert int8.read_bytes() == (copy / "model.static.onnx").read_bytes()
-    assert sorted(one.name for one in zoo.iterdir()) == [
-        "lamps.half.onnx",
-        "lamps.md",
-        "lamps.onnx",
-    ]
-    assert read_spec(half).precision == "fp16"
-
-
-def test_a_run_folder_is_taken_for_its_best_weights(copy: Path, tmp_path: Path) -> None:
+def test_a_run_folder_is_taken_for_its_best_weights(lamps: Path, tmp_path: Path) -> None:
     done = export("--weights", str(tmp_path))
     assert done.exit_code == 1
     assert "is a folder without a best.pt" in last_line(done)
-    done = export("--weights", str(copy), "--limit", "32")
+    done = export("--weights", str(lamps), "--limit", "32")
     assert done.exit_code == 0, done.output
-    assert (copy / "model.onnx").is_file()
+    assert (lamps / "model.onnx").is_file()
 
 
-def test_named_data_needs_no_test_split(copy: Path, easy_set: Path) -> None:
+def test_named_data_needs_no_test_split(lamps: Path, easy_set: Path) -> None:
     """And where a class has no image to check on, no word of a --split that export lacks."""
     named = Path("named")
     items = open_dataset(easy_set).items
@@ -520,7 +371,7 @@ def test_named_data_needs_no_test_split(copy: Path, easy_set: Path) -> None:
     assert "--split" not in last_line(done)
 
 
-def test_a_full_temporary_folder_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_temporary_folder_is_named(lamps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with small_disk(Path("tmp"), "1m") as small:
         monkeypatch.setenv("TMPDIR", str(small))
         monkeypatch.setattr("tempfile.tempdir", None)
@@ -528,14 +379,14 @@ def test_a_full_temporary_folder_is_named(copy: Path, monkeypatch: pytest.Monkey
     assert done.exit_code == 1
     assert f"cannot write temporary files to {small}" in last_line(done)
     assert "TMPDIR" in last_line(done)
-    assert not (copy / "model.onnx").exists()
+    assert not (lamps / "model.onnx").exists()
 
 
-def test_sigterm_leaves_no_temporary_files(copy: Path) -> None:
-    scratch = copy.parent / "scratch"
+def test_sigterm_leaves_no_temporary_files(lamps: Path) -> None:
+    scratch = lamps.parent / "scratch"
     scratch.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "catdog_edge", "export", "--weights", str(copy / "best.pt")],
+        [sys.executable, "-m", "catdog_edge", "export", "--weights", str(lamps / "best.pt")],
         env={**os.environ, "TMPDIR": str(scratch)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -553,7 +404,7 @@ def test_sigterm_leaves_no_temporary_files(copy: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert b"Traceback" not in said
     assert not list(scratch.glob("catdog-export-*"))
-    assert not (copy / "model.onnx").exists()
+    assert not (lamps / "model.onnx").exists()
 
 
 # ---- many classes ------------------------------------------------------------------------
@@ -621,12 +472,12 @@ def test_three_hundred_classes_are_exported_verified_and_shown_in_bounds(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700_000
 
 
-def test_labels_that_a_file_cannot_carry_are_refused_before_the_work(copy: Path) -> None:
-    document = torch.load(copy / "best.pt", weights_only=True)
+def test_labels_that_a_file_cannot_carry_are_refused_before_the_work(lamps: Path) -> None:
+    document = torch.load(lamps / "best.pt", weights_only=True)
     spec = json.loads(document["spec"]) | {"labels": ["bright", "d\udcffrk"]}
     document["spec"] = json.dumps(spec)
-    torch.save(document, copy / "best.pt")
-    done = export("--weights", str(copy / "best.pt"))
+    torch.save(document, lamps / "best.pt")
+    done = export("--weights", str(lamps / "best.pt"))
     assert done.exit_code == 1
     line = last_line(done)
     assert "'d\\udcffrk'" in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from support.encoded import Image, encode
 
 from catdog_edge.errors import PictureError
-from catdog_edge.images.decoder_warnings import decode_with_verdict
+from catdog_edge.images.decoder_warnings import decode_with_verdict, write_stderr
 from catdog_edge.images.read import decode_picture
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pread"), reason="no verdict on this system")
@@ -167,3 +168,14 @@ print(decode_with_verdict(lambda: 3))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
     assert done.stdout == b"(3, False)\n"
+
+
+def test_progress_is_seen_while_decoders_run(capfd: pytest.CaptureFixture[str]) -> None:
+    def decode() -> str:
+        os.write(2, b"Corrupt JPEG data: bad\n")
+        write_stderr("600 of 1,200")
+        return capfd.readouterr().err
+
+    with contextlib.suppress(OSError):
+        seen, _ = decode_with_verdict(decode)
+    assert seen == "600 of 1,200"

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from exporters.graph.onnx_file import clean
-from exporters.graph.space_to_depth import space_to_depth
+from exporters.static_int8.space_to_depth import space_to_depth
 
 HEIGHT, FILTERS = 22, 5
 
