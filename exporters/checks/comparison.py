@@ -80,9 +80,7 @@ class Comparison:
 
 
 def compare_answers(
-    reference: Probabilities,
-    candidate: Probabilities,
-    truth: npt.NDArray[np.int64] | None = None,
+    reference: Probabilities, candidate: Probabilities, truth: npt.NDArray[np.int64] | None = None
 ) -> Comparison:
     """Compare the answers of two models on the same images, `float32 [N,K]`, in the same order.
 

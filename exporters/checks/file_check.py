@@ -30,10 +30,7 @@ class ReferenceModel:
     """A model whose answers are right, with its answers to each set of images computed once."""
 
     def __init__(
-        self,
-        model: Predictor | Original,
-        validation: ValidationSet,
-        answers: Answers | None = None,
+        self, model: Predictor | Original, validation: ValidationSet, answers: Answers | None = None
     ) -> None:
         self.model, self.validation = model, validation
         self.answers = model.predict(validation.images) if answers is None else answers

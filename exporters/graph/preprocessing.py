@@ -27,35 +27,24 @@ from exporters.graph.nodes import (
 
 
 def add_input(
-    model: ir.Model,
-    spec: ModelSpec,
-    layout: Layout,
-    batch: int | None = None,
-    *,
-    bgr: bool = False,
+    model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | None = None, *, bgr: bool = False
 ) -> str:
-    """Replace a normalised float input by the one that a caller has at hand.
+    """Replace a normalised float input; say in words what went into the first convolution.
 
     The old one is `float32 [N,3,H,W]`, RGB (or BGR, with `bgr`), normalised as
     `spec.normalization` says; the new one `uint8 [N,H,W,3]`, BGR (`nhwc-uint8`), or
     `float32 [N,3,H,W]`, RGB, 0..1 (`nchw-float`).
-
-    Returns:
-        What went into the first convolution, as text.
     """
     graph, old = model.graph, model.graph.inputs[0]
-    height, width = spec.size
     as_bytes = layout == "nhwc-uint8"
-    axes = [height, width, 3] if as_bytes else [3, height, width]
+    axes = [*spec.size, 3] if as_bytes else [3, *spec.size]
     kind = ir.DataType.UINT8 if as_bytes else ir.DataType.FLOAT
     value = ir.val(INPUT, kind, [batch or "N", *axes])
     graph.inputs[:] = [value]
     # In the units of this input: value v is normalised to (v - mean) / deviation.
     unit = 1.0 if as_bytes else 255.0
-    mean = np.array(spec.normalization.mean, dtype=np.float64) / unit
-    deviation = np.array(spec.normalization.std, dtype=np.float64) / unit
-    if bgr:
-        mean, deviation = mean[::-1], deviation[::-1]
+    both = spec.normalization.mean, spec.normalization.std
+    mean, deviation = (np.array(one[::-1] if bgr else one, np.float64) / unit for one in both)
     reverse = as_bytes != bgr  # the channels of the new input are in the other order
 
     def add(kind: str, name: str, *constants: tuple[str, Any], **attributes: Any) -> None:
@@ -89,8 +78,8 @@ def add_input(
         add("Div", "scaled", ("deviation", _per_channel(deviation)))
     ir.convenience.replace_all_uses_with(old, value)
     graph.sort()
-    order = {"colour order": folds} if reverse else {}
-    parts = {**order, "scale": folds, "mean": mean_folds}
+    parts = {"colour order": folds} if reverse else {}
+    parts |= {"scale": folds, "mean": mean_folds}
     inside = ", ".join(name for name, folded in parts.items() if folded) or "nothing"
     left = ", ".join(name for name, folded in parts.items() if not folded)
     return f"{inside} in the first convolution{f'; {left} as nodes' if left else ''}"
