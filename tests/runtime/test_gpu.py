@@ -24,6 +24,7 @@ pytest.importorskip("cv2")
 from click.testing import CliRunner
 
 from catdog_edge import Classifier, ModelError, ProviderError
+from catdog_edge.cli import doctor
 from catdog_edge.cli.main import main
 from catdog_edge.runtime import gpu, io_binding, model_file, provider_selection, providers
 from catdog_edge.runtime.io_binding import BoundRunner, CaptureGate, TooManyThreadsError
@@ -315,7 +316,9 @@ def test_the_trial_compares_each_provider_with_its_own_form(
     assert "cuda left out, its answers differ" in differs[1]
 
 
-def test_int8_on_a_gpu_names_the_form_that_is_faster(tmp_path: Path) -> None:
+def test_int8_on_a_gpu_names_the_form_that_is_faster(
+    tmp_path: Path, cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     static, half = tmp_path / "model.static.onnx", tmp_path / "model.half.onnx"
     other = "int8 is slow on cuda; faster is what catdog-edge export --for cuda makes"
     assert gpu.better_form(static, "cuda", "int8-static") == other
@@ -325,6 +328,14 @@ def test_int8_on_a_gpu_names_the_form_that_is_faster(tmp_path: Path) -> None:
     assert gpu.better_form(static, "tensorrt", "int8-dynamic") == beside
     assert gpu.better_form(static, "cpu", "int8-static") == ""
     assert gpu.better_form(half, "cuda", "fp16") == ""
+
+    alone = shutil.copy(ZOO / "fast.onnx", tmp_path / "fast.onnx")
+    assert Classifier(alone, "cuda").reason.endswith(f"TF32 on; {other}")
+    assert "int8" not in Classifier(alone, "cpu").reason
+    monkeypatch.setattr(model_file, "ZOO", tmp_path)
+    assert [check.remedy for check in doctor._models()] == [""]
+    monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
+    assert [check.remedy for check in doctor._models()] == [other]
 
 
 HERE = {"GPU": "NVIDIA X", "driver": "580.1", "TensorRT": "101100", "onnxruntime": "1.31.1"}
@@ -498,6 +509,7 @@ class TestOnCuda:
         assert type(bound._bound[5].host.base.base).__name__ != "ndarray"
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of os.fork itself
     def test_a_forked_child_ends(self, on_cuda: Classifier) -> None:
         """CUDA does not survive a fork; the child is told so, and can use the CPU."""
         on_cuda(images(1)[0])

@@ -55,6 +55,7 @@ def test_the_driver_describes_the_card_and_the_memory_of_this_process():
     assert card.memory_bytes > 2**30
     assert card.driver
     assert card.clock_mhz
-    if before.busy:
+    hidden = after.processes.get(os.getpid()) is None  # then it is what all use more than before
+    if hidden and (before.busy or before.processes):
         pytest.skip("other processes use this GPU, and their memory changes")
     assert process_bytes(before, after) >= kept.nbytes

@@ -82,6 +82,8 @@ def test_processes_share_a_batch(images: np.ndarray) -> None:
 def test_images_that_do_not_fit_are_uploaded_batch_by_batch(
     images: np.ndarray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes, 0))
+    assert gpu_loader.resident(images, torch.device("cuda")) is None
     fitting = epoch(GpuBatchLoader(**settings(images)))
     monkeypatch.setattr(gpu_loader, "resident", lambda pixels, device: None)
     with caplog.at_level("INFO"):
