@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, ModelError, ProviderError, first_line
 from catdog_edge.images.preprocess import Image, preprocess
-from catdog_edge.runtime.gpu import GPU, half_form
 from catdog_edge.runtime.model_file import ZOO
+from catdog_edge.runtime.nvidia import half_form
+from catdog_edge.runtime.providers import GPU
 from catdog_edge.spec import ModelSpec
 
 REFERENCE = "pytorch"  # PyTorch eager on the CPU

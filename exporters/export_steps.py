@@ -16,9 +16,9 @@ from torch import nn
 
 from catdog_edge import __version__
 from catdog_edge.errors import CatdogError, GateError, ModelError, ProviderError
-from catdog_edge.runtime.diagnostics import INSTEAD
 from catdog_edge.runtime.heat_map import KEY as HEAT_MAP_KEY
 from catdog_edge.runtime.model_file import LoadError, read_spec
+from catdog_edge.runtime.onnxruntime_errors import INSTEAD
 from catdog_edge.spec import Layout, ModelSpec, Precision
 from catdog_edge.system.files import write_text
 from exporters.checks.acceptance import Strictness, Verification

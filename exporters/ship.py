@@ -19,8 +19,8 @@ import click
 
 from catdog_edge.errors import DataError, ModelError
 from catdog_edge.runtime.model_file import ZOO, ModelFile
-from catdog_edge.system.console import log_to_stderr
 from catdog_edge.system.files import write_text
+from catdog_edge.system.log_to_stderr import log_to_stderr
 from exporters.export_steps import FP32, HALF, STATIC
 from exporters.formats.fp16 import convert_fp16, pack_weights
 from exporters.graph.heat_map import add_heat_map

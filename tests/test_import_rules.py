@@ -105,6 +105,27 @@ def test_the_runtime_never_loads_training_packages() -> None:
     assert loaded == []
 
 
+def test_a_classifier_on_the_cpu_loads_no_module_that_it_does_not_need() -> None:
+    """Each of these costs a small device memory and time; `onnxruntime` loads some itself."""
+    watched = (
+        *("hashlib", "shutil", "bz2", "lzma", "tempfile", "random", "zipfile", "base64", "shlex"),
+        *("glob", "logging", "click", "unicodedata", "urllib.request", "importlib.metadata"),
+        *(f"catdog_edge.runtime.{name}" for name in ("nvidia", "io_binding", "heat_map")),
+        *("catdog_edge.camera", "catdog_edge.events", "catdog_edge.system.log_to_stderr"),
+    )
+    program = f"""
+        import sys
+        import cv2, numpy, onnxruntime
+        others = set(sys.modules)
+        from catdog_edge import Classifier
+        Classifier({str(TINY)!r}, provider="cpu")(numpy.zeros((8, 8, 3), numpy.uint8))
+        for name in others - {{"catdog_edge"}}:
+            del sys.modules[name]
+    """
+    loaded, _ = loaded_after(program, watched)
+    assert loaded == []
+
+
 @pytest.mark.parametrize(
     ("module", "extra"), [("cv2", "cpu"), ("onnxruntime", "cpu"), ("numpy", "cpu")]
 )

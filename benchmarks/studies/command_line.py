@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.system.console import log_to_stderr
 from catdog_edge.system.files import write_text
+from catdog_edge.system.log_to_stderr import log_to_stderr
 from catdog_edge.system.threads import MOST
 
 

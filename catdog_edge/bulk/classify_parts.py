@@ -17,8 +17,8 @@ from catdog_edge.errors import PictureError
 from catdog_edge.images.find import why_not_found
 from catdog_edge.images.preprocess import Image
 from catdog_edge.images.read import decode_picture
-from catdog_edge.runtime import gpu
 from catdog_edge.runtime.classifier import CHUNK, Classifier
+from catdog_edge.runtime.providers import GPU
 from catdog_edge.system.threads import choose_threads
 
 _Item = TypeVar("_Item")
@@ -50,7 +50,7 @@ class PartClassifier:
         self, classifier: Classifier, threads: int | None = None, images: ImageOptions | None = None
     ) -> None:
         self._classifier, self._images = classifier, images or ImageOptions()
-        self._batch = CHUNK if classifier.provider in gpu.GPU else 1
+        self._batch = CHUNK if classifier.provider in GPU else 1
         # Twice its size, as the first step of the resize of our models is.
         self._shortest = 2 * max(classifier.spec.size) if self._images.reduce else None
         self.threads = choose_threads(threads).count

@@ -21,8 +21,8 @@ from catdog_edge.bulk.parts import Part
 from catdog_edge.bulk.results import Results, Row
 from catdog_edge.errors import CatdogError, MissingPackageError, first_line
 from catdog_edge.runtime.classifier import Classifier
-from catdog_edge.runtime.gpu import GPU
 from catdog_edge.runtime.model_file import find_model
+from catdog_edge.runtime.providers import GPU
 from catdog_edge.system.packages import install_command
 
 

@@ -148,8 +148,8 @@ def _providers() -> Iterator[Check]:
     import onnxruntime
 
     from catdog_edge.runtime import provider_selection, providers
-    from catdog_edge.runtime.diagnostics import INSTEAD
     from catdog_edge.runtime.model_file import ModelFile
+    from catdog_edge.runtime.onnxruntime_errors import INSTEAD
 
     frames = np.zeros((1, 4, 4, 3), np.uint8)
     frames[..., 2] = 1
@@ -180,7 +180,7 @@ def _providers() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
-    from catdog_edge.runtime import gpu, provider_selection
+    from catdog_edge.runtime import nvidia, provider_selection
     from catdog_edge.runtime.model_file import ZOO, read_spec, shipped_models
 
     names = shipped_models()
@@ -193,13 +193,13 @@ def _models() -> Iterator[Check]:
         except CatdogError as error:
             yield Check("models", "bad", str(error), "install catdog-edge again")
             continue
-        size, half = file.stat().st_size, gpu.half_form(file)
+        size, half = file.stat().st_size, nvidia.half_form(file)
         text = f"{name}: {spec.architecture} {spec.precision}, {size / 1e6:.1f} MB"
         slow = ""
         if half is not None:
             text += f"; on a GPU {half.name}, {half.stat().st_size / 1e6:.1f} MB"
         elif "cuda" in provider_selection.offered():
-            slow = gpu.better_form(file, "cuda", spec.precision)
+            slow = nvidia.better_form(file, "cuda", spec.precision)
         facts = {"name": name, "bytes": size, "gpu_form": half and half.name}
         yield Check("models", "note" if slow else "ok", text, slow, facts)
 

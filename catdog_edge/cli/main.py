@@ -28,6 +28,7 @@ from catdog_edge.cli import eval as evaluate
 from catdog_edge.cli.options import write_examples
 from catdog_edge.errors import CatdogError
 from catdog_edge.system import console
+from catdog_edge.system.log_to_stderr import log_to_stderr
 from catdog_edge.system.packages import explain
 
 
@@ -57,7 +58,7 @@ class _Group(click.Group):
     def main(self, args: Sequence[str] | None = None, *more: Any, **named: Any) -> Any:
         """Run; a known error becomes one line on stderr and its exit code."""
         try:
-            with console.log_to_stderr():
+            with log_to_stderr():
                 return super().main(args, *more, **named)
         except Exception as error:  # a broken package raises what it likes
             known = error if isinstance(error, CatdogError) else console.output_error(error)

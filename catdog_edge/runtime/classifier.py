@@ -12,13 +12,10 @@ import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, to_bgr
-from catdog_edge.runtime import gpu
-from catdog_edge.runtime.heat_map import on_frame
 from catdog_edge.runtime.model_file import Pickled, find_model, from_pickle
 from catdog_edge.runtime.predictions import checked, rejection_in_force, to_predictions
-from catdog_edge.runtime.providers import Asked, Settings
+from catdog_edge.runtime.providers import GPU, Asked, Settings
 from catdog_edge.runtime.session import ModelSession
-from catdog_edge.runtime.tiled_search import best_part, cut, tiles
 from catdog_edge.spec import ModelSpec, Prediction, Rejection
 from catdog_edge.system import packages
 from catdog_edge.system.threads import choose_threads
@@ -28,7 +25,9 @@ SPIN = 1000
 
 CHUNK = 32
 """Frames per call of the session, so that a batch of any length needs bounded memory; on a GPU it
-is `gpu.CHUNK`."""
+is `GPU_CHUNK`."""
+
+GPU_CHUNK = 256
 
 
 class Classifier:
@@ -168,6 +167,8 @@ class Classifier:
             >>> print(found, found.box)
             cat 0.99 (840, 360, 360, 360)
         """
+        from catdog_edge.runtime.tiled_search import best_part, cut, tiles
+
         image = to_bgr(frame)
         height, width = image.shape[:2]
         boxes = [(0, 0, width, height), *tiles(height, width, max(self.spec.size))]
@@ -197,6 +198,8 @@ class Classifier:
             >>> heat = Classifier().explain(frame, "cat")
             >>> cv2.imwrite("where.jpg", overlay(frame, heat))
         """
+        from catdog_edge.runtime.heat_map import on_frame
+
         labels = self.spec.labels
         if label is not None and label not in labels:
             raise ValueError(f"{label!r} is no class of the model; choose one of {_few(labels)}")
@@ -303,7 +306,7 @@ class Classifier:
         if isinstance(frames, (str, bytes)) or not isinstance(frames, Iterable):
             raise ValueError(f"{wanted}, got {type(frames).__name__}")
         images: list[Image] = []
-        chunk = gpu.CHUNK if self.provider in gpu.GPU else CHUNK
+        chunk = GPU_CHUNK if self.provider in GPU else CHUNK
         for index, frame in enumerate(frames):
             try:
                 images.append(self._session.image(frame))

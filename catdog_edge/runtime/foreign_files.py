@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import zipfile
-import zlib
 from pathlib import Path
 
 WAY_IN = "then: catdog-edge import FILE.onnx --labels A,B"
@@ -25,7 +23,7 @@ def foreign_model(path: Path) -> str:
         >>> foreign_model(Path("model.tflite"))
         'a TensorFlow Lite model, not an ONNX file; make an ONNX file of it with tf2onnx, ...'
     """
-    with contextlib.suppress(OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error):
+    with contextlib.suppress(OSError):
         with path.open("rb") as stream:
             head = stream.read(16)
         if head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -36,13 +34,19 @@ def foreign_model(path: Path) -> str:
             return f"a file of safetensors, not an ONNX file; {_WEIGHTS}"
         if head.startswith(_LEGACY):
             return f"a PyTorch file, but not a checkpoint of catdog-edge: {_WEIGHTS}"
-        if head.startswith(b"PK") and zipfile.is_zipfile(path):
+        if head.startswith(b"PK"):
             return _of_zip(path)
     return ""
 
 
 def _of_zip(path: Path) -> str:
-    with zipfile.ZipFile(path) as archive:
+    import zipfile  # slow to load
+    import zlib
+
+    with (
+        contextlib.suppress(RuntimeError, ValueError, zipfile.BadZipFile, zlib.error),
+        zipfile.ZipFile(path) as archive,
+    ):
         names = archive.namelist()
         if {"config.json", "model.weights.h5"} <= set(names):
             return f"a Keras model, not an ONNX file; {_TENSORFLOW}"

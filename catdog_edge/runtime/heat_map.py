@@ -6,7 +6,7 @@ costs a call nothing; a session of its own computes it. See `docs/heat-maps.md`.
 
 from __future__ import annotations
 
-import base64
+import binascii
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +41,7 @@ def with_heat_map(file: ModelFile, session: Any) -> ModelFile:
     except OSError as error:
         what = f"{file.name} cannot be read any more ({error.strerror})"
         raise ModelError(f"{what}; copy it back or make a new Classifier") from error
-    return ModelFile(None, data + base64.b64decode(more), called=file.name)
+    return ModelFile(None, data + binascii.a2b_base64(more), called=file.name)
 
 
 def on_frame(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from catdog_edge.runtime.onnxruntime_errors import TooManyThreadsError
 from catdog_edge.system.exit_and_fork import at_fork
 
 if TYPE_CHECKING:
@@ -36,10 +37,6 @@ Rows = Sequence[npt.NDArray[Any]] | npt.NDArray[Any]
 """A batch: its images one by one, or in one array."""
 
 _graph_ids = itertools.count(1)  # one number is never captured twice in a session
-
-
-class TooManyThreadsError(RuntimeError):
-    """More than `GRAPH_THREADS` threads called a session that captures graphs."""
 
 
 class CaptureGate:
@@ -134,7 +131,7 @@ class BoundRunner:
         """Run one batch; the results are copies of their own.
 
         Raises:
-            TooManyThreadsError: See there; the session is as it was.
+            TooManyThreadsError: More than `GRAPH_THREADS` threads; the session is as it was.
         """
         with self._lock:
             captures = self._graphs and self._captures(len(rows))

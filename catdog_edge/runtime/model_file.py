@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from catdog_edge import __version__
 from catdog_edge.errors import FOLDER_GONE, ModelError
-from catdog_edge.runtime import diagnostics
+from catdog_edge.runtime import onnxruntime_errors
 from catdog_edge.runtime.foreign_files import foreign_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system import packages
@@ -193,9 +193,9 @@ def load_session(
     try:
         return onnxruntime.InferenceSession(file.content, options, enable_fallback=0, **more)
     except Exception as error:
-        if not explain or not diagnostics.is_runtime_error(error):
+        if not explain or not onnxruntime_errors.is_runtime_error(error):
             raise
-        reason, remedy = diagnostics.loading_error(error, from_bytes=file.path is None)
+        reason, remedy = onnxruntime_errors.loading_error(error, from_bytes=file.path is None)
         raise LoadError(file.name, reason, remedy) from error
 
 

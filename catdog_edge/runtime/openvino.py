@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from catdog_edge.errors import first_line
-from catdog_edge.runtime.diagnostics import not_here
+from catdog_edge.runtime.onnxruntime_errors import not_here
 from catdog_edge.system import packages
 
 PACKAGE = "onnxruntime-ep-openvino"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
-from catdog_edge.runtime.diagnostics import or_cpu
+from catdog_edge.runtime.onnxruntime_errors import or_cpu
 from catdog_edge.runtime.session import ModelSession, Outputs
 from catdog_edge.spec import NEITHER, ModelSpec, Prediction, Rejection
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,16 +19,19 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, ProviderError, first_line
-from catdog_edge.runtime import gpu, openvino, providers
-from catdog_edge.runtime.diagnostics import INSTEAD
-from catdog_edge.runtime.io_binding import BoundRunner
+from catdog_edge.runtime import openvino, providers
 from catdog_edge.runtime.model_file import PROBABILITIES, ModelFile
-from catdog_edge.runtime.providers import NAMES, Asked, Settings, by_plugin, start
+from catdog_edge.runtime.onnxruntime_errors import INSTEAD
+from catdog_edge.runtime.providers import GPU, NAMES, Asked, Settings, by_plugin, start
 from catdog_edge.system import packages
 from catdog_edge.system.files import cache_folder, write_text
 
 if TYPE_CHECKING:
+    import logging
+
     from onnxruntime import InferenceSession as _Session
+
+    from catdog_edge.runtime.io_binding import BoundRunner
 
 AUTO = ("cuda", "coreml", "openvino")
 """What `auto` tries before the CPU, best first. TensorRT builds an engine for minutes: it is
@@ -49,8 +51,6 @@ PAUSE = 0.05
 would slow this one down several times."""
 
 REMEMBERED = 50  # choices that are kept; the oldest is forgotten first
-
-log = logging.getLogger(__name__)
 
 _warned: set[str] = set()
 
@@ -108,9 +108,13 @@ def _open(
 ) -> Opened:
     """Open with the best options that suit the model, the first `skip` of them left out."""
     name = providers.short_name(pairs[0][0])
-    file = gpu.suited(file, name)
-    ways = gpu.attempts(file, pairs)
-    engine = gpu.engine(file, ways[0].pairs)
+    if name not in GPU:
+        return Opened(start(file, pairs, settings), name, file, why)
+    from catdog_edge.runtime import nvidia  # not loaded where the CPU runs
+
+    file = nvidia.suited(file, name)
+    ways = nvidia.attempts(file, pairs)
+    engine = nvidia.engine(file, ways[0].pairs)
     while True:
         try:
             session = start(file, ways[skip].pairs, settings)
@@ -119,17 +123,15 @@ def _open(
             skip += 1
             if error.__cause__ is None or skip == len(ways):
                 raise
-            unsuited = gpu.why_not(error.__cause__)
-    how = []
-    if name in gpu.GPU:
-        how.append(gpu.features(session.get_provider_options()[NAMES[name]]))
+            unsuited = nvidia.why_not(error.__cause__)
+    how = [nvidia.features(session.get_provider_options()[NAMES[name]])]
     if engine is not None:
         how.append(engine())
     if unsuited:
         how.append(f"{ways[skip].lacks} ({unsuited})")
 
     def again(error: BaseException) -> Opened:
-        return _open(file, pairs, settings, why, skip + 1, gpu.why_not(error))
+        return _open(file, pairs, settings, why, skip + 1, nvidia.why_not(error))
 
     left = again if skip + 1 < len(ways) else None
     return Opened(session, name, file, why, "; ".join(how), left)
@@ -137,11 +139,14 @@ def _open(
 
 def bind(session: _Session, provider: str, outputs: Sequence[str]) -> BoundRunner | None:
     """Bind the buffers of a session on a GPU; `None` for another provider."""
-    if provider not in gpu.GPU:
+    if provider not in GPU:
         return None
+    from catdog_edge.runtime.io_binding import BoundRunner
+    from catdog_edge.runtime.nvidia import captures
+
     options = session.get_provider_options()[NAMES[provider]]
     device = int(options.get("device_id", "0"))
-    return BoundRunner(session, outputs, "cuda", device, graphs=gpu.captures(options))
+    return BoundRunner(session, outputs, "cuda", device, graphs=captures(options))
 
 
 def offered() -> list[str]:
@@ -189,8 +194,14 @@ def _try(file: ModelFile, provider: str, settings: Settings) -> Opened | None:
         message = str(error).removesuffix(INSTEAD)
         if message not in _warned:
             _warned.add(message)
-            log.warning("%s; continuing without it", message)
+            _log().warning("%s; continuing without it", message)
         return None
+
+
+def _log() -> logging.Logger:
+    import logging  # slow to load, and a start on the CPU alone needs none
+
+    return logging.getLogger(__name__)
 
 
 def _that_answers(opened: Opened, provider: str) -> Opened:
@@ -249,7 +260,7 @@ def time_sessions(
     best = min(medians, key=lambda name: medians[name])
     figures = ", ".join(f"{name} {1000 * median:.2f} ms" for name, median in medians.items())
     reason = "; ".join([f"fastest here of {figures}", *notes])
-    log.info("provider %s: %s", best, reason)
+    _log().info("provider %s: %s", best, reason)
     return best, reason
 
 
@@ -303,12 +314,13 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
     import onnxruntime
 
     from catdog_edge import __version__
+    from catdog_edge.runtime import nvidia
     from catdog_edge.system.cpu import read_cpu
 
     cpu = read_cpu()
-    forms = dict.fromkeys(gpu.suited(file, name) for name in candidates) | {file: None}
+    forms = dict.fromkeys(nvidia.suited(file, name) for name in candidates) | {file: None}
     parts = [__version__, *(one.digest() for one in forms), onnxruntime.__version__]
-    parts += [openvino.version(), cpu.name, *gpu.NHWC, *gpu.GRAPHS]
+    parts += [openvino.version(), cpu.name, *nvidia.NHWC, *nvidia.GRAPHS]
     parts += [*packages.builds(packages.RUNTIMES), *candidates, *cpu.features, str(settings)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from catdog_edge.errors import CatdogError, ProviderError
-from catdog_edge.runtime import diagnostics, openvino
-from catdog_edge.runtime.diagnostics import not_here
-from catdog_edge.runtime.io_binding import GATE
+from catdog_edge.runtime import onnxruntime_errors, openvino
 from catdog_edge.runtime.model_file import ModelFile, load_session
+from catdog_edge.runtime.onnxruntime_errors import not_here
 from catdog_edge.system import packages
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ NAMES = {
     "coreml": "CoreMLExecutionProvider",
 }
 """Short names and ONNX Runtime's."""
+
+GPU = ("cuda", "tensorrt")
 
 AZURE = "AzureExecutionProvider"
 """In every ordinary build; only a front for operators that a remote service runs."""
@@ -104,6 +105,8 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
     if names == [cpu]:
         return load_session(file, session_options(settings), providers=list(pairs))
     _check_build(names)
+    from catdog_edge.runtime.io_binding import GATE  # not loaded where the CPU runs
+
     # TensorRT hands what it cannot run to CUDA, and everything to the CPU.
     complete = dict(pairs)
     if NAMES["tensorrt"] in names:
@@ -123,7 +126,7 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
         message, cause = str(error) or type(error).__name__, error
         # Perhaps it is the model that is wrong: then the CPU provider says so, as ModelError.
         start(file, [(cpu, {})], settings)
-    raise diagnostics.start_error(short_name(missing[0]), message) from cause
+    raise onnxruntime_errors.start_error(short_name(missing[0]), message) from cause
 
 
 def _create(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.InferenceSession:
@@ -192,10 +195,11 @@ def _check_build(names: Sequence[str]) -> None:
     remedies = {"cuda": gpu, "tensorrt": gpu, "coreml": "it needs macOS"}
     remedies["openvino"] = packages.install_command("openvino")
     remedy = remedies.get(provider, "install the build of onnxruntime that has it")
-    what = f"{diagnostics.installed_build()} is"
+    build = onnxruntime_errors.installed_build()
+    what = f"{build} is"
     installed = packages.builds(packages.RUNTIMES)
-    if len(installed) > 1 and provider in ("cuda", "tensorrt"):
-        what = f"{diagnostics.installed_build()} overwrite each other's files, and what is left is"
+    if len(installed) > 1 and provider in GPU:
+        what = f"{build} overwrite each other's files, and what is left is"
         if "onnxruntime-gpu" in installed:
             remedy = packages.mending(installed, "onnxruntime-gpu")
     raise not_here(provider, f"{what} built without it (it has: {has})", remedy)

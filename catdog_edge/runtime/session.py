@@ -5,20 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, preprocess, to_nchw
-from catdog_edge.runtime import diagnostics, gpu, provider_selection
-from catdog_edge.runtime.heat_map import HEAT_MAP, with_heat_map
-from catdog_edge.runtime.io_binding import BoundRunner, Rows, TooManyThreadsError
+from catdog_edge.runtime import onnxruntime_errors, provider_selection
 from catdog_edge.runtime.model_file import KNOWN, PROBABILITIES, ModelFile, spec_of
-from catdog_edge.runtime.providers import Asked, Settings
+from catdog_edge.runtime.providers import GPU, Asked, Settings
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.exit_and_fork import at_fork, enter, keep_for_ever, leave
+
+if TYPE_CHECKING:
+    from catdog_edge.runtime.io_binding import BoundRunner, Rows
 
 Outputs = list[npt.NDArray[np.float32]]
 """Probabilities `[N,K]` and, where the model has it, `known` `[N]` or `[N,1]`; or as asked."""
@@ -69,8 +70,12 @@ class ModelSession:
         self.file = opened.file
         self.spec = spec_of(session, self.file)
         self.provider = opened.provider
-        form = gpu.better_form(self.file.path, self.provider, self.spec.precision)
-        self.reason = "; ".join(filter(None, (opened.reason, form)))
+        self.reason = opened.reason
+        if self.provider in GPU:
+            from catdog_edge.runtime.nvidia import better_form
+
+            form = better_form(self.file.path, self.provider, self.spec.precision)
+            self.reason = "; ".join(filter(None, (self.reason, form)))
         one = session.get_inputs()[0]
         self._input = one.name
         self.fixed_batch = one.shape[0] if isinstance(one.shape[0], int) else None
@@ -111,6 +116,8 @@ class ModelSession:
 
         It is opened at the first call. See `with_heat_map` for errors.
         """
+        from catdog_edge.runtime.heat_map import HEAT_MAP, with_heat_map
+
         with self._lock:
             session = self.ready()
             if self._heat_map is None:
@@ -155,10 +162,9 @@ class ModelSession:
             results: Outputs = session.run(self._outputs, {self._input: _batch(rows)})
             return results
         except Exception as error:
-            too_many = isinstance(error, TooManyThreadsError)
-            if not too_many and not diagnostics.is_runtime_error(error):
+            if not onnxruntime_errors.is_runtime_error(error):
                 raise
-            if bound is None or diagnostics.is_memory_error(error):
+            if bound is None or onnxruntime_errors.is_memory_error(error):
                 raise self._call_error(error, len(rows)) from error
             unsuited = error
         finally:
@@ -178,7 +184,7 @@ class ModelSession:
 
     def _call_error(self, error: Exception, count: int) -> ModelError:
         free = count if self.fixed_batch is None else 1
-        return diagnostics.call_error(self.file.name, error, free, self.provider)
+        return onnxruntime_errors.call_error(self.file.name, error, free, self.provider)
 
 
 def _batch(rows: Rows) -> npt.NDArray[Any]:

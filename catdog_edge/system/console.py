@@ -1,16 +1,13 @@
-"""Console output: control characters escaped, any encoding, a full disk, and the log on stderr."""
+"""Console output: control characters escaped, any encoding, counters, and a full disk."""
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import errno
 import json
-import logging
 import os
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, TextIO, TypeVar
 
@@ -33,6 +30,8 @@ def plain(text: str) -> str:
     """
     if text.isprintable():
         return text
+    import unicodedata  # a table that a camera loop needs no part of
+
     return "".join(
         character.encode("unicode_escape").decode("ascii")
         if unicodedata.category(character) in _CONTROL or character in _BIDI
@@ -138,51 +137,6 @@ def note(line: str) -> None:
         sys.stderr.flush()
     except OSError:
         _discard(sys.stderr, sys.__stderr__, 2)
-
-
-class _StderrHandler(logging.Handler):
-    """Write records to the current `sys.stderr` as lines for people, control characters escaped."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = "\n".join(map(plain, record.getMessage().split("\n")))
-        if record.levelno >= logging.WARNING:
-            text = f"{style('catdog-edge: warning:', sys.stderr, fg='yellow', bold=True)} {text}"
-        note(style(text, sys.stderr, **getattr(record, "style", {})))
-
-
-_PROGRESS = ("catdog_edge.training", "exporters", "benchmarks")
-"""Loggers whose `info` is the progress report of a command; of the others, warnings are shown."""
-
-
-@contextlib.contextmanager
-def log_to_stderr() -> Iterator[None]:
-    """Within the block, show on stderr what this project's modules log; for commands alone.
-
-    `info` of training, exporters and benchmarks is shown as it is, `warning` of any module as
-    `catdog-edge: warning: TEXT`; `extra={"style": {...}}` colours a record on a terminal. Of the
-    processes that `torchrun` starts, only rank 0 shows `info`.
-
-    Examples:
-        >>> log = logging.getLogger("exporters.export_steps")
-        >>> with log_to_stderr():
-        ...     log.info("model.onnx: %.2f MB", 1.5)
-    """
-    handler = _StderrHandler()
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    levels = {"catdog_edge": max(level, logging.WARNING), **dict.fromkeys(_PROGRESS, level)}
-    levels["matplotlib"] = logging.ERROR  # it warns of its cache, where there is no home folder
-    loggers = {name: logging.getLogger(name) for name in levels}
-    before = {name: logger.level for name, logger in loggers.items()}
-    for name, logger in loggers.items():
-        logger.setLevel(levels[name])
-        if "." not in name:
-            logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for name, logger in loggers.items():
-            logger.removeHandler(handler)
-            logger.setLevel(before[name])
 
 
 def _discard(stream: TextIO, real: TextIO | None, number: int) -> None:

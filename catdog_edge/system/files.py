@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +29,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> with atomic_write("model.onnx") as temporary:
         ...     onnx.save(model, temporary)
     """
+    import tempfile  # slow to load, as is `glob`
+
     target = Path(path)
     try:
         if target.exists() and not target.is_file() and not target.is_dir():
@@ -67,6 +67,8 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 
     Call it only where no process is writing `path`. What cannot be removed stays.
     """
+    import glob
+
     target = Path(path)
     # mkstemp adds eight characters.
     pattern = f"{glob.escape(_prefix(target))}????????{glob.escape(target.suffix)}"
@@ -162,6 +164,8 @@ def cache_folder() -> Path:
 
 
 def _temporary_cache() -> Path:
+    import tempfile
+
     user = os.getuid() if hasattr(os, "getuid") else "user"
     folder = Path(tempfile.gettempdir()) / f"catdog-edge-{user}"
     try:

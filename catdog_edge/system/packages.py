@@ -10,13 +10,10 @@ import importlib
 import json
 import os
 import re
-import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from catdog_edge.errors import MissingPackageError
 
@@ -59,9 +56,12 @@ def install_command(extra: str) -> str:
     A checkout that the code runs from stays an editable install. Otherwise the extra is taken
     from where the package was (PEP 610): a folder, a wheel, a repository, or an index.
     """
-    # All three are slow to load.
+    # Slow to load.
     import importlib.metadata
+    import shlex
+    import shutil
     import subprocess
+    from urllib.parse import urlsplit
     from urllib.request import url2pathname
 
     pip = ["pip"]

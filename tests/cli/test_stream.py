@@ -77,9 +77,9 @@ def test_a_provider_that_does_not_start_is_one_plain_line(
 ) -> None:
     from catdog_edge import ProviderError
     from catdog_edge.runtime import provider_selection, providers
-    from catdog_edge.runtime.diagnostics import INSTEAD
     from catdog_edge.runtime.model_file import find_model
-    from catdog_edge.system.console import log_to_stderr
+    from catdog_edge.runtime.onnxruntime_errors import INSTEAD
+    from catdog_edge.system.log_to_stderr import log_to_stderr
 
     # CUDA is offered by its own build only; where there is none, starting it fails as well.
     monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])

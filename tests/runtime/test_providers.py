@@ -18,7 +18,7 @@ from support.paths import DATA
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from catdog_edge import Classifier, ModelError, ProviderError
-from catdog_edge.runtime import diagnostics, provider_selection, providers
+from catdog_edge.runtime import onnxruntime_errors, provider_selection, providers
 from catdog_edge.runtime.io_binding import BoundRunner
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.system import packages
@@ -345,8 +345,8 @@ def test_bound_buffers_answer_like_plain_calls() -> None:
 def test_why_a_provider_does_not_start_is_one_line(
     message: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnostics, "installed_build", lambda: "onnxruntime-gpu 1.31.1")
-    assert str(diagnostics.start_error("cuda", message)) == (
+    monkeypatch.setattr(onnxruntime_errors, "installed_build", lambda: "onnxruntime-gpu 1.31.1")
+    assert str(onnxruntime_errors.start_error("cuda", message)) == (
         f"cuda does not run here: {reason} (onnxruntime-gpu 1.31.1); install NVIDIA's driver and: "
         "pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'; or take the provider cpu"
     )

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from catdog_edge.system.console import log_to_stderr
+from catdog_edge.system.log_to_stderr import log_to_stderr
 
 
 def test_progress_as_it_is_and_warnings_named(

@@ -18,8 +18,8 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flav
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; install a flavour")
 
 from catdog_edge import Classifier
-from catdog_edge.runtime.gpu import half_form
 from catdog_edge.runtime.model_file import ZOO, shipped_models
+from catdog_edge.runtime.nvidia import half_form
 
 LIMITS = {"fast": 5_000_000, "accurate": 15_000_000}
 """Bytes of the file."""

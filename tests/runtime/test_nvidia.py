@@ -26,9 +26,10 @@ from click.testing import CliRunner
 from catdog_edge import Classifier, ModelError, ProviderError
 from catdog_edge.cli import doctor
 from catdog_edge.cli.main import main
-from catdog_edge.runtime import gpu, io_binding, model_file, provider_selection, providers
-from catdog_edge.runtime.io_binding import BoundRunner, CaptureGate, TooManyThreadsError
+from catdog_edge.runtime import io_binding, model_file, nvidia, provider_selection, providers
+from catdog_edge.runtime.io_binding import BoundRunner, CaptureGate
 from catdog_edge.runtime.model_file import ZOO, find_model
+from catdog_edge.runtime.onnxruntime_errors import TooManyThreadsError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
@@ -50,23 +51,22 @@ def images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
 
 
 def test_the_best_options_come_first_and_given_ones_stay() -> None:
-    ways = gpu.attempts(find_model(TINY), [(CUDA, {"device_id": "1"}), (CPU, {})])
+    ways = nvidia.attempts(find_model(TINY), [(CUDA, {"device_id": "1"}), (CPU, {})])
     assert [dict(way.pairs)[CUDA] for way in ways] == [
         {"prefer_nhwc": "1", "use_tf32": "1", "enable_cuda_graph": "1", "device_id": "1"},
         {"prefer_nhwc": "1", "use_tf32": "1", "device_id": "1"},
         {"device_id": "1"},
     ]
     assert all(way.pairs[1:] == [(CPU, {})] for way in ways)
-    given = gpu.attempts(find_model(TINY), [(CUDA, {"enable_cuda_graph": "0", "use_tf32": "0"})])
+    given = nvidia.attempts(find_model(TINY), [(CUDA, {"enable_cuda_graph": "0", "use_tf32": "0"})])
     assert [dict(way.pairs)[CUDA]["enable_cuda_graph"] for way in given] == ["0", "0"]
     assert [dict(way.pairs)[CUDA]["use_tf32"] for way in given] == ["0", "0"]
-    assert len(gpu.attempts(find_model(TINY), [(CPU, {}), (CUDA, {})])) == 1
 
 
 def test_what_is_on_is_named() -> None:
-    assert gpu.features(gpu.NHWC | gpu.GRAPHS) == "NHWC, CUDA graphs, TF32 on"
-    assert gpu.features({"prefer_nhwc": "0", "use_tf32": "0"}) == "TF32 off"
-    assert gpu.features({}) == "TF32 on"  # a build that does not say has it on
+    assert nvidia.features(nvidia.NHWC | nvidia.GRAPHS) == "NHWC, CUDA graphs, TF32 on"
+    assert nvidia.features({"prefer_nhwc": "0", "use_tf32": "0"}) == "TF32 off"
+    assert nvidia.features({}) == "TF32 on"  # a build that does not say has it on
 
 
 class OnCuda:
@@ -100,7 +100,7 @@ def cuda_refuses(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     def bind(session: Any, provider: str, outputs: list[str]) -> BoundRunner | None:
         if provider != "cuda":
             return None
-        graphs = gpu.captures(session.get_provider_options()[CUDA])
+        graphs = nvidia.captures(session.get_provider_options()[CUDA])
         return BoundRunner(session._session, outputs, "cpu", graphs=graphs)
 
     monkeypatch.setattr(provider_selection, "start", start)
@@ -321,13 +321,12 @@ def test_int8_on_a_gpu_names_the_form_that_is_faster(
 ) -> None:
     static, half = tmp_path / "model.static.onnx", tmp_path / "model.half.onnx"
     other = "int8 is slow on cuda; faster is what catdog-edge export --for cuda makes"
-    assert gpu.better_form(static, "cuda", "int8-static") == other
-    assert gpu.better_form(None, "cuda", "int8-static") == other
+    assert nvidia.better_form(static, "cuda", "int8-static") == other
+    assert nvidia.better_form(None, "cuda", "int8-static") == other
     half.touch()
     beside = "int8 is slow on tensorrt; faster is model.half.onnx beside it"
-    assert gpu.better_form(static, "tensorrt", "int8-dynamic") == beside
-    assert gpu.better_form(static, "cpu", "int8-static") == ""
-    assert gpu.better_form(half, "cuda", "fp16") == ""
+    assert nvidia.better_form(static, "tensorrt", "int8-dynamic") == beside
+    assert nvidia.better_form(half, "cuda", "fp16") == ""
 
     alone = shutil.copy(ZOO / "fast.onnx", tmp_path / "fast.onnx")
     assert Classifier(alone, "cuda").reason.endswith(f"TF32 on; {other}")
@@ -343,14 +342,14 @@ HERE = {"GPU": "NVIDIA X", "driver": "580.1", "TensorRT": "101100", "onnxruntime
 
 def test_an_engine_is_kept_by_model_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     machines = [HERE, *({**HERE, key: "other"} for key in HERE)]
-    folders = {gpu.engine_folder(find_model(TINY), machine) for machine in machines}
-    folders.add(gpu.engine_folder(find_model(KNOWN), HERE))
+    folders = {nvidia.engine_folder(find_model(TINY), machine) for machine in machines}
+    folders.add(nvidia.engine_folder(find_model(KNOWN), HERE))
     assert len(folders) == len(HERE) + 2
-    folder = gpu.engine_folder(find_model(TINY.read_bytes()), HERE)
+    folder = nvidia.engine_folder(find_model(TINY.read_bytes()), HERE)
     assert folder in folders  # the same content is the same model
     assert folder.parent.name == "tensorrt"
-    monkeypatch.setattr(gpu, "tensorrt_machine", lambda device_id: HERE)
-    best, plainer = gpu.attempts(find_model(TINY), [(TENSORRT, {"trt_fp16_enable": "1"})])
+    monkeypatch.setattr(nvidia, "tensorrt_machine", lambda device_id: HERE)
+    best, plainer = nvidia.attempts(find_model(TINY), [(TENSORRT, {"trt_fp16_enable": "1"})])
     options = dict(best.pairs)[TENSORRT]
     assert options == {
         "trt_engine_cache_enable": "1",
@@ -360,8 +359,8 @@ def test_an_engine_is_kept_by_model_and_machine(monkeypatch: pytest.MonkeyPatch)
         "trt_fp16_enable": "1",  # given; the model is fp32
         "trt_cuda_graph_enable": "1",
     }
-    assert gpu.tensorrt_options(folder, "fp16")["trt_fp16_enable"] == "1"
-    assert gpu.tensorrt_options(folder, "fp32")["trt_fp16_enable"] == "0"
+    assert nvidia.tensorrt_options(folder, "fp16")["trt_fp16_enable"] == "1"
+    assert nvidia.tensorrt_options(folder, "fp32")["trt_fp16_enable"] == "0"
     assert "trt_cuda_graph_enable" not in dict(plainer.pairs)[TENSORRT]
 
 
@@ -369,9 +368,9 @@ def test_no_engine_is_built_in_silence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
-    monkeypatch.setattr(gpu, "tensorrt_machine", lambda device_id: HERE)
-    (way, _) = gpu.attempts(find_model("fast"), [(TENSORRT, {})])
-    told = gpu.engine(find_model("fast"), way.pairs)
+    monkeypatch.setattr(nvidia, "tensorrt_machine", lambda device_id: HERE)
+    (way, _) = nvidia.attempts(find_model("fast"), [(TENSORRT, {})])
+    told = nvidia.engine(find_model("fast"), way.pairs)
     assert told is not None
     assert re.fullmatch(r"engine built in \d+ s", told())
     (record,) = caplog.records
@@ -380,16 +379,16 @@ def test_no_engine_is_built_in_silence(
     assert "catdog-edge build fast --provider tensorrt" in record.getMessage()
     folder = Path(dict(way.pairs)[TENSORRT]["trt_engine_cache_path"])
     (folder / "TensorrtExecutionProvider_x_sm90.engine").touch()
-    told = gpu.engine(find_model("fast"), way.pairs)
+    told = nvidia.engine(find_model("fast"), way.pairs)
     assert told is not None
     assert told() == "engine from the cache"
     assert len(caplog.records) == 1
     # Where nothing can be built nothing is announced.
-    monkeypatch.setattr(gpu, "tensorrt_machine", lambda device_id: {**HERE, "TensorRT": ""})
-    gpu.engine(find_model(TINY), [(TENSORRT, {"trt_engine_cache_path": str(tmp_path / "none")})])
+    monkeypatch.setattr(nvidia, "tensorrt_machine", lambda device_id: {**HERE, "TensorRT": ""})
+    nvidia.engine(find_model(TINY), [(TENSORRT, {"trt_engine_cache_path": str(tmp_path / "none")})])
     assert len(caplog.records) == 1
     assert not (tmp_path / "none").exists()
-    assert gpu.engine(find_model(TINY), [(CUDA, {})]) is None
+    assert nvidia.engine(find_model(TINY), [(CUDA, {})]) is None
 
 
 def test_an_engine_has_one_shape_and_a_batch_runs_in_pieces() -> None:
@@ -483,7 +482,7 @@ class TestOnCuda:
             assert difference.mean() < 0.02
 
     def test_tensorrt_builds_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        if not gpu.tensorrt_machine()["TensorRT"]:
+        if not nvidia.tensorrt_machine()["TensorRT"]:
             pytest.skip("TensorRT is not installed")
         monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
         first = Classifier(TINY, "tensorrt")

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's errors mean: each becomes a reason and a remedy for people."""
+"""What ONNX Runtime's errors mean: each becomes a reason and a remedy."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ _REMEDIES = {
 }
 
 
+class TooManyThreadsError(RuntimeError):
+    """More threads called a session than may capture CUDA graphs; see `io_binding`."""
+
+
 def is_runtime_error(error: Exception) -> bool:
     """Whether an error comes from ONNX Runtime, which also raises Python's own kinds."""
     own = type(error).__module__.startswith("onnxruntime")
-    return own or type(error) is RuntimeError or isinstance(error, MemoryError)
+    return (
+        own or type(error) is RuntimeError or isinstance(error, (MemoryError, TooManyThreadsError))
+    )
 
 
 def is_memory_error(error: Exception) -> bool:

@@ -18,15 +18,11 @@ from pathlib import Path
 
 from catdog_edge.errors import first_line
 from catdog_edge.runtime.model_file import ModelFile, read_spec
-from catdog_edge.runtime.providers import NAMES, TENSORRT_BATCH, Pairs
+from catdog_edge.runtime.providers import GPU, NAMES, TENSORRT_BATCH, Pairs
 from catdog_edge.system import packages
 from catdog_edge.system.files import cache_folder
 
 log = logging.getLogger(__name__)
-
-GPU = ("cuda", "tensorrt")
-
-CHUNK = 256  # images per call of a session on a GPU
 
 NHWC = {"prefer_nhwc": "1", "use_tf32": "1"}
 GRAPHS = {"enable_cuda_graph": "1"}
@@ -52,13 +48,11 @@ def attempts(file: ModelFile, pairs: Pairs) -> list[Attempt]:
     (name, given), *others = pairs
     if name == NAMES["cuda"]:
         ways = [(NHWC | GRAPHS, ""), (NHWC, "no CUDA graphs"), ({}, "neither CUDA graphs nor NHWC")]
-    elif name == NAMES["tensorrt"]:
+    else:
         folder = engine_folder(file, tensorrt_machine(int(given.get("device_id", 0))))
         precision = read_spec(str(file.path) if file.path else file.data).precision
         cached = tensorrt_options(folder, precision)
         ways = [(cached | TENSORRT_GRAPHS, ""), (cached, "no CUDA graphs")]
-    else:
-        return [Attempt(pairs)]
     found: dict[str, Attempt] = {}
     for options, lacks in ways:
         complete = options | given
@@ -164,8 +158,8 @@ def half_form(path: Path | None) -> Path | None:
 
 
 def better_form(path: Path | None, provider: str, precision: str) -> str:
-    """Say which form is faster on a provider than a file of this precision; empty: none is."""
-    if provider not in GPU or not precision.startswith("int8"):
+    """Say which form is faster on a GPU than a file of this precision; empty: none is."""
+    if not precision.startswith("int8"):
         return ""
     half = half_form(path)
     better = f"{half.name} beside it" if half else "what catdog-edge export --for cuda makes"
