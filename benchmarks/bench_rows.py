@@ -1,18 +1,15 @@
-"""The rows of a bench: PyTorch and each exported file, called in the same way.
-
-Imports torch only when a PyTorch row is opened, so that the fresh process of an exported file
-never loads it.
-"""
+"""The rows of a bench; torch is imported where a PyTorch row is opened, and nowhere else."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +21,10 @@ from catdog_edge.runtime.nvidia import half_form
 from catdog_edge.runtime.providers import GPU
 from catdog_edge.spec import ModelSpec
 
-REFERENCE = "pytorch"  # PyTorch eager on the CPU
-
 Variant = Literal["eager", "channels-last", "half", "compile"]
 
-DEVICES: Mapping[str, str] = dict.fromkeys(GPU, "cuda")
-"""PyTorch's device of an execution provider; all others are compared on the CPU."""
-
-MOST_ON_CPU = 32
-"""Largest batch of a row on the CPU, where `Classifier` gives its session no more in one call."""
-
+REFERENCE = "pytorch"  # PyTorch eager on the CPU
+MOST_ON_CPU = 32  # images of a call: `Classifier` gives a session on the CPU no more
 TF32 = True  # whether float32 convolutions of PyTorch on a GPU may use TF32: ONNX Runtime's default
 
 
@@ -41,10 +32,9 @@ TF32 = True  # whether float32 convolutions of PyTorch on a GPU may use TF32: ON
 class BenchRow:
     """One row of the table: a file and how it is run.
 
-    `base` is the name without threads and batch: `pytorch`, `pytorch-VARIANT`, or the file's
-    stem, followed by `@PROVIDER` (of PyTorch: `@DEVICE`) for another than the CPU. `suffix`
-    (`:t1`, `:b8`, `:t1:b8`) distinguishes rows of the same base. `compared_with` is the base of an
-    imported file, which no PyTorch network is behind, where that is the reference.
+    `base` is the name without threads and batch (docs/bench.md), `suffix` (`:t1`, `:b8`, `:t1:b8`)
+    tells rows of one base apart. `compared_with` is the base of an imported file, which no PyTorch
+    network is behind, where that is the reference.
     """
 
     base: str
@@ -65,7 +55,7 @@ class BenchRow:
     @property
     def device(self) -> str:
         """PyTorch's name of the device that it runs on: `cpu` or `cuda`."""
-        return DEVICES.get(self.provider, "cpu")
+        return _device(self.provider)
 
     @property
     def is_reference(self) -> bool:
@@ -83,7 +73,7 @@ class BenchRow:
         ]
 
 
-class Runner(Protocol):
+class Runner(ABC):
     """An opened row.
 
     `fixed_batch` are the images that every call takes, `None`: any number; `tf32` says whether
@@ -92,12 +82,14 @@ class Runner(Protocol):
 
     row: BenchRow
     spec: ModelSpec
-    fixed_batch: int | None
-    tf32: bool | None
+    fixed_batch: int | None = None
+    tf32: bool | None = None
 
+    @abstractmethod
     def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
         """Classify frames of any size, `uint8 [H,W,3]` BGR: `float32 [N,K]`."""
 
+    @abstractmethod
     def infer(self, pixels: npt.NDArray[np.uint8]) -> object:
         """Run the engine alone on resized images, `uint8 [N,H,W,3]` BGR."""
 
@@ -113,11 +105,9 @@ def plan_rows(
 ) -> list[BenchRow]:
     """List the rows for each batch and thread count: PyTorch's by device, then each file's.
 
-    Thread counts are part of the names where there are several, batches where they are not 1;
-    `compiled` adds rows for `torch.compile`. Batches above `MOST_ON_CPU` have rows on other
-    devices alone.
+    Batches above `MOST_ON_CPU` have rows on other devices alone.
     """
-    devices = dict.fromkeys(["cpu", *(DEVICES.get(name, "cpu") for name in providers)])
+    devices = dict.fromkeys(["cpu", *map(_device, providers)])
     names = list(zip(files, _base_names(files), strict=True))
     imported = names[0][1] if weights in files else ""
     rows = []
@@ -151,6 +141,10 @@ def references(rows: Sequence[BenchRow]) -> dict[str, str]:
     return {name: reference for name, reference in found.items() if reference}
 
 
+def _device(provider: str) -> str:
+    return "cuda" if provider in GPU else "cpu"
+
+
 def _form(file: Path, provider: str) -> Path:
     """The file of a shipped model that `Classifier` takes on a provider; others stay."""
     return (half_form(file) if provider in GPU and file.parent == ZOO else None) or file
@@ -182,8 +176,8 @@ def open_row(row: BenchRow) -> Runner:
     return TorchRunner(row) if row.engine == "pytorch" else OnnxRunner(row)
 
 
-class OnnxRunner:
-    """An exported file in the runtime's `Classifier`; see `open_row`."""
+class OnnxRunner(Runner):
+    """An exported file in the runtime's `Classifier`."""
 
     def __init__(self, row: BenchRow) -> None:
         from catdog_edge.runtime.classifier import Classifier
@@ -194,7 +188,6 @@ class OnnxRunner:
         )
         self.spec = self.classifier.spec
         self.fixed_batch = self.classifier._session.fixed_batch
-        self.tf32: bool | None = None
         if row.provider == "cuda" and self.spec.precision == "fp32":
             options = self.classifier._session.ready().get_provider_options()
             self.tf32 = options["CUDAExecutionProvider"].get("use_tf32", "1") == "1"
@@ -209,8 +202,8 @@ class OnnxRunner:
         return self.classifier._session.run(list(pixels))
 
 
-class TorchRunner:
-    """A checkpoint in PyTorch, with the runtime's preprocessing; see `open_row`.
+class TorchRunner(Runner):
+    """A checkpoint in PyTorch, with the runtime's preprocessing.
 
     Images go to the device as `uint8` and the answers come back within each call.
     """
@@ -220,10 +213,7 @@ class TorchRunner:
 
         from catdog_edge.training.models.checkpoint import load_checkpoint
 
-        self.row = row
-        self.fixed_batch: int | None = None
-        self.tf32: bool | None = None
-        self._torch = torch
+        self.row, self._torch = row, torch
         network, self.spec = load_checkpoint(row.file)
         if row.device != "cpu":
             self._check_device()
@@ -233,9 +223,8 @@ class TorchRunner:
                     warnings.simplefilter("ignore")
                     torch.backends.cuda.matmul.allow_tf32 = TF32
                     torch.backends.cudnn.allow_tf32 = TF32
-        self._format = torch.contiguous_format
-        if row.variant in ("channels-last", "half"):
-            self._format = torch.channels_last
+        last = row.variant in ("channels-last", "half")
+        self._format = torch.channels_last if last else torch.contiguous_format
         self._network = network.to(row.device).to(memory_format=self._format)
         normalization = self.spec.normalization
         self._mean = torch.tensor(normalization.mean, device=row.device).view(1, 3, 1, 1)
@@ -247,7 +236,7 @@ class TorchRunner:
         return self.infer(np.stack([preprocess(frame, self.spec.resize) for frame in frames]))
 
     def infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """See `Runner`: colour order, scaling, network, temperature and softmax."""
+        """See `Runner`."""
         torch = self._torch
         if torch.get_num_threads() != self.row.threads:
             torch.set_num_threads(self.row.threads)  # rows with other counts share the process

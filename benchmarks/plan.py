@@ -33,11 +33,7 @@ from catdog_edge.training.runs.run_folder import find_checkpoint, run_of
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """The options of `catdog-edge bench`, which its help describes.
-
-    `None` and empty are the command's defaults: the newest run, its data and folder, the threads
-    that the runtime chooses, the CPU and all other providers that start.
-    """
+    """The options of `catdog-edge bench`, which its help describes, with its defaults."""
 
     weights: Path | None = None
     data: str | None = None
@@ -127,12 +123,7 @@ class BenchPlan:
 
 
 def plan(options: BenchOptions) -> BenchPlan:
-    """Find, open and check everything that a bench needs.
-
-    Raises:
-        CatdogError: Weights, exported files, data or baseline are missing, damaged or do not fit
-            each other; a gate names no row; or the folder for the reports cannot be written.
-    """
+    """Find, open and check everything that a bench needs; a `CatdogError` says what is wrong."""
     weights = _weights(options.weights)
     run, folder = run_of(weights), options.out or weights.parent
     chosen = Threads(options.threads[0], "--threads") if options.threads else choose_threads()

@@ -28,12 +28,9 @@ TIMEOUT = 300.0  # seconds for a row in a fresh process
 def cold_starts(
     rows: Sequence[BenchRow], picture: Path, runs: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Start every row of batch 1 in fresh processes, interleaved; files are in the system's cache.
+    """Classify the image file `picture` in `runs` fresh processes of every row, interleaved.
 
-    Each of `runs` processes of a row classifies the image file `picture`.
-
-    Returns:
-        By row its `summarise`d runs, and by row why it does not run.
+    Returns by row its `summarise`d runs, and by row why it does not run.
     """
     found: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
     failed: dict[str, str] = {}
@@ -75,16 +72,11 @@ def start_row(row: BenchRow, picture: Path, seconds: float = 0.5) -> dict[str, A
 def run_fresh(
     arguments: Sequence[str], name: str, timeout: float | None = TIMEOUT
 ) -> dict[str, Any]:
-    """Run Python in a fresh process with the import path of this one.
+    """Run Python in a fresh process with the import path of this one; `name` is for messages.
 
     Its last line is a JSON object with `answered_at`, the value of `time.perf_counter()` (a clock
-    of the whole system) at the first answer; `name` is for messages.
-
-    Returns:
-        The object, with `first_answer_s` from the start of the process in place of that.
-
-    Raises:
-        CatdogError: It failed or did not end in time; the message has its last line.
+    of the whole system) at the first answer. Returned is the object with `first_answer_s`, from
+    the start of the process, in its place. A `CatdogError` has the last line of one that fails.
     """
     start = time.perf_counter()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -19,6 +18,7 @@ import psutil
 
 from benchmarks.measure import gpu
 from catdog_edge.system.cpu import read_cpu
+from catdog_edge.system.packages import builds
 from catdog_edge.system.threads import Threads, cgroup_quota, choose_threads, usable_processors
 
 FLAGS = (
@@ -38,12 +38,9 @@ VARIABLES = (
 )  # fmt: skip
 """Environment variables that change a measurement."""
 
-MAX_OTHERS = 0.10
-"""Share of the usable processors taken by other processes above which a run is noisy."""
-
-MAX_DRIFT = 0.10
-"""Quartile distance of a row's block medians, over their median, above which a run is noisy."""
-
+# A run is noisy above these: the share of the usable processors that other processes take, and the
+# quartile distance of a row's block medians over their median.
+MAX_OTHERS, MAX_DRIFT = 0.10, 0.10
 LOAD_PERIOD = 5.0  # seconds between two samples of the load average; the kernel updates it as often
 
 
@@ -95,7 +92,7 @@ class Environment:
             hypervisor="hypervisor" in cpu.flags,
             governor=governor or None,
             python=f"{platform.python_implementation()} {platform.python_version()}",
-            packages={name: version for name in PACKAGES if (version := _version(name))},
+            packages=builds(PACKAGES),
             variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
             load_before=psutil.getloadavg(),
         )
@@ -170,10 +167,7 @@ class ActivityMonitor:
                 self._readings.append(gpu.read())
 
     def _seconds(self) -> tuple[float, float, float]:
-        """Seconds since boot that others used, that were stolen, and that a cgroup throttled.
-
-        Of the usable processors: work on others is no noise.
-        """
+        """Seconds of the usable processors since boot: used by others, stolen, throttled."""
         every, usable = psutil.cpu_times(percpu=True), usable_processors()
         if len(every) > len(usable):  # otherwise these are all that are online
             every = [times for number, times in enumerate(every) if number in usable]
@@ -200,8 +194,7 @@ def noise_reasons(
     unsettled: Sequence[str] = (),
 ) -> list[str]:
     """List the reasons to doubt the figures of a run; the last two are those of `Measurement`."""
-    found = []
-    usable = card.processors_usable
+    found, usable = [], card.processors_usable
     if activity.others_busy > MAX_OTHERS * usable:
         found.append(
             f"other processes took {activity.others_busy:.1f} of {usable} processors while "
@@ -233,13 +226,6 @@ def _distribution() -> str:
     with suppress(OSError, AttributeError):
         return f", {platform.freedesktop_os_release().get('PRETTY_NAME', '')}".rstrip(", ")
     return f" {platform.mac_ver()[0]}" if sys.platform == "darwin" else ""
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _read(path: Path) -> str:

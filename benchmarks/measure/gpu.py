@@ -24,9 +24,8 @@ MAX_BUSY = 0.10  # share of the time that others kept the GPU busy above which a
 class Reading:
     """What the driver said at one moment; `None`: it does not tell here.
 
-    `clock_mhz` is that of the multiprocessors, `used_bytes` the memory in use by all processes,
-    `busy` the share of the last second in which a kernel ran, `slowdowns` are of `SLOWDOWNS`,
-    `processes` the bytes by process id, as far as a container shows them.
+    `used_bytes` is the memory in use by all processes, `busy` the share of the last second in
+    which a kernel ran, `processes` has bytes by process id, as far as a container shows them.
     """
 
     clock_mhz: int | None
@@ -125,11 +124,10 @@ def read() -> Reading | None:
 
 
 def process_bytes(before: Reading | None, after: Reading | None) -> int | None:
-    """Memory that this process took on the GPU between two readings.
+    """Memory that this process took on the GPU between two readings, CUDA's context included.
 
-    CUDA's context is part of it. Allocators of ONNX Runtime and PyTorch keep what they took, so at
-    the end of a loop this is the peak. The driver's figure for the process where it is visible;
-    in a container it may not be, and then it is what all processes together use more than before.
+    Allocators keep what they took, so at the end of a loop this is the peak. In a container the
+    process may not be visible; then it is what all processes together use more than before.
     """
     if before is None or after is None:
         return None

@@ -1,8 +1,4 @@
-"""Interleaved timing: warm up rival calls, then time them in turns within a time budget.
-
-Block timer and the interval of a ratio are those of `exporters.checks.timing`; this module adds
-warming up and passes on rows that are opened anew.
-"""
+"""Interleaved timing of rival calls: `exporters.checks.timing` after warming up, in passes."""
 
 from __future__ import annotations
 
@@ -21,11 +17,10 @@ PASSES = 6
 """How often the rows are opened. Two sessions of one file differ by a few percent for as long as
 they live, because of where their memory lies; no number of rounds shows that."""
 
-WINDOW, TOLERANCE, WARM_UP_TIMEOUT = 5, 0.05, 3.0
-"""Of warming up: calls per median, largest relative change that counts as settled, seconds."""
+PAUSE = 0.05  # seconds of sleep before a block: ONNX Runtime's threads stop spinning by then
 
-PAUSE = 0.05
-"""Seconds of sleep before a block: ONNX Runtime's threads have stopped spinning by then."""
+# Of warming up: calls per median, largest relative change that counts as settled, seconds.
+WINDOW, TOLERANCE, WARM_UP_TIMEOUT = 5, 0.05, 3.0
 
 
 @dataclass(frozen=True)
@@ -58,17 +53,12 @@ class Summary:
     @classmethod
     def of(cls, latencies: Latencies) -> Summary:
         """Summarise the calls of one row."""
-        calls = latencies.seconds * 1e3
-        blocks = latencies.block_medians * 1e3
-        quantiles = [float(value) for value in np.percentile(calls, np.arange(101))]
+        calls, blocks = latencies.seconds * 1e3, latencies.block_medians * 1e3
+        quantiles = np.percentile(calls, np.arange(101)).tolist()
         low, high = np.percentile(blocks, (25, 75))
         return cls(
             calls=latencies.calls,
-            p50_ms=quantiles[50],
-            p75_ms=quantiles[75],
-            p90_ms=quantiles[90],
-            p95_ms=quantiles[95],
-            p99_ms=quantiles[99],
+            **{f"p{share}_ms": quantiles[share] for share in (50, 75, 90, 95, 99)},
             mean_ms=float(calls.mean()),
             std_ms=float(calls.std()),
             iqr_ms=quantiles[75] - quantiles[25],
@@ -210,19 +200,17 @@ def _warm_up_all(
     found = {}
     for name, call in calls.items():
         sleep(pause)
-        found[name] = warm_up(call, clock=clock)
+        found[name] = warm_up(call, clock)
     return found
 
 
 def _schedule(
     medians: Sequence[float], seconds: float, pause: float, most_passes: int
 ) -> tuple[int, float, int, int]:
-    """Choose passes, seconds of a block, its calls and the rounds of a pass, for a budget.
+    """Choose passes, seconds of a block, its calls and the rounds of a pass.
 
-    Blocks of 0.02 to 0.3 s, so that about twenty rounds fit: the interval of a ratio comes from
-    the rounds, and many short ones tell more than few long ones. Calls too slow for the budget
-    still get four rounds. `medians` are the seconds of a call of each row; `most_passes` is 1
-    where rows cannot be opened anew.
+    Blocks of 0.02 to 0.3 s, so that about twenty rounds fit: many short ones tell more than few
+    long ones. Calls too slow for the budget still get four rounds.
     """
     block = min(0.3, max(0.02, seconds / (20 * len(medians)) - pause))
 

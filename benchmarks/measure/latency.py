@@ -19,13 +19,9 @@ from catdog_edge.system.console import counter
 
 log = logging.getLogger(__name__)
 
-FRAMES = 32
-"""Different frames that the timed calls cycle through, so that none finds its own in a cache."""
-
+FRAMES = 32  # that the timed calls cycle through, so that none finds its own in a cache
 JPEG_QUALITY = 95  # of the JPEG whose decoding is timed as a stage
-
-UNRESOLVED = 0.1
-"""Share of a call by which its stages may exceed it; beyond that their rest is not known."""
+UNRESOLVED = 0.1  # share of a call by which its stages may exceed it and their rest is still told
 
 
 def time_rows(runners: Sequence[Runner], frames: Sequence[Image], seconds: float) -> Measurement:
@@ -72,14 +68,11 @@ def _call(runner: Runner, frames: Sequence[Image]) -> Callable[[], object]:
 def stages(
     runner: Runner, frames: Sequence[Image], seconds: float = 1.5
 ) -> dict[str, float | None]:
-    """Split the time of a call of a row with batch 1 into stages, in milliseconds.
+    """Split the time of a call of a row with batch 1 into stages: medians in milliseconds.
 
-    Returns:
-        Medians of an interleaved run on `frames`, `uint8 [H,W,3]` BGR:
-        `decode` (the frame as a JPEG in memory, not part of the call), `resize`, `session` (the
-        engine alone, on the resized image), `rest` (the call less these two) and `answer` (the
-        whole call). `rest` is at least 0, and `None` where noise slowed the stages by more than
-        it: where they exceed the call by more than `UNRESOLVED`.
+    `decode` is that of the frame as a JPEG in memory, `session` the engine alone, `rest` the call
+    less `resize` and `session`, `answer` the whole call. `rest` is at least 0, and `None` where
+    noise slowed the stages until they exceed the call by more than `UNRESOLVED`.
     """
     pool, steps = frames[:8], runner.spec.resize
     single, whole = itertools.cycle([[frame] for frame in pool]), itertools.cycle(pool)

@@ -180,14 +180,10 @@ def _issue_queries(
 
 
 def read_summary(text: str) -> dict[str, Any]:
-    """Parse LoadGen's `mlperf_log_summary.txt`.
+    """Parse LoadGen's `mlperf_log_summary.txt`; a `CatdogError` says that it is none.
 
-    Returns:
-        `valid`, the figures of `FIGURES` that the summary has, and of an invalid run the
-        conditions that were not satisfied (`unsatisfied`).
-
-    Raises:
-        CatdogError: It is not such a summary.
+    Returns `valid`, the figures of `FIGURES` that the summary has, and of an invalid run the
+    conditions that were not satisfied (`unsatisfied`).
     """
     result = re.search(r"^Result is : (\w+)", text, re.MULTILINE)
     if result is None:

@@ -27,7 +27,6 @@ from exporters.checks.comparison import Comparison, Probabilities, compare_answe
 Predict = Callable[[Sequence[Image]], Probabilities]
 
 CHUNK = 64  # frames in memory at once
-
 SHORT = (
     "accuracy", "accuracy_low", "accuracy_high", "agreement", "agreement_low", "agreement_high",
     "difference", "difference_low", "difference_high", "mcnemar_p", "max_difference",
@@ -91,12 +90,8 @@ def classify_all(
 ) -> dict[str, Probabilities]:
     """Let every row classify every frame, one frame a call; each is decoded once for all rows.
 
-    The frames are `uint8 [H,W,3]` BGR, of any size; a predictor takes a list of one of them, and
-    `progress` the number of frames done. Returns `float32 [N,K]` by row.
-
-    Raises:
-        ModelError: A row answers with infinities or nan.
-        ValueError: There are no frames.
+    The frames are `uint8 [H,W,3]` BGR, of any size; `progress` takes the number of frames done.
+    Returns `float32 [N,K]` by row; a row that answers with infinities or nan is a `ModelError`.
     """
     answers: dict[str, list[Probabilities]] = {row: [] for row in predictors}
     source = iter(frames)
@@ -113,19 +108,15 @@ def classify_all(
         done += len(chunk)
         if progress is not None:
             progress(done)
-    if not done:
-        raise ValueError("there are no frames to classify")
     return {row: np.concatenate(parts) for row, parts in answers.items()}
 
 
 def compare_rows(
     answers: Mapping[str, Probabilities], images: ImageSet
 ) -> tuple[dict[str, dict[str, Any]], list[Disagreement]]:
-    """Compare the answers of every row, `float32 [N,K]`, with the first one's, which is PyTorch's.
+    """Compare the answers of every row, `float32 [N,K]`, with the first one's.
 
-    Returns:
-        By row its `row_figures`; and all disagreements, of each row those with the largest
-        difference of a probability first.
+    Returns by row its `row_figures`, and all disagreements, the largest of each row first.
     """
     figures: dict[str, dict[str, Any]] = {}
     disagreements: list[Disagreement] = []
@@ -140,9 +131,9 @@ def compare_rows(
 def row_figures(
     values: Probabilities, truth: npt.NDArray[np.int64], comparison: Comparison
 ) -> dict[str, Any]:
-    """Return the figures of one row, those that docs/bench-json.md lists under `answers`.
+    """Return the figures of a row that docs/bench-json.md lists under `answers`.
 
-    `values` are `float32 [N,K]`, `truth` is `int64 [N]`; the comparison is with PyTorch's answers.
+    `values` are `float32 [N,K]`, `truth` is `int64 [N]`.
     """
     images, accuracy = len(truth), comparison.accuracy
     assert accuracy is not None  # the truth is known
@@ -182,11 +173,10 @@ def row_figures(
 def class_figures(
     answers: Mapping[str, Probabilities], truth: npt.NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Return precision and recall per class of every row, and PyTorch's confusion matrix.
+    """Return precision and recall per class of every row, and the first row's confusion matrix.
 
-    The matrix of another row differs from it by the row's disagreements, so one is enough. Its
-    cells that are not 0 are kept as lists of true class, predicted class and count. Answers are as
-    for `compare_rows`, the truth is `int64 [N]`.
+    The cells of it that are not 0, as lists of true class, predicted class and count: the matrix of
+    another row differs from it by the row's disagreements.
     """
     rows = {}
     cells: list[list[int]] = []

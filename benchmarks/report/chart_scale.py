@@ -9,11 +9,7 @@ from collections.abc import Sequence
 class Scale:
     """Values from `low` to `high` as pixels from `start` to `end`, which may be the smaller one."""
 
-    def __init__(
-        self, low: float, high: float, start: float, end: float, *, log: bool = False
-    ) -> None:
-        if not low < high or (log and low <= 0):
-            raise ValueError(f"wanted low < high (above 0 for a log scale), got {low} and {high}")
+    def __init__(self, low: float, high: float, start: float, end: float, log: bool = False):
         self.low, self.high, self.start, self.end, self.log = low, high, start, end, log
 
     def __call__(self, value: float) -> float:

@@ -1,7 +1,7 @@
-"""The charts of `bench.html`: ratios, distributions, accuracy against latency, reliability.
+"""The geometry of the charts of `bench.html`, which `templates/charts.svg` draws.
 
-This is their geometry; `templates/charts.svg` draws them. Each is drawn for one width in pixels;
-the page has a wide and a narrow drawing and shows the one that fits, so text is never scaled.
+Each is drawn for one width in pixels; the page shows the wide or the narrow drawing, so text is
+never scaled.
 """
 
 from __future__ import annotations
@@ -59,13 +59,10 @@ def distributions(document: Document, width: int) -> Markup:
 
 
 def density(row: Mapping[str, Any], scale: Scale) -> list[tuple[float, float]]:
-    """A smooth outline of a row's calls from its 101 percentiles.
+    """A smooth outline of a row's calls from its 101 percentiles, inside the scale.
 
-    A Gaussian kernel on the logarithm of the time, Silverman's bandwidth; the highest point of
-    each row is 1, so heights of different rows cannot be compared.
-
-    Returns:
-        Pairs of milliseconds and height 0..1, from left to right, inside the scale.
+    A Gaussian kernel on the logarithm of the time, Silverman's bandwidth. Returns pairs of
+    milliseconds and height; the highest point of each row is 1.
     """
     quantiles = np.log(np.maximum(row["latency"]["quantiles_ms"], 1e-6))
     middle = quantiles[1:100]  # the slowest and the fastest call are no part of a shape

@@ -20,14 +20,12 @@ TEXT = "bench.md"
 PAGE = "bench.html"
 FLIPS = "bench-flips.csv"
 
+# What the reports say of a noisy run, and the short ones of a run with one pass.
 DOUBT = (
     "Repeat it on a quiet machine before you quote it: neighbours slow rows with several threads "
     "more than others, so not only the milliseconds but the ratios can be off."
 )
-"""What the reports say of a noisy run."""
-
 ONCE = "rows opened once: intervals do not hold what differs from run to run"
-"""What short reports say of a run with one pass."""
 
 
 def terminal(document: Document, folder: Path) -> str:

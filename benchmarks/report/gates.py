@@ -20,17 +20,14 @@ from catdog_edge.errors import CatdogError, GateError
 from exporters.checks.acceptance import LIMITS, Verdict, judge_drop, judge_share
 from exporters.export_report import AS_FAST
 
+NEW_BASELINE = "make a new one with: catdog-edge bench"
 TOLERANCE = 10.0  # percent by which a ratio or a size may exceed the baseline's
 BASELINE_DROP = 0.5  # percentage points of accuracy that a row may lose against the baseline
-
+EPSILON = 1e-9  # rounding error allowed for a figure that equals its limit
 MAX_RESIZE = 1.5
 """Least limit for the time of the resize over the baseline's; a higher tolerance raises it.
 PyTorch's row resizes as well, so the ratios do not show it; and one short run differs from the
 next by a tenth or two."""
-
-NEW_BASELINE = "make a new one with: catdog-edge bench"
-
-EPSILON = 1e-9  # rounding error allowed for a figure that equals its limit
 
 
 @dataclass(frozen=True)
@@ -124,9 +121,6 @@ def check_comparable(baseline: Document, path: Path, here: Document) -> None:
     """Refuse a baseline of another machine, PyTorch, model, test set, thread count or batch.
 
     `path` is its file, for the message; `here` is `BenchPlan.describe()` of this run.
-
-    Raises:
-        CatdogError: The two cannot be compared, or the baseline is damaged.
     """
     try:
         difference = next(_differences(baseline, here), None)

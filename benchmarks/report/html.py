@@ -1,8 +1,4 @@
-"""`bench.html`: one self-contained page with charts, tables and images.
-
-It loads nothing (its own policy forbids it), runs no script, follows the reader's light or dark
-setting, and fits a desktop and a phone. `page.html` is its template, `page.css` its style.
-"""
+"""`bench.html`: one page with charts, tables and images that loads nothing and runs no script."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 WIDTH = 100  # columns of the terminal that every table fits
-
 MISSING = "-"
 
 
@@ -28,14 +27,11 @@ def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
     return [line(heads), gap.join("-" * size for size in columns), *(line(row) for row in rows)]
 
 
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Format a Markdown table: the first column left-aligned, the others right-aligned."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    rule = "|" + "|".join(["---", *["---:"] * (len(heads) - 1)]) + "|"
-    return [line(heads), rule, *(line(row) for row in rows)]
+    head, *lines = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in (heads, *rows))
+    rule = "---|" + "---:|" * (len(heads) - 1)
+    return "\n".join([f"| {head} |", f"|{rule}", *(f"| {line} |" for line in lines)])
 
 
 def listed(counts: Sequence[int]) -> str:

@@ -2,14 +2,10 @@
 
     python -m benchmarks.studies.bulk_predict --data DIR [--model M] [--images N] [--json FILE]
 
-The rivals classify the same files in blocks that take turns, all with the same number of threads:
-
-- plain loop: `imread`, the resize of the spec, `session.run`, one image after the other; all
-  threads are the session's
-- predict --out: a part with its rows written to disk; and with --reduce
-- decoder alone: `imread` in as many threads, which no program that decodes all pixels can beat
-
-Memory is that of a process which classifies the files over and over.
+Interleaved, with the same number of threads: a plain loop of `imread`, resize and `session.run`;
+`predict --out` with its rows written to disk, also with --reduce; and `imread` alone in as many
+threads, which no program that decodes all pixels can beat. Memory is that of a process which
+classifies the files over and over.
 """
 
 from __future__ import annotations
@@ -20,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +44,10 @@ def plain_loop(model: str, files: list[str], threads: int) -> Callable[[], objec
     with Classifier(model, "cpu", threads=1) as pets:
         spec = pets.spec
 
-    def classify() -> list[Any]:
-        return [
-            session.run(
-                None,
-                {name: to_layout(preprocess(cv2.imread(file), spec.resize)[None], spec.layout)},
-            )
-            for file in files
-        ]
+    def classify() -> None:
+        for file in files:
+            batch = to_layout(preprocess(cv2.imread(file), spec.resize)[None], spec.layout)
+            session.run(None, {name: batch})
 
     return classify
 
@@ -74,16 +67,14 @@ def run(options: argparse.Namespace) -> None:
         }
         threads = ways["predict --out"].threads
 
-        def bulk(name: str) -> Callable[[], object]:
-            return lambda: results.write(part, list(ways[name](part)))
+        def bulk(name: str) -> None:
+            results.write(part, list(ways[name](part)))
 
         with ThreadPoolExecutor(threads) as pool:
-            rivals = {
+            rivals: dict[str, Callable[[], object]] = {
                 "plain loop": plain_loop(options.model, files, threads),
-                **{name: bulk(name) for name in ways},
-                "decoder alone": lambda: list(
-                    pool.map(lambda file: cv2.imread(file) is None, files)
-                ),
+                **{name: partial(bulk, name) for name in ways},
+                "decoder alone": lambda: any(pool.map(lambda one: cv2.imread(one) is None, files)),
             }
             timing = compare(rivals, options.seconds, block_seconds=0, min_calls=1, warmup_calls=1)
         print(f"{len(files)} images, {threads} threads, {timing.rounds} rounds, {pets!r}")
@@ -94,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
         document |= {"timing": timing.to_dict(), "threads": threads}
         memory = []
         for _ in range(options.memory_passes):
-            results.write(part, list(ways["predict --out"](part)))
+            bulk("predict --out")
             memory.append(resident_bytes() / 2**20)
         document["resident_mb"] = memory
         count = len(files) * len(memory)

@@ -1,11 +1,8 @@
-"""An RTSP server on loopback, and what it serves; for `camera_soak` and the tests of cameras.
+"""An RTSP server on loopback, in a process of its own, for `camera_soak` and tests of cameras.
 
-`RtspServer` starts it in a process of its own, which can be frozen (SIGSTOP), killed, restarted
-and made to send garbage. Every frame has its number as a row of black and white blocks and is
-sent when it is due, so that the age of a frame that comes out at the other end is known.
-
-The script at the bottom is that process: it runs under the system's Python, which has `gi`, and
-so it imports the standard library alone. Debian packages: python3-gi gir1.2-gst-rtsp-server-1.0
+Every frame has its number as a row of blocks and is sent when it is due, so that its age at the
+other end is known. The process is this file under the system's Python, which has `gi`; so it
+imports the standard library alone. Debian packages: python3-gi gir1.2-gst-rtsp-server-1.0
 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 gstreamer1.0-plugins-ugly.
 """
@@ -29,8 +26,7 @@ from typing import Any, Self
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 
-BITS, BLOCK = 12, 16
-"""A frame's number: `BITS` blocks of `BLOCK` pixels, lowest bit first, along the top."""
+BITS, BLOCK = 12, 16  # blocks of a frame's number along its top, lowest bit first; their pixels
 
 _PROBE = """
 import gi
@@ -79,7 +75,7 @@ def read_stamp(frame: Any) -> int:
 def photographs(kind: str, count: int) -> list[Any]:
     """Frames of 640x360 that show a `cat`, a `dog` or a `street`, `uint8 [H,W,3]` BGR.
 
-    From the archives in `$CATDOG_SHARED`, or else in `../shared/data`; drawings without them.
+    From archives in `$CATDOG_SHARED` or `../shared/data`; drawings without them.
     """
     import cv2
     import numpy as np
@@ -92,16 +88,17 @@ def photographs(kind: str, count: int) -> list[Any]:
         names = [name for name in sorted(opened.namelist()) if name.endswith(".jpg")]
         names = [n for n in names if kind == "street" or Path(n).name.startswith(kind)]
         data = [np.frombuffer(opened.read(name), np.uint8) for name in names[:count]]
-    return [_filling(cv2.imdecode(one, cv2.IMREAD_COLOR)) for one in data]
+    decoded = (cv2.imdecode(one, cv2.IMREAD_COLOR) for one in data)
+    return [fill_frame(image, 640, 360, cv2.INTER_AREA) for image in decoded]
 
 
-def _filling(image: Any, width: int = 640, height: int = 360) -> Any:
+def fill_frame(image: Any, width: int, height: int, interpolation: int) -> Any:
     """The middle of an image, scaled so that it fills a frame."""
     import cv2
 
     scale = max(width / image.shape[1], height / image.shape[0])
     size = max(width, round(scale * image.shape[1])), max(height, round(scale * image.shape[0]))
-    scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    scaled = cv2.resize(image, size, interpolation=interpolation)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return scaled[top : top + height, left : left + width].copy()
 
@@ -190,10 +187,9 @@ class ServerProcess:
 
 
 class RtspServer(ServerProcess):
-    """An H.264 byte stream of `encode_h264`, looped, at `rtsp://127.0.0.1:PORT/stream`.
+    """Loops an H.264 byte stream at `url`; `login` is the `user:password` that a client must have.
 
-    `fps` of `frames` are sent; `login` is the `user:password` that a client must have,
-    `stamped_fps` the frames per second by the timestamps, where not those of sending.
+    `stamped_fps` are the frames per second by the timestamps, where not those of sending.
     """
 
     def __init__(

@@ -1,12 +1,9 @@
 """What cameras and events cost, and how long they last: speed, delay, four cameras, a soak.
 
     python -m benchmarks.studies.camera_soak [--only file,first,delay,four,soak] [--minutes 30]
-                                             [--json FILE]
 
-Serves a video of its own over RTSP on loopback, so it runs on Linux with GStreamer's packages
-(`camera_server` names them). Every served frame carries its number, which tells its age at the
-other end. Prints lines for people; `--json` keeps the figures; a figure beyond its limit is
-exit code 3.
+Needs Linux and GStreamer's packages (`camera_server` names them). A figure beyond its limit is exit
+code 3.
 """
 
 from __future__ import annotations
@@ -47,10 +44,9 @@ from catdog_edge.runtime.classifier import SPIN
 from exporters.checks.predictors import open_session
 from exporters.checks.timing import compare
 
+# Least share of the bare loop's speed, least share of a camera's frames that arrive, greatest age
+# of a frame, greatest growth of the resident memory and of other counts over a soak.
 LIMITS = {"file": 0.95, "kept": 0.95, "oldest_s": 1.0, "growth_mb": 10.0, "change": 0.0}
-"""Least share of the bare loop's speed, least share of a camera's frames that arrive, greatest
-age of a frame, greatest growth of the resident memory and of other counts over a soak."""
-
 PARTS = ("file", "first", "delay", "four", "soak")  # methods of `CameraBench`
 FPS, NAMES = 15, ("north", "east", "south", "west")  # of the part `four`
 
@@ -69,9 +65,8 @@ class CameraBench:
 
     def check(self, what: str, value: float, limit: str, *, least: bool = False) -> None:
         """Print whether a figure is within its limit."""
-        wanted = LIMITS[limit]
+        wanted, sign = LIMITS[limit], "at least" if least else "at most"
         good = value >= wanted if least else value <= wanted
-        sign = "at least" if least else "at most"
         print(f"  {what}: {value:.3f}, wanted {sign} {wanted:g}" + ("" if good else ": MISSED"))
         self.missed += [] if good else [what]
 

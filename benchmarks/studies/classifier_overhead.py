@@ -2,9 +2,8 @@
 
     python -m benchmarks.studies.classifier_overhead [--model M] [--weights best.pt] [--json FILE]
 
-Every figure comes from rivals that are interleaved in one run; cold starts, memory and leaks are
-measured in processes of their own. Prints tables; `--json` keeps the figures. Linux: memory is
-read from /proc.
+Rivals are interleaved in one run; cold starts, memory and leaks are those of fresh processes.
+Linux: memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -39,20 +38,16 @@ from catdog_edge.runtime.model_file import find_model
 from exporters.checks.predictors import open_session
 from exporters.checks.timing import compare
 
+# Multiples of the bare rival, and the growth in MB from 1,000 calls to the end.
 LIMITS = {
     "native": 1.05, "1080p": 1.10, "cold start": 1.30, "memory": 1.15,
     "PyTorch's cold start": 4.0, "growth_mb": 1.0,
 }  # fmt: skip
-"""Multiples of the bare rival, and the growth in MB from 1,000 calls to the end."""
-
-FIXED_MS = 0.05
-"""A call of `Classifier` may add so much whatever the ratio: a network of a few microseconds is
-faster than any wrapper around it."""
-
+FIXED_MS = 0.05  # a call of `Classifier` may add so much: a tiny network is faster than any wrapper
 PARTS = ("overhead", "cold", "leak", "spinning")  # methods of `Study`
 
+# What the threads of a session do between two calls; the first is the reference.
 WAITS = {"spinning, as ONNX Runtime": True, f"spinning {SPIN} us": SPIN, "sleeping": False}
-"""What the threads of a session do between two calls; the first is the reference."""
 
 # The programs of the fresh processes: by hand, with this package, with PyTorch.
 BARE = """
@@ -158,11 +153,7 @@ class Study:
         return document
 
     def cold(self) -> dict[str, Any]:
-        """Time to the first answer and memory in MB, of fresh processes that are interleaved.
-
-        One more process of each before the runs that count fills the file cache and writes byte
-        code.
-        """
+        """First answer and memory of fresh processes; one of each more, which fills the caches."""
         file = str(find_model(self.options.model).path)
         programs = {"bare script": (BARE, file), "catdog_edge": (OURS, file)}
         if self.options.weights is not None:

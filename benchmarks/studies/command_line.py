@@ -17,13 +17,7 @@ from catdog_edge.system.threads import MOST
 
 
 class StudyParser(argparse.ArgumentParser):
-    """The options of a study; `run` is its `main`.
-
-    Examples:
-        >>> parser = StudyParser("peers", __doc__)
-        >>> parser.seconds(30.0, "per frame")
-        >>> code = parser.run(lambda options: print(options.seconds))
-    """
+    """The options of a study; `run` is its `main`."""
 
     def __init__(self, name: str, description: str | None) -> None:
         self._name, raw = name, argparse.RawDescriptionHelpFormatter
@@ -45,11 +39,7 @@ class StudyParser(argparse.ArgumentParser):
     def run(
         self, body: Callable[[argparse.Namespace], None], arguments: list[str] | None = None
     ) -> int:
-        """Parse the command line and run; print an error as one line on stderr.
-
-        Returns:
-            0, or the exit code of the error: 1, or 3 where a limit is not met.
-        """
+        """Parse the command line and run; print an error as one line, and return its exit code."""
         options = self.parse_args(arguments)
         try:
             with log_to_stderr():

@@ -69,13 +69,13 @@ def report(options: argparse.Namespace) -> None:
             print(f"\n{model}: {len(sets[0].items):,} test pictures of {options.data}\n")
             heads = ["condition", "accuracy, %", "answered, %"]
             rows = [accuracy_row(pets, images) for images in sets]
-            print("\n".join(markdown_table(heads, rows)))
+            print(markdown_table(heads, rows))
             if options.other:
                 sets = image_sets(open_negative_images(options.other, progress=ReadingProgress()))
                 count = len(sets[0].items)
                 print(f"\n{model}: {count:,} of {options.other}\n")
                 rows = [[one.name, share(rejected(pets, one), count)] for one in sets]
-                print("\n".join(markdown_table(["condition", "rejected, %"], rows)))
+                print(markdown_table(["condition", "rejected, %"], rows))
 
 
 def main(arguments: list[str] | None = None) -> int:

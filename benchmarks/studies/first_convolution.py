@@ -53,7 +53,7 @@ def measure(source: Path, seconds: float, threads: int) -> list[str]:
 def report(options: argparse.Namespace) -> None:
     """Measure and print."""
     rows = [measure(path, options.seconds, options.threads) for path in options.models]
-    print("\n".join(markdown_table(HEADS, rows)))
+    print(markdown_table(HEADS, rows))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,10 +2,9 @@
 
     python -m benchmarks.studies.peers [--weights runs/NAME/best.pt] [--model FILE] [--threads N]
 
-A peer takes a frame as a camera gives it to probabilities, with the resize of the spec and the
-same number of threads as all others. Every peer on our files first classifies one image and is
-compared with `Classifier`, so that a speed with other answers is seen. What is not installed is
-listed as left out; the extra `[peers]` has all of it.
+From a frame to probabilities, with the resize of the spec and the same number of threads. Answers
+are compared with `Classifier`'s. What is not installed is listed as left out; the extra `[peers]`
+has all of it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.bench_rows import BenchRow, TorchRunner, Variant
 from benchmarks.measure.environment import ActivityMonitor, Environment, noise_reasons
@@ -43,15 +41,14 @@ from catdog_edge.system.threads import choose_threads
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.run_folder import find_checkpoint, run_of
+from exporters.checks.comparison import Probabilities
 from exporters.checks.predictors import open_session
 from exporters.formats.torch_export import export_onnx
 
-Probabilities = npt.NDArray[np.float32]
 Classify = Callable[[Image], Probabilities]
 """From a frame (`uint8 [H,W,3]` BGR, of any size) to `float32 [1,K]`."""
 
 LARGE = (1080, 1920)  # height and width of the large frame
-
 ULTRALYTICS = "yolo11n-cls"  # exported with fresh weights, for the cost of their wrapper
 
 
@@ -92,9 +89,8 @@ def bare_onnxruntime(config: PeerConfig) -> Classify:
 def _openvino_core() -> Any:
     """The one `openvino.Core` of the process, never freed.
 
-    Each takes the thread's signal stack (`sigaltstack`) and restores, when freed, the one that it
-    found. Two that are freed in the order of their creation leave signals on a stack that is
-    gone: the next Ctrl-C then ends the process without a word.
+    When freed, each restores the signal stack (`sigaltstack`) that it found. Freed in the order of
+    their creation, two leave a stack that is gone: the next Ctrl-C ends the process.
     """
     import openvino as ov
 
@@ -169,10 +165,7 @@ def pytorch(config: PeerConfig, variant: Variant = "eager") -> Classify:
 
 
 def ultralytics(config: PeerConfig) -> dict[str, Classify]:
-    """Their own architecture at our input size: the bare file, and their `predict` over it.
-
-    Our weights have no part in it.
-    """
+    """Their own architecture at our input size: the bare file, and their `predict` over it."""
     for name, value in (("OFFLINE", "true"), ("AUTOINSTALL", "false"), ("VERBOSE", "false")):
         os.environ.setdefault(f"YOLO_{name}", value)
     from ultralytics import YOLO

@@ -105,7 +105,7 @@ def report(options: argparse.Namespace) -> None:
         f"{len(frames)} photographs, median height {heights[len(heights) // 2]} pixels, to "
         f"{size}x{size}; one thread; OpenCV {cv2.__version__}"
     )
-    print("\n".join(markdown_table(heads, rows)))
+    print(markdown_table(heads, rows))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,12 +2,11 @@
 
     python -m benchmarks.studies.small_pets accurate --data wild-pets.zip --other wild-other.zip
 
-Takes the test split of both. Beside each picture as it is, a frame of 1280x720 is made of it: the
-picture, a quarter as wide, at a random place of one of the pictures in `--behind`, a folder of
-`--other`, enlarged. Prints the share of pictures that is answered, and the share of those with the
-right class, from `Classifier.__call__` and from `search`. `--videos` prints in how many videos the
-events are right, with `stream --focus motion` and `frame`, and `--seconds` what a frame costs with
-them. The tables are in docs/camera-loop.md and docs/stream.md.
+Of the test split of both, each picture as it is and, a quarter as wide, at a random place of one of
+`--behind`, a folder of `--other`, enlarged to 1280x720: the share that is answered, and of those
+the share with the right class, from `Classifier.__call__` and from `search`. `--videos` prints in
+how many videos the events are right, with `stream --focus motion` and `frame`, and `--seconds` what
+a frame costs with them. The tables are in docs/camera-loop.md and docs/stream.md.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ import numpy as np
 
 from benchmarks.report.text import markdown_table
 from benchmarks.studies import command_line
+from benchmarks.studies.camera_server import fill_frame
 from catdog_edge import Classifier, Events
 from catdog_edge.camera.camera import Frame
 from catdog_edge.errors import DataError
@@ -40,25 +40,16 @@ FPS = 10.0  # frames per second of the videos
 NEAR = 1.0  # seconds that a right event may be away from the truth
 
 Focus = Literal["motion", "frame"]
-
 FOCUS: tuple[Focus, Focus] = ("motion", "frame")
 
-Moment = tuple[str, str, float]  # `enter` or `exit`, of which class, and when
-
-Video = tuple[Callable[[float], Image], float, list[Moment]]
-"""The scene at a time in seconds, how long it takes, and what happens."""
-
 Picture = tuple[str, str, Image]  # its kind, its class or `neither`, and its pixels
+Moment = tuple[str, str, float]  # `enter` or `exit`, of which class, and when
+Video = tuple[Callable[[float], Image], float, list[Moment]]  # the scene at a time, seconds, events
 
 
-def background(picture: Image) -> Image:
-    """Enlarge a picture until it covers a frame, and cut out the centre."""
-    width, height = SIZE
-    factor = max(width / picture.shape[1], height / picture.shape[0])
-    large = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    large = cv2.resize(large, (max(width, large.shape[1]), max(height, large.shape[0])))
-    top, left = (large.shape[0] - height) // 2, (large.shape[1] - width) // 2
-    return np.ascontiguousarray(large[top : top + height, left : left + width], np.uint8)
+def scene(picture: Image) -> Image:
+    """Enlarge a picture to a frame."""
+    return np.asarray(fill_frame(picture, *SIZE, cv2.INTER_CUBIC), np.uint8)
 
 
 def small(picture: Image, share: float = SHARE) -> Image:
@@ -69,10 +60,10 @@ def small(picture: Image, share: float = SHARE) -> Image:
     return np.asarray(made, np.uint8)
 
 
-def paste(scene: Image, picture: Image, left: int, top: int) -> Image:
-    """Copy a scene with a picture in it; what lies outside is cut off."""
-    made = scene.copy()
-    height, width = scene.shape[:2]
+def paste(frame: Image, picture: Image, left: int, top: int) -> Image:
+    """Copy a frame with a picture in it; what lies outside is cut off."""
+    made = frame.copy()
+    height, width = frame.shape[:2]
     box = slice(max(0, top), top + len(picture)), slice(max(0, left), left + picture.shape[1])
     part = picture[max(0, -top) : height - top, max(0, -left) : width - left]
     if part.size:
@@ -96,12 +87,12 @@ def frames(found: list[Picture], behind: str) -> Iterator[Picture]:
     random = np.random.default_rng(7)
     for kind, truth, image in found:
         if kind == behind:
-            yield kind, truth, background(image)
+            yield kind, truth, scene(image)
             continue
-        scene, part = background(places[random.integers(len(places))]), small(image)
+        behind_it, part = scene(places[random.integers(len(places))]), small(image)
         room = (SIZE[0] - part.shape[1], SIZE[1] - part.shape[0])
         left, top = (int(random.integers(most + 1)) for most in room)
-        yield kind, truth, paste(scene, part, left, top)
+        yield kind, truth, paste(behind_it, part, left, top)
 
 
 def rows(name: str, found: list[Picture], behind: str) -> list[list[str]]:
@@ -137,7 +128,7 @@ def videos(cat: Image, street: Image, dog: Image, room: Image) -> dict[str, Vide
 
     The moments of a pan and of a small pet are those when half of it is visible.
     """
-    full = [background(picture) for picture in (cat, street, dog, room)]
+    full = [scene(picture) for picture in (cat, street, dog, room)]
     wide = np.hstack([*full, full[-1]])
     small_ones = small(cat), small(dog)
 
@@ -145,9 +136,9 @@ def videos(cat: Image, street: Image, dog: Image, room: Image) -> dict[str, Vide
         return full[int(time / 4)]
 
     def pans(time: float) -> Image:
-        scene, within = divmod(time, 4.0)
-        place = scene + (max(0.0, (within - 3.25) / 1.5) if scene < 3 else 0.0)
-        place -= max(0.0, (0.75 - within) / 1.5) if scene > 0 else 0.0
+        number, within = divmod(time, 4.0)
+        place = number + (max(0.0, (within - 3.25) / 1.5) if number < 3 else 0.0)
+        place -= max(0.0, (0.75 - within) / 1.5) if number > 0 else 0.0
         return wide[:, round(place * SIZE[0]) :][:, : SIZE[0]]
 
     def visits(time: float) -> Image:
@@ -213,12 +204,12 @@ def cost(name: str, seconds: float) -> list[str]:
     Interleaved, with one thread: other work of the machine does not count.
     """
     random = np.random.default_rng(1)
-    scene = background(random.integers(0, 256, (9, 16, 3), np.uint8))
+    room = scene(random.integers(0, 256, (9, 16, 3), np.uint8))
     thing = random.integers(0, 256, (200, 200, 3), np.uint8)
     with Classifier(name, "cpu", threads=1, spin=False) as pets:
         calls: dict[str, Callable[[], object]] = {}
         for focus in FOCUS[::-1]:
-            frames = filmed(lambda t: paste(scene, thing, round(200 * t) % 1000, 300), 8)
+            frames = filmed(lambda t: paste(room, thing, round(200 * t) % 1000, 300), 8)
             endless = itertools.cycle(list(frames))
             moving = (dataclasses.replace(f, monotonic=n / FPS) for n, f in enumerate(endless))
             calls[focus] = map(Events(pets, focus=focus, pictures=False).feed, moving).__next__
@@ -240,7 +231,7 @@ def report(options: argparse.Namespace) -> None:
         heads = ["model", "picture", "number", "answered: frame, %", "search, %"]
         heads += ["right of these: frame, %", "search, %"]
         table = [row for name in models for row in rows(name, found, options.behind)]
-    print("\n".join(markdown_table(heads, table)))
+    print(markdown_table(heads, table))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,10 +5,8 @@
                                           [--device cuda]
 
 See docs/bench.md for what the two loops do and share. A turn on a GPU is as many steps as the
-workers of the plain loop may be ahead, and ends with a synchronisation; where the budget has three
-turns a round, the median is of turns that the workers did not prepare.
-
-Prints a table; `--json` keeps the figures; with `--min-ratio` the exit code is 3 below it.
+workers of the plain loop may be ahead; where the budget has three turns a round, the median is of
+turns that the workers did not prepare.
 """
 
 from __future__ import annotations
@@ -157,10 +155,9 @@ def ours(config: LoopConfig, turns: Turns) -> None:
 
 
 class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Image files, decoded whenever they are requested.
+    """Image files, decoded whenever they are requested: `float32 [3,S,S]` and the label.
 
-    For the CPU, OpenCV decodes, resizes and augments with the tool's own code, which is faster than
-    Pillow and torchvision's transforms; for a GPU it is torchvision after the decoding.
+    For a GPU torchvision resizes and augments; for the CPU the tool's own code, which is faster.
     """
 
     def __init__(self, config: LoopConfig) -> None:
@@ -260,10 +257,9 @@ def _serve(name: str, config: LoopConfig, connection: Connection) -> None:
 
 
 class Loop:
-    """A loop of `LOOPS` in a process of its own; a `CatdogError` says why it cannot start.
+    """A loop of `LOOPS` in a process of its own, which sleeps until it is told to step.
 
-    The process steps when it is told to and otherwise sleeps on a pipe, so neither loop shares
-    memory allocator, oneDNN's caches or threads with the other.
+    So neither shares memory allocator, oneDNN's caches or threads with the other.
     """
 
     def __init__(self, name: str, config: LoopConfig) -> None:
@@ -312,10 +308,7 @@ class Loop:
 
 
 def training_images(options: argparse.Namespace, size: int) -> tuple[Dataset, list[Item]]:
-    """Open the data set and return the training images that make whole batches.
-
-    Both splits are then in the cache at `size`, so that a loop need not read them.
-    """
+    """The data set and the training images that make whole batches, both splits in the cache."""
     batch, steps = options.batch_size, squash(size, size)
     if batch < 2:
         raise CatdogError(f"--batch-size must be at least 2, got {batch}")
@@ -404,10 +397,7 @@ def time_loops(config: LoopConfig, seconds: float) -> tuple[dict[str, dict[str, 
 
 
 def write_jpegs(dataset: Dataset, items: Sequence[Item], folder: Path) -> tuple[str, ...]:
-    """Write images for the loop that decodes them every epoch.
-
-    JPEG files are copied; others are encoded at their own size with OpenCV's quality of 95.
-    """
+    """Copy JPEG files, and encode others at their own size with OpenCV's quality of 95."""
     source = None if dataset.is_sample else open_source(dataset.source)
     paths = []
     for number, item in enumerate(items):

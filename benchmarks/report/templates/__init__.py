@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select
 from markupsafe import Markup
 
 from benchmarks.report.chart_scale import px, tick_text
-from benchmarks.report.text import figure, milliseconds
+from benchmarks.report.text import figure, markdown_table, milliseconds
 
 
 @functools.cache
@@ -26,7 +26,8 @@ def get(file: str) -> Template:
         undefined=StrictUndefined,
     )
     functions = (
-        px, tick_text, points, family, figure, milliseconds, sentence, shade, many, part, cell, name
+        px, tick_text, points, family, figure, milliseconds, sentence, shade, many, part, name,
+        markdown_table,
     )  # fmt: skip
     environment.filters |= {one.__name__: one for one in functions}
     environment.filters["pairs"] = itertools.pairwise
@@ -67,8 +68,3 @@ def sentence(words: str) -> str:
 def name(row: str) -> Markup:
     """The name of a row, which may be broken before `@`."""
     return Markup("<wbr>@").join(str(row).split("@"))
-
-
-def cell(text: str) -> str:
-    """Text in a cell of a Markdown table."""
-    return text.replace("|", "\\|")

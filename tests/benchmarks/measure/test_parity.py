@@ -163,5 +163,5 @@ def test_rows_are_asked_one_frame_at_a_time_in_order_and_in_bounded_memory():
     assert set(asked) == {1}
     assert answers["a"].shape == (150, 2)
     assert (answers["b"][:, 0] * 255).round().tolist() == list(range(150))
-    with pytest.raises(ValueError, match="no frames"):
+    with pytest.raises(ValueError, match="at least one array"):
         classify_all({"a": ask}, [])

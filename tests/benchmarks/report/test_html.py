@@ -377,13 +377,9 @@ def test_ticks_are_round_inside_and_few(low, high, log):
         assert len(ticks) >= 2
 
 
-def test_a_scale_maps_its_ends_and_refuses_nonsense():
+def test_a_scale_maps_its_ends():
     found = chart_scale.Scale(1.0, 100.0, 10, 210, log=True)
     assert (found(1.0), found(10.0), found(100.0), found(0.5)) == (10, 110, 210, 10)
-    with pytest.raises(ValueError, match="low < high"):
-        chart_scale.Scale(1.0, 1.0, 0, 1)
-    with pytest.raises(ValueError, match="log"):
-        chart_scale.Scale(0.0, 1.0, 0, 1, log=True)
 
 
 @pytest.mark.slow
