@@ -19,7 +19,6 @@ from support.benchdoc import GPU_ROWS, ROWS, document
 from benchmarks.report import document as report
 from benchmarks.report import gates, html
 from benchmarks.report import text as words
-from benchmarks.report.tables import card, tables
 
 NOT_OF_THIS = ("variant", "noise", "tf32", "gpu_bytes")  # columns without a figure of this row
 
@@ -188,25 +187,6 @@ def test_files_are_written_and_read_back(doc, tmp_path):
     assert (tmp_path / "bench.md").read_text().startswith("# Bench of cat_dog-simple_cnn-1")
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0523, "0.052"), (0.523, "0.52"), (1.25, "1.25"), (12.34, "12.3")]
-)
-def test_figures_have_the_digits_that_count(value, text):
-    assert words.figure(value) == text
-
-
-def test_words():
-    assert words.abbreviate("pytorch-channels-last", 12) == "pytor~s-last"
-    assert words.abbreviate("pytorch-channels-last", 12, head=2) == "py~nels-last"
-    assert words.p_value(0.0004) == "<0.001"
-    assert words.p_value(0.001) == "0.001"
-    assert words.p_value(0.9994) == "0.999"
-    assert words.p_value(0.9996) == words.p_value(1.0) == "1"
-    assert words.milliseconds(-0.08) == "-0.08"
-    assert words.milliseconds(123.4) == "123"
-    assert words.wrap("a " * 60 + "b")[0] == "a " * 49 + "a"
-
-
 def test_the_documentation_names_every_key_and_only_options_that_exist(doc):
     import re
 
@@ -235,109 +215,8 @@ def test_the_documentation_names_every_key_and_only_options_that_exist(doc):
         assert used <= known
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["model", "pytorch-channels-last"],
-        [f"catdog-edge_cnn-{what}-2026-static-float32" for what in ("photographs", "drawings-set")],
-        [f"simple/model.{kind}@openvino" for kind in ("static", "dynamic")],
-        [f"{'a' * 20}{number}{'z' * 20}" for number in range(12)],
-        [f"{'a' * 30}{left}{'-' * 30}{right}{'z' * 30}" for left in "12" for right in "12"],
-    ],
-)
-def test_names_that_are_cut_can_still_be_told_apart(names):
-    for width in (8, 12, 20, 30):
-        short = words.abbreviate_all([*names, names[0]], width)
-        assert set(short) == set(names)
-        assert len(set(short.values())) == len(names)
-        assert max(map(len, short.values())) <= width
-        for name in names:
-            assert short[name] == name or len(name) > width
-
-
 def test_a_call_of_several_frames_is_not_called_one_frame(doc):
     several = copy.deepcopy(doc)
     assert "Latency: a frame to its" in report.terminal(several, Path("x"))
     several["rows"][-1]["batch"] = 8
     assert "Latency: the frames of a call to their" in report.terminal(several, Path("x"))
-
-
-def test_with_300_classes_every_report_stays_small_and_shows_the_worst_ten():
-    labels = tuple(f"class-{number:03}" for number in range(300))
-    doc = document(labels=labels, pictures=3000)
-    recall = doc["classes"]["rows"]["pytorch"]["recall"]
-    text = json.dumps(doc, indent=1, allow_nan=False)
-    assert len(text) < 500_000
-    assert text.count("confusion") == 1
-    assert sum(count for _, _, count in doc["classes"]["confusion"]) == 3000
-    worst = sorted(range(300), key=lambda index: recall[index])[:10]
-    title, heads, rows = next(table for table in tables(doc) if "classes" in table[0])
-    assert "10 of 300 classes" in title
-    assert heads == ["class", "pictures", *(base for base, *_ in ROWS)]
-    assert [row[0] for row in rows] == [labels[index] for index in worst]
-    assert rows[0][1] == "10"
-    assert rows[0][2].startswith(f"{100 * recall[worst[0]]:.1f} / ")
-    markdown, page = report.markdown(doc), html.page(doc)
-    assert "class-009 and 290 more" in markdown
-    assert "10 class-004 and 295 more" in page
-    for made, limit in ((markdown, 10_000), (page, 200_000), (report.sheet(doc), 20_000)):
-        assert len(made) < limit
-        assert made.count("class-") < 40
-    assert max(map(len, report.terminal(doc, Path("x")).splitlines())) <= words.WIDTH
-
-
-def test_a_class_that_is_never_predicted_or_absent_is_a_dash(doc):
-    changed = copy.deepcopy(doc)
-    changed["classes"]["rows"]["model"] = {"precision": [None, 0.5], "recall": [0.0, 1.0]}
-    rows = {row[0]: row[1:] for row in tables(changed)[2][2]}
-    assert rows["model"] == ["-", "0.00%", "300", "50.00%", "100.00%", "0"]
-
-
-def _rows(doc, title):
-    return next(rows for found, _, rows in tables(doc) if found.startswith(title))
-
-
-def test_the_table_of_fresh_processes_has_both_halves_or_dashes(doc):
-    made = copy.deepcopy(doc)
-    made["rows"][1]["cold"] = None
-    made["rows"][2]["stages_ms"] = None
-    made["rows"][3]["stages_ms"]["rest"] = None
-    rows = _rows(made, "A fresh process")
-    assert rows[0] == ["pytorch", "2.40", "40.0", "340", "39.9", "0.60", "0.10", "20.9", "0.05"]
-    assert rows[1][1:] == ["-"] * 4 + ["0.60", "0.10", "16.9", "0.05"]
-    assert rows[2][1:] == ["0.40", "40.0", "112", "17.9"] + ["-"] * 4
-    assert rows[3][-1] == "-"
-
-
-def test_what_loadgen_says_is_a_table(doc):
-    figures = {"valid": True, "p50_ns": 2.5e6, "p90_ns": 3e6, "p99_ns": 4e6, "mean_ns": 2.6e6}
-    rows = {
-        "model": {**figures, "queries_per_second": 4321.0},
-        "slow": {**figures, "valid": False, "unsatisfied": ["min duration", "early stopping"]},
-        "bad": {"valid": False, "reason": "out of order"},
-    }
-    loadgen = {"scenario": "offline", "loadgen": "6.0", "seconds": 10.0, "rows": rows}
-    made = {**doc, "loadgen": {**loadgen, "folder": "bench-loadgen/offline"}}
-    assert _rows(made, "LoadGen 6.0, offline, at least 10 s a row; all are asked") == [
-        ["model", "2.50", "3.00", "4.00", "2.60", "4,321.0", "valid"],
-        ["slow", "2.50", "3.00", "4.00", "2.60", "-", "INVALID (min duration, early stopping)"],
-        ["bad", "-", "-", "-", "-", "-", "INVALID"],
-    ]
-    assert "bench-flips.csv, bench-loadgen/offline/" in report.terminal(made, Path("x"))
-
-
-def test_the_card_tells_what_is_not_known_and_what_was_set(doc):
-    text = dict(card(doc))
-    assert text["memory"] == "8.0 GiB, 6.0 GiB free at the start"
-    assert text["governor"] == "not known"
-    assert text["processors"] == "2 usable of 4"
-    assert text["providers"] == "asked for cpu; obtained cpu"
-    assert "variables" not in text
-    made = copy.deepcopy(doc)
-    made["environment"] |= {"quota": 1.5, "hypervisor": True, "variables": {"A": "1", "B": "2"}}
-    made["environment"]["providers_obtained"] = []
-    text = dict(card(made))
-    assert text["processors"] == "2 usable of 4, cgroup quota 1.5"
-    assert text["processor"].endswith("(family 1, model 2), virtual machine")
-    assert text["variables"] == "A=1, B=2"
-    assert text["providers"] == "asked for cpu; obtained none"
