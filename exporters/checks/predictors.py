@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.images.preprocess import to_layout
-from catdog_edge.runtime import gpu, providers
+from catdog_edge.runtime import nvidia, providers
 from catdog_edge.runtime.model_file import (
     KNOWN,
     LOGITS,
@@ -96,7 +96,7 @@ class OnnxPredictor:
             self.session = open_session(model, choose_threads().count, name=name)
         else:
             settings = providers.Settings(choose_threads().count, spin=True)
-            options = gpu.NHWC if provider == "cuda" else {}  # the kernels of `Classifier`
+            options = nvidia.NHWC if provider == "cuda" else {}  # the kernels of `Classifier`
             self.session = providers.start(file, [(providers.NAMES[provider], options)], settings)
         self.spec = spec_of(self.session, file, given)
         value = self.session.get_inputs()[0]
