@@ -29,8 +29,7 @@ def export(options: ExportOptions) -> Exported:
     All files are moved into the folder at the end; a step that fails leaves it as it was.
 
     Raises:
-        CatdogError: Weights or data are missing, damaged or do not fit; a file cannot be
-            made or written.
+        CatdogError: Weights or data do not serve, or a file cannot be made or written.
         GateError: The fp32 file does not answer as PyTorch does; nothing was kept.
     """
     weights = find_checkpoint(options.weights)

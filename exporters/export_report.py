@@ -178,13 +178,7 @@ class Exported:
         return f"{ship}: it {right}; for a smaller one: catdog-edge export --quantize"
 
     def require(self) -> None:
-        """Require every file that was asked for.
-
-        Of the int8 files of `--quantize auto`, one is enough.
-
-        Raises:
-            GateError: One was refused; the message has the figures.
-        """
+        """Raise `GateError` where a file was refused; of `--quantize auto` one is enough."""
         refused = [file for file in self.files if file.refused]
         if self.document["options"]["quantize"] == "auto":
             int8 = [file for file in self.files if file.precision.startswith("int8")]

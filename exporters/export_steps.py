@@ -150,11 +150,7 @@ class ExportSteps:
         self._judge(path, {"kind": "dynamic", "layers": list(made.quantized), "share": made.share})
 
     def static(self, images: Images, source: str) -> None:
-        """Make `model.static.onnx`, calibrated on training images, `uint8 [N,S,S,3]`, BGR.
-
-        Raises:
-            ModelError: No int8 scheme loads in this onnxruntime and gives probabilities.
-        """
+        """Make `model.static.onnx`, calibrated on training images, `uint8 [N,S,S,3]`, BGR."""
         method, path = self._options.calibration, self._scratch / STATIC
         log.info(f"{STATIC}: measuring activations on {len(images)} {source} ({method})")
 
@@ -211,11 +207,7 @@ class ExportSteps:
             self._judge(path)
 
     def finish(self, weights: str, data: str) -> Exported:
-        """Publish all that is kept, with `export.json` and the differing images.
-
-        Raises:
-            CatdogError: Something cannot be written; the folder is as it was.
-        """
+        """Publish all that is kept, with `export.json` and the differing images."""
         kept = self._kept()
         older = [form for form in FORMS if form not in kept and (self._folder / form).exists()]
         document = {

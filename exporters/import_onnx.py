@@ -97,19 +97,15 @@ class Imported:
 
     def __str__(self) -> str:
         size = megabytes(self.path.stat().st_size)
-        rows = [("file", f"{self.path}, {size}"), *(("", text) for text in self.steps)]
-        lines = [f"{name:<20}{text}" for name, text in rows]
+        lines = [f"{'file':<20}{self.path}, {size}", *(f"{'':<20}{text}" for text in self.steps)]
         return "\n".join([*lines, str(self.verification), f"{'compared on':<20}{self.source}"])
 
 
 def import_onnx(options: ImportOptions) -> Imported:
     """Make a file of ours of one of another program, and compare the two on images.
 
-    Raises:
-        ModelError: The file is damaged or does not fit; the message names the input, output or
-            operator.
-        DataError: The images are not there.
-        GateError: The new file answers otherwise; nothing was written.
+    Raises `ModelError` where the file is damaged or does not fit, `DataError` where the images are
+    not there, and `GateError` where the new file answers otherwise; nothing was written then.
     """
     file, out = options.file, options.out
     out = out if out is not None else file.with_name(f"{file.stem}-imported.onnx")
@@ -154,11 +150,7 @@ def import_onnx(options: ImportOptions) -> Imported:
 
 
 def _with_metadata(options: ImportOptions, metadata: Mapping[str, str]) -> ImportOptions:
-    """Take what an export of Ultralytics says of itself where no option says it.
-
-    Raises:
-        ModelError: It is not of a classifier.
-    """
+    """Take what an export of Ultralytics says of itself where no option says it."""
     task = metadata.get("task")
     if task not in (None, "classify"):
         raise ModelError(f"{options.file}: its task is {task}; classifiers alone are imported")
@@ -193,7 +185,7 @@ def _sized(source: ForeignInput, options: ImportOptions) -> ForeignInput:
         raise ModelError(
             f"{options.file}: its input {source.name} takes {height}x{width}; leave out --size"
         )
-    return source.sized(height, width)
+    return replace(source, height=height, width=width)
 
 
 def _spec(options: ImportOptions, source: ForeignInput) -> tuple[ModelSpec, Pixels]:
@@ -242,12 +234,9 @@ def _times(scale: float, values: Colours, bgr: bool) -> Colours:
 
 
 def read_labels(text: str | None, file: Path) -> tuple[str, ...]:
-    """Read `--labels`: names with commas, `imagenet`, or a file with a name a line.
+    """Read `--labels`: names with commas, `imagenet`, a file with a name a line, or `config.json`.
 
-    A file `.json` is the `config.json` of Hugging Face's models, whose `id2label` has the names.
-
-    Raises:
-        ModelError: There are none, or the file cannot be read.
+    The latter is of Hugging Face's models; its `id2label` has the names.
     """
     if text is None:
         raise ModelError(

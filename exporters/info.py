@@ -27,19 +27,15 @@ HEAT_MAP_OUTPUT = f"{HEAT_MAP} float [N, K, h, w] (on request: docs/heat-maps.md
 
 @dataclass(frozen=True)
 class Info:
-    """What is in a file.
-
-    `graph` has opset, IR version, parameters, multiply-adds and operators; it is empty where it
-    cannot be read (an ORT-format file, or no onnx package), and `note` says why.
-    """
+    """What is in a file."""
 
     path: Path
     bytes: int  # with those of the files `beside` it that hold its weights
     spec: ModelSpec
     inputs: tuple[str, ...]  # name, type and shape of each, as text
     outputs: tuple[str, ...]
-    graph: Mapping[str, Any]
-    note: str = ""
+    graph: Mapping[str, Any]  # of `graph_info`; empty where it cannot be read
+    note: str = ""  # why it cannot
     metadata: Mapping[str, str] = field(default_factory=dict)  # plain keys that other tools read
     beside: tuple[str, ...] = ()
     folder: tuple[str, ...] = ()  # the models of the folder that was named, with their sizes
@@ -125,13 +121,9 @@ class Info:
 def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
     """Read what is in a file.
 
-    Args:
-        file: A `.pt`, `.onnx` or `.ort` file, the folder of a run, whose `model.onnx` or else
-            `best.pt` is read, the name of a shipped model, or `None` for the default one.
-        given: The spec of an ONNX file that has none. It is held against the graph.
-
-    Raises:
-        ModelError: It is missing, damaged, of another kind, or its spec is.
+    That is a `.pt`, `.onnx` or `.ort` file, the folder of a run, whose `model.onnx` or else
+    `best.pt` is read, the name of a shipped model, or `None` for the default one. `given` is the
+    spec of an ONNX file that has none. Raises `ModelError` where it or its spec does not serve.
     """
     if file is not None and file not in shipped_models() and Path(file).is_dir():
         models = _models_in(Path(file))

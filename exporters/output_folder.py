@@ -38,11 +38,7 @@ def output_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Make a temporary folder; remove it at the end, also at Ctrl-C and at SIGTERM.
-
-    Raises:
-        CatdogError: There is no room for it; the message names `TMPDIR`.
-    """
+    """Make a temporary folder; remove it at the end, also at Ctrl-C and at SIGTERM."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="catdog-export-")
     except OSError as error:

@@ -38,12 +38,7 @@ def ship(
 ) -> tuple[Path, Path]:
     """Make and check the int8 and the fp16 file, and put them and the card into `zoo`.
 
-    See this module. `data` is as `--data` of `catdog-edge verify` takes it, at most `limit` images
-    are checked.
-
-    Raises:
-        ModelError: The run has no static int8 file, or a form answers otherwise.
-        DataError: There is no card for `NAME`, or it names no digest.
+    `data` is as `--data` of `catdog-edge verify` takes it, at most `limit` images are checked.
     """
     card = zoo / f"{name}.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""

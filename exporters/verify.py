@@ -22,18 +22,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Verified:
-    """How two files compare, and on which images.
-
-    The images on which they differ are in `folder`. `by_place` has the inputs and outputs of files
-    whose spec was given by hand.
-    """
+    """How two files compare, and on which images."""
 
     reference: Path
     candidate: Path
     source: str
     verification: Verification
-    folder: Path
-    by_place: tuple[str, ...] = ()
+    folder: Path  # has the images on which they differ
+    by_place: tuple[str, ...] = ()  # inputs and outputs of files whose spec was given by hand
 
     def to_json(self) -> str:
         """One JSON document."""
@@ -75,10 +71,8 @@ def verify(
     Args:
         reference: What is right: a `.pt`, `.onnx` or `.ort` file or the name of a shipped model.
         candidate: An `.onnx` or `.ort` file, or the name of a shipped model.
-        data: As `--data` takes it; `None` takes the data of the run that a file is in, else
-            drawings.
-        spec_file: A spec as JSON, for a file that has none. It is checked against the graph;
-            then the file's input and output are taken by place, whatever they are called.
+        data: As `--data` takes it; `None`: the data of the run that a file is in, else drawings.
+        spec_file: A spec as JSON, for a file that has none; it goes by place in the graph.
         limit: At most this many images, stratified.
         max_drop: Percentage points of accuracy that may be lost, in place of the limits'.
         strict: Fail on every estimate that is beyond its limit, however few the images.

@@ -22,37 +22,21 @@ from catdog_edge.system.console import counter, note, plain
 
 @dataclass(frozen=True)
 class BulkRun:
-    """What is classified, and where the results go.
+    """What is classified, and where the results go."""
 
-    Attributes:
-        out: A local folder or an address.
-        kind: `jsonl`, `parquet`, or a format of `WRITERS` beside JSON lines.
-        names: See `list_parts`.
-        listed: What the name `-` stands for.
-        part: Images in a part.
-        images: How images are read.
-        engine: `local`: this process; `ray`: workers on a Ray cluster.
-        address: Of the cluster, see `classify_all_on_ray`.
-    """
-
-    out: str
-    kind: str
-    names: Sequence[str]
-    listed: Sequence[str]
-    part: int
+    out: str  # a local folder or an address
+    kind: str  # `jsonl`, `parquet`, or a format of `WRITERS` beside JSON lines
+    names: Sequence[str]  # see `list_parts`
+    listed: Sequence[str]  # what the name `-` stands for
+    part: int  # images in a part
     images: ImageOptions
-    engine: str = "local"
-    address: str | None = None
+    engine: str = "local"  # this process; `ray`: workers on a Ray cluster
+    address: str | None = None  # of the cluster, see `classify_all_on_ray`
 
     def run(
         self, model: str | None, provider: str, threads: int | None, reject: float | None
     ) -> Counts:
-        """Classify what is not done yet; a part that is there is not classified again.
-
-        Raises:
-            CatdogError: There are no images, or a source, the model or the folder does not serve;
-                or the folder holds results of a run with other settings.
-        """
+        """Classify what is not done yet; a part that is there is not classified again."""
         labels = read_spec(model).labels
         results = Results(self.out, self.kind, labels, self._settings(model, reject))
         counts = results.counts or self._plan(results)

@@ -97,11 +97,8 @@ def classify_all(
 ) -> None:
     """Classify the parts that are not done, one after the other, and write each.
 
-    Args:
-        results: Where they are listed and written.
-        classify: The model.
-        progress: Called with the number of images that are done, earlier ones included.
-        unreadable: Called once with the row of each image that cannot be read.
+    `progress` is called with the number of images that are done, earlier ones included;
+    `unreadable` once with the row of each image that cannot be read.
     """
     done = sum(len(part.items) for part in results.parts() if results.file(part) in results.done)
     progress(done)

@@ -36,11 +36,7 @@ def pyarrow(module: str) -> Any:
 
 
 def filesystem(location: str) -> tuple[Any, str]:
-    """Return pyarrow's file system for an address, and the path in it.
-
-    Raises:
-        CatdogError: The address or its options are not understood.
-    """
+    """Return pyarrow's file system for an address, and the path in it."""
     try:
         return pyarrow("pyarrow.fs").FileSystem.from_uri(location)  # type: ignore[no-any-return]
     except (ValueError, OSError) as error:
@@ -69,11 +65,7 @@ class Folder:
         self._system, self._path = filesystem(location) if is_remote(location) else (None, location)
 
     def write(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Write a file: a reader, after a kill as well, sees all of it or nothing.
-
-        Raises:
-            CatdogError: It cannot be written.
-        """
+        """Write a file: a reader, after a kill as well, sees all of it or nothing."""
         if self._system is None:
             with atomic_write(Path(self._path, name)) as temporary, temporary.open("wb") as stream:
                 stream.writelines(chunks)

@@ -64,17 +64,10 @@ def classify_all_on_ray(
 ) -> None:
     """Classify the parts that are not done on a cluster; see `classify_all`.
 
-    Args:
-        results: Where they are listed and written; each node must see that place.
-        images: How images are read.
-        model: `model`, `provider` and `reject` of `Classifier`. The model travels as bytes.
-        threads: Cores of a worker; `None`: those of the smallest node.
-        address: Of the cluster, or `auto`; `None` starts Ray on this machine.
-        progress: See `classify_all`.
-        unreadable: See `classify_all`.
-
-    Raises:
-        CatdogError: Ray is not installed, or the cluster or a worker fails for good.
+    Each node must see the place of the `results`. `model` are `model`, `provider` and `reject` of
+    `Classifier`; the model travels as bytes. `threads` are the cores of a worker, by default those
+    of the smallest node. `address` is the cluster's, or `auto`; `None` starts Ray on this machine.
+    Raises `CatdogError` where the cluster or a worker fails for good.
     """
     ray = _ray()
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised

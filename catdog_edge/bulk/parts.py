@@ -71,8 +71,7 @@ class Part:
     def readers(self) -> Iterator[Read]:
         """Yield a function for each image that reads its bytes, to be called in any thread.
 
-        Raises:
-            CatdogError: The source cannot be read; also raised by the functions.
+        Both raise `CatdogError` where the source cannot be read.
         """
         kind = suffix(self.source)
         try:
@@ -94,14 +93,9 @@ class Part:
 def list_parts(names: Sequence[str], listed: Iterable[str], size: int) -> Iterator[Part]:
     """List the images of files, folders, patterns, archives, Parquet files and addresses.
 
-    Args:
-        names: See `find_images`; also .zip, .tar and .parquet files, and addresses of such files
-            or of folders.
-        listed: What `-` stands for.
-        size: Images in a part; the last one of a source has fewer.
-
-    Raises:
-        CatdogError: An archive, a Parquet file or an address cannot be read.
+    `names` are as `find_images` takes them; also .zip, .tar and .parquet files, and addresses of
+    such files or of folders; `-` stands for those `listed`. A part has `size` images, the last one
+    of a source fewer. Raises `CatdogError` where a source cannot be read.
     """
     local = list(itertools.chain.from_iterable(listed if name == "-" else [name] for name in names))
     remote = [name for name in local if is_remote(name)]

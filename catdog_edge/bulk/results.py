@@ -36,16 +36,10 @@ class Counts:
 
 
 class Results:
-    """Results in a folder.
+    """Results in a local folder, which need not exist, or at an address.
 
-    Args:
-        location: A local folder, which need not exist, or an address.
-        kind: `parquet`; anything else: JSON lines.
-        labels: The classes of the model.
-        settings: What a run that resumes must share, JSON.
-
-    Raises:
-        CatdogError: The folder holds results of another run, or cannot be read.
+    `kind` is `parquet`, or anything else for JSON lines; `settings` are JSON, what a run that
+    resumes must share. Raises `CatdogError` where the folder holds results of another run.
     """
 
     def __init__(
@@ -109,11 +103,7 @@ class Results:
             return _decode(self.kind, stream.read())
 
     def finish(self) -> Counts:
-        """Check that the parts hold every image of the list once, and complete the manifest.
-
-        Raises:
-            CatdogError: A part is missing or holds other images.
-        """
+        """Complete the manifest; `CatdogError` unless the parts hold every image once."""
         files: list[Row] = []
         labels: Counter[str] = Counter()
         images = unreadable = 0

@@ -81,11 +81,7 @@ def judge_drop(change: float, high: float, max_drop: float, strict: bool = False
     """Judge a change of accuracy, -1..1, by the upper end of its 95 % interval.
 
     It is undecided where more than `max_drop` percentage points are lost, but the interval holds
-    no loss as well; `strict` lets the estimate alone decide.
-
-    Examples:
-        >>> judge_drop(-0.0102, 0.0279, 0.5)  # one of 98 images
-        <Verdict.UNDECIDED: 'undecided'>
+    no loss as well (one of 98 images); `strict` lets the estimate alone decide.
     """
     # The tolerance is for the rounding of a quotient of counts.
     if -100 * change <= max_drop + 1e-9:
@@ -172,14 +168,9 @@ def judge(
 ) -> Verification:
     """Compare a candidate's answers with the reference's and apply the limits of its precision.
 
-    Args:
-        reference: Answers that are right.
-        candidate: Answers to the same images.
-        truth: `int64 [N]`, true classes; where they are not known, accuracy is not judged.
-        spec: Of the candidate.
-        policy: How strictly to judge.
-        more: Gives both models' answers to further images, whose true classes do not count.
-            Called where the images are too few to rule out a loss.
+    `truth` are the true classes, `int64 [N]`; where they are not known, accuracy is not judged.
+    `spec` is the candidate's. `more` is called where the images are too few to rule out a loss, and
+    gives both models' answers to further images, whose true classes do not count.
     """
     limits = LIMITS[spec.precision]
     found = compare_answers(reference.probabilities, candidate.probabilities, truth)

@@ -57,16 +57,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a candidate's answers compare with the reference's.
-
-    `log_odds` is the largest difference of a logit, see `share_of_largest`, as far as probabilities
-    show it: up to a constant an image.
-    """
+    """How a candidate's answers compare with the reference's."""
 
     images: int
     difference: float  # largest, of a probability
     mean_difference: float
-    log_odds: float
+    log_odds: float  # `share_of_largest` of logits as probabilities show them: up to a constant
     agreement: float  # share of images with the same predicted class, 0..1
     clear: int  # number of clear images, see `CLEAR`
     clear_flips: int  # how many of those have different predicted classes
@@ -84,13 +80,8 @@ def compare_answers(
 ) -> Comparison:
     """Compare the answers of two models on the same images, `float32 [N,K]`, in the same order.
 
-    Args:
-        reference: Probabilities that are right.
-        candidate: Probabilities to compare.
-        truth: `int64 [N]`, true class indices; `None` where they are not known.
-
-    Raises:
-        ValueError: The shapes do not match, or there are no images.
+    `truth` are the true class indices, `int64 [N]`. Raises `ValueError` where the shapes do not
+    match, or there are no images.
 
     Examples:
         >>> compare_answers(pytorch, onnx, labels).agreement

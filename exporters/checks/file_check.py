@@ -65,10 +65,8 @@ def check_file(
 ) -> Checked:
     """Check a file's outputs, run it on the validation images and judge its answers.
 
-    With `logits` it has to have a second output of that name.
-
-    Raises:
-        GateError: Labels, size or outputs differ, or its answers are not probabilities.
+    With `logits` it has to have a second output of that name. Raises `GateError` where labels, size
+    or outputs differ, or its answers are not probabilities.
     """
     spec = reference.model.spec
     check_same_task(spec, model.spec, name)

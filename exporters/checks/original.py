@@ -32,13 +32,7 @@ class Pixels:
 class Original:
     """A file of another program, loaded with ONNX Runtime.
 
-    Args:
-        path: The file.
-        source: Its input; `source.height` and `width` are known.
-        pixels: What goes in; of an input of bytes the order of channels alone.
-
-    Raises:
-        ModelError: ONNX Runtime cannot load it.
+    `source` has its height and width; of `pixels` an input of bytes takes the order alone.
     """
 
     by_place = ""
@@ -51,11 +45,7 @@ class Original:
         self._session = open_session(path, choose_threads().count)
 
     def outputs(self, images: Images) -> dict[str, npt.NDArray[Any]]:
-        """Every output for a few images, by name.
-
-        Raises:
-            ModelError: It does not take them.
-        """
+        """Every output for a few images, by name; `ModelError` where it does not take them."""
         batch = self._source.batch or len(images)
         padded = np.asarray(images)[np.arange(batch).clip(max=len(images) - 1)]
         try:
@@ -83,11 +73,9 @@ class Original:
     def _feed(self, images: Images) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = images if self._pixels.bgr else images[..., ::-1]
         if not self._source.as_bytes:
-            scale, mean, std = (
-                np.array(value, np.float32)
-                for value in (self._pixels.scale, self._pixels.mean, self._pixels.std)
-            )
-            values = (values.astype(np.float32) / scale - mean) / std
+            pixels = self._pixels
+            mean, std = (np.array(value, np.float32) for value in (pixels.mean, pixels.std))
+            values = (values.astype(np.float32) / np.float32(pixels.scale) - mean) / std
         if not self._source.channels_last:
             values = values.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(values)

@@ -71,12 +71,8 @@ class OnnxPredictor:
 
     `given` is the spec of a file that has none: its input and output are then taken by place, and
     `by_place` names them. `name` is what messages call it, by default its path. `fixed_batch` are
-    the images that every call takes, `None` where the batch is free.
-
-    Raises:
-        ModelError: It cannot be loaded, its spec is missing, damaged or too new, or its graph
-            differs from the spec.
-        ProviderError: The provider does not run here.
+    the images that every call takes, `None` where the batch is free. Raises `ModelError` where it
+    or its spec does not serve, and `ProviderError` where the provider does not run here.
 
     Examples:
         >>> OnnxPredictor("model.onnx").predict(images).probabilities.shape
@@ -111,13 +107,11 @@ class OnnxPredictor:
             self.by_place = f"input {value.name!r}, probabilities {first!r}"
 
     def predict(self, images: Images, batch: int | None = None) -> Answers:
-        """Classify `uint8 [N,H,W,3]` BGR images of the model's size.
+        """Classify `uint8 [N,H,W,3]` BGR images of the model's size, `batch` a call.
 
-        Args:
-            images: May be a memory map.
-            batch: Images per call. `None` is 1 for int8 files, as a camera loop runs them
-                (dynamic quantization takes one scale for a whole batch), else `FLOAT_BATCH`. A
-                file with a fixed batch takes its own; the last call repeats its last image.
+        `None` is 1 for int8 files, as a camera loop runs them (dynamic quantization takes one scale
+        for a whole batch), else `FLOAT_BATCH`. A file with a fixed batch takes its own; the last
+        call repeats its last image.
         """
         integer = self.spec.precision.startswith("int8")
         batch = self.fixed_batch or batch or (1 if integer else FLOAT_BATCH)

@@ -109,18 +109,13 @@ class Timing:
         )
 
     def ratio(self, name: str, to: str | None = None, seed: int = 0) -> Ratio:
-        """How many times as long `name` takes as `to`.
+        """How many times as long `name` takes as `to`, by default the first candidate.
 
         The interval: passes are drawn first, then rounds within each, and the 95 % of the
         percentile method are widened for the small number of passes (Hesterberg: What Teachers
         Should Know About the Bootstrap, 2015, "expanded percentile interval"). Two to four
         passes are too few to be drawn from: there it is Student's interval of the logarithms
         of their medians. Of a single pass it comes from the rounds alone.
-
-        Args:
-            name: A candidate.
-            to: The yardstick; `None` is the first candidate.
-            seed: Of the bootstrap; the same figures give the same interval.
         """
         yardstick = self.rows[to or next(iter(self.rows))]
         blocks = self.rows[name].block_medians / yardstick.block_medians
@@ -182,25 +177,14 @@ def compare(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Timing:
-    """Time rival calls in blocks that take turns.
+    """Time rival calls, the first of which is the yardstick, in blocks that take turns.
 
     Every round gives each candidate one block: a pause, one call that is not counted (it
     wakes the threads and refills the caches that the rival's block took), then calls until
     `block_seconds` have gone and `min_calls` are made. The order within a round turns by
     one each time, so that no candidate always follows the same one. Rounds go on until
-    `seconds` have gone, pauses included, but there are at least `min_rounds`.
-
-    Args:
-        candidates: A call by name; the first is the yardstick.
-        seconds: The whole time to spend.
-        pause: Sleep before each block, in seconds.
-        block_seconds: How long a block lasts.
-        min_calls: The least number of counted calls in a block.
-        min_rounds: The least number of rounds, whatever time they take.
-        warmup_calls: Calls of each candidate before the first round.
-        progress: Called before each pause with the seconds that have gone.
-        clock: Returns seconds; replaced in tests alone.
-        sleep: Takes seconds; likewise.
+    `seconds` have gone, pauses included, but there are at least `min_rounds`. `progress` is
+    called before each pause with the seconds that have gone; tests replace `clock` and `sleep`.
     """
     if not candidates or min(min_calls, min_rounds) < 1:
         raise ValueError("there is nothing to time, or a count is not at least 1")

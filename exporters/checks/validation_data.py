@@ -102,10 +102,8 @@ def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None)
     """Open the data that a model is to be checked on; `weights` is its file, for messages.
 
     `data` is what was asked for, as `--data` takes it; `None` takes the run's data, without a run
-    `$CATDOG_DATA`. Where there is neither, drawings stand in.
-
-    Raises:
-        DataError: What was asked for is not there or damaged, or has other classes.
+    `$CATDOG_DATA`. Where there is neither, drawings stand in. Raises `DataError` where what was
+    asked for is not there or damaged, or has other classes.
     """
 
     def fits(dataset: Dataset) -> Dataset:

@@ -43,11 +43,8 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
     """Quantize the linear layers of an fp32 file, per output channel, symmetric int8 weights.
 
     The scale of an activation is that of the whole batch, so an answer depends slightly on
-    what else is in the batch: check and time such a file one image at a time.
-
-    Raises:
-        ModelError: `source` is damaged, foreign or not fp32, or has no linear layer.
-        CatdogError: The file cannot be written.
+    what else is in the batch: check and time such a file one image at a time. Raises `ModelError`
+    where `source` is damaged, foreign or not fp32, or has no linear layer.
     """
     model, spec = read_fp32(source)
     layers = {

@@ -28,12 +28,7 @@ FLOAT32_INPUTS = {"Resize": (1, 2)}  # inputs that ONNX wants in float32 whateve
 
 
 def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Convert an fp32 file of ours to fp16, atomically. Temperature and softmax stay float32.
-
-    Raises:
-        ModelError: `source` is damaged, foreign or not fp32.
-        CatdogError: The file cannot be written.
-    """
+    """Convert an fp32 file of ours to fp16, atomically. Temperature and softmax stay float32."""
     model, spec = read_fp32(source)
     network = find_network(model)
     smallest, largest = np.finfo(np.float16).min, np.finfo(np.float16).max
@@ -65,10 +60,6 @@ def pack_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
 
     ONNX Runtime multiplies them out once, as it loads the file: a call is as fast as before. The
     file has half the size, and its weights are about as far from fp32 as those of an int8 file.
-
-    Raises:
-        ModelError: `source` is damaged or foreign.
-        CatdogError: The file cannot be written.
     """
     model, spec = read_model(source), read_spec(source)
     graph = model.graph

@@ -27,16 +27,12 @@ from exporters.graph.postprocessing import ALL_LOGITS
 
 @dataclass(frozen=True)
 class Network:
-    """The network in an exported graph.
-
-    `grey` is the value of a frame that is zero to the network where preprocessing is nothing but
-    integers, `None` where it computes in float.
-    """
+    """The network in an exported graph."""
 
     nodes: tuple[ir.Node, ...]
     start: ir.Value  # what they read: `float32 [N,3,H,W]`
     end: ir.Value  # the logits that they make; of categories, where these are added up to classes
-    grey: int | None
+    grey: int | None  # value of a frame that is zero to it; `None`: preprocessing is in float
 
 
 def find_network(model: ir.Model) -> Network:
@@ -44,10 +40,8 @@ def find_network(model: ir.Model) -> Network:
 
     It is changed: a cast followed by a pad with the mean becomes one `DequantizeLinear` whose
     zero point is the mean, and the first convolution pads again by itself: the same numbers, in a
-    form in which a quantized convolution reads the frame directly.
-
-    Raises:
-        ModelError: It has no logits, or its ends are not as `export_onnx` makes them.
+    form in which a quantized convolution reads the frame directly. Raises `ModelError` where the
+    ends are not as `export_onnx` makes them.
     """
     grey = _dequantize_frames(model.graph)
     graph = model.graph

@@ -6,8 +6,8 @@ Such a network takes normalised `float32 [N,3,H,W]` and gives logits `float32 [N
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -29,14 +29,7 @@ LEAST = 1e-30  # probability whose logarithm is taken for that of zero
 
 @dataclass(frozen=True)
 class ForeignInput:
-    """The input of another program's graph.
-
-    Attributes:
-        name: Its name.
-        layout: Where its channels are, and what it holds.
-        height, width: In pixels; `None` where the graph takes any.
-        batch: The fixed batch; `None` where the graph takes any.
-    """
+    """The input of another program's graph; `None` where it takes any size or batch."""
 
     name: str
     layout: ForeignLayout
@@ -54,22 +47,15 @@ class ForeignInput:
         """Whether it is uint8, with its normalisation inside the graph."""
         return self.layout.endswith("uint8")
 
-    def sized(self, height: int, width: int) -> ForeignInput:
-        """Return a copy with a height and a width."""
-        return replace(self, height=height, width=width)
-
-    def shape(self, batch: int | str) -> list[int | str | None]:
-        """The axes of a batch."""
+    @property
+    def shape(self) -> list[int | str | None]:
+        """Its axes."""
         axes = [self.height, self.width]
-        return [batch, *axes, 3] if self.channels_last else [batch, 3, *axes]
+        return [self.batch or "N", *([*axes, 3] if self.channels_last else [3, *axes])]
 
 
 def check_operators(model: ir.Model, name: str) -> None:
-    """Refuse what is not ONNX's own, not float32, or quantized.
-
-    Raises:
-        ModelError: The message names the operator or the tensor, and what to do.
-    """
+    """Raise `ModelError` for operators that are not ONNX's own, fp16, and what is quantized."""
     foreign = {f"{n.domain}.{n.op_type}" for n in model.graph if n.domain not in ONNX}
     foreign -= {f"{domain}.{function}" for domain, function, _ in model.functions}
     if foreign:
@@ -95,8 +81,7 @@ def check_operators(model: ir.Model, name: str) -> None:
 def read_input(model: ir.Model, name: str, layout: ForeignLayout | None) -> ForeignInput:
     """Find the one input and how it holds an image; `layout` says what its axes do not show.
 
-    Raises:
-        ModelError: There are other inputs, or it holds no colour image.
+    Raises `ModelError` where there are other inputs, or it holds no colour image.
     """
     graph = model.graph
     graph.inputs[:] = [value for value in graph.inputs if not value.is_initializer()]
@@ -141,14 +126,12 @@ def to_network(
     """Return the network alone: simplified, its layers named, in an opset that every form takes.
 
     Its input is `float32 [N,3,H,W]`, or what `source` says where that takes bytes; its output is
-    `classes` logits. `source` has its height and width.
-
-    Raises:
-        ModelError: An operator cannot be expressed in the opset, or the output is a sigmoid's.
+    `classes` logits. `source` has its height and width. Raises `ModelError` where an operator
+    cannot be expressed in the opset, or the output is a sigmoid's.
     """
     graph = model.graph
     value = graph.inputs[0]
-    value.shape = ir.Shape(source.shape(source.batch or "N"))
+    value.shape = ir.Shape(source.shape)
     graph.outputs[:] = [one for one in graph.outputs if one.name == output]
     graph.outputs[0].shape = None  # inferred anew
     simplify.simplify(model)
@@ -169,13 +152,14 @@ def to_network(
 def add_byte_input(model: ir.Model, source: ForeignInput, bgr: bool) -> None:
     """Replace an input of bytes, `bgr` or RGB, by the frame `uint8 [N,H,W,3]`, BGR."""
     graph, old = model.graph, model.graph.inputs[0]
-    axes: list[Any] = [source.batch or "N", source.height, source.width, 3]
-    frames = ir.val(INPUT, ir.DataType.UINT8, axes)
+    axes = [source.batch or "N", source.height, source.width, 3]
+    frames = ir.val(INPUT, ir.DataType.UINT8, axes)  # type: ignore[arg-type]
     graph.inputs[:] = [frames]
     value = frames
     if not bgr:
         order = add_constant(graph, f"{INPUT}.bgr_to_rgb", np.array([2, 1, 0]))
-        value = add_node(graph, "Gather", [value, order], f"{INPUT}.rgb", f"{INPUT}.rgb", axis=3)
+        name = f"{INPUT}.rgb"
+        value = add_node(graph, "Gather", [value, order], name, name, axis=3)
     if not source.channels_last:
         name = f"{INPUT}.nchw"
         value = add_node(graph, "Transpose", [value], name, name, perm=[0, 3, 1, 2])
@@ -214,9 +198,8 @@ def _planes_first(graph: ir.Graph, source: ForeignInput) -> None:
             node.outputs[0].replace_all_uses_with(planes)
             graph.remove(node, safe=True)
     if list(old.uses()):
-        back = add_node(
-            graph, "Transpose", [planes], "pictures.nhwc", "pictures.nhwc", perm=[0, 2, 3, 1]
-        )
+        name = "pictures.nhwc"
+        back = add_node(graph, "Transpose", [planes], name, name, perm=[0, 2, 3, 1])
         ir.convenience.replace_all_uses_with(old, back)
 
 
@@ -225,10 +208,10 @@ def _end_in_logits(graph: ir.Graph, classes: int, ending: Ending) -> None:
     value = graph.outputs[0]
     if ending == "probabilities":
         softmax = producer(value, "Softmax")
-        logits = softmax.inputs[0] if softmax is not None else None
-        flat = logits is not None and logits.shape is not None and logits.shape.rank() == 2
-        if flat and attribute(softmax, "axis", -1) in (1, -1):  # type: ignore[arg-type]
-            assert logits is not None
+        logits = (
+            softmax.inputs[0] if softmax and attribute(softmax, "axis", -1) in (1, -1) else None
+        )
+        if logits is not None and logits.shape is not None and logits.shape.rank() == 2:
             value = logits
         else:  # The softmax of the logarithms are the probabilities themselves.
             least = add_constant(graph, "theirs.least", np.array(LEAST, np.float32))

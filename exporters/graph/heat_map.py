@@ -49,10 +49,8 @@ def add_heat_map(path: Path) -> None:
     The file is one of ours in any precision; nothing else in it changes. The mean of its map over
     the positions and the head's bias add up to the logit of a class, before the temperature. Where
     a class is the sum of categories of the head, its row is the mean of theirs, weighted by their
-    shares: the gradient of its logit, as in Grad-CAM (R. Selvaraju et al., ICCV 2017).
-
-    Raises:
-        ModelError: The head is not a global average pooling and one linear layer.
+    shares: the gradient of its logit, as in Grad-CAM (R. Selvaraju et al., ICCV 2017). Raises
+    `ModelError` where the head is not a global average pooling and one linear layer.
     """
     model = read_model(path)
     before = to_proto(model)

@@ -21,9 +21,7 @@ from catdog_edge.system.files import atomic_write
 def read_model(path: str | os.PathLike[str]) -> ir.Model:
     """Read an ONNX file, with the weights that it keeps in other files.
 
-    Raises:
-        ModelError: There is none, or it is truncated, damaged or of another kind, or a file
-            with its weights is missing.
+    Raises `ModelError` where it, or a file with its weights, is missing or damaged.
     """
     return ir.from_proto(read_proto(path))
 
@@ -82,15 +80,8 @@ def write_model(
 ) -> ir.Model:
     """Check a model and write it as one file, atomically; return what is read back from it.
 
-    A spec is put into the metadata, which stay as they are without one.
-
-    Raises:
-        ModelError: The model breaks ONNX's own rules, or what was written has another opset
-            or IR version than the model in memory.
-        CatdogError: The file cannot be written.
-
-    Examples:
-        >>> write_model(read_model("theirs.onnx"), "ours.onnx", spec)
+    A spec is put into the metadata, which stay as they are without one. Raises `ModelError` where
+    the model breaks ONNX's own rules, or the file has another opset or IR version.
     """
     if spec is not None:
         _stamp(model, spec)

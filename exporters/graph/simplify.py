@@ -76,10 +76,8 @@ def set_opset(model: ir.Model, opset: int) -> ir.Model:
     """Convert a model, or a copy of it, to another opset with the IR version that goes with it.
 
     Reductions take their axes as an attribute before opset 18; ONNX's converter cannot
-    move them there from the constants that torch's exporter writes, so that is done here.
-
-    Raises:
-        ModelError: The model has an operator that cannot be expressed in that opset.
+    move them there from the constants that torch's exporter writes, so that is done here. Raises
+    `ModelError` where an operator cannot be expressed in that opset.
     """
     now = opset_of(model)
     try:

@@ -28,14 +28,10 @@ MOST_IN_FLOAT = 0.5  # with more than this share of its layers in float a file i
 
 @dataclass(frozen=True)
 class LayerError:
-    """What int8 does to the answers when one layer alone is quantized.
-
-    The error is the root mean square of the change of the logits, as a share of their standard
-    deviation over images.
-    """
+    """What int8 does to the answers when one layer alone is quantized."""
 
     layer: str
-    error: float
+    error: float  # RMS of the change of the logits, over their standard deviation over images
 
 
 @dataclass(frozen=True)
@@ -93,12 +89,8 @@ def give_back(
 ) -> Found:
     """Quantize all layers; while the answers do not hold, give the worst layer back to float.
 
-    Args:
-        calibrated: From `quantize.calibrate`.
-        judge: Compares a model's answers with fp32's.
-        rank: Ranks the layers; called only where all of them in int8 is not good enough.
-        scheme: See `quantize.SCHEMES`.
-        most: The greatest number of layers to give back; `None` is `MOST_IN_FLOAT` of them.
+    `judge` compares a model's answers with fp32's; `rank` is called only where all layers in int8
+    are not good enough. At most `most` layers are given back, by default `MOST_IN_FLOAT` of them.
     """
     steps: list[Step] = []
     ranking: tuple[LayerError, ...] = ()
@@ -135,13 +127,9 @@ def search_schemes(
     """Try kinds of int8 in the order of `quantize.SCHEMES` until one is good enough.
 
     `source` is the fp32 file that was calibrated, the images are `uint8 [N,S,S,3]`, BGR, of the
-    training split; `judge` compares a model's answers with fp32's.
-
-    Returns:
-        The kind (the best, where none is good enough), its model, and every attempt, for JSON.
-
-    Raises:
-        ModelError: No kind loads in this onnxruntime and gives probabilities.
+    training split; `judge` compares a model's answers with fp32's. Returns the kind (the best,
+    where none is good enough), its model, and every attempt, for JSON. Raises `ModelError` where no
+    kind loads in this onnxruntime and gives probabilities.
     """
     attempts: list[dict[str, Any]] = []
     tried: list[tuple[Scheme, Found]] = []

@@ -121,13 +121,10 @@ def quantize(
     *,
     merge_pixels: bool = True,
 ) -> ir.Model:
-    """Make the quantized model.
+    """Make the quantized model, frames to probabilities, without a spec in it.
 
     Layers named `in_float` stay in float; without `merge_pixels`, `space_to_depth` is left out, for
     comparing.
-
-    Returns:
-        The whole model, frames to probabilities, without a spec in it.
     """
     activations, weights, per_channel = SCHEMES[scheme]
     ranges = {

@@ -50,15 +50,10 @@ class _FirstConvolution:
 
 
 def space_to_depth(model: ir.Model) -> bool:
-    """Rewrite the first convolution, where it is one of stride 2 on the frame's own integers.
+    """Rewrite the first convolution, if it is one of stride 2 on the frame's own integers.
 
-    The answers are the same to the last bit: the new filters hold the old ones and zeros.
-
-    Args:
-        model: In quantize-dequantize form, frames to probabilities; it is changed.
-
-    Returns:
-        Whether there was such a convolution.
+    Returns whether it is. `model` is in quantize-dequantize form, frames to probabilities. The
+    answers are the same to the last bit: the new filters hold the old ones and zeros.
     """
     graph = model.graph
     first = _find(graph)
