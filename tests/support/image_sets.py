@@ -28,6 +28,15 @@ def images(*folders: str, count: int = 20) -> dict[str, bytes]:
     }
 
 
+def named(count: int = 40, prefixes: tuple[str, ...] = ("cat", "dog")) -> dict[str, bytes]:
+    """`cat.0.jpg`, `dog.0.jpg`, ...: enough that every split has every class."""
+    return {
+        f"{prefix}.{number}.jpg": image(1000 * index + number)
+        for index, prefix in enumerate(prefixes)
+        for number in range(count)
+    }
+
+
 def write(folder: Path, files: dict[str, bytes]) -> Path:
     """Write files below a folder, and return the folder."""
     for name, data in files.items():

@@ -1,59 +1,22 @@
-"""Data sets as strangers lay them out: names that mean splits, links, encodings."""
+"""Data sets as strangers lay them out: folders of splits and classes, forms of names."""
 
 from __future__ import annotations
 
 import os
-import struct
 import unicodedata
-import zipfile
-import zlib
 from pathlib import Path
 
 import pytest
-from support.image_sets import image, images, labels, splits, write, write_zip
+from support.image_sets import image, images, labels, splits, write
 
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.open_dataset import open_dataset
-from catdog_edge.training.data.splits import split_names
 
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "a-cache"))
     return tmp_path / "a-cache"
-
-
-# ---- names that mean splits ------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        ("training_set test_set", "train test"),
-        ("seg_train seg_test seg_pred", "train test -"),
-        ("train_images val_images", "train val"),
-        ("Train Valid TEST", "train val test"),
-        ("TrainImages TestImages", "train test"),
-        ("trainset testdata", "train test"),
-        ("train2017 val2017", "train val"),
-        ("trainval test", "train test"),
-        ("training validation evaluation", "train val test"),
-        ("dogs-train dogs-dev", "train val"),
-        ("trainA trainB testA testB", "train train test test"),
-        ("steam_train bus", "- -"),
-        ("testtube protest", "- -"),
-        ("valley trainers contest", "- - -"),
-        ("Xtrain Xtest", "train test"),
-        ("strain contest", "- -"),
-        ("trn tst", "train test"),
-        ("train_small train_large test_small", "train train test"),
-        ("Training Hold-out cross_validation", "train test val"),
-        ("steam_train train", "- train"),
-    ],
-)
-def test_which_names_mean_splits(names: str, expected: str) -> None:
-    found = split_names(names.split())
-    assert [found.get(name, "-") for name in names.split()] == expected.split()
 
 
 @pytest.mark.parametrize(
@@ -238,46 +201,6 @@ def test_folders_without_images_are_noted(tmp_path: Path) -> None:
     )
 
 
-# ---- links -----------------------------------------------------------------------------
-
-
-def test_a_link_to_a_class_folder_is_refused_with_both_names(tmp_path: Path) -> None:
-    write(tmp_path, images("fox", "wolf"))
-    (tmp_path / "vixen").symlink_to(tmp_path / "fox")
-    with pytest.raises(DataError, match=r"(fox and vixen|vixen and fox) are one folder"):
-        open_dataset(tmp_path)
-
-
-def test_two_links_to_one_folder_elsewhere_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "set", images("fox", "wolf"))
-    write(tmp_path / "elsewhere", images("x"))
-    for name in ("red", "grey"):
-        (tmp_path / "set" / name).symlink_to(tmp_path / "elsewhere" / "x")
-    with pytest.raises(DataError, match="one folder"):
-        open_dataset(tmp_path / "set")
-
-
-def test_a_link_to_a_folder_elsewhere_is_a_class(tmp_path: Path) -> None:
-    write(tmp_path / "set", images("fox", "wolf"))
-    write(tmp_path / "elsewhere", images("x"))
-    (tmp_path / "set" / "dog").symlink_to(tmp_path / "elsewhere" / "x")
-    assert open_dataset(tmp_path / "set").labels == ("dog", "fox", "wolf")
-
-
-def test_a_link_to_a_folder_that_is_gone_is_noted(tmp_path: Path) -> None:
-    folder = write(tmp_path, images("fox", "wolf"))
-    (folder / "bear").symlink_to(tmp_path / "gone")
-    assert open_dataset(folder).notes == ("bear is a link to what is not there",)
-
-
-def test_a_link_back_is_noted_and_not_followed(tmp_path: Path) -> None:
-    write(tmp_path, images("fox", "wolf"))
-    (tmp_path / "fox" / "again").symlink_to(tmp_path)
-    dataset = open_dataset(tmp_path)
-    assert len(dataset.items) == 40
-    assert dataset.notes == (f"fox/again is a link back to {tmp_path}: not followed",)
-
-
 # ---- encodings and forms of names ------------------------------------------------------
 
 
@@ -311,58 +234,6 @@ def test_a_split_csv_names_files_in_another_normal_form(tmp_path: Path) -> None:
     text = (tmp_path / "split.csv").read_text(encoding="utf-8")
     (tmp_path / "split.csv").write_text(form(text, "NFC"), encoding="utf-8")
     assert open_dataset(tmp_path / "set", split_csv=tmp_path / "split.csv").items == first.items
-
-
-def as_old_archivers_write(path: Path, files: dict[str, bytes], encoding: str) -> Path:
-    """A zip whose names are in an encoding, without the flag of UTF-8."""
-    plain = {
-        name: f"#{index:03}".ljust(len(name.encode(encoding)), "@")
-        for index, name in enumerate(files)
-    }
-    write_zip(path, {plain[name]: data for name, data in files.items()})
-    data = path.read_bytes()
-    for name, number in plain.items():
-        data = data.replace(number.encode(), name.encode(encoding))
-    path.write_bytes(data)
-    with zipfile.ZipFile(path) as archive:
-        assert not any(info.flag_bits & 0x800 for info in archive.infolist())
-    return path
-
-
-def test_utf8_names_in_a_zip_without_the_flag(tmp_path: Path) -> None:
-    files = images("fêtes", "дом")
-    dataset = open_dataset(as_old_archivers_write(tmp_path / "x.zip", files, "utf-8"))
-    assert dataset.labels == ("fêtes", "дом")
-    assert set(splits(dataset)) == set(files)
-
-
-def test_names_in_a_zip_that_begin_with_a_dot(tmp_path: Path) -> None:
-    files = {f"./{name}": data for name, data in images("fox", "wolf").items()}
-    assert open_dataset(write_zip(tmp_path / "a.zip", files)).labels == ("fox", "wolf")
-
-
-def test_a_zip_that_declares_the_unicode_name_of_an_entry(tmp_path: Path) -> None:
-    files = images("fêtes", "plain")
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        for name, data in files.items():
-            info = zipfile.ZipInfo(name.replace("ê", "?"))
-            # Info-ZIP's Unicode path: version, CRC-32 of the plain name, the name in UTF-8.
-            crc = struct.pack("<I", zlib.crc32(info.filename.encode()))
-            path = b"\x01" + crc + name.encode()
-            info.extra = struct.pack("<HHH", 0x7777, 2, 1)
-            info.extra += struct.pack("<HH", 0x7075, len(path)) + path
-            archive.writestr(info, data)
-    dataset = open_dataset(tmp_path / "x.zip")
-    assert dataset.labels == ("fêtes", "plain")
-    assert set(splits(dataset)) == set(files)
-
-
-@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "shift-jis"])
-def test_a_class_of_a_zip_that_cannot_be_decoded_is_refused(encoding: str, tmp_path: Path) -> None:
-    name = "犬犬犬" if encoding == "shift-jis" else "fêtes"
-    files = images(name, "plain")
-    with pytest.raises(DataError, match="is not valid UTF-8; rename its folder"):
-        open_dataset(as_old_archivers_write(tmp_path / "x.zip", files, encoding))
 
 
 def test_a_folder_that_is_not_utf8_is_refused_as_a_class(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from support.image_sets import image, images, splits, write
@@ -16,7 +15,7 @@ from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
-from catdog_edge.training.data.splits import Splitter, shares_of, split_of
+from catdog_edge.training.data.splits import Splitter, shares_of, split_names, split_of
 
 STEPS = squash(16, 16)
 
@@ -161,22 +160,6 @@ def test_images_that_change_their_split_are_counted(tmp_path: Path) -> None:
     assert open_dataset(folder).notes == ()
 
 
-def test_pixels_of_a_moved_set_are_decoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from catdog_edge.training.data import folder_or_zip
-
-    folder = write(tmp_path / "set", images("a", "b", "c", count=4))
-    read, read_bytes = [], folder_or_zip.read_bytes
-    monkeypatch.setattr(
-        folder_or_zip, "read_bytes", lambda path: read.append(path) or read_bytes(path)
-    )
-    dataset = open_dataset(folder, steps=STEPS)
-    for split in SPLITS:
-        pixels(dataset, split, STEPS)
-    assert len(read) == 12
-
-
 def test_a_limit_takes_from_the_splits_of_the_whole_set(tmp_path: Path) -> None:
     folder = write(tmp_path / "set", images("a", "b", count=40) | images("c", count=4))
     whole = splits(open_dataset(folder))
@@ -216,38 +199,31 @@ def test_the_split_of_a_spec() -> None:
         assert split_of(nonsense) == (80, 10, 10)
 
 
-# ---- damaged images --------------------------------------------------------------------
-
-
-def torn(seed: int) -> bytes:
-    """A JPEG whose middle third is overwritten: the decoder returns it and complains."""
-    frame = np.random.default_rng(seed).integers(0, 256, (160, 160, 3), dtype=np.uint8)
-    data = bytearray(cv2.imencode(".jpg", cv2.GaussianBlur(frame, (0, 0), 3))[1].tobytes())
-    third = len(data) // 3
-    data[third : 2 * third] = bytes([0xFF, 0xD9 - 9] * third)[:third]
-    return bytes(data)
-
-
-def test_damaged_images_are_skipped_unless_they_are_asked_for(
-    tmp_path: Path,
-) -> None:
-    files = images("a", "b", count=60) | {"a/torn.jpg": torn(1), "b/torn.jpg": torn(2)}
-    folder = write(tmp_path / "set", files)
-    for _ in range(2):  # decoded, then from the cache
-        dataset = open_dataset(folder, steps=STEPS)
-        assert {entry.file for entry in dataset.skipped} == {"a/torn.jpg", "b/torn.jpg"}
-        assert all("damaged: corrupt JPEG data" in entry.reason for entry in dataset.skipped)
-    dataset.write_skipped_csv(tmp_path / "skipped.csv")
-    assert "a/torn.jpg,damaged" in (tmp_path / "skipped.csv").read_text()
-    for _ in range(2):
-        kept = open_dataset(folder, steps=STEPS, keep_damaged=True)
-        assert kept.skipped == ()
-        assert {"a/torn.jpg", "b/torn.jpg"} < set(splits(kept))
-    for split in SPLITS:
-        frames, _, items = pixels(kept, split, STEPS)
-        for frame, item in zip(frames, items, strict=True):
-            assert np.array_equal(frame, preprocess(kept.decode(item), STEPS))
-    assert len(open_dataset(folder).skipped) == 2
-    # A run that took them is opened with them.
-    kept.write_split_csv(tmp_path / "split.csv")
-    assert open_dataset(folder, split_csv=tmp_path / "split.csv").items == kept.items
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("training_set test_set", "train test"),
+        ("seg_train seg_test seg_pred", "train test -"),
+        ("train_images val_images", "train val"),
+        ("Train Valid TEST", "train val test"),
+        ("TrainImages TestImages", "train test"),
+        ("trainset testdata", "train test"),
+        ("train2017 val2017", "train val"),
+        ("trainval test", "train test"),
+        ("training validation evaluation", "train val test"),
+        ("dogs-train dogs-dev", "train val"),
+        ("trainA trainB testA testB", "train train test test"),
+        ("steam_train bus", "- -"),
+        ("testtube protest", "- -"),
+        ("valley trainers contest", "- - -"),
+        ("Xtrain Xtest", "train test"),
+        ("strain contest", "- -"),
+        ("trn tst", "train test"),
+        ("train_small train_large test_small", "train train test"),
+        ("Training Hold-out cross_validation", "train test val"),
+        ("steam_train train", "- train"),
+    ],
+)
+def test_which_names_mean_splits(names: str, expected: str) -> None:
+    found = split_names(names.split())
+    assert [found.get(name, "-") for name in names.split()] == expected.split()

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from catdog_edge.training.evaluation.calibration import LIMITS, fit_temperature
 from catdog_edge.training.evaluation.metrics import (
     Z,
     calibration_bins,
@@ -17,7 +16,6 @@ from catdog_edge.training.evaluation.metrics import (
     mcnemar_exact,
     paired_difference,
     precision_recall,
-    softmax,
     wilson,
 )
 
@@ -176,13 +174,3 @@ def test_confusion_precision_and_recall():
 def test_an_edge_belongs_to_the_lower_bin():
     edge = calibration_bins([[0.5, 0.5], [0.51, 0.49]], [0, 0], bins=2)
     assert [group.count for group in edge] == [1, 1]
-
-
-def test_the_temperature_is_the_one_that_the_logits_were_made_with():
-    rng = np.random.default_rng(5)
-    logits = rng.normal(0, 2, (20_000, 3)).astype(np.float32)
-    labels = (softmax(logits).cumsum(1) > rng.random((20_000, 1))).argmax(1)
-    assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.05)
-    assert fit_temperature(3 * logits, labels) == pytest.approx(3, abs=0.15)
-    certain = np.eye(3, dtype=np.float32)[labels] * 9
-    assert fit_temperature(certain, labels) == pytest.approx(LIMITS[0], rel=1e-3)

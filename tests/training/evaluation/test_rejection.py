@@ -9,8 +9,6 @@ pytest.importorskip("torch", reason="inference needs torch; install [train]")
 pytestmark = pytest.mark.train
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.evaluation.calibration import fit_known_scale, known_logit
-from catdog_edge.training.evaluation.inference import known
 from catdog_edge.training.evaluation.rejection import (
     ThresholdRule,
     choose_threshold,
@@ -73,37 +71,6 @@ def test_an_unknown_rule_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["eer", "tpr:0.99", "tnr:0.995"])
 def test_a_rule_prints_as_it_is_written(text: str) -> None:
     assert str(ThresholdRule.parse(text)) == text
-
-
-def test_known_is_the_sigmoid_of_its_logit() -> None:
-    values = np.random.default_rng(2).normal(0, 3, (50, 3)).astype(np.float32)
-    assert known(values) == pytest.approx(1 / (1 + np.exp(-known_logit(values))), abs=1e-5)
-
-
-def test_scores_are_spread_with_one_half_at_the_threshold() -> None:
-    draw = np.random.default_rng(3)
-
-    def logits(mean: float) -> np.ndarray:
-        values = np.zeros((2000, 3), np.float32)
-        values[:, 0] = draw.normal(mean, 12, 2000)
-        values[:, 1] = -30
-        return values
-
-    # Crowded at 0 and 1 and 20 too high, as scores of an overconfident network are.
-    seen, unseen = {"a": logits(45)}, {"b": logits(-5)}
-    scale, shift = fit_known_scale(seen, unseen)
-
-    def calibrated(values: np.ndarray) -> np.ndarray:
-        changed = values * np.float32(scale)
-        changed[:, 2] += shift
-        return known(changed)
-
-    assert scale < 0.5
-    assert choose_threshold(
-        {"a": calibrated(seen["a"])}, {"b": calibrated(unseen["b"])}
-    ) == pytest.approx(0.5, abs=0.05)
-    middle = (calibrated(seen["a"]) > 0.1) & (calibrated(seen["a"]) < 0.9)
-    assert middle.mean() > 0.03
 
 
 def test_the_table_has_the_share_that_each_threshold_answers() -> None:
