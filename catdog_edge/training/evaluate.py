@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from catdog_edge.errors import CatdogError, list_names
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import plain
-from catdog_edge.training.array_types import Flags, Float32
+from catdog_edge.training.array_types import Flags
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.negatives import DRAWN, Negatives, negatives_split, open_negatives
 from catdog_edge.training.data.open_dataset import open_dataset
@@ -175,19 +173,25 @@ def evaluate_weights(
     if negatives is None:
         rows = [_source_result(name, left_out, one, None) for name, one in right.items()]
         return EvaluationReport(path, result, tuple(rows))
-    threshold, scores = _threshold(spec, path), model.scores(images)
+    if spec.rejection is None:
+        raise CatdogError(
+            f"{path} was trained without --other: it has no threshold to measure; train again "
+            "with --other, or leave it out here"
+        )
+    threshold, scores = spec.rejection.threshold, model.scores(images)
     classes = rejection.split_groups(scores, names)
     others = rejection.negative_groups(negatives, "test", model.scores)
     if plot is not None:
         save_roc(plot, classes, others, threshold)
     rows = [_source_result(n, left_out, right[n], one >= threshold) for n, one in classes.items()]
     rows += [_source_result(n, left_out, None, one >= threshold) for n, one in others.items()]
+    reports = rejection.evaluate_groups(scores, others, threshold)
     of_label = rejection.split_groups(scores >= threshold, [spec.labels[i] for i in truth])
     return EvaluationReport(
         path,
         result,
         tuple(rows),
-        _rejection_reports(scores, others, threshold),
+        {name: one for name, one in reports.items() if name in (DRAWN, "others")},
         {name: float(of_label[name].mean()) for name in spec.labels if name in of_label},
         tuple(rejection.threshold_table(classes, others, threshold)),
     )
@@ -198,31 +202,12 @@ def _open_negatives(
 ) -> Negatives | None:
     split = negatives_split(spec.trained_on)
     negatives = open_negatives(other, spec.resize, ReadingProgress(), split)
-    if negatives is None:
-        return None
-    datasets = tuple(held_out(one, left_out) for one in negatives.datasets)
-    for dataset in datasets:
-        dataset.log_summary()
-    return replace(negatives, datasets=datasets)
-
-
-def _threshold(spec: ModelSpec, path: Path) -> float:
-    if spec.rejection is None:
-        raise CatdogError(
-            f"{path} was trained without --other: it has no threshold to measure; train again "
-            "with --other, or leave it out here"
-        )
-    return spec.rejection.threshold
-
-
-def _rejection_reports(
-    scores: Float32, others: Mapping[str, Float32], threshold: float
-) -> dict[str, RejectionReport]:
-    """The drawn negatives, and all others together."""
-    kinds = {DRAWN: others[DRAWN]}
-    if len(others) > 1:
-        kinds["others"] = np.concatenate([one for name, one in others.items() if name != DRAWN])
-    return {n: rejection.evaluate_threshold(scores, one, threshold) for n, one in kinds.items()}
+    if negatives is not None:
+        datasets = tuple(held_out(one, left_out) for one in negatives.datasets)
+        negatives = replace(negatives, datasets=datasets)
+        for dataset in datasets:
+            dataset.log_summary()
+    return negatives
 
 
 def _find_weights(weights: Path | None) -> tuple[Path, Run | None]:

@@ -39,15 +39,11 @@ from catdog_edge.training.engine.distributed import ProcessGroup, is_distributed
 from catdog_edge.training.engine.precision import choose_precision
 from catdog_edge.training.engine.trainer import Plan, Trainer
 from catdog_edge.training.evaluation.rejection import ThresholdRule
+from catdog_edge.training.models import registry
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.models.imagenet_head import pretrained_grouped
 from catdog_edge.training.models.pretrained import check_pretrained, load_pretrained
-from catdog_edge.training.models.registry import (
-    DEFAULT,
-    DEFAULT_PRETRAINED,
-    Architecture,
-    architecture,
-)
+from catdog_edge.training.models.registry import Architecture, architecture
 from catdog_edge.training.runs.plots import save_overview
 from catdog_edge.training.runs.process_setup import TrainingJob, training_job
 from catdog_edge.training.runs.progress import ReadingProgress, TrainingProgress
@@ -105,7 +101,7 @@ def _train(job: TrainingJob, options: TrainOptions) -> Run:
     group = job.group
     with group.local_main_first():  # it may download the data
         options = settle_architecture(options)
-    arch = architecture(options.arch or DEFAULT)
+    arch = architecture(options.arch or registry.DEFAULT)
     size = options.size or arch.size
     steps = crop_and_squash(size, size)
     with group.shared_errors():
@@ -178,9 +174,9 @@ def settle_architecture(options: TrainOptions) -> TrainOptions:
         return options
     wanted = wants_pretrained(options)
     if wanted is not None:
-        arch = DEFAULT_PRETRAINED if wanted else DEFAULT
+        arch = registry.DEFAULT_PRETRAINED if wanted else registry.DEFAULT
         return replace(options, arch=arch, pretrained=wanted or options.pretrained)
-    random_weights = replace(options, arch=DEFAULT)
+    random_weights = replace(options, arch=registry.DEFAULT)
     sources = options.data or (None,)
     if all(is_sample(source) for source in sources):
         return random_weights
@@ -191,18 +187,18 @@ def settle_architecture(options: TrainOptions) -> TrainOptions:
         return random_weights
     few = f"about {count:,} training images are fewer than {MANY:,}"
     try:
-        check_pretrained(DEFAULT_PRETRAINED)
+        check_pretrained(registry.DEFAULT_PRETRAINED)
     except MissingPackageError as error:
         log.warning(
-            f"{few}: ImageNet weights would do far better ({error}); --arch {DEFAULT}, "
-            "which starts from random weights, is taken"
+            f"{few}: ImageNet weights would do far better ({error}); "
+            f"--arch {registry.DEFAULT}, which starts from random weights, is taken"
         )
         return random_weights
     log.info(
-        f"train: {few}: {DEFAULT_PRETRAINED} from ImageNet weights (--arch {DEFAULT}: a smaller "
-        "network, from random weights)"
+        f"train: {few}: {registry.DEFAULT_PRETRAINED} from ImageNet weights "
+        f"(--arch {registry.DEFAULT}: a smaller network, from random weights)"
     )
-    return replace(options, arch=DEFAULT_PRETRAINED, pretrained=True)
+    return replace(options, arch=registry.DEFAULT_PRETRAINED, pretrained=True)
 
 
 def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Recipe:

@@ -24,8 +24,7 @@ class Bounds(NamedTuple):
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
     """Make a dataclass that calls `check_fields` from plain values by the names of its fields.
 
-    Raises:
-        CatdogError: A name is unknown, one without a default is missing, or see `check_fields`.
+    Raises `CatdogError` for unknown and missing names, and see `check_fields`.
     """
     fields = {one.name: one.default for one in dataclasses.fields(kind)}  # type: ignore[arg-type]
     noun = kind.__name__.lower()

@@ -204,8 +204,7 @@ def recipe(name: str) -> Recipe:
 def from_dict(document: Mapping[str, Any], source: str) -> Recipe:
     """Make a recipe from plain values, those with a default may be missing.
 
-    Raises:
-        CatdogError: A name or value is wrong; the message begins with `source`, their file.
+    Raises `CatdogError` for a wrong name or value, which begins with `source`, their file.
     """
     try:
         return build(Recipe, {RENAMED.get(name, name): value for name, value in document.items()})
@@ -214,11 +213,7 @@ def from_dict(document: Mapping[str, Any], source: str) -> Recipe:
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse a YAML document into tables, lists, numbers and text.
-
-    Raises:
-        ValueError: It is not YAML, or a value in it cannot be read.
-    """
+    """Parse a YAML document; raises `ValueError` where it is none, or a value cannot be read."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -89,10 +89,7 @@ def read_tables(source: Source, labels: Sequence[str] | None) -> list[Table]:
 def parse_csv(data: bytes, where: str) -> tuple[list[str], list[list[str]]]:
     """Parse a CSV into its header and rows: UTF-8 or marked UTF-16; commas, semicolons, tabs.
 
-    Bytes that are not UTF-8 become lone surrogates, as in names of files.
-
-    Raises:
-        DataError: It is not CSV.
+    Bytes that are not UTF-8 become lone surrogates, as in names of files. Raises `DataError`.
     """
     text = _decode(data)
     text = re.sub(r"^sep=.\r?\n", "", text)  # of Excel
@@ -367,10 +364,8 @@ def from_split_csv(
 ) -> Layout:
     """Read the images, labels and splits of a `split.csv`, whatever the layout says.
 
-    Images that a run with a `limit` left out need no note.
-
-    Raises:
-        DataError: The file cannot be read, lacks a column, or contradicts itself.
+    Images that a run with a `limit` left out need no note. Raises `DataError` where the file cannot
+    be read, lacks a column, or contradicts itself.
     """
     try:
         header, rows = parse_csv(read_bytes(path), str(path))

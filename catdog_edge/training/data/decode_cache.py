@@ -35,7 +35,7 @@ from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import cache_folder, write_text
 from catdog_edge.training.array_types import Pixels
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, Item, Split, changed
-from catdog_edge.training.data.folder_or_zip import Skipped, Source
+from catdog_edge.training.data.folder_or_zip import Source
 from catdog_edge.training.data.splits import Splitter
 
 FORMAT = 4  # incremented when images are read, resized or stored in another way
@@ -94,10 +94,11 @@ class Cache:
             return (digest, "") if digest else None
         return ("", reason) if damaged else (digest, reason)
 
-    def learn(self, file: str, digest: str, reason: str, damaged: bool) -> None:
+    def learn(self, one: Decoded) -> None:
         """Remember the digest of a file's pixels, why it cannot be read, or both if damaged."""
-        entry = self._source.entries[file]
-        self._index["files"][file] = [entry.size, entry.stamp, digest, reason, damaged]
+        entry, file = self._source.entries[one.candidate.file], one.candidate.file
+        line = [entry.size, entry.stamp, one.digest, one.reason, one.damaged]
+        self._index["files"][file] = line
         self._changed = True
 
     def digests(self) -> set[str]:
@@ -197,7 +198,7 @@ class PixelWriter:
             self._path.chmod(0o644)
             self._path.replace(self._cache.pixel_file(self.files, steps))
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Remove what `keep` has not kept."""
         with contextlib.suppress(OSError):
             self._stream.close()
@@ -217,7 +218,7 @@ class Decoder:
         """Digests of the candidates; only files that are new or changed are decoded."""
         new = [one for one in candidates if self._cache.known(one.file) is None]
         for one in self._decode(new, None):
-            self._learn(one)
+            self._cache.learn(one)
         return [self._known(candidate) for candidate in candidates]
 
     def read_and_keep(
@@ -235,7 +236,7 @@ class Decoder:
             writers = self._writers(stack)
             found = []
             for one in self._decode(sorted(candidates, key=lambda one: one.file), steps):
-                self._learn(one)
+                self._cache.learn(one)
                 if one.image is not None:
                     split = splitter.by_digest(one.candidate, one.digest)
                     writers[split].add(one.candidate.file, one.image)
@@ -253,28 +254,20 @@ class Decoder:
         return [self._known(candidate) for candidate in candidates]
 
     def _writers(self, stack: contextlib.ExitStack) -> dict[Split, PixelWriter]:
-        writers = {split: PixelWriter(self._cache) for split in SPLITS}
-        for writer in writers.values():
-            stack.callback(writer.discard)
-        return writers
+        writing = (contextlib.closing(PixelWriter(self._cache)) for _ in SPLITS)
+        return dict(zip(SPLITS, map(stack.enter_context, writing), strict=True))
 
     def write_pixels(self, items: Sequence[Item], steps: Steps) -> None:
         """Write the resized images of some items into the cache; `DataError` for changed ones."""
         self._cache.make_room(len(items), steps)
-        writer = PixelWriter(self._cache)
         candidates = [Candidate(item.file, "") for item in items]
-        try:
+        with contextlib.closing(PixelWriter(self._cache)) as writer:
             for item, one in zip(items, self._decode(candidates, steps), strict=True):
                 if one.image is None or one.digest != item.digest:
                     reason = one.reason or "other pixels than before"
                     raise changed(self._source.name, item.file, reason)
                 writer.add(item.file, one.image)
             writer.keep(steps)
-        finally:
-            writer.discard()
-
-    def _learn(self, one: Decoded) -> None:
-        self._cache.learn(one.candidate.file, one.digest, one.reason, one.damaged)
 
     def _known(self, candidate: Candidate) -> Decoded:
         digest, reason = self._cache.known(candidate.file) or ("", "changed while it was read")
@@ -308,11 +301,6 @@ class Decoder:
         small = None if steps is None else np.ascontiguousarray(preprocess(frame, steps))
         digest = self._source.digest(candidate.file, frame)
         return Decoded(candidate, digest, complaint, bool(complaint), small)
-
-
-def unreadable(read: Sequence[Decoded]) -> list[Skipped]:
-    """The files that cannot be read."""
-    return [Skipped(one.candidate.file, one.reason) for one in read if not one.digest]
 
 
 @contextlib.contextmanager

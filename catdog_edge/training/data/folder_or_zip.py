@@ -179,10 +179,6 @@ class SampleSource(Source):
             f"{kind}.{number}.png": entry for kind in sample.KINDS for number in range(sample.COUNT)
         }
 
-    def read(self, file: str) -> bytes:
-        """Drawings have no bytes of their own."""
-        raise PictureError(f"{file} is drawn, not read")
-
     def frame(self, file: str, *, keep_damaged: bool = False) -> Image:
         """The drawing."""
         del keep_damaged
@@ -204,8 +200,7 @@ def is_sample(source: str | os.PathLike[str] | None) -> bool:
 def open_source(source: str | os.PathLike[str] | None) -> Source:
     """Open a path, `sample`, or `oxford-pets`; `None` takes `$CATDOG_DATA`, or else `sample`.
 
-    Raises:
-        DataError: There is no such folder or zip, or it cannot be read.
+    Raises `DataError` where there is no such folder or zip, or it cannot be read.
     """
     if source is None:
         source = os.environ.get("CATDOG_DATA") or SAMPLE

@@ -22,12 +22,7 @@ from catdog_edge.training.data import oxford_pets
 from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.decode_cache import Progress
 from catdog_edge.training.data.folder_or_zip import SAMPLE
-from catdog_edge.training.data.open_dataset import (
-    FORMER_NEGATIVES_SPLIT,
-    NEGATIVES_SPLIT,
-    open_negative_images,
-    pixels,
-)
+from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT, open_negative_images, pixels
 from catdog_edge.training.data.source_groups import kinds_of, sources_of
 
 Generator = np.random.Generator
@@ -66,7 +61,7 @@ class Negatives:
         """The group of each photograph, `KIND/SOURCE`, in the order of `photographs`."""
         found = []
         for one in self.datasets:
-            pairs = zip(kinds_of(one, one.items_of(split)), sources_of(one, split), strict=True)
+            pairs = zip(kinds_of(one, split), sources_of(one, split), strict=True)
             found += [f"{kind}/{source}" for kind, source in pairs]
         return found
 
@@ -90,7 +85,7 @@ def check_negatives(sources: Sequence[str]) -> None:
 
 def negatives_split(trained_on: Mapping[str, Any]) -> tuple[float, ...]:
     """Return the split of the negatives that a model was trained with, by its spec."""
-    return tuple(trained_on.get("other_split") or FORMER_NEGATIVES_SPLIT)
+    return tuple(trained_on.get("other_split") or (0.4, 0.1, 0.5))  # of earlier versions
 
 
 def open_negatives(
@@ -134,10 +129,9 @@ class NegativeSampler:
         if chosen.kind == "drawn":
             height, width = self.photographs.shape[1:3]
             return draw_empty_scene(height, width, generator)
-        if chosen.kind == "background":
-            assert self.images is not None
-            return _grown(self.images[chosen.image], chosen)
-        return _grown(np.array(self.photographs[chosen.image]), chosen)
+        images = self.images if chosen.kind == "background" else self.photographs
+        assert images is not None
+        return _grown(np.array(images[chosen.image]), chosen)
 
     def choose(self, generator: Generator) -> Choice:
         """Choose one of them; what is drawn is up to the generator from there on."""
@@ -203,16 +197,6 @@ def _grown(image: Pixels, chosen: Choice) -> Pixels:
         part = np.tile(tile, (2, 2, 1))[: times * chosen.height, : times * chosen.width]
     grown = cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray(grown, dtype=np.uint8)
-
-
-def background(image: Pixels, generator: Generator) -> Pixels:
-    """What surrounds the thing in an image, grown to an image of the same size.
-
-    A corner of a ninth to a quarter of the sides, where there is seldom a part of the thing
-    itself: grown as it is, or mirrored side by side, two to four times each way.
-    """
-    height, width = image.shape[:2]
-    return _grown(image, Choice("background", 0, *_corner(height, width, generator)))
 
 
 def draw_empty_scene(height: int, width: int, generator: Generator) -> Pixels:

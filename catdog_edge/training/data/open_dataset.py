@@ -26,15 +26,13 @@ from catdog_edge.training.data.dataset import (
     sorted_names,
     write_csv,
 )
-from catdog_edge.training.data.decode_cache import Cache, Decoder, Progress, unreadable
+from catdog_edge.training.data.decode_cache import Cache, Decoder, Progress
 from catdog_edge.training.data.folder_or_zip import Skipped, Source, open_source
 from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.splits import Splitter, read_some, shares_of
 
 NEGATIVES_SPLIT = (0.7, 0.15, 0.15)
 """Of images that show none of the classes: to train on, to choose by, to report on."""
-
-FORMER_NEGATIVES_SPLIT = (0.4, 0.1, 0.5)  # of models whose spec does not name it
 
 MAX_SKIPPED = 0.05
 """A set of which more than this share cannot be read is not the set that was meant."""
@@ -213,7 +211,8 @@ def _read(
             taken = dict(zip((one.candidate.file for one in found), splitter.assign(found)))
         notes = _moves(splitter, layout, cache, before) if limit is None else []
         cache.save()
-    skipped = (*source.closed, *layout.skipped, *unreadable(read))
+    unreadable = [Skipped(one.candidate.file, one.reason) for one in read if not one.digest]
+    skipped = (*source.closed, *layout.skipped, *unreadable)
     _check_skipped(source.name, skipped, len(taken), cache.folder)
     index = {label: number for number, label in enumerate(layout.labels)}
     items = [

@@ -27,11 +27,8 @@ TIMEOUT = 30.0  # seconds without a response after which the download fails
 def pets_folder() -> Path:
     """Return the folder of the images, with `labels.csv` in it; download what is missing.
 
-    A corrected `labels.csv` is kept. Of processes that start together one downloads.
-
-    Raises:
-        MissingPackageError: torchvision is not installed.
-        DataError: There is no network, the archive is damaged, or the disk is full.
+    A corrected `labels.csv` is kept. Of processes that start together one downloads. Raises
+    `MissingPackageError` without torchvision, and `DataError`.
     """
     root = cache_folder() / NAME
     base, images = root / "oxford-iiit-pet", root / "oxford-iiit-pet" / "images"

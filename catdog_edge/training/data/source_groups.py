@@ -17,7 +17,7 @@ import numpy as np
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
 from catdog_edge.training.array_types import Float64, Labels, Pixels
-from catdog_edge.training.data.dataset import Dataset, Item, Split
+from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.open_dataset import pixels
 
 MOST_SOURCES = 20  # more different first words than this are numbers or digests, not sources
@@ -37,17 +37,6 @@ def file_sources(dataset: Dataset) -> dict[str, str]:
     if len(found) == len(matches) and len(set(found.values())) <= MOST_SOURCES:
         return found
     return dict.fromkeys(matches, Path(dataset.short_name).stem)
-
-
-def file_kind(dataset: Dataset, file: str) -> str:
-    """Return what a negative shows: the folder below the root of its data set, or the set's name.
-
-    Folders that every file is in do not count.
-    """
-    folders = {str(PurePosixPath(item.file).parent) for item in dataset.items}
-    common = len(PurePosixPath(posixpath.commonpath(folders)).parts)
-    parts = PurePosixPath(file).parts[:-1]
-    return parts[common] if len(parts) > common else Path(dataset.short_name).stem
 
 
 def without_sources(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
@@ -87,11 +76,15 @@ def sources_of(dataset: Dataset, split: Split) -> list[str]:
     return [sources[item.file] for item in dataset.items_of(split)]
 
 
-def kinds_of(dataset: Dataset, items: Sequence[Item]) -> list[str]:
-    """Return what each of some negatives shows, see `file_kind`."""
-    parents = [PurePosixPath(item.file).parent for item in items]
-    kinds = {one: file_kind(dataset, f"{one}/file") for one in dict.fromkeys(parents)}
-    return [kinds[one] for one in parents]
+def kinds_of(dataset: Dataset, split: Split) -> list[str]:
+    """Return what each negative of a split shows: the folder below the root, or the set's name.
+
+    Folders that every file is in do not count.
+    """
+    root = posixpath.commonpath({posixpath.dirname(item.file) for item in dataset.items} or {""})
+    above = len(PurePosixPath(root).parts)
+    folders = [PurePosixPath(item.file).parts[above:-1] for item in dataset.items_of(split)]
+    return [parts[0] if parts else Path(dataset.short_name).stem for parts in folders]
 
 
 def balanced_shares(names: Sequence[str], balance: float) -> Float64:

@@ -41,8 +41,7 @@ def torch_threads(count: int | None = None) -> Iterator[int]:
 def choose_device(name: str) -> str:
     """Resolve `--device`: `cpu`, `cuda`, `cuda:N`, or `auto`, CUDA where it works, else the CPU.
 
-    Raises:
-        CatdogError: It is none of these, or the CUDA device is not there.
+    Raises `CatdogError` for any other, and for a CUDA device that is not there.
     """
     asked, name = name, name.strip().lower()
     if name == "auto":

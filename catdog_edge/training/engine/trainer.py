@@ -177,10 +177,8 @@ class Trainer:
 
         `stop` is polled after every step; where it is true in any process, the state is saved and
         the run can be resumed from that step. `on_epoch` gets the metrics, whether they are the
-        best so far, and the seconds that are left.
-
-        Raises:
-            CatdogError: The loss is not finite, or a file cannot be written.
+        best so far, and the seconds that are left. Raises `CatdogError` where the loss is not
+        finite, or a file cannot be written.
         """
         while not self.finished:
             with keep_freed_memory() if self.device.type == "cpu" else nullcontext():

@@ -87,11 +87,7 @@ def known(values: Float32) -> Float32:
 
 
 class Predictor:
-    """A checkpoint (`.pt`) or an exported file, behind one interface.
-
-    Raises:
-        ModelError: It is missing, damaged, or of another kind.
-    """
+    """A checkpoint (`.pt`) or an exported file; raises `ModelError` for any other, or a damaged."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -111,14 +107,14 @@ class Predictor:
         """
         if self._classifier is None:
             return probabilities(self._network, self.spec, pixels, bar="images")
-        images = counted(pixels, "images")
-        return np.concatenate([self._classifier.probabilities([image]) for image in images])
+        each = (self._classifier.probabilities([image]) for image in counted(pixels, "images"))
+        return np.concatenate([*each])
 
     def scores(self, pixels: Pixels) -> Float32:
         """Compute how certain it is that one of the classes is seen: `float32 [N]`."""
         if self._classifier is not None:
-            images = counted(pixels, "images")
-            return np.concatenate([self._classifier.scores([image]) for image in images])
+            each = (self._classifier.scores([image]) for image in counted(pixels, "images"))
+            return np.concatenate([*each])
         rejection = self.spec.rejection
         if rejection is None or rejection.score == "max_probability":
             return np.asarray(self.probabilities(pixels).max(axis=1))

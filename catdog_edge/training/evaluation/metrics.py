@@ -25,8 +25,7 @@ def softmax(values: Float32, temperature: float = 1.0) -> Float32:
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """Compute Wilson's score interval of a proportion, 0..1 (E. B. Wilson, JASA 22, 1927).
 
-    Raises:
-        ValueError: There are no trials, or more successes than trials.
+    Raises `ValueError` for no trials, or more successes than trials.
     """
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"wanted 0 <= successes <= n and n > 0, got {successes} of {n}")
@@ -41,10 +40,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 def mcnemar_exact(b: int, c: int) -> float:
     """Return the two-sided p-value of McNemar's exact test (Psychometrika 12, 1947).
 
-    Of two classifiers on the same images, `b` are right for the first alone, `c` for the second.
-
-    Raises:
-        ValueError: A count is negative.
+    Of two classifiers on the same images, `b` are right for the first alone, `c` for the second;
+    raises `ValueError` where one is negative.
     """
     if b < 0 or c < 0:
         raise ValueError(f"counts cannot be negative, got {b} and {c}")
@@ -113,10 +110,9 @@ class CalibrationBin:
 def calibration_bins(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15
 ) -> list[CalibrationBin]:
-    """Group predictions `float [N,K]` by their confidence, in bins of equal width.
+    """Group predictions `float [N,K]` of classes `int [N]` by confidence, in bins of equal width.
 
-    Raises:
-        ValueError: Shapes do not fit the true classes, `int [N]`, or are empty.
+    Raises `ValueError` where shapes do not fit, or are empty.
     """
     values, truth = _checked(probabilities, labels)
     # float32 rows that sum to one may hold a value a rounding above it.
@@ -149,10 +145,8 @@ def expected_calibration_error(
 def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Compute the mean negative log-likelihood, in nats, of true classes `int [N]`.
 
-    The probabilities, `float [N,K]`, are clipped at 1e-12.
-
-    Raises:
-        ValueError: Shapes do not fit, or are empty.
+    The probabilities, `float [N,K]`, are clipped at 1e-12. Raises `ValueError` where shapes do not
+    fit, or are empty.
     """
     values, truth = _checked(probabilities, labels)
     given = values[np.arange(len(truth)), truth].astype(np.float64)
@@ -162,8 +156,7 @@ def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 def confusion(labels: npt.ArrayLike, predicted: npt.ArrayLike, k: int) -> Labels:
     """Count predictions `int [N]`: `int64 [k,k]`, a row per true class, a column per predicted.
 
-    Raises:
-        ValueError: The two differ in length, or a class is not in 0..k-1.
+    Raises `ValueError` where the two differ in length, or a class is not in 0..k-1.
     """
     truth, answer = np.asarray(labels, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
     if truth.shape != answer.shape or truth.ndim != 1:

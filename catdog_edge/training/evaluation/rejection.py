@@ -165,6 +165,16 @@ def evaluate_threshold(scores: Float32, others: Float32, threshold: float) -> Re
     )
 
 
+def evaluate_groups(
+    scores: Float32, negatives: Mapping[str, Float32], threshold: float
+) -> dict[str, RejectionReport]:
+    """Evaluate a threshold on each group, and on all but the drawn one together, as `others`."""
+    groups = dict(negatives)
+    if len(groups) > 1:
+        groups["others"] = np.concatenate([one for name, one in groups.items() if name != DRAWN])
+    return {name: evaluate_threshold(scores, one, threshold) for name, one in groups.items()}
+
+
 def auroc(scores: Float32, others: Float32) -> float:
     """Area under the receiver operating characteristic, 0..1; ties count half.
 

@@ -54,8 +54,7 @@ def save_checkpoint(
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ModelSpec]:
     """Read a checkpoint (`state_dict`, perhaps `training`, on the CPU) and its spec.
 
-    Raises:
-        ModelError: There is no such file, or it is damaged, or not one of ours.
+    Raises `ModelError` for a missing or damaged file, and one that is not ours.
     """
     file = Path(path)
     if not file.is_file():
@@ -84,9 +83,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Model
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelSpec]:
     """Rebuild the network of a checkpoint, on the CPU, in evaluation mode.
 
-    Raises:
-        ModelError: See `read_checkpoint`; or the architecture is not known here, or the weights
-            do not fit it.
+    Raises `ModelError` for an unknown architecture, weights that do not fit it, and see
+    `read_checkpoint`.
     """
     document, spec = read_checkpoint(path)
     try:

@@ -37,28 +37,19 @@ PACKAGES = {
 }
 """By architecture: the distribution with its weights, converted from TensorFlow, and the file."""
 
+PRETRAINED = (*TORCHVISION, *PACKAGES)  # architectures that have ImageNet weights
 TIMEOUT = 30.0  # seconds without an answer after which a download is given up
 
 
-def pretrained_architectures() -> tuple[str, ...]:
-    """Return the architectures that have ImageNet weights."""
-    return (*TORCHVISION, *PACKAGES)
-
-
 def check_pretrained(arch: str) -> None:
-    """Check that an architecture has weights, and that the package with them is installed.
-
-    Raises:
-        ModelError: The architecture has none.
-        MissingPackageError: The package is missing.
-    """
+    """Raise `ModelError` where an architecture has no weights, and `MissingPackageError`."""
     if arch.startswith(TIMM):
         _timm_file(arch)
         return
-    if arch not in pretrained_architectures():
+    if arch not in PRETRAINED:
         raise ModelError(
             f"there are no pretrained weights for {arch}; architectures that have them: "
-            f"{', '.join(pretrained_architectures())}"
+            f"{', '.join(PRETRAINED)}"
         )
     if arch in PACKAGES:
         _package(arch)

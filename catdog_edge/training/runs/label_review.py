@@ -41,10 +41,7 @@ def review(
     """List disagreements, the most confident first, then near-duplicates.
 
     The probabilities, for `train` and `val`, are `float32 [n,K]`, calibrated, in the order of
-    `dataset.items_of(split)`.
-
-    Raises:
-        ValueError: A split has another number of images than of probabilities, or is `test`.
+    `dataset.items_of(split)`; raises `ValueError` for another number, and for the test split.
     """
     if "test" in probabilities:
         raise ValueError("the test split is not for review")

@@ -10,13 +10,8 @@ import torch
 
 from catdog_edge.system.signals import interruption_as_error
 from catdog_edge.system.threads import choose_threads
+from catdog_edge.training.engine import distributed
 from catdog_edge.training.engine.device import torch_threads
-from catdog_edge.training.engine.distributed import (
-    ProcessGroup,
-    is_distributed,
-    join_process_group,
-    once_per_node,
-)
 from catdog_edge.training.runs.run_folder import Run
 
 
@@ -24,7 +19,7 @@ class TrainingJob:
     """One training command."""
 
     def __init__(self) -> None:
-        self.group = ProcessGroup()
+        self.group = distributed.ProcessGroup()
         self.device, self.threads = "cpu", 1
         self.run: Run | None = None  # set once there is a `last.pt` to resume from
         self.trained = False  # only the figures of the run are missing
@@ -32,7 +27,7 @@ class TrainingJob:
 
     def join(self, device: str, threads: int | None = None) -> None:
         """Join the process group and set PyTorch's threads."""
-        self.group = self.stack.enter_context(join_process_group(device))
+        self.group = self.stack.enter_context(distributed.join_process_group(device))
         self.device = self.group.own_device(device)
         # Otherwise cuDNN picks kernels whose sums differ from run to run.
         torch.backends.cudnn.deterministic = True
@@ -70,5 +65,6 @@ class TrainingJob:
 def training_job() -> Iterator[TrainingJob]:
     """Turn errors and interruptions of a training command into its one line."""
     job = TrainingJob()
-    with once_per_node(), interruption_as_error(job.interruption, last=is_distributed()), job.stack:
+    as_error = interruption_as_error(job.interruption, last=distributed.is_distributed())
+    with distributed.once_per_node(), as_error, job.stack:
         yield job

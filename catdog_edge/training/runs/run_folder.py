@@ -105,8 +105,7 @@ class Run:
     def args(self) -> dict[str, Any]:
         """Read what the run was started with; `data` is an absolute path or `sample`.
 
-        Raises:
-            CatdogError: `args.yaml` is missing or damaged, or a value is not what it must be.
+        Raises `CatdogError` where `args.yaml` is missing, damaged, or has a value that cannot be.
         """
         file = self._args
         try:
@@ -303,8 +302,7 @@ def _taken(run: Run) -> CatdogError:
 def new_run(name: str | None, stem: str, root: Path = ROOT) -> Run:
     """Create a run folder; without a name the first free `STEM-1`, `STEM-2`, ...
 
-    Raises:
-        CatdogError: The name is taken, or the folder cannot be created.
+    Raises `CatdogError` where the name is taken, or the folder cannot be created.
     """
     for number in itertools.count(1):
         folder = root / (name or f"{stem}-{number}")

@@ -10,15 +10,9 @@ from catdog_edge.errors import list_names
 from catdog_edge.spec import ResizeStep, crop_and_squash
 from catdog_edge.training.array_types import Float64
 from catdog_edge.training.config.recipes import Recipe
+from catdog_edge.training.data import source_groups
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.negatives import Negatives, NegativeSampler
-from catdog_edge.training.data.source_groups import (
-    balanced_shares,
-    check_left_out,
-    combined_pixels,
-    sources_of,
-    without_sources,
-)
 from catdog_edge.training.engine.trainer import TrainingData
 
 log = logging.getLogger(__name__)
@@ -34,21 +28,25 @@ class RunData:
     def check_left_out(self, left_out: Sequence[str]) -> None:
         """Check that the sources to be left out exist; raises `DataError`."""
         negatives = self.negatives.datasets if self.negatives else ()
-        check_left_out((*self.datasets, *negatives), left_out)
+        source_groups.check_left_out((*self.datasets, *negatives), left_out)
 
     def without(self, left_out: Sequence[str]) -> RunData:
         """Leave out the images of some sources."""
-        datasets = tuple(without_sources(one, left_out) for one in self.datasets)
+        datasets = tuple(source_groups.without_sources(one, left_out) for one in self.datasets)
         if self.negatives is None:
             return RunData(datasets)
-        kept = tuple(without_sources(one, left_out) for one in self.negatives.datasets)
+        kept = tuple(
+            source_groups.without_sources(one, left_out) for one in self.negatives.datasets
+        )
         return RunData(datasets, replace(self.negatives, datasets=kept))
 
     def log_summary(self) -> None:
         """Log what was found, and warn about images of a single source."""
         for dataset in (*self.datasets, *(self.negatives.datasets if self.negatives else ())):
             dataset.log_summary()
-        sources = sorted({name for one in self.datasets for name in sources_of(one, "train")})
+        sources = sorted(
+            {name for one in self.datasets for name in source_groups.sources_of(one, "train")}
+        )
         if len(sources) > 1:
             log.info(f"sources: {list_names(sources)}; each with its own row in the reports")
         elif not self.datasets[0].is_sample:
@@ -64,7 +62,7 @@ class RunData:
         if recipe.detail != 1:
             sides = (round(side * recipe.detail) for side in (steps[-1].height, steps[-1].width))
             detailed = crop_and_squash(*sides)
-        images, labels, sources = combined_pixels(self.datasets, "train", detailed)
+        images, labels, sources = source_groups.combined_pixels(self.datasets, "train", detailed)
         sampler = None
         if self.negatives is not None:
             sampler = NegativeSampler(
@@ -76,9 +74,11 @@ class RunData:
                 recipe.drawn,
                 _shares(self.negatives.groups("train"), recipe),
             )
-        val = combined_pixels(self.datasets, "val", steps)[:2]
+        val = source_groups.combined_pixels(self.datasets, "val", steps)[:2]
         return TrainingData((images, labels), val, sampler, _shares(sources, recipe))
 
 
 def _shares(sources: Sequence[str], recipe: Recipe) -> Float64 | None:
-    return balanced_shares(sources, recipe.source_balance) if len(set(sources)) > 1 else None
+    if len(set(sources)) < 2:
+        return None
+    return source_groups.balanced_shares(sources, recipe.source_balance)

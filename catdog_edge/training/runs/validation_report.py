@@ -166,10 +166,7 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
     negatives = {name: known(one) for name, one in others.items()}
     rule = rejection.ThresholdRule.parse(str(spec.trained_on.get("reject_at", "eer")))
     threshold = 0.5 if rule.kind == "eer" else rejection.choose_threshold(classes, negatives, rule)
-    sets = dict(negatives)
-    if len(sets) > 1:
-        sets["others"] = np.concatenate([one for name, one in sets.items() if name != DRAWN])
-    reports = {n: rejection.evaluate_threshold(scores, one, threshold) for n, one in sets.items()}
+    reports = rejection.evaluate_groups(scores, negatives, threshold)
     fitted = fitted.replace(rejection=Rejection("known", threshold))
     return _Validated(fitted, answers, result, reports, classes, negatives)
 

@@ -24,7 +24,6 @@ from catdog_edge.spec import NEITHER, squash
 from catdog_edge.training.data.negatives import (
     DRAWN_COUNT,
     NegativeSampler,
-    background,
     draw_empty_scene,
     drawn_negatives,
     open_negatives,
@@ -121,6 +120,11 @@ def test_others_join_each_batch_with_a_label_of_their_own(processes: int) -> Non
     labels = torch.cat(seen)
     assert int((labels == 2).sum()) == 2 * 4, "four others for ten pictures, in two batches"
     assert int((labels < 2).sum()) == 20
+
+
+def background(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    none = np.zeros((0, *picture.shape), np.uint8)
+    return NegativeSampler(none, 2, 0.4, picture[None], backgrounds=1.0).draw(generator)
 
 
 def test_a_background_is_made_of_a_corner_and_shows_nothing_of_the_middle() -> None:

@@ -57,9 +57,9 @@ def test_the_folder_below_the_root_is_the_kind_of_a_negative() -> None:
     found = dataset(
         "wild/animals/ant/web-1.jpg", "wild/animals/bear/web-2.jpg", "wild/hall/x-1.jpg"
     )
-    assert kinds_of(found, found.items) == ["animals", "animals", "hall"]
+    assert kinds_of(found, "train") == ["animals", "animals", "hall"]
     flat = dataset("other/000001.jpg", "other/000002.jpg", source="/data/other.zip")
-    assert kinds_of(flat, flat.items) == ["other", "other"]
+    assert kinds_of(flat, "train") == ["other", "other"]
 
 
 def test_a_source_is_left_out_and_then_is_all_of_the_test() -> None:

@@ -29,9 +29,9 @@ from catdog_edge.training.models import pretrained
 from catdog_edge.training.models.efficientnet_lite import SHORT, EfficientNetLite
 from catdog_edge.training.models.pretrained import (
     PACKAGES,
+    PRETRAINED,
     imagenet_state,
     load_pretrained,
-    pretrained_architectures,
 )
 from catdog_edge.training.models.registry import ARCHITECTURES, CENTRED, TORCHVISION, architecture
 
@@ -210,12 +210,12 @@ def test_a_network_that_the_weights_do_not_fit_is_refused_and_left_as_it_was(
             assert torch.equal(tensor, before[key])
 
 
-@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - set(pretrained_architectures())))
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - set(PRETRAINED)))
 def test_an_architecture_without_weights_says_which_have_them(name: str) -> None:
-    assert set(pretrained_architectures()) < set(ARCHITECTURES)
+    assert set(PRETRAINED) < set(ARCHITECTURES)
     with pytest.raises(ModelError, match=f"no pretrained weights for {name}") as caught:
         load_pretrained(architecture(name).build(2), name)
-    assert all(other in one_line(caught) for other in pretrained_architectures())
+    assert all(other in one_line(caught) for other in PRETRAINED)
 
 
 # ---- torchvision -----------------------------------------------------------------------

@@ -19,21 +19,14 @@ from torch.nn import functional
 
 from catdog_edge.training.array_types import Float64, Labels
 from catdog_edge.training.data.negatives import Choice
-from catdog_edge.training.engine.batches.augment import (
-    ERASED,
-    LUMA,
-    NOISE_DEVIATION,
-    Draws,
-    erased_boxes,
-    far_boxes,
-)
+from catdog_edge.training.engine.batches import augment
 from catdog_edge.training.engine.device import send
 
 CUBIC = -0.75  # OpenCV's and PyTorch's parameter of cubic interpolation
 
 
 @torch.no_grad()
-def augment_tensor(pixels: torch.Tensor, draws: Draws | None) -> torch.Tensor:
+def augment_tensor(pixels: torch.Tensor, draws: augment.Draws | None) -> torch.Tensor:
     """Make of each image what was drawn for it.
 
     Args:
@@ -52,7 +45,9 @@ def augment_tensor(pixels: torch.Tensor, draws: Draws | None) -> torch.Tensor:
         _change(images, draws.far, lambda some, rows: _far_away(some, places[rows]))
     images = _warp(images, send(_relative(draws.maps, height, width), device), draws.reflected)
     if draws.grey is not None:
-        grey = np.tile(np.c_[np.broadcast_to(LUMA, (3, 3)), np.zeros(3)], (len(images), 1, 1))
+        grey = np.tile(
+            np.c_[np.broadcast_to(augment.LUMA, (3, 3)), np.zeros(3)], (len(images), 1, 1)
+        )
         _change(images, draws.grey, lambda some, rows: _recolour(some, send(grey[rows], device)))
     if draws.colours is not None:
         images = _whole(_recolour(images, send(draws.colours, device)))
@@ -62,7 +57,7 @@ def augment_tensor(pixels: torch.Tensor, draws: Draws | None) -> torch.Tensor:
     if draws.noise is not None and draws.seeds is not None:
         _change(images, draws.noise, _noise(draws.noise, draws.seeds))
     if draws.erased is not None and draws.amounts is not None:
-        boxes = np.stack(erased_boxes(draws.amounts, height, width), axis=1)
+        boxes = np.stack(augment.erased_boxes(draws.amounts, height, width), axis=1)
         _change(images, draws.erased, lambda some, rows: _erase(some, send(boxes[rows], device)))
     if draws.defocus is not None:
         sigmas = draws.defocus * min(height, width)
@@ -164,7 +159,7 @@ def _noise(deviations: Float64, seeds: Labels) -> Callable[[torch.Tensor, Labels
     def add(images: torch.Tensor, rows: Labels) -> torch.Tensor:
         generator = torch.Generator(images.device).manual_seed(int(seeds[rows[0]]))
         noise = torch.empty_like(images).random_(0, 256, generator=generator)
-        gains = send(deviations[rows] / NOISE_DEVIATION, images.device)[:, None, None, None]
+        gains = send(deviations[rows] / augment.NOISE_DEVIATION, images.device)[:, None, None, None]
         return images + (noise - 127.5) * gains
 
     return add
@@ -174,12 +169,14 @@ def _erase(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     y, x = (torch.arange(side, device=images.device) for side in images.shape[2:])
     top, left, below, right = boxes.T[:, :, None]
     rows, columns = (y >= top) & (y < below), (x >= left) & (x < right)
-    return images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], ERASED)
+    return images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], augment.ERASED)
 
 
 def _far_away(images: torch.Tensor, places: Float64) -> torch.Tensor:
     device, (height, width) = images.device, images.shape[2:]
-    top, left, tall, wide = send(np.stack(far_boxes(places, height, width), axis=1), device).T
+    top, left, tall, wide = send(
+        np.stack(augment.far_boxes(places, height, width), axis=1), device
+    ).T
     small = _resample(images, _shrinking(top, tall, height), _shrinking(left, wide, width))
     y, x = (torch.arange(side, device=device) for side in (height, width))
     rows = (y >= top[:, None]) & (y < (top + tall)[:, None])
