@@ -64,7 +64,9 @@ def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
         if (to_height, to_width) == (height, width):
             continue
         shrinks = to_height <= height and to_width <= width
-        area = step.interpolation == "area" and shrinks
+        # For a half both are the mean of 2x2 pixels, but on Arm `linear` rounds it another way.
+        halves = (height, width) == (2 * to_height, 2 * to_width)
+        area = (step.interpolation == "area" and shrinks) or halves
         how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
         frame = cv2.resize(frame, (to_width, to_height), interpolation=how)  # type: ignore[assignment]
     return frame if frame.flags.c_contiguous else np.ascontiguousarray(frame)
