@@ -742,6 +742,7 @@ def test_what_onnxruntime_cannot_run_is_one_line() -> None:
     assert len(pets.batch([RED] * 4)) == 4
 
 
+@pytest.mark.clock  # qemu's user mode ignores the limit
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of memory")
 def test_too_little_memory_is_one_line_and_no_red_one(tmp_path: Path) -> None:
     done = fresh(

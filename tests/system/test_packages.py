@@ -73,7 +73,7 @@ def test_code_of_a_checkout_stays_an_editable_install(
 def test_where_pip_is_that_of_another_environment_the_interpreter_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/pip")
+    monkeypatch.setattr("shutil.which", lambda name: "/elsewhere/bin/pip")
     assert install_command("cpu").startswith(f"{sys.executable} -m pip install ")
 
 
