@@ -29,7 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("CATDOG_EMULATED"):  # set by .ci/arm64
         for item in items:
             if item.get_closest_marker("clock"):
-                item.add_marker(pytest.mark.skip(reason="time, /sys and limits of memory mean nothing emulated"))
+                item.add_marker(
+                    pytest.mark.skip(reason="time, /sys and limits of memory mean nothing emulated")
+                )
     marked = [item for item in items if item.get_closest_marker("cuda")]
     if marked and (reason := _no_gpu()):
         for item in marked:

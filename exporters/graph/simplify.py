@@ -92,9 +92,9 @@ def set_opset(model: ir.Model, opset: int) -> ir.Model:
         if opset_of(converted) != opset:
             raise ValueError(f"the converter stopped at opset {opset_of(converted)}")
     except Exception as error:  # the converter raises bare RuntimeErrors of several kinds
+        other = f"give --opset {now}" if opset < now else f"{DEFAULT_OPSET} is the default"
         raise ModelError(
-            f"this model cannot be made with opset {opset} ({first_line(error)}); "
-            "choose another --opset, 17 is the default"
+            f"this model cannot be made with opset {opset} ({first_line(error)}); {other}"
         ) from error
     return converted
 
