@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from catdog_edge.system.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from catdog_edge.camera.camera import Camera as Camera

@@ -63,7 +63,7 @@ class Info:
         return self.text(whole=False)
 
     def text(self, whole: bool) -> str:
-        """For people: what a user of the file needs; with `whole` everything, and the card."""
+        """Human-readable: what a user of the file needs; with `whole` everything, and the card."""
         rows = [("file", f"{self.path}, {megabytes(self.bytes)} ({self.bytes:,} bytes)")]
         rows += [("", f"with its weights in {name}, beside it") for name in self.beside]
         if self.folder:

@@ -86,7 +86,7 @@ class Camera:
             for live sources. What it raises ends the camera and is raised by `read`.
 
     Attributes:
-        described: Name and source for people: `door (rtsp://***@camera/stream)`.
+        described: Name and source, human-readable: `door (rtsp://***@camera/stream)`.
         counts: What became of the frames so far.
         state: What the source is doing.
         ended: `read` has handed out the last frame.
@@ -152,7 +152,7 @@ class Camera:
 
     @property
     def reason(self) -> str:
-        """Why it is in that state, for people; may be empty. Holds no credentials."""
+        """Why it is in that state, human-readable; may be empty. Holds no credentials."""
         source = self._source
         return self._mask(source.reason) if isinstance(source, LiveSource) else source.note
 

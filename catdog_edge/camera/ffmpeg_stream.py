@@ -150,7 +150,7 @@ _FFMPEG_REASONS = (
 
 
 def ffmpeg_reason(lines: list[str]) -> tuple[str, str]:
-    """Translate FFmpeg's log to a reason for people; the second text is its own last line."""
+    """Translate FFmpeg's log to a human-readable reason; the second text is its own last line."""
     told = [re.sub(r"^\[[^\]]*\] ", "", line) for line in lines if not line.startswith("[ ")]
     for line in reversed(told):
         if status := re.search(r"(?:failed:|error|returned|reply) ([45]\d\d)\b", line):

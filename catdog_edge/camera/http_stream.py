@@ -29,7 +29,7 @@ LONE_PICTURE = 1.0
 
 
 class StreamError(Exception):
-    """A source cannot be opened, or the stream is over; the message is the reason, for people.
+    """A source cannot be opened, or the stream is over; the message is the reason.
 
     `detail` is what a library has printed about it.
     """
@@ -143,14 +143,14 @@ class HttpStream:
 
 
 def http_reason(code: int) -> str:
-    """What an HTTP or RTSP status means, for people."""
+    """Return what an HTTP or RTSP status means, human-readable."""
     known = {401: "asks for another login", 403: "forbids it", 404: "knows no such path"}
     other = "refuses" if code < 500 else "is busy" if code == 503 else "has failed"
     return f"the server {known.get(code, other)} (error {code})"
 
 
 def network_reason(error: OSError, timeout: float) -> str:
-    """What an error of a socket means, for people."""
+    """Return what an error of a socket means, human-readable."""
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout:g} s"
     if isinstance(error, socket.gaierror):

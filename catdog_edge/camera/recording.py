@@ -36,7 +36,7 @@ _MATROSKA_PARTS = frozenset(
 class Recording:
     """A source that is read frame by frame, as fast as the consumer asks.
 
-    `note` is what was found wrong with it, for people.
+    `note` says what was found wrong with it.
     """
 
     def __init__(self, source: FrameSource, *, fps: float, keep_damaged: bool = False) -> None:

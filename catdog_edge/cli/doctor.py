@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import click
 
-from catdog_edge import __version__
 from catdog_edge.cli import options as common
 from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError, first_line
 from catdog_edge.system import packages
@@ -27,6 +26,7 @@ from catdog_edge.system.console import note, plain
 from catdog_edge.system.cpu import read_cpu
 from catdog_edge.system.files import cache_folder
 from catdog_edge.system.threads import cgroup_quota, choose_threads, usable_processors
+from catdog_edge.system.version import __version__
 
 Verdict = Literal["ok", "note", "bad"]
 

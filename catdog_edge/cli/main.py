@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from catdog_edge import __version__
 from catdog_edge.cli import (
     bench,
     build,
@@ -30,6 +29,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.system import console
 from catdog_edge.system.log_to_stderr import log_to_stderr
 from catdog_edge.system.packages import explain
+from catdog_edge.system.version import __version__
 
 
 class _Group(click.Group):

@@ -28,7 +28,7 @@ class EventLines:
     """Writes events and states to standard output and to a file; from any thread.
 
     Args:
-        out: Receives lines for people, or JSON. Its reader may be gone, or slow.
+        out: Receives human-readable lines, or JSON. Its reader may be gone, or slow.
         stop: Set where nobody reads any more.
         as_json: Whether `out` receives JSON.
         file: Receives JSON lines; `None`: there is none.

@@ -46,7 +46,7 @@ class Model(Protocol):
 class Event:
     """One of the classes came, or left.
 
-    `str(event)` is a line for people, `event.to_json()` one for programs.
+    `str(event)` is a human-readable line, `event.to_json()` one of JSON.
 
     Attributes:
         event: `enter` or `exit`.

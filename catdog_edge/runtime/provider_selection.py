@@ -79,7 +79,7 @@ class Opened:
 
     @property
     def reason(self) -> str:
-        """For people."""
+        """Human-readable."""
         return "; ".join(filter(None, (self.why, self.how)))
 
 
@@ -227,7 +227,7 @@ def time_sessions(
     `references`, since they run another form of the model.
 
     Returns:
-        The provider that is fastest, and the reason for people.
+        The provider that is fastest, and the human-readable reason.
     """
     frames = sample_input(sessions["cpu"])
     runs = {name: _runner(session, name) for name, session in sessions.items()}
@@ -313,9 +313,9 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
 
     import onnxruntime
 
-    from catdog_edge import __version__
     from catdog_edge.runtime import nvidia
     from catdog_edge.system.cpu import read_cpu
+    from catdog_edge.system.version import __version__
 
     cpu = read_cpu()
     forms = dict.fromkeys(nvidia.suited(file, name) for name in candidates) | {file: None}

@@ -60,7 +60,7 @@ def tolerant_output() -> None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person reads it: lines may be redrawn."""
+    """Whether it is a terminal, where lines may be redrawn."""
     return stream is not None and stream.isatty()
 
 

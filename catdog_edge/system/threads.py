@@ -19,7 +19,7 @@ MOST = 256
 
 @dataclass(frozen=True)
 class Threads:
-    """A number of threads, 1 or more, and what set it, for people."""
+    """A number of threads, 1 or more, and what set it, human-readable."""
 
     count: int
     source: str

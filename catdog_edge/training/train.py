@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from catdog_edge import __version__
 from catdog_edge.errors import (
     CatdogError,
     MissingPackageError,
@@ -21,6 +20,7 @@ from catdog_edge.errors import (
 )
 from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, crop_and_squash
 from catdog_edge.system.signals import stop_requests
+from catdog_edge.system.version import __version__
 from catdog_edge.training.config.recipes import Recipe, from_dict
 from catdog_edge.training.config.train_options import (
     TrainOptions,

@@ -1,4 +1,4 @@
-"""A data set: images with labels and splits, and its description for people and files."""
+"""A data set: images with labels and splits, and its description."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Dataset:
             raise changed(self.source, item.file, str(error)) from error
 
     def describe(self) -> list[str]:
-        """What was found, in lines for people; the first names the source."""
+        """What was found, in human-readable lines; the first names the source."""
         by_label = Counter(item.label for item in self.items)
         each = ", ".join(f"{by_label[i]:,} {label}" for i, label in enumerate(self.labels))
         if len(self.labels) > 10:

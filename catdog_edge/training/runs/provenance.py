@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from catdog_edge import __version__
+from catdog_edge.system.version import __version__
 from catdog_edge.training.config.train_options import TrainOptions
 from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT
 from catdog_edge.training.data.splits import DEFAULT_SPLIT

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from catdog_edge import __version__
 from catdog_edge.errors import list_names
 from catdog_edge.spec import ModelSpec, Rejection
 from catdog_edge.system.files import write_text
+from catdog_edge.system.version import __version__
 from catdog_edge.training.array_types import Float32, Pixels
 from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.negatives import DRAWN
