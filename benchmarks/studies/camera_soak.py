@@ -49,6 +49,8 @@ from exporters.checks.timing import compare
 LIMITS = {"file": 0.95, "kept": 0.95, "oldest_s": 1.0, "growth_mb": 10.0, "change": 0.0}
 PARTS = ("file", "first", "delay", "four", "soak")  # methods of `CameraBench`
 FPS, NAMES = 15, ("north", "east", "south", "west")  # of the part `four`
+FILE_FRAMES = 60  # of the part `file`
+SETTLE = 15.0  # seconds before a fault at which a soak takes its sample, and before its end
 
 
 class CameraBench:
@@ -91,7 +93,7 @@ class CameraBench:
         """A 1080p file through the whole pipeline against a loop written by hand."""
         path = self.folder / "1080p.mp4"
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (1920, 1080))
-        count = 60
+        count = FILE_FRAMES
         wide = np.hstack([photographs(kind, 1)[0] for kind in ("street", "cat", "dog")])
         for number in range(count):
             part = wide[:, number * 8 : number * 8 + 640]
@@ -316,9 +318,9 @@ class _Soak:
         ]
         begun = time.monotonic()
         for number, (name, fault, length, mend) in enumerate(itertools.cycle(kinds), 1):
-            self.stop.wait(max(0.0, begun + number * self._every - 15 - time.monotonic()))
+            self.stop.wait(max(0.0, begun + number * self._every - SETTLE - time.monotonic()))
             self.samples.append(self._sample(time.monotonic() - begun))
-            if self._end - time.monotonic() < 15:
+            if self._end - time.monotonic() < SETTLE:
                 self.stop.wait(max(0.0, self._end - time.monotonic()))
                 self.stop.set()
                 return

@@ -149,7 +149,7 @@ def videos(cat: Image, street: Image, dog: Image, room: Image) -> dict[str, Vide
         left = round(way * (SIZE[0] // 2 + pet.shape[1] // 2)) - pet.shape[1]
         return paste(full[3], pet, left, (SIZE[1] - pet.shape[0]) * 2 // 3)
 
-    half = 1 + 3 * 0.25 * SHARE * 2 / (1 + SHARE)
+    half = 1 + 3 * SHARE / (1 + SHARE)
 
     def moments(stay: float, first: float = 0, last: float = 4) -> list[Moment]:
         ends = (("enter", first), ("exit", last))
