@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,11 +151,13 @@ def test_a_capture_that_fails_costs_the_graph_and_no_answer(
         pets.probabilities(frames)
 
 
-def test_a_capture_that_fails_in_the_trial_of_auto_costs_the_graph_and_not_the_gpu(
-    cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("in_trial", [True, False])
+def test_a_capture_that_fails_with_auto_costs_the_graph_and_not_the_gpu(
+    in_trial: bool, cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    let_captures_fail(monkeypatch)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if in_trial:
+        let_captures_fail(monkeypatch)
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
     monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
     compared = provider_selection.time_sessions
 
@@ -164,6 +167,9 @@ def test_a_capture_that_fails_in_the_trial_of_auto_costs_the_graph_and_not_the_g
 
     monkeypatch.setattr(provider_selection, "time_sessions", compare)
     pets = Classifier(TINY)
+    if not in_trial:
+        let_captures_fail(monkeypatch)
+        pets.warmup(1)
     assert pets.reason == (
         "fastest; NHWC, TF32 on; no CUDA graphs (CUDA failure 900: operation not permitted)"
     )
@@ -224,7 +230,18 @@ def test_a_graph_has_its_own_number_and_buffers_for_good() -> None:
     assert len(set(numbers)) == 2 * io_binding.GRAPH_SIZES
 
 
-def test_a_thread_captures_each_size_once() -> None:
+def test_an_output_of_unknown_size_has_no_graph() -> None:
+    class Unknown(OnCuda):
+        def get_outputs(self) -> list[Any]:
+            return [SimpleNamespace(name="probabilities", shape=["N", "K"])]
+
+    runner = BoundRunner(Unknown(find_model(TINY), {}), ["probabilities"], "cpu", graphs=True)  # type: ignore[arg-type]
+    expected = Classifier(TINY, "cpu").probabilities(images(2))
+    np.testing.assert_allclose(runner(images(2))[0], expected, atol=1e-6)
+    assert not runner._bound[2].graph
+
+
+def test_a_thread_captures_each_size_once(monkeypatch: pytest.MonkeyPatch) -> None:
     session = providers.start(find_model(TINY), [(CPU, {})], ONE)
     runner = BoundRunner(session, ["probabilities"], "cpu", graphs=True)
     assert [runner._captures(count) for count in (1, 2, 1, 2)] == [True, True, False, False]
@@ -233,7 +250,13 @@ def test_a_thread_captures_each_size_once() -> None:
     runner._threads = io_binding.GRAPH_THREADS
     with ThreadPoolExecutor(1) as pool, pytest.raises(TooManyThreadsError):
         pool.submit(runner, images(1)).result()
+    alone, captures = CaptureGate.alone, []
+    monkeypatch.setattr(CaptureGate, "alone", lambda self: captures.append(1) or alone(self))
     runner(images(1))
+    assert captures == []
+    for _ in range(2):
+        runner(images(3))
+    assert captures == [1]
 
 
 def test_a_capture_is_alone() -> None:
