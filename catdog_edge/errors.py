@@ -17,7 +17,16 @@ _PREFIX = re.compile(r"^.*Assertion .* failed: |^\[ONNXRuntimeError\] : \d+ : \w
 
 
 class CatdogError(Exception):
-    """Something could not be done; the message is one complete line."""
+    """Something could not be done; the message is one complete line.
+
+    Examples:
+        >>> try:
+        ...     pets = Classifier("pets.onnx", provider="cuda")
+        ... except ProviderError:
+        ...     pets = Classifier("pets.onnx", provider="cpu")
+        ... except CatdogError as error:
+        ...     sys.exit(f"{error}")
+    """
 
     exit_code = 1
 
@@ -27,7 +36,15 @@ class MissingPackageError(CatdogError, ImportError):
 
 
 class PictureError(CatdogError):
-    """An image cannot be read; the message is the reason, without the name of the file."""
+    """An image cannot be read; the message is the reason, without the name of the file.
+
+    Examples:
+        >>> try:
+        ...     frame = read_picture("shots/1.jpg")
+        ... except PictureError as reason:
+        ...     print(f"shots/1.jpg: {reason}")
+        shots/1.jpg: truncated: it ends inside its header
+    """
 
 
 class DamagedError(PictureError):
@@ -39,15 +56,30 @@ class DataError(CatdogError):
 
 
 class ModelError(CatdogError):
-    """A checkpoint, an ONNX file or a spec is missing, damaged, foreign, or too new."""
+    """A checkpoint, an ONNX file or a spec is missing, damaged, foreign, or too new.
+
+    Examples:
+        >>> try:
+        ...     pets = Classifier(downloaded)
+        ... except ModelError:
+        ...     pets = Classifier("fast")
+    """
 
 
 class ProviderError(CatdogError):
-    """An execution provider that was asked for by name does not run here."""
+    """An execution provider that was asked for by name does not run here; see `CatdogError`."""
 
 
 class CameraError(CatdogError):
-    """A source of frames cannot be opened or has failed for good."""
+    """A source of frames cannot be opened or has failed for good.
+
+    Examples:
+        >>> try:
+        ...     frame = camera.read(timeout=5)
+        ... except CameraError as error:
+        ...     print(error)
+        door: given up, failed 3 times in a row: connection refused
+    """
 
 
 class GateError(CatdogError):

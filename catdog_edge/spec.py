@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from catdog_edge.errors import ModelError
-from catdog_edge.system.console import plain
+from catdog_edge.system.console import escaped
 
 SCHEMA = 1  # version of the JSON form; raised when an older reader would misread a newer spec
 
@@ -143,6 +143,14 @@ class ModelSpec:
         metrics: What it was measured to do, by name.
         tool_version, git_commit: Of the catdog-edge that made the file, where known.
         schema: Version of this form.
+
+    Raises:
+        ValueError: A value is of the wrong kind or out of range; the message says which.
+
+    Examples:
+        >>> spec = Classifier("fast").spec
+        >>> spec.labels, spec.size, spec.precision
+        (('cat', 'dog'), (192, 192), 'int8-static')
     """
 
     architecture: str
@@ -269,6 +277,13 @@ class Prediction:
         score: 0..1: what rejection compared with its threshold; `None`: nothing was compared.
         threshold: 0..1: the threshold; `None`: the model never answers `neither`.
         box: The part of the frame that was classified; `None`: the whole frame.
+
+    Examples:
+        >>> prediction = Classifier()(frame)
+        >>> prediction.label, prediction.confidence
+        ('cat', 0.9731)
+        >>> prediction.to_json()
+        '{"label": "cat", "confidence": 0.9731, "probabilities": {"cat": 0.9731, "dog": 0.0269}}'
     """
 
     label: str
@@ -288,8 +303,8 @@ class Prediction:
 
     def __str__(self) -> str:
         if self.label != NEITHER:
-            return f"{plain(self.label)} {self.confidence:.2f}"
-        nearest = plain(self.labels[self.probabilities.index(max(self.probabilities))])
+            return f"{escaped(self.label)} {self.confidence:.2f}"
+        nearest = escaped(self.labels[self.probabilities.index(max(self.probabilities))])
         article = "an" if nearest[:1].lower() in tuple("aeiou") else "a"
         text = f"{NEITHER}: may be {article} {nearest}"
         if self.score is None or self.threshold is None:

@@ -17,7 +17,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.images.decoder_warnings import write_stderr
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.runtime.model_file import DEFAULT, find_model, read_spec
-from catdog_edge.system.console import counter, note, plain
+from catdog_edge.system.console import counter, escaped, note
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class BulkRun:
         left = counts.parts - len(results.done)
         note(
             f"{counts.images:,} images in {counts.parts:,} parts, {left:,} to do, "
-            f"{plain(model or f'the shipped model {DEFAULT}')}; results in {plain(self.out)}"
+            f"{escaped(model or f'the shipped model {DEFAULT}')}; results in {escaped(self.out)}"
         )
         progress = counter("images", counts.images, write_stderr)
         if left and self.engine == "ray":
@@ -92,4 +92,4 @@ class BulkRun:
 
 
 def _tell(row: Row) -> None:
-    note(f"catdog-edge: {plain(row['file'])}: {row['error']}")
+    note(f"catdog-edge: {escaped(row['file'])}: {row['error']}")

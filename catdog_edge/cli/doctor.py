@@ -22,13 +22,13 @@ import click
 from catdog_edge.cli import options as common
 from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError, first_line
 from catdog_edge.system import packages
-from catdog_edge.system.console import note, plain
+from catdog_edge.system.console import escaped, note
 from catdog_edge.system.cpu import read_cpu
 from catdog_edge.system.files import cache_folder
 from catdog_edge.system.threads import cgroup_quota, choose_threads, usable_processors
 from catdog_edge.system.version import __version__
 
-Verdict = Literal["ok", "note", "bad"]
+CheckState = Literal["ok", "note", "bad"]
 
 SELFTEST = Path(__file__).parents[1] / "runtime" / "selftest.onnx"
 """A model of a few hundred bytes: convolution, mean, softmax."""
@@ -41,15 +41,15 @@ class Check:
     """One finding: `ok`, a `note` that is worth knowing, or `bad`; `facts` are for programs."""
 
     name: str
-    state: Verdict
+    state: CheckState
     text: str
     remedy: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         mark = {"ok": "ok  ", "note": "note", "bad": "BAD "}[self.state]
-        remedy = f"\n{'':20}-> {plain(self.remedy)}" if self.remedy else ""
-        return f"{mark}  {self.name:<12}  {plain(self.text)}{remedy}"
+        remedy = f"\n{'':20}-> {escaped(self.remedy)}" if self.remedy else ""
+        return f"{mark}  {self.name:<12}  {escaped(self.text)}{remedy}"
 
 
 def examine() -> Iterator[Check]:
@@ -160,7 +160,7 @@ def _providers() -> Iterator[Check]:
     for name in names:
         facts: dict[str, Any] = {"provider": name, "runs": False}
         # Every build for CUDA lists TensorRT, and hardly anybody installs it.
-        state: Verdict = "note" if name == "tensorrt" else "bad"
+        state: CheckState = "note" if name == "tensorrt" else "bad"
         settings = providers.Settings(1, spin=False)
         try:
             session = providers.start(ModelFile(SELFTEST), [(providers.NAMES[name], {})], settings)
@@ -226,7 +226,7 @@ def _cameras() -> Check:
 def _disk(purpose: str, find: Callable[[], Path], remedy: str) -> Check:
     """Check that a folder, or the one it would be made in, has room and may be written to."""
     facts: dict[str, Any] = {"purpose": purpose, "path": None, "free_bytes": None}
-    bad: Verdict = "note" if purpose == "cache" else "bad"
+    bad: CheckState = "note" if purpose == "cache" else "bad"
     try:
         place = find()
         existing = next(one for one in (place, *place.parents) if one.exists())

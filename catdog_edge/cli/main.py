@@ -67,7 +67,7 @@ class _Group(click.Group):
             if known is None or debug or not named.get("standalone_mode", True):
                 raise
             name = console.style("catdog-edge:", sys.stderr, fg="red", bold=True)
-            console.note(f"{name} {console.plain(str(known))}")
+            console.note(f"{name} {console.escaped(str(known))}")
             sys.exit(known.exit_code)
 
 

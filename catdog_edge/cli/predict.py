@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from catdog_edge.cli import options as common
 from catdog_edge.errors import CatdogError, PictureError
 from catdog_edge.spec import NEITHER, Prediction
-from catdog_edge.system.console import counter, is_terminal, note, plain
+from catdog_edge.system.console import counter, escaped, is_terminal, note
 from catdog_edge.system.files import atomic_write, cannot_write, take_free_name
 
 if TYPE_CHECKING:
@@ -65,18 +65,15 @@ class FileResult:
     def row(self, width: int) -> str:
         """A row of the table, with a column of `width` for the label."""
         if self.prediction is None:
-            return f"{'-':<{width}} {'':4}  {'':{BAR}}  {plain(f'{self.name} ({self.error})')}"
-        box = self.prediction.box
+            return f"{'-':<{width}} {'':4}  {'':{BAR}}  {escaped(f'{self.name} ({self.error})')}"
+        name, box = escaped(self.name), self.prediction.box
         where = f"  box {','.join(map(str, box))}" if box is not None else ""
         if self.prediction.label == NEITHER:
             nearest = str(self.prediction).removeprefix(NEITHER)
-            return f"{NEITHER:<{width}} {'':4}  {'.' * BAR}  {plain(self.name)}{nearest}"
+            return f"{NEITHER:<{width}} {'':4}  {'.' * BAR}  {name}{nearest}"
         filled = round(BAR * self.prediction.confidence)
-        bar = "#" * filled + "." * (BAR - filled)
-        label = plain(self.prediction.label)
-        return (
-            f"{label:<{width}} {self.prediction.confidence:.2f}  {bar}  {plain(self.name)}{where}"
-        )
+        label, bar = escaped(self.prediction.label), "#" * filled + "." * (BAR - filled)
+        return f"{label:<{width}} {self.prediction.confidence:.2f}  {bar}  {name}{where}"
 
 
 def classify_files(
@@ -92,7 +89,7 @@ def classify_files(
     A file that cannot be read and a copy that cannot be written are results with an error. With
     `tiles` each image is searched with `Classifier.search`; with `explain` the copies are coloured.
     """
-    from catdog_edge.images.draw import draw
+    from catdog_edge.images.draw import draw_prediction
     from catdog_edge.images.find import why_not_found
     from catdog_edge.images.read import read_picture
 
@@ -108,7 +105,7 @@ def classify_files(
             prediction = classifier.search(frame) if tiles else classifier(frame)
             if save is not None:
                 shown = _explained(classifier, frame, prediction) if explain else frame
-                saved, number = _save(file, draw(shown, prediction), save)
+                saved, number = _save(file, draw_prediction(shown, prediction), save)
         except PictureError as error:
             reason = why_not_found(file) or str(error)
         except CatdogError as error:
@@ -321,10 +318,10 @@ def _classify(
             classifier.explain(np.zeros((1, 1, 3), np.uint8))  # one error, not one an image
         shown = options["model"] or f"the shipped model {DEFAULT}"
         note(
-            f"{len(files):,} image{'s' * (len(files) != 1)}{where}, {plain(shown)}, "
+            f"{len(files):,} image{'s' * (len(files) != 1)}{where}, {escaped(shown)}, "
             f"provider {classifier.provider}, {classifier.threads} threads"
         )
-        width = max(10, *(len(plain(label)) for label in classifier.spec.labels))
+        width = max(10, *(len(escaped(label)) for label in classifier.spec.labels))
         if not as_json:
             click.echo(f"{'label':<{width}} {'conf':4}  {'':{BAR}}  image")
         count = counter("images", len(files) if not is_terminal(sys.stdout) else 0)
@@ -336,7 +333,7 @@ def _classify(
                 unread = result.prediction is None
                 counts["unread" if unread else "unsaved"] += 1
                 if as_json or not unread:  # the row of an image that is not read has the reason
-                    note(f"catdog-edge: {plain(f'{result.name}: {result.error}')}")
+                    note(f"catdog-edge: {escaped(f'{result.name}: {result.error}')}")
             counts["saved"] += result.saved is not None
             counts["numbered"] += result.numbered
     return counts
@@ -346,7 +343,7 @@ def _summarise(counts: Counter[str], images: int, save: Path | None) -> None:
     if counts["saved"]:
         taken = counts["numbered"]
         numbered = f", {taken:,} of them numbered: their names were taken" if taken else ""
-        note(f"annotated copies are in {plain(str(save))}{numbered}")
+        note(f"annotated copies are in {escaped(str(save))}{numbered}")
     for what, said in (("unsaved", "copies are not written"), ("unread", "could not be read")):
         if counts[what]:
             note(f"catdog-edge: {counts[what]:,} of {images:,} {said}")

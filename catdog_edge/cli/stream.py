@@ -18,7 +18,7 @@ import click
 from catdog_edge.cli import options as common
 from catdog_edge.cli.options import COUNT_OR_0, NOT_NEGATIVE, POSITIVE, Number, output, path, size
 from catdog_edge.errors import CameraError, CatdogError
-from catdog_edge.system.console import note, plain
+from catdog_edge.system.console import escaped, note
 from catdog_edge.system.signals import interrupts
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def _report(text: str) -> None:
-    note(f"catdog-edge: {plain(text)}")  # the name of a file may hold control characters
+    note(f"catdog-edge: {escaped(text)}")  # the name of a file may hold control characters
 
 
 class _Session:

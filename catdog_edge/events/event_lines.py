@@ -15,7 +15,7 @@ import click
 from catdog_edge.camera.camera import State
 from catdog_edge.events.events import Event, state_to_json
 from catdog_edge.events.sinks import JsonLines, WriteFailures
-from catdog_edge.system.console import note, plain
+from catdog_edge.system.console import escaped, note
 
 ROTATED_KEPT = 5
 """Old files of events that are kept beside the current one."""
@@ -56,7 +56,7 @@ class EventLines:
 
     def state(self, source: str, state: State, reason: str) -> None:
         """Write a state: a program needs to know when nothing can be seen."""
-        note(f"catdog-edge: {plain(f'{source}: {state}' + f': {reason}' * bool(reason))}")
+        note(f"catdog-edge: {escaped(f'{source}: {state}' + f': {reason}' * bool(reason))}")
         self._write(None, state_to_json(source, state, reason, time.time()))
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from catdog_edge.events.tracker import Reason, Rules, Tracker, Transition
 from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.runtime.tiled_search import cut
 from catdog_edge.spec import NEITHER, Box, ModelSpec, Prediction, squash
-from catdog_edge.system.console import plain
+from catdog_edge.system.console import escaped
 
 __all__ = ["SCHEMA", "Event", "Events", "Rules", "Tally", "View", "state_to_json"]
 
@@ -87,7 +87,7 @@ class Event:
     def __str__(self) -> str:
         stayed = "" if self.duration is None else f" after {self.duration:.1f} s"
         second = datetime.fromtimestamp(self.wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        who = plain(f"{self.source} {self.label}")
+        who = escaped(f"{self.source} {self.label}")
         return f"{second} {who} {self.event} {self.confidence:.2f}{stayed}"
 
     def to_json(self) -> str:
@@ -376,7 +376,7 @@ class Events:
 def state_to_json(source: str, state: State, reason: str, wall: float) -> str:
     """One line of JSON for a live source that entered another state; see `docs/stream.md`."""
     document = {"schema": SCHEMA, "event": "state", "source": source, "state": state.value}
-    document |= {"reason": plain(reason) or None, "time": _iso(wall)}
+    document |= {"reason": escaped(reason) or None, "time": _iso(wall)}
     return json.dumps(document, ensure_ascii=False)
 
 

@@ -21,7 +21,7 @@ WHITE = (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw(frame: Any, prediction: Prediction) -> Image:
+def draw_prediction(frame: Any, prediction: Prediction) -> Image:
     """Draw label, confidence, bar and box, if any, onto a copy.
 
     Args:
@@ -29,7 +29,7 @@ def draw(frame: Any, prediction: Prediction) -> Image:
         prediction: The prediction for it.
 
     Examples:
-        >>> annotated = draw(frame, classifier(frame))
+        >>> annotated = draw_prediction(frame, classifier(frame))
     """
     image = to_bgr(frame).copy()
     height, width = image.shape[:2]

@@ -17,7 +17,7 @@ from catdog_edge.runtime import onnxruntime_errors
 from catdog_edge.runtime.foreign_files import foreign_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system import packages
-from catdog_edge.system.console import plain
+from catdog_edge.system.console import escaped
 from catdog_edge.system.version import __version__
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
         absolute = path.absolute()
         str(absolute).encode()
     except UnicodeEncodeError:
-        what = f"{plain(str(path))}: onnxruntime opens no path that is not UTF-8"
+        what = f"{escaped(str(path))}: onnxruntime opens no path that is not UTF-8"
         raise ModelError(f"{what}; rename the file or its folder, or give the bytes") from None
     return ModelFile(absolute)
 
@@ -164,7 +164,7 @@ def _check_file(path: Path) -> None:
 
 
 def _not_found(path: Path) -> str:
-    shown = plain(str(path))
+    shown = escaped(str(path))
     try:
         path.absolute()
     except FileNotFoundError:

@@ -83,7 +83,7 @@ class Opened:
         return "; ".join(filter(None, (self.why, self.how)))
 
 
-def open_session(file: ModelFile, asked: Asked, settings: Settings) -> Opened:
+def open_model(file: ModelFile, asked: Asked, settings: Settings) -> Opened:
     """Open a model with the provider that was asked for, or the best that really starts.
 
     Raises:
@@ -107,7 +107,7 @@ def _open(
     unsuited: str = "",
 ) -> Opened:
     """Open with the best options that suit the model, the first `skip` of them left out."""
-    name = providers.short_name(pairs[0][0])
+    name = providers.short_provider_name(pairs[0][0])
     if name not in GPU:
         return Opened(start(file, pairs, settings), name, file, why)
     from catdog_edge.runtime import nvidia  # not loaded where the CPU runs

@@ -60,7 +60,7 @@ class Settings:
             raise ValueError(f"spin must be a bool or whole microseconds, got {self.spin!r}")
 
 
-def short_name(provider: str) -> str:
+def short_provider_name(provider: str) -> str:
     """`cuda` for `CUDAExecutionProvider`; a name without a short form stays as it is."""
     return next((short for short, full in NAMES.items() if provider == full), provider)
 
@@ -126,7 +126,7 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
         message, cause = str(error) or type(error).__name__, error
         # Perhaps it is the model that is wrong: then the CPU provider says so, as ModelError.
         start(file, [(cpu, {})], settings)
-    raise onnxruntime_errors.start_error(short_name(missing[0]), message) from cause
+    raise onnxruntime_errors.start_error(short_provider_name(missing[0]), message) from cause
 
 
 def _create(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.InferenceSession:
@@ -142,7 +142,7 @@ def _create(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.In
         return load_session(file, options, providers=list(pairs), explain=False)
     values = dict(pairs)[plugged]
     device = openvino.find_device(values.pop("device_type", "CPU"))
-    others = [short_name(name) for name in names if name not in (plugged, NAMES["cpu"])]
+    others = [short_provider_name(name) for name in names if name not in (plugged, NAMES["cpu"])]
     if others or names[0] != plugged:
         with_what = f"together with {', '.join(others)}" if others else "after cpu"
         raise ProviderError(f"openvino does not run {with_what}; list it alone or before cpu")
@@ -189,8 +189,8 @@ def _check_build(names: Sequence[str]) -> None:
     lacking = [name for name in names if name not in available and not by_plugin(name)]
     if not lacking:
         return
-    provider = short_name(lacking[0])
-    has = ", ".join(short_name(name) for name in available if name != AZURE)
+    provider = short_provider_name(lacking[0])
+    has = ", ".join(short_provider_name(name) for name in available if name != AZURE)
     gpu = f"pip uninstall -y onnxruntime, then {packages.install_command('gpu')}"
     remedies = {"cuda": gpu, "tensorrt": gpu, "coreml": "it needs macOS"}
     remedies["openvino"] = packages.install_command("openvino")

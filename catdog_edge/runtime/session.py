@@ -26,7 +26,7 @@ Outputs = list[npt.NDArray[np.float32]]
 
 
 class ModelSession:
-    """A loaded model; safe to call from several threads. See `provider_selection.open_session`.
+    """A loaded model; safe to call from several threads. See `provider_selection.open_model`.
 
     `fixed_batch` is the batch size that the graph demands; `None`: any.
     """
@@ -63,7 +63,7 @@ class ModelSession:
         thread = enter()
         try:
             asked = self._asked_file, self._asked, self._settings
-            opened = again() if again is not None else provider_selection.open_session(*asked)
+            opened = again() if again is not None else provider_selection.open_model(*asked)
         finally:
             leave(thread)
         session = opened.session

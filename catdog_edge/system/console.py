@@ -23,7 +23,7 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 """Characters that change the direction of text, and so what a name looks like."""
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     r"""Escape control characters as Python does: `\n`.
 
     A file's name or a label may hold characters that a terminal acts upon.

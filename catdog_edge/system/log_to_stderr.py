@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from catdog_edge.system.console import note, plain, style
+from catdog_edge.system.console import escaped, note, style
 
 _PROGRESS = ("catdog_edge.training", "exporters", "benchmarks")
 """Loggers whose `info` is the progress report of a command; of the others, warnings are shown."""
@@ -18,7 +18,7 @@ class _StderrHandler(logging.Handler):
     """Write records to the current `sys.stderr`, control characters escaped."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = "\n".join(map(plain, record.getMessage().split("\n")))
+        text = "\n".join(map(escaped, record.getMessage().split("\n")))
         if record.levelno >= logging.WARNING:
             text = f"{style('catdog-edge: warning:', sys.stderr, fg='yellow', bold=True)} {text}"
         note(style(text, sys.stderr, **getattr(record, "style", {})))

@@ -22,7 +22,7 @@ cv2 = pytest.importorskip("cv2")
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import MOST_THREADS
 from catdog_edge.cli.predict import FileResult
-from catdog_edge.images.draw import COLOURS, GREY, draw
+from catdog_edge.images.draw import COLOURS, GREY, draw_prediction
 from catdog_edge.images.find import split_list
 from catdog_edge.spec import Prediction
 from catdog_edge.system.files import atomic_write, cannot_write
@@ -90,9 +90,7 @@ def test_a_provider_that_does_not_start_is_one_plain_line(album: Path) -> None:
     refused = 0
     for name in provider_selection.offered():
         try:
-            provider_selection.open_session(
-                find_model(TINY), name, providers.Settings(1, spin=False)
-            )
+            provider_selection.open_model(find_model(TINY), name, providers.Settings(1, spin=False))
         except ProviderError:
             refused += 1
     provider_selection._warned.clear()
@@ -491,11 +489,11 @@ def test_a_name_of_any_bytes_is_answered(album: Path) -> None:
 def test_drawing_fits_any_size_and_leaves_the_frame_alone(size: tuple[int, int]) -> None:
     frame = np.full((*size, 3), 180, np.uint8)
     sure = Prediction("dog", 1.0, (0.0, 1.0), ("cat", "dog"))
-    drawn = draw(frame, sure)
+    drawn = draw_prediction(frame, sure)
     assert drawn.shape == frame.shape
     assert (frame == 180).all()
     assert (drawn[-1] == COLOURS[1]).all()
-    half = draw(frame, Prediction("neither", 0.5, (0.5, 0.5), ("cat", "dog")))
+    half = draw_prediction(frame, Prediction("neither", 0.5, (0.5, 0.5), ("cat", "dog")))
     if size[1] > 10:
         assert (half[-1, 0] == GREY).all()
         assert not (half[-1, -1] == GREY).all()

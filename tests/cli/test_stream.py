@@ -85,7 +85,7 @@ def test_a_provider_that_does_not_start_is_one_plain_line(
     monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
     monkeypatch.setattr(provider_selection, "_warned", set())
     try:
-        provider_selection.open_session(find_model(TINY), "cuda", providers.Settings(1, spin=False))
+        provider_selection.open_model(find_model(TINY), "cuda", providers.Settings(1, spin=False))
     except ProviderError as error:
         reason = str(error).removesuffix(INSTEAD)
     else:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour, like [cpu]")
 
-from catdog_edge.images.draw import COLOURS, GREY, colour_of, draw
+from catdog_edge.images.draw import COLOURS, GREY, colour_of, draw_prediction
 from catdog_edge.spec import Prediction
 
 LABELS = ("cat", "dog", "fox", "owl", "hen", "pig")
@@ -23,7 +23,7 @@ def prediction(index: int, confidence: float) -> Prediction:
 
 @pytest.mark.parametrize("confidence", [0.4, 0.75, 1.0])
 def test_the_bar_is_as_long_as_the_confidence(confidence: float) -> None:
-    drawn = draw(np.full((200, 300, 3), 180, np.uint8), prediction(1, confidence))
+    drawn = draw_prediction(np.full((200, 300, 3), 180, np.uint8), prediction(1, confidence))
     coloured = (drawn[-1] == COLOURS[1]).all(axis=1)
     assert coloured.sum() == round(300 * confidence)
     assert coloured[: coloured.sum()].all()
@@ -31,7 +31,7 @@ def test_the_bar_is_as_long_as_the_confidence(confidence: float) -> None:
 
 def test_the_strip_is_a_ninth_of_the_image_and_dark() -> None:
     frame = np.full((400, 600, 3), 200, np.uint8)
-    drawn = draw(frame, prediction(0, 0.9))
+    drawn = draw_prediction(frame, prediction(0, 0.9))
     strip = round(0.11 * 400)
     assert (drawn[: 400 - strip] == 200).all()
     assert (drawn[400 - strip, -20:] == 70).all()
@@ -41,7 +41,7 @@ def test_the_strip_is_a_ninth_of_the_image_and_dark() -> None:
 
 @pytest.mark.parametrize("size", [(120, 160), (480, 640), (1080, 1920), (300, 60)])
 def test_the_text_is_white_and_inside_the_strip(size: tuple[int, int]) -> None:
-    drawn = draw(np.zeros((*size, 3), np.uint8), prediction(2, 0.55))
+    drawn = draw_prediction(np.zeros((*size, 3), np.uint8), prediction(2, 0.55))
     rows, columns = np.nonzero((drawn > 200).all(axis=2))
     assert len(rows) > 20
     assert rows.min() >= size[0] - max(0.12 * min(size), 15)
@@ -58,7 +58,7 @@ def test_colours_repeat_and_neither_is_grey() -> None:
 
 def test_the_box_of_a_part_is_drawn() -> None:
     part = replace(prediction(1, 0.9), box=(50, 40, 100, 60))
-    drawn = draw(np.full((200, 300, 3), 180, np.uint8), part)
+    drawn = draw_prediction(np.full((200, 300, 3), 180, np.uint8), part)
     for y, x in ((40, 50), (40, 149), (99, 50), (99, 149)):
         assert tuple(drawn[y, x]) == COLOURS[1]
     assert (drawn[50:90, 60:140] == 180).all()

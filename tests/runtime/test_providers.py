@@ -40,7 +40,7 @@ def in_fresh_python(program: str, **environment: str) -> subprocess.CompletedPro
 
 def test_cpu_by_name_is_cpu() -> None:
     for asked in ("cpu", "CPUExecutionProvider", ["cpu"], [("cpu", {"use_arena": "1"})]):
-        opened = provider_selection.open_session(find_model(TINY), asked, ONE)
+        opened = provider_selection.open_model(find_model(TINY), asked, ONE)
         assert opened.provider == "cpu"
         assert opened.session.get_providers() == ["CPUExecutionProvider"]
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from catdog_edge.system.console import counted, counter, note, plain, style
+from catdog_edge.system.console import counted, counter, escaped, note, style
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from catdog_edge.system.console import counted, counter, note, plain, style
     ],
 )
 def test_control_characters_are_escaped(text: str, shown: str) -> None:
-    assert plain(text) == shown
+    assert escaped(text) == shown
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from catdog_edge.system.console import plain
+from catdog_edge.system.console import escaped
 from catdog_edge.training.array_types import Float32, Float64, Labels
 from catdog_edge.training.evaluation import metrics
 
@@ -129,7 +129,7 @@ def evaluate(predicted: Float32, truth: Labels, labels: tuple[str, ...]) -> Eval
 
 def shorten_label(label: str, longest: int = 24) -> str:
     """Shorten the name of a class in its middle, and escape control characters."""
-    text, half = plain(label), longest // 2
+    text, half = escaped(label), longest // 2
     return text if len(text) <= longest else text[:half] + "…" + text[half + 1 - longest :]
 
 
