@@ -176,9 +176,8 @@ class CameraBench:
             raise CatdogError("no event came: give a model that tells the pictures apart")
         document: dict[str, Any] = {"events": len(delays), "frames": len(ages)}
         for name, values in (("grab_to_event_ms", delays), ("sent_to_grab_ms", ages)):
-            p50, p95, most = (float(v) for v in np.percentile(values, (50, 95, 100)) * 1e3)
-            print(f"delay   {name:17} p50 {p50:.1f}, p95 {p95:.1f} ({len(values)})")
-            document[name] = {"p50": p50, "p95": p95, "max": most}
+            document[name] = found = in_ms(values)
+            print(f"delay   {name:17} {found} ({len(values)})")
         self.check("age of the oldest frame in s", max(ages), "oldest_s")
         return document
 
@@ -356,6 +355,12 @@ def _clocks() -> tuple[float, float, float]:
     """Time, and processor time of this process and of those that hold cameras."""
     spent = (sum(worker.cpu_times()[:2]) for worker in _workers())
     return time.monotonic(), time.process_time(), sum(spent)
+
+
+def in_ms(seconds: list[float]) -> dict[str, float]:
+    """The median, p95 and the longest of some durations, in milliseconds."""
+    found = np.percentile(seconds, (50, 95, 100)) * 1e3
+    return dict(zip(("p50", "p95", "max"), found.round(2).tolist(), strict=True))
 
 
 def _parts(text: str) -> list[str]:

@@ -182,10 +182,13 @@ def test_the_page_and_the_csv_tell_of_every_row(whole):
     assert all(row["name"] in page for row in rows)
 
 
-def test_json_on_stdout_is_the_document(run):
+def test_json_on_stdout_is_the_document(run, monkeypatch):
+    split, seconds = latency.stages, []
+    monkeypatch.setattr(latency, "stages", lambda *a: seconds.append(a[2]) or split(*a))
     result = _bench(*QUICK, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == json.loads((run.folder / "bench.json").read_text())
+    assert seconds == [1 / 20] * 4  # of the budget, for the stages of each row
 
 
 def test_batches_have_rows_of_their_own_and_their_own_reference(run, tmp_path):

@@ -23,7 +23,12 @@ from benchmarks.measure.environment import (
     machine_of,
     noise_reasons,
 )
+from benchmarks.measure.gpu import Reading
 from catdog_edge.system.threads import Threads
+
+READING = Reading(
+    clock_mhz=1980, memory_clock_mhz=2619, used_bytes=500, busy=0.0, slowdowns=(), processes={}
+)
 
 ARM = """processor\t: 0
 BogoMIPS\t: 108.00
@@ -156,6 +161,26 @@ def test_the_load_is_sampled_all_the_while(monkeypatch):
     mean, highest = monitor.stop().load_during
     assert mean == pytest.approx(2.0)
     assert highest == 3.0
+
+
+def test_the_gpu_is_read_all_the_while_and_at_the_end(monkeypatch):
+    readings = [READING, None, dataclasses.replace(READING, clock_mhz=1500)]
+    wanted = threading.Event()
+
+    def read():
+        if len(readings) == 1:
+            wanted.set()
+        return readings.pop(0) if readings else READING
+
+    monkeypatch.setattr(environment, "LOAD_PERIOD", 0.001)
+    monkeypatch.setattr(environment.gpu, "read", read)
+    assert ActivityMonitor().stop().gpu is None
+    assert len(readings) == 3
+    monitor = ActivityMonitor(with_gpu=True)
+    assert wanted.wait(10)
+    found = monitor.stop().gpu
+    assert found.clock_mhz == (1500, 1980)
+    assert found.readings >= 3
 
 
 CALM = Activity(

@@ -10,7 +10,7 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from benchmarks.measure.interleaved import PASSES, Summary, measure, warm_up
+from benchmarks.measure.interleaved import PASSES, Summary, _schedule, measure, warm_up
 from exporters.checks.timing import Latencies
 
 
@@ -188,6 +188,21 @@ def test_progress_rises_over_the_passes_to_the_budget():
     assert 19.5 < spent[-1] < 20.5
     # A pass ends with a whole round, and the next one starts at its share of the budget.
     assert min(np.diff(spent)) > -1
+
+
+@pytest.mark.parametrize(
+    ("medians", "seconds", "most", "wanted"),
+    [
+        ([0.002, 0.002], 60.0, 6, (6, 0.3, 3, 10)),
+        ([0.002, 0.002], 60.0, 1, (1, 0.3, 3, 10)),
+        ([0.4, 0.2], 8.0, 6, (1, 0.15, 1, 6)),
+        ([0.01], 2.0, 6, (6, 0.05, 3, 3)),
+        ([2.0, 1.0], 1.0, 6, (1, 0.02, 1, 4)),
+    ],
+)
+def test_a_budget_is_divided_into_passes_rounds_and_blocks(medians, seconds, most, wanted):
+    """Passes, seconds of a block, its calls and the least rounds of a pass."""
+    assert _schedule(medians, seconds, 0.05, most) == pytest.approx(wanted)
 
 
 def test_a_budget_too_small_for_slow_calls_still_gives_four_rounds():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
+from support.benchdoc import document
 from support.benchrun import SIZE, make_run
 
 from benchmarks.studies import peers
@@ -71,14 +73,14 @@ def test_the_command_writes_its_document_and_a_table_that_fits(run, few, call):
     code, out, err = call("--weights", run.weights, "--threads", 1, "--seconds", 1)
     assert code == 0, err
     assert max(len(line) for line in out.splitlines() if "/" not in line) <= 100
-    document = json.loads((run.folder / "peers.json").read_text())
-    small, large = document["frames"]
+    written = json.loads((run.folder / "peers.json").read_text())
+    small, large = written["frames"]
     assert (small["height"], small["width"]) == (SIZE, SIZE)
     assert (large["height"], large["width"]) == (1080, 1920)
     assert small["rows"][0]["ratio"]["value"] == 1.0
     assert small["rows"][0]["bytes"] == (run.folder / "model.onnx").stat().st_size
-    assert document["threads"] == 1
-    for name in document["left_out"]:
+    assert written["threads"] == 1
+    for name in written["left_out"]:
         assert f"left out: {name}" in out.replace("\n", " ")
 
 
@@ -157,3 +159,52 @@ def test_a_missing_checkpoint_is_what_the_line_names(run, call):
     code, _, err = call("--weights", run.folder / "nope.pt")
     assert code == 1
     assert "nope.pt" in err
+
+
+def test_a_table_has_a_line_for_each_peer_and_what_was_left_out():
+    latency = {"p50_ms": 1.234, "p95_ms": 23.45, "p99_ms": 345.6, "mean_ms": 2.0}
+    ratio = {"value": 1.25, "low": 1.2, "high": 1.3}
+    row = {"difference": 1.5e-4, "bytes": 1_500_000, "latency": latency}
+    rows = [
+        {"name": "Classifier", **row, "ratio": {**ratio, "to": "Classifier"}},
+        {"name": "theirs", **row, "difference": None, "ratio": {**ratio, "to": "Classifier"}},
+    ]
+    frame = {"height": 9, "width": 16, "rounds": 18, "pass_starts": [0, 3], "rows": rows}
+    shown = document()
+    shown |= {
+        "model": {"file": "m.onnx", "architecture": "net", "precision": "fp32"},
+        "threads": 2, "frames": [frame], "left_out": {"ncnn": "not here"}, "rows": [],
+        "noise": ["a neighbour"],
+    }  # fmt: skip
+    lines = peers.text(shown).splitlines()
+    assert lines[0] == "NOISY RUN: a neighbour."
+    assert lines[2].startswith("m.onnx (net, fp32), a frame of 16x9, 2 threads, 18 interleaved")
+    cells = [line.split() for line in lines if line.startswith(("Classifier", "theirs"))]
+    assert cells == [
+        ["Classifier", "1", "1.23", "23.4", "346", "2.00", "1.5e-04", "1.50"],
+        ["theirs", "1.25", "(1.20-1.30)", "1.23", "23.4", "346", "2.00", "-", "1.50"],
+    ]
+    assert "left out: ncnn: not here" in lines
+    assert not peers.text({**shown, "noise": []}).startswith("NOISY")
+
+
+def test_the_process_is_kept_to_as_many_processors_as_threads():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("no affinity on this system")
+    before = os.sched_getaffinity(0)
+    with peers._only(1):
+        assert os.sched_getaffinity(0) == {min(before)}
+    assert os.sched_getaffinity(0) == before
+
+
+def test_what_is_not_installed_names_the_extra(tmp_path):
+    missing = ModuleNotFoundError("no", name="ncnn")
+    assert peers._reason(missing) == "ncnn is not installed; the extra [peers] brings it"
+    assert peers._reason(ValueError("one\ntwo")) == "one"
+    (tmp_path / "best.pt").write_bytes(bytes(5))
+    (tmp_path / "m.onnx").write_bytes(bytes(7))
+    for number, kind in enumerate(("param", "bin")):
+        (tmp_path / f"peer.ncnn.{kind}").write_bytes(bytes(10 + number))
+    config = peers.PeerConfig(tmp_path / "best.pt", tmp_path / "m.onnx", None, 1, tmp_path)
+    sizes = {"pytorch, compiled": 5, "openvino": 7, "ncnn": 21}
+    assert {name: peers._size(config, name) for name in sizes} == sizes

@@ -14,11 +14,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
+from support.benchdoc import document
+
 from benchmarks.studies import train_throughput
 from benchmarks.studies.train_throughput import JpegFiles, Loop, LoopConfig
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
+from catdog_edge.training.config.recipes import recipe
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.evaluation.inference import to_input
 from catdog_edge.training.models.registry import architecture
@@ -197,3 +200,41 @@ def test_wrong_usage(arguments: tuple[str, str], capsys: pytest.CaptureFixture[s
         train_throughput.main(list(arguments))
     assert caught.value.code == 2
     assert f"argument {arguments[0]}: give a" in capsys.readouterr().err
+
+
+def test_the_table_tells_the_loops_apart() -> None:
+    step = {"p50_ms": 12.345, "p95_ms": 123.4, "calls": 40}
+    loop = {"pictures": "JPEG files", "precision": "float32", "memory": "NCHW", "step": step}
+    shown = document() | {
+        "settings": {
+            "arch": "net", "size": 64, "batch_size": 4, "augment": "none", "pictures": 32,
+            "data": "sample", "device": "cpu", "steps": 1, "rounds": 7,
+        },
+        "ratio": {"value": 2.5, "low": 2.0, "high": 3.0},
+        "rows": [
+            {"name": "catdog-edge", **loop, "pictures_per_second": 1234.56, "tried": "yes"},
+            {"name": "plain loop", **loop, "pictures_per_second": 98.7},
+        ],
+    }  # fmt: skip
+    lines = train_throughput.text(shown).splitlines()
+    assert lines[0] == (
+        "net at 64x64, Adam, batch 4, augmentation none, 32 pictures of sample, on cpu"
+    )
+    assert lines[2].split()[-6:] == ["pictures/s", "step,", "ms", "p95,", "ms", "turns"]
+    assert lines[4].split()[-5:] == ["NCHW", "1,234.6", "12.3", "123", "40"]
+    assert lines[5].split()[-4:] == ["98.7", "12.3", "123", "40"]
+    told = " ".join(lines)
+    assert "catdog-edge trains 2.50 (2.00-3.00) times as many pictures per second" in told
+    assert "the machine was quiet" in told
+    shown["settings"]["steps"], shown["noise"] = 8, ["a neighbour"]
+    told = train_throughput.text(shown)
+    assert "8 steps, ms" in told
+    assert "NOISY: a neighbour" in told
+    assert "quiet" not in told
+
+
+def test_the_learning_rate_is_that_of_train_for_the_batch(tmp_path: Path) -> None:
+    usual = recipe("classic")
+    small = config(tmp_path, ())
+    assert small.lr == pytest.approx(usual.lr * 2 / usual.batch_size)
+    assert replace(small, batch_size=4 * usual.batch_size).lr == usual.lr
