@@ -14,6 +14,26 @@ from catdog_edge.spec import squash
 from catdog_edge.training.data import sample
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 
+LOOKS = bytes.fromhex(
+    "c6c6afbbcdcd65a092ad826e58594e48b6b1a48cb7a996948685858485818f7d"
+    "7a7a7f7e7b787b7d6d84776868a8784e98999a9c9880858d7a855f5a5a885344"
+    "656763524e616f5f577376676b8c8f5a5c5e5c605b5f5e6e575d746153539254"
+    "d4d1cdd5ca838cd7bf787dc56053525a949395939270599295533d7f612f203c"
+    "d8d6d6d7e1d4dce283cfdfc198e9e4954b4a38483e45525936386446483f514e"
+    "cfcecccbc9d8d7dc99cbbea7a8dcce7171705a6f706b5d705e615d5f55545658"
+    "9a9ca09da7ac9e9f9d9b6f6d9e9248487c7a787d7c6d496a685d4a50604f3a38"
+    "9a8a8a99a37976878679725e6976746f989991959596678989896d7279764c5c"
+    "7b7978797a7c79786d675f7250696652b6a68baa7e604e6e705c46646d514455"
+    "b1b1a1a8b1b27d91a2a2858a86837674aaabaaaabc74bababd94a29a57705455"
+    "818280828b656488905d5a633c4b5741a1a09fa17058525b3b616a3f43688555"
+    "a9a9a9aa87b3b3b368aca77082cdca6b929188939c80539b72736d8b4e4a4f4c"
+    "c8ba94c6d08b74c5b1547592636378628c8c908c8c8c9d946b6eae836068ba85"
+    "868684866f4c627d473e424b414a3f43eeedefefe698b1f367a1ae91847b7e85"
+    "b6b5b1b6c1a479ad6d7a7b756a747a698a8360619da134466b643f45675a3647"
+    "968f8e968d4d51915a4042673f3e3f3f929086918a57386b5045414f4a484052"
+)
+"""16 cats and 16 dogs, grey, 4 x 4 levels each."""
+
 
 def test_a_drawing_is_the_same_on_every_call() -> None:
     assert np.array_equal(sample.draw("cat", 3), sample.draw("cat", 3))
@@ -41,6 +61,10 @@ def test_every_drawing_is_another_one() -> None:
         assert frame.dtype == np.uint8
         assert 128 <= min(frame.shape[:2]) <= max(frame.shape[:2]) <= 216
         assert frame.std() > 10  # something is in it
+    grey = [cv2.cvtColor(drawn[i], cv2.COLOR_BGR2GRAY) for i in (*range(16), *range(24, 40))]
+    looks = np.array([cv2.resize(one, (4, 4), interpolation=cv2.INTER_AREA) for one in grey])
+    # Other versions of OpenCV round otherwise.
+    assert np.abs(looks.ravel().astype(int) - np.frombuffer(LOOKS, np.uint8)).max() <= 1
     means = np.array([frame.mean(axis=(0, 1)) for frame in drawn])
     assert (means.std(axis=0) > 15).all()  # colours
     assert not np.array_equal(sample.draw("cat", 0, seed=1), drawn[0])

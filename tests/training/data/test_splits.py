@@ -15,7 +15,13 @@ from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
-from catdog_edge.training.data.splits import Splitter, shares_of, split_names, split_of
+from catdog_edge.training.data.splits import (
+    Splitter,
+    says_no_class,
+    shares_of,
+    split_names,
+    split_of,
+)
 
 STEPS = squash(16, 16)
 
@@ -227,3 +233,23 @@ def test_the_split_of_a_spec() -> None:
 def test_which_names_mean_splits(names: str, expected: str) -> None:
     found = split_names(names.split())
     assert [found.get(name, "-") for name in names.split()] == expected.split()
+
+
+def test_shares_are_scaled_to_a_sum_of_one() -> None:
+    assert shares_of((80, 10, 10)) == pytest.approx((0.8, 0.1, 0.1))
+    assert shares_of((3, 1, 0)) == (0.75, 0.25, 0)
+    with pytest.raises(DataError, match="got 80,-1,21"):
+        shares_of((80, -1, 21))
+
+
+def test_what_each_split_will_get() -> None:
+    free, laid = [Candidate(str(n), "a") for n in range(6)], [Candidate("x", "a", "test")] * 4
+    expected = Splitter((0.5, 0.25, 0.25), [*free, *laid]).expected()
+    assert expected == pytest.approx({"train": 0.4, "val": 0.2, "test": 0.4})
+    whole = Splitter((0.5, 0.25, 0.25), [*free, *laid], complete=True).expected()
+    assert whole == pytest.approx({"train": 0.6, "val": 0.0, "test": 0.4})
+
+
+def test_names_that_only_say_what_files_are() -> None:
+    assert all(map(says_no_class, ("images_2", "fold 1", "train", "DataSet")))
+    assert not any(map(says_no_class, ("class 1", "cats", "12", "my photos of cats")))

@@ -76,3 +76,20 @@ def test_names_are_shortened_and_escaped_for_a_table() -> None:
     assert shorten_label("cat") == "cat"
     assert shorten_label(f"kind{'c' * 80}{7}") == "kindcccccccc…cccccccccc7"
     assert shorten_label("a\nb") == "a\\nb"
+
+
+@pytest.mark.parametrize(("classes", "whole"), [(100, True), (101, False)])
+def test_json_holds_the_matrix_of_a_hundred_classes(classes: int, whole: bool) -> None:
+    truth = np.arange(classes)
+    result = evaluate(predicted(truth, classes), truth, tuple(map(str, truth)))
+    assert (result.to_dict()["confusion"] is not None) is whole
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(8, "answered as:"), (9, "the 9 of 9 classes")])
+def test_a_text_shows_the_matrix_of_eight_classes(classes: int, shown: str) -> None:
+    truth = np.arange(classes)
+    result = evaluate(predicted(truth, classes), truth, tuple(map(str, truth)))
+    assert shown in str(result)
+    assert result.most_confused()[0][2] == 0
+    assert result.log_loss == pytest.approx(-np.log(0.9))
+    assert result.expected_calibration_error == pytest.approx(0.1)

@@ -1,0 +1,131 @@
+"""What `eval` reports: sources, thresholds, what is left out, and its lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.image_sets import image, write
+
+torch = pytest.importorskip("torch", reason="needs torch; install [train]")
+pytestmark = pytest.mark.train
+
+from catdog_edge.errors import CatdogError
+from catdog_edge.spec import ModelSpec, Rejection, crop_and_squash
+from catdog_edge.training import evaluate
+from catdog_edge.training.evaluate import EvaluationReport, SourceResult, evaluate_weights
+from catdog_edge.training.evaluation import classification_report
+from catdog_edge.training.models.checkpoint import save_checkpoint
+from catdog_edge.training.models.registry import CENTRED, architecture
+
+
+def weights(path: Path, rejection: Rejection | None, **trained_on: object) -> Path:
+    spec = ModelSpec(
+        architecture="edge_cnn", labels=("cat", "dog"), height=32, width=32,
+        resize=crop_and_squash(32, 32), normalization=CENTRED, rejection=rejection,
+        trained_on=trained_on,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    save_checkpoint(path, architecture("edge_cnn").build(spec.logits).state_dict(), spec)
+    return path
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A data set of two sources, and negatives of two kinds."""
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "cache"))
+    names = [
+        f"{c}/{s}-{n}.jpg" for c in ("cat", "dog") for s in ("web", "phone") for n in range(12)
+    ]
+    write(tmp_path / "set", {name: image(number) for number, name in enumerate(names)})
+    others = [f"{kind}/street-{n}.jpg" for kind in ("car", "tree") for n in range(15)]
+    write(tmp_path / "others", {name: image(500 + number) for number, name in enumerate(others)})
+    return str(tmp_path / "set"), str(tmp_path / "others")
+
+
+def test_sources_that_were_left_out_are_tested_whole(
+    tmp_path: Path, sets: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    data, other = sets
+    file = weights(tmp_path / "w.pt", Rejection("known", 0.4), left_out=["web"])
+    with caplog.at_level("INFO", "catdog_edge"):
+        report = evaluate_weights(file, [data], [other], tmp_path / "roc.png")
+    assert "images of none of the classes" in caplog.text
+    assert (tmp_path / "roc.png").is_file()
+    rows = {one.name: one for one in report.sources}
+    assert set(rows) == {"web", "phone", "drawn", "car/street", "tree/street"}
+    assert [rows["web"].images, rows["web"].left_out, rows["phone"].left_out] == [24, True, False]
+    assert rows["drawn"].accuracy is None
+    assert rows["web"].accuracy is not None
+    assert rows["web"].answered is not None
+    share, low, high = rows["web"].accuracy
+    assert low <= share <= high
+    assert set(report.rejection) == {"drawn", "others"}
+    drawn, others = report.rejection["drawn"], report.rejection["others"]
+    assert (drawn.others, drawn.threshold) == (200, 0.4)
+    assert others.others == rows["car/street"].images + rows["tree/street"].images
+    answered = rows["drawn"].answered
+    assert answered is not None
+    assert answered[0] == pytest.approx(1 - drawn.rejected)
+    assert set(report.answered) == {"cat", "dog"}
+    assert 0.4 in dict(report.thresholds)
+    text = str(report)
+    assert "neither     drawn: " in text
+    assert "left out of training" in next(line for line in text.splitlines() if "web" in line)
+    document = report.to_dict()
+    assert document["weights"] == str(file)
+    assert [row["name"] for row in document["sources"]] == [one.name for one in report.sources]
+    assert document["thresholds"][0]["threshold"] == report.thresholds[0][0]
+
+
+def test_without_negatives_there_is_no_threshold(tmp_path: Path, sets: tuple[str, str]) -> None:
+    data, other = sets
+    file = weights(tmp_path / "w.pt", None)
+    report = evaluate_weights(file, [data])
+    assert (report.rejection, report.answered, report.thresholds) == ({}, {}, ())
+    assert [one.answered for one in report.sources] == [None, None]
+    assert sum(one.images for one in report.sources) == report.result.pictures < 20
+    with pytest.raises(CatdogError, match="was trained without --other"):
+        evaluate_weights(file, [data], [other])
+
+
+def source(name: str, share: float, left_out: bool = False) -> SourceResult:
+    return SourceResult(name, 1000, left_out, (share, share, share), (0.5, 0.4, 0.6))
+
+
+def test_the_lines_of_sources_are_those_of_the_worst() -> None:
+    many = [source(f"s{number}", number / 30) for number in range(21)]
+    lines = evaluate._source_lines(many)
+    assert [line.split()[0] for line in lines[1:-1]] == [f"s{number}" for number in range(10)]
+    assert lines[-1] == "the worst 10 of 21 sources; --json has all of them"
+    assert len(evaluate._source_lines(many[:20])) == 21
+    negative = SourceResult("car/web", 1000, True, None, (0.25, 0.2, 0.3))
+    few = evaluate._source_lines([source("phone", 0.5), negative])
+    assert few == [
+        "source    images  top class right, %    answered, %",
+        "phone      1,000  50.0 (50.0 to 50.0)   50.0 (40.0 to 60.0)",
+        "car/web    1,000  -                     25.0 (20.0 to 30.0)  left out of training",
+    ]
+
+
+def test_a_threshold_has_the_mean_of_each_kind() -> None:
+    sources = [source("web", 1), source("phone", 1)]
+    sources += [SourceResult(f"car/{n}", 9, False, None, (0.1, 0, 1)) for n in "ab"]
+    shares = {"web": 1.0, "phone": 0.5, "car/a": 0.2, "car/b": 0.0}
+    lines = evaluate._threshold_lines([(0.25, shares)], sources)
+    assert lines[1].split() == ["threshold", "the", "classes", "car"]
+    assert lines[2].split() == ["0.25", "75.0", "10.0"]
+
+
+@pytest.mark.parametrize("classes", [8, 9])
+def test_of_many_classes_the_least_answered_are_listed(classes: int) -> None:
+    labels = tuple(f"c{number}" for number in range(classes))
+    truth = np.arange(classes)
+    result = classification_report.evaluate(np.eye(classes, dtype=np.float32), truth, labels)
+    shares = {label: 1 - index / 100 for index, label in enumerate(labels)}
+    report = EvaluationReport(Path("w.pt"), result, (source("web", 1),), answered=shares)
+    (line,) = (line for line in str(report).splitlines() if line.startswith("answered    "))
+    worst = line.startswith(f"answered    worst of {classes} classes: c{classes - 1} 9")
+    assert worst is (classes > 8)
+    assert "source" not in str(report).splitlines(), "of one source there is no table"
