@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -62,3 +63,15 @@ def splits(dataset: Dataset) -> dict[str, str]:
 def labels(dataset: Dataset) -> dict[str, str]:
     """Label by file."""
     return {item.file: dataset.labels[item.label] for item in dataset.items}
+
+
+def looks(frames: Iterable[np.ndarray]) -> np.ndarray:
+    """Each image as 4 x 4 grey levels: `int [N,4,4]`, the same but for OpenCV's rounding."""
+    grey = (cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in frames)
+    small = [cv2.resize(one, (4, 4), interpolation=cv2.INTER_AREA) for one in grey]
+    return np.array(small).astype(int)
+
+
+def looked(levels: str) -> np.ndarray:
+    """What `looks` has returned, from hexadecimal digits."""
+    return np.frombuffer(bytes.fromhex(levels), np.uint8).reshape(-1, 4, 4).astype(int)

@@ -23,7 +23,7 @@ def test_the_processes_of_a_machine_share_its_threads(
         yield ProcessGroup(0, processes, 0, processes)
 
     monkeypatch.setenv("CATDOG_EDGE_THREADS", "4")
-    monkeypatch.setattr(process_setup, "join_process_group", joined)
+    monkeypatch.setattr(process_setup.distributed, "join_process_group", joined)
     job = process_setup.TrainingJob()
     with job.stack:
         job.join("cpu")

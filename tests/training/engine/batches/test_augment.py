@@ -5,6 +5,8 @@ import pytest
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
+from support.image_sets import looked, looks
+
 from catdog_edge.training.engine.batches import augment as augmenting
 from catdog_edge.training.engine.batches.augment import _far_away, augment
 
@@ -169,3 +171,43 @@ def test_wrong_input_is_named() -> None:
         augment(photographs(1) / 255.0, "default", generator)
     with pytest.raises(ValueError, match=r"\[48, 48, 3\]"):
         augment(photographs(1)[0], "default", generator)
+
+
+CHANGED = {
+    "classic": looked(
+        "6e778362687a7f927d8f869666967d3e1b60612f755d8b817087946c38795d31"
+        "327069486d6b7f8f7970825e4066972b3f6b7f4b846ca4628d8ba97c5198592c"
+        "5a8870327c997b827b70748072936d2342535e467aa4894b6d78996939688026"
+        "24596d2ba69d956e6a827154144b6d22327e6b417493797d7d7b95923d756943"
+        "4878733059886d676da99d753887743b6c7f72784765646c7e81565943455362"
+        "55967b527b6f7592a3898c7c7872592d329858406e8673a793809e88447aae66"
+        "425c82607c826b8b809d8f78598360427a6e6e4e8d7c748b948c83615778737d"
+        "74797f7f8a817565928e91ae89955daa938592856f709c85918c7c7a7a8f5d75"
+    ),
+    "default": looked(
+        "65675b5766525f4d6e626767676a6e703161436b74666c66829083795b766b63"
+        "5e5355604f4e62535c585f52654d6256444e507658857884468d737467815666"
+        "7e6bc0898f9da184ad8b6aa4914b85a28c60ab819890a87d63b276998683958f"
+        "84858051947f626f8b855f5973685849ad82724a718da48a7ea97c758d957765"
+        "7c7a9da2958b9b9299b6ab7a7692a9853c655b6d4f594f627470454e45353c66"
+        "406c6fd88181a9c5825f7d9e6cbc8d69bb806bae759b7ea56b9192978aa7aebe"
+        "71746f7c5c726e7349839788718a678b5c82628773888e87a68b826868907791"
+        "84a2a4999a8e816e8ca5a3bb80a27fb8cda9c6ad8f91d29eb3bbb0a1bbb97498"
+    ),
+    "camera": looked(
+        "1b1a191a17171a1d161e171a1b1c161372567451727664727081867a7978867c"
+        "51748d70737f8a5e677f86718e5574899d826f649e97ae72a3759e7d698477a1"
+        "47546b6c66647e4f7563467a79485c6f3a816176638058595e7d566954706956"
+        "2a3439292f302c302a353b292a373a2d968555898d688590a19b6b887e869388"
+        "2620232c32343128303a2d1e233931219f7d91635e6b6a3c575a967e6c5a3c42"
+        "a1744e83b7829399a070799a669695788b6790988684828b6c97afb36d7c997e"
+        "6b5250696e5d5e5c615667615a69606e9274736297857998bea78978767c9c6d"
+        "687a7a64494e6b807e756c6f7c62695b74776887637f5455606a7073643e6e6b"
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", CHANGED)
+def test_a_seed_changes_pictures_as_ever(policy: str) -> None:
+    changed = augment(photographs(16), policy, np.random.default_rng(7))
+    assert np.abs(looks(changed) - CHANGED[policy]).max() <= 2

@@ -1,0 +1,135 @@
+"""The loop itself, on a network of a few weights: figures, files, patience, and a resume."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
+pytestmark = pytest.mark.train
+
+from support.tinynets import TinyNet, spec_for
+
+from catdog_edge.errors import CatdogError
+from catdog_edge.training.config.recipes import Recipe, Stage
+from catdog_edge.training.engine.history import EpochMetrics, StepMetrics
+from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
+from catdog_edge.training.evaluation.inference import logits
+from catdog_edge.training.models.checkpoint import read_checkpoint
+
+RECIPE = Recipe(
+    name="tiny", optimizer="sgd", lr=0.01, batch_size=8, epochs=2, augment="none",
+    schedule="cosine", warmup=0.2,
+)  # fmt: skip
+RNG = np.random.default_rng(0)
+LABELS = np.arange(24) % 3
+PIXELS = np.clip(LABELS[:, None, None, None] * 90 + RNG.normal(30, 9, (24, 32, 32, 3)), 0, 255)
+TRAIN = PIXELS.astype(np.uint8), LABELS.astype(np.int64)
+VAL = TRAIN[0][::2], TRAIN[1][::2]
+
+
+def trainer(folder: Path, recipe: Recipe = RECIPE, epochs: int = 2, patience: int = 0) -> Trainer:
+    torch.manual_seed(3)
+    plan = Plan(recipe, epochs, 8, recipe.lr, 1, patience, "float32", "cpu")
+    return Trainer(TinyNet(3), spec_for(), plan, TrainingData(TRAIN, VAL), folder)
+
+
+def run(one: Trainer, stop_after: int = 1000) -> tuple[bool, list[StepMetrics], list[tuple]]:
+    steps: list[StepMetrics] = []
+    epochs: list[tuple] = []
+    done = one.run(
+        lambda: len(steps) >= stop_after - 1, steps.append, lambda *seen: epochs.append(seen)
+    )
+    return done, steps, epochs
+
+
+def test_figures_and_files_of_a_run(tmp_path: Path) -> None:
+    one = trainer(tmp_path)
+    done, steps, epochs = run(one)
+    assert done
+    assert one.finished
+    assert [(s.epoch, s.step, s.steps) for s in steps] == [
+        (epoch, step, 3) for epoch in (1, 2) for step in (1, 2, 3)
+    ]
+    assert all(s.seconds_left >= 0 for s in steps)
+    assert steps[-1].seconds_left == 0
+    assert steps[0].seconds_left == pytest.approx(5 * one.history[0].seconds / 3, rel=2)
+    rows = [metrics for metrics, _, _ in epochs]
+    assert rows == one.history
+    assert [row.epoch for row in rows] == [1, 2]
+    assert [row.lr for row in rows] == pytest.approx([0.01 * RECIPE.rate(i, 6) for i in (2, 5)])
+    assert [left for _, _, left in epochs] == [pytest.approx(rows[0].seconds), 0]
+    assert rows[0].pictures_per_second == pytest.approx(24 / rows[0].seconds)
+    assert steps[2].loss == pytest.approx(rows[0].train_loss)
+    assert steps[2].accuracy == pytest.approx(rows[0].train_accuracy)
+    values = logits(one.network, one.spec.normalization, VAL[0])
+    assert rows[1].val_accuracy == (values.argmax(1) == VAL[1]).mean()
+    loss = torch.nn.functional.cross_entropy(torch.from_numpy(values), torch.from_numpy(VAL[1]))
+    assert rows[1].val_loss == pytest.approx(float(loss), rel=1e-4)
+    best = one.best_epoch()
+    assert [is_best for _, is_best, _ in epochs][-1] is (best is rows[1])
+    with (tmp_path / "results.csv").open() as stream:
+        assert [row["epoch"] for row in csv.DictReader(stream)] == ["1", "2"]
+    training = read_checkpoint(tmp_path / "last.pt")[0]["training"]
+    assert (training["epoch"], training["step"], training["seen"]) == (2, 0, 0)
+    assert (tmp_path / "best.pt").is_file()
+
+
+def test_a_resumed_run_has_the_weights_of_a_whole_one(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, ema=0.9, optimizer="muon", label_smoothing=0.1)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, cut = trainer(tmp_path / "a", recipe), trainer(tmp_path / "b", recipe)
+    run(whole)
+    done, steps, _ = run(cut, stop_after=5)
+    assert not done
+    assert (len(steps), cut.epoch, cut.step, cut.seen) == (5, 1, 2, 16)
+    again = trainer(tmp_path / "b", recipe)
+    again.restore(tmp_path / "b" / "last.pt")
+    assert run(again)[0]
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+    assert whole.averaged is not None
+    assert again.averaged is not None
+    for name, value in whole.averaged.state_dict().items():
+        assert torch.equal(value, again.averaged.state_dict()[name]), name
+    other = trainer(tmp_path / "b", replace(recipe, momentum=0.5))
+    with pytest.raises(CatdogError, match=r"does not fit the recipe.*momentum was 0\.9"):
+        other.restore(tmp_path / "b" / "last.pt")
+
+
+def test_patience_and_the_last_epoch_end_a_run(tmp_path: Path) -> None:
+    one = trainer(tmp_path, epochs=9, patience=2)
+    one.history = [EpochMetrics(n, 0, 0, 0, 1 + n, 1.0, 1, 1) for n in (1, 2)]
+    one.epoch = 2
+    assert not one.finished
+    one.epoch = 3
+    assert one.finished
+    assert trainer(tmp_path, epochs=0).finished
+
+
+def test_kept_weights_are_mixed_with_those_of_the_start(tmp_path: Path) -> None:
+    one = trainer(tmp_path, replace(RECIPE, start_share=0.25))
+    start = one.network.head.weight.detach().clone()
+    with torch.no_grad():
+        one.network.head.weight.add_(1.0)
+    torch.testing.assert_close(one._weights_to_keep()["head.weight"], start + 0.75)
+
+
+def test_the_time_left_counts_the_sizes_of_the_stages(tmp_path: Path) -> None:
+    stages = (Stage(0.5, (0.5,)), Stage(1, (1.0, 0.5)))
+    one = trainer(tmp_path, replace(RECIPE, stages=stages), epochs=4)
+    assert one._seconds_after(0, 1.0) == pytest.approx((0.25 + 2 * 0.625) / 0.25)
+    assert one._seconds_after(3, 1.0) == 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    one = trainer(tmp_path)
+    with torch.no_grad():
+        one.network.head.weight.fill_(float("inf"))
+    with pytest.raises(CatdogError, match="the loss is not finite in epoch 1, step 1"):
+        run(one)
