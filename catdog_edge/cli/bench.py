@@ -51,8 +51,8 @@ SCENARIO = click.Choice(["single-stream", "offline"])
     "--seconds",
     type=POSITIVE,
     default=60.0,
-    help="Time for the interleaved rounds alone. The whole takes a minute or two more with four "
-    "rows, and more with more rows or images.",
+    help="Duration of the interleaved rounds. The whole run takes a minute or two more with four "
+    "rows, and longer with more rows or images.",
 )
 @measurement(
     "--threads",
@@ -82,17 +82,17 @@ SCENARIO = click.Choice(["single-stream", "offline"])
     "--max-drop",
     type=common.POINTS,
     metavar="POINTS",
-    help="Accuracy that a row may lose against PyTorch, in percentage points.",
+    help="Maximum loss of accuracy against PyTorch, in percentage points.",
 )
 @common.strict_option
 @gate(
     "--min-agreement",
     type=Percent(0, 100),
     metavar="PERCENT",
-    help="Least agreement of a row with PyTorch, like 99.9.",
+    help="Minimum agreement of a row with PyTorch, such as 99.9.",
 )
-@gate("--max-ratio", multiple=True, metavar="ROW=X", help="Most time of a row, in times PyTorch's.")
-@gate("--baseline", type=common.path, help="An earlier bench.json; no row may be worse than there.")
+@gate("--max-ratio", multiple=True, metavar="ROW=X", help="Maximum time, relative to PyTorch.")
+@gate("--baseline", type=common.path, help="An earlier bench.json; no row may be worse than it.")
 @gate(
     "--tolerance",
     type=Percent(min=0),

@@ -1,4 +1,4 @@
-"""`catdog-edge build`: do ahead what the first call of a provider would do for minutes."""
+"""`catdog-edge build`: build a TensorRT engine ahead of the first call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVERY = 10.0  # seconds between two lines of progress
     "--provider",
     type=click.Choice(["tensorrt"]),
     default="tensorrt",
-    help="What to build for; the others start at once.",
+    help="Provider to build for; the others need no build.",
 )
 @common.json_option
 def command(model: str, provider: str, as_json: bool) -> None:

@@ -38,13 +38,13 @@ def three(text: str) -> tuple[float, float, float]:
     "of Hugging Face, or ImageNet's thousand.",
 )
 @theirs(
-    "--size", type=common.COUNT, metavar="PIXELS", help="Input size, where the file leaves it open."
+    "--size", type=common.COUNT, metavar="PIXELS", help="Input size, if the file does not fix it."
 )
 @theirs(
     "--scale",
     type=common.POSITIVE,
     show_default="255",
-    help="Divisor of the bytes; 1 leaves them 0 to 255.",
+    help="Divide pixel values by this; 1 keeps 0 to 255.",
 )
 @theirs("--mean", type=three, metavar="R,G,B", show_default="0", help="Subtracted after --scale.")
 @theirs(
@@ -67,9 +67,7 @@ def three(text: str) -> tuple[float, float, float]:
     show_default="squash; crop for a file of Ultralytics",
     help="Resize the whole frame, or its centre square.",
 )
-@theirs(
-    "--output", metavar="NAME", help="The output that has the classes, where there are several."
-)
+@theirs("--output", metavar="NAME", help="Output with the class scores, if there are several.")
 @common.data(
     "--data",
     metavar="PATH",

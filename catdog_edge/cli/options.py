@@ -218,7 +218,8 @@ gate = group("Gates")
 strict_option = gate(
     "--strict",
     is_flag=True,
-    help="Judge by the estimates alone, however few the images. See docs/export.md.",
+    help="Compare the estimates themselves with the limits, however few the images. See "
+    "docs/export.md.",
 )
 max_drop_option = functools.partial(
     gate,

@@ -170,7 +170,7 @@ def _text(path: Path) -> str:
 @common.group("Images")(
     "--tiles",
     is_flag=True,
-    help="Find small things: classify overlapping squares of each image as well. The box of the "
+    help="Find small objects: also classify overlapping squares of each image. The box of the "
     "square that decided is printed, and drawn by --save.",
 )
 @common.output(
@@ -183,7 +183,7 @@ def _text(path: Path) -> str:
 @common.output(
     "--explain",
     is_flag=True,
-    help="Colour the copies of --save by where the model looked, red where most. Needs a shipped "
+    help="Overlay a heat map of where the model looked on the copies of --save. Needs a shipped "
     "model or one of `export --heat-map`.",
 )
 @common.output("--json", "as_json", is_flag=True, help="Print one line of JSON per image.")

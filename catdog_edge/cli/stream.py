@@ -274,7 +274,7 @@ evidence = functools.partial(events, type=Number(0, 1, min_open=True))
     "--start",
     metavar="TIME",
     show_default="now",
-    help="When recordings began, like 2026-11-22T15:04:05Z.",
+    help="Start time of recordings, such as 2026-11-22T15:04:05Z.",
 )
 @source(
     "--timeout",
@@ -287,10 +287,10 @@ evidence = functools.partial(events, type=Number(0, 1, min_open=True))
     "--retries",
     type=COUNT_OR_0,
     show_default="never",
-    help="Give up a camera after this many failures in a row.",
+    help="Give up a camera after this many consecutive failures.",
 )
 @source("--keep-damaged", is_flag=True, help="Also use frames that the decoder reports damaged.")
-@source("--seconds", type=POSITIVE, help="Stop after this long.")
+@source("--seconds", type=POSITIVE, help="Stop after this many seconds.")
 @common.model_option
 @common.provider_option
 @common.threads_option
@@ -304,9 +304,8 @@ evidence = functools.partial(events, type=Number(0, 1, min_open=True))
     "--focus",
     type=click.Choice(["motion", "frame", "none"]),
     default="motion",
-    help="What is classified while something moves: the whole frame and a square around the "
-    "movement, for small things (motion), or the whole frame alone (frame); or the whole of every "
-    "frame, moved or not (none).",
+    help="Classify the whole frame and a square around the movement, for small objects (motion), "
+    "the whole frame only (frame), or every whole frame, even without movement (none).",
 )
 @events(
     "--motion/--no-motion",
@@ -324,12 +323,16 @@ evidence = functools.partial(events, type=Number(0, 1, min_open=True))
 )
 @output("--snapshots", type=path, metavar="DIR", help="Save the best frame of each visit here.")
 @output(
-    "--keep", type=size, default="500MB", metavar="SIZE", help="Delete old --snapshots beyond this."
+    "--keep",
+    type=size,
+    default="500MB",
+    metavar="SIZE",
+    help="Delete oldest --snapshots beyond this.",
 )
 @output("--record", type=path, metavar="FILE", help="Record annotated video (.mkv, .mp4, .avi).")
 @output("--show", is_flag=True, help="Show annotated video in a window; q quits.")
 def command(**options: Any) -> None:
-    """Watch cameras or recordings; print an event when one of the classes comes or leaves.
+    """Watch cameras or recordings; print an event when a class appears or leaves.
 
     The shipped models know cats and dogs; --model takes one of your own. Events go to standard
     output, camera states to standard error. Ctrl-C stops. See docs/stream.md for the format of

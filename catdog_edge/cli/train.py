@@ -60,7 +60,7 @@ def folder(text: str) -> str:
 )
 @common.sources_options("$CATDOG_DATA, else sample", None)
 @data("--labels", type=_labels, metavar="A,B", help="Class names, in index order.")
-@data("--split", type=shares, default="80/10/10", help="Percent for train/val/test.")
+@data("--split", type=shares, default="80/10/10", help="Percentages of train/val/test.")
 @data("--limit", type=COUNT, help="Use at most this many images.")
 @data("--keep-damaged", is_flag=True, help="Also use images that the decoder reports damaged.")
 @data(
@@ -80,16 +80,16 @@ def folder(text: str) -> str:
     help="Threshold of `neither`: eer (equal error rates), tpr:0.99 (99 % of the classes are "
     "answered) or tnr:0.99 (99 % of the rest is rejected).",
 )
-@model("--teacher", type=common.path, help="A trained .pt to distil: learn its answers, too.")
+@model("--teacher", type=common.path, help="A trained .pt to distil from.")
 @schedule(
     "--recipe",
     type=_recipe,
     metavar="NAME|FILE.yaml",
     show_default="finetune if pretrained, classic for simple_cnn, else default",
-    help="Optimizer, schedule and augmentation (sets what is left out of the options here): "
+    help="Optimizer, schedule and augmentation; other options override it: "
     f"{', '.join(RECIPES)}, or a file in the form that --show-recipe prints.",
 )
-@schedule("--show-recipe", is_flag=True, help="Print the recipe with the options given, and stop.")
+@schedule("--show-recipe", is_flag=True, help="Print the recipe with the options given, and exit.")
 @schedule("--epochs", type=COUNT, show_default=RECIPE, help="Number of epochs.")
 @schedule("--batch-size", type=click.IntRange(min=2), show_default=RECIPE, help="Images per step.")
 @schedule("--lr", type=common.POSITIVE, show_default=RECIPE, help="Peak learning rate.")
@@ -100,7 +100,7 @@ def folder(text: str) -> str:
 @output("--name", type=folder, show_default="DATA-ARCH-NUMBER", help="Folder name below runs/.")
 @output("--resume", is_flag=True, help="Resume the newest run, or --name, with its own settings.")
 @machine("--device", default="auto", help="cpu, cuda, cuda:1, ...")
-@machine("--precision", type=FLOATS, default="auto", help="`auto` goes by CPU, network and device.")
+@machine("--precision", type=FLOATS, default="auto", help="`auto`: by CPU, network and device.")
 @click.pass_context
 def command(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: Any) -> None:
     """Train a classifier; weights, metrics and plots go to runs/NAME/."""

@@ -22,11 +22,9 @@ from support.paths import DATA
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
-from click.testing import CliRunner
 
 from catdog_edge import Classifier, ModelError, ProviderError
 from catdog_edge.cli import doctor
-from catdog_edge.cli.main import main
 from catdog_edge.runtime import io_binding, model_file, nvidia, provider_selection, providers
 from catdog_edge.runtime.io_binding import BoundRunner, CaptureGate
 from catdog_edge.runtime.model_file import ZOO, find_model
@@ -423,15 +421,6 @@ def test_an_engine_has_one_shape_and_a_batch_runs_in_pieces() -> None:
     expected = pets.probabilities(frames)
     pets._session._session, pets._session.fixed_batch = session, 1
     np.testing.assert_allclose(pets.probabilities(frames), expected, atol=1e-6)
-
-
-def test_build_says_why_it_cannot() -> None:
-    if TENSORRT in onnxruntime.get_available_providers():
-        pytest.skip("this build of onnxruntime may have TensorRT")
-    done = CliRunner().invoke(main, ["build", str(TINY)])
-    assert done.exit_code == 1
-    assert done.stderr.startswith("catdog-edge: tensorrt does not run here: ")
-    assert done.stderr.count("\n") == 1
 
 
 # What needs a GPU.
