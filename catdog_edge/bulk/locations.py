@@ -11,6 +11,8 @@ from catdog_edge.errors import CatdogError, MissingPackageError, first_line
 from catdog_edge.system.files import atomic_write
 from catdog_edge.system.packages import install_command
 
+GOOGLE_LIMIT = "retry_limit_seconds"
+
 
 def is_remote(location: str) -> bool:
     """Whether it is an address (`s3://...`, `gs://...`) and not a local path."""
@@ -37,8 +39,12 @@ def pyarrow(module: str) -> Any:
 
 def filesystem(location: str) -> tuple[Any, str]:
     """Return pyarrow's file system for an address, and the path in it."""
+    address = location
+    if address.startswith(("gs://", "gcs://")) and GOOGLE_LIMIT not in address:
+        # Without credentials Google's client tries for 15 minutes and says nothing.
+        address += f"{'&' if '?' in address else '?'}{GOOGLE_LIMIT}=60"
     try:
-        return pyarrow("pyarrow.fs").FileSystem.from_uri(location)  # type: ignore[no-any-return]
+        return pyarrow("pyarrow.fs").FileSystem.from_uri(address)  # type: ignore[no-any-return]
     except (ValueError, OSError) as error:
         raise CatdogError(f"{location} cannot be opened: {first_line(error)}") from error
 

@@ -236,6 +236,8 @@ def command(
     """
     from catdog_edge.images.find import find_images, split_list
 
+    if out is not None and (save is not None or explain):
+        raise click.UsageError("--out writes no copies: use --save and --explain without it.")
     if explain and save is None:
         raise click.UsageError("--explain needs --save.")
     try:
@@ -244,8 +246,6 @@ def command(
         reason = f"standard input cannot be read: {error.strerror or error}"
         raise CatdogError(f"{reason}; pipe the list into it") from error
     if out is not None:
-        if save is not None:
-            raise click.UsageError("--out and --save exclude each other.")
         _classify_in_parts(ctx, images or (".",), listed, out, as_json, **options)
         return
     for option in ctx.command.params:

@@ -71,7 +71,8 @@ def test_a_killed_run_resumes_with_every_image_once(album: Path, encoded: dict[s
         (["s3:/x", "--out", "new", "--part", "0"], "--part"),
         (["shots", "--part", "10"], "--part needs --out"),
         (["shots", "--out", "new", "--address", "auto"], "--address needs --engine ray"),
-        (["shots", "--out", "new", "--save", "x"], "exclude each other"),
+        (["shots", "--out", "new", "--save", "x"], "--out writes no copies"),
+        (["shots", "--out", "new", "--explain"], "--out writes no copies"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(album: Path, arguments: list[str], said: str) -> None:

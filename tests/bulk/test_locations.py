@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ cv2 = pytest.importorskip("cv2")
 fs = pytest.importorskip("pyarrow.fs", reason="needs the extra [parquet]")
 server = pytest.importorskip("moto.server", reason="needs moto[server]")
 
-from catdog_edge.bulk.locations import Folder
+from catdog_edge.bulk.locations import Folder, filesystem
 from catdog_edge.cli.main import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # moto's own
@@ -76,3 +77,11 @@ def test_a_folder_and_an_archive_in_s3_and_results_there(bucket: str) -> None:
     assert folder.names() == before
     missing = predict(f"s3://shots/nothing{bucket}", "--out", out + "&x=1")
     assert missing.exit_code == 1
+
+
+@pytest.mark.parametrize(("options", "seconds"), [("", 60), ("?retry_limit_seconds=7", 7)])
+def test_google_gives_up_unless_told_otherwise(options: str, seconds: int) -> None:
+    system, path = filesystem(f"gs://anonymous@shots/in{options}")
+    assert path == "shots/in"
+    # It has no property of it.
+    assert system.__reduce__()[1][0]["retry_time_limit"] == timedelta(seconds=seconds)
