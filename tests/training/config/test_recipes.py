@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import RECIPES as OFFERED
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.config.recipes import RECIPES, recipe
+from catdog_edge.training.config.recipes import RECIPES, Recipe, Stage, recipe
 from catdog_edge.training.engine.optim import make_optimizer
 
 
@@ -170,3 +170,16 @@ def test_an_absent_file_and_an_unknown_name(tmp_path: Path) -> None:
     unknown = CliRunner().invoke(main, ["train", "--recipe", "secret"])
     assert unknown.exit_code == 2
     assert "not one of default, classic, finetune, accurate, distil, fast" in unknown.stderr
+
+
+def test_a_recipe_is_shown_in_the_order_of_its_attributes() -> None:
+    lines = RECIPES["classic"].to_yaml().splitlines()
+    names = [line.split(":")[0] for line in lines if not line.startswith((" ", "-"))]
+    assert names == [field.name for field in fields(Recipe)]
+    stages = (Stage(0.5, (0.5,)), Stage(1, (1.0, 0.75)))
+    staged = replace(RECIPES["default"], stages=stages)
+    assert [staged.scales(epoch, 4) for epoch in range(5)] == [
+        *[(0.5,)] * 2,
+        *[(1.0, 0.75)] * 3,
+    ]
+    assert replace(staged, stages=()).scales(3, 4) == (1.0,)

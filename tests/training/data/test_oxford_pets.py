@@ -6,6 +6,7 @@ import functools
 import hashlib
 import http.server
 import io
+import socket
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -214,3 +215,19 @@ def test_a_corrected_table_stays(served: list[str]) -> None:
     (table.parent / "beagle_2.jpg").unlink()
     assert len(open_dataset("oxford-pets").items) == 120
     assert table.read_text() == corrected
+
+
+def test_a_download_ends_after_half_a_minute_without_a_response(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def hang(*_: object, **__: object) -> None:
+        seen.append(socket.getdefaulttimeout())
+        raise OSError("timed out")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", hang)
+    with pytest.raises(DataError, match=r"cannot be downloaded \(timed out\); check the network"):
+        oxford_pets._download(tmp_path / "pets")
+    assert seen == [30.0]
+    assert socket.getdefaulttimeout() is None

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from catdog_edge.training.engine.malloc_tuning import keep_freed_memory
+from catdog_edge.training.engine.malloc_tuning import DEFAULTS, HEAP_TOP, keep_freed_memory
 
 PROGRAM = """
 import contextlib, resource, sys
@@ -58,3 +58,8 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(platform, "libc_ver", lambda *_: ("", ""))
     with keep_freed_memory() as done:
         assert done is False
+
+
+def test_the_values_that_come_back_are_glibcs_own() -> None:
+    assert DEFAULTS == {-4: 65_536, -1: 131_072}  # M_MMAP_MAX and M_TRIM_THRESHOLD of mallopt(3)
+    assert HEAP_TOP == 2_147_483_647

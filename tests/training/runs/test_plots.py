@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
 from catdog_edge.training.data.open_dataset import open_dataset
+from catdog_edge.training.engine.history import EpochMetrics
 from catdog_edge.training.runs import plots
 from catdog_edge.training.runs.plots import (
     SHOWN_CLASSES,
@@ -175,3 +176,99 @@ def test_characters_that_no_font_has_are_named_once(
         "confusion.png: no installed font has all characters of a \U0003ffff, and boxes are drawn; "
         "install one (fonts-noto"
     )
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures, which are not rendered."""
+    kept: list[Figure] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: kept.append(figure))
+    return kept
+
+
+def row(epoch: int, loss: float, accuracy: float) -> EpochMetrics:
+    return EpochMetrics(epoch, 0.1, loss, accuracy, loss + 0.5, accuracy + 0.1, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_curves_of_training_and_validation(count: int, drawn: list[Figure]) -> None:
+    rows = [row(n, 2.0 - n / 4, n / 5) for n in range(1, count + 1)]
+    plots.save_curves(Path("curves.png"), rows, rows[0], "title")
+    loss, accuracy = drawn[0].axes
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("cross entropy", "accuracy, %")
+    assert loss.get_ylim() == (0, pytest.approx(1.1 * 2.25))
+    assert loss.get_xlim() == (0.5, count + 0.5)
+    train, val = loss.lines
+    assert list(train.get_ydata()) == [one.train_loss for one in rows]
+    assert list(val.get_ydata()) == [one.val_loss for one in rows]
+    assert list(accuracy.lines[0].get_ydata()) == [100 * one.train_accuracy for one in rows]
+    assert list(accuracy.lines[2].get_ydata()) == [pytest.approx(30)]
+    assert train.get_marker() == ("o" if count < 3 else "None")
+    labels = [text.get_text() for text in accuracy.get_legend().get_texts()]
+    assert labels == ["training (augmented)", "validation", "kept: epoch 1, 30.00%"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "rotation", "size", "ticks"),
+    [(2, 0, 12, 2), (4, 0, 12, 4), (5, 45, 12, 5), (8, 45, 7, 8), (12, 45, 7, 12),
+     (13, 90, 7, 13), (20, 90, 7, 20), (21, 90, 5, 21), (30, 90, 5, 30), (31, 90, 0, 16)],
+)  # fmt: skip
+def test_a_confusion_matrix_by_the_number_of_classes(
+    classes: int, rotation: int, size: int, ticks: int, drawn: list[Figure]
+) -> None:
+    matrix = np.full((classes, classes), 3)
+    np.fill_diagonal(matrix, 1000)
+    save_confusion(Path("x.png"), matrix, [f"c{n}" for n in range(classes)], "title")
+    (axes,) = drawn[0].axes
+    assert axes.get_xlabel() == "answered"
+    assert [one.get_rotation() for one in axes.get_xticklabels()] == [rotation] * ticks
+    assert [one.get_text() for one in axes.get_yticklabels()][:2] == [
+        "c0",
+        "c1" if classes < 31 else "c2",
+    ]
+    side = max(4.2, 1.1 * min(classes, 10) + 2)
+    assert drawn[0].get_size_inches() == pytest.approx((side + 0.6, side))
+    assert len(axes.texts) == (classes**2 if size else 0)
+    if size:
+        share = 1000 / (1000 + 3 * (classes - 1))
+        assert axes.texts[0].get_text() == f"1,000\n{share:.1%}"
+        assert axes.texts[0].get_fontsize() == size
+        assert [axes.texts[i].get_color() for i in (0, 1)] == ["white", plots.INK]
+
+
+def test_a_curve_for_each_of_the_worst_sets_of_negatives(drawn: list[Figure]) -> None:
+    classes = {"web": np.float32([0.9, 0.8]), "phone": np.float32([0.4, 0.7])}
+    negatives = {f"kind/{n:02}": np.float32([0.1, 0.05 * n]) for n in range(12)}
+    plots.save_roc(Path("roc.png"), classes, negatives, 0.45)
+    (axes,) = drawn[0].axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    worst = [*range(6), *range(8, 12)]  # the others separate as well as these, and come later
+    assert [label.split()[0] for label in labels] == [f"kind/{n:02}" for n in worst]
+    assert labels[-1] == "kind/11 (2): AUROC 0.8750"
+    marked = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines[1::2]]
+    assert marked == [(50.0 * (0.05 * n >= 0.45), 75.0) for n in worst]
+    assert axes.get_xlim() == (-0.5, 30)
+    assert axes.get_ylim() == (70, 100.3)
+
+
+@pytest.mark.parametrize(
+    ("cells", "rows", "columns"),
+    [(1, 1, 1), (4, 1, 4), (5, 2, 4), (8, 2, 4), (9, 2, 6), (30, 5, 6)],
+)
+def test_the_grid_of_a_contact_sheet(
+    cells: int, rows: int, columns: int, drawn: list[Figure]
+) -> None:
+    save_contact_sheet(Path("x.png"), [(np.zeros((4, 4, 3), np.uint8), "caption")] * cells, "t")
+    figure = drawn[0]
+    assert len(figure.axes) == rows * columns
+    assert sum(bool(axes.get_title()) for axes in figure.axes) == cells
+    assert figure.get_size_inches() == pytest.approx((max(5.0, 2.1 * columns), 2.55 * rows + 0.6))
+
+
+def test_names_are_shortened_for_captions() -> None:
+    assert plots.short_name("folder/" + "x" * 22) == "x" * 22
+    assert plots.short_name("a/0123456789abcdefghijklm") == "0123456789…cdefghijklm"
+    assert plots._columns("ab犬") == 4
+    assert plots._square(np.zeros((100, 50, 3), np.uint8), 20)[:, 4].min() == 255
+    assert plots._square(np.zeros((100, 50, 3), np.uint8), 20)[:, 5:15].max() == 0
+    assert plots._square(np.zeros((100, 50, 3), np.uint8), 20)[:, 15].min() == 255

@@ -67,6 +67,10 @@ def test_an_epoch_is_a_row_under_one_header(caplog: pytest.LogCaptureFixture) ->
     show.epoch(metrics, True, 65)
     show.epoch(metrics, False, 0)
     header, first, second = (record.message for record in caplog.records)
+    assert [getattr(record, "style", None) for record in caplog.records[1:]] == [
+        {"fg": "green"},
+        {},
+    ]
     assert header.split()[0] == "epoch"
     assert first.split() == [
         "1/2",
