@@ -64,9 +64,6 @@ def bench(options: BenchOptions) -> BenchResult:
 
     Gates are checked, not enforced: the command prints the table first.
 
-    Raises:
-        CatdogError: See `benchmarks.plan.plan`; or a row failed, or a report cannot be written.
-
     Examples:
         >>> done = bench(BenchOptions(weights=Path("runs/pets"), seconds=30.0))
         >>> [(row["name"], row["ratio"]["value"]) for row in done.document["rows"]]

@@ -17,6 +17,7 @@ SLOWDOWNS = {
 }  # fmt: skip
 """Bits of the driver's reasons for a lower clock that mean that figures are too low."""
 
+READ_BEFORE = ("clock_mhz", "memory_clock_mhz", "used_bytes", "busy")  # of a `Reading`, in `Gpu`
 MAX_BUSY = 0.10  # share of the time that others kept the GPU busy above which a run is noisy
 
 
@@ -65,10 +66,7 @@ class Gpu:
                 memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
                 driver=_told(nvml.nvmlSystemGetDriverVersion),
                 max_clock_mhz=_told(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
-                clock_mhz=now.clock_mhz,
-                memory_clock_mhz=now.memory_clock_mhz,
-                used_bytes=now.used_bytes,
-                busy=now.busy,
+                **{name: getattr(now, name) for name in READ_BEFORE},
                 processes=len(now.processes),
             )
         elif torch.cuda.is_available():

@@ -143,15 +143,12 @@ def measure(
     Args:
         calls: The rows.
         seconds: The budget for the rounds, pauses included.
-        references: By row, the row that its ratio is to; by default the first.
+        references: By row, the row that its ratio is to, else a `ValueError`; default: the first.
         reopen: Opens the same rows anew, or returns `None`: then the passes so far count.
         progress: Called between blocks with the seconds of the budget that are spent.
         pause: Seconds of sleep before each block.
         clock: Returns seconds; replaced in tests, as is `sleep`.
         sleep: Takes seconds.
-
-    Raises:
-        ValueError: There are no rows, or a reference is not one of them.
 
     Examples:
         >>> found = measure({"ours": lambda: model(frame), "theirs": lambda: other(frame)}, 10.0)

@@ -176,10 +176,7 @@ def _shape(row: Mapping[str, Any]) -> str:
 
 
 def check(document: Document, limits: Limits, baseline: Document | None = None) -> list[Gate]:
-    """Check a bench against its limits, and against an earlier, comparable one.
-
-    Returns:
-        One entry per limit and row, met or not.
+    """Check a bench against its limits and an earlier one: an entry per limit and row.
 
     Examples:
         >>> [gate.row for gate in check(document, Limits(max_drop=1.0)) if not gate.met]

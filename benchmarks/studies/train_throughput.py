@@ -1,8 +1,6 @@
 """Images per second of training: this tool against a plain loop, in one interleaved run.
 
-    python -m benchmarks.studies.train_throughput [--data PATH] [--arch simple_cnn]
-                                          [--batch-size 20] [--seconds 60] [--json FILE]
-                                          [--device cuda]
+    python -m benchmarks.studies.train_throughput [--data PATH] [--seconds 60] [--json FILE]
 
 See docs/bench.md for what the two loops do and share. A turn on a GPU is as many steps as the
 workers of the plain loop may be ahead; where the budget has three turns a round, the median is of
