@@ -129,8 +129,7 @@ def _child(row_json: str, picture: str, seconds: str) -> None:
         import onnxruntime  # noqa: F401
 
         import catdog_edge.runtime.classifier  # noqa: F401
-    on_gpu = row.device != "cpu"
-    before = gpu.read() if on_gpu else None
+    before = gpu.read() if row.device != "cpu" else None
     imported = time.perf_counter()
     runner = open_row(row)
     loaded = time.perf_counter()
@@ -152,7 +151,7 @@ def _child(row_json: str, picture: str, seconds: str) -> None:
         "load_s": loaded - imported,
         "rss_bytes": rss,
         "peak_rss_bytes": resident_bytes(peak=True),
-        "gpu_bytes": gpu.process_bytes(before, gpu.read()) if on_gpu else None,
+        "gpu_bytes": gpu.process_bytes(before, before and gpu.read()),
         "cpu_ms": cpu / calls * 1e3,
         "wall_ms": wall / calls * 1e3,
         "torch_loaded": "torch" in sys.modules,
