@@ -102,3 +102,9 @@ def test_the_card_tells_what_is_not_known_and_what_was_set(doc):
     assert text["processor"].endswith("(family 1, model 2), virtual machine")
     assert text["variables"] == "A=1, B=2"
     assert text["providers"] == "asked for cpu; obtained none"
+
+
+@pytest.mark.parametrize(("labels", "title"), [("abc", "Class by class"), ("abcd", "Recall / ")])
+def test_more_than_three_classes_have_a_line_each_and_no_columns(labels, title):
+    found = [one[0] for one in tables(document(labels=tuple(labels)))]
+    assert sum(one.startswith(title) for one in found) == 1
