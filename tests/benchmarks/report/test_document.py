@@ -185,6 +185,8 @@ def test_files_are_written_and_read_back(doc, tmp_path):
     assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(doc))
     assert (tmp_path / "bench.csv").read_text().startswith("name,base,engine")
     assert (tmp_path / "bench.md").read_text().startswith("# Bench of cat_dog-simple_cnn-1")
+    with pytest.raises(ValueError, match="JSON"):
+        report.write({**doc, "quiet": float("nan")}, tmp_path)
 
 
 def test_the_documentation_names_every_key_and_only_options_that_exist(doc):

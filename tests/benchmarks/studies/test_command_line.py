@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,5 @@ def test_figures_are_kept_where_a_file_is_named(tmp_path: Path) -> None:
     assert parser.run(body, ["--json", str(tmp_path / "kept.json")]) == 0
     assert seen == [None, tmp_path / "kept.json"]
     assert json.loads((tmp_path / "kept.json").read_text()) == {"figure": 1.5}
+    with pytest.raises(ValueError, match="JSON"):  # which other readers would refuse
+        keep({"figure": math.nan}, tmp_path / "kept.json")
