@@ -55,8 +55,17 @@ def test_ranges_hold_what_they_should() -> None:
     assert -5 < low < -2
     assert 3 < high < 90
     assert 3 < of_relu[1] < 90  # the zeros, half of all values, do not outvote the rest
-    constant = measure_ranges(model, ("x", "y"), lambda: iter([np.zeros((1, 3), np.float32)]))
-    assert constant == {"x": (0, 0), "y": (0, 0)}
+    for method in ("minmax", "percentile", "entropy"):
+        zeros = [np.zeros((1, 3), np.float32)]
+        constant = measure_ranges(model, ("x", "y"), lambda zeros=zeros: iter(zeros), method)
+        assert constant == {"x": (0, 0), "y": (0, 0)}
+
+
+def test_ranges_are_of_activations_alone(fp32: Path) -> None:
+    calibrated = quantize.calibrate(fp32, pictures(2))
+    constants = {tensor.name for tensor in calibrated.model.graph.initializer}
+    assert calibrated.ranges
+    assert not constants.intersection(calibrated.ranges)
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile"])
