@@ -33,8 +33,6 @@ from catdog_edge.training.models.registry import architecture
 from exporters.checks.predictors import OnnxPredictor, open_session
 from exporters.formats.torch_export import export_onnx
 
-LAYOUTS = ("nhwc-uint8", "nchw-float")
-
 
 @pytest.mark.parametrize(
     ("name", "layout"),

@@ -1,5 +1,9 @@
+"""Which kind of int8, and which layers of it, are kept."""
+
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +15,11 @@ pytestmark = pytest.mark.train
 import onnx_ir as ir
 from support.tinynets import compared, pictures
 
+from catdog_edge.errors import GateError, ModelError
 from exporters.checks.acceptance import Verification
 from exporters.graph.onnx_file import write_model
 from exporters.static_int8 import quantize
-from exporters.static_int8.mixed_precision import give_back, rank_layers
+from exporters.static_int8.mixed_precision import give_back, rank_layers, search_schemes
 from exporters.static_int8.optimized_graph import integer_layers, optimized_graph
 
 
@@ -62,3 +67,32 @@ def test_giving_back_stops_and_says_that_it_did_not_help(
     assert not found.passed
     assert len(found.steps) == 1
     assert "the same answer on" in found.steps[0].verification.failures[0]
+
+
+def test_kinds_of_int8_are_tried_until_one_holds_and_the_best_is_named(
+    fp32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrated, same = quantize.calibrate(fp32, pictures(4)), compared(fp32, fp32)
+    assert same.accuracy is not None
+    monkeypatch.setattr("exporters.static_int8.mixed_precision.MOST_IN_FLOAT", 0.0)
+
+    def search(judge: Callable[[], Verification]) -> tuple[str, bool, list[str]]:
+        kind, found, attempts = search_schemes(calibrated, fp32, pictures(4), lambda _: judge())
+        return kind, found.passed, [attempt["scheme"] for attempt in attempts]
+
+    def worse(change: float) -> Verification:
+        accuracy = replace(same.accuracy, change=change)
+        return replace(
+            same, failures=("off",), comparison=replace(same.comparison, accuracy=accuracy)
+        )
+
+    verdicts = iter([worse(-0.1), same])
+    assert search(lambda: next(verdicts)) == ("s8s8", True, ["u8s8", "s8s8"])
+    verdicts = iter([worse(-0.3), worse(-0.1), worse(-0.2)])
+    assert search(lambda: next(verdicts)) == ("s8s8", False, ["u8s8", "s8s8", "u8u8"])
+
+    def refuse() -> Verification:
+        raise GateError("no probabilities")
+
+    with pytest.raises(ModelError, match="no kind of int8 loads"):
+        search(refuse)
