@@ -78,6 +78,15 @@ def test_a_fresh_process_answers_as_the_row_does(run, picture):
     assert found["first_answer_s"] > found["load_s"] > 0
 
 
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [("print(1); raise SystemExit('no memory')", "no memory"), ("pass", "exit code 0")],
+)
+def test_a_process_that_fails_or_says_nothing_is_one_line(program, says):
+    with pytest.raises(CatdogError, match=rf"row: it does not run in a fresh process \({says}\)"):
+        cold_start.run_fresh(["-c", program], "row")
+
+
 def test_summary_of_runs_takes_the_middle_one():
     one = {"load_s": 0.1, "rss_bytes": 1, "peak_rss_bytes": 2, "cpu_ms": 1.0, "wall_ms": 1.0,
            "torch_loaded": False, "gpu_bytes": None}  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,6 +41,45 @@ def test_clocks_and_slowdowns_are_summarised_and_judged():
     assert gpu_doubts(GPU, GpuActivity.of([CALM])) == []
     assert gpu_doubts(None, None) == []
     assert GpuActivity.of([]) is None
+
+
+class Refused(Exception):
+    """What the driver raises where it does not tell."""
+
+
+def test_a_driver_is_read_and_what_it_does_not_tell_is_none(monkeypatch):
+    def refuse(*_asked):
+        raise Refused
+
+    driver = SimpleNamespace(
+        NVMLError=Refused, NVML_CLOCK_SM=1, NVML_CLOCK_MEM=2, nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda number: f"card {number}",
+        nvmlDeviceGetHandleByUUID=lambda name: name,
+        nvmlDeviceGetName=lambda handle: f"Example of {handle}",
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=900, used=500),
+        nvmlDeviceGetClockInfo=lambda handle, kind: {1: 1980, 2: 2619}[kind],
+        nvmlDeviceGetMaxClockInfo=refuse,
+        nvmlSystemGetDriverVersion=lambda: "580.1",
+        nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: 0x01 | 0x08 | 0x40,
+        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=25),
+        nvmlDeviceGetComputeRunningProcesses=lambda handle: [
+            SimpleNamespace(pid=7, usedGpuMemory=None)
+        ],
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    slow = ("hardware slowdown", "too hot (hardware)")
+    assert gpu.read() == Reading(1980, 2619, 500, 0.25, slow, {7: None})
+    pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
+    found = gpu.Gpu.detect()
+    assert (found.name, found.memory_bytes, found.driver) == ("Example of card 0", 900, "580.1")
+    assert (found.clock_mhz, found.busy, found.processes) == (1980, 0.25, 1)
+    assert found.max_clock_mhz is None
+    for visible, name in (("3,1", "Example of card 3"), ("GPU-x", "Example of GPU-x")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert gpu.Gpu.detect().name == name
+    driver.nvmlInit = refuse
+    assert gpu.read() is None
 
 
 @pytest.mark.cuda
