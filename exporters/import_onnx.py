@@ -109,6 +109,8 @@ def import_onnx(options: ImportOptions) -> Imported:
     """
     file, out = options.file, options.out
     out = out if out is not None else file.with_name(f"{file.stem}-imported.onnx")
+    if not file.exists():
+        raise ModelError(f"there is no file {file}; name the ONNX file of the other program")
     find_model(file)
     model = read_model(file)
     if METADATA_KEY in model.metadata_props:

@@ -117,6 +117,8 @@ def test_quantized_half_and_our_own_files_are_refused(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "int8.onnx")
     with pytest.raises(ModelError, match=r"quantized already \(DequantizeLinear\)"):
         adopt(tmp_path / "int8.onnx")
+    with pytest.raises(ModelError, match=r"there is no file .*none\.onnx"):
+        adopt(tmp_path / "none.onnx")
 
 
 def test_labels_come_from_a_file_or_from_imagenet(tmp_path: Path) -> None:
