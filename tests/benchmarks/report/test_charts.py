@@ -173,6 +173,14 @@ def test_a_density_peaks_where_the_calls_are(doc):
     assert row["latency"]["p50_ms"] < outline[-1][0] < 1.4 * row["latency"]["quantiles_ms"][99]
 
 
+def test_a_density_reaches_three_widths_beyond_the_middle_98_percent():
+    row = {"latency": {"quantiles_ms": np.exp(np.linspace(0, 1, 101))}}
+    outline = charts.density(row, chart_scale.Scale(0.1, 100.0, 0, 100, log=True))
+    width = 0.9 * np.linspace(0.01, 0.99, 99).std() * 99**-0.2
+    ends = [float(np.log(outline[place][0])) for place in (0, -1)]
+    assert ends == pytest.approx([0.01 - 3 * width, 0.99 + 3 * width])
+
+
 def test_calls_that_all_take_the_same_time_can_be_drawn(doc):
     flat = {
         **doc["rows"][0],
