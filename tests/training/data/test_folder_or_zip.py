@@ -226,3 +226,8 @@ def test_a_link_back_is_noted_and_not_followed(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path)
     assert len(dataset.items) == 40
     assert dataset.notes == (f"fox/again is a link back to {tmp_path}: not followed",)
+
+
+def test_names_in_a_zip_that_are_flagged_as_utf8(tmp_path: Path) -> None:
+    files = images("fêtes", "дом")
+    assert set(splits(open_dataset(write_zip(tmp_path / "x.zip", files)))) == set(files)

@@ -135,3 +135,10 @@ def test_a_run_folder_stands_for_its_weights(tmp_path: Path) -> None:
         find_checkpoint(run.folder)
     run.weights.touch()
     assert find_checkpoint(run.folder) == find_checkpoint(run.weights) == run.weights
+
+
+def test_the_smallest_numbers_of_args_yaml_are_read(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    least = {"limit": 1, "epochs": 1, "batch_size": 2, "seed": 0, "patience": 0, "threads": 1}
+    run.write_args({"data": "sample", **least})
+    assert run.args() == {"data": "sample", **least}
