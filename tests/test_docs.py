@@ -47,6 +47,20 @@ def test_every_page_is_in_the_navigation() -> None:
     assert named == {file.name for file in DOCS.glob("*.md")}
 
 
+@pytest.mark.skipif(not (ROOT / "exporters").is_dir(), reason="needs the whole source tree")
+def test_files_that_are_named_exist() -> None:
+    pages = [page for page in DOCS.glob("*.md") if page.name != "experiments.md"]  # older commits
+    pages += [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    folders = "|".join((*PACKAGES, "tests", "examples"))
+    named = {
+        (page.name, path)
+        for page in pages
+        for path in re.findall(rf"(?<![\w./-])(?:{folders})/[\w./-]+\.\w+", page.read_text())
+    }
+    assert len(named) > 10
+    assert [one for one in sorted(named) if not (ROOT / one[1]).exists()] == []
+
+
 def test_the_first_lines_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     if not (ROOT / "README.md").is_file():
         pytest.skip("needs the whole source tree")

@@ -10,7 +10,8 @@ from torch import nn
 def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     """Update an exponential moving average of the weights and the batch-norm statistics.
 
-    `AveragedModel` of torch would start with the first weights, which a rising decay forgets.
+    This is the update alone: `AveragedModel` of torch wraps the network, which changes the names of
+    its weights in checkpoints, and copies the weights at its first update.
     """
     current = network.state_dict()
     pairs = [(value, current[name]) for name, value in averaged.state_dict().items()]
