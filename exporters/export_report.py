@@ -9,6 +9,7 @@ from typing import Any
 
 from catdog_edge.errors import GateError
 from catdog_edge.spec import ModelSpec, Precision
+from catdog_edge.system.console import align
 from catdog_edge.system.cpu import read_cpu
 from catdog_edge.system.threads import choose_threads
 from exporters.checks.acceptance import Verification
@@ -143,12 +144,7 @@ def table(files: Sequence[ExportedFile]) -> str:
     images = "one image" if batch == 1 else f"{batch} images"
     caption = f"p50: a call of {images}; change: percentage points; below: 95 % intervals"
     rows = [HEADS, *(row for file in files for row in file.rows() if any(row))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
-        for name, *cells in rows
-    )
-    return "\n".join([caption, *(line.rstrip() for line in lines)])
+    return "\n".join([caption, *align(rows)])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from catdog_edge.system.console import align, widths
+
 WIDTH = 100  # columns of the terminal that every table fits
 MISSING = "-"
 
@@ -14,17 +16,12 @@ def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
 
     Where it would be wider, names in the first column are shortened, see `abbreviate_all`.
     """
-    columns = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
+    columns = widths([heads, *rows])
     gap = "  " if sum(columns) + 2 * (len(columns) - 1) <= WIDTH else " "
     columns[0] = max(8, columns[0] - max(0, sum(columns) + len(gap) * (len(columns) - 1) - WIDTH))
     short = abbreviate_all([heads[0], *(row[0] for row in rows)], columns[0])
-
-    def line(cells: Sequence[str]) -> str:
-        first = short[cells[0]].ljust(columns[0])
-        others = (cell.rjust(size) for cell, size in zip(cells[1:], columns[1:], strict=True))
-        return gap.join((first, *others)).rstrip()
-
-    return [line(heads), gap.join("-" * size for size in columns), *(line(row) for row in rows)]
+    head, *lines = ([short[first], *others] for first, *others in (heads, *rows))
+    return align([head, ["-" * size for size in columns], *lines], gap)
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

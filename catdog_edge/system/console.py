@@ -1,4 +1,4 @@
-"""Console output: control characters escaped, any encoding, counters, and a full disk."""
+"""Console output: control characters escaped, any encoding, tables, counters, and a full disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TextIO, TypeVar
 
 from catdog_edge.errors import CatdogError
@@ -38,6 +38,17 @@ def escaped(text: str) -> str:
         else character
         for character in text
     )
+
+
+def widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the length of the longest cell of each column; all rows have as many cells."""
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def align(rows: Sequence[Sequence[str]], gap: str = "  ", left: int = 1) -> list[str]:
+    """Format rows as lines: the first `left` columns left-aligned, the others right-aligned."""
+    sides = [f"{'<' if i < left else '>'}{width}" for i, width in enumerate(widths(rows))]
+    return [gap.join(map(format, row, sides)).rstrip() for row in rows]
 
 
 def _as_json(error: UnicodeError) -> tuple[str, int]:

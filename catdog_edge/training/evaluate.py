@@ -12,7 +12,7 @@ from typing import Any
 from catdog_edge.errors import CatdogError, list_names
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
-from catdog_edge.system.console import escaped
+from catdog_edge.system.console import align, escaped
 from catdog_edge.training.array_types import Flags
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.negatives import DRAWN, Negatives, negatives_split, open_negatives
@@ -94,12 +94,12 @@ def _source_lines(sources: Sequence[SourceResult]) -> list[str]:
         return one.accuracy[0] if one.accuracy else 1 - one.answered[0] if one.answered else 1
 
     shown = sorted(sources, key=right)[:WORST] if len(sources) > 2 * WORST else sources
-    width = max(len(escaped(one.name)) for one in shown) + 2
-    lines = [f"{'source':{width}}{'images':>7}  {'top class right, %':<22}answered, %"]
+    rows = [["source", "images", "top class right, %", "answered, %", ""]]
     for one in shown:
-        accuracy, answered = _interval(one.accuracy), _interval(one.answered)
-        note = "  left out of training" * one.left_out
-        lines.append(f"{escaped(one.name):{width}}{one.images:>7,}  {accuracy:<22}{answered}{note}")
+        shares = map(_interval, (one.accuracy, one.answered))
+        note = "left out of training" * one.left_out
+        rows.append([escaped(one.name), f"{one.images:,}", *shares, note])
+    lines = align(rows)
     if len(shown) < len(sources):
         lines.append(f"the worst {len(shown)} of {len(sources):,} sources; --json has all of them")
     return lines
@@ -120,13 +120,11 @@ def _threshold_lines(
     for one in sources:
         kind = "the classes" if one.accuracy is not None else one.name.split("/")[0]
         kinds.setdefault(kind, []).append(one.name)
-    heads = "".join(f"{escaped(kind):>14}" for kind in kinds)
-    lines = ["answered with a class, %, at other thresholds (mean of the sources)"]
-    lines.append(f"{'threshold':<12}{heads}")
+    rows = [["threshold", *map(escaped, kinds)]]
     for threshold, shares in table:
         means = (fmean(100 * shares[name] for name in names) for names in kinds.values())
-        lines.append(f"{threshold:<12.4g}{''.join(f'{mean:>14.1f}' for mean in means)}")
-    return lines
+        rows.append([f"{threshold:.4g}", *(f"{mean:.1f}" for mean in means)])
+    return ["answered with a class, %, at other thresholds (mean of the sources)", *align(rows)]
 
 
 def evaluate_weights(

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from catdog_edge.system.console import counted, counter, escaped, note, style
+from catdog_edge.system.console import align, counted, counter, escaped, note, style
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,15 @@ from catdog_edge.system.console import counted, counter, escaped, note, style
 )
 def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert escaped(text) == shown
+
+
+def test_columns_are_as_wide_as_their_longest_cell() -> None:
+    rows = [("", "kind", "images"), ("cats", "-", "1,000"), ("a", "of a shop", "")]
+    assert align(rows) == ["           kind  images", "cats          -   1,000", "a     of a shop"]
+    by_two = ["     kind      images", "cats -          1,000", "a    of a shop"]
+    assert align(rows, gap=" ", left=2) == by_two
+    with pytest.raises(ValueError, match="shorter"):
+        align([("a", "b"), ("c",)])
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -103,9 +103,9 @@ def test_the_lines_of_sources_are_those_of_the_worst() -> None:
     negative = SourceResult("car/web", 1000, True, None, (0.25, 0.2, 0.3))
     few = evaluate._source_lines([source("phone", 0.5), negative])
     assert few == [
-        "source    images  top class right, %    answered, %",
-        "phone      1,000  50.0 (50.0 to 50.0)   50.0 (40.0 to 60.0)",
-        "car/web    1,000  -                     25.0 (20.0 to 30.0)  left out of training",
+        "source   images   top class right, %          answered, %",
+        "phone     1,000  50.0 (50.0 to 50.0)  50.0 (40.0 to 60.0)",
+        "car/web   1,000                    -  25.0 (20.0 to 30.0)  left out of training",
     ]
 
 

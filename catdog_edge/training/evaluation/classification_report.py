@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from catdog_edge.system.console import escaped
+from catdog_edge.system.console import align, escaped
 from catdog_edge.training.array_types import Float32, Float64, Labels
 from catdog_edge.training.evaluation import metrics
 
@@ -71,31 +71,23 @@ class Evaluation:
     def _table(self) -> list[str]:
         """All classes, with the confusion matrix."""
         names = [shorten_label(label) for label in self.labels]
-        width = max(10, *map(len, names))
-        heads = " ".join(f"{name:>{width}}" for name in names)
-        lines = [f"{'':{width}} {'precision':>9} {'recall':>8}   answered as: {heads}"]
-        for name, precision, recall, row in zip(
+        rows = [["", "precision", "recall", "answered as:", *names]]
+        for name, *shares, row in zip(
             names, self.precision, self.recall, self.confusion, strict=True
         ):
-            counts = " ".join(f"{count:>{width},}" for count in row)
-            lines.append(
-                f"{name:{width}} {_percent(precision):>9} {_percent(recall):>8}{'':16}{counts}"
-            )
-        return lines
+            rows.append([name, *map(_percent, shares), "", *(f"{count:,}" for count in row)])
+        return align(rows)
 
     def _worst(self) -> list[str]:
         """The classes with the lowest recall, and the most frequent confusions."""
         names = [shorten_label(label) for label in self.labels]
         worst = np.argsort(self.recall, kind="stable")[:WORST]  # nan comes last
-        width = max(10, *(len(names[index]) for index in worst))
-        heads = f"{'images':>9} {'precision':>9} {'recall':>8}"
-        lines = [f"the {len(worst)} of {len(names):,} classes with the lowest recall", ""]
-        lines.append(f"{'':{width}} {heads}")
+        rows = [["", "images", "precision", "recall"]]
         for index in worst:
-            images = int(self.confusion[index].sum())
-            precision, recall = _percent(self.precision[index]), _percent(self.recall[index])
-            lines.append(f"{names[index]:{width}} {images:>9,} {precision:>9} {recall:>8}")
-        lines += ["", "the most frequent confusions", ""]
+            shares = map(_percent, (self.precision[index], self.recall[index]))
+            rows.append([names[index], f"{self.confusion[index].sum():,}", *shares])
+        lines = [f"the {len(worst)} of {len(names):,} classes with the lowest recall", ""]
+        lines += [*align(rows), "", "the most frequent confusions", ""]
         lines += [
             f"{count:>9,}  {names[row]}, answered as {names[column]}"
             for row, column, count in self.most_confused()

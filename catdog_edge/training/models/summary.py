@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from catdog_edge.system.console import align, widths
 from catdog_edge.training.models.registry import architecture
 
 
@@ -77,10 +78,8 @@ def architecture_table(name: str, classes: int = 2) -> str:
         counts = (f"{n:,}" if n else "" for n in (row.parameters, row.multiply_adds))
         cells.append((row.name, row.kind, shape, *counts))
     cells.append(("total", "", f"{classes} classes", f"{parameters:,}", f"{work:,}"))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    form = "  ".join(f"{{:{'<<<>>'[i]}{width}}}" for i, width in enumerate(widths))
-    lines = [form.format(*row).rstrip() for row in cells]
-    rule = "  ".join("-" * width for width in widths)
+    rule = ["-" * width for width in widths(cells)]
+    lines = align([cells[0], rule, *cells[1:-1], rule, cells[-1]], left=3)
     mean, std = (
         "/".join(f"{value:g}" for value in dict.fromkeys(values))
         for values in (entry.normalization.mean, entry.normalization.std)
@@ -91,7 +90,7 @@ def architecture_table(name: str, classes: int = 2) -> str:
         "",
     ]
     sizes = f"{work / 1e9:.2f} G multiply-adds per image, {4 * parameters / 1e6:.2f} MB of float32"
-    return "\n".join([*head, lines[0], rule, *lines[1:-1], rule, lines[-1], f"{sizes} weights"])
+    return "\n".join([*head, *lines, f"{sizes} weights"])
 
 
 def _kind(module: nn.Module) -> str:
