@@ -67,7 +67,14 @@ class ModelError(CatdogError):
 
 
 class ProviderError(CatdogError):
-    """An execution provider that was asked for by name does not run here; see `CatdogError`."""
+    """A requested execution provider does not run on this machine.
+
+    Examples:
+        >>> try:
+        ...     pets = Classifier(provider="cuda")
+        ... except ProviderError:
+        ...     pets = Classifier(provider="cpu")
+    """
 
 
 class CameraError(CatdogError):

@@ -1,7 +1,7 @@
 """`ModelSpec`, the description of a model in its checkpoint and ONNX file, and `Prediction`.
 
-Both files hold the spec, so that labels, size, colour order, normalisation and resize are never
-guessed.
+Both files contain the spec, so that labels, size, colour order, normalisation and resize are
+never guessed.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class ResizeStep:
     Attributes:
         interpolation: `linear` (two taps per axis) or `area` (the mean over each target
             pixel's footprint where both axes shrink; linear otherwise).
-        shrink_only: Leave an axis alone that is already at most the target.
-        crop: Before the step, the longer side is cut about its centre until the aspect ratio
-            is that of the frame to the power of `1 - crop`: 0 keeps the whole frame, 1 cuts out
-            the centre square, 0.5 makes 4:3 of 16:9.
+        shrink_only: Keep an axis that is already at most the target.
+        crop: Before the step, crop the longer side about its centre until the aspect ratio
+            is that of the frame to the power of `1 - crop`: 0 keeps the whole frame, 1 keeps
+            the centre square, 0.5 turns 16:9 into 4:3.
     """
 
     interpolation: Interpolation
@@ -63,7 +63,7 @@ class ResizeStep:
             raise ValueError(f"crop must be in 0..1, got {self.crop!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; without `crop` where the frame is kept whole, as in files made before it."""
+        """Convert to JSON; without `crop` if the whole frame is kept, as in older files."""
         document = dataclasses.asdict(self)
         if not self.crop:
             del document["crop"]
@@ -81,10 +81,10 @@ def squash(height: int, width: int) -> tuple[ResizeStep, ...]:
 
 
 def crop_and_squash(height: int, width: int) -> tuple[ResizeStep, ...]:
-    """Cut half of the excess of the longer side away, then resize as `squash` does.
+    """Crop half of the excess of the longer side, then resize as `squash` does.
 
-    Photographs of other sources are classified better than squashed whole, and a wide frame keeps
-    more of its sides than in a centre square; the figures are in `docs/experiments.md`.
+    More accurate than `squash` on photographs of other sources, and keeps more of a wide frame
+    than a centre square does; the figures are in `docs/experiments.md`.
     """
     first, last = squash(height, width)
     return dataclasses.replace(first, crop=0.5), last
@@ -111,7 +111,7 @@ class Rejection:
 
     Attributes:
         score: `max_probability` (the largest class probability), or `known` (a second
-            output of the graph, `float32 [N]`, 0..1: how sure it is that a class is seen).
+            output of the graph, `float32 [N]`, 0..1: how likely the frame shows any class).
         threshold: 0..1.
     """
 
@@ -126,26 +126,26 @@ class Rejection:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The description of a model, checked when made.
+    """The description of a model; its values are checked on creation.
 
     Attributes:
         architecture: Name in the registry of `catdog_edge.training.models.registry`.
         labels: Class names in the order of the model's outputs; two or more.
-        height, width: Of the input, in pixels.
-        resize: The steps that bring a frame to that size, see `catdog_edge.images.preprocess`.
-        normalization: What the network expects; always inside the exported graph.
-        layout: `nhwc-uint8`: `uint8 [N,H,W,3]`, BGR, as OpenCV holds a frame.
-            `nchw-float`: `float32 [N,3,H,W]`, RGB, 0..1, the classical input.
-        temperature: Divides the logits before the softmax; fitted on validation.
-        rejection: When to answer `neither`; `None`: never.
-        precision: Of the weights in the file.
-        trained_on: What it was trained on (source, counts, recipe, seed, ...).
-        metrics: What it was measured to do, by name.
-        tool_version, git_commit: Of the catdog-edge that made the file, where known.
-        schema: Version of this form.
+        height, width: Input size in pixels.
+        resize: The steps that resize a frame to it, see `catdog_edge.images.preprocess`.
+        normalization: Normalisation of the input; always part of the exported graph.
+        layout: `nhwc-uint8`: `uint8 [N,H,W,3]`, BGR, as OpenCV stores a frame.
+            `nchw-float`: `float32 [N,3,H,W]`, RGB, 0..1.
+        temperature: Divisor of the logits before the softmax; fitted on the validation split.
+        rejection: When to predict `neither`; `None`: never.
+        precision: Precision of the weights in the file.
+        trained_on: Training data and settings (source, counts, recipe, seed, ...).
+        metrics: Measured metrics by name.
+        tool_version, git_commit: Version of catdog-edge that made the file, if known.
+        schema: Version of this JSON form.
 
     Raises:
-        ValueError: A value is of the wrong kind or out of range; the message says which.
+        ValueError: A value has the wrong type or is out of range; the message says which.
 
     Examples:
         >>> spec = Classifier("fast").spec
@@ -268,14 +268,14 @@ class Prediction:
 
     Attributes:
         label: A class of the model, or `neither`.
-        confidence: 0..1: the calibrated probability of the likeliest class (for `neither`: of
-            the class that came nearest, were it one of them).
+        confidence: 0..1: the calibrated probability of the most likely class (for `neither`:
+            given that the frame shows one of the classes).
         probabilities: 0..1, one per class, in the order of `labels`.
         labels: The classes, `ModelSpec.labels`.
-        nearness: 0..1: for `neither`, the share of its threshold that the model's own score
-            `known` reaches, 0 where it has none; 1 for a class.
-        score: 0..1: what rejection compared with its threshold; `None`: nothing was compared.
-        threshold: 0..1: the threshold; `None`: the model never answers `neither`.
+        nearness: 0..1: for `neither`, the score `known` divided by its threshold, 0 without
+            this score; 1 for a class.
+        score: 0..1: the score that rejection compared with its threshold; `None`: no rejection.
+        threshold: 0..1: the threshold; `None`: the model never predicts `neither`.
         box: The part of the frame that was classified; `None`: the whole frame.
 
     Examples:
@@ -331,7 +331,7 @@ class Prediction:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is a finite number, and a float can hold it."""
+    """Check that a value is a finite number in the range of a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) <= sys.float_info.max

@@ -284,7 +284,7 @@ class _Watch:
 
 
 class _Soak:
-    """Hurts a camera every so often, and notes how it gets on."""
+    """Injects faults into a camera periodically, and records how it recovers."""
 
     def __init__(self, server: RtspServer, minutes: float, every: float) -> None:
         self.stop = threading.Event()

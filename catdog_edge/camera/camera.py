@@ -1,4 +1,4 @@
-"""`Camera`: frames from any source, one at a time, none of them old.
+"""`Camera`: read current frames, one at a time, from any source.
 
 Live sources deliver their newest frame and reconnect by themselves; recordings deliver every
 frame in order.
@@ -30,7 +30,7 @@ from catdog_edge.images.preprocess import Image
 __all__ = ["Camera", "Counts", "Frame", "Region", "State"]
 
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels of the source's frames
-MIN_FPS = 1e-6  # a picture every eleven days
+MIN_FPS = 1e-6  # an image every eleven days
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +39,10 @@ class Frame:
 
     Attributes:
         image: `uint8 [H,W,3]`, BGR, writable; only the region where one was given.
-        index: Its number among all frames of the source, from 0; gaps are drops.
-        monotonic: Seconds on a clock that never jumps. Live: `time.monotonic()` when the
-            frame came out of the decoder. Recordings: its place in the recording.
-        wall: Seconds since 1970. Recordings: the start (see `Camera`) plus the place.
+        index: Its number among all frames of the source, from 0; gaps are dropped frames.
+        monotonic: Seconds on a monotonic clock. Live: `time.monotonic()` when the frame was
+            decoded. Recordings: its position in the recording.
+        wall: Seconds since 1970. Recordings: the start (see `Camera`) plus the position.
         dropped: Frames of the source that were skipped since the frame before this one.
     """
 
@@ -62,38 +62,37 @@ class Camera:
             for frame in camera:
                 print(frame.index, frame.image.shape)
 
-    A live source (device, address, pipe of JPEGs) is read by a thread of its own that keeps
-    only the newest frame. A camera behind an address or a device is held by a process of its
-    own, is given up when it hangs, and is retried for ever or `retries` times: after 0.5 s, then
-    with a backoff that doubles up to 30 s, and at once when a server that did not respond does
-    so again.
+    A live source (device, address, pipe of JPEGs) is read by a separate thread that keeps only
+    the newest frame. A device or an address is opened in a separate process, which is killed
+    when it hangs. Connections are retried for ever or `retries` times: after 0.5 s, then with a
+    backoff that doubles up to 30 s, and at once when a server responds again.
 
     Args:
         source: A device index, an `rtsp://`, `rtmp://` or `http://` address, a video file, a
-            folder or glob of pictures, or `-` for a stream of JPEGs on standard input.
-        name: What events and messages call it; the host or the file's name otherwise.
+            folder or glob of images, or `-` for a stream of JPEGs on standard input.
+        name: Name in events and messages; default: the host or the file's name.
         roi: Crop each frame to x, y, width, height, pixels.
-        realtime: Deliver a recording's frames when they are due rather than at once.
-        fps: Frames per second of what carries no times: picture files, a file of JPEGs,
-            and snapshot addresses, which are asked that often.
-        start: Wall time of a recording's first frame, in the years 1000 to 8999; the time of
-            opening otherwise.
-        timeout: Seconds without a frame after which a live connection is given up.
-        open_timeout: Seconds for a connection, and again for its first frame.
-        retries: Failures in a row after which a live source is given up; `None`: never.
-        keep_damaged: Keep frames that the decoder complained about.
+        realtime: Play a recording at its own speed rather than as fast as possible.
+        fps: Frames per second of sources without timestamps: image files, a file of JPEGs,
+            and snapshot addresses, which are requested at this rate.
+        start: Wall time of a recording's first frame, in the years 1000 to 8999; default: the
+            time of opening.
+        timeout: Seconds without a frame after which a live connection is closed and retried.
+        open_timeout: Timeout in seconds for a connection, and again for its first frame.
+        retries: Consecutive failures after which a live source ends; `None`: never.
+        keep_damaged: Keep frames that the decoder reports damaged.
         on_state: Called with the camera, its new state and the reason, from another thread
-            for live sources. What it raises ends the camera and is raised by `read`.
+            for live sources. An exception in it ends the camera and is raised by `read`.
 
     Attributes:
         described: Name and source, human-readable: `door (rtsp://***@camera/stream)`.
-        counts: What became of the frames so far.
-        state: What the source is doing.
-        ended: `read` has handed out the last frame.
+        counts: Number of frames received, delivered, dropped and so on; see `Counts`.
+        state: The state of the source.
+        ended: `read` has returned the last frame.
 
     Raises:
-        CameraError: No such device or file, an impossible region, name or number. Messages
-            never hold credentials.
+        CameraError: The device or file does not exist, or a region, name or number is invalid.
+            Messages never contain credentials.
     """
 
     def __init__(
@@ -152,17 +151,17 @@ class Camera:
 
     @property
     def reason(self) -> str:
-        """Why it is in that state, human-readable; may be empty. Holds no credentials."""
+        """Why it is in that state, human-readable; may be empty. Contains no credentials."""
         source = self._source
         return self._mask(source.reason) if isinstance(source, LiveSource) else source.note
 
     @property
     def note(self) -> str:
-        """What was found wrong with a recording or a pipe (cut off, broken pictures), if any."""
+        """Problems of a recording or a pipe (truncated, damaged images); may be empty."""
         return self._source.note
 
     def start(self) -> Camera:
-        """Begin to connect; the first `read` does it otherwise."""
+        """Start to connect; otherwise the first `read` does."""
         if not self._started:
             self._started = True
             if isinstance(self._source, LiveSource):
@@ -172,17 +171,22 @@ class Camera:
         return self
 
     def read(self, timeout: float | None = None) -> Frame | None:
-        """Read the next frame: the newest one of a live source, the following of a recording.
+        """Read the newest frame of a live source, or the next frame of a recording.
 
         Args:
-            timeout: Seconds to wait; `None`: as long as it takes, 0: not at all.
+            timeout: Seconds to wait; `None`: without limit, 0: do not wait.
 
         Returns:
-            The frame, or `None`: none came in time or, where `state` is `ended`, none will come.
+            The frame; `None` after the timeout or, if `ended` is true, at the end of the source.
 
         Raises:
             CameraError: A recording cannot be read, the region does not fit the frames, or
-                a live source is given up. Raised once; the camera has ended then.
+                a live source has failed `retries` times. Raised once; the camera has then ended.
+
+        Examples:
+            >>> if (frame := camera.read(timeout=5)) is not None:
+            ...     print(frame.index, frame.image.shape)
+            17 (720, 1280, 3)
         """
         self.start()
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -191,7 +195,7 @@ class Camera:
         return self._read_live(self._source, deadline)
 
     def due(self) -> float:
-        """Seconds until the next `read` can succeed; infinite: `listen` tells when."""
+        """Return the seconds until the next `read` can succeed; infinite for a live source."""
         if self.is_live:
             return math.inf
         if self._ahead is None or self._began is None:
@@ -199,7 +203,12 @@ class Camera:
         return max(0.0, self._began + self._ahead[1] - time.monotonic())
 
     def listen(self, listener: Callable[[], object]) -> None:
-        """Have a function called, from another thread, when a frame or a state is new."""
+        """Call a function, from another thread, at every new frame or state of a live source.
+
+        Examples:
+            >>> wake = threading.Event()
+            >>> camera.listen(wake.set)
+        """
         if isinstance(self._source, LiveSource):
             self._source.listeners.append(listener)
 
@@ -217,7 +226,7 @@ class Camera:
         self.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames until the source ends."""
+        """Yield frames until the source ends."""
         while (frame := self.read()) is not None:
             yield frame
 
@@ -273,7 +282,7 @@ class Camera:
         return self._frame(LiveFrame(image, index, place, self._start + place))
 
     def _frame(self, taken: LiveFrame[Image]) -> Frame:
-        """Crop a frame, and count what was skipped before it."""
+        """Crop a frame, and count the frames skipped before it."""
         image = taken.image
         if self._roi is not None and self._crops_here:
             x, y, width, height = self._roi

@@ -24,7 +24,7 @@ EVERY = 10.0  # seconds between two lines of progress
 )
 @common.json_option
 def command(model: str, provider: str, as_json: bool) -> None:
-    """Build TensorRT's engine of a model for this GPU, and keep it.
+    """Build and cache the TensorRT engine for this GPU.
 
     MODEL is a file or the name of a shipped model.
     """

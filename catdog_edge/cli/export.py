@@ -52,7 +52,12 @@ form, quantization = map(common.group, ("Formats", "Quantization"))
     help="Input: BGR frames as OpenCV holds them, or float RGB planes in 0..1.",
 )
 @form("--batch", type=common.COUNT, show_default="dynamic", help="Fixed batch size.")
-@form("--opset", type=common.COUNT, default=17, help="14 to 27 load in every format.")
+@form(
+    "--opset",
+    type=common.COUNT,
+    default=17,
+    help="ONNX opset version; 14 to 27 load in every format.",
+)
 @form(
     "--heat-map",
     is_flag=True,

@@ -34,7 +34,7 @@ def three(text: str) -> tuple[float, float, float]:
     "--labels",
     metavar="A,B|FILE|imagenet",
     show_default="in its metadata, as Ultralytics writes them",
-    help="Classes in the order of the outputs: names, a file with one a line, a config.json "
+    help="Classes in the order of the outputs: names, a file with one per line, a config.json "
     "of Hugging Face, or ImageNet's thousand.",
 )
 @theirs(
@@ -78,13 +78,13 @@ def three(text: str) -> tuple[float, float, float]:
 @common.output("--out", type=common.path, show_default="FILE-imported.onnx", help="File to write.")
 @common.json_option
 def command(as_json: bool, **options: Any) -> None:
-    """Import an ONNX image classifier of another tool, for all other commands.
+    """Import an ONNX image classifier made by another tool.
 
     The new file takes frames, `uint8 [N,H,W,3]`, BGR, and
-    gives probabilities; it is compared with FILE before it is written. For int8 after that:
+    returns probabilities; it is compared with FILE before it is written. For int8 after that:
     `catdog-edge export --weights FILE-imported.onnx --quantize static --data images/`.
 
-    Exit code 3: the new file does not answer as FILE does and is not kept.
+    Exit code 3: the new file disagrees with FILE and is not kept.
     """
     from exporters.import_onnx import ImportOptions, import_onnx
 

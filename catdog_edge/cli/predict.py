@@ -201,7 +201,7 @@ def _text(path: Path) -> str:
     default="jsonl",
     help="Format of the results; the last two are one file more, for programs for camera traps.",
 )
-@bulk("--part", type=common.COUNT, default=1000, metavar="N", help="Images in a part.")
+@bulk("--part", type=common.COUNT, default=1000, metavar="N", help="Images per part.")
 @bulk(
     "--reduce",
     is_flag=True,
@@ -212,7 +212,7 @@ def _text(path: Path) -> str:
     "--engine",
     type=click.Choice(ENGINES),
     default="local",
-    help="`ray`: on the machines of a Ray cluster, one session a worker with --threads cores "
+    help="`ray`: on the machines of a Ray cluster, one session per worker with --threads cores "
     "(default: those of the smallest node) or a GPU.",
 )
 @bulk("--address", metavar="HOST:PORT", help="Ray cluster, or `auto`; else Ray is started here.")

@@ -1,6 +1,6 @@
-"""`Events`: a stream of frames becomes "cat came", "cat left".
+"""`Events`: turn a stream of frames into enter and exit events.
 
-Runs the model where something moves, smooths its answers over time and reports visits.
+Runs the model when something moves, smooths its predictions over time and reports visits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCHEMA = 1
 """Version of an event's JSON form, see `docs/stream.md`."""
 
 _LONGEST_WAIT = 0.25
-"""Seconds between two looks at the clock while no frame comes."""
+"""Longest wait for a frame, seconds, before the timeouts are checked."""
 
 
 class Model(Protocol):
@@ -44,25 +44,25 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Event:
-    """One of the classes came, or left.
+    """A class appeared or left.
 
-    `str(event)` is a human-readable line, `event.to_json()` one of JSON.
+    `str(event)` is a human-readable line, `event.to_json()` a line of JSON.
 
     Attributes:
         event: `enter` or `exit`.
-        label: Which class, a label of the model.
-        confidence: 0..1, the best of the visit so far; of the whole visit at its `exit`.
+        label: The class, a label of the model.
+        confidence: 0..1, the highest of the visit so far; at an `exit`, of the whole visit.
         source: The camera's name.
-        wall: When it happened, seconds since 1970. That is earlier than it was certain.
-        decided: When the frame that made it certain was taken, seconds since 1970.
-        visit: Number of the visit of this source, from 1; an `exit` has that of its `enter`.
-        position: The moment in the recording, seconds; `None` for a live source.
-        duration: Of the visit, seconds; `None` for an `enter`.
-        reason: Of an `exit`: `left`, `changed` (another class took its place), `lost` (no more
-            frames), `ended` (the recording did), `stopped` (we did); `None` for an `enter`.
-        snapshot: The file that shows the best frame, where one was written.
-        picture: The best frame, `uint8 [H,W,3]` BGR; not a part of the JSON form.
-        box: The part of the best frame in which it was seen; `None`: the whole frame.
+        wall: When it happened, seconds since 1970; earlier than `decided`.
+        decided: Time of the frame at which it was detected, seconds since 1970.
+        visit: Number of the visit of this source, from 1; the same for `enter` and `exit`.
+        position: Position in the recording, seconds; `None` for a live source.
+        duration: Duration of the visit, seconds; `None` for an `enter`.
+        reason: Reason of an `exit`: `left`, `changed` (another class replaced it), `lost` (no
+            more frames), `ended` (end of the recording), `stopped`; `None` for an `enter`.
+        snapshot: The file with the best frame, if one was written.
+        picture: The best frame, `uint8 [H,W,3]` BGR; not part of the JSON form.
+        box: The part of the best frame that was classified; `None`: the whole frame.
     """
 
     event: Literal["enter", "exit"]
@@ -91,7 +91,7 @@ class Event:
         return f"{second} {who} {self.event} {self.confidence:.2f}{stayed}"
 
     def to_json(self) -> str:
-        """One line of JSON; keys and their meaning are in `docs/stream.md`."""
+        """Return one line of JSON; `docs/stream.md` describes the keys."""
         document = {
             "schema": SCHEMA,
             "event": self.event,
@@ -112,12 +112,12 @@ class Event:
 
 @dataclass(frozen=True)
 class View:
-    """What is known at one frame, for whoever draws it.
+    """State of a source at one frame, for display.
 
     Attributes:
-        prediction: The model's latest answer.
-        classified: Whether it is of this frame; otherwise nothing has moved since.
-        present: The label that is there, or `neither`.
+        prediction: The latest prediction.
+        classified: Whether it is for this frame; otherwise nothing has moved since.
+        present: The label of the current visit, or `neither`.
         smoothed: Smoothed score per label, 0..1, in the order of the model's labels.
     """
 
@@ -129,11 +129,11 @@ class View:
 
 @dataclass
 class Tally:
-    """What was done for one source.
+    """Counters of one source.
 
     Attributes:
         frames: Frames read.
-        classified: Frames that the model classified; in the others nothing had moved.
+        classified: Frames that the model classified; the others showed no movement.
         events: Events reported.
     """
 
@@ -146,7 +146,7 @@ _Best = tuple[float, Image | None, Box | None]
 
 
 class _Source:
-    """What is known of one source, and the best frame of each label that is in sight."""
+    """State of one source, and the best frame of each label that is visible."""
 
     def __init__(self, labels: int, rules: Rules) -> None:
         self.gate: MotionGate | None = None
@@ -160,22 +160,22 @@ class _Source:
 
 
 class Events:
-    """Reports visits.
+    """Detects visits: when a class appears and when it leaves.
 
         for event in Events(Classifier()).over(camera):
             print(event)          # 2026-11-22T15:04:05Z door cat enter 0.97
 
     Args:
-        model: A `Classifier`. It must answer `neither` where there is none of its classes: a
-            model without a rejection sees one in every frame (`spec.rejection` is `None`, unless
-            `Classifier` was given `reject=`).
-        rules: When something counts as come and gone.
-        motion: Run the model only where something has moved since it ran last.
+        model: A `Classifier` with a rejection rule, so that it predicts `neither` for frames
+            without its classes: `spec.rejection` is not `None`, or it was made with `reject=`.
+            Without one, every frame shows some class.
+        rules: Thresholds and times of a visit.
+        motion: Run the model only if something has moved since it last ran.
         pictures: Keep the best frame of each visit for `Event.picture`.
-        focus: What the model is given. `motion`: the whole frame and, of its full resolution, a
-            square around what moves, as a batch of two if the model has a method `batch`; the
-            prediction with the higher score counts. `frame`: the whole frame. `none`: the
-            whole of every frame, as with `motion=False`.
+        focus: Input of the model. `motion`: the whole frame and a square around the movement at
+            full resolution, as a batch of two if the model has a method `batch`; the prediction
+            with the higher score is used. `frame`: the whole frame. `none`: every whole frame,
+            even without movement, as with `motion=False`.
     """
 
     def __init__(
@@ -203,16 +203,21 @@ class Events:
         each: Callable[[Frame, View], object] | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[Event]:
-        """Events of one or several cameras until all of them have ended.
+        """Yield events of one or several cameras until all of them have ended.
 
         Args:
             cameras: Cameras with different names; the caller closes them.
-            each: Called with every frame and what is known then.
-            stop: Ends it when set, within a quarter of a second; visits under way are ended.
+            each: Called with every frame and its `View`.
+            stop: When set, all visits end and the iterator stops within 0.25 seconds.
 
         Raises:
-            CameraError: Two cameras have one name; or, once all others have ended, the first
-                camera's error.
+            CameraError: Two cameras have the same name; or a camera failed, raised once all
+                others have ended.
+
+        Examples:
+            >>> with Camera("visit.mp4") as door, Camera(0) as yard:
+            ...     for event in Events(Classifier()).over([door, yard]):
+            ...         print(event)
         """
         running = [cameras] if isinstance(cameras, Camera) else list(cameras)
         for name, number in Counter(camera.name for camera in running).items():
@@ -252,7 +257,13 @@ class Events:
             raise failure
 
     def feed(self, frame: Frame) -> list[Event]:
-        """Take one frame of any source; return the events that became certain with it."""
+        """Process one frame of any source; return the events that it completes.
+
+        Examples:
+            >>> for frame in camera:
+            ...     for event in events.feed(frame):
+            ...         print(event)
+        """
         labels = self._model.spec.labels
         if frame.source not in self._sources:
             self._sources[frame.source] = _Source(len(labels), self.rules)
@@ -266,9 +277,9 @@ class Events:
         prediction, classified = self._classify(source, frame)
         scores = self._scores(source, prediction)
         transitions = source.tracker.update(frame.monotonic, scores)
-        # A frame that shows `neither` may keep a visit, and is never the best one of it.
+        # A frame classified as `neither` may prolong a visit, but is never its best frame.
         answered = classified and prediction.label != NEITHER
-        # An exit shows the best frame of its visit, an enter that of the next one.
+        # An exit has the best frame of its visit, an enter that of the next visit.
         events += [self._event(source, change) for change in transitions if change.kind == "exit"]
         for label, score in enumerate(scores):
             if not source.tracker.is_seen(label):
@@ -284,7 +295,7 @@ class Events:
         return events
 
     def finish(self, source: str, reason: Reason) -> list[Event]:
-        """End the visit that is under way at a source."""
+        """End the current visit of a source; return its events."""
         known = self._sources.get(source)
         if known is None:
             return []
@@ -293,7 +304,7 @@ class Events:
         return events
 
     def tally(self, source: str) -> Tally:
-        """What was done for a source so far."""
+        """Return the counters of a source."""
         known = self._sources.get(source)
         return known.tally if known is not None else Tally()
 
@@ -303,15 +314,15 @@ class Events:
         source.crop = MotionCrop(max(self._model.spec.size)) if self._focus == "motion" else None
 
     def _classify(self, source: _Source, frame: Frame) -> tuple[Prediction, bool]:
-        """The model's answer, and whether it is of this frame."""
+        """Return the latest prediction, and whether it is for this frame."""
         spec, gate, crop = self._model.spec, source.gate, source.crop
-        # With a motion crop the gate sees the sides of the frame, too, which a rule may crop.
+        # With a motion crop the gate also needs the sides of the frame, which a rule may crop.
         rule = spec.resize if crop is None else squash(*spec.size)
         image = preprocess(frame.image, rule)
         classify = gate is None or gate.must_classify(image, frame.monotonic)
         if source.prediction is None or classify:
             source.tally.classified += 1
-            # At the model's size nothing is left to do for the model's own preprocessing.
+            # Resized here, so that the model's own preprocessing returns it unchanged.
             if rule != spec.resize:
                 image = preprocess(frame.image, spec.resize)
             box = None
@@ -322,7 +333,7 @@ class Events:
         return source.prediction, classify
 
     def _answer(self, image: Image, whole: Image, box: Box | None) -> Prediction:
-        """The model's answer to a frame at its size, or to a part of the whole one if better."""
+        """Classify a frame at the model's size and a part of it; return the better prediction."""
         if box is None:
             return self._model(image)
         both = [image, cut(whole, box)]
@@ -332,11 +343,11 @@ class Events:
         return replace(second, box=box) if best is second else first
 
     def _scores(self, source: _Source, prediction: Prediction) -> list[float]:
-        """Per label 0..1: what a frame says for it.
+        """Return the score of each label for a frame, 0..1.
 
-        A frame that shows neither counts as 0, but not for what is in sight already: there a
-        score just below the threshold, as a turned head or the noise of the night brings it,
-        is a weaker score. So rejection has two thresholds, as entering and leaving have.
+        A frame classified as `neither` scores 0, except for labels that are already visible:
+        these get a reduced score, since a turned head or noise at night may bring the score just
+        below the threshold. So rejection has two thresholds, as entering and leaving have.
         """
         if prediction.label != NEITHER:
             return list(prediction.probabilities)
@@ -374,7 +385,7 @@ class Events:
 
 
 def state_to_json(source: str, state: State, reason: str, wall: float) -> str:
-    """One line of JSON for a live source that entered another state; see `docs/stream.md`."""
+    """Return one line of JSON for a live source's new state; see `docs/stream.md`."""
     document = {"schema": SCHEMA, "event": "state", "source": source, "state": state.value}
     document |= {"reason": escaped(reason) or None, "time": _iso(wall)}
     return json.dumps(document, ensure_ascii=False)

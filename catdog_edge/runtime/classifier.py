@@ -36,25 +36,24 @@ class Classifier:
     Args:
         model: A path, the bytes of an ONNX file, the name of a shipped model, or `None` for
             the default one.
-        provider: `auto` (the best that really starts here), `cpu`, `cuda`, `tensorrt`,
+        provider: `auto` (the best that starts on this machine), `cpu`, `cuda`, `tensorrt`,
             `openvino`, `coreml`, or a list of names and `(name, options)` pairs.
-        threads: Threads of the session; `None`: `$CATDOG_EDGE_THREADS`, or what the process
-            may really use.
-        reject: When to answer `neither`. `None`: as the spec says. A threshold above 0, up
-            to 1: where the spec's score (without one: the largest probability) is below it.
+        threads: Threads of the session; `None`: `$CATDOG_EDGE_THREADS`, or the number of CPUs
+            available to the process.
+        reject: When to predict `neither`. `None`: as the spec says. A threshold above 0, up
+            to 1: if the spec's score (or, without one, the largest probability) is below it.
             `False` or 0: never.
         spin: Microseconds that idle threads spin before they sleep; `False` or 0: they
             sleep at once; `True`: ONNX Runtime's default, 5 ms and more. See
             `docs/runtime.md`.
 
-    What it was made with can be read and not changed: `spec`, `path`, `provider`, `reason`,
-    `threads` and `reject`.
+    Read-only properties: `spec`, `path`, `provider`, `reason`, `threads` and `reject`.
 
     Raises:
         ModelError: The model is missing, damaged, too new, or has no spec.
-        ProviderError: A provider asked for by name does not run here.
-        TypeError: `model` is none of these.
-        ValueError: Another argument is of another kind or out of range.
+        ProviderError: A requested provider does not run on this machine.
+        TypeError: `model` has another type.
+        ValueError: Another argument has the wrong type or is out of range.
 
     Examples:
         >>> pets = Classifier()
@@ -87,27 +86,27 @@ class Classifier:
 
     @property
     def path(self) -> Path | None:
-        """The file, absolute; `None` for a model given as bytes."""
+        """Absolute path of the model file; `None` for a model given as bytes."""
         return self._session.file.path
 
     @property
     def provider(self) -> str:
-        """Short name of the provider that runs."""
+        """Short name of the provider in use."""
         return self._session.provider
 
     @property
     def reason(self) -> str:
-        """Why it is this one."""
+        """Why this provider was chosen."""
         return self._session.reason
 
     @property
     def threads(self) -> int:
-        """Threads of the session."""
+        """Number of threads of the session."""
         return self._threads.count
 
     @property
     def reject(self) -> Rejection | None:
-        """The rejection in force; `None`: never `neither`."""
+        """The rejection rule in use; `None`: the model never predicts `neither`."""
         return self._reject
 
     def __call__(self, frame: Any) -> Prediction:
@@ -118,26 +117,30 @@ class Classifier:
                 any size from 1x1.
 
         Raises:
-            ValueError: It is something else; the message says what came.
-            ModelError: The classifier is closed, ONNX Runtime cannot run it (where memory is
-                short, for instance), or its outputs are no probabilities.
+            ValueError: `frame` is not such an array; the message says what it is.
+            ModelError: The classifier is closed, ONNX Runtime cannot run it (out of memory,
+                for instance), or its outputs are not probabilities.
         """
         session = self._session
         return to_predictions(session, session.run([session.image(frame)]), self._reject)[0]
 
     def batch(self, frames: Iterable[Any]) -> list[Prediction]:
-        """Classify several frames; sizes and kinds may differ from frame to frame.
+        """Classify several frames; their sizes and channel counts may differ.
 
         Args:
             frames: A list or another iterable of frames, or one array `uint8 [N,H,W,3]`.
 
         Returns:
-            As many predictions as frames, in their order; none for none.
+            One prediction per frame, in the same order; an empty list for no frames.
 
         Raises:
-            ValueError: One of them is not a frame; the message says which. Or it is not
-                several frames.
+            ValueError: `frames` is not a sequence of frames, or one of them is not a frame; the
+                message says which.
             ModelError: See `__call__`.
+
+        Examples:
+            >>> [str(prediction) for prediction in pets.batch([first, second])]
+            ['cat 0.97', 'dog 0.99']
         """
         predictions: list[Prediction] = []
         for images in self._chunks(frames):
@@ -146,17 +149,17 @@ class Classifier:
         return predictions
 
     def search(self, frame: Any) -> Prediction:
-        """Look for something small in a still: classify a frame and overlapping squares of it.
+        """Find small objects: classify a frame and overlapping squares of it.
 
-        The squares have two scales, the short side and half of it, as far as that is no smaller
-        than the model's input: 25 images for a frame of 16:9. A square counts where another
-        part that overlaps it has the same label; of those the one with the highest score wins.
+        The squares have two scales, the short side and half of it, unless that is smaller than
+        the model's input: 25 images for a 16:9 frame. A square is a candidate if another part
+        that overlaps it has the same label; the candidate with the highest score is returned.
 
         Args:
             frame: See `__call__`; at its full resolution.
 
         Returns:
-            The winner, `box` says which part; without one, the prediction for the whole frame.
+            The best candidate, with its `box`; without one, the prediction for the whole frame.
 
         Raises:
             ValueError: See `__call__`.
@@ -175,23 +178,23 @@ class Classifier:
         return best_part(self.batch(cut(image, box) for box in boxes), boxes)
 
     def explain(self, frame: Any, label: str | None = None) -> npt.NDArray[np.float32]:
-        """Show where the model looked: how much each position speaks for a class.
+        """Compute a heat map: how much each position contributes to a class.
 
-        It is the class activation map (Zhou et al., 2016), enlarged from the few positions of the
-        last maps. Computed on the CPU, by a session of its own that the first call opens. The file
-        must be made with `export --heat-map`; the shipped models are.
+        This is the class activation map (Zhou et al., 2016), enlarged from the last feature maps
+        to the frame. It runs on the CPU, in a separate session that the first call opens. The file
+        must be made with `export --heat-map`, as the shipped models are.
 
         Args:
             frame: See `__call__`.
-            label: A class of the model; `None`: the likeliest, for `neither` the nearest.
+            label: A class of the model; `None`: the class with the highest probability.
 
         Returns:
-            `float32 [H,W]` in the size of the frame, 0..1: the share of the largest value. 0 where
-            a position adds nothing to the class or speaks against it, and where the resize rule
-            cuts the frame off.
+            `float32 [H,W]` in the size of the frame, 0..1, relative to the largest value. 0 where
+            a position contributes nothing or negatively to the class, and outside the part of the
+            frame that the resize rule keeps.
 
         Raises:
-            ValueError: It is no frame, or no class of the model.
+            ValueError: `frame` is not a frame, or `label` is not a class of the model.
             ModelError: The file has no heat map; or see `__call__`.
 
         Examples:
@@ -210,7 +213,7 @@ class Classifier:
         return on_frame(maps[0, index], image.shape[0], image.shape[1], self.spec.resize)
 
     def probabilities(self, frames: Iterable[Any]) -> npt.NDArray[np.float32]:
-        """Calibrated probabilities of several frames, before any rejection.
+        """Return calibrated probabilities of several frames, without rejection.
 
         Args:
             frames: See `batch`.
@@ -221,6 +224,10 @@ class Classifier:
         Raises:
             ValueError: See `batch`.
             ModelError: See `__call__`.
+
+        Examples:
+            >>> pets.probabilities([first, second]).argmax(axis=1)
+            array([0, 1])
         """
         session = self._session
         parts = [checked(session, session.run(images)[0]) for images in self._chunks(frames)]
@@ -229,10 +236,10 @@ class Classifier:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def scores(self, frames: Iterable[Any]) -> npt.NDArray[np.float32]:
-        """How sure the model is that it sees one of its classes at all.
+        """Return the rejection scores: how likely each frame shows any of the classes.
 
-        Rejection compares this with its threshold. A model whose spec has the score `known`
-        has an output of its own for it; any other gives its largest probability.
+        Rejection compares them with its threshold. A model whose spec has the score `known`
+        has a separate output for it; for any other it is the largest probability.
 
         Args:
             frames: See `batch`.
@@ -243,6 +250,10 @@ class Classifier:
         Raises:
             ValueError: See `batch`.
             ModelError: See `__call__`.
+
+        Examples:
+            >>> pets.scores([photo, empty_lawn]) >= pets.reject.threshold
+            array([ True, False])
         """
         session, rejection = self._session, self.spec.rejection
         knows = rejection is not None and rejection.score == "known"
@@ -253,20 +264,20 @@ class Classifier:
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def warmup(self, calls: int = 3, batch: int = 1) -> None:
-        """Run a few empty frames, so that the first real one is not slower than the rest.
+        """Run a few blank frames, so that the first real one is not slower than the rest.
 
-        On CUDA this is when cuDNN searches for its fastest kernels and the CUDA graph is captured,
-        once per batch size.
+        On CUDA, cuDNN then searches for its fastest kernels and the CUDA graph is captured, once
+        per batch size.
         """
         blank = np.zeros((*self.spec.size, 3), np.uint8)
         for _ in range(calls):
             self.probabilities([blank] * batch)
 
     def close(self) -> None:
-        """Give the session back. A later call raises `ModelError`.
+        """Release the session. A later call raises `ModelError`.
 
-        A call that is under way in another thread ends as usual, and the session with it; of a
-        batch it is the chunk under way that ends, and the next one that raises.
+        A call that is running in another thread completes first; a batch completes its current
+        chunk, and its next chunk raises.
         """
         self._session.close()
 
@@ -295,8 +306,8 @@ class Classifier:
         return _restored, (type(self), model, *self._options), added or None
 
     def _chunks(self, frames: Iterable[Any]) -> Iterator[list[Image]]:
-        """Frames in the model's size, a chunk at a time."""
-        self._session.ready()  # no frames are an error, too, where it is closed
+        """Yield frames in the model's size, in chunks."""
+        self._session.ready()  # raises if closed, also without frames
         wanted = "wanted several frames, a list of them or uint8 [N,H,W,3]"
         if isinstance(frames, np.ndarray) and frames.ndim != 4:
             raise ValueError(
@@ -320,7 +331,7 @@ class Classifier:
 
 
 _OWN = frozenset({"_options", "_reject", "_session", "_threads"})
-"""Attributes that a copy makes itself; those that a subclass or a caller added travel along."""
+"""Attributes that a copy makes itself; those that a subclass or a caller added are pickled."""
 
 
 def _restored(
@@ -331,19 +342,19 @@ def _restored(
     reject: float | bool | None,
     spin: bool | int,
 ) -> Classifier:
-    # Not by calling the class: a subclass may want other arguments.
+    # Not by calling the class: a subclass may take other arguments.
     made = kind.__new__(kind)
     Classifier.__init__(made, from_pickle(pickled), provider, threads, reject, spin=spin)
     return made
 
 
 def _python(value: Any) -> Any:
-    """A NumPy scalar as Python's own number or truth."""
+    """Convert a NumPy scalar to a Python number or `bool`."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _few(labels: Sequence[str]) -> str:
-    """The first labels, and how many there are where that is not all."""
+    """List the first labels, and the number of labels if there are more."""
     if len(labels) <= 10:
         return str(list(labels))
     return f"{str(list(labels[:5]))[:-1]}, ... {len(labels)} in all]"

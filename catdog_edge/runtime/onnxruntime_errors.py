@@ -88,12 +88,12 @@ def call_error(name: str, error: Exception, count: int, provider: str) -> ModelE
 
 
 def or_cpu(provider: str) -> str:
-    """One more remedy where it is not the CPU that runs."""
+    """Return the further remedy for a provider other than the CPU."""
     return "" if provider == "cpu" else " or take the provider cpu"
 
 
 def not_here(provider: str, reason: str, remedy: str) -> ProviderError:
-    """The error for a provider that does not run on this machine."""
+    """Make the error for a provider that does not run on this machine."""
     return ProviderError(f"{provider} does not run here: {reason}; {remedy}{INSTEAD}")
 
 

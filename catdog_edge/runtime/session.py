@@ -97,7 +97,7 @@ class ModelSession:
             return self._session if self._session is not None else self._open()
 
     def close(self) -> None:
-        """Give the session back; calls under way end as usual."""
+        """Release the session; running calls complete first."""
         with self._lock:
             session = self._session, self._bound, self._heat_map
             self.closed = True

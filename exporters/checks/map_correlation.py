@@ -1,4 +1,4 @@
-"""How alike two files say where they looked: the correlation of their heat maps."""
+"""Correlation of the heat maps of two files."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class Splitter:
         return candidate.split in (None, "train") and bool(self._parts)
 
     def by_digest(self, candidate: Candidate, digest: str) -> Split:
-        """The split of an image, by what is laid down or its digest alone."""
+        """Return the split of an image, from its assigned split or its digest."""
         if not self._is_free(candidate):
             return candidate.split or "train"
         *others, last = self._parts

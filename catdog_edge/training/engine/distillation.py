@@ -147,7 +147,7 @@ class Teacher:
 
 
 class Reference:
-    """A frozen copy of the pretrained network that training began with: not to be forgotten."""
+    """A frozen copy of the pretrained network, the target that regularises training."""
 
     def __init__(self, network: nn.Module, precision: str) -> None:
         groups = class_groups(network)

@@ -181,7 +181,7 @@ def draw_camera(generator: np.random.Generator, count: int, shape: Sequence[int]
 
 
 def _change(picture: Pixels, draws: Draws, index: int, out: Pixels) -> None:
-    """Make of an image what was drawn for it."""
+    """Apply the drawn augmentations to an image."""
     if draws.far is not None and draws.places is not None and draws.far[index]:
         picture = _far_away(picture, draws.places[index])
     border = cv2.BORDER_REFLECT_101 if draws.reflected else cv2.BORDER_CONSTANT
