@@ -75,6 +75,18 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
+def shows_progress() -> bool:
+    """Whether bars are drawn: on a terminal, where this module's logger is enabled for `INFO`.
+
+    A command enables it; to a library's caller, who sets no level, nothing is shown.
+    """
+    if not is_terminal(sys.stderr):
+        return False
+    import logging  # which a camera loop does not load
+
+    return logging.getLogger(__name__).isEnabledFor(logging.INFO)
+
+
 def style(text: str, stream: TextIO | None, **how: Any) -> str:
     """Colour a text as `click.style` does, on a terminal where `NO_COLOR` is not set."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal(stream):
@@ -87,7 +99,7 @@ def style(text: str, stream: TextIO | None, **how: Any) -> str:
 def counter(
     what: str, total: int, write: Callable[[str], object] | None = None
 ) -> Callable[[int], None]:
-    """Return a function that shows on a terminal how many of `total` are done; elsewhere nothing.
+    """Return a function that shows how many of `total` are done, where `shows_progress()`.
 
     From the third second on the time left is shown, by what was done since the first call. Without
     a name of `what` nothing is shown. `write` prints a text on standard error; by default `print`
@@ -104,7 +116,7 @@ def counter(
         nonlocal shown, start
         now = time.monotonic()
         first, base = start = start or (now, done)
-        if not (what and is_terminal(sys.stderr)) or (done < total and now - shown < 0.1):
+        if not (what and shows_progress()) or (done < total and now - shown < 0.1):
             return
         shown = now
         filled = 20 * done // max(1, total)
@@ -123,7 +135,7 @@ def counter(
 
 
 def counted(items: Collection[_T], what: str) -> Iterator[_T]:
-    """Yield the items, and show on a terminal how many are done, as `counter` does."""
+    """Yield the items, and show how many are done, as `counter` does."""
     show = counter(what, len(items))
     for done, item in enumerate(items):
         show(done)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from catdog_edge.system.console import escaped, note, style
 
-_PROGRESS = ("catdog_edge.training", "exporters", "benchmarks")
+_PROGRESS = ("catdog_edge.training", "catdog_edge.system.console", "exporters", "benchmarks")
 """Loggers whose `info` is the progress report of a command; of the others, warnings are shown."""
 
 
@@ -30,7 +30,7 @@ def log_to_stderr() -> Iterator[None]:
 
     `info` of training, exporters and benchmarks is shown as it is, `warning` of any module as
     `catdog-edge: warning: TEXT`; `extra={"style": {...}}` colours a record on a terminal. Of the
-    processes that `torchrun` starts, only rank 0 shows `info`.
+    processes that `torchrun` starts, only rank 0 shows `info` and progress bars.
 
     Examples:
         >>> log = logging.getLogger("exporters.export_steps")

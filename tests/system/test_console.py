@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import subprocess
 import sys
 
 import pytest
 
-from catdog_edge.system.console import align, counted, counter, escaped, note, style
+from catdog_edge.system.console import align, counted, counter, escaped, note, shows_progress, style
+from catdog_edge.system.log_to_stderr import log_to_stderr
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,29 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture
+def info(caplog: pytest.LogCaptureFixture) -> None:
+    """The level at which a command shows its progress."""
+    caplog.set_level(logging.INFO, "catdog_edge.system.console")
+
+
+def test_bars_are_drawn_for_a_command_and_not_for_a_library_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    written: list[str] = []
+    for write in (None, written.append):
+        counter("images", 100, write)(50)
+    assert [*counted("ab", "letters")] == ["a", "b"]
+    assert (terminal.getvalue(), written, shows_progress()) == ("", [], False)
+    with log_to_stderr():
+        assert shows_progress()
+        counter("images", 100)(50)
+    assert terminal.getvalue().endswith("50 of 100")
+    assert not shows_progress()
+
+
+@pytest.mark.usefixtures("info")
 def test_colour_and_bars_are_for_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -73,6 +98,7 @@ def test_colour_and_bars_are_for_a_terminal_alone(monkeypatch: pytest.MonkeyPatc
     assert pipe.getvalue() == ""
 
 
+@pytest.mark.usefixtures("info")
 def test_the_time_left_counts_from_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that resumes begins in the middle."""
     terminal, now = Terminal(), [100.0]
@@ -85,6 +111,7 @@ def test_the_time_left_counts_from_the_first_call(monkeypatch: pytest.MonkeyPatc
         assert terminal.getvalue().endswith(f" of 2,000, {said} left" if said else " of 2,000")
 
 
+@pytest.mark.usefixtures("info")
 def test_a_line_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     assert [*counted("ab", "letters")] == ["a", "b"]

@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import re
 import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from catdog_edge.errors import MissingPackageError, ModelError
+from catdog_edge.system.console import shows_progress
 from catdog_edge.system.files import cache_folder
 from catdog_edge.system.packages import install_command
 from catdog_edge.training.models.efficientnet_lite import SHORT, rename_tensors
@@ -197,7 +197,7 @@ def _download(arch: str, url: str, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         digest = _digest_in_name(file)
-        torch.hub.download_url_to_file(url, str(file), digest, progress=sys.stderr.isatty())
+        torch.hub.download_url_to_file(url, str(file), digest, progress=shows_progress())
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         # URLError is an OSError; torch.hub raises RuntimeError for a wrong digest.
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error

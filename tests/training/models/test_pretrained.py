@@ -9,6 +9,7 @@ import importlib.metadata
 import io
 import runpy
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.train
 from torch import nn
 
 from catdog_edge.errors import CatdogError, MissingPackageError, ModelError
+from catdog_edge.system.log_to_stderr import log_to_stderr
 from catdog_edge.system.packages import install_command
 from catdog_edge.training.models import pretrained
 from catdog_edge.training.models.efficientnet_lite import SHORT, EfficientNetLite
@@ -412,6 +414,23 @@ def test_weights_of_other_tensors_are_refused(hub: Hub) -> None:
         with pytest.raises(ModelError, match=f"another shape: {name} [(]") as caught:
             load_pretrained(architecture("resnet18").build(2), "resnet18")
         assert "do not fit this resnet18" in one_line(caught)
+
+
+def test_a_download_draws_its_bar_for_a_command_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    (tmp_path / "here.pth").write_bytes(bytes(1000))
+    fetch = functools.partial(pretrained._download, "resnet18", (tmp_path / "here.pth").as_uri())
+    fetch(tmp_path / "quiet.pth")
+    assert (terminal.getvalue(), (tmp_path / "quiet.pth").stat().st_size) == ("", 1000)
+    with log_to_stderr():
+        fetch(tmp_path / "shown.pth")
+    assert "100" in terminal.getvalue()
 
 
 def test_without_a_home_folder_weights_go_into_the_cache(
