@@ -1,7 +1,7 @@
-"""The program that holds one live camera: `python -m catdog_edge.camera.capture_process FD`.
+"""The process that reads one live camera: `python -m catdog_edge.camera.capture_process FD`.
 
-In a process of its own OpenCV can be killed where a call never returns, a decoder may crash, the
-options in the environment are this camera's alone, and what FFmpeg prints is masked.
+A separate process can be killed when an OpenCV call never returns, isolates crashes of a decoder,
+has its own options in the environment, and masks credentials in what FFmpeg prints.
 
 Speaks JSON lines over the socket FD. It receives `open`, `free` (a slot was read), `probe` (does
 the server respond?) and `close`; it sends `opened`, `interval`, `buffer` (with the file
@@ -37,11 +37,11 @@ from catdog_edge.images.preprocess import Image, to_bgr
 from catdog_edge.images.read import decode_picture
 from catdog_edge.system.signals import ignore_interrupts
 
-_REPORT_EVERY = 0.25  # seconds between two reports that nothing came of what was read
+_REPORT_EVERY = 0.25  # seconds between two reports that no frame could be decoded
 
 
 class _FrameBuffer:
-    """Memory that both processes see, with `SLOTS` frames of one shape."""
+    """Shared memory with `SLOTS` frames of one shape."""
 
     def __init__(self, number: int, shape: tuple[int, ...]) -> None:
         self.number = number
@@ -105,7 +105,7 @@ class CaptureWorker:
                     self._handle(name, value)
 
     def _commands(self, *, wait: bool) -> list[tuple[str, Any]]:
-        """Commands that have come; with `wait`, at least one. Raises `EOFError` at the end."""
+        """Return received commands; with `wait`, at least one. Raises `EOFError` at the end."""
         self._connection.setblocking(wait)
         while True:
             try:
@@ -193,7 +193,7 @@ class CaptureWorker:
                 self._send("skipped", [reason, *self._take_counts()])
 
     def _publish(self, arrival: Arrival, roi: list[int] | None) -> bool:
-        """Put a frame where the other side finds it; whether that was possible."""
+        """Write a frame to the shared memory; return whether that was possible."""
         buffer = self._buffer
         if buffer is not None and not buffer.free:
             self._counts[2] += 1  # nobody reads: the reader's process is stopped or starved
@@ -226,7 +226,7 @@ class CaptureWorker:
 
 
 def responds(address: str) -> bool:
-    """Whether a server responds at all; without a login, and without a stream.
+    """Check whether a server responds; without a login, and without a stream.
 
     The kernel accepts connections also for a process that is stopped; hence the requests.
     """
@@ -248,7 +248,7 @@ def responds(address: str) -> bool:
 
 
 def _exit_with_parent() -> None:
-    """End this process when its parent is gone, also when FFmpeg does not return."""
+    """End this process when its parent has ended, even while FFmpeg does not return."""
     sys.stdin.buffer.read()
     os._exit(0)
 
@@ -260,7 +260,7 @@ def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         CaptureWorker(connection).run()
-    os._exit(0)  # libraries take their time to clean up
+    os._exit(0)  # libraries are slow to clean up
 
 
 if __name__ == "__main__":

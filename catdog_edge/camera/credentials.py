@@ -33,7 +33,7 @@ _SHORTEST = 4
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is an address with a scheme rather than a file."""
+    """Check whether a source is an address with a scheme rather than a file."""
     return _SCHEME.match(source) is not None
 
 
@@ -61,19 +61,19 @@ def split_userinfo(url: str) -> tuple[str, str, str]:
 
 
 def is_valid(url: str) -> bool:
-    """Whether an address has a host, and a port that is a number, as it is or repaired."""
+    """Check whether an address, as given or repaired, has a host and a numeric port."""
     authority = _AUTHORITY.match(split_userinfo(url)[2])
     return authority is not None and _HOST_PORT.fullmatch(authority.group()) is not None
 
 
 def host(url: str) -> str:
-    """The host of an address, without port; empty where it may be part of a password."""
+    """Return the host of an address, without port; empty if it may be part of a password."""
     match = _PLAIN_HOST.match(split_userinfo(url)[2])
     return match.group(1) if match else ""
 
 
 def masked(url: str) -> str:
-    """An address as it may be shown: scheme, host, port, and a path of well-known words.
+    """Return an address without secrets: scheme, host, port, and a path of well-known words.
 
     `rtsp://***@door:554/stream`. Queries, other paths and unusual hosts are hidden. Of a text
     that may be an address with a typo, everything before an `@` and after `?`, `=`, `;` or `#`
@@ -94,14 +94,14 @@ def masked(url: str) -> str:
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a path consists of well-known words and short numbers."""
+    """Check whether a path consists of well-known words and short numbers."""
     if re.search(r"[^A-Za-z0-9_./-]|\d{4}", path):
         return False
     return all(word in _WORDS for word in re.findall(r"[a-z]+", path.lower()))
 
 
 def ffmpeg_url(url: str) -> str:
-    """The address as FFmpeg wants it: scheme in lower case, userinfo percent-encoded."""
+    """Return an address for FFmpeg: scheme in lower case, userinfo percent-encoded."""
     scheme, userinfo, rest = split_userinfo(url)
     if not userinfo:
         return scheme.lower() + rest
@@ -110,7 +110,7 @@ def ffmpeg_url(url: str) -> str:
 
 
 class Mask:
-    """Hides the secrets of one source in any text, whoever wrote the text.
+    """Masks the secrets of one source in any text, including messages of libraries.
 
     `Mask(url)(text)` replaces the address, its userinfo and its password, plain, decoded and
     as the Base64 of a login; then every other address in the text is shown as `masked`.
@@ -138,11 +138,11 @@ class Mask:
         self._secrets = sorted(secrets, key=len, reverse=True)
 
     def holds(self, text: str) -> bool:
-        """Whether a text contains the address, or is one of its secrets."""
+        """Check whether a text contains the address, or is one of its secrets."""
         return bool(self._url) and (self._url in text or text in self._secrets)
 
     def __call__(self, text: str) -> str:
-        """The text with every secret replaced by `***`."""
+        """Replace every secret in a text by `***`."""
         if self._url:
             text = text.replace(self._url, masked(self._url))
         text = _URL.sub(lambda match: masked(match.group()), text)

@@ -1,4 +1,4 @@
-"""Frames of a device or an address that OpenCV reads with FFmpeg, with what it logs about them."""
+"""Read frames of a device or an address with OpenCV and FFmpeg, and collect FFmpeg's log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _QUICK_FAILURES = 20
 
 
 class NativeLog:
-    """Everything that C libraries print in this process, as lines."""
+    """Captures the lines that C libraries print in this process."""
 
     def __init__(self) -> None:
         self._end, write = os.pipe()
@@ -38,7 +38,7 @@ class NativeLog:
         os.close(write)
 
     def lines(self) -> list[str]:
-        """What was printed since the last call."""
+        """Return the lines printed since the last call."""
         with contextlib.suppress(BlockingIOError):
             return os.read(self._end, 1 << 16).decode(errors="replace").splitlines()
         return []
@@ -46,10 +46,10 @@ class NativeLog:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A frame that has come but is not unpacked yet; times and `lag` are in seconds.
+    """A frame that was received but not decoded yet; times and `lag` are in seconds.
 
-    `intact`: nothing is known to be wrong with it. `unpack` returns its picture, in the memory
-    given where that fits, or `None` where it is damaged.
+    `intact`: no damage was detected. `unpack` returns its image, in the given memory if it
+    fits, or `None` if it is damaged.
     """
 
     monotonic: float
@@ -92,12 +92,12 @@ class FfmpegStream:
         milliseconds = int(min(1000 * options["open_timeout"], 2**31 - 1))
         settings = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds]
         settings += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
-        if options["one_thread"]:  # each further thread of the decoder holds back one frame
+        if options["one_thread"]:  # each further thread of the decoder delays by one frame
             settings += [cv2.CAP_PROP_N_THREADS, 1]
         return cv2.VideoCapture(ffmpeg_url(source), cv2.CAP_FFMPEG, settings)
 
     def arrivals(self) -> list[Arrival]:
-        """Wait for a frame; an empty list where none came of what was read."""
+        """Wait for a frame; return an empty list if none could be decoded."""
         capture = self._capture
         start, waits = time.monotonic(), _waits()
         grabbed = capture.grab()
@@ -121,7 +121,7 @@ class FfmpegStream:
 
     @property
     def damaged(self) -> bool:
-        """Whether the decoder waits for an intact key frame."""
+        """Check whether the decoder waits for an intact key frame."""
         return self._damage_filter.damaged
 
     def _unpack(self, into: Image | None) -> Any:
@@ -134,7 +134,7 @@ class FfmpegStream:
 
 
 def _waits() -> int:
-    """How often this thread has waited for something so far."""
+    """Return the number of voluntary context switches of this thread."""
     who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # the others hardly run
     return resource.getrusage(who).ru_nvcsw
 

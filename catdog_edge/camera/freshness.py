@@ -1,8 +1,8 @@
-"""Which frames of a live stream are current, and which are intact.
+"""Detect outdated and damaged frames of a live stream.
 
-A stream delivers old frames after a connect (what was read to recognise the stream), after a
-network stall, and whenever more is sent than arrives. After damaged data a decoder delivers
-pictures that no camera ever saw.
+A stream delivers old frames after a connect (data buffered to recognise the stream), after a
+network stall, and whenever the bandwidth is too low. After damaged data a decoder delivers
+corrupt images.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ LONGEST_QUEUE = 30.0
 
 _STEP = 0.2
 """Seconds of delay after which it is checked whether the stream's clock runs at our rate."""
-_PAUSE = 0.5  # seconds of a wait that is one of the network
+_PAUSE = 0.5  # seconds of a wait that counts as one for the network
 _BLOCK = 4.0  # seconds over which the smallest difference is taken
-_SLOPE = 0.01  # smallest growth that is told by blocks, seconds per second
+_SLOPE = 0.01  # smallest growth that blocks detect, seconds per second
 _ALIKE = 0.25  # relative difference up to which two measured rates are the same
 
 
@@ -32,17 +32,17 @@ class Freshness:
 
     The smallest difference between arrival and timestamp so far belongs to a frame without
     delay; frames later than that by `STALE` are old. Right after a connect that difference is
-    unknown: frames count as old while they arrive faster than they were made.
+    unknown: frames count as old while they arrive faster than they were captured.
 
-    A delay that grows evenly, twice in a row by the same amount a second and without pauses, is
-    no delay: the camera makes another number of frames than its timestamps say. Only frames that
-    we waited for tell: of a burst the first one, and none where we are too slow. The clock is
-    then read at the rate that was measured. If the growth soon ends, or the timestamps leap
-    ahead, it may have been a queue after all, and all of it counts.
+    A delay that grows at a constant rate, over two windows and without pauses, is clock drift:
+    the camera's frame rate differs from its timestamps. It is measured only on frames that this
+    process waited for: the first one of a burst, and none if the reader is too slow. Timestamps
+    are then corrected by the measured rate. If the growth soon ends, or the timestamps jump
+    ahead, it may have been a queue, and the whole growth counts as delay.
 
-    A stream is `timed` if it has timestamps of its own (RTSP and RTMP do; FFmpeg numbers the
-    pictures of an MJPEG stream and calls that timestamps). Without them the first frame after a
-    silence is old, since it may have been made before it.
+    A stream is `timed` if it has its own timestamps (RTSP and RTMP do; for an MJPEG stream FFmpeg
+    derives them from frame numbers). Without them the first frame after a pause is old, since it
+    may have been captured before it.
     """
 
     def __init__(self, *, timed: bool) -> None:
@@ -62,10 +62,10 @@ class Freshness:
         self._begin_window(0.0, 0.0)
 
     def lag(self, arrival: float, stamp: float, *, queued: bool = False) -> float:
-        """Return the delay of a frame in seconds, 0 or more; infinite: old, by how much is unknown.
+        """Return the delay of a frame in seconds, 0 or more; infinite: old by an unknown time.
 
-        `arrival` is our monotonic clock when the frame was decoded, `stamp` the stream's own
-        timestamp of it, both in seconds; `queued`: it had arrived before we asked for it.
+        `arrival` is the monotonic clock when the frame was decoded, `stamp` its timestamp in the
+        stream, both in seconds; `queued`: it had arrived before it was requested.
         """
         waited, advanced = arrival - self._arrival, stamp - self._stamp
         self._arrival, self._stamp = arrival, stamp
@@ -102,7 +102,7 @@ class Freshness:
         return max(0.0, offset - self._best) if self._settled else math.inf
 
     def _measure_growth(self, offset: float, queued: bool) -> None:
-        """Compare the growth of the difference over two windows, each as long as it takes."""
+        """Compare the growth of the difference over two windows of variable length."""
         if queued:
             return
         before, self._waited_for = self._waited_for, self._arrival
@@ -126,7 +126,7 @@ class Freshness:
             self._adopt(growth, offset)
 
     def _measure_block(self, offset: float) -> None:
-        """Compare the growth of the smallest difference over three blocks: jitter hardly counts."""
+        """Compare the growth of the smallest difference over three blocks; robust to jitter."""
         block = self._block
         block.append((self._arrival, offset))
         if self._arrival - block[0][0] < _BLOCK:
@@ -148,7 +148,7 @@ class Freshness:
             self._last_growth = None
 
     def _adopt(self, growth: float, offset: float) -> None:
-        """Take a growth for the difference in rate, or take none for it any more."""
+        """Accept a growth as clock drift; a much smaller one resets it."""
         self._block.clear()
         self._lowest.clear()
         if growth > 0.1 * self._growth:
@@ -157,7 +157,7 @@ class Freshness:
             self._distrust()
 
     def _distrust(self) -> None:
-        """Count all that was taken for a difference in rate as delay, if it can be one."""
+        """Count the accepted clock drift as delay, if it may be one."""
         if self._best - self._first_best < LONGEST_QUEUE:
             self._best = self._first_best
         self._first_best, self._growth, self._last_growth = self._best, 0.0, None
@@ -175,9 +175,9 @@ _KEY_FRAME = ord("I")
 
 
 class DamageFilter:
-    """Decides whether a decoded picture can be trusted, from what the decoder has logged.
+    """Decides from the decoder's log whether a decoded image is intact.
 
-    After an error the pictures are wrong until the next key frame that decodes without one:
+    After an error, images are corrupt until the next key frame that decodes without one:
     those in between are predicted from the damaged one and log no error themselves.
     """
 
@@ -185,9 +185,9 @@ class DamageFilter:
         self.damaged = False
 
     def is_intact(self, log: Iterable[str], frame_type: int) -> bool:
-        """Whether the frame just decoded is what the camera saw.
+        """Check whether the last decoded frame is intact.
 
-        `log` is what FFmpeg has logged since the frame before, `frame_type` OpenCV's
+        `log` is FFmpeg's log since the frame before, `frame_type` OpenCV's
         `CAP_PROP_FRAME_TYPE`: a letter's code, 0 or `?` if unknown.
         """
         errors = filter(None, map(_DECODERS.match, log))

@@ -1,6 +1,6 @@
 """JPEGs over HTTP: MJPEG streams and snapshot addresses, as cameras serve them.
 
-What comes is recognised by its content: cameras get content types, boundaries and lengths wrong.
+Data is recognised by its content: cameras send wrong content types, boundaries and lengths.
 Other video over HTTP (HLS, MPEG-TS, MP4, ...) is left to FFmpeg.
 """
 
@@ -31,7 +31,7 @@ LONE_PICTURE = 1.0
 class StreamError(Exception):
     """A source cannot be opened, or the stream is over; the message is the reason.
 
-    `detail` is what a library has printed about it.
+    `detail` is the related output of a library.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -40,15 +40,15 @@ class StreamError(Exception):
 
 
 class NotJpegError(StreamError):
-    """The address sends no JPEGs, but perhaps other video; the message says what it sends."""
+    """The address sends no JPEGs, but maybe other video; the message names its content."""
 
 
 class HttpStream:
     """An address that sends JPEGs: many in one response, or one in each (a snapshot address).
 
-    The login goes to the server of the address alone, also after a redirect, and in clear (Basic)
-    only if that asks for nothing else. Certificates are not verified: cameras sign their own.
-    `interval` is the seconds between two pictures of a snapshot address; 0 for other streams.
+    The login is sent only to the server of the address, also after a redirect, and in clear text
+    (Basic) only if the server offers nothing else. Certificates are not verified: cameras use
+    self-signed ones. `interval`: seconds between two snapshots; 0 for other streams.
     """
 
     def __init__(self, address: str, timeout: float, fps: float) -> None:
@@ -68,7 +68,7 @@ class HttpStream:
         self._open()
 
     def read(self) -> list[bytes]:
-        """Wait for data; return the pictures that are complete now, empty ones if cut off."""
+        """Wait for data; return the images completed by it, as empty bytes if truncated."""
         if self._ended:
             time.sleep(max(0.0, self._asked + self.interval - time.monotonic()))
             self._open()
@@ -143,14 +143,14 @@ class HttpStream:
 
 
 def http_reason(code: int) -> str:
-    """Return what an HTTP or RTSP status means, human-readable."""
+    """Return the human-readable meaning of an HTTP or RTSP status."""
     known = {401: "asks for another login", 403: "forbids it", 404: "knows no such path"}
     other = "refuses" if code < 500 else "is busy" if code == 503 else "has failed"
     return f"the server {known.get(code, other)} (error {code})"
 
 
 def network_reason(error: OSError, timeout: float) -> str:
-    """Return what an error of a socket means, human-readable."""
+    """Return the human-readable meaning of a socket error."""
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout:g} s"
     if isinstance(error, socket.gaierror):
@@ -169,7 +169,7 @@ class _Login(urllib.request.BaseHandler):
         self._origin = _origin(url)
 
     def http_error_401(self, request: urllib.request.Request, answer: Any, *_more: Any) -> Any:
-        """Send the request again with a login; `None`: there is none for it."""
+        """Repeat the request with a login; `None` if there is none."""
         own = self._login is not None and _origin(request.full_url) == self._origin
         if not own or request.has_header("Authorization"):
             return None
@@ -200,7 +200,7 @@ def _origin(url: str) -> tuple[str, str | None, int]:
 
 
 def _digest(fields: dict[str, str], user: str, password: str, path: str) -> str | None:
-    """The header for a Digest challenge; `None` where its algorithm is unknown."""
+    """Return the header for a Digest challenge; `None` if its algorithm is unknown."""
     algorithm = fields.get("algorithm", "MD5")
     name = algorithm.lower().removesuffix("-sess").replace("-", "")
     if name not in ("md5", "sha256"):

@@ -18,28 +18,28 @@ Packed = TypeVar("Packed")
 
 
 class State(enum.StrEnum):
-    """What a source is doing."""
+    """State of a source."""
 
-    CONNECTING = "connecting"  # no frame has come yet
-    LIVE = "live"  # frames come
-    STALLED = "stalled"  # connected, but no frame has come for longer than usual
+    CONNECTING = "connecting"  # no frame received yet
+    LIVE = "live"  # receiving frames
+    STALLED = "stalled"  # connected, but without a frame for longer than usual
     RETRYING = "retrying"  # the connection is lost or was refused; waiting for the next attempt
-    ENDED = "ended"  # no frame will come any more: closed, at its end, or failed for good
+    ENDED = "ended"  # no further frames: closed, at its end, or failed for good
 
 
 @dataclass
 class Counts:
-    """What became of the frames of one source.
+    """Frame counters of one source.
 
-    Once it is closed, `received` is the sum of the four that follow it.
+    After it is closed, `received` is the sum of the next four.
     """
 
     received: int = 0
     delivered: int = 0  # to the consumer
     replaced: int = 0  # by a newer one before they were read, or left over
     stale: int = 0  # more than a second old: a burst after a connect, a network that lagged
-    damaged: int = 0  # not decoded, or the decoder complained
-    connects: int = 0  # connections that gave at least one frame
+    damaged: int = 0  # not decoded, or reported damaged by the decoder
+    connects: int = 0  # connections with at least one frame
     failures: int = 0  # attempts and connections that failed
 
     def pass_over(self, picture: str, reason: object) -> str:
@@ -51,7 +51,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class LiveFrame(Generic[Packed]):
-    """A frame on its way to the consumer, unpacked or not; see `camera.Frame`."""
+    """A frame before the consumer reads it, decoded or not; see `camera.Frame`."""
 
     image: Packed
     index: int
@@ -66,8 +66,8 @@ class LiveSource(ABC, Generic[Packed]):
     """The consumer's side of a live source; all methods may be called from any thread.
 
     `changed` is notified of each new frame and state, `on_state` is called with each new state
-    and its reason, and then `listeners`, both in the source's thread. `note` is what was found
-    wrong with the frames, `error` what ended the thread.
+    and its reason, and then `listeners`, both in the source's thread. `note` describes problems
+    of the frames, `error` is the exception that ended the thread.
     """
 
     SHUTDOWN_TIMEOUT = 0.3  # seconds for a source to stop by itself before it is killed
@@ -86,11 +86,11 @@ class LiveSource(ABC, Generic[Packed]):
         self._thread = threading.Thread(target=self._run_guarded, name=thread_name, daemon=True)
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start to connect."""
         self._thread.start()
 
     def take(self) -> LiveFrame[Image] | None:
-        """Return the newest frame, unless it was taken already, is old, or does not decode."""
+        """Return the newest frame; `None` if it was already taken, is old, or is damaged."""
         with self._changed:
             newest, self._newest = self._newest, None
             if newest is None:
@@ -107,11 +107,11 @@ class LiveSource(ABC, Generic[Packed]):
         return LiveFrame(image, newest.index, newest.monotonic, newest.wall)
 
     def is_empty(self) -> bool:
-        """Whether there is no frame to take, but there may be one later."""
+        """Check whether there is no frame now, but there may be one later."""
         return self._newest is None and self.state is not State.ENDED
 
     def close(self) -> None:
-        """Release everything; returns when the thread is gone."""
+        """Release all resources; return when the thread has ended."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -126,7 +126,7 @@ class LiveSource(ABC, Generic[Packed]):
             self._newest = None
 
     def _publish(self, newest: LiveFrame[Packed], made: float) -> None:
-        """Make a frame available in place of the one before it."""
+        """Replace the available frame by a newer one."""
         with self._changed:
             if self._newest is not None:
                 self.counts.replaced += 1
@@ -175,16 +175,16 @@ class LiveSource(ABC, Generic[Packed]):
         """Free what a published frame holds; with the lock held."""
 
     def _request_stop(self) -> None:
-        """Make the thread notice that it is to stop."""
+        """Signal the thread to stop."""
 
     def _kill(self) -> None:
-        """Make the thread return from whatever it waits for."""
+        """Interrupt any wait of the thread."""
 
     def _release(self) -> None:
-        """Free what the thread holds; the last thing that it does."""
+        """Free the thread's resources; called last in the thread."""
 
 
 def roi_error(name: str, roi: tuple[int, int, int, int], width: int, height: int) -> CameraError:
-    """The error for a region that is not inside the frames."""
+    """Make the error for a region that is not inside the frames."""
     what = f"the region {','.join(map(str, roi))} is not inside its frames of {width}x{height}"
     return CameraError(f"{name}: {what}; give another --roi x,y,w,h")

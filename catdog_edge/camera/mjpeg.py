@@ -1,6 +1,6 @@
-"""Streams of JPEG pictures, one after the other, as `libcamera-vid --codec mjpeg` writes them.
+"""Streams of consecutive JPEG images, as `libcamera-vid --codec mjpeg` writes them.
 
-A pipe is live: only the newest picture counts, so that the writer never waits for the reader.
+A pipe is live: only the newest image is kept, so that the writer never waits for the reader.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ LARGEST = 64 * 2**20
 """Bytes without the end of a picture after which the stream is taken not to be JPEGs."""
 
 READ_SIZE = 1 << 18  # bytes to read at once
-_POLL = 0.1  # seconds between two looks whether to stop, where nothing comes
+_POLL = 0.1  # seconds between two checks whether to stop, without data
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # TEM and the restart markers
 
 
 class JpegSplitter:
-    """Splits a stream of bytes into JPEG pictures; what lies between them is dropped.
+    """Splits a stream of bytes into JPEG images; other bytes are dropped.
 
-    It follows the segments, so that a thumbnail inside a picture does not count. Names, types,
-    lengths and boundaries of a multipart stream play no part: cameras get them wrong.
+    It parses the segments, so that thumbnails inside an image are skipped. Names, types,
+    lengths and boundaries of a multipart stream are ignored: cameras send wrong ones.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class JpegSplitter:
         self._scanning = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take more bytes; return the pictures that are complete now, empty ones if cut off."""
+        """Process more bytes; return the images completed by them, as empty bytes if truncated."""
         self._data += data
         pictures = []
         while (found := self._advance()) is not None:
@@ -51,7 +51,7 @@ class JpegSplitter:
         return pictures
 
     def end(self) -> list[bytes]:
-        """Finish: an empty picture where one is incomplete."""
+        """Finish; return empty bytes for an incomplete image."""
         return [b""] if self._at > 2 else []  # more than two bytes that look like a start marker
 
     def _restart(self, at: int) -> None:
@@ -59,7 +59,7 @@ class JpegSplitter:
         self._at, self._scanning = -1, False
 
     def _advance(self) -> tuple[int, bytes] | None:
-        """Go on as far as the bytes reach; the end of a picture, and its bytes."""
+        """Parse as far as possible; return the end of an image, and its bytes."""
         data = self._data
         while True:
             if self._at < 0:
@@ -113,10 +113,10 @@ def split(file: int) -> Iterator[bytes]:
 
 
 class JpegPipe(LiveSource[bytes]):
-    """The newest picture of a pipe. Pictures that are never asked for are never decoded.
+    """The newest image of a pipe. Images that are never requested are not decoded.
 
-    Ends with the pipe; where that has brought no picture at all, `error` is a `CameraError`. The
-    pipe itself is closed by the caller.
+    Ends with the pipe; if the pipe contained no image, `error` is a `CameraError`. The caller
+    closes the pipe.
     """
 
     def __init__(

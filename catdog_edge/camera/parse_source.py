@@ -1,4 +1,4 @@
-"""What a source is, from its text: a device, an address, a video, pictures, standard input."""
+"""Parse a source: a device, an address, a video, images, or standard input."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class FrameSource:
-    """A source that was recognised; `device`, `url` and `pipe` are live, other kinds recordings.
+    """A parsed source; `device`, `url` and `pipe` are live, other kinds are recordings.
 
-    `target` is a device index or file, an address, the path of a video, or empty. `name`, for
-    want of another, and `shown`, for messages, hold no credentials.
+    `target` is a device index or file, an address, the path of a video, or empty. `name` (the
+    default name) and `shown` (for messages) contain no credentials.
     """
 
     kind: SourceKind
@@ -49,12 +49,12 @@ class FrameSource:
 
     @property
     def is_live(self) -> bool:
-        """Whether it shows the present."""
+        """Whether it is a live source."""
         return self.kind in ("device", "url", "pipe")
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that are read; none of them may be written to meanwhile."""
+        """Return the files that are read; outputs must not overwrite them."""
         if self.kind == "jpegs":
             return (Path("/dev/stdin"),)
         return (Path(str(self.target)),) if self.kind == "video" else self.pictures
@@ -69,7 +69,7 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 
 def check_source_name(name: str) -> str:
-    """Return the name if it is fit for a file name and an event."""
+    """Return the name if it is valid in a file name and an event."""
     if not _NAME.fullmatch(name):
         remedy = "use letters, digits, dots, dashes and underscores"
         raise CameraError(f"a source cannot be called {masked(name)!r}; {remedy}")
@@ -77,7 +77,7 @@ def check_source_name(name: str) -> str:
 
 
 def parse_source(source: str | int | os.PathLike[str]) -> FrameSource:
-    """Recognise a source; see `Camera` for its kinds. Files are looked at, live ones not opened.
+    """Parse a source; see `Camera` for its kinds. Files are inspected, live sources not opened.
 
     Raises:
         CameraError: There is no such device or file, it is a pipe, the address is not valid, or
@@ -164,7 +164,7 @@ def animation_format(path: Path) -> str:
 
 
 def _mode(text: str) -> int:
-    """The mode of what a path leads to; 0 where it leads nowhere, or cannot be a path at all."""
+    """Return the mode of a file; 0 if it does not exist or the path is invalid."""
     try:
         return Path(text).stat().st_mode
     except (OSError, ValueError):  # an address that is no path may be too long for one
@@ -184,7 +184,7 @@ def _as_name(text: str) -> str:
 
 
 def _pictures(files: Iterable[Path], name: str, shown: str) -> FrameSource:
-    """A source of picture files, in natural order: `frame2.png` before `frame10.png`."""
+    """Return a source of image files, in natural order: `frame2.png` before `frame10.png`."""
     found = [path for path in files if is_picture(path) and path.is_file()]
     if not found:
         raise CameraError(f"{shown}: there are no pictures there; name a folder or glob with some")

@@ -1,4 +1,4 @@
-"""Read recordings frame by frame, in order: videos, picture files, a file of JPEGs."""
+"""Read recordings frame by frame, in order: videos, image files, a file of JPEGs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MATROSKA_PARTS = frozenset(
 class Recording:
     """A source that is read frame by frame, as fast as the consumer asks.
 
-    `note` says what was found wrong with it.
+    `note` describes problems of the recording.
     """
 
     def __init__(self, source: FrameSource, *, fps: float, keep_damaged: bool = False) -> None:
@@ -46,7 +46,7 @@ class Recording:
         self._frames: _Frames | None = None
 
     def next(self) -> tuple[Image, float] | None:
-        """Return the next frame and its place in seconds from the start; `None` at the end."""
+        """Return the next frame and its position in seconds; `None` at the end."""
         if self._frames is None:
             is_video = self._source.kind == "video"
             self._frames = self._video(str(self._source.target)) if is_video else self._pictures()
@@ -111,7 +111,7 @@ class Recording:
             raise CameraError(f"{self._source.shown}: there is no picture in it {more}")
 
     def _encoded(self) -> Iterator[tuple[str, Path | bytes]]:
-        """Name and content of each picture."""
+        """Yield name and content of each image."""
         if self._source.kind == "pictures":
             yield from ((str(path), path) for path in self._source.pictures)
             return
@@ -120,7 +120,7 @@ class Recording:
 
 
 def _check_still(path: Path) -> None:
-    """Refuse an animation among pictures; of a TIFF the first page counts."""
+    """Reject an animation among image files; of a TIFF the first page is read."""
     animation = animation_format(path)
     if animation and "TIFF" not in animation and (animation != "GIF" or cv2.imcount(str(path)) > 1):
         what = animation if animation.startswith("an ") else f"a {animation}"
@@ -128,10 +128,10 @@ def _check_still(path: Path) -> None:
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether a video file ends before its container does (AVI, MP4, MOV, Matroska, WebM).
+    """Check whether a video file is truncated (AVI, MP4, MOV, Matroska, WebM).
 
-    Only sizes that the container itself states count; frame counts and durations are often
-    estimates. Of other formats, and of a file that states no size, the answer is no.
+    Compares sizes stated by the container; frame counts and durations are often estimates.
+    Returns `False` for other formats, and for a file that states no size.
     """
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -167,9 +167,9 @@ def _mp4_ends(stream: BinaryIO) -> Iterator[int]:
 
 
 def _matroska_ends(stream: BinaryIO) -> Iterator[int]:
-    """Yield the end of each element; RFC 8794, 4 to 6. Within one of unknown size, of its parts.
+    """Yield the end of each element; RFC 8794, 4 to 6. For unknown sizes, of its children.
 
-    What has another name than theirs is something appended.
+    An element with another name is appended data.
     """
     parts: frozenset[bytes] = frozenset()
     while lead := stream.read(1):

@@ -1,7 +1,7 @@
-"""Keep one live camera running: start the process that holds it, watch it, retry.
+"""Supervise one live camera: start its capture process, monitor it, retry.
 
-The other side is `catdog_edge.camera.capture_process`. Nothing here waits on a camera: every wait
-has an end, after which the process is killed and a new one takes its place.
+The process is `catdog_edge.camera.capture_process`. Nothing here blocks on a camera: every wait
+has a timeout, after which the process is killed and replaced by a new one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STALLED_AFTER = 1.0
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 """Seconds before the first and before every later attempt; doubled in between."""
 
-STEADY = 5.0  # seconds of frames after which earlier failures are forgotten
+STEADY = 5.0  # seconds of frames after which the failure count is reset
 
 _PROBE_EVERY = 1.0
 _GRACE = 2.0  # seconds beyond the time to connect before the process is taken to hang
@@ -52,9 +52,9 @@ LONGEST_TIMEOUT = 3600.0  # seconds; a socket refuses to wait as long as a calle
 
 @dataclass(frozen=True, slots=True)
 class SharedFrames:
-    """The memory that the process writes frames to: `uint8 [SLOTS,H,W,3]` BGR, read-only.
+    """The shared memory with the frames: `uint8 [SLOTS,H,W,3]` BGR, read-only.
 
-    `number` says which one, from 0; a new shape takes a new one.
+    `number` identifies it, from 0; a new shape needs a new one.
     """
 
     number: int
@@ -62,10 +62,10 @@ class SharedFrames:
 
 
 class CaptureProcess:
-    """A running process and the connection to it; `OSError`: it cannot be started.
+    """A running process and the connection to it; `OSError` if it cannot be started.
 
-    A variable that holds its source, or a password of that, is not passed on, since whoever may
-    look at a process sees its environment.
+    Environment variables that contain the source or its password are not passed on, since other
+    programs can read the environment of a process.
     """
 
     def __init__(self, source: str = "") -> None:
@@ -84,24 +84,24 @@ class CaptureProcess:
         with theirs:
             self._process = subprocess.Popen(
                 child_command("catdog_edge.camera.capture_process", str(theirs.fileno())),
-                stdin=subprocess.PIPE,  # its end tells the process that we are gone
+                stdin=subprocess.PIPE,  # closing it tells the process that this one has ended
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=environment,
                 pass_fds=[theirs.fileno()],
-                process_group=0,  # Ctrl-C in a terminal is for us to act upon
+                process_group=0,  # this process handles Ctrl-C
             )
         self._received = b""
         self._files: deque[int] = deque()
         self._sending = threading.Lock()
 
     def send(self, name: str, value: object = None) -> None:
-        """Send a command; that the process is gone shows when it is read from."""
+        """Send a command; if the process has ended, the next read reports it."""
         with self._sending, contextlib.suppress(OSError):
             self._connection.sendall(json.dumps({name: value}).encode() + b"\n")
 
     def messages(self, seconds: float) -> list[tuple[str, Any]] | None:
-        """Wait some seconds for messages; `None` when the process is gone."""
+        """Wait some seconds for messages; return `None` if the process has ended."""
         try:
             self._connection.settimeout(min(max(0.001, seconds), LONGEST_TIMEOUT))
             data, files, _flags, _address = socket.recv_fds(self._connection, 1 << 16, 4)
@@ -116,7 +116,7 @@ class CaptureProcess:
         return [item for line in lines for item in json.loads(line).items()]
 
     def map_frames(self, number: int, *shape: int) -> SharedFrames:
-        """Map the memory whose file descriptor came last."""
+        """Map the memory of the last received file descriptor."""
         file = self._files.popleft()
         try:
             memory = mmap.mmap(file, SLOTS * int(np.prod(shape)), access=mmap.ACCESS_READ)
@@ -125,11 +125,11 @@ class CaptureProcess:
         return SharedFrames(number, np.frombuffer(memory, np.uint8).reshape(SLOTS, *shape))
 
     def kill(self) -> None:
-        """Kill it; `stop` must still follow."""
+        """Kill the process; call `stop` afterwards."""
         self._process.kill()
 
     def stop(self, timeout: float = 0.0) -> int:
-        """Wait for its end, kill it after the timeout; return its exit code."""
+        """Wait for the process, kill it after the timeout; return its exit code."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
         self._process.kill()
@@ -158,7 +158,7 @@ class Connection:
 
 
 class Supervisor(LiveSource[tuple[SharedFrames, int]]):
-    """One camera that is kept running until its retries are used up or a frame lacks the ROI."""
+    """Runs one camera until its retries are used up or the ROI is outside a frame."""
 
     def __init__(
         self, connection: Connection, changed: threading.Condition, on_state: OnState, name: str
@@ -185,7 +185,7 @@ class Supervisor(LiveSource[tuple[SharedFrames, int]]):
             self._set_state(State.CONNECTING)
             try:
                 reason = self._run_connection()
-            except OSError as error:  # no process, no memory, no handles: it may get better
+            except OSError as error:  # no process, no memory, no handles: may be temporary
                 self._stop_process()
                 reason = f"no process can hold the camera ({error.strerror or error})"
             if self._closing:
@@ -202,7 +202,7 @@ class Supervisor(LiveSource[tuple[SharedFrames, int]]):
             self._back_off(failures)
 
     def _run_connection(self) -> str:
-        """Connect and publish frames; return why it is over."""
+        """Connect and publish frames; return why the connection ended."""
         connection = self._connection
         self._reason = ""
         process = self._running_process()
@@ -259,7 +259,7 @@ class Supervisor(LiveSource[tuple[SharedFrames, int]]):
             raise roi_error(self._name, self._connection.roi or (0, 0, 0, 0), *value)
 
     def _learn_interval(self, now: float) -> None:
-        """Learn how often frames come, to know what a silence is."""
+        """Measure the frame interval, to detect stalls."""
         if self._last_frame is None:
             self.counts.connects += 1
             self._first_frame = now
@@ -270,7 +270,7 @@ class Supervisor(LiveSource[tuple[SharedFrames, int]]):
         self._reason = ""
 
     def _count(self, received: int, replaced: int, stale: int, damaged: int) -> int:
-        """Add to the counts; return how many frames were received in all."""
+        """Update the counts; return the total number of received frames."""
         with self._changed:
             self.counts.replaced += replaced
             self.counts.stale += stale
@@ -295,7 +295,7 @@ class Supervisor(LiveSource[tuple[SharedFrames, int]]):
         return process.stop(timeout) if process is not None else 0
 
     def _back_off(self, failures: int) -> None:
-        """Wait before the next attempt, but no longer than until the server responds again."""
+        """Wait before the next attempt, at most until the server responds again."""
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 10))
         delay = min(LONGEST_DELAY, max(FIRST_DELAY, delay * random.uniform(0.75, 1.25)))
         until = time.monotonic() + delay

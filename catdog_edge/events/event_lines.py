@@ -1,4 +1,4 @@
-"""Events as lines: on standard output, whoever reads it, and in a file."""
+"""Write events as lines to standard output and to a file."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class EventLines:
     """Writes events and states to standard output and to a file; from any thread.
 
     Args:
-        out: Receives human-readable lines, or JSON. Its reader may be gone, or slow.
-        stop: Set where nobody reads any more.
+        out: Receives human-readable lines, or JSON. Its reader may be slow or have exited.
+        stop: Set when the reader of `out` has exited.
         as_json: Whether `out` receives JSON.
-        file: Receives JSON lines; `None`: there is none.
-        rotate: Bytes at which a new file begins.
+        file: Receives JSON lines; `None`: no file.
+        rotate: Bytes at which a new file is started.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class EventLines:
         self._write(str(event), event.to_json())
 
     def state(self, source: str, state: State, reason: str) -> None:
-        """Write a state: a program needs to know when nothing can be seen."""
+        """Write a camera state."""
         note(f"catdog-edge: {escaped(f'{source}: {state}' + f': {reason}' * bool(reason))}")
         self._write(None, state_to_json(source, state, reason, time.time()))
 
@@ -67,7 +67,7 @@ class EventLines:
             self.file.close()
 
     def _watch(self) -> None:
-        """End the process after a signal where nobody reads what is being printed."""
+        """Exit after a signal while a write to a stalled reader blocks."""
         while not self._closed.wait(UNREAD_TIMEOUT / 2):
             since = self._printing_since
             waited = 0.0 if since is None else time.monotonic() - since
@@ -83,13 +83,13 @@ class EventLines:
                 return
             self._printing_since = time.monotonic()
             try:
-                self._out.flush()  # what could not be written before is still there
+                self._out.flush()  # the failed data is still in the buffer
                 click.echo(shown, file=self._out)
                 self.unwritten = None
                 self.failures.end_row()
-            except BrokenPipeError:  # the reader has seen enough
+            except BrokenPipeError:  # the reader has exited
                 self._stop.set()
-                with contextlib.suppress(OSError):  # what was not read would be tried again
+                with contextlib.suppress(OSError):  # unread data would be written again
                     nowhere = os.open(os.devnull, os.O_WRONLY)
                     os.dup2(nowhere, self._out.fileno())
                     os.close(nowhere)

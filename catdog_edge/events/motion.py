@@ -1,7 +1,7 @@
-"""Whether anything has moved since the model ran last; if not, its answer still holds.
+"""Detect motion since the model last ran; without motion its prediction is reused.
 
-Compares small grey images, so that noise averages out, and takes off what light does to all of
-them alike, so that a cloud or the exposure of a camera is no motion.
+Compares small grey images, so that noise averages out, and corrects for global changes of light,
+so that a cloud or the camera's exposure does not count as motion.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MIN_BLOCKS = 3
 MIN_CHANGE = 3.0
 """Grey levels by which a block must differ at least; what video coding does stays below."""
 
-NOISE_FACTOR = 6.0  # the same in multiples of the noise that neighbouring frames show
+NOISE_FACTOR = 6.0  # the same in multiples of the noise between neighbouring frames
 
 MAX_NOISE = 6.0
 """Grey levels; larger differences of neighbouring frames are not believed to be noise."""
 
-GAIN, OFFSET = 0.25, 20.0  # change of light beyond which the model runs all the same
+GAIN, OFFSET = 0.25, 20.0  # change of light beyond which the model runs without motion
 REACH = 5  # blocks, odd: what moves within half of that is one thing, an animal's head and tail
 
 _Blocks = npt.NDArray[np.float32]
@@ -35,13 +35,13 @@ class MotionGate:
     """Decides for each frame whether the model must run.
 
     Args:
-        settle: Seconds for which it runs after the last motion.
-        refresh: Seconds after which it runs again without any motion.
-        rest: Frames that must lie between two such runs, for slow sources.
+        settle: Seconds for which the model runs after the last motion.
+        refresh: Seconds after which the model runs again without motion.
+        rest: Minimum number of frames between two such runs, for slow sources.
 
     Attributes:
-        moved: Where the last frame differed most, as left, top, right and bottom in shares of
-            its sides; `None`: nowhere, or by the light alone.
+        moved: Where the last frame differed most: left, top, right and bottom as fractions of
+            its sides; `None`: nowhere, or only by the light.
     """
 
     def __init__(self, settle: float = 0.5, refresh: float = 10.0, rest: int = 40) -> None:
@@ -55,11 +55,11 @@ class MotionGate:
         self._skipped = 0
 
     def must_classify(self, image: Image, time: float) -> bool:
-        """Whether the answer to this frame may differ from the answer given last.
+        """Check whether the prediction for this frame may differ from the last one.
 
         Args:
             image: `uint8 [S,S,3]` BGR, the frame at the model's size.
-            time: Of the frame, seconds, never falling.
+            time: Time of the frame, seconds, never decreasing.
         """
         blocks = _blocks(image)
         if self._last is not None:
@@ -89,7 +89,7 @@ class MotionGate:
         if int(np.count_nonzero(off)) < MIN_BLOCKS:
             return False
         if self._earlier is not None:
-            # Where it has been is as it was before it came: only where it is differs from both.
+            # Where it was, the background is back: only where it is differs from both.
             gain, offset = _light(self._earlier, blocks)
             here = off & (np.abs(blocks - (gain * self._earlier + offset)) > least)
             off = here if int(np.count_nonzero(here)) >= MIN_BLOCKS else off
@@ -98,7 +98,7 @@ class MotionGate:
 
 
 def _largest(moved: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """The bounds of the largest group of blocks that lie near each other."""
+    """Return the bounds of the largest group of neighbouring blocks."""
     near = cv2.dilate(moved.astype(np.uint8), np.ones((REACH, REACH), np.uint8))
     _count, groups = cv2.connectedComponents(near)
     groups[~moved] = 0
@@ -110,13 +110,13 @@ def _largest(moved: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
 
 def _blocks(image: Image) -> _Blocks:
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    # To float before the mean is taken: whole grey levels would be a noise of their own.
+    # Converted to float before the mean: rounding to grey levels would add noise.
     small = cv2.resize(np.asarray(grey, np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32, copy=False)
 
 
 def _light(before: _Blocks, now: _Blocks) -> tuple[float, float]:
-    """Gain and offset that map most of one image to the other, whatever a part of it does."""
+    """Fit gain and offset that map one image to the other, robust to local changes."""
     gain, offset = 1.0, float(np.median(now - before))
     for _ in range(3):
         off = np.abs(now - (gain * before + offset))

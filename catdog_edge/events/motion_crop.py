@@ -1,4 +1,4 @@
-"""Where something may be: a square of the frame around what moves."""
+"""Crop a square of the frame around the movement."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ MARGIN = 0.1
 
 
 class MotionCrop:
-    """The square of one source that is classified beside its whole frame.
+    """The square of one source that is classified in addition to the whole frame.
 
-    It follows the movement, and stays where the last movement was: an animal that came and lies
-    down is still there. While it is seen there, movement inside is its own, the wag of a tail.
+    It follows the movement, and stays at the last one: an animal that lies down is still there.
+    While a class is detected in it, movement inside does not change it.
 
     Args:
         least: Longer side of the model's input, pixels; the square is never smaller.
@@ -29,13 +29,13 @@ class MotionCrop:
         moved: tuple[float, float, float, float] | None,
         prediction: Prediction | None,
     ) -> Box | None:
-        """Return the square for a frame; `None`: there is none, or it would be the whole frame.
+        """Return the square for a frame; `None` if there is none, or it covers the whole frame.
 
         Args:
-            height: Of the frame, pixels.
-            width: Of the frame, pixels.
+            height: Height of the frame, pixels.
+            width: Width of the frame, pixels.
             moved: See `MotionGate.moved`.
-            prediction: The one for the frame before.
+            prediction: The prediction for the frame before.
         """
         short = min(height, width)
         if short < self._least:

@@ -1,4 +1,4 @@
-"""Where events go: a file of JSON lines, a folder of snapshots. Both survive a full disk."""
+"""Event sinks: a file of JSON lines, a folder of snapshots. Both tolerate a full disk."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SNAPSHOT = re.compile(r"\d{8}T\d{9}Z-[A-Za-z0-9_.-]+-[^/]+-(?:enter|exit)-\d+\.
 
 
 class WriteFailures:
-    """Logs writes that fail: the first of a row at once, the others as a number.
+    """Logs failed writes: the first of a series at once, the others as a number.
 
     Attributes:
         what: What is written, in the plural.
-        total: How many of them could not be written.
+        total: Number of failed writes.
     """
 
     def __init__(self, what: str) -> None:
@@ -35,7 +35,7 @@ class WriteFailures:
         self._in_row = 0
 
     def add(self, path: Path, error: OSError) -> None:
-        """Count one that could not be written."""
+        """Count a failed write."""
         self.total += 1
         self._in_row += 1
         if self._in_row == 1:
@@ -43,14 +43,14 @@ class WriteFailures:
             log.warning("cannot write %s: %s; %s are lost", path, reason, self.what)
 
     def end_row(self) -> None:
-        """Note that one was written."""
+        """End a series of failures after a successful write."""
         if self._in_row:
             log.warning("writing again; %d %s were lost meanwhile", self._in_row, self.what)
             self._in_row = 0
 
 
 class JsonLines:
-    """A file that grows by one line per event, each flushed to the system at once.
+    """A file with one line per event; each line is flushed at once.
 
     At `rotate` bytes the file becomes `NAME.1`, what was `NAME.1` becomes `NAME.2`, and so on up
     to `NAME.keep`; the oldest is deleted. A line that was only partly written (a full disk, a
@@ -59,10 +59,10 @@ class JsonLines:
     Args:
         path: The file; appended to where it exists.
         rotate: Bytes at which a new file is started; 0: never.
-        keep: How many old files are kept, 1 or more.
+        keep: Number of old files that are kept, 1 or more.
 
     Raises:
-        CatdogError: The file cannot be opened in the first place.
+        CatdogError: The file cannot be opened.
 
     Examples:
         >>> lines = JsonLines(Path("events.jsonl"), rotate=10_000_000, keep=5)
@@ -79,7 +79,7 @@ class JsonLines:
             raise cannot_write(path, error) from error
 
     def write(self, line: str) -> bool:
-        """Append a line; whether it is in the file."""
+        """Append a line; return whether it was written."""
         data = line.encode() + b"\n"
         try:
             if self._file < 0:
@@ -104,7 +104,7 @@ class JsonLines:
         self._end = os.fstat(file).st_size
         self._regular = self._path.is_file()
         if self._regular and self._end and os.pread(file, 1, self._end - 1) != b"\n":
-            # A run before this one was killed in the middle of a line.
+            # An earlier run was killed while it wrote a line.
             with contextlib.suppress(OSError):
                 tail = os.pread(file, 1 << 16, max(0, self._end - (1 << 16)))
                 self._end -= len(tail) - (tail.rfind(b"\n") + 1)
@@ -132,17 +132,17 @@ class JsonLines:
 
 
 class Snapshots:
-    """A folder of JPEGs, one per event, that never grows beyond a size.
+    """A folder of JPEGs, one per event, with a size limit.
 
-    The oldest are deleted first. Only files whose names are of our making are counted or
+    The oldest are deleted first. Only files with names of this form are counted or
     deleted: `20261122T150405123Z-door-cat-enter-1.jpg`.
 
     Args:
-        folder: Made where it is missing.
-        keep: Bytes that the snapshots may take together.
+        folder: Created if missing.
+        keep: Maximum total size of the snapshots, bytes.
 
     Raises:
-        CatdogError: The folder cannot be made or written to.
+        CatdogError: The folder cannot be created or written to.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -161,7 +161,7 @@ class Snapshots:
             raise CatdogError(f"cannot write into {folder}: permission denied; choose another")
 
     def write(self, event: Event) -> str | None:
-        """Write an event's picture, with its box; its path, or `None` without a picture or room."""
+        """Write an event's image with its box; return its path, `None` without image or space."""
         if event.picture is None:
             return None
         stamp = re.sub(r"[-:.]", "", event.time)

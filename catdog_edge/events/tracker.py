@@ -1,6 +1,6 @@
-"""From probabilities over time to visits: a state machine, with the same result at every run.
+"""Turn probabilities over time into visits: a deterministic state machine.
 
-`docs/stream.md` draws it.
+`docs/stream.md` has a diagram.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Rules:
         enter: Entry threshold of the smoothed score, 0..1.
         leave: Exit threshold of the smoothed score, 0..1, at most `enter`. It is also the score
             from which a single frame shows a label.
-        minimum: Seconds that something must have been in sight to count.
-        absence: Seconds that it must have been out of sight to be gone.
+        minimum: Shortest visit that is reported, seconds.
+        absence: Shortest absence that ends a visit, seconds.
         lost: Seconds without a frame of a live source after which a visit ends.
 
     Examples:
@@ -54,13 +54,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class Transition:
-    """A visit began or ended.
+    """The start or end of a visit.
 
     Attributes:
         kind: `enter` or `exit`.
         label: Index of the label.
-        time: When it happened, which is before it was certain.
-        began: When the visit began.
+        time: When it happened; earlier than it was detected.
+        began: When the visit started.
         reason: Why it ended.
     """
 
@@ -79,7 +79,7 @@ class Tracker:
         rules: See `Rules`.
 
     Attributes:
-        present: The label of the visit under way.
+        present: The label of the current visit.
         smoothed: Smoothed score of each label, `float64`, 0..1.
     """
 
@@ -94,15 +94,15 @@ class Tracker:
         self._left = -math.inf
 
     def is_seen(self, label: int) -> bool:
-        """Whether a label is in sight, certain or not."""
+        """Check whether a label is visible, confirmed or not."""
         return self._seen_since[label] is not None
 
     def update(self, time: float, scores: Sequence[float]) -> list[Transition]:
-        """Take the scores of one frame.
+        """Process the scores of one frame.
 
         Args:
-            time: Seconds, never falling.
-            scores: Per label 0..1: its probability; all 0 where the frame shows neither.
+            time: Seconds, never decreasing.
+            scores: Probability of each label, 0..1; all 0 for a frame of `neither`.
         """
         rules = self._rules
         step = 0.0 if self._time is None else max(0.0, time - self._time)
@@ -129,7 +129,7 @@ class Tracker:
         return [self._exit(left, "left")] if time - left >= rules.absence else []
 
     def finish(self, reason: Reason) -> list[Transition]:
-        """End the visit that is under way; the next frame begins anew."""
+        """End the current visit and reset the tracker."""
         transitions = []
         if self.present is not None and self._time is not None:
             left = self._time if self._gone_since is None else self._gone_since
@@ -140,7 +140,7 @@ class Tracker:
         return transitions
 
     def _entering(self, time: float) -> tuple[int, float] | None:
-        """The label that may enter now, and since when it has been seen."""
+        """Return the label that may enter now, and since when it has been visible."""
         label = int(np.argmax(self.smoothed))
         since = self._seen_since[label]
         if label == self.present or since is None or self.smoothed[label] < self._rules.enter:

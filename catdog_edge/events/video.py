@@ -1,4 +1,4 @@
-"""Annotated video: drawn, recorded to a file, shown in a window."""
+"""Draw annotated video, record it to a file, show it in a window."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _PRESENT, _ABSENT = (96, 200, 32), (160, 160, 160)
 
 
 def draw_overlay(frame: Frame, view: View) -> Image:
-    """Copy a frame and draw on it what is known.
+    """Draw source, time, visit and prediction on a copy of a frame.
 
-    The header has source, time and who is present, as the events tell it; below stands what the
-    model says of this frame, or said of the last one that it classified, with its box.
+    The header has source, time and the label of the current visit; below it is the prediction
+    for the last frame that was classified, with its box.
 
     Returns:
         `uint8 [H,W,3]` BGR of the frame's size.
@@ -82,18 +82,18 @@ def draw_overlay(frame: Frame, view: View) -> Image:
 
 
 class Recorder:
-    """Writes annotated frames of one source to a video that plays at the true speed.
+    """Writes annotated frames of one source to a video that plays at the original speed.
 
-    A video file has one frame rate, a camera has not: the rate is that of the first frames,
-    and later ones are repeated or left out to keep their time. A gap of more than a second is
-    left out, not filled; the time drawn on the frames shows it.
+    A video file has a constant frame rate, a camera does not: the rate is that of the first
+    frames, and later ones are repeated or dropped to keep their time. A gap of more than a second
+    is skipped, not filled; the time drawn on the frames shows it.
 
     Args:
         path: `.mp4`, `.mkv` or `.avi`. An `.mp4` is unreadable when its writer is killed. If
             the file exists, the name gets a number: no file is overwritten.
 
     Raises:
-        CatdogError: The suffix is another one, or the file cannot be made.
+        CatdogError: The suffix is not supported, or the file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,7 +126,7 @@ class Recorder:
             self._writer = None
         with contextlib.suppress(OSError):
             if not self._path.stat().st_size:
-                self._path.unlink()  # it held the name, and nothing came
+                self._path.unlink()  # it reserved the name, and nothing was written
 
     def _flush(self) -> None:
         held, self._held = self._held, []
@@ -174,7 +174,7 @@ class Window:
     """Shows annotated frames, one window per source.
 
     Raises:
-        CatdogError: There is no screen, or this OpenCV has no windows.
+        CatdogError: There is no display, or this build of OpenCV has no window support.
     """
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class Window:
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         ):
             raise CatdogError("--show: there is no screen here (DISPLAY is not set); leave it out")
-        # Where a window cannot be opened OpenCV may end the whole process: let it end another.
+        # If a window cannot be opened, OpenCV may abort the process: try it in another one.
         command, environment = child_command(__name__), child_environment()
         if subprocess.run(command, env=environment, capture_output=True, timeout=30).returncode:
             raise CatdogError(
@@ -191,7 +191,7 @@ class Window:
             )
 
     def show(self, frame: Frame, image: Image) -> bool:
-        """Show an image; `False` once `q` or Escape was pressed."""
+        """Show an image; return `False` after `q` or Escape was pressed."""
         cv2.imshow(f"catdog-edge {frame.source}", image)
         return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
 
