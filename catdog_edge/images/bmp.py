@@ -1,4 +1,4 @@
-"""BMP: its header, and the pixels of the kinds whose channels OpenCV mixes up or drops.
+"""Read BMP headers, and decode BMP variants whose channels OpenCV swaps or drops.
 
 Layouts as in Microsoft's BITMAPINFOHEADER, BITMAPV4HEADER and BITMAPV5HEADER.
 """
@@ -75,7 +75,7 @@ def decode_masked(data: bytes, header: BmpHeader) -> npt.NDArray[np.uint8]:
 
 
 def _channel(values: npt.NDArray[np.unsignedinteger], mask: int) -> npt.NDArray[np.uint8]:
-    """The levels under a mask, scaled to 0..255."""
+    """Return the values under a mask, scaled to 0..255."""
     if mask == 0:
         return np.zeros(values.shape, np.uint8)
     shift = (mask & -mask).bit_length() - 1

@@ -1,8 +1,8 @@
-"""What image decoders print on stderr, as a value: libjpeg and libtiff report damage nowhere else.
+"""Capture what image decoders print on stderr: libjpeg and libtiff report damage only there.
 
 OpenCV returns the pixels of a damaged JPEG or TIFF as if it were intact. So file descriptor 2 is
-a temporary file while decoders run, in any number of threads; what other threads print meanwhile
-is passed on afterwards. (A process started then inherits that file as its stderr.)
+a temporary file while decoders run, in any number of threads; other output is forwarded
+afterwards. (A process started meanwhile inherits that file as its stderr.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DECODER = re.compile(
 def decode_with_verdict(decode: Callable[[], _Result]) -> tuple[_Result, bool]:
     """Call a decoder without its messages; return its result, and whether it reported damage.
 
-    Where file descriptors cannot be redirected (Windows, a closed stderr), there is no report.
+    If file descriptors cannot be redirected (Windows, a closed stderr), damage is not detected.
     """
     try:
         with _stderr.redirected() as printed:
@@ -39,7 +39,7 @@ def decode_with_verdict(decode: Callable[[], _Result]) -> tuple[_Result, bool]:
             suspicious = _DAMAGE.search(printed())
         if not suspicious:
             return result, False
-        # Another thread's image may be the damaged one: once more, alone.
+        # Another thread's image may be the damaged one: decode again, alone.
         with _stderr.redirected(alone=True) as printed:
             result = decode()
             return result, _DAMAGE.search(printed()) is not None
@@ -68,7 +68,7 @@ class _Stderr:
 
     @contextlib.contextmanager
     def redirected(self, alone: bool = False) -> Iterator[Callable[[], bytes]]:
-        """Redirect within the block; yield a function that returns what was printed in it."""
+        """Redirect within the block; yield a function that returns the output so far."""
         with self._changed:
             self._waiting += alone
             try:
@@ -91,7 +91,7 @@ class _Stderr:
                 self._changed.notify_all()
 
     def write(self, data: bytes) -> None:
-        """Write where file descriptor 2 led before it was redirected."""
+        """Write to the original file descriptor 2."""
         with self._changed:
             os.write(self._original if self._users else 2, data)
 
@@ -119,7 +119,7 @@ class _Stderr:
                 os.write(2, b"".join(others))
 
     def after_fork(self) -> None:
-        """Give the child its own stderr and state; the other threads do not exist in it."""
+        """Restore stderr and state in a forked child, which has no other threads."""
         if self._users:
             os.dup2(self._original, 2)
         if self._file >= 0:

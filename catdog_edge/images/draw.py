@@ -14,7 +14,7 @@ from catdog_edge.spec import NEITHER, Box, Prediction
 COLOURS = ((80, 175, 76), (43, 141, 245), (216, 129, 66), (176, 39, 156), (54, 67, 229))
 """Of the bars, BGR, by class index; repeated where there are more classes."""
 
-GREY = (150, 150, 150)  # of the bar of `neither`, BGR
+GREY = (150, 150, 150)  # colour of the bar of `neither`, BGR
 
 WHITE = (255, 255, 255)
 
@@ -26,7 +26,7 @@ def draw_prediction(frame: Any, prediction: Prediction) -> Image:
 
     Args:
         frame: See `catdog_edge.images.preprocess.to_bgr`; it is not changed.
-        prediction: The prediction for it.
+        prediction: The prediction for the frame.
 
     Examples:
         >>> annotated = draw_prediction(frame, classifier(frame))
@@ -35,7 +35,7 @@ def draw_prediction(frame: Any, prediction: Prediction) -> Image:
     height, width = image.shape[:2]
     strip = max(1, min(height, round(max(0.11 * min(height, width), 14))))
     top = height - strip
-    # Darkened, so that what is behind it stays visible.
+    # Darkened, so that the background stays visible.
     image[top:] = (image[top:] * np.float32(0.35)).astype(np.uint8)
     colour = colour_of(prediction)
     if prediction.box is not None:
@@ -64,9 +64,9 @@ def draw_prediction(frame: Any, prediction: Prediction) -> Image:
 
 
 def overlay(frame: Any, heat: npt.NDArray[np.float32]) -> Image:
-    """Colour a copy of a frame by a heat map of its size: see `Classifier.explain`.
+    """Overlay a heat map of the frame's size on a copy: see `Classifier.explain`.
 
-    0 leaves the frame as it is; blue, green, yellow and red mark more and more.
+    0 leaves the frame unchanged; the colours go from blue over green and yellow to red.
     """
     image = to_bgr(frame)
     colours = cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), cv2.COLORMAP_JET)
@@ -76,7 +76,7 @@ def overlay(frame: Any, heat: npt.NDArray[np.float32]) -> Image:
 
 
 def draw_box(image: Image, box: Box, colour: tuple[int, int, int]) -> None:
-    """Draw the outline of a part into an image, in place."""
+    """Draw the outline of a box into an image, in place."""
     left, top, width, height = box
     thick = max(1, round(min(image.shape[:2]) / 200))
     cv2.rectangle(image, (left, top), (left + width - 1, top + height - 1), colour, thick)

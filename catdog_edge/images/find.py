@@ -16,12 +16,12 @@ from catdog_edge.images.read import is_picture
 def find_images(
     names: Sequence[str], listed: Iterable[str] = (), leave_out: Path | None = None
 ) -> list[Path]:
-    """Find the image files that are meant, each once, in the order of the arguments.
+    """Find image files, without duplicates, in the order of the arguments.
 
     Names are files, folders (searched recursively, except for `leave_out`), patterns like
-    `shots/*.jpg`, or `-`, which stands for those `listed`. A missing file, a folder that is
-    unreadable or has no images, and a pattern without a match are kept, to be reported with the
-    others; see `why_not_found`.
+    `shots/*.jpg`, or `-` for the names in `listed`. A missing file, a folder that is unreadable or
+    has no images, and a pattern without a match are kept in the result, to be reported later; see
+    `why_not_found`.
 
     Raises:
         CatdogError: A folder is, or lies in, `leave_out`; or the current folder was deleted.
@@ -51,7 +51,7 @@ def find_images(
 
 
 def why_not_found(file: Path) -> str | None:
-    """Say why `find_images` has kept a folder or a pattern; `None` for a file."""
+    """Return why `find_images` has kept a folder or a pattern; `None` for a file."""
     if os.path.isdir(file):  # noqa: PTH112
         try:
             os.scandir(file).close()
@@ -64,7 +64,7 @@ def why_not_found(file: Path) -> str | None:
 
 
 def split_list(data: bytes) -> list[str]:
-    """Split a list of names: ended by zero bytes, as `find -print0` writes it, or one a line.
+    """Split a list of names: separated by zero bytes, as in `find -print0`, or one per line.
 
     A list that begins with a byte order mark, as PowerShell writes it, is in UTF-16 or UTF-8.
     """
@@ -86,7 +86,7 @@ def _real(path: Path) -> str:
 
 
 def _search(folder: Path, excluded: Path | None) -> list[Path]:
-    """Images below a folder, and subfolders that cannot be searched."""
+    """Return images below a folder, and subfolders that cannot be searched."""
     if excluded is not None and Path(_real(folder)).is_relative_to(excluded):
         what = f"{folder} is where --save puts the annotated copies, which are not classified again"
         raise CatdogError(f"{what}; choose another folder for --save")

@@ -1,7 +1,7 @@
-"""What the first bytes of an image file say: format, size, rotation, alpha; and what is refused.
+"""Read headers of image files: format, size, rotation, alpha; and reject unsupported kinds.
 
-No decoder runs here, so a hostile file costs a few table look-ups. Kinds that OpenCV does not
-decode, or in wrong colours, are refused by name: unsupported is not damaged.
+No decoder runs here, so a malicious file costs a few table look-ups. Kinds that OpenCV does not
+decode, or decodes in wrong colours, are rejected by name: unsupported is not damaged.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ _TIFF_COMPRESSIONS = {6: "old JPEG", 34712: "JPEG 2000", 50000: "Zstandard", 500
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself before it is decoded; `kind` goes by its signature.
+    """The header of an image file; `kind` is determined by its signature.
 
     Attributes:
         width, height: Stored size in pixels, before any rotation.
         alpha: The file has, or may have, transparent pixels.
-        orientation: Exif orientation 1..8 that is still to be applied to the decoded pixels.
-        transparent_grey: The grey level that a greyscale PNG declares transparent, in its own
-            bit depth, and that depth.
-        premultiplied: The decoder returns colours that are multiplied by alpha already.
-        depth: Bits of each sample where the decoder returns more than 8.
+        orientation: Exif orientation 1..8 to apply to the decoded pixels.
+        transparent_grey: The transparent grey level of a greyscale PNG, in its own bit depth, and
+            that depth.
+        premultiplied: The decoder returns colours that are already multiplied by alpha.
+        depth: Bits per sample if the decoder returns more than 8.
         variant: A kind of JPEG that only some builds of OpenCV decode; otherwise empty.
     """
 
@@ -89,15 +89,15 @@ class Header:
 
 
 def unsupported(what: str, remedy: str = "PNG or JPEG") -> PictureError:
-    """Return the error for an image that is intact, but of a kind that is not read."""
+    """Return the error for an image that is intact, but of an unsupported kind."""
     return PictureError(f"{what} is not supported; save it as {remedy}")
 
 
 def read_header(data: bytes) -> Header:
-    """Read the header of an image file; the ends of JPEG, PNG and WebP are checked, too.
+    """Read the header of an image file, and check that JPEG, PNG and WebP are complete.
 
     Raises:
-        PictureError: The file is empty, truncated, damaged, of an unsupported kind, or no image.
+        PictureError: The file is empty, truncated, damaged, unsupported, or not an image.
 
     Examples:
         >>> read_header(Path("cat.jpg").read_bytes()).orientation
@@ -192,7 +192,7 @@ def _png(data: bytes) -> Header:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length of each chunk; its checksum is compared."""
+    """Yield name, start and length of each chunk; checks its checksum."""
     at = 8
     while True:
         if at + 12 > len(data):
@@ -286,9 +286,9 @@ _LISTED = (258, 338, 339)
 
 
 def read_directory(data: bytes) -> dict[int, tuple[int, ...]]:
-    """The short and long tags in the first directory of a TIFF or an Exif block.
+    """Read the short and long tags in the first directory of a TIFF or an Exif block.
 
-    `struct.error`: it ends inside the directory.
+    Raises `struct.error` if it ends inside the directory.
     """
     order = "<" if data[:2] == b"II" else ">"
     magic, start = struct.unpack_from(order + "HI", data, 2)
@@ -352,7 +352,7 @@ def _avif(data: bytes) -> Header:
 
 
 def _positions(data: bytes, name: bytes) -> Iterator[int]:
-    """Where the properties called `name` stand in the head of an AVIF file."""
+    """Find the positions of the properties called `name` in the head of an AVIF file."""
     at = data.find(name, 0, 65536)
     while at >= 0:
         yield at
@@ -360,12 +360,12 @@ def _positions(data: bytes, name: bytes) -> Iterator[int]:
 
 
 def _bytes(data: bytes, name: bytes, offset: int) -> list[int]:
-    """The byte `offset` behind each property called `name`."""
+    """Return the byte at `offset` after each property called `name`."""
     return [data[at + offset] for at in _positions(data, name) if at + offset < len(data)]
 
 
 def _orientation(segments: list[bytes]) -> int:
-    """The orientation in the first valid Exif block; 1 where there is none."""
+    """Return the orientation in the first valid Exif block; 1 without one."""
     blocks: list[bytes] = []
     for segment in segments:
         if segment[:4] in _TIFF_STARTS:

@@ -1,8 +1,8 @@
 """Image to tensor: the one function that training, calibration, checks and the runtime call.
 
-The whole frame is squashed to the model's size, aspect ignored, by the steps named in the
-spec. The tensor stays `uint8`, BGR: colour order, scaling and normalisation are inside the
-exported graph, so they cannot drift between training and device.
+The frame is resized to the model's size by the steps in the spec, ignoring the aspect ratio. The
+tensor stays `uint8`, BGR: colour order, scaling and normalisation are inside the exported graph,
+so they are the same in training and on the device.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Image = npt.NDArray[np.uint8]  # `uint8 [H,W,3]`, BGR, 0..255
 
 
 def to_bgr(frame: Any) -> Image:
-    """Return a camera frame as `uint8 [H,W,3]` BGR, contiguous, without a copy where it is one.
+    """Return a camera frame as contiguous `uint8 [H,W,3]` BGR, without a copy if it is already.
 
     Args:
         frame: `uint8`, `[H,W,3]` BGR, `[H,W,4]` BGRA (alpha is dropped), `[H,W]` or
             `[H,W,1]` grey; any size from 1x1, contiguous or not.
 
     Raises:
-        ValueError: The dtype, the shape or the size is wrong; the message says how.
+        ValueError: The dtype, the shape or the size is wrong.
     """
     wanted = "wanted uint8 [H,W,3] BGR, [H,W,4] BGRA or [H,W] grey"
     if not isinstance(frame, np.ndarray):
@@ -53,8 +53,8 @@ def to_bgr(frame: Any) -> Image:
 def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
     """Resize a frame, `uint8 [H,W,3]` and contiguous, by the steps of `ModelSpec.resize`.
 
-    See `ResizeStep`; OpenCV's area filter is defined for shrinking alone. The very array that
-    came in is returned where nothing is to be done.
+    See `ResizeStep`; OpenCV's area filter is defined for shrinking only. If the frame already has
+    the right size, the same array is returned.
     """
     for step in steps:
         if step.crop:
@@ -79,7 +79,7 @@ def _size_after(step: ResizeStep, height: int, width: int) -> tuple[int, int]:
 
 
 def _cropped(frame: Image, crop: float) -> Image:
-    """Cut the longer side about its centre; a view."""
+    """Crop the longer side about its centre; returns a view."""
     left, top, width, height = _centre(frame.shape[0], frame.shape[1], crop)
     return frame[top : top + height, left : left + width]
 
@@ -92,7 +92,7 @@ def _centre(height: int, width: int, crop: float) -> Box:
 
 
 def kept_part(height: int, width: int, steps: Sequence[ResizeStep]) -> Box:
-    """Return the part of a frame of this size that a model sees: all that no step cuts off."""
+    """Return the part of a frame of this size that the resize steps keep."""
     rows, columns, down, across = height, width, 1.0, 1.0
     for step in steps:
         _, _, kept_columns, kept_rows = _centre(rows, columns, step.crop)
@@ -118,5 +118,5 @@ def to_nchw(images: Image) -> npt.NDArray[np.float32]:
 
 
 def to_layout(images: Image, layout: Layout) -> npt.NDArray[Any]:
-    """Convert a batch, `uint8 [N,H,W,3]` BGR, to what a model of this layout takes."""
+    """Convert a batch, `uint8 [N,H,W,3]` BGR, to the input of a model with this layout."""
     return to_nchw(images) if layout == "nchw-float" else np.ascontiguousarray(images)

@@ -1,8 +1,8 @@
-"""Read image files: bytes in, the image that a person would see out.
+"""Read image files to the pixels that an image viewer shows.
 
-Training, calibration, checks and the runtime all read with these functions, so a photograph is
-the same pixels everywhere. docs/preprocessing.md lists the formats, what is refused, and what
-becomes of transparency, rotation, animations and deep colour.
+Training, calibration, checks and the runtime all read with these functions, so a photograph has
+the same pixels everywhere. docs/preprocessing.md lists supported formats, rejected ones, and the
+handling of transparency, rotation, animations and deep colour.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ not an empty folder. Reading goes by content, not by suffix."""
 
 
 def is_picture(path: str | os.PathLike[str]) -> bool:
-    """Whether a file has the suffix of an image; the file is not opened."""
+    """Check whether a file has the suffix of an image, without opening it."""
     return Path(path).suffix.lower() in PICTURE_SUFFIXES
 
 
@@ -49,7 +49,7 @@ def read_picture(
     """Read an image file, whatever its suffix; see `decode_picture`.
 
     Returns:
-        `uint8 [H,W,3]`, BGR, 0..255, as a person would see it.
+        `uint8 [H,W,3]`, BGR, 0..255, upright, on white where transparent.
 
     Raises:
         PictureError: It cannot be read; the message is the reason without the name.
@@ -99,15 +99,15 @@ def decode_picture(
         data: The whole file.
         max_pixels: Refuse an image with more pixels than this, before decoding.
         keep_damaged: Return the pixels of a JPEG or TIFF that the decoder reports as corrupt.
-            A truncated file is refused all the same.
-        shortest: Decode a JPEG at 1/2, 1/4 or 1/8 of its size where no side gets shorter than
+            A truncated file is still rejected.
+        shortest: Decode a JPEG at 1/2, 1/4 or 1/8 of its size if no side gets shorter than
             this: three to four times faster for 12 megapixels.
 
     Returns:
-        `uint8 [H,W,3]`, BGR, 0..255, contiguous, as a person would see it.
+        `uint8 [H,W,3]`, BGR, 0..255, contiguous, upright, on white where transparent.
 
     Raises:
-        PictureError: It cannot be read; the message is the reason. A `DamagedError` where the
+        PictureError: It cannot be read; the message is the reason. A `DamagedError` if the
             decoder reports it as corrupt.
     """
     check_size(len(data))
@@ -127,7 +127,7 @@ def decode_picture(
 
 
 def check_size(size: int) -> None:
-    """Refuse a file of more than `MAX_BYTES`, before it is read or unpacked."""
+    """Reject a file of more than `MAX_BYTES`, before it is read or unpacked."""
     if size > MAX_BYTES:
         raise PictureError(f"too large: the limit is {MAX_BYTES // 2**20} MiB a file")
 
@@ -164,7 +164,7 @@ def _imdecode(data: bytes, header: Header, shortest: int | None) -> tuple[npt.ND
 
 
 def _on_white(pixels: npt.NDArray[Any], header: Header) -> Image:
-    """Lay transparent pixels on white: `uint8` or `uint16` with 1, 3 or 4 channels, to BGR."""
+    """Blend transparent pixels with white: `uint8` or `uint16`, 1, 3 or 4 channels, to BGR."""
     transparent = None
     if header.transparent_grey is not None and pixels.ndim == 2:
         # OpenCV ignores the transparent level of a greyscale PNG.

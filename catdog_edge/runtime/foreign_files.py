@@ -1,4 +1,4 @@
-"""Model files of other tools: told by their first bytes, with the way in or why there is none."""
+"""Recognise model files of other tools by their first bytes, and say how to convert them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WEIGHTS = (
 
 
 def foreign_model(path: Path) -> str:
-    """Say what a file of another tool is and what to do with it; empty for any other file.
+    """Describe a file of another tool and how to convert it; empty for any other file.
 
     Examples:
         >>> foreign_model(Path("model.tflite"))

@@ -1,7 +1,7 @@
-"""Where the model looked: the class activation map, from the file to the frame.
+"""Class activation maps: load the nodes that compute them, and resize a map to the frame.
 
-A file made with `export --heat-map` holds, beside its graph, what computes the map from it. So it
-costs a call nothing; a session of its own computes it. See `docs/heat-maps.md`.
+A file made with `export --heat-map` stores these nodes outside its graph, so other calls are not
+slowed down; a separate session computes the map. See `docs/heat-maps.md`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ KEY = "catdog_edge_heat_map"
 
 
 def with_heat_map(file: ModelFile, session: Any) -> ModelFile:
-    """Return a model with the further output, from a file and its loaded session.
+    """Return a model with the output `heat_map`, from a file and its loaded session.
 
     Raises:
-        ModelError: The file was made without, or cannot be read any more.
+        ModelError: The file was made without it, or can no longer be read.
     """
     more = session.get_modelmeta().custom_metadata_map.get(KEY)
     if more is None:
@@ -47,11 +47,11 @@ def with_heat_map(file: ModelFile, session: Any) -> ModelFile:
 def on_frame(
     values: npt.NDArray[np.float32], height: int, width: int, steps: Sequence[ResizeStep]
 ) -> npt.NDArray[np.float32]:
-    """Lay the map of one class, `float32 [h,w]`, over the frame that it is of.
+    """Resize the map of one class, `float32 [h,w]`, to its frame.
 
     Returns:
-        `float32 [height,width]`, 0..1: the share of the largest value. 0 where a position adds
-        nothing or speaks against the class, and where the resize rule cuts the frame off.
+        `float32 [height,width]`, 0..1, relative to the largest value. 0 where a position adds
+        nothing or negatively, and outside the part of the frame that the resize rule keeps.
     """
     left, top, across, down = kept_part(height, width, steps)
     laid = np.zeros((height, width), np.float32)

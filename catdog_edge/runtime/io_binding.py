@@ -1,4 +1,4 @@
-"""Calls of a session on a GPU through buffers that are made and bound once per batch size.
+"""Run a session on a GPU with buffers that are allocated and bound once per batch size.
 
 A plain `session.run` allocates on the GPU, copies from pageable memory and launches kernel by
 kernel at every call. Fixed buffers are also what a CUDA graph needs: ONNX Runtime records the
@@ -40,10 +40,10 @@ _graph_ids = itertools.count(1)  # one number is never captured twice in a sessi
 
 
 class CaptureGate:
-    """Many calls of the GPU at a time, or one capture alone.
+    """Allows many calls of the GPU at a time, or one capture alone.
 
-    While a graph is captured, CUDA refuses allocations and copies of every other thread, and one
-    that is refused spoils the capture. With the gate as its context a block is one of many calls.
+    While a graph is captured, CUDA rejects allocations and copies of all other threads, and a
+    rejected one invalidates the capture. A `with` block on the gate is one of many calls.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class CaptureGate:
         at_fork(self)
 
     def forked(self) -> None:
-        """Forget the calls of threads that did not come along."""
+        """Reset in a forked child, which has none of the other threads."""
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._calls = self._captures = 0
@@ -71,7 +71,7 @@ class CaptureGate:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait for the calls under way; hold off all others for as long as the block runs."""
+        """Wait for running calls; block all others while the block runs."""
         with self._lock:
             self._captures += 1
             try:
@@ -89,7 +89,7 @@ GATE = CaptureGate()
 
 @dataclass(frozen=True)
 class _Bound:
-    """The buffers of one batch size; `options` name its graph or, without one, skip capture."""
+    """The buffers of one batch size; `options` select its graph or, without one, skip capture."""
 
     binding: Any
     host: npt.NDArray[Any]
@@ -101,9 +101,9 @@ class _Bound:
 class BoundRunner:
     """Runs a session through an IO binding with pre-allocated buffers, one per batch size.
 
-    `outputs` are the names of those wanted; the buffers are on `device`, `cuda` or `cpu`.
-    `graphs`: whether the session captures CUDA graphs. The buffers of sizes with a graph are kept,
-    of the others those of the last `sizes` sizes.
+    `outputs` are the names of the outputs to return; the buffers are on `device`, `cuda` or `cpu`.
+    `graphs`: whether the session captures CUDA graphs. Buffers of sizes with a graph are kept, of
+    other sizes only the last `sizes`.
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class BoundRunner:
         self._lock = threading.Lock()
 
     def __call__(self, rows: Rows) -> list[npt.NDArray[np.float32]]:
-        """Run one batch; the results are copies of their own.
+        """Run one batch; the results are copies.
 
         Raises:
-            TooManyThreadsError: More than `GRAPH_THREADS` threads; the session is as it was.
+            TooManyThreadsError: More than `GRAPH_THREADS` threads; the session is unchanged.
         """
         with self._lock:
             captures = self._graphs and self._captures(len(rows))
@@ -147,7 +147,7 @@ class BoundRunner:
                 return [np.array(result) for result in bound.binding.copy_outputs_to_cpu()]
 
     def _captures(self, count: int) -> bool:
-        """Whether this thread runs this batch size for the first time."""
+        """Check whether this thread runs this batch size for the first time."""
         if not hasattr(self._of_thread, "sizes"):
             if self._threads == GRAPH_THREADS:
                 raise TooManyThreadsError(f"more than {GRAPH_THREADS} threads call it")
@@ -191,7 +191,7 @@ class BoundRunner:
 def page_locked(
     shape: tuple[int, ...], dtype: npt.DTypeLike, device_id: int = 0
 ) -> npt.NDArray[Any]:
-    """Make an array from which a GPU copies directly; an ordinary one without CUDA's runtime."""
+    """Allocate an array in page-locked memory; an ordinary one without the CUDA runtime."""
     cuda, size = _cuda_runtime(), int(np.prod(shape)) * np.dtype(dtype).itemsize
     pointer = ctypes.c_void_p()
     if cuda is None or cuda.cudaSetDevice(device_id):
@@ -199,13 +199,13 @@ def page_locked(
     if cuda.cudaHostAlloc(ctypes.byref(pointer), ctypes.c_size_t(size), 0) or not pointer.value:
         return np.empty(shape, dtype)
     buffer = (ctypes.c_ubyte * size).from_address(pointer.value)
-    # Not at the end of the process, where CUDA may be gone before.
+    # Not at the end of the process: CUDA may be unloaded before.
     weakref.finalize(buffer, cuda.cudaFreeHost, pointer).atexit = False
     return np.frombuffer(memoryview(buffer), dtype).reshape(shape)
 
 
 def _cuda_runtime() -> Any:
-    """CUDA's runtime library if it is loaded, as it is beside a session on a GPU; Linux only."""
+    """Return the CUDA runtime library if a session on a GPU has loaded it; Linux only."""
     if hasattr(os, "RTLD_NOLOAD"):
         for version in (13, 12):
             with contextlib.suppress(OSError):

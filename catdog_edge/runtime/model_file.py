@@ -1,4 +1,4 @@
-"""Model files: finding one, loading it with ONNX Runtime, reading its spec.
+"""Find model files, load them with ONNX Runtime, and read their specs.
 
 Only onnxruntime reads the file; the `onnx` package is not needed.
 """
@@ -23,7 +23,7 @@ from catdog_edge.system.version import __version__
 if TYPE_CHECKING:
     import onnxruntime
 
-DEFAULT = "fast"  # the shipped model that is taken when none is named
+DEFAULT = "fast"  # the default model
 ZOO = Path(__file__).parents[1] / "zoo"
 
 # Names of the graph's input and outputs; see `ModelSpec` for what they hold.
@@ -37,7 +37,7 @@ Pickled = tuple[str | None, str | None, bytes | None]
 
 
 class LoadError(ModelError):
-    """ONNX Runtime cannot load a file; `reason` and `remedy` are without its name."""
+    """ONNX Runtime cannot load a file; `reason` and `remedy` do not contain its name."""
 
     def __init__(self, name: str, reason: str, remedy: str) -> None:
         super().__init__(f"{name}: {reason}; {remedy}")
@@ -49,8 +49,8 @@ class LoadError(ModelError):
 class ModelFile:
     """A model to load: an absolute path or bytes.
 
-    `shipped` is its name where it was asked for as one of the models of the package, `called` its
-    name in errors, in place of its path.
+    `shipped` is its name if it was requested as a model of the package, `called` its name in
+    errors instead of its path.
     """
 
     path: Path | None
@@ -69,13 +69,13 @@ class ModelFile:
         return str(self.path) if self.path is not None else self.data or b""
 
     def to_pickle(self) -> Pickled:
-        """What names this model on another machine; see `from_pickle`."""
+        """Return a form of this model for another machine; see `from_pickle`."""
         if self.shipped is not None:
             return self.shipped, None, None
         return None, None if self.path is None else str(self.path), self.data
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """Size, time of change and inode of the file; `None` for bytes."""
+        """Size, modification time and inode of the file; `None` for bytes."""
         if self.path is None:
             return None
         try:
@@ -94,7 +94,7 @@ class ModelFile:
 
 
 def from_pickle(pickled: Pickled) -> str | bytes | None:
-    """Return the argument of `find_model` for a model from another process, if it is here."""
+    """Return the argument of `find_model` for a pickled model, if its file exists here."""
     shipped, path, data = pickled
     if shipped is not None and shipped not in shipped_models():
         raise ModelError(
@@ -110,12 +110,12 @@ def from_pickle(pickled: Pickled) -> str | bytes | None:
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that ship with the package; a name with a dot is another form of one."""
+    """List the models in the package; a name with a dot is another form of a model."""
     return sorted(file.stem for file in ZOO.glob("*.onnx") if "." not in file.stem)
 
 
 def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
-    """Turn what a caller names into a file or bytes; see `Classifier` for what may be named."""
+    """Resolve the argument `model` of `Classifier` to a file or bytes."""
     if model is None:
         model = DEFAULT
     if isinstance(model, (bytes, bytearray, memoryview)):
@@ -141,7 +141,7 @@ def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no readable file, or certainly no ONNX model."""
+    """Reject files that are unreadable or certainly not an ONNX model."""
     try:
         status = path.stat()
         if stat.S_ISREG(status.st_mode):
@@ -182,14 +182,14 @@ def load_session(
     """Load a model with ONNX Runtime; `more` are further arguments of `InferenceSession`.
 
     Raises:
-        LoadError: ONNX Runtime cannot load it. Its own error, without `explain`.
+        LoadError: ONNX Runtime cannot load it. Without `explain`, its own error.
     """
     import onnxruntime
 
     if file.path is None:
         # ONNX Runtime itself would look for weights in a second file in the current folder.
         key = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(key, os.devnull)  # nothing lies below it
+        options.add_session_config_entry(key, os.devnull)  # the parent is a file
     try:
         return onnxruntime.InferenceSession(file.content, options, enable_fallback=0, **more)
     except Exception as error:
@@ -222,10 +222,10 @@ def read_spec(model: str | os.PathLike[str] | bytes | None) -> ModelSpec:
 def spec_of(
     session: onnxruntime.InferenceSession, file: ModelFile, by_hand: ModelSpec | None = None
 ) -> ModelSpec:
-    """Read the spec from a loaded model and check that the graph is what it says.
+    """Read the spec from a loaded model and check that the graph matches it.
 
-    `by_hand` is the spec of a model that holds none. Its one input and one output (or that called
-    `probabilities`) may have any name.
+    `by_hand` is the spec for a model without one. Its single input and output (or the output
+    called `probabilities`) may have any name.
     """
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is not None:
@@ -253,13 +253,13 @@ def spec_of(
 
 
 def describe(value: Any) -> str:
-    """Name, type and shape of an entry of `session.get_inputs()` or `get_outputs()` as text."""
+    """Format name, type and shape of an entry of `session.get_inputs()` or `get_outputs()`."""
     shape = ", ".join(map(str, value.shape or ()))
     return f"{value.name} {value.type.removeprefix('tensor(').rstrip(')')} [{shape}]"
 
 
 def _mismatch(session: Any, spec: ModelSpec, any_name: bool) -> str:
-    """What a spec wants of a graph and what the graph has, where they differ; else empty."""
+    """Describe where a graph differs from its spec; empty if it matches."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     names = [value.name for value in outputs]
     size = [spec.height, spec.width]
@@ -284,7 +284,7 @@ def _mismatch(session: Any, spec: ModelSpec, any_name: bool) -> str:
 
 
 def _fits(found: list[Any], shapes: list[list[int]]) -> bool:
-    """Whether a shape is a batch of one of `shapes`; an axis without a fixed size fits any."""
+    """Check whether a shape is a batch of one of `shapes`; a dynamic axis matches any size."""
     return any(
         len(found) == 1 + len(shape)
         and found[0] != 0

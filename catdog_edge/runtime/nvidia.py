@@ -1,7 +1,7 @@
-"""Models on NVIDIA's GPUs: the form of a model and the options of a provider that suit it.
+"""Models on NVIDIA GPUs: choose the form of a model and the options of a provider.
 
-TensorRT builds an engine for a model and a GPU, which takes minutes, and it is kept. An engine is
-for images of one shape, one image a call.
+TensorRT builds an engine for a model and a GPU, which takes minutes; it is cached. An engine is
+for images of one shape, one image per call.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ ON = ("1", "True", "true")
 
 @dataclass(frozen=True)
 class Attempt:
-    """Providers with options to start a session with, and what they leave out of the best ones."""
+    """Providers with options for a session, and which of the best options they omit."""
 
     pairs: Pairs
     lacks: str = ""
 
 
 def attempts(file: ModelFile, pairs: Pairs) -> list[Attempt]:
-    """Return the options to try in turn, best first; an option that was given stays.
+    """Return the options to try in turn, best first; options of the caller are kept.
 
-    Not every model can have every one: a graph of kernels is captured only where all of the
-    model runs on the GPU, without control flow.
+    Not every model supports all of them: a CUDA graph is captured only if the whole model runs on
+    the GPU, without control flow.
     """
     (name, given), *others = pairs
     if name == NAMES["cuda"]:
@@ -61,7 +61,7 @@ def attempts(file: ModelFile, pairs: Pairs) -> list[Attempt]:
 
 
 def engine(file: ModelFile, pairs: Pairs) -> Callable[[], str] | None:
-    """Announce the work on TensorRT's engine; return what says afterwards where it came from."""
+    """Announce a build of a TensorRT engine; return a function that tells where it came from."""
     options = dict(pairs).get(NAMES["tensorrt"])
     if options is None:
         return None
@@ -69,8 +69,8 @@ def engine(file: ModelFile, pairs: Pairs) -> Callable[[], str] | None:
     if any(folder.glob("*.engine")):
         return lambda: "engine from the cache"
     here = tensorrt_machine(int(options.get("device_id", 0)))
-    if here["GPU"] and here["TensorRT"]:  # without them nothing begins
-        with contextlib.suppress(OSError):  # then the engine is not kept
+    if here["GPU"] and here["TensorRT"]:  # without them no build starts
+        with contextlib.suppress(OSError):  # then the engine is not cached
             folder.mkdir(parents=True, exist_ok=True)
         where = ", ".join(f"{key} {value}" for key, value in here.items() if value)
         log.warning(
@@ -91,7 +91,7 @@ def engine_folder(file: ModelFile, machine: Mapping[str, str]) -> Path:
 
 
 def tensorrt_options(folder: Path, precision: str) -> dict[str, str]:
-    """Options of the provider: engine and timings are kept in `folder`."""
+    """Return options of the provider that cache engine and timings in `folder`."""
     return {
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(folder),
@@ -102,7 +102,7 @@ def tensorrt_options(folder: Path, precision: str) -> dict[str, str]:
 
 
 def tensorrt_machine(device_id: int = 0) -> dict[str, str]:
-    """Return what an engine depends on besides the model; empty texts where it is unknown."""
+    """Return what an engine depends on besides the model; empty strings if unknown."""
     import onnxruntime
 
     here = dict.fromkeys(("GPU", "driver"), "")
@@ -126,31 +126,31 @@ def tensorrt_machine(device_id: int = 0) -> dict[str, str]:
 
 
 def features(options: Mapping[str, str]) -> str:
-    """Name what the options of a running provider amount to, TF32 in any case."""
+    """List the features that the options of a running provider enable, including TF32."""
     on = [name for key, name in OPTION_NAMES.items() if options.get(key) in ON]
     return ", ".join([*on, f"TF32 {'off' if options.get('use_tf32') == '0' else 'on'}"])
 
 
 def captures(options: Mapping[str, str]) -> bool:
-    """Whether a session with these options of its provider captures CUDA graphs."""
+    """Check whether a session with these options of its provider captures CUDA graphs."""
     return any(options.get(key) in ON for key in (*GRAPHS, *TENSORRT_GRAPHS))
 
 
 def why_not(error: BaseException) -> str:
-    """Say shortly why options do not suit a model."""
+    """Return a short reason why options do not work for a model."""
     text = first_line(error, 400)
     _, refused, reason = text.partition("graph capture feature as requested by the user")
     return (reason.strip().removeprefix("as ") if refused else text)[:160]
 
 
 def suited(file: ModelFile, provider: str) -> ModelFile:
-    """Return the form of a shipped model for a provider; any other file is taken as it is."""
+    """Return the form of a shipped model for a provider; any other file is returned unchanged."""
     half = half_form(file.path) if file.shipped and provider in GPU else None
     return file if half is None else dataclasses.replace(file, path=half)
 
 
 def half_form(path: Path | None) -> Path | None:
-    """The fp16 file beside a file of the same model: `NAME.half.onnx`; `None` without one."""
+    """Return the fp16 file next to a file of the same model, `NAME.half.onnx`, or `None`."""
     if path is None:
         return None
     half = path.with_name(f"{path.name.partition('.')[0]}.half.onnx")
@@ -158,7 +158,7 @@ def half_form(path: Path | None) -> Path | None:
 
 
 def better_form(path: Path | None, provider: str, precision: str) -> str:
-    """Say which form is faster on a GPU than a file of this precision; empty: none is."""
+    """Return the form that is faster on a GPU than a file of this precision; empty if none."""
     if not precision.startswith("int8"):
         return ""
     half = half_form(path)

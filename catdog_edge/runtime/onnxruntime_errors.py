@@ -1,4 +1,4 @@
-"""What ONNX Runtime's errors mean: each becomes a reason and a remedy."""
+"""Translate ONNX Runtime's errors to a reason and a remedy."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _REMEDIES = {
 
 
 class TooManyThreadsError(RuntimeError):
-    """More threads called a session than may capture CUDA graphs; see `io_binding`."""
+    """More threads call a session than can capture CUDA graphs; see `io_binding`."""
 
 
 def is_runtime_error(error: Exception) -> bool:
-    """Whether an error comes from ONNX Runtime, which also raises Python's own kinds."""
+    """Check whether an error comes from ONNX Runtime, which also raises built-in exceptions."""
     own = type(error).__module__.startswith("onnxruntime")
     return (
         own or type(error) is RuntimeError or isinstance(error, (MemoryError, TooManyThreadsError))
@@ -37,12 +37,12 @@ def is_runtime_error(error: Exception) -> bool:
 
 
 def is_memory_error(error: Exception) -> bool:
-    """Whether ONNX Runtime, or NumPy beside it, found too little memory."""
+    """Check whether ONNX Runtime or NumPy ran out of memory."""
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def loading_error(error: Exception, *, from_bytes: bool) -> tuple[str, str]:
-    """Return the reason and the remedy of an error in loading a model."""
+    """Return the reason of an error in loading a model, and its remedy."""
     import onnxruntime
 
     message, here = str(error), onnxruntime.__version__
@@ -100,8 +100,8 @@ def not_here(provider: str, reason: str, remedy: str) -> ProviderError:
 def start_error(provider: str, message: str) -> ProviderError:
     """Explain why a provider, named by its short name, did not start.
 
-    `message` is what ONNX Runtime raised; empty where it left the provider out in silence, as it
-    does where a library of the provider is missing.
+    `message` is what ONNX Runtime raised; empty if it omitted the provider silently, as it does
+    when a library of the provider is missing.
     """
     message = message or _library_error(provider)
     library = re.search(r"([\w.+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object", message)
@@ -120,13 +120,13 @@ def start_error(provider: str, message: str) -> ProviderError:
 
 
 def installed_build() -> str:
-    """The installed build of onnxruntime and its version, for instance `onnxruntime 1.32.0`."""
+    """Return the installed build of onnxruntime and its version, e.g. `onnxruntime 1.32.0`."""
     installed = packages.builds(packages.RUNTIMES)
     return " and ".join(f"{name} {version}" for name, version in installed.items())
 
 
 def _library_error(provider: str) -> str:
-    """Load a provider's library as ONNX Runtime does; the loader's complaint or ''."""
+    """Load a provider's library as ONNX Runtime does; return the loader's error or ''."""
     import onnxruntime
 
     ending = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
@@ -143,7 +143,7 @@ def _library_error(provider: str) -> str:
 
 
 def _gist(message: str) -> str:
-    """The message without places in ONNX Runtime's source and its numbers of errors."""
+    """Strip source locations and error numbers from a message of ONNX Runtime."""
     text = re.sub(r"\S*onnxruntime_src\S*.*?\) (?=\S)", "", message, flags=re.DOTALL)
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(text.split()))
     text = re.sub(r"\S+\.(cc|h):\d+ (\S+ )?", "", text)

@@ -21,12 +21,12 @@ _refusal = functools.partial(not_here, "openvino")
 
 
 def installed() -> bool:
-    """Whether the plugin's package is installed; it is not loaded."""
+    """Check whether the plugin's package is installed, without loading it."""
     return importlib.util.find_spec(MODULE) is not None
 
 
 def version() -> str:
-    """Version of the plugin's package, or an empty text."""
+    """Return the version of the plugin's package, or an empty string."""
     return packages.builds([PACKAGE]).get(PACKAGE, "")
 
 
@@ -63,7 +63,7 @@ def _devices() -> list[Any]:
                 library = importlib.import_module(MODULE).get_library_path()
                 onnxruntime.register_execution_provider_library(PROVIDER, library)
             except Exception as error:
-                # Registered before, with no device: that is no error.
+                # Already registered, without a device: not an error.
                 if "already" not in str(error):
                     raise _refusal(
                         f"the plugin {PACKAGE} {version()} does not load into {here} "

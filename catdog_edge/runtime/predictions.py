@@ -1,4 +1,4 @@
-"""From a model's outputs to predictions: the check that they are probabilities, and rejection."""
+"""Turn a model's outputs into predictions: check that they are probabilities, and reject."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOWEST, HIGHEST = -0.01, 1.01
 
 
 def rejection_in_force(asked: float | bool | None, spec: ModelSpec) -> Rejection | None:
-    """Return the rejection that the argument `reject` and a spec give; `None`: never `neither`."""
+    """Combine the argument `reject` and a spec's rejection; `None`: never `neither`."""
     if asked is None:
         return spec.rejection
     number = isinstance(asked, (bool, int, float))
@@ -32,7 +32,7 @@ def rejection_in_force(asked: float | bool | None, spec: ModelSpec) -> Rejection
 def to_predictions(
     session: ModelSession, outputs: Outputs, rejection: Rejection | None
 ) -> list[Prediction]:
-    """Turn the outputs of a call into a prediction a frame; `ModelError`: no probabilities."""
+    """Turn outputs into one prediction per frame; `ModelError` if not probabilities."""
     labels, known = session.spec.labels, None
     threshold = rejection.threshold if rejection is not None else None
     if rejection is not None and rejection.score == "known" and len(outputs) > 1:
@@ -40,7 +40,7 @@ def to_predictions(
     predictions = []
     for index, row in enumerate(outputs[0].tolist()):
         confidence = max(row)
-        # NaN may hide from the first two, not from the sum.
+        # NaN may pass the first two checks, but not the sum.
         if not (confidence <= HIGHEST and min(row) >= LOWEST and math.isfinite(sum(row))):
             raise _no_probabilities(session, row)
         label, nearness, score = labels[row.index(confidence)], 1.0, None
@@ -60,7 +60,7 @@ def to_predictions(
 
 
 def checked(session: ModelSession, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return probabilities or scores unchanged; `ModelError`: they are none."""
+    """Return probabilities or scores unchanged; `ModelError` if they are invalid."""
     if not (values.min() >= LOWEST and values.max() <= HIGHEST):
         raise _no_probabilities(session, values)
     return values

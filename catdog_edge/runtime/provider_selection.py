@@ -1,7 +1,7 @@
-"""Which provider runs a model: the one asked for, or with `auto` the fastest that really starts.
+"""Choose the provider of a model: the requested one, or with `auto` the fastest that starts.
 
-Where several start, a few calls of this very model are timed once, and the choice is remembered.
-A provider whose answers differ from the CPU provider's is out, however fast.
+If several start, a few calls of this model are timed once, and the choice is cached. A provider
+whose outputs differ from the CPU provider's is excluded.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PAUSE = 0.05
 """Seconds of sleep before a block: the rival's threads spin for a while after its last call, and
 would slow this one down several times."""
 
-REMEMBERED = 50  # choices that are kept; the oldest is forgotten first
+REMEMBERED = 50  # choices that are kept; the oldest is dropped first
 
 _warned: set[str] = set()
 
@@ -59,15 +59,15 @@ _Run = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Opened:
-    """A session that runs.
+    """An open session.
 
     Attributes:
         provider: Short name of its first provider.
-        file: The file that was opened: of a shipped model the form that suits the provider.
-        why: Why it is this one.
-        how: What of the provider is in use.
-        again: Open it once more with fewer demands on the provider, given the error that the
-            session raised; `None`: there is nothing to leave out.
+        file: The file that was opened: of a shipped model, the form for the provider.
+        why: Why this provider was chosen.
+        how: Features of the provider that are in use.
+        again: Open it again with fewer options of the provider, given the error that the
+            session raised; `None`: no options are left to omit.
     """
 
     session: _Session
@@ -84,12 +84,12 @@ class Opened:
 
 
 def open_model(file: ModelFile, asked: Asked, settings: Settings) -> Opened:
-    """Open a model with the provider that was asked for, or the best that really starts.
+    """Open a model with the requested provider, or the best that starts.
 
     Raises:
-        ValueError: `asked` is not of its form.
+        ValueError: `asked` has the wrong form.
         ModelError: The model cannot be loaded by any provider.
-        ProviderError: A provider that was asked for by name does not run here.
+        ProviderError: A requested provider does not run on this machine.
         MissingPackageError: onnxruntime is not installed, or is broken.
     """
     packages.runtime()
@@ -106,7 +106,7 @@ def _open(
     skip: int = 0,
     unsuited: str = "",
 ) -> Opened:
-    """Open with the best options that suit the model, the first `skip` of them left out."""
+    """Open with the best options that work for the model, after the first `skip`."""
     name = providers.short_provider_name(pairs[0][0])
     if name not in GPU:
         return Opened(start(file, pairs, settings), name, file, why)
@@ -150,7 +150,7 @@ def bind(session: _Session, provider: str, outputs: Sequence[str]) -> BoundRunne
 
 
 def offered() -> list[str]:
-    """Short names of the providers that are installed besides the CPU, best first; see `start`."""
+    """List the short names of installed providers besides the CPU, best first; see `start`."""
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
@@ -158,7 +158,7 @@ def offered() -> list[str]:
 
 
 def _open_best(file: ModelFile, settings: Settings) -> Opened:
-    """Open a model with the best provider that really starts; warn once of those that do not."""
+    """Open a model with the best provider that starts; warn once about those that do not."""
     others = offered()
     cpu = [(NAMES["cpu"], dict[str, str]())]
     if not others:
@@ -205,7 +205,7 @@ def _log() -> logging.Logger:
 
 
 def _that_answers(opened: Opened, provider: str) -> Opened:
-    """Call a session once; where that fails, open it with fewer options until none is left."""
+    """Call a session once; if that fails, open it with fewer options until none is left."""
     while opened.again is not None:
         try:
             _runner(opened.session, provider)(sample_input(opened.session))
@@ -213,7 +213,7 @@ def _that_answers(opened: Opened, provider: str) -> Opened:
         except Exception as error:  # each provider has its own kinds
             try:
                 opened = opened.again(error)
-            except ProviderError:  # the trial says why it is left out
+            except ProviderError:  # the trial reports why it is excluded
                 break
     return opened
 
@@ -223,11 +223,11 @@ def time_sessions(
 ) -> tuple[str, str]:
     """Time interleaved blocks of calls of sessions, by provider.
 
-    `cpu` is among them: its answers are the reference, but for those that have one in
-    `references`, since they run another form of the model.
+    One of them is `cpu`: its outputs are the reference, except for providers with their own in
+    `references`, which run another form of the model.
 
     Returns:
-        The provider that is fastest, and the human-readable reason.
+        The fastest provider, and the human-readable reason.
     """
     frames = sample_input(sessions["cpu"])
     runs = {name: _runner(session, name) for name, session in sessions.items()}
@@ -255,7 +255,7 @@ def time_sessions(
     medians = {name: float("inf") for name in running}
     for _ in range(ROUNDS):
         for name, run in running.items():
-            # The best of its blocks: whatever else runs on the machine can only slow one down.
+            # The fastest block: other load on the machine only makes blocks slower.
             medians[name] = min(medians[name], _block(run, frames))
     best = min(medians, key=lambda name: medians[name])
     figures = ", ".join(f"{name} {1000 * median:.2f} ms" for name, median in medians.items())
@@ -265,7 +265,7 @@ def time_sessions(
 
 
 def _block(run: _Run, frames: npt.NDArray[Any]) -> float:
-    """The median call of one block, in seconds."""
+    """Run one block; return its median call, in seconds."""
     time.sleep(PAUSE)
     run(frames)
     times: list[float] = []
@@ -278,9 +278,9 @@ def _block(run: _Run, frames: npt.NDArray[Any]) -> float:
 
 
 def sample_input(session: _Session, seed: int = 0) -> npt.NDArray[Any]:
-    """One batch of coloured patches under noise, of the shape and type that a session takes.
+    """Make a batch of coloured patches with noise, with the shape and type of a session's input.
 
-    Random, but neither flat nor pure noise: a network must not be able to answer it by chance.
+    Random, but neither flat nor pure noise, so that wrong outputs do not agree by chance.
     """
     from catdog_edge.images.preprocess import to_layout
 
@@ -308,7 +308,7 @@ def _runner(session: _Session, provider: str) -> _Run:
 
 
 def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
-    """A digest of all that the choice depends on: model, versions, processor, settings."""
+    """Digest everything that the choice depends on: model, versions, processor, settings."""
     import hashlib  # a start on the CPU alone does without these
 
     import onnxruntime
@@ -326,12 +326,12 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
 
 
 def cache_file() -> Path:
-    """Return the file where choices are remembered; see `cache_folder`."""
+    """Return the file where choices are cached; see `cache_folder`."""
     return cache_folder() / "providers.json"
 
 
 def _choices() -> dict[str, dict[str, str]]:
-    """Provider and reason by key; none where the file is missing or damaged."""
+    """Read provider and reason by key; empty if the file is missing or damaged."""
     try:
         document = json.loads(cache_file().read_text(encoding="utf-8"))
         known = {key: one for key, one in document.items() if one["provider"] in NAMES}
@@ -341,7 +341,7 @@ def _choices() -> dict[str, dict[str, str]]:
 
 
 def _remember(key: str, provider: str, reason: str) -> None:
-    """Keep a choice. A cache that cannot be written costs a trial next time, nothing else."""
+    """Cache a choice. If the cache cannot be written, the next start times again."""
     choices = _choices() | {key: {"provider": provider, "reason": reason}}
     kept = dict(list(choices.items())[-REMEMBERED:])
     with contextlib.suppress(CatdogError, ValueError):  # ValueError: no path at all

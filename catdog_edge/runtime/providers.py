@@ -1,7 +1,7 @@
-"""Execution providers: reading a request for some, and starting a session with them.
+"""Execution providers: parse a request, and start a session with them.
 
-What was asked for is compared with what the session has, since ONNX Runtime falls back to the
-CPU in silence. How `auto` chooses is in `provider_selection`.
+The request is compared with the session's providers, since ONNX Runtime silently falls back to
+the CPU. `provider_selection` implements `auto`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Pairs = Sequence[tuple[str, dict[str, str]]]  # ONNX Runtime's names of provider
 class Settings:
     """Options of every session of a classifier: intra-op threads, 1 or more; see `Classifier`.
 
-    Versions of ONNX Runtime before 1.26 spin as long as they like for any number but 0.
+    ONNX Runtime before 1.26 ignores the duration of spinning unless it is 0.
     """
 
     threads: int
@@ -61,12 +61,12 @@ class Settings:
 
 
 def short_provider_name(provider: str) -> str:
-    """`cuda` for `CUDAExecutionProvider`; a name without a short form stays as it is."""
+    """Return `cuda` for `CUDAExecutionProvider`; a name without a short form is unchanged."""
     return next((short for short, full in NAMES.items() if provider == full), provider)
 
 
 def parse(asked: Asked) -> Pairs:
-    """Read a request into pairs of ONNX Runtime's name and its options."""
+    """Parse a request into pairs of ONNX Runtime's name and its options."""
     kinds = f"auto, one of {', '.join(NAMES)}, or a list of names or (name, options)"
     wanted = f"provider must be {kinds}"
     entries: Any = [asked] if isinstance(asked, str) else asked
@@ -93,10 +93,10 @@ def parse(asked: Asked) -> Pairs:
 
 
 def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.InferenceSession:
-    """Open a session with exactly these providers, and the CPU for what they cannot run.
+    """Open a session with exactly these providers, and the CPU for unsupported operators.
 
     Raises:
-        ModelError: The model cannot be loaded, by the CPU provider either.
+        ModelError: The model cannot be loaded, not even by the CPU provider.
         ProviderError: One of the providers does not run here; its cause is ONNX Runtime's error,
             if it raised one.
     """
@@ -107,7 +107,7 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
     _check_build(names)
     from catdog_edge.runtime.io_binding import GATE  # not loaded where the CPU runs
 
-    # TensorRT hands what it cannot run to CUDA, and everything to the CPU.
+    # TensorRT falls back to CUDA, and every provider to the CPU.
     complete = dict(pairs)
     if NAMES["tensorrt"] in names:
         complete.setdefault(NAMES["cuda"], {})
@@ -124,13 +124,13 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
         raise
     except Exception as error:  # each provider has its own kinds
         message, cause = str(error) or type(error).__name__, error
-        # Perhaps it is the model that is wrong: then the CPU provider says so, as ModelError.
+        # The model may be invalid: then the CPU provider raises ModelError.
         start(file, [(cpu, {})], settings)
     raise onnxruntime_errors.start_error(short_provider_name(missing[0]), message) from cause
 
 
 def _create(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.InferenceSession:
-    """Make the session, whatever its providers turn out to be."""
+    """Create the session, without checking its providers."""
     options = session_options(settings)
     names = [name for name, _ in pairs]
     if NAMES["tensorrt"] in names:
@@ -152,7 +152,7 @@ def _create(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.In
 
 
 def _preload() -> None:
-    """Load CUDA's libraries from torch's or NVIDIA's wheels, where ONNX Runtime does not look."""
+    """Load CUDA libraries from PyTorch's or NVIDIA's wheels, which ONNX Runtime does not search."""
     import onnxruntime
 
     has_wheels = any(map(importlib.util.find_spec, ("torch", "nvidia")))
@@ -164,25 +164,25 @@ def _preload() -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep ONNX Runtime from logging to stderr why a provider does not start."""
+    """Suppress ONNX Runtime's log on stderr of why a provider does not start."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(4)
     try:
         yield
     finally:
-        onnxruntime.set_default_logger_severity(2)  # its default; the current one is not told
+        onnxruntime.set_default_logger_severity(2)  # the default; the current level cannot be read
 
 
 def by_plugin(name: str) -> bool:
-    """Whether a provider comes as a plugin of the ordinary onnxruntime."""
+    """Check whether a provider is a plugin of the standard onnxruntime package."""
     # Once registered, the plugin is listed among the available providers like a built-in one,
     # but does not start like one.
     return name == NAMES["openvino"] and openvino.installed()
 
 
 def _check_build(names: Sequence[str]) -> None:
-    """Refuse providers that the installed build of onnxruntime does not have."""
+    """Reject providers that the installed build of onnxruntime does not have."""
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
@@ -206,7 +206,7 @@ def _check_build(names: Sequence[str]) -> None:
 
 
 def session_options(settings: Settings) -> onnxruntime.SessionOptions:
-    """Options of a session: threads, spinning, and no lines on stderr: errors are raised."""
+    """Return options of a session: threads, spinning, no log on stderr (errors are raised)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

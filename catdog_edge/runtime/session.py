@@ -1,4 +1,4 @@
-"""One loaded model: its ONNX Runtime session through calls, close, and `os.fork`."""
+"""A loaded model: its ONNX Runtime session across calls, close, and `os.fork`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Outputs = list[npt.NDArray[np.float32]]
 class ModelSession:
     """A loaded model; safe to call from several threads. See `provider_selection.open_model`.
 
-    `fixed_batch` is the batch size that the graph demands; `None`: any.
+    `fixed_batch` is the batch size of the graph; `None`: any.
     """
 
     spec: ModelSpec
@@ -49,14 +49,14 @@ class ModelSession:
         self.closed = False
         self._asked, self._settings = asked, settings
         self._stamp = file.stamp()
-        # Held while the session is exchanged, never during a call. A signal handler may close
+        # Held while the session is replaced, never during a call. A signal handler may close
         # what its own thread is about to open, hence the R.
         self._lock = threading.RLock()
         self._open()
         at_fork(self)
 
     def _open(self, again: Callable[[], provider_selection.Opened] | None = None) -> Any:
-        """Make the session, of the same file as the first time, and return it."""
+        """Create and return the session, from the same file as the first time."""
         if self._asked_file.stamp() != self._stamp:
             changed = "has changed since it was opened"
             raise ModelError(f"{self._asked_file.name} {changed}; make a new Classifier")
@@ -105,11 +105,11 @@ class ModelSession:
         del session  # its threads end here or, where it is in use, with the last call
 
     def forked(self) -> None:
-        """Let go of the parent's session: its end would wait for threads that are not here."""
+        """Drop the parent's session in a forked child: freeing it would wait for lost threads."""
         for lost in (self._session, self._bound):
             keep_for_ever(lost)
         self._session = self._bound = None
-        self._lock = threading.RLock()  # whoever held the old one did not come along either
+        self._lock = threading.RLock()  # the thread that held the old one does not exist here
 
     def heat_map(self) -> ModelSession:
         """Return a session on the CPU with the outputs `probabilities` and `heat_map`.
@@ -144,7 +144,7 @@ class ModelSession:
         size = self.fixed_batch
         if size is None or len(rows) == size:
             return self._call(rows)
-        # In pieces, the last one filled up with copies of its last image.
+        # In chunks; the last one is padded with copies of its last image.
         parts = []
         for start in range(0, len(rows), size):
             piece = list(rows[start : start + size])
@@ -153,7 +153,7 @@ class ModelSession:
         return [np.concatenate(results) for results in zip(*parts, strict=True)]
 
     def _call(self, rows: Rows) -> Outputs:
-        # Taken once each: another thread may close the classifier from here on.
+        # Read once each: another thread may close the classifier from here on.
         session, bound = self.ready(), self._bound
         thread = enter()
         try:
@@ -173,9 +173,9 @@ class ModelSession:
         return self._call(rows)
 
     def _open_again(self, failed: BoundRunner, error: Exception, count: int) -> None:
-        """Exchange a session that failed for one that demands less of the provider."""
+        """Replace a failed session by one with fewer options of the provider."""
         with self._lock:
-            if self._bound is not failed:  # another thread did, or closed it
+            if self._bound is not failed:  # another thread replaced or closed it
                 return
             again = self._again
             if again is None:

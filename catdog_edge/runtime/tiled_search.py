@@ -1,4 +1,4 @@
-"""Tiled search: the squares of a frame that are classified, and which prediction is believed."""
+"""Tiled search: choose the squares of a frame to classify, and the prediction to return."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ OVERLAP = 0.25
 def tiles(height: int, width: int, least: int) -> list[Box]:
     """Return overlapping squares that cover a frame, at two scales.
 
-    The sides are the frame's short side and half of it; neighbours overlap by half or more. A
-    scale whose squares are smaller than the model's input would only enlarge pixels: the half is
-    then the model's input, and is left out where that is nearly the short side.
+    The sides are the frame's short side and half of it; neighbours overlap by half or more.
+    Squares smaller than the model's input would only be enlarged: the half is then replaced by
+    the model's input, or omitted if that is nearly the short side.
 
     Args:
-        height: Of the frame, pixels.
-        width: Of the frame, pixels.
+        height: Height of the frame, pixels.
+        width: Width of the frame, pixels.
         least: Longer side of the model's input, pixels.
     """
     short = min(height, width)
@@ -37,13 +37,13 @@ def tiles(height: int, width: int, least: int) -> list[Box]:
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Evenly spaced starts of pieces that cover a length and overlap by half or more."""
+    """Return evenly spaced starts of intervals that cover a length and overlap by half or more."""
     steps = -(-2 * (length - side) // side)
     return [round(step * (length - side) / steps) for step in range(steps + 1)] if steps else [0]
 
 
 def cut(image: Image, box: Box) -> Image:
-    """Return a part of an image; a view."""
+    """Return a part of an image, as a view."""
     left, top, width, height = box
     return image[top : top + height, left : left + width]
 
@@ -51,13 +51,13 @@ def cut(image: Image, box: Box) -> Image:
 def best_part(predictions: Sequence[Prediction], boxes: Sequence[Box]) -> Prediction:
     """Return the prediction with the highest score that another part supports, with its box.
 
-    Many squares are many chances of a false alarm: one alone is not believed. How far its score
-    is beyond the threshold would not do instead, since the scores of some models crowd there.
-    Measured in `docs/camera-loop.md`.
+    Many squares mean many chances of a false positive, so a single one is not accepted. A higher
+    threshold would not work instead, since the scores of some models cluster there. Measured in
+    `docs/camera-loop.md`.
 
     Args:
-        predictions: The first one for the whole frame, which needs no support.
-        boxes: Of each, in their order.
+        predictions: The first one is for the whole frame, which needs no support.
+        boxes: The box of each prediction.
     """
     parts = zip(predictions, boxes, strict=True)
     answered = [(prediction, box) for prediction, box in parts if prediction.label != NEITHER]
