@@ -31,7 +31,7 @@ from catdog_edge.training.data.folder_or_zip import SAMPLE, open_source
 from catdog_edge.training.runs.provenance import git_commit
 from exporters.checks.acceptance import Verification
 from exporters.checks.file_check import ReferenceModel, check_file
-from exporters.checks.original import Original, Pixels, find_ending
+from exporters.checks.original import Original, PixelScaling, find_ending
 from exporters.checks.predictors import Images, OnnxPredictor
 from exporters.checks.validation_data import ValidationSet
 from exporters.graph.foreign_network import (
@@ -168,7 +168,7 @@ def _with_metadata(options: ImportOptions, metadata: Mapping[str, str]) -> Impor
     return replace(options, labels=options.labels or labels, resize=options.resize or "crop")
 
 
-def _add_input(model: ir.Model, spec: ModelSpec, source: ForeignInput, pixels: Pixels) -> str:
+def _add_input(model: ir.Model, spec: ModelSpec, source: ForeignInput, pixels: PixelScaling) -> str:
     if not source.as_bytes:
         return add_input(model, spec, "nhwc-uint8", source.batch, bgr=pixels.bgr)
     add_byte_input(model, source, pixels.bgr)
@@ -190,7 +190,7 @@ def _sized(source: ForeignInput, options: ImportOptions) -> ForeignInput:
     return replace(source, height=height, width=width)
 
 
-def _spec(options: ImportOptions, source: ForeignInput) -> tuple[ModelSpec, Pixels]:
+def _spec(options: ImportOptions, source: ForeignInput) -> tuple[ModelSpec, PixelScaling]:
     """What is known of the model, and what its own code feeds it."""
     given = (options.mean, options.std, options.scale)
     if source.as_bytes and any(value is not None for value in given):
@@ -201,7 +201,7 @@ def _spec(options: ImportOptions, source: ForeignInput) -> tuple[ModelSpec, Pixe
     scale = 255.0 if options.scale is None else options.scale
     mean, std = options.mean or (0.0, 0.0, 0.0), options.std or (1.0, 1.0, 1.0)
     bgr = options.colour == "bgr"
-    pixels = Pixels(bgr, scale, mean, std)
+    pixels = PixelScaling(bgr, scale, mean, std)
     if source.as_bytes:
         scale = 1.0
     size = (source.height or 0, source.width or 0)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from catdog_edge.bulk.camera_traps import WRITERS
-from catdog_edge.bulk.classify_parts import ImageOptions, PartClassifier, classify_all
+from catdog_edge.bulk.classify_parts import ImageOptions, PartClassifier, classify_remaining
 from catdog_edge.bulk.parts import list_parts
-from catdog_edge.bulk.results import Counts, Results, Row
+from catdog_edge.bulk.results import Results, Row, RunCounts
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.decoder_warnings import write_stderr
 from catdog_edge.runtime.classifier import Classifier
@@ -35,7 +35,7 @@ class BulkRun:
 
     def run(
         self, model: str | None, provider: str, threads: int | None, reject: float | None
-    ) -> Counts:
+    ) -> RunCounts:
         """Classify what is not done yet; a part that is there is not classified again."""
         labels = read_spec(model).labels
         results = Results(self.out, self.kind, labels, self._settings(model, reject))
@@ -56,7 +56,7 @@ class BulkRun:
                 classify = PartClassifier(classifier, threads, self.images)
                 note(f"provider {classifier.provider}, {classify.threads} threads")
                 try:
-                    classify_all(results, classify, progress, _tell)
+                    classify_remaining(results, classify, progress, _tell)
                 except KeyboardInterrupt:
                     note("stopped; the same command resumes")
                     raise
@@ -84,7 +84,7 @@ class BulkRun:
             **asdict(self.images),
         }
 
-    def _plan(self, results: Results) -> Counts:
+    def _plan(self, results: Results) -> RunCounts:
         counts = results.plan(list_parts(self.names, self.listed, self.part))
         if not counts.images:
             raise CatdogError("there are no images; name files, folders, patterns or archives")

@@ -16,10 +16,10 @@ from typing import Any
 
 from catdog_edge.spec import NEITHER
 
-Rows = Iterable[dict[str, Any]]
+ResultRows = Iterable[dict[str, Any]]
 
 
-def megadetector(rows: Rows, labels: Sequence[str], model: str) -> Iterator[bytes]:
+def megadetector(rows: ResultRows, labels: Sequence[str], model: str) -> Iterator[bytes]:
     """Write one JSON document, an image a line.
 
     An image with a class is a detection of the category `animal` over the whole frame; `conf` is
@@ -52,7 +52,7 @@ def _image(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     return {"file": row["file"], "detections": [detection]}
 
 
-def timelapse(rows: Rows, labels: Sequence[str], model: str) -> Iterator[bytes]:
+def timelapse(rows: ResultRows, labels: Sequence[str], model: str) -> Iterator[bytes]:
     r"""Write a CSV file: File, RelativePath (`station1\day2`), Label and Confidence."""
     del labels, model
     yield _line("File", "RelativePath", "Label", "Confidence")
@@ -68,7 +68,7 @@ def _line(*fields: Any) -> bytes:
     return text.getvalue().encode()
 
 
-WRITERS: dict[str, tuple[str, Callable[[Rows, Sequence[str], str], Iterator[bytes]]]] = {
+WRITERS: dict[str, tuple[str, Callable[[ResultRows, Sequence[str], str], Iterator[bytes]]]] = {
     "megadetector": ("megadetector.json", megadetector),
     "timelapse": ("timelapse.csv", timelapse),
 }

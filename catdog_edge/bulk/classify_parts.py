@@ -89,7 +89,7 @@ class PartClassifier:
         return rows
 
 
-def classify_all(
+def classify_remaining(
     results: Results,
     classify: PartClassifier,
     progress: Callable[[int], object],

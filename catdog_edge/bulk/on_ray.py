@@ -62,7 +62,7 @@ def classify_all_on_ray(
     progress: Callable[[int], object],
     unreadable: Callable[[Row], object],
 ) -> None:
-    """Classify the parts that are not done on a cluster; see `classify_all`.
+    """Classify the parts that are not done on a cluster; see `classify_remaining`.
 
     Each node must see the place of the `results`. `model` are `model`, `provider` and `reject` of
     `Classifier`; the model travels as bytes. `threads` are the cores of a worker, by default those

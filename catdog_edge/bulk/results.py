@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Counts:
+class RunCounts:
     """What a manifest counts."""
 
     images: int
@@ -50,14 +50,14 @@ class Results:
         self.settings = json.loads(json.dumps({"schema": SCHEMA, **settings}))
         names = self.folder.names()
         self.done = {name for name in names if name.startswith("part-")}
-        self.counts: Counts | None = None
+        self.counts: RunCounts | None = None
         self.complete = False
         if MANIFEST in names:
             with self.folder.open(MANIFEST) as stream:
                 document = json.loads(stream.read())
             self._check(document["settings"])
             self.complete = document["complete"]
-            self.counts = Counts(**document["counts"])
+            self.counts = RunCounts(**document["counts"])
         elif self.done:
             raise CatdogError(f"{location} has parts and no {MANIFEST}; choose another folder")
 
@@ -69,7 +69,7 @@ class Results:
                     f"{what} ({before.get(name)}, now {value}); choose another folder"
                 )
 
-    def plan(self, parts: Iterable[Part]) -> Counts:
+    def plan(self, parts: Iterable[Part]) -> RunCounts:
         """Write the list of parts, and the manifest of a run that begins."""
         images = planned = 0
 
@@ -80,7 +80,7 @@ class Results:
                 yield f"{part.to_json()}\n".encode()
 
         self.folder.write(LIST, lines())
-        self.counts = Counts(images, planned)
+        self.counts = RunCounts(images, planned)
         self._write_manifest(self.counts, [])
         return self.counts
 
@@ -102,7 +102,7 @@ class Results:
         with self.folder.open(self.file(part)) as stream:
             return _decode(self.kind, stream.read())
 
-    def finish(self) -> Counts:
+    def finish(self) -> RunCounts:
         """Complete the manifest; `CatdogError` unless the parts hold every image once."""
         files: list[Row] = []
         labels: Counter[str] = Counter()
@@ -119,14 +119,14 @@ class Results:
             files.append({"file": self.file(part), "images": len(rows), "unreadable": bad})
             labels.update(row["label"] for row in rows if row.get("label") is not None)
             images, unreadable = images + len(rows), unreadable + bad
-        self.counts = Counts(images, len(files), unreadable, dict(labels.most_common()))
+        self.counts = RunCounts(images, len(files), unreadable, dict(labels.most_common()))
         self._write_manifest(self.counts, files)
         for name in self.folder.names():
             if name.startswith(".part-"):  # temporary files of processes that were killed
                 self.folder.remove(name)
         return self.counts
 
-    def _write_manifest(self, counts: Counts, files: Sequence[Row]) -> None:
+    def _write_manifest(self, counts: RunCounts, files: Sequence[Row]) -> None:
         document = {
             "complete": bool(files),
             "counts": asdict(counts),

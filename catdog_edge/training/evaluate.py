@@ -27,7 +27,7 @@ from catdog_edge.training.evaluation.classification_report import (
     evaluate,
     shorten_label,
 )
-from catdog_edge.training.evaluation.inference import Predictor, check_labels
+from catdog_edge.training.evaluation.inference import EvaluatedModel, check_labels
 from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.evaluation.rejection import RejectionReport
 from catdog_edge.training.runs.plots import save_roc
@@ -153,7 +153,7 @@ def evaluate_weights(
         >>> print(evaluate_weights(Path("runs/mine/best.pt")))
     """
     path, run = _find_weights(weights)
-    model = Predictor(path)
+    model = EvaluatedModel(path)
     spec = model.spec
     left_out = [str(one) for one in spec.trained_on.get("left_out") or ()]
     datasets = _open_datasets(data, run, spec, left_out)

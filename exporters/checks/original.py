@@ -20,7 +20,7 @@ Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelScaling:
     """What its code makes of an image: `(value / scale - mean) / std`, in its order of channels."""
 
     bgr: bool
@@ -40,7 +40,7 @@ class Original:
     output: str  # name of the output that is read
     ending: Ending
 
-    def __init__(self, path: Path, source: ForeignInput, pixels: Pixels) -> None:
+    def __init__(self, path: Path, source: ForeignInput, pixels: PixelScaling) -> None:
         self._name, self._source, self._pixels = path.name, source, pixels
         self._session = open_session(path, choose_threads().count)
 
@@ -68,7 +68,7 @@ class Original:
             parts.append(found.reshape(len(found), -1)[: len(chunk)])
         values = np.concatenate(parts)
         logits = values if self.ending == "logits" else None
-        return Answers(probabilities(values, self.ending), logits)
+        return Answers(to_probabilities(values, self.ending), logits)
 
     def _feed(self, images: Images) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = images if self._pixels.bgr else images[..., ::-1]
@@ -90,7 +90,7 @@ def find_ending(values: Values) -> Ending:
     return "probabilities" if inside else "logits"
 
 
-def probabilities(values: Values, ending: Ending) -> Values:
+def to_probabilities(values: Values, ending: Ending) -> Values:
     """Probabilities of an output `float32 [N,K]`; of one value, those of two classes."""
     if ending == "probabilities":
         return values

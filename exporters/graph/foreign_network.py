@@ -85,7 +85,7 @@ def read_input(model: ir.Model, name: str, layout: ForeignLayout | None) -> Fore
     """
     graph = model.graph
     graph.inputs[:] = [value for value in graph.inputs if not value.is_initializer()]
-    shown = "; ".join(map(describe, graph.inputs)) or "none"
+    shown = "; ".join(map(describe_value, graph.inputs)) or "none"
     if len(graph.inputs) != 1:
         raise ModelError(
             f"{name}: wanted one input, the images, found {shown}; export it again with the others "
@@ -167,7 +167,7 @@ def add_byte_input(model: ir.Model, source: ForeignInput, bgr: bool) -> None:
     graph.sort()
 
 
-def describe(value: ir.Value) -> str:
+def describe_value(value: ir.Value) -> str:
     """Name, type and shape of a value as text."""
     kind = value.dtype.name.lower() if value.dtype is not None else "of unknown type"
     axes = ", ".join(str(getattr(axis, "value", axis)) for axis in value.shape or ())

@@ -26,7 +26,7 @@ def get(file: str) -> Template:
         undefined=StrictUndefined,
     )
     functions = (
-        px, tick_text, points, family, figure, milliseconds, sentence, shade, many, part, name,
+        px, tick_text, path_data, family, figure, milliseconds, sentence, shade, many, part, name,
         markdown_table,
     )  # fmt: skip
     environment.filters |= {one.__name__: one for one in functions}
@@ -34,8 +34,8 @@ def get(file: str) -> Template:
     return environment.get_template(file)
 
 
-def points(found: Sequence[tuple[float, float]]) -> str:
-    """The corners of a path."""
+def path_data(found: Sequence[tuple[float, float]]) -> str:
+    """The corners of a path, as its `d` takes them."""
     return " L".join(f"{px(x)} {px(y)}" for x, y in found)
 
 

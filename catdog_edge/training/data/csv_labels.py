@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from catdog_edge.errors import DataError, PictureError
 from catdog_edge.images.read import read_bytes
-from catdog_edge.training.data.dataset import Candidate, Layout, Split, is_utf8, nfc
+from catdog_edge.training.data.dataset import Candidate, FileLayout, Split, is_utf8, nfc
 from catdog_edge.training.data.folder_or_zip import Skipped, Source
 from catdog_edge.training.data.splits import split_names, split_word
 
@@ -360,8 +360,8 @@ def _label_names(
 
 
 def from_split_csv(
-    path: Path, source: Source, layout: Layout, labels: Sequence[str] | None, limit: int | None
-) -> Layout:
+    path: Path, source: Source, layout: FileLayout, labels: Sequence[str] | None, limit: int | None
+) -> FileLayout:
     """Read the images, labels and splits of a `split.csv`, whatever the layout says.
 
     Images that a run with a `limit` left out need no note. Raises `DataError` where the file cannot

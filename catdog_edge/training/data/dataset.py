@@ -35,7 +35,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """What the names of the files say."""
 
     kind: str  # the layout in words

@@ -15,7 +15,14 @@ from pathlib import PurePosixPath
 
 from catdog_edge.errors import DataError, list_names
 from catdog_edge.training.data.csv_labels import Table, read_tables
-from catdog_edge.training.data.dataset import Candidate, Layout, Split, is_utf8, nfc, sorted_names
+from catdog_edge.training.data.dataset import (
+    Candidate,
+    FileLayout,
+    Split,
+    is_utf8,
+    nfc,
+    sorted_names,
+)
 from catdog_edge.training.data.folder_or_zip import Skipped, Source
 from catdog_edge.training.data.splits import says_no_class, split_names, split_word
 
@@ -37,7 +44,7 @@ _WANTED = (
 )
 
 
-def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
+def find_layout(source: Source, labels: Sequence[str] | None = None) -> FileLayout:
     """Find the layout of a source and read the labels out of it.
 
     Args:
@@ -86,7 +93,7 @@ def find_layout(source: Source, labels: Sequence[str] | None = None) -> Layout:
     return layout
 
 
-def _check_labels(layout: Layout, labels: Sequence[str] | None, where: str) -> None:
+def _check_labels(layout: FileLayout, labels: Sequence[str] | None, where: str) -> None:
     for label in layout.labels:
         if not is_utf8(label):
             raise DataError(
@@ -102,7 +109,7 @@ def _check_labels(layout: Layout, labels: Sequence[str] | None, where: str) -> N
         )
 
 
-def _from_tables(source: Source, tables: Sequence[Table]) -> Layout:
+def _from_tables(source: Source, tables: Sequence[Table]) -> FileLayout:
     owner: dict[str, Table] = {}
     for table in tables:
         twice = next((file for file in table.labels if file in owner), None)
@@ -134,7 +141,7 @@ def _from_tables(source: Source, tables: Sequence[Table]) -> Layout:
     )
     if elsewhere:
         notes.append(f"{elsewhere:,} images lie in the folder of another class than {names} says")
-    return Layout(
+    return FileLayout(
         f"labels from {names}",
         tuple(Candidate(f, owner[f].labels[f]) for f in source.entries if f in owner),
         labels,
@@ -143,7 +150,9 @@ def _from_tables(source: Source, tables: Sequence[Table]) -> Layout:
     )
 
 
-def _check_unlisted(layout: Layout, folders: _Folders, tables: Sequence[Table], where: str) -> None:
+def _check_unlisted(
+    layout: FileLayout, folders: _Folders, tables: Sequence[Table], where: str
+) -> None:
     """Refuse a split folder with classes in it of which the tables list no image."""
     listed = {folders.splits.get(candidate.file) for candidate in layout.candidates}
     unlisted = set(folders.splits.values()) - listed
@@ -162,8 +171,8 @@ def _check_unlisted(layout: Layout, folders: _Folders, tables: Sequence[Table], 
 
 
 def _with_splits(
-    source: Source, layout: Layout, folders: Mapping[str, Split], tables: Sequence[Table]
-) -> Layout:
+    source: Source, layout: FileLayout, folders: Mapping[str, Split], tables: Sequence[Table]
+) -> FileLayout:
     """Add the splits that folders and tables name, which must agree."""
     said = {file: (split, "its folder") for file, split in folders.items()}
     for table in tables:
@@ -274,7 +283,7 @@ class _Folders:
                     "move it, or name the classes with --labels"
                 )
 
-    def layout(self) -> Layout:
+    def layout(self) -> FileLayout:
         """The layout that the names say."""
         self._check_level()
         pictures = [name for name in self._rest if name in self.source.pictures]
@@ -300,7 +309,7 @@ class _Folders:
         empty = [f"the folder {name} has no images in it and is left out" for name in sorted(bare)]
         unclear = "neither its folder nor its name says its class"
         beside = f"{number:,} images lie beside the class folders and are left out"
-        layout = Layout(
+        layout = FileLayout(
             "split folders with classes in them" if self.splits else "a folder per class",
             tuple(candidates),
             sorted_names({candidate.label for candidate in candidates}),
@@ -311,13 +320,13 @@ class _Folders:
         self._check_closed(layout)
         return layout
 
-    def _prefixes(self, pictures: Sequence[str]) -> Layout:
+    def _prefixes(self, pictures: Sequence[str]) -> FileLayout:
         found = {name: _prefix(name) for name in pictures}
         labels = {label for label in found.values() if label}
         if split_names(labels, self.labels):
             found = dict.fromkeys(found, "")
         reason = "its name does not begin with a class, as in cat.0.jpg"
-        return Layout(
+        return FileLayout(
             "the class is the beginning of each name",
             tuple(Candidate(name, label) for name, label in found.items() if label),
             sorted_names({label for label in found.values() if label}),
@@ -328,7 +337,7 @@ class _Folders:
     def _left_out(self) -> list[str]:
         return [f"the folder {name} is no split and is left out" for name in sorted(self._beside)]
 
-    def _check_closed(self, layout: Layout) -> None:
+    def _check_closed(self, layout: FileLayout) -> None:
         """Refuse a folder that cannot be opened where it may be a class."""
         classes = {
             f"{parent}{child}/"
@@ -343,7 +352,7 @@ class _Folders:
                     "it readable, or move it away"
                 )
 
-    def _check_splits(self, layout: Layout) -> None:
+    def _check_splits(self, layout: FileLayout) -> None:
         """Refuse a folder that names a split where nothing in it says a class."""
         known = {self._split_folder.get(candidate.file) for candidate in layout.candidates}
         silent = sorted(set(self._split_folder.values()) - known)
@@ -368,7 +377,7 @@ def _prefix(name: str) -> str:
     return "" if _CAMERA.fullmatch(label) else label
 
 
-def _only(layout: Layout, labels: tuple[str, ...], where: str) -> Layout:
+def _only(layout: FileLayout, labels: tuple[str, ...], where: str) -> FileLayout:
     """Keep and order the classes that `labels` names; upper and lower case do not matter."""
     if len(set(labels)) != len(labels):
         raise DataError(f"--labels names a class twice: {', '.join(labels)}")

@@ -20,8 +20,8 @@ from catdog_edge.training.data.dataset import (
     SPLITS,
     Candidate,
     Dataset,
+    FileLayout,
     Item,
-    Layout,
     Split,
     sorted_names,
     write_csv,
@@ -152,7 +152,7 @@ def open_negative_images(
     if not files:
         raise DataError(f"{opened.name} has no images in it (.jpg, .png, ...)")
     candidates = tuple(Candidate(name, NEITHER) for name in files)
-    layout = Layout("images of none of the classes", candidates, (NEITHER,))
+    layout = FileLayout("images of none of the classes", candidates, (NEITHER,))
     splitter = Splitter(tuple(split), candidates)
     dataset = _read(opened, layout, splitter, (None, 0), steps, progress, keep_damaged)
     _check_classes(dataset, SPLITS)
@@ -189,7 +189,7 @@ def pixels(
 
 def _read(
     source: Source,
-    layout: Layout,
+    layout: FileLayout,
     splitter: Splitter,
     subset: tuple[int | None, int],
     steps: Sequence[ResizeStep] | None,
@@ -232,7 +232,7 @@ def _read(
     )
 
 
-def _moves(splitter: Splitter, layout: Layout, cache: Cache, before: set[str]) -> list[str]:
+def _moves(splitter: Splitter, layout: FileLayout, cache: Cache, before: set[str]) -> list[str]:
     """Notes on images that moved, of those whose digests were known before and of all."""
     notes, moved = [], splitter.moved
     if moved:

@@ -18,7 +18,7 @@ from itertools import product
 from typing import Any
 
 from catdog_edge.errors import DataError
-from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, Layout, Split
+from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, FileLayout, Split
 
 DEFAULT_SPLIT = (80, 10, 10)  # percent for training, validation and test
 
@@ -219,7 +219,7 @@ def _place(digest: str) -> float:
 
 
 def read_some(
-    layout: Layout,
+    layout: FileLayout,
     limit: int,
     seed: int,
     splitter: Splitter,

@@ -86,7 +86,7 @@ def known(values: Float32) -> Float32:
     return np.asarray(1 - softmax(values)[:, -1], dtype=np.float32)
 
 
-class Predictor:
+class EvaluatedModel:
     """A checkpoint (`.pt`) or an exported file; raises `ModelError` for any other, or a damaged."""
 
     def __init__(self, path: Path) -> None:

@@ -50,7 +50,7 @@ SPEC_METRICS = (
 )  # fmt: skip
 """Metrics that travel with the weights."""
 
-Groups = dict[str, Float32]
+GroupScores = dict[str, Float32]
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class _Validated:
     probabilities: Float32
     result: Evaluation
     rejection: dict[str, RejectionReport]
-    classes: Groups
-    negatives: Groups
+    classes: GroupScores
+    negatives: GroupScores
 
 
 def finish(run: Run, data: RunData, trainer: Trainer) -> None:
@@ -143,7 +143,7 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
         return logits(network, spec.normalization, pixels, trainer.device, bar="validation")
 
     outputs = compute(images)
-    others: Groups = {}
+    others: GroupScores = {}
     if data.negatives is not None:
         others = rejection.negative_groups(data.negatives, "val", compute)
         scale, shift = fit_known_scale(rejection.split_groups(outputs, sources), others)

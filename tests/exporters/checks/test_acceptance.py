@@ -28,7 +28,7 @@ STRICT = Strictness(strict=True)
 TRUTH = np.zeros(200, np.int64)
 
 
-def spec_of(precision: str) -> ModelSpec:
+def spec_with(precision: str) -> ModelSpec:
     return spec_for(labels=("cat", "dog"), temperature=2.0).replace(precision=precision)
 
 
@@ -65,7 +65,7 @@ def shifted(by: float, flips: int = 0, unclear: int = 0) -> tuple[Answers, Answe
 def test_every_precision_has_its_limits(
     precision: str, by: float, flips: int, unclear: int, fails: str
 ) -> None:
-    result = judge(*shifted(by, flips, unclear), TRUTH, spec_of(precision), STRICT)
+    result = judge(*shifted(by, flips, unclear), TRUTH, spec_with(precision), STRICT)
     assert len(result.comparison.flips) == flips + unclear
     assert not result.notes
     if fails:
@@ -82,23 +82,25 @@ def test_the_allowed_drop_is_the_callers() -> None:
     reference, candidate = shifted(0.0, 0, 2)  # a point of accuracy, on unclear images
     for allowed, passes in ((0.99, False), (1.0, True)):
         policy = Strictness(allowed, strict=True)
-        result = judge(reference, candidate, TRUTH, spec_of("int8-static"), policy)
+        result = judge(reference, candidate, TRUTH, spec_with("int8-static"), policy)
         assert result.passed is passes
     assert result.accuracy is not None
     assert result.accuracy.change == pytest.approx(-0.01)
-    gain = judge(candidate, reference, TRUTH, spec_of("int8-static"), Strictness(0.0, strict=True))
+    gain = judge(
+        candidate, reference, TRUTH, spec_with("int8-static"), Strictness(0.0, strict=True)
+    )
     assert gain.passed
 
 
 def test_without_true_classes_accuracy_is_not_judged() -> None:
-    result = judge(*shifted(0.0, 0, 2), None, spec_of("int8-static"), STRICT)
+    result = judge(*shifted(0.0, 0, 2), None, spec_with("int8-static"), STRICT)
     assert result.passed
     assert result.accuracy is None
     assert "accuracy" not in str(result)
 
 
 def test_json_has_the_figures_and_the_number_of_flips() -> None:
-    result = judge(*shifted(0.0, 3, 2), TRUTH, spec_of("int8-static"), STRICT)
+    result = judge(*shifted(0.0, 3, 2), TRUTH, spec_with("int8-static"), STRICT)
     document = json.loads(json.dumps(result.to_dict()))
     assert document["precision"] == "int8-static"
     assert (document["pictures"], document["clear"], document["flips"]) == (200, 198, 5)
@@ -144,7 +146,7 @@ def test_one_flip_of_a_small_set_is_no_reason_to_refuse() -> None:
         asked.append(1)
         return two(*np.full(700, 0.8)), two(*np.full(700, 0.79))
 
-    result = judge(*one_of_98(), TRUTH[:98], spec_of("int8-dynamic"), more=more)
+    result = judge(*one_of_98(), TRUTH[:98], spec_with("int8-dynamic"), more=more)
     assert result.passed
     assert asked == [1]
     assert result.more is not None
@@ -153,24 +155,24 @@ def test_one_flip_of_a_small_set_is_no_reason_to_refuse() -> None:
     assert "98 images cannot tell this from chance" in note
     assert "the same answer on 100.00% of 797 images" in note
     assert note in str(result)
-    strict = judge(*one_of_98(), TRUTH[:98], spec_of("int8-dynamic"), STRICT, more)
+    strict = judge(*one_of_98(), TRUTH[:98], spec_with("int8-dynamic"), STRICT, more)
     assert not strict.passed
     assert asked == [1]
     # Without further images there is nothing that speaks against it, either.
-    assert judge(*one_of_98(), TRUTH[:98], spec_of("int8-dynamic")).passed
+    assert judge(*one_of_98(), TRUTH[:98], spec_with("int8-dynamic")).passed
 
 
 def test_further_images_can_speak_against_a_file() -> None:
     def flipped() -> tuple[Answers, Answers]:
         return two(*np.full(700, 0.8)), two(*np.full(650, 0.8), *np.full(50, 0.4))
 
-    result = judge(*one_of_98(), TRUTH[:98], spec_of("int8-static"), more=flipped)
+    result = judge(*one_of_98(), TRUTH[:98], spec_with("int8-static"), more=flipped)
     assert "the same answer on 93.73% of 797 images" in result.failures[0]
 
     def moved() -> tuple[Answers, Answers]:
         return two(*np.full(700, 0.8)), two(*np.full(700, 0.9999))
 
-    result = judge(*one_of_98(), TRUTH[:98], spec_of("int8-static"), more=moved)
+    result = judge(*one_of_98(), TRUTH[:98], spec_with("int8-static"), more=moved)
     assert "accuracy changes by -1.02" in result.failures[0]
     assert "logits differ by up to" in result.failures[0]
 
@@ -181,9 +183,9 @@ def test_further_images_are_asked_for_where_they_are_needed() -> None:
 
     large = two(*np.full(1000, 0.9))
     truth = np.zeros(1000, np.int64)
-    assert judge(large, large, truth, spec_of("int8-static"), more=never).passed
-    assert judge(*one_of_98(), None, spec_of("int8-static"), more=never).passed
-    assert not judge(*one_of_98(), TRUTH[:98], spec_of("fp32"), more=never).passed
+    assert judge(large, large, truth, spec_with("int8-static"), more=never).passed
+    assert judge(*one_of_98(), None, spec_with("int8-static"), more=never).passed
+    assert not judge(*one_of_98(), TRUTH[:98], spec_with("fp32"), more=never).passed
 
 
 def verified(rng: np.random.Generator, count: int, file, policy: Strictness) -> Verification:
@@ -196,7 +198,7 @@ def verified(rng: np.random.Generator, count: int, file, policy: Strictness) -> 
     reference, candidate, truth = answers(count)
     further = min(8 * count, 1000 - count)
     more = (lambda: answers(further)[:2]) if further > 0 else None
-    return judge(reference, candidate, truth, spec_of("int8-static"), policy, more)
+    return judge(reference, candidate, truth, spec_with("int8-static"), policy, more)
 
 
 @pytest.mark.parametrize(
@@ -231,17 +233,17 @@ def test_logits_have_a_limit_in_every_precision() -> None:
         for factor, passes in ((0.9, True), (1.1, False)):
             # Both logits move alike: the probabilities stay what they are.
             moved = values + np.float32(factor * allowed * np.abs(values).max())
-            judged = judge(expected, Answers(answers, moved), None, spec_of(precision))
+            judged = judge(expected, Answers(answers, moved), None, spec_with(precision))
             assert judged.logits_difference == pytest.approx(factor * allowed, rel=0.02)
             assert judged.passed is passes
             assert passes or "logits differ by up to" in judged.failures[0]
     far = np.array([[4.0, 0.0]], np.float32)
     at_the_limit = judge(
         Answers(softmax(far, 2.0), far), Answers(softmax(far, 2.0), far + 1), None,
-        spec_of("int8-static"),
+        spec_with("int8-static"),
     )  # fmt: skip
     assert (at_the_limit.logits_difference, at_the_limit.passed) == (0.25, True)
-    spec = spec_of("fp32")
+    spec = spec_with("fp32")
     bare = Answers(answers)
     assert judge(bare, expected, None, spec).passed
     assert judge(bare, expected, None, spec).logits_difference is None
@@ -263,7 +265,7 @@ def test_logits_have_a_limit_in_every_precision() -> None:
     ],
 )
 def test_the_score_of_rejection_has_limits(precision: str, moved: float, said: str) -> None:
-    spec = spec_of(precision).replace(rejection=Rejection("known", 0.5))
+    spec = spec_with(precision).replace(rejection=Rejection("known", 0.5))
     answers = np.full((200, 2), 0.5, np.float32)
     known = np.where(np.arange(200) % 2, 0.8, 0.3).astype(np.float32)
     moved_scores = np.where(known < 0.5, known + moved, known + min(moved, 0.1))
@@ -279,7 +281,7 @@ def test_the_score_of_rejection_has_limits(precision: str, moved: float, said: s
 
 def test_scores_near_the_threshold_are_not_held_against_a_file() -> None:
     """0.78 and 0.82 are on either side of 0.8, nearer than two PyTorch runs to each other."""
-    spec = spec_of("int8-static").replace(rejection=Rejection("known", 0.8))
+    spec = spec_with("int8-static").replace(rejection=Rejection("known", 0.8))
     answers = np.full((200, 2), 0.5, np.float32)
     near = np.where(np.arange(200) % 2, 0.78, 0.99).astype(np.float32)
     across = np.where(near < 0.8, np.float32(0.82), near)

@@ -14,13 +14,13 @@ pytestmark = pytest.mark.train
 from support.foreign import FRAMES, MEAN, SIZE, STD, network, theirs
 
 from catdog_edge.errors import ModelError
-from exporters.checks.original import Original, Pixels, find_ending, probabilities
+from exporters.checks.original import Original, PixelScaling, find_ending, to_probabilities
 from exporters.graph.foreign_network import ForeignInput
 
 
 def original(file: Path, ending: str = "logits", batch: int | None = None, size: int = SIZE):
     source = ForeignInput("frames", "nchw-float", size, size, batch)
-    made = Original(file, source, Pixels(False, 255.0, MEAN, STD))
+    made = Original(file, source, PixelScaling(False, 255.0, MEAN, STD))
     made.output, made.ending = ("logits" if ending == "logits" else "answers"), ending
     return made
 
@@ -31,7 +31,7 @@ def test_any_number_of_images_is_answered(tmp_path: Path, batch: int | None) -> 
     file = network(tmp_path / "theirs.onnx", batch=batch or "batch")
     found = original(file, batch=batch).predict(np.concatenate([FRAMES] * 3))
     assert np.abs(found.probabilities - np.concatenate([wanted] * 3)).max() < 1e-5
-    assert np.abs(probabilities(found.logits, "logits") - found.probabilities).max() == 0
+    assert np.abs(to_probabilities(found.logits, "logits") - found.probabilities).max() == 0
     assert found.known is None
 
 
@@ -74,6 +74,6 @@ def test_what_comes_out_is_told_by_answers(values: list, ending: str) -> None:
     ],
 )
 def test_one_value_is_the_second_of_two_classes(values: list, second: list) -> None:
-    found = probabilities(np.float32(values)[:, None], "one logit")
+    found = to_probabilities(np.float32(values)[:, None], "one logit")
     assert found.dtype == np.float32
     assert found == pytest.approx(np.stack([1 - np.array(second), second], 1), abs=1e-5)

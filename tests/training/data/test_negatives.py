@@ -32,7 +32,7 @@ from catdog_edge.training.data.negatives import (
 from catdog_edge.training.data.open_dataset import open_negative_images, pixels
 from catdog_edge.training.engine.batches.loader import BatchLoader
 from catdog_edge.training.engine.trainer import Trainer
-from catdog_edge.training.evaluation.inference import Predictor
+from catdog_edge.training.evaluation.inference import EvaluatedModel
 from catdog_edge.training.evaluation.rejection import auroc, evaluate_threshold
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs.run_folder import Run
@@ -203,7 +203,7 @@ def test_eval_reports_on_the_half_that_nothing_was_chosen_by(
     assert document["rejection"]["others"]["others"] == expected
     assert document["rejection"]["others"]["rejected"] > 0.9
     assert document["rejection"]["drawn"]["others"] == DRAWN_COUNT
-    model, dataset = Predictor(run / "best.pt"), Run(run).dataset()
+    model, dataset = EvaluatedModel(run / "best.pt"), Run(run).dataset()
     assert model.spec.rejection is not None
     pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
     answered = model.scores(pictures) >= model.spec.rejection.threshold
@@ -234,7 +234,7 @@ def test_the_exported_file_says_neither(run: Path, streets: Path, file: str) -> 
     with Classifier(run / file, reject=False) as never:
         assert NEITHER not in [answer.label for answer in never.batch(stripes)]
     scores = pets.scores(stripes)
-    reference = Predictor(run / "best.pt").scores(stripes)
+    reference = EvaluatedModel(run / "best.pt").scores(stripes)
     assert scores.shape == (len(stripes),)
     assert np.abs(scores - reference).max() < (1e-4 if file == "model.onnx" else 0.2)
 

@@ -58,7 +58,9 @@ def augment(
         raise ValueError(
             f"wanted pictures uint8 [N,H,W,3], got {pictures.dtype} {list(pictures.shape)}"
         )
-    draws = draw(policy, generator, pictures.shape, share or Share(len(pictures), slice(None)))
+    draws = draw_changes(
+        policy, generator, pictures.shape, share or Share(len(pictures), slice(None))
+    )
     if draws is None:
         return pictures
     changed = np.empty(pictures.shape, np.uint8)
@@ -102,7 +104,7 @@ class Draws:
         return Draws(**values)
 
 
-def draw(
+def draw_changes(
     policy: str, generator: np.random.Generator, shape: Sequence[int], share: Share
 ) -> Draws | None:
     """Draw what `augment` does to images of a shape `[N,H,W,3]`; `None` where that is nothing."""

@@ -19,7 +19,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.training.array_types import Labels, Pixels
 from catdog_edge.training.data.negatives import draw_empty_scene
 from catdog_edge.training.engine.batches import gpu_augment
-from catdog_edge.training.engine.batches.augment import Share, draw
+from catdog_edge.training.engine.batches.augment import Share, draw_changes
 from catdog_edge.training.engine.batches.loader import Batch, BatchLoader
 from catdog_edge.training.engine.device import pinned
 
@@ -123,13 +123,13 @@ class GpuBatchLoader(BatchLoader):
         share = Share(len(chosen), slice(self.rank, None, self.processes))
         chosen = chosen[share.rows]
         shape = (len(chosen), *self.pixels.shape[1:])
-        draws = draw(self.policy, self._generator(epoch, step), shape, share)
+        draws = draw_changes(self.policy, self._generator(epoch, step), shape, share)
         rows, labels = self._images.prepare(chosen), self.labels[chosen]
         negatives: Callable[[], torch.Tensor] | None = None
         if self.negatives is not None:
             generators = self._negative_generators(share, epoch, step)
             of_batch = Share(len(generators), share.rows)
-            more = draw(self.policy, self._generator(epoch, step, 3), shape, of_batch)
+            more = draw_changes(self.policy, self._generator(epoch, step, 3), shape, of_batch)
             draws = draws.joined(more) if draws is not None and more is not None else None
             mine = generators[share.rows]
             negatives = self._negatives(mine)

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 from catdog_edge.training.data.negatives import NegativeSampler
-from catdog_edge.training.engine.batches.augment import Share, augment, draw
+from catdog_edge.training.engine.batches.augment import Share, augment, draw_changes
 from catdog_edge.training.engine.batches.gpu_augment import (
     augment_tensor,
     grow_tensor,
@@ -28,7 +28,7 @@ def photographs() -> np.ndarray:
 
 
 def drawn(policy: str, shape: tuple[int, ...], seed: int = 5):
-    return draw(policy, np.random.default_rng(seed), shape, Share(shape[0], slice(None)))
+    return draw_changes(policy, np.random.default_rng(seed), shape, Share(shape[0], slice(None)))
 
 
 @pytest.mark.parametrize("policy", ["default", "camera", "classic"])
