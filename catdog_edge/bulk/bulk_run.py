@@ -1,4 +1,4 @@
-"""`catdog-edge predict --out`: one run from the list of images to the complete manifest."""
+"""`catdog-edge predict --out`: a run from the list of images to the complete manifest."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from catdog_edge.system.console import counter, escaped, note
 
 @dataclass(frozen=True)
 class BulkRun:
-    """What is classified, and where the results go."""
+    """Inputs, settings and destination of a run."""
 
     out: str  # a local folder or an address
     kind: str  # `jsonl`, `parquet`, or a format of `WRITERS` beside JSON lines
     names: Sequence[str]  # see `list_parts`
-    listed: Sequence[str]  # what the name `-` stands for
-    part: int  # images in a part
+    listed: Sequence[str]  # the images that the name `-` stands for
+    part: int  # images per part
     images: ImageOptions
     engine: str = "local"  # this process; `ray`: workers on a Ray cluster
     address: str | None = None  # of the cluster, see `classify_all_on_ray`
@@ -36,7 +36,7 @@ class BulkRun:
     def run(
         self, model: str | None, provider: str, threads: int | None, reject: float | None
     ) -> RunCounts:
-        """Classify what is not done yet; a part that is there is not classified again."""
+        """Classify all parts without results; finished parts are skipped."""
         labels = read_spec(model).labels
         results = Results(self.out, self.kind, labels, self._settings(model, reject))
         counts = results.counts or self._plan(results)
@@ -71,7 +71,7 @@ class BulkRun:
         return counts
 
     def _settings(self, model: str | None, reject: float | None) -> dict[str, Any]:
-        """What changes the images or their results; the provider is not part of it."""
+        """Return the settings that change the images or their results, without the provider."""
         listed = "\n".join(self.listed).encode(errors="surrogateescape")
         return {
             "images": list(self.names),

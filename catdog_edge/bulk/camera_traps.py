@@ -1,7 +1,7 @@
-"""Results as programs for camera traps read them: MegaDetector's JSON and Timelapse's CSV.
+"""Write results for camera-trap programs: MegaDetector's JSON and Timelapse's CSV.
 
-Sources: https://lila.science/megadetector-output-format (version 1.6), and what Timelapse 2 says on
-importing a CSV file: `File` must be there, `RelativePath` where images are in subfolders, other
+Sources: https://lila.science/megadetector-output-format (version 1.6), and the help of Timelapse 2
+on importing CSV files: `File` is required, `RelativePath` if images are in subfolders, other
 headers are data labels of the template.
 """
 
@@ -20,7 +20,7 @@ ResultRows = Iterable[dict[str, Any]]
 
 
 def megadetector(rows: ResultRows, labels: Sequence[str], model: str) -> Iterator[bytes]:
-    """Write one JSON document, an image a line.
+    """Write one JSON document, with one image per line.
 
     An image with a class is a detection of the category `animal` over the whole frame; `conf` is
     the score that rejection compares, else the confidence. An image of `neither` has none.
@@ -47,7 +47,7 @@ def _image(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     found = [[str(index), row["probabilities"][label]] for index, label in enumerate(labels)]
     found.sort(key=lambda one: -one[1])
     conf = row.get("score", row["confidence"])
-    whole = [0.0, 0.0, 1.0, 1.0]  # left, top, width and height as shares of the frame's
+    whole = [0.0, 0.0, 1.0, 1.0]  # left, top, width and height as fractions of the frame
     detection = {"category": "1", "conf": conf, "bbox": whole, "classifications": found}
     return {"file": row["file"], "detections": [detection]}
 

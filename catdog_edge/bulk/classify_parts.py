@@ -1,4 +1,4 @@
-"""Classify parts: images are read, decoded and classified in several threads at once."""
+"""Classify parts: read, decode and classify images in several threads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How images are read: see the options of `catdog-edge predict`."""
+    """Options for reading images: see `catdog-edge predict --help`."""
 
     keep_damaged: bool = False
     tiles: bool = False
@@ -35,11 +35,11 @@ class ImageOptions:
 
 
 class PartClassifier:
-    """Classifies parts with one session, whose single thread each of `threads` threads takes.
+    """Classifies parts in `threads` threads that share one single-threaded session.
 
-    On the CPU every image is a call of its own, as in `predict` without `--out`, and so has the
-    same probabilities; on a GPU a call has up to 32. Several images are decoded or classified at
-    any time, one a thread, and no more are in memory.
+    On the CPU every image is a separate call, as in `predict` without `--out`, and so has the
+    same probabilities; on a GPU a call has up to 32. Each thread decodes or classifies one image
+    at a time, and no others are in memory.
 
     Examples:
         >>> with Classifier(threads=1) as pets:
@@ -57,7 +57,7 @@ class PartClassifier:
         self._pool = ThreadPoolExecutor(self.threads, "catdog-edge-bulk")
 
     def __call__(self, part: Part) -> Iterator[Row]:
-        """Yield a row for each image, in their order; one that cannot be read has an `error`."""
+        """Yield a row per image, in order; the row of an unreadable image has an `error`."""
         images = zip(part.names, part.items, part.readers(), strict=True)
         batches = iter(lambda: list(itertools.islice(images, self._batch)), [])
         for rows in _in_parallel(self._pool, self._classify, batches, 2 * self.threads):
@@ -95,10 +95,10 @@ def classify_remaining(
     progress: Callable[[int], object],
     unreadable: Callable[[Row], object],
 ) -> None:
-    """Classify the parts that are not done, one after the other, and write each.
+    """Classify the parts without results in sequence, and write each.
 
-    `progress` is called with the number of images that are done, earlier ones included;
-    `unreadable` once with the row of each image that cannot be read.
+    `progress` is called with the number of finished images, including earlier runs;
+    `unreadable` is called once with the row of each unreadable image.
     """
     done = sum(len(part.items) for part in results.parts() if results.file(part) in results.done)
     progress(done)
@@ -122,7 +122,7 @@ def _in_parallel(
     items: Iterable[_Item],
     most: int,
 ) -> Iterator[_Result]:
-    """Map in order, with no more than `most` items or results waiting."""
+    """Map in order, with at most `most` pending items or results."""
     waiting: deque[Future[_Result]] = deque()
     try:
         for item in items:

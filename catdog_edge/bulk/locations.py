@@ -1,4 +1,4 @@
-"""Local paths and addresses such as `s3://bucket/folder` alike; pyarrow opens the latter."""
+"""Access local paths and addresses such as `s3://bucket/folder`; pyarrow opens the latter."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ GOOGLE_LIMIT = "retry_limit_seconds"
 
 
 def is_remote(location: str) -> bool:
-    """Whether it is an address (`s3://...`, `gs://...`) and not a local path."""
+    """Check whether a location is an address (`s3://...`, `gs://...`), not a local path."""
     return "://" in location
 
 
 def suffix(location: str) -> str:
-    """Lower-case suffix of a path, or of an address without its query."""
+    """Return the lower-case suffix of a path, or of an address without its query."""
     return PurePosixPath(
         location.partition("?")[0] if is_remote(location) else location
     ).suffix.lower()
 
 
 def pyarrow(module: str) -> Any:
-    """Import a module of pyarrow; a `MissingPackageError` names the extra."""
+    """Import a module of pyarrow; `MissingPackageError` if it is not installed."""
     import importlib
 
     try:
@@ -38,10 +38,10 @@ def pyarrow(module: str) -> Any:
 
 
 def filesystem(location: str) -> tuple[Any, str]:
-    """Return pyarrow's file system for an address, and the path in it."""
+    """Return the pyarrow file system of an address, and the path in it."""
     address = location
     if address.startswith(("gs://", "gcs://")) and GOOGLE_LIMIT not in address:
-        # Without credentials Google's client tries for 15 minutes and says nothing.
+        # Without credentials Google's client silently retries for 15 minutes.
         address += f"{'&' if '?' in address else '?'}{GOOGLE_LIMIT}=60"
     try:
         return pyarrow("pyarrow.fs").FileSystem.from_uri(address)  # type: ignore[no-any-return]
@@ -58,7 +58,7 @@ def open_file(location: str) -> BinaryIO:
 
 
 class Folder:
-    """A local or remote folder whose files are written whole.
+    """A local or remote folder with atomic writes.
 
     Examples:
         >>> folder = Folder("s3://bucket/results")
@@ -71,12 +71,12 @@ class Folder:
         self._system, self._path = filesystem(location) if is_remote(location) else (None, location)
 
     def write(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Write a file: a reader, after a kill as well, sees all of it or nothing."""
+        """Write a file atomically, also if the process is killed."""
         if self._system is None:
             with atomic_write(Path(self._path, name)) as temporary, temporary.open("wb") as stream:
                 stream.writelines(chunks)
             return
-        try:  # an object appears when its stream is closed
+        try:  # an object becomes visible when its stream is closed
             with self._system.open_output_stream(f"{self._path}/{name}") as stream:
                 for chunk in chunks:
                     stream.write(chunk)
@@ -92,7 +92,7 @@ class Folder:
         return io.BufferedReader(self._system.open_input_file(f"{self._path}/{name}"))
 
     def names(self) -> set[str]:
-        """The names of the files in it, hidden ones included; none where there is no folder."""
+        """List its files, including hidden ones; empty if the folder does not exist."""
         if self._system is None:
             folder = Path(self._path)
             return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
@@ -100,6 +100,6 @@ class Folder:
         return {info.base_name for info in self._system.get_file_info(selector)}
 
     def remove(self, name: str) -> None:
-        """Remove a local file; temporary files of killed processes are local ones alone."""
+        """Remove a local file; killed processes leave temporary files only in local folders."""
         if self._system is None:
             Path(self._path, name).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The parts of a run on a Ray cluster: Ray Data schedules them, and again those of lost workers.
+"""Classify parts on a Ray cluster: Ray Data schedules them, and reschedules those of lost workers.
 
-A part that is done twice replaces its own file, so what a node did before it was lost does no harm.
+A part that is done twice replaces its own file, so partial work of a lost node does no harm.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from catdog_edge.system.packages import install_command
 
 
 class PartWorker:
-    """One session on a worker; Ray calls it with a part after the other."""
+    """A session on a worker; Ray calls it with one part at a time."""
 
     def __init__(
         self, results: Results, images: ImageOptions, threads: int, model: dict[str, Any]
     ) -> None:
         self._results = results
         folder = str(results.settings["folder"])
-        try:  # relative names are of the folder where the command was called
+        try:  # relative paths refer to the folder of the command
             os.chdir(folder)
         except OSError as error:
             if not is_remote(results.folder.location):
@@ -45,7 +45,7 @@ class PartWorker:
         self._classify = PartClassifier(classifier, threads, images)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Classify the part in a row and write its results."""
+        """Classify the part of one row and write its results."""
         part = Part.from_json(row["part"])
         rows = list(self._classify(part))
         self._results.write(part, rows)
@@ -62,12 +62,12 @@ def classify_all_on_ray(
     progress: Callable[[int], object],
     unreadable: Callable[[Row], object],
 ) -> None:
-    """Classify the parts that are not done on a cluster; see `classify_remaining`.
+    """Classify the parts without results on a cluster; see `classify_remaining`.
 
-    Each node must see the place of the `results`. `model` are `model`, `provider` and `reject` of
-    `Classifier`; the model travels as bytes. `threads` are the cores of a worker, by default those
+    Each node must have access to the `results`. `model` are `model`, `provider` and `reject` of
+    `Classifier`; the model is sent as bytes. `threads` are the cores per worker, by default those
     of the smallest node. `address` is the cluster's, or `auto`; `None` starts Ray on this machine.
-    Raises `CatdogError` where the cluster or a worker fails for good.
+    Raises `CatdogError` if the cluster or a worker fails permanently.
     """
     ray = _ray()
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised
@@ -80,7 +80,7 @@ def classify_all_on_ray(
         else:
             left.append({"part": part.to_json()})
     progress(done)
-    # Ray prints what it says of lost nodes on standard output, where results belong.
+    # Ray prints messages about lost nodes on standard output, which is for results.
     try:
         with contextlib.redirect_stdout(sys.stderr):
             if not ray.is_initialized():

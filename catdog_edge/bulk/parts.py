@@ -1,7 +1,7 @@
-"""Which images a run classifies: parts of a fixed number, each of one source, and their bytes.
+"""Split the images of a run into parts of a fixed number from one source, and read their bytes.
 
-A part is one line of JSON. It names all that is needed to read its images, so any process on any
-machine that sees the source can classify it.
+A part is one line of JSON with everything needed to read its images, so any process on any
+machine with access to the source can classify it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from catdog_edge.images.read import check_size, is_picture, read_bytes
 Read = Callable[[], bytes]
 """Read the bytes of one image file; raises `PictureError`."""
 
-ROWS = 16  # of a Parquet file that are in memory at a time
+ROWS = 16  # bytes of a Parquet file in memory at a time
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some images of one source, in their order.
+    """Consecutive images of one source.
 
     Attributes:
-        number: From 0; it names the file of the results.
+        number: From 0; part of the name of the results file.
         source: A .zip, .tar or .parquet file, an address, or empty: `items` are paths.
         items: Paths; of a .zip or .tar lists of a name and where its bytes are; of a .parquet file
             row numbers.
@@ -48,7 +48,7 @@ class Part:
 
     @property
     def names(self) -> list[str]:
-        """What the results call the images, as text whatever bytes the names are made of."""
+        """Names of the images in the results, as valid text for any bytes."""
         kind, source = suffix(self.source), self.source
         if is_remote(source):
             source = source.partition("?")[0]  # options of the file system
@@ -60,18 +60,18 @@ class Part:
         return [_text(f"{scheme}{item}") for item in self.items]
 
     def to_json(self) -> str:
-        """One line of JSON; see `from_json`."""
+        """Return one line of JSON; see `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Part:
-        """Read a part back."""
+        """Parse the output of `to_json`."""
         return cls(**json.loads(line))
 
     def readers(self) -> Iterator[Read]:
         """Yield a function for each image that reads its bytes, to be called in any thread.
 
-        Both raise `CatdogError` where the source cannot be read.
+        Both raise `CatdogError` if the source cannot be read.
         """
         kind = suffix(self.source)
         try:
@@ -93,9 +93,9 @@ class Part:
 def list_parts(names: Sequence[str], listed: Iterable[str], size: int) -> Iterator[Part]:
     """List the images of files, folders, patterns, archives, Parquet files and addresses.
 
-    `names` are as `find_images` takes them; also .zip, .tar and .parquet files, and addresses of
-    such files or of folders; `-` stands for those `listed`. A part has `size` images, the last one
-    of a source fewer. Raises `CatdogError` where a source cannot be read.
+    `names` are as in `find_images`; also .zip, .tar and .parquet files, and addresses of such
+    files or of folders; `-` stands for the names in `listed`. A part has `size` images, the last
+    part of a source may have fewer. Raises `CatdogError` if a source cannot be read.
     """
     local = list(itertools.chain.from_iterable(listed if name == "-" else [name] for name in names))
     remote = [name for name in local if is_remote(name)]
@@ -161,15 +161,15 @@ _LISTS: dict[str, Callable[[str], Iterator[Any]]] = {
 
 
 def _wanted(name: str) -> bool:
-    """Whether it is an image; copies of macOS that hold no pixels (`._cat.jpg`) are none."""
+    """Check whether a file is an image; macOS metadata files (`._cat.jpg`) are not."""
     return is_picture(name) and not posixpath.basename(name).startswith(".")
 
 
 def _parquet(stream: BinaryIO, source: str) -> tuple[Any, str]:
     """Read the footer of a Parquet file; return the file and the column of the image files.
 
-    That is a column of bytes, or of structs with a field `bytes` as Hugging Face's datasets
-    write them. Of several the one named `image` is taken.
+    This is a column of bytes, or of structs with a field `bytes` as in Hugging Face datasets. Of
+    several, the one named `image` is used.
     """
     file = pyarrow("pyarrow.parquet").ParquetFile(stream)
     columns = [
@@ -187,7 +187,7 @@ def _parquet(stream: BinaryIO, source: str) -> tuple[Any, str]:
 
 
 def _parquet_rows(source: str, rows: Sequence[int]) -> Iterator[Read]:
-    """The bytes in consecutive rows; only the row groups that hold them are read."""
+    """Yield the bytes of consecutive rows; reads only the row groups that contain them."""
     with open_file(source) as stream:
         file, column = _parquet(stream, source)
         counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
@@ -211,7 +211,7 @@ def _given(data: bytes | None) -> bytes:
 
 
 def _unzip(source: str, method: int, start: int, packed: int, size: int, crc: int) -> bytes:
-    """Read an entry of a zip without its directory, which a million entries make large."""
+    """Read an entry of a zip without the directory, which is large for a million entries."""
     check_size(max(packed, size))
     if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise PictureError("cannot be unpacked: encrypted, or neither stored nor deflated")
@@ -247,7 +247,7 @@ def _reading(source: str) -> Iterator[BinaryIO]:
 
 
 def _gone(source: str, error: Exception) -> CatdogError:
-    """Return the error that ends a run: what its other images are in may come back."""
+    """Return the error that ends a run when a source is lost: it may become available again."""
     return CatdogError(f"{source} cannot be read: {first_line(error)}")
 
 

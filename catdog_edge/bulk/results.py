@@ -1,7 +1,7 @@
-"""The folder of results: a file a part in JSON lines or Parquet, and the manifest.
+"""The folder of results: one file per part in JSON lines or Parquet, and the manifest.
 
-A part that is there is done: files are written whole. The list of parts is written once, before
-the first part, so that a run that resumes has the same parts whatever happened to the folders.
+A part whose file exists is done: writes are atomic. The list of parts is written once, before
+the first part, so that a resumed run has the same parts even if the folders have changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunCounts:
-    """What a manifest counts."""
+    """Counts in a manifest."""
 
     images: int
     parts: int
@@ -38,8 +38,8 @@ class RunCounts:
 class Results:
     """Results in a local folder, which need not exist, or at an address.
 
-    `kind` is `parquet`, or anything else for JSON lines; `settings` are JSON, what a run that
-    resumes must share. Raises `CatdogError` where the folder holds results of another run.
+    `kind` is `parquet`, or anything else for JSON lines; `settings` are JSON and must be the same
+    in a resumed run. Raises `CatdogError` if the folder contains results of another run.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Results:
                 )
 
     def plan(self, parts: Iterable[Part]) -> RunCounts:
-        """Write the list of parts, and the manifest of a run that begins."""
+        """Write the list of parts, and the manifest of a new run."""
         images = planned = 0
 
         def lines() -> Iterator[bytes]:
@@ -85,12 +85,12 @@ class Results:
         return self.counts
 
     def parts(self) -> Iterator[Part]:
-        """The parts of the list, done or not."""
+        """Read the list of parts, done or not."""
         with self.folder.open(LIST) as stream:
             yield from map(Part.from_json, stream)
 
     def file(self, part: Part) -> str:
-        """The name of the file with the results of a part."""
+        """Return the name of the file with the results of a part."""
         return f"part-{part.number:06}.{self.kind}"
 
     def write(self, part: Part, rows: Sequence[Row]) -> None:
@@ -103,7 +103,7 @@ class Results:
             return _decode(self.kind, stream.read())
 
     def finish(self) -> RunCounts:
-        """Complete the manifest; `CatdogError` unless the parts hold every image once."""
+        """Complete the manifest; `CatdogError` unless the parts contain every image once."""
         files: list[Row] = []
         labels: Counter[str] = Counter()
         images = unreadable = 0

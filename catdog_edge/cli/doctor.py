@@ -38,7 +38,7 @@ LEAST_DISK = 200 * 2**20  # free bytes below which exports and caches soon fail
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: `ok`, a `note` that is worth knowing, or `bad`; `facts` are for programs."""
+    """One finding: `ok`, `note` or `bad`; `facts` are machine-readable."""
 
     name: str
     state: CheckState
@@ -66,7 +66,7 @@ def examine() -> Iterator[Check]:
         if onnxruntime.facts["loads"]:
             yield from _providers()
             yield from _models()
-    else:  # they would fail for want of it, and their remedies would be wrong
+    else:  # they would fail without it, and suggest wrong remedies
         for name in ("cv2", "onnxruntime"):
             yield Check(name, "note", "not tried: it needs numpy", facts={"loads": False})
     yield _cameras()
@@ -143,7 +143,7 @@ def _module(name: str) -> Check:
 
 
 def _providers() -> Iterator[Check]:
-    """Run the built-in model on every provider that is offered and check its output."""
+    """Run the built-in model on every available provider and check its output."""
     import numpy as np
     import onnxruntime
 
@@ -159,7 +159,7 @@ def _providers() -> Iterator[Check]:
         names.append("tensorrt")
     for name in names:
         facts: dict[str, Any] = {"provider": name, "runs": False}
-        # Every build for CUDA lists TensorRT, and hardly anybody installs it.
+        # Every CUDA build lists TensorRT, which is rarely installed.
         state: CheckState = "note" if name == "tensorrt" else "bad"
         settings = providers.Settings(1, spin=False)
         try:
@@ -205,13 +205,13 @@ def _models() -> Iterator[Check]:
 
 
 def _cameras() -> Check:
-    """List video devices without opening them: that would light a lamp."""
+    """List video devices without opening them, which would turn on their LEDs."""
     if sys.platform != "linux":
         return Check("cameras", "note", "not listed on this system; try: catdog-edge stream")
     names = {}
     for device in sorted(Path("/dev").glob("video*")):
         title = Path("/sys/class/video4linux") / device.name / "name"
-        raw = title.read_bytes() if title.is_file() else b""  # any bytes: a maker chose them
+        raw = title.read_bytes() if title.is_file() else b""  # any bytes: set by the maker
         names[str(device)] = raw.decode(errors="replace").strip()
     facts: dict[str, Any] = {"devices": names}
     if not names:
@@ -224,7 +224,7 @@ def _cameras() -> Check:
 
 
 def _disk(purpose: str, find: Callable[[], Path], remedy: str) -> Check:
-    """Check that a folder, or the one it would be made in, has room and may be written to."""
+    """Check that a folder, or its nearest parent, has free space and is writable."""
     facts: dict[str, Any] = {"purpose": purpose, "path": None, "free_bytes": None}
     bad: CheckState = "note" if purpose == "cache" else "bad"
     try:

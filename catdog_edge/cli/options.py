@@ -1,4 +1,4 @@
-"""What the commands share: grouped help with examples, literal choices, option types.
+"""Shared parts of the commands: grouped help with examples, literal choices, option types.
 
 The choices are literals, so that `--help` imports nothing but click; tests compare them with
 the registries.
@@ -29,7 +29,7 @@ ARCHITECTURES = (
 RECIPES = ("default", "classic", "finetune", "accurate", "distil", "fast", "yardstick")
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml")
 MOST_THREADS = 256  # as `catdog_edge.system.threads.MOST`
-MOST_BATCH = 65_536  # of `bench`; on the CPU and for want of memory it allows less
+MOST_BATCH = 65_536  # of `bench`; it allows less on the CPU and without enough memory
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -99,7 +99,7 @@ class Number(click.FloatRange):
 
 
 class Percent(Number):
-    """A percentage; a share such as 0.999 is refused, which would be a gate that never fails."""
+    """A percentage; a fraction such as 0.999 is rejected, since such a gate would never fail."""
 
     def convert(self, value: Any, *where: Any, **named: Any) -> float:  # noqa: D102
         number = super().convert(value, *where, **named)

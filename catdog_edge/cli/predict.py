@@ -35,9 +35,9 @@ bulk = common.group("Bulk")
 
 @dataclass(frozen=True)
 class FileResult:
-    """The result for one image file; `prediction` is `None` where it could not be read.
+    """The result for one image file; `prediction` is `None` if it could not be read.
 
-    `error` says why, or why there is no annotated copy; `numbered`: the image's name was taken.
+    `error` is the reason, also for a missing annotated copy; `numbered`: the name existed.
     """
 
     file: Path
@@ -48,11 +48,11 @@ class FileResult:
 
     @property
     def name(self) -> str:
-        """The file's name as text, whatever bytes it is made of."""
+        """The file's name as text; any bytes are valid."""
         return _text(self.file)
 
     def to_json(self) -> str:
-        """One line of JSON: file, and label, confidence, probabilities or else an error."""
+        """Return one line of JSON: file, and label, confidence, probabilities or an error."""
         document: dict[str, object] = {"file": self.name}
         if self.prediction is not None:
             document |= json.loads(self.prediction.to_json())
@@ -63,7 +63,7 @@ class FileResult:
         return json.dumps(document, ensure_ascii=False)
 
     def row(self, width: int) -> str:
-        """A row of the table, with a column of `width` for the label."""
+        """Return a row of the table, with a label column of `width`."""
         if self.prediction is None:
             return f"{'-':<{width}} {'':4}  {'':{BAR}}  {escaped(f'{self.name} ({self.error})')}"
         name, box = escaped(self.name), self.prediction.box
@@ -84,10 +84,10 @@ def classify_files(
     tiles: bool = False,
     explain: bool = False,
 ) -> Iterator[FileResult]:
-    """Classify one file after the other; save annotated copies in a folder, where one is given.
+    """Classify files in sequence; save annotated copies if a folder is given.
 
-    A file that cannot be read and a copy that cannot be written are results with an error. With
-    `tiles` each image is searched with `Classifier.search`; with `explain` the copies are coloured.
+    An unreadable file or a copy that cannot be written gives a result with an error. `tiles` uses
+    `Classifier.search`; `explain` draws heat maps on the copies.
     """
     from catdog_edge.images.draw import draw_prediction
     from catdog_edge.images.find import why_not_found
@@ -116,7 +116,7 @@ def classify_files(
 
 
 def _explained(classifier: Classifier, frame: Image, prediction: Prediction) -> Image:
-    """Colour a copy by where the model looked, within the part that decided."""
+    """Overlay the heat map of the classified part on a copy."""
     import numpy as np
 
     from catdog_edge.images.draw import overlay
@@ -140,13 +140,13 @@ def _save(file: Path, annotated: Image, folder: Path) -> tuple[Path, int]:
         with atomic_write(target) as temporary:
             temporary.write_bytes(data.tobytes())
     except BaseException:
-        target.unlink(missing_ok=True)  # what held the name
+        target.unlink(missing_ok=True)  # the placeholder of the name
         raise
     return target, number
 
 
 def _text(path: Path) -> str:
-    """Decode a path for output, whatever bytes it is made of."""
+    """Decode a path for output; any bytes are valid."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
@@ -280,7 +280,7 @@ def _classify_in_parts(
     address: str | None,
     **options: Any,
 ) -> None:
-    """What the command does with --out."""
+    """Run the command with --out."""
     from catdog_edge.bulk.bulk_run import BulkRun
     from catdog_edge.bulk.classify_parts import ImageOptions
 
@@ -306,7 +306,7 @@ def _classify(
     tiles: bool,
     **options: Any,
 ) -> Counter[str]:
-    """Print a row for each file; return how many were not read, not saved, saved and numbered."""
+    """Print a row per file; return the numbers of unreadable, unsaved, saved and numbered ones."""
     import numpy as np
 
     from catdog_edge.runtime.classifier import Classifier

@@ -1,4 +1,4 @@
-"""`catdog-edge stream`: cameras, events and outputs put together."""
+"""`catdog-edge stream`: connect cameras, events and outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _report(text: str) -> None:
 
 
 class _Session:
-    """One run of the command with its options, until all sources end, a signal, or the time."""
+    """One run of the command, until all sources end, a signal, or the time limit."""
 
     def __init__(self, options: Any, stop: threading.Event, resources: contextlib.ExitStack):
         self._options, self._stop, self._resources = options, stop, resources
@@ -42,7 +42,7 @@ class _Session:
         self._snapshots: Snapshots | None = None
         self._window: Window | None = None
         self._recorders: dict[str, Recorder] = {}
-        sources = _sources(options)  # before the heavy imports: a wrong one is told at once
+        sources = _sources(options)  # before the heavy imports: an invalid one is reported at once
         from catdog_edge.events.event_lines import EventLines
 
         self._lines = EventLines(
@@ -54,7 +54,7 @@ class _Session:
         self._open_outputs()
 
     def run(self) -> None:
-        """Read until the end; report what was done."""
+        """Process all frames; print a summary."""
         seconds = self._options.seconds
         if seconds is not None:
             timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._time_out)
@@ -183,7 +183,7 @@ class _Session:
 
 
 def _sources(options: Any) -> list[tuple[str, str]]:
-    """Name and source of each camera; none may be the file that events would be written to."""
+    """Parse name and source of each camera; none may be the events file."""
     from catdog_edge.camera.credentials import is_url
     from catdog_edge.camera.parse_source import parse_source, split_name
 
@@ -217,7 +217,7 @@ def _resolve_variable(source: str) -> str:
 
 
 def _regions(texts: tuple[str, ...], names: list[str]) -> dict[str, Region]:
-    """Read `--roi [NAME=]x,y,w,h`; without a name it holds for every source."""
+    """Parse `--roi [NAME=]x,y,w,h`; without a name it applies to every source."""
     found: dict[str, Region] = {}
     for text in texts:
         name, mark, numbers = text.rpartition("=")
@@ -338,7 +338,7 @@ def command(**options: Any) -> None:
     output, camera states to standard error. Ctrl-C stops. See docs/stream.md for the format of
     events.
     """
-    # `Camera.note` says what is wrong with a damaged video.
+    # `Camera.note` describes a damaged video.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     stop = threading.Event()

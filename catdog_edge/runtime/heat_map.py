@@ -50,8 +50,8 @@ def on_frame(
     """Resize the map of one class, `float32 [h,w]`, to its frame.
 
     Returns:
-        `float32 [height,width]`, 0..1, relative to the largest value. 0 where a position adds
-        nothing or negatively, and outside the part of the frame that the resize rule keeps.
+        `float32 [height,width]`, 0..1, relative to the largest value. 0 where a position does not
+        contribute to the class, and outside what the resize rule keeps of the frame.
     """
     left, top, across, down = kept_part(height, width, steps)
     laid = np.zeros((height, width), np.float32)

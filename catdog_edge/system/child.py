@@ -1,8 +1,8 @@
-"""How to start another Python process, also from a frozen program.
+"""Start another Python process, also from a frozen program.
 
 There `sys.executable` is the program itself. With `freeze_support()` as the first statement of
-its main module it can stand in for Python; PyInstaller adds that call by itself (see
-`catdog_edge.system.pyinstaller`). Any other program without a Python is refused.
+its main module it can replace Python; PyInstaller adds that call automatically (see
+`catdog_edge.system.pyinstaller`). Any other program without a Python is rejected.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _supported = False
 def freeze_support() -> None:
     """Let this frozen program run the child processes of catdog-edge.
 
-    In a child it runs the child's module and exits; anywhere else it only takes note. Call it
-    before anything else; in a program that is not frozen it changes nothing.
+    In a child process it runs the child's module and exits; elsewhere it only records the call.
+    Call it first; in a program that is not frozen it has no effect.
 
     Examples:
         >>> from catdog_edge.system.child import freeze_support
@@ -43,7 +43,7 @@ def freeze_support() -> None:
 
 
 def child_command(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module as `__main__` in a process of its own.
+    """Return the command that runs a module as `__main__` in a separate process.
 
     Raises:
         CatdogError: There is no Python to run it.
@@ -59,7 +59,7 @@ def child_command(module: str, *arguments: str) -> list[str]:
 
 
 def child_environment() -> dict[str, str]:
-    """Return this process's environment, with the modules that it can import."""
+    """Return this process's environment, with its `sys.path`."""
     paths = os.pathsep.join(path for path in sys.path if path)
     return {**os.environ, "PYTHONPATH": paths}
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO, TypeVar
 
 from catdog_edge.errors import CatdogError
 
-_CLEAR = "\r\x1b[2K"  # of a terminal's line
+_CLEAR = "\r\x1b[2K"  # characters of a terminal's line
 _T = TypeVar("_T")
 
 _CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -26,11 +26,11 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 def escaped(text: str) -> str:
     r"""Escape control characters as Python does: `\n`.
 
-    A file's name or a label may hold characters that a terminal acts upon.
+    A file's name or a label may contain terminal control characters.
     """
     if text.isprintable():
         return text
-    import unicodedata  # a table that a camera loop needs no part of
+    import unicodedata  # a large table that a camera loop does not need
 
     return "".join(
         character.encode("unicode_escape").decode("ascii")
@@ -62,7 +62,7 @@ codecs.register_error("catdog_edge.escaped", _as_json)
 
 
 def tolerant_output() -> None:
-    """Let standard output and error take any text; called once by a command."""
+    """Make standard output and error accept any text; called once by a command."""
     if sys.stdout is None:
         raise CatdogError("standard output is closed; send it to a file, or to /dev/null")
     for stream in (sys.stdout, sys.stderr):
@@ -71,7 +71,7 @@ def tolerant_output() -> None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether it is a terminal, where lines may be redrawn."""
+    """Check whether a stream is a terminal, where lines may be redrawn."""
     return stream is not None and stream.isatty()
 
 
@@ -88,7 +88,7 @@ def shows_progress() -> bool:
 
 
 def style(text: str, stream: TextIO | None, **how: Any) -> str:
-    """Colour a text as `click.style` does, on a terminal where `NO_COLOR` is not set."""
+    """Colour a text as `click.style` does, on a terminal and without `NO_COLOR`."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal(stream):
         return text
     import click  # slow to load, and a camera loop needs none
@@ -151,12 +151,12 @@ def _duration(seconds: float) -> str:
 
 
 def note(line: str) -> None:
-    """Print a line on standard error; not an error where that cannot be written."""
+    """Print a line on standard error; ignores a failed write."""
     if sys.stderr is None:
         return
     bar = _CLEAR if is_terminal(sys.stderr) else ""
     try:
-        sys.stderr.write(f"{bar}{line}\n")  # at once, or lines of two threads run into each other
+        sys.stderr.write(f"{bar}{line}\n")  # in one call, or lines of two threads are mixed
         sys.stderr.flush()
     except OSError:
         _discard(sys.stderr, sys.__stderr__, 2)

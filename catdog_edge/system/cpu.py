@@ -40,7 +40,7 @@ class Cpu:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Those of `FEATURES` that it has, as people name them."""
+        """The common names of those `FEATURES` that it has."""
         return tuple(name for flag, name in FEATURES.items() if flag in self.flags)
 
 

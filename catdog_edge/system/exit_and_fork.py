@@ -1,8 +1,8 @@
-"""Native calls and sessions at the end of the process, and in a child that `os.fork` made.
+"""Handle native calls and sessions at the end of the process, and in a forked child.
 
-A daemon thread that comes back from C++ (ONNX Runtime, OpenCV) while the interpreter is being
-taken down aborts the whole process; so the end waits for calls under way. A forked child has
-none of its parent's threads; so sessions, which wait for theirs, are neither used nor ended there.
+A daemon thread that returns from C++ (ONNX Runtime, OpenCV) during the shutdown of the interpreter
+aborts the process; so the exit waits for running calls. A forked child has none of its parent's
+threads; so sessions, which wait for their threads, are neither used nor freed there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import weakref
 from _thread import get_ident
 from typing import Any
 
-LONGEST_WAIT = 10.0  # seconds that the end of the process waits for calls under way
+LONGEST_WAIT = 10.0  # seconds that the exit waits for running calls
 
 _inside: set[int] = set()
 _ended_by: int | None = None
@@ -26,8 +26,8 @@ leave = _inside.discard  # mark a thread, by its id, as back from native code
 def enter() -> int:
     """Mark this thread as inside native code; return its id, for `leave`.
 
-    Raises `SystemExit`, which ends the thread in silence, while another thread ends the
-    interpreter: to wait here could keep a lock that the end needs.
+    Raises `SystemExit`, which silently ends the thread, while another thread shuts down the
+    interpreter: waiting here could hold a lock that the shutdown needs.
     """
     thread = get_ident()
     _inside.add(thread)
@@ -46,7 +46,7 @@ at_fork = _forkable.add  # register an object with a method `forked`, for as lon
 
 
 def keep_for_ever(lost: object) -> None:
-    """Keep an object beyond the end of the interpreter; its end would wait for lost threads."""
+    """Never free an object; its destructor would wait for lost threads."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(lost))
 
 

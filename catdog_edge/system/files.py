@@ -16,11 +16,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file atomically: a reader never sees half of it.
 
     Args:
-        path: The file to write. Its folder is made when it is missing.
+        path: The file to write. Its folder is created if missing.
 
     Yields:
-        A temporary path beside it, with the same suffix. When the block ends it is moved onto
-        `path`; when the block raises it is removed, and `path` is as it was.
+        A temporary path in its folder, with the same suffix. When the block ends it is renamed to
+        `path`; if the block raises, it is removed and `path` is unchanged.
 
     Raises:
         CatdogError: The folder or the file cannot be written (permissions, a full disk).
@@ -34,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     try:
         if target.exists() and not target.is_file() and not target.is_dir():
-            # Moving a file onto it would take it away from all other programs.
+            # Renaming a file to it would replace it for all other programs.
             raise CatdogError(f"{target} is a device or a pipe; name a file")
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(target.suffix, _prefix(target), target.parent)
@@ -44,7 +44,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files that nobody else may read; a result is an ordinary file.
+        # mkstemp makes private files; a result has the usual permissions.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -65,7 +65,7 @@ def _prefix(target: Path) -> str:
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
     """Remove the temporary files of processes that were killed while they wrote `path`.
 
-    Call it only where no process is writing `path`. What cannot be removed stays.
+    Call it only while no process writes `path`. Files that cannot be removed are ignored.
     """
     import glob
 
@@ -78,14 +78,14 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 
 
 def take_free_name(folder: Path, stem: str, suffix: str) -> tuple[Path, int]:
-    """Make an empty file with a name that no file has yet.
+    """Create an empty file with an unused name.
 
     Returns:
-        `STEM.SUFFIX`, or where that is taken `STEM-2.SUFFIX` and so on; and the number, from 1.
-        The stem is shortened where the whole name would be longer than file systems allow.
+        `STEM.SUFFIX`, or if that exists `STEM-2.SUFFIX` and so on; and the number, from 1.
+        The stem is shortened if the name would be longer than file systems allow.
 
     Raises:
-        CatdogError: The file cannot be made.
+        CatdogError: The file cannot be created.
     """
     number = 1
     while True:
@@ -128,7 +128,7 @@ def expand_path(path: str | os.PathLike[str]) -> Path:
     """Expand a leading `~` or `~user` and make the path absolute.
 
     Raises:
-        CatdogError: There is no such home folder, or the current folder is gone.
+        CatdogError: There is no such home folder, or the current folder was deleted.
     """
     try:
         return Path(path).expanduser().absolute()
@@ -139,13 +139,13 @@ def expand_path(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder for results that can be made again; it may not exist yet.
+    """Return the folder for cached results; it may not exist yet.
 
-    It is `$CATDOG_CACHE`, else `catdog-edge` in the user's cache folder of the system. A user
-    without a home folder gets a private folder among the temporary files.
+    It is `$CATDOG_CACHE`, else `catdog-edge` in the user's cache folder. A user without a home
+    folder gets a private folder among the temporary files.
 
     Raises:
-        CatdogError: `$CATDOG_CACHE` is not a usable path, or the private folder cannot be made.
+        CatdogError: `$CATDOG_CACHE` is not a usable path, or the private folder cannot be created.
     """
     named = os.environ.get("CATDOG_CACHE")
     if named:

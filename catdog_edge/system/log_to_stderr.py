@@ -1,4 +1,4 @@
-"""The log of this project's modules on standard error, for commands."""
+"""Log this project's modules to standard error, for commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROGRESS = ("catdog_edge.training", "catdog_edge.system.console", "exporters", 
 
 
 class _StderrHandler(logging.Handler):
-    """Write records to the current `sys.stderr`, control characters escaped."""
+    """Writes records to the current `sys.stderr`, with control characters escaped."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = "\n".join(map(escaped, record.getMessage().split("\n")))
@@ -26,9 +26,9 @@ class _StderrHandler(logging.Handler):
 
 @contextlib.contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Within the block, show on stderr what this project's modules log; for commands alone.
+    """Within the block, show the log of this project's modules on stderr; for commands only.
 
-    `info` of training, exporters and benchmarks is shown as it is, `warning` of any module as
+    `info` of training, exporters and benchmarks is shown unchanged, `warning` of any module as
     `catdog-edge: warning: TEXT`; `extra={"style": {...}}` colours a record on a terminal. Of the
     processes that `torchrun` starts, only rank 0 shows `info` and progress bars.
 

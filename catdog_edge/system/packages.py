@@ -1,4 +1,4 @@
-"""The runtime's packages: missing, broken, or two builds of the same module at once.
+"""Check the runtime's packages: missing, broken, or two builds of the same module.
 
 Standard library only, so that it works where nothing is installed.
 """
@@ -40,7 +40,7 @@ _OURS = ("", "catdog_edge", "exporters", "benchmarks")
 
 
 def builds(names: Sequence[str]) -> dict[str, str]:
-    """Return the versions of those of some packages that are installed."""
+    """Return the versions of those of the named packages that are installed."""
     import importlib.metadata  # slow to load
 
     found = {}
@@ -51,10 +51,10 @@ def builds(names: Sequence[str]) -> dict[str, str]:
 
 
 def install_command(extra: str) -> str:
-    """Return the command that adds an extra to this installation, from whatever folder it is run.
+    """Return the command that adds an extra to this installation; it works in any folder.
 
-    A checkout that the code runs from stays an editable install. Otherwise the extra is taken
-    from where the package was (PEP 610): a folder, a wheel, a repository, or an index.
+    If the code runs from a checkout, it stays an editable install. Otherwise the extra is taken
+    from the package's source (PEP 610): a folder, a wheel, a repository, or an index.
     """
     # Slow to load.
     import importlib.metadata
@@ -86,12 +86,12 @@ def install_command(extra: str) -> str:
 
 
 def runtime() -> Any:
-    """Import and return the module `onnxruntime`; a `MissingPackageError` says what it lacks."""
+    """Import and return the module `onnxruntime`; `MissingPackageError` if that fails."""
     return _complete("onnxruntime")
 
 
 def opencv() -> Any:
-    """Import and return the module `cv2`; a `MissingPackageError` says what it lacks."""
+    """Import and return the module `cv2`; `MissingPackageError` if that fails."""
     return _complete("cv2")
 
 
@@ -105,7 +105,7 @@ def _complete(name: str) -> Any:
         raise known from error
     packages, wanted = MODULES[name]
     if not hasattr(module, wanted):
-        # What is left when one of two builds was uninstalled: a folder without a module.
+        # Left after one of two builds was uninstalled: a folder without a module.
         remedy = mending(builds(packages) or {packages[0]: ""})
         what = f"the module {name} is incomplete, as when one of two builds was uninstalled"
         raise MissingPackageError(f"{what}; mend it with: {remedy}")
@@ -113,13 +113,13 @@ def _complete(name: str) -> Any:
 
 
 def explain(error: Exception) -> MissingPackageError | None:
-    """Turn a failed import into one line with the remedy; `None` for a defect of our own."""
+    """Turn a failed import into one line with the remedy; `None` for a bug of this package."""
     if isinstance(error, MissingPackageError):
         return error
     message = " ".join(str(error).split())
     library = re.search(r"(lib\S+\.so\S*): cannot open shared object file", message)
     if library:
-        # OpenCV's build for desktops wants the libraries of a screen.
+        # OpenCV's desktop build needs display libraries.
         return MissingPackageError(
             f"a package of the runtime needs the system library {library[1]}, which is not "
             "installed; on a device without a screen install [headless] in place of "
@@ -151,7 +151,7 @@ def explain(error: Exception) -> MissingPackageError | None:
 
 
 def _raised_in(error: Exception) -> str:
-    """The module of the runtime whose import raised an error, or an empty text."""
+    """Return the runtime module whose import raised an error, or an empty string."""
     place = error.__traceback__
     while place is not None:
         frame = place.tb_frame
@@ -164,7 +164,7 @@ def _raised_in(error: Exception) -> str:
 
 
 def mending(found: Mapping[str, str], keep: str | None = None) -> str:
-    """Return the command that leaves one of several builds of a module: `keep`, or the special one.
+    """Return the command that keeps one of several builds of a module: `keep`, or the special one.
 
     `found` are the installed packages that overwrite each other's files.
     """

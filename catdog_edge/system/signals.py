@@ -23,7 +23,7 @@ def handler(
 ) -> Iterator[Callable[[], None]]:
     """Install a signal handler for the duration of a block.
 
-    Only the main thread can; in another one nothing happens.
+    Only the main thread can; in other threads it has no effect.
 
     Args:
         handle: The handler.
@@ -50,8 +50,8 @@ def interrupts(stop: threading.Event) -> Iterator[Callable[[], None]]:
     """Set an event at the first signal and exit at the second.
 
     Yields:
-        A function to call once there is something to shut down; before that the first signal
-        exits, with status 0.
+        A function to call once there is something to shut down; before that, the first signal
+        exits with status 0.
     """
     began = threading.Event()
 
@@ -66,13 +66,13 @@ def interrupts(stop: threading.Event) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def stop_requests(notify: Callable[[], object], *, again: bool) -> Iterator[threading.Event]:
-    """Set an event and call `notify` at the first signal; with `again` a second one interrupts."""
+    """Set an event and call `notify` at the first signal; with `again`, a second one interrupts."""
     asked = threading.Event()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if not asked.is_set():
             asked.set()
-            with contextlib.suppress(RuntimeError):  # the signal came within another print
+            with contextlib.suppress(RuntimeError):  # the signal arrived during another print
                 notify()
         elif again:
             raise KeyboardInterrupt
@@ -85,13 +85,13 @@ def stop_requests(notify: Callable[[], object], *, again: bool) -> Iterator[thre
 def interruption_as_error(message: Callable[[], str], *, last: bool = False) -> Iterator[None]:
     """Turn an interruption of a block into a `CatdogError`, after the block's clean-up.
 
-    With `last` the process ends after an interruption: further signals stay ignored.
+    With `last` the process exits afterwards: further signals stay ignored.
     """
     hit = False
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         nonlocal hit
-        if not hit:  # not twice: the clean-up is under way
+        if not hit:  # not twice: the clean-up is running
             hit = True
             raise KeyboardInterrupt
 
@@ -118,5 +118,5 @@ def termination_as_exit() -> Iterator[None]:
 
 
 def ignore_interrupts() -> None:
-    """Ignore SIGINT in this process for good: its parent decides what Ctrl-C means."""
+    """Ignore SIGINT permanently in this process: its parent handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

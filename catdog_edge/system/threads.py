@@ -1,4 +1,4 @@
-"""How many threads this process may really use, and where that number comes from."""
+"""Determine how many CPUs are available to this process, and the source of that number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 256
 
 @dataclass(frozen=True)
 class Threads:
-    """A number of threads, 1 or more, and what set it, human-readable."""
+    """A number of threads, 1 or more, and its source, human-readable."""
 
     count: int
     source: str
@@ -28,9 +28,9 @@ class Threads:
 def choose_threads(asked: int | None = None, root: Path = Path("/")) -> Threads:
     """Choose the number of threads of a session.
 
-    The argument wins, then `$CATDOG_EDGE_THREADS`; otherwise it is the smallest of the
-    affinity mask, the physical cores in it and the cgroup quota: threads beyond those wait for
-    each other. `root` is where `proc` and `sys` are.
+    The argument takes precedence, then `$CATDOG_EDGE_THREADS`; otherwise it is the smallest of
+    the affinity mask, the physical cores in it and the cgroup quota: more threads would wait for
+    each other. `root` is the folder of `proc` and `sys`.
 
     Raises:
         ValueError: `asked` is not a positive integer.
@@ -58,7 +58,7 @@ def choose_threads(asked: int | None = None, root: Path = Path("/")) -> Threads:
         found = Threads(cores, "the physical cores that this process may run on")
     quota = cgroup_quota(root)
     if quota is not None and quota < found.count:
-        # Rounded down: a thread too many is throttled, and all others wait for it.
+        # Rounded down: with one thread too many all others wait for the throttled one.
         found = Threads(max(1, math.floor(quota)), f"the cgroup quota of {quota:g} processors")
     return found
 
@@ -71,7 +71,7 @@ def usable_processors() -> set[int]:
 
 
 def physical_cores(processors: set[int], root: Path = Path("/")) -> int | None:
-    """Count the physical cores under some logical processors; `None`: not known."""
+    """Count the physical cores of some logical processors; `None` if unknown."""
     cores = set()
     for processor in processors:
         folder = root / f"sys/devices/system/cpu/cpu{processor}/topology"
@@ -88,10 +88,10 @@ def physical_cores(processors: set[int], root: Path = Path("/")) -> int | None:
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """Return the processors that the tightest cgroup quota grants; `None`: there is no quota.
+    """Return the number of CPUs of the smallest cgroup quota; `None` without a quota.
 
     Reads version 1 and 2, of the process's own group and of every group above it. In a container
-    the path of the group may not be visible; then the root of the mount is what counts.
+    the path of the group may not be visible; then the root of the mount is used.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -112,7 +112,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 
 def _quota(folder: Path) -> float | None:
-    """The quota of one group, by the file of version 2 or those of version 1."""
+    """Return the quota of one group, from the file of version 2 or those of version 1."""
     try:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text().split()
