@@ -24,13 +24,13 @@ __all__ = ["ExportOptions", "Exported", "export"]
 
 
 def export(options: ExportOptions) -> Exported:
-    """Export, check, and quantize as asked.
+    """Export, check, and quantize as requested.
 
-    All files are moved into the folder at the end; a step that fails leaves it as it was.
+    All files are moved into the folder at the end; a step that fails leaves it unchanged.
 
     Raises:
-        CatdogError: Weights or data do not serve, or a file cannot be made or written.
-        GateError: The fp32 file does not answer as PyTorch does; nothing was kept.
+        CatdogError: Weights or data are unusable, or a file cannot be made or written.
+        GateError: The fp32 file disagrees with PyTorch; nothing was kept.
     """
     weights = find_checkpoint(options.weights)
     run = run_of(weights)
@@ -73,7 +73,7 @@ def export(options: ExportOptions) -> Exported:
 
 
 def _imported(options: ExportOptions, weights: Path) -> tuple[ExportOptions, ModelSpec]:
-    """The spec of a file that `import` made, which stays as it is: the options that it decides."""
+    """Return the spec of an imported file, which determines some options."""
     model = OnnxPredictor(weights)
     if "imported" not in model.spec.trained_on:
         raise ModelError(f"{weights} is exported already; name the checkpoint it was made from")
@@ -82,7 +82,7 @@ def _imported(options: ExportOptions, weights: Path) -> tuple[ExportOptions, Mod
 
 
 def _check_labels(spec: ModelSpec, weights: Path) -> None:
-    """Refuse labels that are not valid Unicode, as of a CSV in another encoding."""
+    """Reject labels that are not valid Unicode, for example from a CSV in another encoding."""
     for label in spec.labels:
         try:
             label.encode()

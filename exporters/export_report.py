@@ -1,4 +1,4 @@
-"""The result of an export: figures of each file, as a table, as JSON and in the file's own spec."""
+"""The result of an export: metrics of each file, as a table, as JSON and in the file's spec."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADS = ("file", "MB", "p50 ms", "to fp32", "accuracy", "change", "same")
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """One file that was made."""
+    """One exported file."""
 
     name: str
     precision: Precision  # of its weights
@@ -56,7 +56,7 @@ class ExportedFile:
         }
 
     def rows(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Its figures under `HEADS`, and what stands below them."""
+        """Return its table row under `HEADS`, and the row below."""
         ratio, accuracy, timed = self.ratio, self._accuracy, self.p50_ms is not None
         figures = (
             self.name,
@@ -73,11 +73,11 @@ class ExportedFile:
 
     @property
     def time(self) -> float:
-        """Its time of a call, as a multiple of fp32's."""
+        """Return its time per call, relative to fp32."""
         return 1.0 if self.ratio is None else self.ratio.value
 
     def against(self, fp32: ExportedFile) -> str:
-        """Say in words how much faster and smaller than fp32 it is, and how alike it answers."""
+        """Describe speed, size and agreement relative to fp32."""
         assert self.verification is not None  # a file without answers is not kept
         found, times = self.verification.comparison, 1 / self.time
         faster = f"{times:.1f} times as fast" if times > AS_FAST else "as fast"
@@ -127,7 +127,7 @@ class ExportedFile:
 
 
 def machine() -> dict[str, Any]:
-    """The machine that times were measured on, without naming its owner."""
+    """Describe the machine that times were measured on, without its host name."""
     import onnxruntime
 
     return {
@@ -159,7 +159,7 @@ class Exported:
         return table(self.files)
 
     def advice(self) -> str:
-        """Say which file to ship, and why: the smallest of those that are as fast as any."""
+        """Recommend a file to ship: the smallest of the fastest ones."""
         fp32, *others = self.files
         kept = [file for file in self.files if not file.refused and file.name.endswith(".onnx")]
         best = min(file.time for file in kept)
@@ -174,7 +174,7 @@ class Exported:
         return f"{ship}: it {right}; for a smaller one: catdog-edge export --quantize"
 
     def require(self) -> None:
-        """Raise `GateError` where a file was refused; of `--quantize auto` one is enough."""
+        """Raise `GateError` if a file was rejected; of `--quantize auto` one is enough."""
         refused = [file for file in self.files if file.refused]
         if self.document["options"]["quantize"] == "auto":
             int8 = [file for file in self.files if file.precision.startswith("int8")]

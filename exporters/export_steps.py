@@ -1,4 +1,4 @@
-"""The steps of an export: each file is made in a temporary folder, checked, and kept or refused."""
+"""Steps of an export: make each file in a temporary folder, check it, and keep or reject it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class ExportOptions:
     heat_map: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to JSON types: what decides files and figures, without paths."""
+        """Convert the options that affect files and metrics to JSON types, without paths."""
         return {k: v for k, v in vars(self).items() if k not in ("weights", "data", "out")}
 
 
@@ -104,7 +104,7 @@ class ExportSteps:
         self._files: list[ExportedFile] = []
 
     def fp32(self, network: nn.Module, spec: ModelSpec, weights: str) -> None:
-        """Make `model.onnx`, the reference of all; `GateError` where it answers unlike PyTorch."""
+        """Make `model.onnx`, the reference; `GateError` if it disagrees with PyTorch."""
         options, path = self._options, self._source
         names = ("layout", "batch", "opset", "logits")
         with self._making(FP32):
@@ -118,7 +118,7 @@ class ExportSteps:
         self._start(TorchPredictor(network, spec), weights, details)
 
     def imported(self, weights: Path) -> None:
-        """Take a file that `import` made as `model.onnx`, the reference of all other files."""
+        """Use an imported file as `model.onnx`, the reference of all other files."""
         with self._making(FP32):
             shutil.copyfile(weights, self._source)
         self._start(OnnxPredictor(weights), weights.name, {})
@@ -186,7 +186,7 @@ class ExportSteps:
         self._judge(path, how, report, fault)
 
     def half(self) -> None:
-        """Make `model.half.onnx`; for a target it is checked and timed there, if that is here."""
+        """Make `model.half.onnx`; check and time it on its target, if this machine has one."""
         path, _ = self._make(HALF, convert_fp16)
         log.info(f"{HALF}: {megabytes(path.stat().st_size)}")
         target = self._options.target
@@ -200,14 +200,14 @@ class ExportSteps:
             self._judge(path, provider=None)
 
     def ort(self) -> None:
-        """Make `model.ort` and, where the static file was kept, `model.static.ort`."""
+        """Make `model.ort` and, if the static file was kept, `model.static.ort`."""
         for source in [name for name in (FP32, STATIC) if name in self._kept()]:
             path, _ = self._make(Path(source).with_suffix(".ort").name, write_ort, source)
             log.info(f"{path.name}: {megabytes(path.stat().st_size)}")
             self._judge(path)
 
     def finish(self, weights: str, data: str) -> Exported:
-        """Publish all that is kept, with `export.json` and the differing images."""
+        """Publish all kept files, with `export.json` and the differing images."""
         kept = self._kept()
         older = [form for form in FORMS if form not in kept and (self._folder / form).exists()]
         document = {
@@ -255,7 +255,7 @@ class ExportSteps:
 
     @contextlib.contextmanager
     def _making(self, form: str) -> Iterator[None]:
-        """Let errors of a block name the form and a remedy instead of a temporary file."""
+        """Make errors of a block name the form and a remedy instead of a temporary file."""
         opset, scratch = self._options.opset, self._scratch
         try:
             yield
@@ -343,7 +343,7 @@ class ExportSteps:
     def _keep(
         self, file: ExportedFile, spec: ModelSpec, quantization: Mapping[str, Any] | None = None
     ) -> None:
-        """Write the figures into the file, and add it to those that are kept."""
+        """Write the metrics into the file, and add it to the kept files."""
         path = self._scratch / file.name
         if self._options.heat_map and path.suffix == ".onnx" and path != self._source:
             with self._making(file.name):

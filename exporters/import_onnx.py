@@ -1,4 +1,4 @@
-"""`catdog-edge import`: an ONNX file of another program becomes one of ours."""
+"""`catdog-edge import`: convert an ONNX file of another tool to a catdog-edge model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ IMAGENET = "imagenet"
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """The options of `catdog-edge import`; `None` is what the file says."""
+    """The options of `catdog-edge import`; `None`: as in the file."""
 
     file: Path
     labels: str | tuple[str, ...] | None
@@ -77,7 +77,7 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Imported:
-    """The file that was made, how, and how its answers compare with the original's."""
+    """The new file, how it was made, and its agreement with the original."""
 
     path: Path
     steps: tuple[str, ...]
@@ -102,10 +102,10 @@ class Imported:
 
 
 def import_onnx(options: ImportOptions) -> Imported:
-    """Make a file of ours of one of another program, and compare the two on images.
+    """Convert a file of another tool, and compare the two on images.
 
-    Raises `ModelError` where the file is damaged or does not fit, `DataError` where the images are
-    not there, and `GateError` where the new file answers otherwise; nothing was written then.
+    Raises `ModelError` if the file is damaged or unsupported, `DataError` if the images do not
+    exist, and `GateError` if the new file disagrees; nothing is written then.
     """
     file, out = options.file, options.out
     out = out if out is not None else file.with_name(f"{file.stem}-imported.onnx")
@@ -152,7 +152,7 @@ def import_onnx(options: ImportOptions) -> Imported:
 
 
 def _with_metadata(options: ImportOptions, metadata: Mapping[str, str]) -> ImportOptions:
-    """Take what an export of Ultralytics says of itself where no option says it."""
+    """Fill in missing options from the metadata of an Ultralytics export."""
     task = metadata.get("task")
     if task not in (None, "classify"):
         raise ModelError(f"{options.file}: its task is {task}; classifiers alone are imported")
@@ -176,7 +176,7 @@ def _add_input(model: ir.Model, spec: ModelSpec, source: ForeignInput, pixels: P
 
 
 def _sized(source: ForeignInput, options: ImportOptions) -> ForeignInput:
-    """The input with its height and width, which the file or `--size` says."""
+    """Return the input with height and width, from the file or `--size`."""
     height, width = source.height or options.size, source.width or options.size
     if height is None or width is None:
         raise ModelError(
@@ -191,7 +191,7 @@ def _sized(source: ForeignInput, options: ImportOptions) -> ForeignInput:
 
 
 def _spec(options: ImportOptions, source: ForeignInput) -> tuple[ModelSpec, PixelScaling]:
-    """What is known of the model, and what its own code feeds it."""
+    """Make the spec of the model, and the preprocessing of its original code."""
     given = (options.mean, options.std, options.scale)
     if source.as_bytes and any(value is not None for value in given):
         raise ModelError(
@@ -236,9 +236,9 @@ def _times(scale: float, values: Colours, bgr: bool) -> Colours:
 
 
 def read_labels(text: str | None, file: Path) -> tuple[str, ...]:
-    """Read `--labels`: names with commas, `imagenet`, a file with a name a line, or `config.json`.
+    """Read `--labels`: names with commas, `imagenet`, a file with one per line, or `config.json`.
 
-    The latter is of Hugging Face's models; its `id2label` has the names.
+    The last is from a Hugging Face model; its `id2label` has the names.
     """
     if text is None:
         raise ModelError(
@@ -269,7 +269,7 @@ def read_labels(text: str | None, file: Path) -> tuple[str, ...]:
 
 
 def _pictures(options: ImportOptions, steps: tuple[ResizeStep, ...]) -> ValidationSet:
-    """Read the images to compare on, spread over all that there are; else drawings."""
+    """Read evenly spaced images to compare on; without data, drawings."""
     source = open_source(options.data or SAMPLE)
     names = list(source.pictures)
     places = np.linspace(0, len(names) - 1, min(options.limit, len(names))).astype(int)
@@ -289,7 +289,7 @@ def _pictures(options: ImportOptions, steps: tuple[ResizeStep, ...]) -> Validati
 def _read_output(
     original: Original, images: Images, options: ImportOptions, spec: ModelSpec
 ) -> None:
-    """Find the output with a value a class, and tell by its answers what it is."""
+    """Find the output with one value per class, and infer its kind from its values."""
     found = original.outputs(images)
     classes, count = len(spec.labels), len(next(iter(found.values())))
     shown = "; ".join(f"{k} {v.dtype} {list(v.shape)}" for k, v in found.items())

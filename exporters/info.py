@@ -1,4 +1,4 @@
-"""`catdog-edge info FILE`: what is in a checkpoint, an ONNX file or an ORT-format file.
+"""`catdog-edge info FILE`: print the contents of a checkpoint, an ONNX or ORT-format file.
 
 Operators and multiply-adds need the onnx package; the rest does not.
 """
@@ -27,7 +27,7 @@ HEAT_MAP_OUTPUT = f"{HEAT_MAP} float [N, K, h, w] (on request: docs/heat-maps.md
 
 @dataclass(frozen=True)
 class Info:
-    """What is in a file."""
+    """Contents of a model file."""
 
     path: Path
     bytes: int  # with those of the files `beside` it that hold its weights
@@ -63,7 +63,7 @@ class Info:
         return self.text(whole=False)
 
     def text(self, whole: bool) -> str:
-        """Human-readable: what a user of the file needs; with `whole` everything, and the card."""
+        """Return a human-readable summary; with `whole`, everything and the card."""
         rows = [("file", f"{self.path}, {megabytes(self.bytes)} ({self.bytes:,} bytes)")]
         rows += [("", f"with its weights in {name}, beside it") for name in self.beside]
         if self.folder:
@@ -119,11 +119,11 @@ class Info:
 
 
 def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
-    """Read what is in a file.
+    """Read the contents of a model file.
 
-    That is a `.pt`, `.onnx` or `.ort` file, the folder of a run, whose `model.onnx` or else
-    `best.pt` is read, the name of a shipped model, or `None` for the default one. `given` is the
-    spec of an ONNX file that has none. Raises `ModelError` where it or its spec does not serve.
+    This is a `.pt`, `.onnx` or `.ort` file, a run folder, of which `model.onnx` or else `best.pt`
+    is read, the name of a shipped model, or `None` for the default model. `given` is the spec for
+    an ONNX file without one. Raises `ModelError` if the file or its spec is invalid.
     """
     if file is not None and file not in shipped_models() and Path(file).is_dir():
         models = _models_in(Path(file))
@@ -173,7 +173,7 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
 
 
 def _models_in(folder: Path) -> list[Path]:
-    """The models of a run; `last.pt` is for resuming alone."""
+    """List the models of a run, without `last.pt`, which is only for resuming."""
     found = sorted(
         one for one in folder.iterdir() if one.suffix in (".onnx", ".ort") or one.name == "best.pt"
     )
@@ -186,7 +186,7 @@ def _models_in(folder: Path) -> list[Path]:
 
 
 def read_spec_file(path: Path) -> ModelSpec:
-    """Read a spec that was written by hand; `ModelError` where it is not there or not a spec."""
+    """Read a spec from a JSON file; `ModelError` if it is missing or invalid."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -217,7 +217,7 @@ def _checkpoint(path: Path) -> Info:
 
 
 def megabytes(size: int) -> str:
-    """A size in millions of bytes as text."""
+    """Format a size in megabytes."""
     return f"{size / 1e6:.2f} MB"
 
 

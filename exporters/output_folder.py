@@ -1,6 +1,6 @@
-"""Move finished files into a folder: all of them, or the folder stays as it was.
+"""Move finished files into a folder: all of them, or the folder stays unchanged.
 
-They are copied beside their places first, so that a full disk is found before anything is replaced.
+They are first copied to the same folder, so that a full disk is detected before any replacement.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from catdog_edge.system.signals import termination_as_exit
 
 @contextlib.contextmanager
 def output_folder(folder: Path) -> Iterator[None]:
-    """Make a folder that can be written to; when the block raises, remove what was made."""
+    """Make a writable folder; if the block raises, remove what was made."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         try:
@@ -48,7 +48,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def no_room(folder: Path, error: OSError) -> CatdogError:
-    """The error for temporary files that cannot be written."""
+    """Make the error for temporary files that cannot be written."""
     return CatdogError(
         f"cannot write temporary files to {folder}: {error.strerror or error}; make room there, "
         "or set TMPDIR to a folder with room. Nothing was exported."

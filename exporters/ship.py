@@ -3,9 +3,9 @@
     python -m exporters.ship RUN NAME        # after: catdog-edge export --weights RUN --quantize
 
 `NAME.onnx` is the static int8 file, for CPUs. `NAME.half.onnx` is fp16, for GPUs, its weights
-stored as int8 so that the package stays small. Before anything is replaced, fp16 is held against
-fp32, and the int8 file, which `export` held against fp32, against the fp16 file as it ships. The
-card keeps its text; the digests in it are renewed.
+stored as int8 so that the package stays small. Before anything is replaced, fp16 is compared with
+fp32, and the int8 file, which `export` compared with fp32, with the shipped fp16 file. The
+card keeps its text; its digests are updated.
 """
 
 from __future__ import annotations

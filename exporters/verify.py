@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Verified:
-    """How two files compare, and on which images."""
+    """The comparison of two files, and its images."""
 
     reference: Path
     candidate: Path
@@ -69,18 +69,18 @@ def verify(
     """Compare two files on validation images.
 
     Args:
-        reference: What is right: a `.pt`, `.onnx` or `.ort` file or the name of a shipped model.
+        reference: The reference: a `.pt`, `.onnx` or `.ort` file or the name of a shipped model.
         candidate: An `.onnx` or `.ort` file, or the name of a shipped model.
-        data: As `--data` takes it; `None`: the data of the run that a file is in, else drawings.
-        spec_file: A spec as JSON, for a file that has none; it goes by place in the graph.
-        limit: At most this many images, stratified.
-        max_drop: Percentage points of accuracy that may be lost, in place of the limits'.
-        strict: Fail on every estimate that is beyond its limit, however few the images.
-        out: Where `verify-flips.csv` and its contact sheet go; `None` is the candidate's folder,
-            for a shipped model the current one.
+        data: As in `--data`; `None`: the data of the run that a file is in, else drawings.
+        spec_file: A spec as JSON, for a file without one; input and output go by position.
+        limit: Maximum number of images, stratified.
+        max_drop: Maximum loss of accuracy in percentage points, instead of the default limit.
+        strict: Fail on every estimate beyond its limit, even with few images.
+        out: Folder of `verify-flips.csv` and its contact sheet; `None`: the candidate's folder,
+            for a shipped model the current folder.
 
     Raises:
-        CatdogError: A file or the data is missing or damaged, or they do not fit each other.
+        CatdogError: A file or the data is missing or damaged, or they do not match.
         GateError: Names, types, shapes, labels or sizes differ.
 
     Examples:
@@ -108,7 +108,7 @@ def verify(
 
 
 def _file(path: Path) -> Path:
-    """The file itself, or that of a shipped model that is named."""
+    """Return the file itself, or the file of a shipped model."""
     if path.suffix in CHECKPOINTS:
         return path
     # A file of that name in the current folder comes first: a path was asked for.

@@ -1,7 +1,7 @@
-"""Decide whether an exported file's answers are good enough: limits by precision, and evidence.
+"""Decide whether the predictions of an exported file meet the limits of its precision.
 
-A share or a change that is beyond its limit is held against a file only where the images can tell
-it from chance. Where they cannot, more images decide; `strict` takes the estimate as it is.
+A proportion or a change beyond its limit fails a file only if it is statistically significant.
+Otherwise more images are used; `strict` compares the estimate itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from exporters.checks.predictors import Answers
 
 @dataclass(frozen=True)
 class PrecisionLimits:
-    """What a precision must keep; `None` is no limit."""
+    """The limits of a precision; `None`: no limit."""
 
     difference: float | None  # largest, of any probability
     logits: float  # largest difference of a logit, see `share_of_largest`
@@ -70,7 +70,7 @@ BY_EVIDENCE = Strictness()
 
 
 class Verdict(StrEnum):
-    """What the images say about a limit."""
+    """Whether a limit is met."""
 
     MET = "met"
     UNDECIDED = "undecided"
@@ -80,8 +80,8 @@ class Verdict(StrEnum):
 def judge_drop(change: float, high: float, max_drop: float, strict: bool = False) -> Verdict:
     """Judge a change of accuracy, -1..1, by the upper end of its 95 % interval.
 
-    It is undecided where more than `max_drop` percentage points are lost, but the interval holds
-    no loss as well (one of 98 images); `strict` lets the estimate alone decide.
+    It is undecided if more than `max_drop` percentage points are lost, but the interval contains
+    zero (one of 98 images); `strict` uses the estimate alone.
     """
     # The tolerance is for the rounding of a quotient of counts.
     if -100 * change <= max_drop + 1e-9:
@@ -90,9 +90,9 @@ def judge_drop(change: float, high: float, max_drop: float, strict: bool = False
 
 
 def judge_share(good: int, total: int, least: float, strict: bool = False) -> Verdict:
-    """Judge a share of images that must be at least `least`.
+    """Judge a proportion of images that must be at least `least`.
 
-    It is undecided where it is smaller, but its 95 % Wilson interval reaches `least`.
+    It is undecided if it is smaller, but its 95 % Wilson interval contains `least`.
     """
     if not total or good >= least * total:
         return Verdict.MET
@@ -101,7 +101,7 @@ def judge_share(good: int, total: int, least: float, strict: bool = False) -> Ve
 
 @dataclass(frozen=True)
 class Verification:
-    """A comparison with its verdict; `None`: not both sides give the output, or not needed."""
+    """A comparison with its verdict; `None`: an output is missing on one side, or not needed."""
 
     precision: Precision  # of the candidate; it decides the limits
     comparison: Comparison  # of the probabilities
@@ -118,11 +118,11 @@ class Verification:
 
     @property
     def accuracy(self) -> Accuracy | None:
-        """Of both; `None` where the true classes are not known."""
+        """Accuracy of both; `None` if the true classes are not known."""
         return self.comparison.accuracy
 
     def require(self, name: str) -> None:
-        """Raise `GateError`, with the figures, where a limit is not met."""
+        """Raise `GateError`, with the figures, if a limit is not met."""
         if self.failures:
             raise GateError(f"{name}: {'; '.join(self.failures)}")
 
@@ -166,11 +166,11 @@ def judge(
     policy: Strictness = BY_EVIDENCE,
     more: Callable[[], tuple[Answers, Answers] | None] | None = None,
 ) -> Verification:
-    """Compare a candidate's answers with the reference's and apply the limits of its precision.
+    """Compare a candidate's outputs with the reference's and apply the limits of its precision.
 
-    `truth` are the true classes, `int64 [N]`; where they are not known, accuracy is not judged.
-    `spec` is the candidate's. `more` is called where the images are too few to rule out a loss, and
-    gives both models' answers to further images, whose true classes do not count.
+    `truth` are the true classes, `int64 [N]`; without them, accuracy is not judged. `spec` is the
+    candidate's. `more` is called if the images are too few to rule out a loss, and returns both
+    models' outputs for further images, whose true classes are not used.
     """
     limits = LIMITS[spec.precision]
     found = compare_answers(reference.probabilities, candidate.probabilities, truth)
@@ -215,7 +215,7 @@ def judge(
 def _judge_agreement(
     compared: Sequence[Comparison], limits: PrecisionLimits, strict: bool
 ) -> tuple[Verdict, str]:
-    """Judge the agreement on one or two sets of images together; give the figures as text."""
+    """Judge the agreement on one or two sets of images together; return the figures as text."""
     if limits.clear_only:
         total = sum(one.clear for one in compared)
         good = total - sum(one.clear_flips for one in compared)
@@ -238,7 +238,7 @@ def _judge_accuracy(
     limits: PrecisionLimits,
     strict: bool,
 ) -> tuple[Verdict, str]:
-    """Judge the change of accuracy; where the images are too few to tell, the logits decide."""
+    """Judge the change of accuracy; with too few images, judge the logits."""
     text = f"accuracy changes by {accuracy}, allowed is -{allowed:g}"
     verdict = judge_drop(accuracy.change, accuracy.high, allowed, strict)
     if verdict is Verdict.UNDECIDED:
@@ -254,7 +254,7 @@ def _judge_accuracy(
 def _judge_logits(
     reference: Answers, candidate: Answers, spec: ModelSpec, limits: PrecisionLimits
 ) -> tuple[float | None, list[str]]:
-    """The largest difference of the output `logits` from the reference's, and what is not met."""
+    """Return the largest difference of the output `logits`, and the limits not met."""
     values, answers = candidate.logits, candidate.probabilities
     if values is None:
         return None, []
@@ -281,7 +281,7 @@ def _judge_logits(
 def _judge_known(
     reference: Answers, candidate: Answers, spec: ModelSpec, limits: PrecisionLimits, strict: bool
 ) -> tuple[float | None, list[str]]:
-    """The agreement on which clear images `known` rejects, and what is not met."""
+    """Return the agreement on the clear images that `known` rejects, and the limits not met."""
     scores, expected = candidate.known, reference.known
     if scores is None or expected is None or spec.rejection is None:
         return None, []

@@ -1,7 +1,7 @@
-"""Compare the answers of two models on the same images: agreement, accuracy, flips.
+"""Compare the outputs of two models on the same images: agreement, accuracy, flips.
 
-`compare_answers` is the one comparison of the project: `export`, `verify` and `bench` use it.
-Whether its figures are good enough is decided in `acceptance`.
+`export`, `verify` and `bench` all use `compare_answers`; `acceptance` applies limits to its
+figures.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Accuracy:
 
     @property
     def mcnemar_p(self) -> float:
-        """Two-sided p-value of McNemar's exact test."""
+        """Return the two-sided p-value of McNemar's exact test."""
         return mcnemar_exact(self.only_candidate, self.only_reference)
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a candidate's answers compare with the reference's."""
+    """Comparison of a candidate's outputs with the reference's."""
 
     images: int
     difference: float  # largest, of a probability
@@ -71,16 +71,16 @@ class Comparison:
 
     @property
     def clear_agreement(self) -> float:
-        """Agreement on the clear images, 0..1; 1 where there are none."""
+        """Return the agreement on the clear images, 0..1; 1 without any."""
         return (self.clear - self.clear_flips) / self.clear if self.clear else 1.0
 
 
 def compare_answers(
     reference: Probabilities, candidate: Probabilities, truth: npt.NDArray[np.int64] | None = None
 ) -> Comparison:
-    """Compare the answers of two models on the same images, `float32 [N,K]`, in the same order.
+    """Compare the outputs of two models on the same images, `float32 [N,K]`, in the same order.
 
-    `truth` are the true class indices, `int64 [N]`. Raises `ValueError` where the shapes do not
+    `truth` are the true class indices, `int64 [N]`. Raises `ValueError` if the shapes do not
     match, or there are no images.
 
     Examples:
@@ -126,7 +126,7 @@ def compare_answers(
 
 
 def share_of_largest(values: Probabilities, reference: Probabilities) -> float:
-    """The largest difference as a share of the reference's largest, which counts as 1 or more."""
+    """Return the largest difference relative to the reference's largest value, at least 1."""
     return float(np.abs(values - reference).max() / max(1.0, np.abs(reference).max()))
 
 

@@ -27,7 +27,7 @@ def save_flips(
     labels: Sequence[str],
     validation: ValidationSet,
 ) -> None:
-    """Write `verify-flips.csv` and `verify-flips.png`; where none differ, the table alone.
+    """Write `verify-flips.csv` and, if any images differ, `verify-flips.png`.
 
     `flips` has the name of the candidate with each image for which it predicts another class.
     """

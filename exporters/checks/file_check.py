@@ -1,4 +1,4 @@
-"""Check an exported file: it loads, its outputs are those wanted, it answers alike, it is fast."""
+"""Check an exported file: that it loads, its outputs, its agreement and its speed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLOWER = 1.05
 
 
 class ReferenceModel:
-    """A model whose answers are right, with its answers to each set of images computed once."""
+    """The reference model, with its cached outputs for each set of images."""
 
     def __init__(
         self, model: Predictor | Original, validation: ValidationSet, answers: Answers | None = None
@@ -48,7 +48,7 @@ class ReferenceModel:
 
 @dataclass(frozen=True)
 class Checked:
-    """A file that loads, its answers to the validation images, and the verdict on them."""
+    """A loaded file, its outputs for the validation images, and their verdict."""
 
     model: OnnxPredictor
     answers: Answers
@@ -63,10 +63,10 @@ def check_file(
     *,
     logits: bool = False,
 ) -> Checked:
-    """Check a file's outputs, run it on the validation images and judge its answers.
+    """Check a file's outputs, run it on the validation images and judge the results.
 
-    With `logits` it has to have a second output of that name. Raises `GateError` where labels, size
-    or outputs differ, or its answers are not probabilities.
+    With `logits` it must have a second output of that name. Raises `GateError` if labels, size or
+    outputs differ, or its outputs are not probabilities.
     """
     spec = reference.model.spec
     check_same_task(spec, model.spec, name)
@@ -112,7 +112,7 @@ def check_outputs(outputs: Sequence[Any], spec: ModelSpec, name: str, logits: bo
 
 
 def check_probabilities(answers: npt.NDArray[Any], images: int, classes: int, name: str) -> None:
-    """Raise `GateError` unless answers are probabilities, one row an image."""
+    """Raise `GateError` unless outputs are probabilities, one row per image."""
     if answers.shape != (images, classes) or answers.dtype != np.float32:
         raise GateError(
             f"{name}: wanted float32 [{images}, {classes}], got {answers.dtype} "
@@ -131,7 +131,7 @@ def check_probabilities(answers: npt.NDArray[Any], images: int, classes: int, na
 def time_files(
     files: Mapping[str, Path], validation: ValidationSet, seconds: float, provider: str = "cpu"
 ) -> Timing:
-    """Time files against each other, with the first image (or a fixed batch of it) a call."""
+    """Time files interleaved, with the first image (or a fixed batch of it) per call."""
     candidates = {}
     for name, path in files.items():
         model = OnnxPredictor(path, provider=provider)
@@ -145,7 +145,7 @@ def time_files(
 
 
 def too_slow(ratio: Ratio) -> str:
-    """Describe a candidate that is slower than fp32; empty where it is not."""
+    """Describe a candidate that is slower than fp32; empty otherwise."""
     if ratio.low <= SLOWER:
         return ""
     return f"it takes {ratio} times as long as fp32, all of the 95 % interval above {SLOWER}"

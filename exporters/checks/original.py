@@ -1,4 +1,4 @@
-"""Run a file of another program as its own code does: the reference of what is made of it."""
+"""Run a file of another tool as its own code does, as the reference of an import."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Values = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PixelScaling:
-    """What its code makes of an image: `(value / scale - mean) / std`, in its order of channels."""
+    """Its preprocessing: `(value / scale - mean) / std`, in its order of channels."""
 
     bgr: bool
     scale: float
@@ -30,9 +30,9 @@ class PixelScaling:
 
 
 class Original:
-    """A file of another program, loaded with ONNX Runtime.
+    """A file of another tool, loaded with ONNX Runtime.
 
-    `source` has its height and width; of `pixels` an input of bytes takes the order alone.
+    `source` has its height and width; a `uint8` input uses only the channel order of `pixels`.
     """
 
     by_place = ""
@@ -45,7 +45,7 @@ class Original:
         self._session = open_session(path, choose_threads().count)
 
     def outputs(self, images: Images) -> dict[str, npt.NDArray[Any]]:
-        """Every output for a few images, by name; `ModelError` where it does not take them."""
+        """Return all outputs for a few images, by name; `ModelError` if it cannot run them."""
         batch = self._source.batch or len(images)
         padded = np.asarray(images)[np.arange(batch).clip(max=len(images) - 1)]
         try:
@@ -82,7 +82,7 @@ class Original:
 
 
 def find_ending(values: Values) -> Ending:
-    """Tell by a few answers, `float32 [N,K]`, whether they are probabilities or logits."""
+    """Infer from a few outputs, `float32 [N,K]`, whether they are probabilities or logits."""
     if values.shape[1] == 1:
         return "one logit"
     sums = values.sum(axis=1)

@@ -1,6 +1,6 @@
-"""Run a checkpoint or an exported file on images that are resized already.
+"""Run a checkpoint or an exported file on resized images.
 
-The runtime of a device is `catdog_edge.runtime.classifier`, which also chooses a provider.
+On a device, use `catdog_edge.runtime.classifier`, which also chooses a provider.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CHECKPOINTS = (".pt", ".pth")
 
 @dataclass(frozen=True)
 class Answers:
-    """The outputs of a model; `None` where it has no such output."""
+    """The outputs of a model; `None` if it has no such output."""
 
     probabilities: npt.NDArray[np.float32]  # `float32 [N,K]`, calibrated
     logits: npt.NDArray[np.float32] | None = None  # `float32 [N,K]`, before the temperature
@@ -69,10 +69,10 @@ class TorchPredictor:
 class OnnxPredictor:
     """An exported file, or the bytes of a model, loaded with ONNX Runtime.
 
-    `given` is the spec of a file that has none: its input and output are then taken by place, and
-    `by_place` names them. `name` is what messages call it, by default its path. `fixed_batch` are
-    the images that every call takes, `None` where the batch is free. Raises `ModelError` where it
-    or its spec does not serve, and `ProviderError` where the provider does not run here.
+    `given` is the spec for a file without one: its input and output are then used by position, and
+    `by_place` names them. `name` is its name in messages, by default its path. `fixed_batch` is the
+    batch size of every call, `None` if it is dynamic. Raises `ModelError` if the file or its spec
+    is invalid, and `ProviderError` if the provider does not run here.
 
     Examples:
         >>> OnnxPredictor("model.onnx").predict(images).probabilities.shape
@@ -107,11 +107,11 @@ class OnnxPredictor:
             self.by_place = f"input {value.name!r}, probabilities {first!r}"
 
     def predict(self, images: Images, batch: int | None = None) -> Answers:
-        """Classify `uint8 [N,H,W,3]` BGR images of the model's size, `batch` a call.
+        """Classify `uint8 [N,H,W,3]` BGR images of the model's size, `batch` per call.
 
-        `None` is 1 for int8 files, as a camera loop runs them (dynamic quantization takes one scale
-        for a whole batch), else `FLOAT_BATCH`. A file with a fixed batch takes its own; the last
-        call repeats its last image.
+        `None` is 1 for int8 files, as a camera loop runs them (dynamic quantization uses one scale
+        for a whole batch), else `FLOAT_BATCH`. A file with a fixed batch uses its own; the last
+        call is padded with its last image.
         """
         integer = self.spec.precision.startswith("int8")
         batch = self.fixed_batch or batch or (1 if integer else FLOAT_BATCH)
@@ -134,7 +134,7 @@ Predictor = TorchPredictor | OnnxPredictor  # a model that can be compared with 
 
 
 def open_predictor(path: Path, given: ModelSpec | None = None) -> Predictor:
-    """Open a `.pt`, `.onnx` or `.ort` file; `given` is the spec of one that has none."""
+    """Open a `.pt`, `.onnx` or `.ort` file; `given` is the spec for a file without one."""
     if path.suffix not in CHECKPOINTS:
         return OnnxPredictor(path, given)
     from catdog_edge.training.models.checkpoint import load_checkpoint
@@ -150,9 +150,9 @@ def open_session(
 ) -> Any:
     """Load a file, or the bytes of a model, on the CPU: an `onnxruntime.InferenceSession`.
 
-    `threads` are those inside an operator, 0 is ONNX Runtime's own choice; the graph that it makes
-    of the model is written to `optimized`; messages call it `name`, by default its path. Raises
-    `ModelError` where there is no such file, or this onnxruntime cannot load it.
+    `threads` are intra-op threads, 0 for ONNX Runtime's default; the optimised graph is written to
+    `optimized`; `name` is its name in messages, by default its path. Raises `ModelError` if the
+    file does not exist, or this onnxruntime cannot load it.
     """
     options = packages.runtime().SessionOptions()
     options.log_severity_level = 4

@@ -1,8 +1,8 @@
-"""Time calls against each other, interleaved, on a machine that is never quite quiet.
+"""Time calls interleaved, robust to other load on the machine.
 
 Candidates are interleaved in blocks of calls with a pause before each: ONNX Runtime's threads keep
 spinning for a while after a call, so two sessions that alternate call by call slow each other down
-two to four times. What drifts (clock rate, neighbours) drifts over whole rounds and cancels in the
+two to four times. Slow drift (clock rate, other load) affects whole rounds and cancels in the
 ratio of blocks of one round.
 """
 
@@ -31,7 +31,7 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long a candidate takes as the first one; below 1 it is faster.
+    """Time of a candidate relative to the first one; below 1 it is faster.
 
     The value is the median over rounds of (median call of its block / median call of the first
     candidate's block in the same round); over several passes, the mean of theirs.
@@ -54,7 +54,7 @@ class Latencies:
 
     @property
     def calls(self) -> int:
-        """Counted calls."""
+        """Number of counted calls."""
         return int(self.seconds.size)
 
     @property
@@ -64,19 +64,19 @@ class Latencies:
 
     @property
     def p95(self) -> float:
-        """The call that 95 % are not slower than, in seconds."""
+        """The 95th percentile of the calls, in seconds."""
         return float(np.percentile(self.seconds, 95))
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What `compare` measured.
+    """The result of `compare`.
 
-    Each pass opens the candidates anew: where their memory lies differs between passes alone.
+    Each pass opens the candidates again, since memory layout only differs between passes.
     """
 
-    rows: Mapping[str, Latencies]  # by candidate, in the order given; the first is the yardstick
-    rounds: int  # how often every candidate had its turn
+    rows: Mapping[str, Latencies]  # by candidate, in the order given; the first is the baseline
+    rounds: int  # number of rounds
     pause: float  # seconds of sleep before each block
     starts: tuple[int, ...] = (0,)  # the rounds with which a pass begins, counted from 0
 
@@ -89,7 +89,7 @@ class Timing:
 
     @classmethod
     def joined(cls, passes: Sequence[Timing]) -> Timing:
-        """Several passes as one; raises `ValueError` unless all are over the same candidates."""
+        """Join several passes; raises `ValueError` unless all have the same candidates."""
         if not passes or any(set(one.rows) != set(passes[0].rows) for one in passes):
             raise ValueError("wanted passes over the same candidates")
         begins = itertools.accumulate((one.rounds for one in passes[:-1]), initial=0)
@@ -109,13 +109,13 @@ class Timing:
         )
 
     def ratio(self, name: str, to: str | None = None, seed: int = 0) -> Ratio:
-        """How many times as long `name` takes as `to`, by default the first candidate.
+        """Return the time of `name` relative to `to`, by default the first candidate.
 
-        The interval: passes are drawn first, then rounds within each, and the 95 % of the
-        percentile method are widened for the small number of passes (Hesterberg: What Teachers
-        Should Know About the Bootstrap, 2015, "expanded percentile interval"). Two to four
-        passes are too few to be drawn from: there it is Student's interval of the logarithms
-        of their medians. Of a single pass it comes from the rounds alone.
+        The interval is a bootstrap over passes, then rounds within each, with the 95 % percentile
+        interval expanded for the small number of passes (Hesterberg: What Teachers Should Know
+        About the Bootstrap, 2015, "expanded percentile interval"). With two to four passes it is
+        Student's interval of the logarithms of their medians; with a single pass, the bootstrap
+        is over its rounds.
         """
         yardstick = self.rows[to or next(iter(self.rows))]
         blocks = self.rows[name].block_medians / yardstick.block_medians
@@ -124,7 +124,7 @@ class Timing:
         values = np.array([np.median(one) for one in passes])
         value = float(values.mean())
         if 1 < len(passes) < DRAWABLE:
-            # Of the logarithms: a ratio has no end at 0, and an inverse as good as itself.
+            # Of the logarithms: they are unbounded, and symmetric for a ratio and its inverse.
             logs = np.log(values)
             margin = _student(len(passes)) * float(logs.std(ddof=1)) / math.sqrt(len(passes))
             low, high = (math.exp(float(logs.mean()) + sign * margin) for sign in (-1, 1))
@@ -177,14 +177,14 @@ def compare(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Timing:
-    """Time rival calls, the first of which is the yardstick, in blocks that take turns.
+    """Time candidates in interleaved blocks of calls; the first is the baseline.
 
-    Every round gives each candidate one block: a pause, one call that is not counted (it
-    wakes the threads and refills the caches that the rival's block took), then calls until
-    `block_seconds` have gone and `min_calls` are made. The order within a round turns by
-    one each time, so that no candidate always follows the same one. Rounds go on until
-    `seconds` have gone, pauses included, but there are at least `min_rounds`. `progress` is
-    called before each pause with the seconds that have gone; tests replace `clock` and `sleep`.
+    Every round has one block per candidate: a pause, one call that is not counted (it wakes the
+    threads and refills the caches), then calls until `block_seconds` have passed and `min_calls`
+    are made. The order rotates by one each round, so that no candidate always follows the same
+    one. Rounds continue until `seconds` have passed, including pauses, but for at least
+    `min_rounds`. `progress` is called before each pause with the elapsed seconds; tests replace
+    `clock` and `sleep`.
     """
     if not candidates or min(min_calls, min_rounds) < 1:
         raise ValueError("there is nothing to time, or a count is not at least 1")

@@ -1,4 +1,4 @@
-"""Find the images that a file is checked on (validation) and calibrated with (training).
+"""Find the images to check a file on (validation) and to calibrate it with (training).
 
 The test split is never read here.
 """
@@ -46,9 +46,9 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class ModelData:
-    """The data set of a model, or a stand-in where it is `missing`: the reason, else empty.
+    """The data set of a model, or a substitute if it is `missing`: the reason, else empty.
 
-    Without `labelled` its images are of unknown classes.
+    Without `labelled`, the classes of its images are unknown.
     """
 
     dataset: Dataset
@@ -57,7 +57,7 @@ class ModelData:
 
     @property
     def name(self) -> str:
-        """Its name without folders, as metadata can hold it."""
+        """Its name without folders, for metadata."""
         return self.dataset.short_name.encode("utf-8", "backslashreplace").decode()
 
     def validation(self, spec: ModelSpec, limit: int | None = None) -> ValidationSet:
@@ -78,7 +78,7 @@ class ModelData:
     def calibration(self, spec: ModelSpec, count: int) -> Images:
         """Read a stratified part of the training images, `uint8 [N,S,S,3]`, BGR.
 
-        Raises `DataError` where the data is not here, has too few images or not every class.
+        Raises `DataError` if the data is missing, has too few images or lacks a class.
         """
         if self.missing:
             raise DataError(
@@ -99,11 +99,11 @@ class ModelData:
 
 
 def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None) -> ModelData:
-    """Open the data that a model is to be checked on; `weights` is its file, for messages.
+    """Open the data to check a model on; `weights` is its file, for messages.
 
-    `data` is what was asked for, as `--data` takes it; `None` takes the run's data, without a run
-    `$CATDOG_DATA`. Where there is neither, drawings stand in. Raises `DataError` where what was
-    asked for is not there or damaged, or has other classes.
+    `data` is as in `--data`; `None`: the run's data, without a run `$CATDOG_DATA`, and without
+    either drawings. Raises `DataError` if the requested data does not exist, is damaged, or has
+    other classes.
     """
 
     def fits(dataset: Dataset) -> Dataset:
@@ -148,7 +148,7 @@ def check_calibration(labels: npt.NDArray[np.int64], classes: tuple[str, ...], s
 
 
 def stratified(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """Choose `count` places or all, ascending, as many of each class as possible, spread evenly."""
+    """Choose up to `count` indices, ascending, stratified by class and evenly spaced."""
     if count >= len(labels):
         return np.arange(len(labels))
     kinds, sizes = np.unique(labels, return_counts=True)

@@ -1,4 +1,4 @@
-"""Dynamic quantization: int8 weights, activations quantized anew in every call."""
+"""Dynamic quantization: int8 weights, activations quantized at run time in every call."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class DynamicReport:
 def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> DynamicReport:
     """Quantize the linear layers of an fp32 file, per output channel, symmetric int8 weights.
 
-    The scale of an activation is that of the whole batch, so an answer depends slightly on
-    what else is in the batch: check and time such a file one image at a time. Raises `ModelError`
-    where `source` is damaged, foreign or not fp32, or has no linear layer.
+    An activation has one scale for the whole batch, so a prediction depends slightly on the rest
+    of the batch: check and time such a file one image at a time. Raises `ModelError` if `source`
+    is damaged, foreign or not fp32, or has no linear layer.
     """
     model, spec = read_fp32(source)
     layers = {
@@ -78,9 +78,9 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
 
 
 def restore(quantized: ir.Model, model: ir.Model) -> None:
-    """Undo in place what a quantizer does besides: IR version, unused imports, dead parts.
+    """Undo side effects of a quantizer in place: IR version, unused imports, dead nodes.
 
-    Raises `ModelError` where it raised the opset of ONNX's own operators.
+    Raises `ModelError` if it raised the opset of the standard operators.
     """
     if opset_of(quantized) != opset_of(model):
         raise ModelError(

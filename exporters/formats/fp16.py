@@ -1,7 +1,7 @@
 """Half precision: fp16 weights and arithmetic between a uint8 frame and float32 probabilities.
 
-Half the size everywhere; faster where the processor computes in fp16 (ONNX Runtime's CPU kernels
-mostly do not).
+Half the size; faster on processors that compute in fp16 (ONNX Runtime's CPU kernels mostly do
+not).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FLOAT32_INPUTS = {"Resize": (1, 2)}  # inputs that ONNX wants in float32 whateve
 
 
 def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Convert an fp32 file of ours to fp16, atomically. Temperature and softmax stay float32."""
+    """Convert an fp32 file to fp16, atomically. Temperature and softmax stay float32."""
     model, spec = read_fp32(source)
     network = find_network(model)
     smallest, largest = np.finfo(np.float16).min, np.finfo(np.float16).max
@@ -56,10 +56,10 @@ def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
 
 
 def pack_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Store the weights of an fp16 file as int8, a scale for each output channel, atomically.
+    """Store the weights of an fp16 file as int8, with one scale per output channel, atomically.
 
-    ONNX Runtime multiplies them out once, as it loads the file: a call is as fast as before. The
-    file has half the size, and its weights are about as far from fp32 as those of an int8 file.
+    ONNX Runtime dequantizes them once when it loads the file: calls are as fast as before. The
+    file has half the size, and its weights are about as accurate as those of an int8 file.
     """
     model, spec = read_model(source), read_spec(source)
     graph = model.graph

@@ -1,4 +1,4 @@
-"""Write ONNX Runtime's own file format, for devices with a reduced build of it."""
+"""Write ONNX Runtime's file format, for devices with a reduced build of it."""
 
 from __future__ import annotations
 

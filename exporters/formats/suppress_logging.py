@@ -1,4 +1,4 @@
-"""Keep the libraries that convert models from logging and warning."""
+"""Suppress the logs and warnings of libraries that convert models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def suppress_logging() -> Iterator[None]:
-    """Suppress all logging and warnings within a block: what matters is checked in the file."""
+    """Suppress all logging and warnings within a block; the file is checked afterwards."""
     before, handlers = logging.root.manager.disable, logging.root.handlers[:]
     logging.disable(logging.CRITICAL)
     try:

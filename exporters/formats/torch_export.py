@@ -27,10 +27,10 @@ torch's own way down leaves the file at 18 with no more than a log line when it 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export did; what it says of the file is read back from it.
+    """The result of an export; its figures are read back from the file.
 
-    `nodes_before` are those that torch's exporter wrote, without ends; `folded` says what went into
-    the first convolution.
+    `nodes_before` is the node count of torch's exporter, without pre- and postprocessing; `folded`
+    describes what was folded into the first convolution.
     """
 
     path: Path
@@ -53,19 +53,19 @@ def export_onnx(
     opset: int = simplify.DEFAULT_OPSET,
     logits: bool = False,
 ) -> ExportReport:
-    """Write a network as one ONNX file with its spec inside, whole or not at all.
+    """Write a network as one ONNX file with its spec inside, atomically.
 
-    The input is `frames`, the output `probabilities` `float32 [N,K]`, tempered.
+    The input is `frames`, the output `probabilities` `float32 [N,K]`, calibrated.
 
     Args:
-        network: Takes normalised `float32 [N,3,H,W]`, RGB, gives logits `float32 [N,K]`.
-        spec: Describes it; its `layout` and `precision` are set to what the file has.
+        network: Maps normalised `float32 [N,3,H,W]`, RGB, to logits `float32 [N,K]`.
+        spec: Its spec; `layout` and `precision` are set to those of the file.
         path: The file to write.
-        layout: `nhwc-uint8`: the resized frame as OpenCV holds it, `uint8 [N,H,W,3]`, BGR.
+        layout: `nhwc-uint8`: the resized frame as OpenCV stores it, `uint8 [N,H,W,3]`, BGR.
             `nchw-float`: `float32 [N,3,H,W]`, RGB, 0..1.
-        batch: A fixed batch; `None` leaves it dynamic.
-        opset: Version of ONNX's operators.
-        logits: Give the logits, before the temperature, as a second output `logits`.
+        batch: A fixed batch size; `None`: dynamic.
+        opset: ONNX opset version.
+        logits: Add the logits, before the temperature, as a second output `logits`.
 
     Raises:
         ModelError: The network cannot be exported, or not with that opset.
@@ -94,7 +94,7 @@ def export_onnx(
 
 
 def _trace(network: nn.Module, spec: ModelSpec, opset: int, batch: int | None) -> ir.Model:
-    """The network alone as ONNX, from torch's exporter, in `opset` or the nearest it writes."""
+    """Export the network alone with torch's exporter, in `opset` or the nearest it supports."""
     # A copy, in plain float32 and memory order: the caller's network stays as it is.
     network = copy.deepcopy(network).cpu().float().eval()
     if spec.architecture.startswith(TIMM):

@@ -1,7 +1,7 @@
 """Find the network between preprocessing and postprocessing of an exported graph.
 
-The network alone is quantized; its ends stay what they are: integer frames before it, temperature
-and softmax in float after it (quantized, probabilities were seen to sum to 0.996).
+Only the network is quantized; its ends are unchanged: integer frames before it, temperature and
+softmax in float after it (if quantized, probabilities summed to 0.996).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def find_network(model: ir.Model) -> Network:
 
 
 def _categories(graph: ir.Graph) -> ir.Value | None:
-    """The logits of ImageNet's categories, where they are added up to classes.
+    """Find the logits of ImageNet's categories, if they are summed to classes.
 
     The sums stay in float: quantized, all logits of the classes would share a few steps.
     """

@@ -1,7 +1,7 @@
-"""Turn a graph of another program into a network as torch's exporter writes it.
+"""Turn a graph of another tool into a network as torch's exporter writes it.
 
-Such a network takes normalised `float32 [N,3,H,W]` and gives logits `float32 [N,K]`;
-`preprocessing` and `postprocessing` then put our ends on it.
+Such a network maps normalised `float32 [N,3,H,W]` to logits `float32 [N,K]`; `preprocessing` and
+`postprocessing` are then added to it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEAST = 1e-30  # probability whose logarithm is taken for that of zero
 
 @dataclass(frozen=True)
 class ForeignInput:
-    """The input of another program's graph; `None` where it takes any size or batch."""
+    """The input of another tool's graph; `None` for a dynamic size or batch."""
 
     name: str
     layout: ForeignLayout
@@ -79,9 +79,9 @@ def check_operators(model: ir.Model, name: str) -> None:
 
 
 def read_input(model: ir.Model, name: str, layout: ForeignLayout | None) -> ForeignInput:
-    """Find the one input and how it holds an image; `layout` says what its axes do not show.
+    """Find the input and its layout; `layout` is needed if its axes are ambiguous.
 
-    Raises `ModelError` where there are other inputs, or it holds no colour image.
+    Raises `ModelError` if there are other inputs, or it is not a colour image.
     """
     graph = model.graph
     graph.inputs[:] = [value for value in graph.inputs if not value.is_initializer()]
@@ -133,7 +133,7 @@ def to_network(
     value = graph.inputs[0]
     value.shape = ir.Shape(source.shape)
     graph.outputs[:] = [one for one in graph.outputs if one.name == output]
-    graph.outputs[0].shape = None  # inferred anew
+    graph.outputs[0].shape = None  # inferred again
     simplify.simplify(model)
     opset = opset_of(model)
     model = simplify.set_opset(
@@ -189,7 +189,7 @@ def _rename(graph: ir.Graph) -> None:
 
 
 def _planes_first(graph: ir.Graph, source: ForeignInput) -> None:
-    """Let a network of `float32 [N,H,W,3]` take planes; a step back right behind it goes."""
+    """Make a network of `float32 [N,H,W,3]` take planes; drops a transposition at the input."""
     old = graph.inputs[0]
     planes = ir.val("pictures", ir.DataType.FLOAT, [source.batch or "N", 3, *old.shape[1:3]])  # type: ignore[index]
     graph.inputs[:] = [planes]
@@ -204,7 +204,7 @@ def _planes_first(graph: ir.Graph, source: ForeignInput) -> None:
 
 
 def _end_in_logits(graph: ir.Graph, classes: int, ending: Ending) -> None:
-    """Let a graph end in logits `float32 [N,classes]`, softmax to be added."""
+    """Make a graph end in logits `float32 [N,classes]`, before the softmax."""
     value = graph.outputs[0]
     if ending == "probabilities":
         softmax = producer(value, "Softmax")

@@ -33,7 +33,7 @@ def add_constant(graph: ir.Graph, name: str, values: npt.ArrayLike) -> ir.Value:
 
 
 def set_constant(value: ir.Value, values: npt.NDArray[Any]) -> None:
-    """Give a constant other values, shape and type."""
+    """Change values, shape and type of a constant."""
     value.const_value = ir.tensor(values, name=value.name)
     value.type = ir.TensorType(value.const_value.dtype)
     value.shape = ir.Shape(values.shape)
@@ -45,7 +45,7 @@ def is_constant(value: ir.Value | None) -> bool:
 
 
 def constant(value: ir.Value | None) -> npt.NDArray[Any]:
-    """The numbers of a value of which `is_constant` holds."""
+    """Return the array of a value for which `is_constant` is true."""
     assert value is not None
     tensor = ir.convenience.get_const_tensor(value)
     assert tensor is not None
@@ -53,13 +53,13 @@ def constant(value: ir.Value | None) -> npt.NDArray[Any]:
 
 
 def producer(value: ir.Value | None, kind: str) -> ir.Node | None:
-    """The node that computes a value, if it is of that kind."""
+    """Return the node that computes a value, if it is of that kind."""
     node = None if value is None else value.producer()
     return node if node is not None and node.op_type == kind else None
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
-    """The value of a node's attribute."""
+    """Return the value of a node's attribute."""
     return node.attributes[name].value if name in node.attributes else default
 
 
@@ -70,11 +70,11 @@ def set_attributes(node: ir.Node, **attributes: Any) -> None:
 
 
 def only_user(value: ir.Value | None, kind: str) -> ir.Node | None:
-    """The one node that reads a value, if it is of that kind."""
+    """Return the only node that reads a value, if it is of that kind."""
     readers = [] if value is None else [use.node for use in value.uses()]
     return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
 
 
 def find(graph: ir.Graph, name: str) -> ir.Value | None:
-    """The output of a node, by its name."""
+    """Find the output of a node by its name."""
     return next((v for node in graph for v in node.outputs if v.name == name), None)

@@ -19,9 +19,9 @@ from catdog_edge.system.files import atomic_write
 
 
 def read_model(path: str | os.PathLike[str]) -> ir.Model:
-    """Read an ONNX file, with the weights that it keeps in other files.
+    """Read an ONNX file, with external weights.
 
-    Raises `ModelError` where it, or a file with its weights, is missing or damaged.
+    Raises `ModelError` if it, or a file with its weights, is missing or damaged.
     """
     return ir.from_proto(read_proto(path))
 
@@ -47,7 +47,7 @@ def read_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
 
 def files_beside(path: str | os.PathLike[str]) -> list[Path]:
-    """The other files in which an ONNX file keeps weights, there or not."""
+    """List the files with external weights of an ONNX file, existing or not."""
     file = Path(path)
     return [file.parent / name for name in _outside(_parsed(file))]
 
@@ -115,7 +115,7 @@ def opset_of(model: ir.Model) -> int:
 
 
 def clean(model: ir.Model) -> None:
-    """Sort the nodes, drop what is not used, and what describes the machine and the source.
+    """Sort the nodes, drop unused parts, and metadata about the machine and the source.
 
     torch's exporter writes a stack trace with absolute paths for every node.
     """
@@ -163,5 +163,5 @@ def read_fp32(source: str | os.PathLike[str]) -> tuple[ir.Model, ModelSpec]:
 
 
 def operators(model: ir.Model) -> dict[str, int]:
-    """How many nodes of each kind there are, most frequent first."""
+    """Count the nodes of each kind, most frequent first."""
     return dict(Counter(node.op_type for node in model.graph).most_common())
