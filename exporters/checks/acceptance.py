@@ -281,7 +281,7 @@ def _judge_logits(
 def _judge_known(
     reference: Answers, candidate: Answers, spec: ModelSpec, limits: PrecisionLimits, strict: bool
 ) -> tuple[float | None, list[str]]:
-    """Return the agreement on the clear images that `known` rejects, and the limits not met."""
+    """Return the agreement of `known` on clear images, and the limits not met."""
     scores, expected = candidate.known, reference.known
     if scores is None or expected is None or spec.rejection is None:
         return None, []
