@@ -41,7 +41,7 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class SourceResult:
-    """What a model does on the images of one source: shares with their 95 % Wilson interval."""
+    """Results of a model on the images of one source: proportions with 95 % Wilson intervals."""
 
     name: str  # `SOURCE` for the classes, `KIND/SOURCE` for negatives
     images: int
@@ -52,7 +52,7 @@ class SourceResult:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Result of `catdog-edge eval`; the last three are empty where there are no negatives."""
+    """Result of `catdog-edge eval`; the last three are empty without negatives."""
 
     path: Path
     result: Evaluation
@@ -115,7 +115,7 @@ def _interval(value: Interval | None) -> str:
 def _threshold_lines(
     table: Sequence[tuple[float, dict[str, float]]], sources: Sequence[SourceResult]
 ) -> list[str]:
-    """Lines of the trade-off: kinds and classes, each the mean of its sources."""
+    """Format the trade-off: kinds and classes, each the mean of its sources."""
     kinds: dict[str, list[str]] = {}
     for one in sources:
         kind = "the classes" if one.accuracy is not None else one.name.split("/")[0]
@@ -135,19 +135,19 @@ def evaluate_weights(
 ) -> EvaluationReport:
     """Evaluate a checkpoint or an ONNX file on a test split.
 
-    Of sources that were left out of training every image is used.
+    Of sources that were held out of training, every image is used.
 
     Args:
         weights: A `.pt` or `.onnx` file, a run folder, or the name of a shipped model; `None`
-            takes `best.pt` of the newest run.
-        data: Folders, `.zip`s or `sample`; empty takes the data and the split of the run that the
-            weights lie in.
-        other: Negatives, see `open_negatives`; empty takes those of the run. Only their test
-            part is used.
-        plot: Where to draw the trade-off, a `.png`.
+            is `best.pt` of the newest run.
+        data: Folders, `.zip`s or `sample`; if empty, the data and the split of the run that
+            contains the weights.
+        other: Negatives, see `open_negatives`; if empty, those of the run. Only their test
+            split is used.
+        plot: A `.png` file for a plot of the trade-off.
 
     Raises:
-        CatdogError: Weights or data are missing, damaged, or do not fit each other.
+        CatdogError: Weights or data are missing, damaged, or do not match.
 
     Examples:
         >>> print(evaluate_weights(Path("runs/mine/best.pt")))
@@ -209,7 +209,7 @@ def _open_negatives(
 
 
 def _find_weights(weights: Path | None) -> tuple[Path, Run | None]:
-    """The file of weights, and the run that it lies in."""
+    """Find the file of weights, and the run that contains it."""
     if weights is None:
         run = newest_run()
         return run.weights, run
@@ -223,7 +223,7 @@ def _find_weights(weights: Path | None) -> tuple[Path, Run | None]:
 def _source_result(
     name: str, left_out: Sequence[str], right: Flags | None, answered: Flags | None
 ) -> SourceResult:
-    """What is right and answered of the images of a source; `None` where that has no meaning."""
+    """Compute accuracy and coverage on the images of a source; `None` if undefined."""
     shares = []
     for one in (right, answered):
         count = 0 if one is None else int(one.sum())

@@ -73,11 +73,11 @@ def train(options: TrainOptions) -> Run:
 def resume(name: str | None, device: str) -> Run:
     """Resume a run by its name below `runs/`, or the newest that is not finished.
 
-    The figures are the same only on the same device.
+    Results are reproduced only on the same device.
 
     Raises:
-        CatdogError: There is no such run, nothing is left to do, another process is training
-            it, its `args.yaml` was changed in what must stay, or see `train`.
+        CatdogError: There is no such run, it is finished, another process is training it, a
+            fixed value in its `args.yaml` was changed, or see `train`.
     """
     with training_job() as job:
         run = Run(ROOT / name) if name else newest_unfinished()
@@ -169,7 +169,7 @@ def _untrained_spec(
 
 
 def settle_architecture(options: TrainOptions) -> TrainOptions:
-    """Choose the architecture where none is named: of a small set, one with ImageNet weights."""
+    """Choose the default architecture: for a small set, one with ImageNet weights."""
     if options.arch is not None:
         return options
     wanted = wants_pretrained(options)
@@ -202,7 +202,7 @@ def settle_architecture(options: TrainOptions) -> TrainOptions:
 
 
 def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Recipe:
-    """Reject what cannot work before the images are read, which may take hours."""
+    """Reject invalid options before the images are read, which may take hours."""
     chosen = settled_recipe(options, arch.recipe)
     if arch.fixed_size and options.size not in (None, arch.size):
         raise CatdogError(
@@ -279,7 +279,7 @@ def _load_teacher(
 
 
 def _create_run(job: TrainingJob, options: TrainOptions, data: RunData, trainer: Trainer) -> Run:
-    """Create the run folder with all that a resume needs, and lock it."""
+    """Create the run folder with everything that a resume needs, and lock it."""
     folder = Path()
     with job.group.shared_errors():
         if job.group.is_main:
@@ -306,7 +306,7 @@ def _create_run(job: TrainingJob, options: TrainOptions, data: RunData, trainer:
 
 
 def _write_data_files(run: Run, dataset: Dataset) -> None:
-    """Write what is worth a look before the first epoch, where it is missing."""
+    """Write the reports on the data before the first epoch, if missing."""
     if not (run.folder / "skipped.csv").is_file():
         dataset.write_skipped_csv(run.folder / "skipped.csv")
     if not (run.folder / "data.png").is_file():
@@ -371,7 +371,7 @@ def _load_last(run: Run) -> tuple[nn.Module, ModelSpec]:
 
 
 def _recipe_of(run: Run, args: dict[str, Any]) -> Recipe:
-    """The recipe in `args.yaml`; this version leaves nothing in it to a default."""
+    """Read the recipe in `args.yaml`, which this version writes without defaults."""
     known, file = args["recipe"], run.folder / "args.yaml"
     missing = [field.name for field in fields(Recipe) if field.name not in known]
     if missing and args.get("catdog_edge") == __version__:

@@ -1,4 +1,4 @@
-"""Recipes: how a network is trained; `recipes.yaml` has those that are known by name.
+"""Recipes: training hyperparameters; `recipes.yaml` defines the built-in ones.
 
 Reasons for the values: `docs/experiments.md`.
 """
@@ -25,9 +25,9 @@ Count = Annotated[int, Bounds(0, 1_000_000)]
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run, which ends at a share of its epochs, and its image sizes.
+    """A part of a run, which ends at a fraction of its epochs, and its image sizes.
 
-    Each step draws a scale: height and width in shares of the network's input.
+    Each step draws a scale: height and width as fractions of the network's input.
     """
 
     until: Annotated[float, Bounds(1e-6, 1)]
@@ -41,17 +41,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a training run besides data and architecture.
+    """All settings of a training run except data and architecture.
 
     Attributes:
-        name: What `--recipe` takes; of a file, its stem.
+        name: Value of `--recipe`; for a file, its stem.
         optimizer: `adam`, `adamw`, `sgd` (Nesterov, where there is momentum) or `muon`.
-        lr: The highest learning rate, for the recipe's own batch size.
+        lr: Peak learning rate, for the recipe's own batch size.
         batch_size: Images per step.
         epochs: Passes over the training images.
         augment: A policy of `catdog_edge.training.engine.batches.augment`.
         schedule: `constant`, or `cosine` down to zero.
-        warmup: The share of all steps in which the rate rises from zero.
+        warmup: Fraction of all steps in which the learning rate rises from zero.
         weight_decay: For weights of two or more dimensions; not for biases and batch norms.
         momentum: Of SGD and Muon.
         label_smoothing: 0..1.
@@ -59,7 +59,7 @@ class Recipe:
         least_steps: Small sets get more epochs, until this many steps are reached.
         most_epochs: The limit of `least_steps`, in epochs.
         pretrained: Start from ImageNet weights, see `catdog_edge.training.models.pretrained`.
-        freeze: Train the last linear layer alone.
+        freeze: Train only the last linear layer.
         norms: `built`: batch norms as the architecture has them. `frozen`: they keep their
             statistics, which small sets and low rates spoil. `folded`: convolutions without a
             batch norm train with one, which is folded into them when weights are kept.
@@ -68,29 +68,29 @@ class Recipe:
             are augmented, and resized afterwards: a close crop stays sharp, and a teacher
             sees more than its student. The cache takes the square of it in space.
         views: Draw this many epochs of batches and repeat them: a teacher answers each once,
-            which is most of the time of a run with a large one. 0: draw every epoch anew.
+            which is most of the time of a run with a large one. 0: draw every epoch again.
         balance: `auto` weights the loss by class where the largest class has more than 1.5
             times the images of the smallest; `none` never does.
-        source_balance: Where the data is of several sources: 0 draws every image alike often, 1
-            every source, however small; between them a source counts by its size to the power
-            of 1 less this value.
-        head: `new`: a fresh last layer. `imagenet`: the thousand ImageNet categories, added up
-            to the classes and to none of them, see `catdog_edge.training.models.imagenet_head`;
-            a fresh one where ImageNet has no category for a class.
-        keep_imagenet: With `head: imagenet`: the weight of a second loss, against the answers
-            of the pretrained weights within the labelled class, which keeps what they tell
-            apart (Li and Hoiem: Learning without Forgetting, 2016).
-        start_share: The share of the pretrained weights in those that are kept, which are the
+        source_balance: For data of several sources: 0 samples uniformly over images, 1 over
+            sources; between them the weight of a source is its size to the power of 1 minus
+            this value.
+        head: `new`: a new last layer. `imagenet`: the thousand ImageNet categories, summed to
+            the classes and to `neither`, see `catdog_edge.training.models.imagenet_head`;
+            a new one if ImageNet has no category for a class.
+        keep_imagenet: With `head: imagenet`: the weight of a second loss, against the outputs
+            of the pretrained weights within the labelled class, which preserves their
+            categories (Li and Hoiem: Learning without Forgetting, 2016).
+        start_share: The weight of the pretrained weights in the final ones, which are the
             weighted mean of both (Wortsman and others: Robust fine-tuning, 2022).
-        negatives: How many negatives (`--other`) join a batch, as a share of its own images;
+        negatives: Number of negatives (`--other`) per batch, relative to its own images;
             files of earlier versions call it `others`.
-        backgrounds: The share of the negatives that are made from corners of training images;
-            for classes that are things in an image, not for classes that fill it.
-        drawn: The share of the other negatives that are drawn, where there are photographs too.
-        distillation: The teacher's share of the loss, 0..1.
-        distillation_temperature: Divides both logits before the teacher's loss.
-        distillation_mirrored: The teacher classifies each image straight and mirrored, and
-            the mean counts; twice the teacher's time.
+        backgrounds: Fraction of the negatives that are made from corners of training images;
+            for classes that are objects in an image, not for classes that fill it.
+        drawn: Fraction of the other negatives that are drawn, if there are photographs too.
+        distillation: The teacher's weight in the loss, 0..1.
+        distillation_temperature: Divisor of both logits before the teacher's loss.
+        distillation_mirrored: The teacher classifies each image and its mirror image, and the
+            mean is used; twice the teacher's time.
     """
 
     name: str
@@ -156,12 +156,12 @@ class Recipe:
         return self.stages[-1].scales if self.stages else (1.0,)
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain values; `from_dict` reads them back."""
+        """Convert the recipe to plain values; `from_dict` reads them back."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
     def to_yaml(self) -> str:
-        """The recipe as `--recipe FILE.yaml` takes it."""
+        """Convert the recipe to YAML, for `--recipe FILE.yaml`."""
         return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
 
 
@@ -169,10 +169,10 @@ RENAMED = {"others": "negatives"}  # names of attributes in files of earlier ver
 
 
 def recipe(name: str) -> Recipe:
-    """Look a recipe up in `RECIPES`, or read it from a `.yaml` file.
+    """Look up a recipe in `RECIPES`, or read it from a `.yaml` file.
 
     Raises:
-        CatdogError: There is none of that name; the file cannot be read, or see `from_dict`.
+        CatdogError: The name is unknown, the file cannot be read, or see `from_dict`.
 
     Examples:
         >>> recipe("classic").lr
@@ -213,7 +213,7 @@ def from_dict(document: Mapping[str, Any], source: str) -> Recipe:
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse a YAML document; raises `ValueError` where it is none, or a value cannot be read."""
+    """Parse a YAML document; raises `ValueError` if it or a value is invalid."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -42,7 +42,7 @@ class TrainOptions:
 
 
 def wants_pretrained(options: TrainOptions) -> bool | None:
-    """Whether the options ask for ImageNet weights; `None` where they leave it open."""
+    """Check whether the options request ImageNet weights; `None` if unspecified."""
     if options.pretrained is not None:
         return options.pretrained
     if options.recipe is not None:
@@ -53,7 +53,7 @@ def wants_pretrained(options: TrainOptions) -> bool | None:
 
 
 def settled_recipe(options: TrainOptions, usual: str) -> Recipe:
-    """Apply the options to the recipe that they name, or else to the usual one."""
+    """Apply the options to the recipe that they name, or to the default one."""
     # The default recipe's learning rate would destroy pretrained features.
     chosen = recipe(options.recipe or ("finetune" if options.pretrained else usual))
     # A smaller batch than the recipe's needs a proportionally lower rate.
@@ -68,7 +68,7 @@ def settled_recipe(options: TrainOptions, usual: str) -> Recipe:
 
 
 def check_batch(batch_size: int, processes: int) -> None:
-    """Raise `CatdogError` where a process gets fewer than two images of a batch (batch norm)."""
+    """Raise `CatdogError` if a process gets fewer than two images of a batch (batch norm)."""
     if batch_size < 2 * processes:
         raise CatdogError(
             f"a batch of {batch_size} is less than two images for each of {processes} "
@@ -77,7 +77,7 @@ def check_batch(batch_size: int, processes: int) -> None:
 
 
 def check_scales(network: torch.nn.Module, spec: ModelSpec, chosen: Recipe) -> None:
-    """Raise `CatdogError` where the recipe's smallest images vanish inside the network."""
+    """Raise `CatdogError` if the recipe's smallest images are too small for the network."""
     scales = [scale for stage in chosen.stages for scale in stage.scales]
     smallest = min(scales, default=1.0)
     height, width = (max(1, round(side * smallest)) for side in spec.size)

@@ -37,7 +37,7 @@ _TRUTH |= dict.fromkeys(("1", "1.0", "true", "yes"), True)
 
 @dataclass
 class Table:
-    """What a table says of the images that it names."""
+    """Labels and splits of the images in a table."""
 
     name: str  # its file inside the source
     columns: str  # in words, for messages
@@ -52,10 +52,10 @@ class Table:
 
 
 def read_tables(source: Source, labels: Sequence[str] | None) -> list[Table]:
-    """Read the tables of a source, but for annotations named like their image.
+    """Read the tables of a source, except annotations named like their image.
 
-    Tables are CSV and TSV files, and lists of images called `train.txt`, `test.txt`. Where one
-    has numbers, `labels` names the classes 0, 1, ...
+    Tables are CSV and TSV files, and lists of images called `train.txt`, `test.txt`. For a table
+    of numbers, `labels` names the classes 0, 1, ...
 
     Raises:
         DataError: A table cannot be read or decoded, or `labels` names too few classes.
@@ -89,7 +89,7 @@ def read_tables(source: Source, labels: Sequence[str] | None) -> list[Table]:
 def parse_csv(data: bytes, where: str) -> tuple[list[str], list[list[str]]]:
     """Parse a CSV into its header and rows: UTF-8 or marked UTF-16; commas, semicolons, tabs.
 
-    Bytes that are not UTF-8 become lone surrogates, as in names of files. Raises `DataError`.
+    Bytes that are not UTF-8 become lone surrogates, as in file names. Raises `DataError`.
     """
     text = _decode(data)
     text = re.sub(r"^sep=.\r?\n", "", text)  # of Excel
@@ -114,9 +114,9 @@ def _decode(data: bytes) -> str:
 def _parse_list(
     data: bytes, files: _Files, folder: PurePosixPath
 ) -> tuple[list[str], list[list[str]]]:
-    """Parse a list of images, one a line: `cat/1.jpg`, or with a label, `cat/1.jpg 0`.
+    """Parse a list of images, one per line: `cat/1.jpg`, or with a label, `cat/1.jpg 0`.
 
-    Labels that are numbers, one per folder, only repeat the folders and are dropped.
+    Numeric labels that are the same throughout each folder are redundant and dropped.
     """
     lines = [line.strip().strip('"') for line in _decode(data).splitlines() if line.strip()]
     pairs = [re.fullmatch(r"(.*[^\s,;\"])[\s,;\"]+([^\s,;\"]+)", line) for line in lines]
@@ -133,7 +133,7 @@ def _parse_list(
 
 
 class _Files:
-    """Finds the file that a cell means: by its path, or its name with or without the ending."""
+    """Finds the file of a cell: by its path, or its name with or without the suffix."""
 
     def __init__(self, source: Source) -> None:
         self._by_key: dict[str, list[str]] = defaultdict(list)
@@ -146,7 +146,7 @@ class _Files:
             self._folders.update(above)
 
     def find(self, cell: str, folder: PurePosixPath, split: Split | None = None) -> list[str]:
-        """The files that a cell means; of several those of a split's folder, if one is given."""
+        """Find the files of a cell; of several, those in a split's folder, if one is given."""
         parts = nfc(cell.strip().replace("\\", "/").removeprefix("./")).split("/")
         # A path may begin above the data, or in a folder that has another name here.
         ends = _ends(parts)
@@ -186,7 +186,7 @@ class _Reader:
         self._plain = [re.sub(r"[ -]", "_", cell.lower()) for cell in header]
 
     def read(self, labels: Sequence[str] | None) -> Table:
-        """The table, with what its columns say."""
+        """Read the table and interpret its columns."""
         image = self._image_column()
         if image is None:
             return self._table
@@ -216,7 +216,7 @@ class _Reader:
         return table
 
     def _image_column(self) -> int | None:
-        """The column with a known name, or else most of whose cells name files."""
+        """Find the column with a known name, or one in which most cells name files."""
 
         def share(index: int) -> float:
             cells = self._columns[index][:500]
@@ -289,14 +289,14 @@ class _Reader:
     def _named(
         self, files: Sequence[str], cells: Sequence[str], labels: Sequence[str] | None
     ) -> list[list[str]]:
-        """The label of each row, from a column of labels: text as it is written."""
+        """Return the label of each row, from a column of labels, unchanged."""
         names = _label_names({cell for cell in cells if cell}, labels, self._where)
         if names is None and _is_cat_dog(files, cells):
             names = {cell: "dog" if _TRUTH[cell] else "cat" for cell in cells if cell}
         return [[(names or {}).get(cell, cell)] for cell in cells]
 
     def _one_hot(self, columns: Sequence[int]) -> list[list[str]] | None:
-        """The labels of each row, from one column per class; `None` where these are none."""
+        """Return the labels of each row, from one column per class; `None` if there are none."""
         cells = {index: [cell.lower() for cell in self._columns[index]] for index in columns}
         # A cell that is left empty is a no.
         marks = [i for i in columns if {""} != set(cells[i]) <= {"", *_TRUTH}]
@@ -337,7 +337,7 @@ def _are_splits(cells: Iterable[str]) -> bool:
 
 
 def _is_cat_dog(files: Sequence[str], cells: Sequence[str]) -> bool:
-    """Whether this is the known set of cats and dogs: 0 and 1, and names that say the same."""
+    """Check whether this is the known cats-and-dogs set: 0 and 1, and names that agree."""
     rows = [(PurePosixPath(file).name.lower(), cell) for file, cell in zip(files, cells) if cell]
     return {_TRUTH.get(cell) for _, cell in rows} == {False, True} and all(
         name.startswith("dog" if _TRUTH[cell] else "cat") for name, cell in rows if name
@@ -362,9 +362,9 @@ def _label_names(
 def from_split_csv(
     path: Path, source: Source, layout: FileLayout, labels: Sequence[str] | None, limit: int | None
 ) -> FileLayout:
-    """Read the images, labels and splits of a `split.csv`, whatever the layout says.
+    """Read the images, labels and splits of a `split.csv`, regardless of the layout.
 
-    Images that a run with a `limit` left out need no note. Raises `DataError` where the file cannot
+    Images that a run with a `limit` omitted are not reported. Raises `DataError` if the file cannot
     be read, lacks a column, or contradicts itself.
     """
     try:

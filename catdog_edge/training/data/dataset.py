@@ -27,7 +27,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that should be an image, with its label and, where it is laid down, its split."""
+    """A file that should be an image, with its label and, if assigned, its split."""
 
     file: str
     label: str
@@ -36,7 +36,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class FileLayout:
-    """What the names of the files say."""
+    """Labels and splits from the names of the files."""
 
     kind: str  # the layout in words
     candidates: tuple[Candidate, ...]  # in the order of names
@@ -85,7 +85,7 @@ class Dataset:
 
     @property
     def display_name(self) -> str:
-        """The source as messages name it."""
+        """Name of the source in messages."""
         return "the drawn sample set" if self.is_sample else self.source
 
     @property
@@ -94,11 +94,11 @@ class Dataset:
         return Path(self.display_name).name
 
     def items_of(self, split: Split) -> list[Item]:
-        """The images of one split, in the order of their names."""
+        """Return the images of one split, sorted by name."""
         return [item for item in self.items if item.split == split]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many images there are: `{split: {label: n}}`, every split and label named."""
+        """Count the images: `{split: {label: n}}`, with every split and label."""
         found = Counter((item.split, item.label) for item in self.items)
         return {
             split: {label: found[split, index] for index, label in enumerate(self.labels)}
@@ -107,18 +107,18 @@ class Dataset:
 
     @property
     def copies(self) -> int:
-        """How many images are the same, pixel for pixel, as another one."""
+        """Count the images with the same pixels as another one."""
         return len(self.items) - len({item.digest for item in self.items})
 
     def decode(self, item: Item) -> Image:
-        """The image at its own size: `uint8 [H,W,3]` BGR; `DataError` where it has changed."""
+        """Decode an image at its own size: `uint8 [H,W,3]` BGR; `DataError` if it has changed."""
         try:
             return self.files.frame(item.file, keep_damaged=True)
         except PictureError as error:
             raise changed(self.source, item.file, str(error)) from error
 
     def describe(self) -> list[str]:
-        """What was found, in human-readable lines; the first names the source."""
+        """Describe the data set in human-readable lines; the first names the source."""
         by_label = Counter(item.label for item in self.items)
         each = ", ".join(f"{by_label[i]:,} {label}" for i, label in enumerate(self.labels))
         if len(self.labels) > 10:
@@ -142,12 +142,12 @@ class Dataset:
         return lines + [f"note: {note}" for note in self.notes]
 
     def log_summary(self) -> None:
-        """Log what `describe` says."""
+        """Log the lines of `describe`."""
         for line in self.describe():
             log.info(line)
 
     def write_split_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write `file,label,split`; `open_dataset(split_csv=...)` takes it back."""
+        """Write `file,label,split`; `open_dataset(split_csv=...)` reads it."""
         rows = ((item.file, self.labels[item.label], item.split) for item in self.items)
         write_csv(path, ("file", "label", "split"), rows)
 
@@ -157,14 +157,14 @@ class Dataset:
 
 
 def changed(source: str, file: str, reason: str) -> DataError:
-    """The error for an image that differs from when the set was opened."""
+    """Make the error for an image that has changed since the set was opened."""
     return DataError(f"{source}: {file} has changed while it was in use ({reason}); run it again")
 
 
 def write_csv(
     path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """Write a table that any name of a file survives, also one with a line break in it."""
+    """Write a table with any file names, even with line breaks in them."""
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
     # Python before 3.13 puts no quotes around a lone carriage return, and cannot read it then.
@@ -177,15 +177,15 @@ def write_csv(
 
 
 def nfc(text: str) -> str:
-    """Text in Unicode's form NFC: a letter with an accent is one character."""
+    """Normalise text to Unicode NFC: a letter with an accent is one character."""
     return unicodedata.normalize("NFC", text)
 
 
 def is_utf8(text: str) -> bool:
-    """Whether text has no bytes in it that could not be decoded (lone surrogates)."""
+    """Check that text contains no undecodable bytes (lone surrogates)."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in the order of the alphabet, upper and lower case alike."""
+    """Sort names alphabetically, ignoring case."""
     return tuple(sorted(names, key=lambda name: (name.casefold(), name)))

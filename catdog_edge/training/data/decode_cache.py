@@ -1,6 +1,6 @@
-"""Decode the images of a source on all processors, once: what is decoded is kept between runs.
+"""Decode the images of a source on all processors, once: results are cached between runs.
 
-One folder a source below `system.files.cache_folder()`; all of it may be deleted at any time.
+One folder per source below `system.files.cache_folder()`; it may be deleted at any time.
 `index.json` has the digest of each file's pixels, or why it cannot be read, valid while size and
 stamp of the file are the same. `pixels-KEY.u8` has resized images one after the other; KEY is a
 digest of the files' names, sizes and stamps, of the resize steps and of the decoder.
@@ -50,7 +50,7 @@ CHUNK = 32  # images that are submitted together; two chunks are in memory at a 
 
 
 class Cache:
-    """What is known of one source."""
+    """The cache of one source."""
 
     def __init__(self, source: Source, keep_damaged: bool = False) -> None:
         name = re.sub(r"[^\w.-]", "_", Path(source.name).name)[:40]
@@ -62,7 +62,7 @@ class Cache:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Wait until no other process decodes this source; then read what it has learnt."""
+        """Wait until no other process decodes this source; then read its index."""
         with contextlib.ExitStack() as stack:
             with _writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Cache:
             if index["decoder"] == self._decoder and isinstance(index["files"], dict):
                 return {"files": index["files"], "moved": dict(index["moved"])}
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # none yet, or damaged: it is made anew
+            pass  # none yet, or damaged: start from scratch
         return {"files": {}, "moved": {}}
 
     def known(self, file: str) -> tuple[str, str] | None:
@@ -95,18 +95,18 @@ class Cache:
         return ("", reason) if damaged else (digest, reason)
 
     def learn(self, one: Decoded) -> None:
-        """Remember the digest of a file's pixels, why it cannot be read, or both if damaged."""
+        """Store the digest of a file's pixels, why it cannot be read, or both if damaged."""
         entry, file = self._source.entries[one.candidate.file], one.candidate.file
         line = [entry.size, entry.stamp, one.digest, one.reason, one.damaged]
         self._index["files"][file] = line
         self._changed = True
 
     def digests(self) -> set[str]:
-        """The digests of all files that are known."""
+        """Return the digests of all known files."""
         return {line[2] for line in self._index["files"].values()}
 
     def exchange_moved(self, key: str, moved: Mapping[str, str]) -> dict[str, str] | None:
-        """Remember `Splitter.moved`; return what was remembered, `None` the first time."""
+        """Store `Splitter.moved`; return the stored value, `None` the first time."""
         before: dict[str, str] | None = self._index["moved"].get(key)
         if before != moved:
             self._index["moved"][key] = dict(moved)
@@ -114,7 +114,7 @@ class Cache:
         return before
 
     def save(self) -> None:
-        """Write the index, where something is new."""
+        """Write the index, if it has changed."""
         if self._changed:
             # ASCII keeps names that are not valid UTF-8 (lone surrogates).
             text = json.dumps({"decoder": self._decoder, **self._index}, ensure_ascii=True)
@@ -123,7 +123,7 @@ class Cache:
             self._changed = False
 
     def pixel_file(self, files: Sequence[str], steps: Steps) -> Path:
-        """The file of the resized images of these files, in this order."""
+        """Return the path of the resized images of these files, in this order."""
         entries = self._source.entries
         content = [self._decoder, repr(tuple(steps))]
         content += [f"{file}\0{entries[file].size}\0{entries[file].stamp}" for file in files]
@@ -131,7 +131,7 @@ class Cache:
         return self.folder / f"pixels-{key[:24]}.u8"
 
     def open_pixels(self, files: Sequence[str], steps: Steps) -> Pixels | None:
-        """The resized images of these files where they are cached, memory-mapped read-only."""
+        """Open the resized images of these files if cached, memory-mapped read-only."""
         path = self.pixel_file(files, steps)
         shape = (len(files), steps[-1].height, steps[-1].width, 3)
         try:
@@ -199,7 +199,7 @@ class PixelWriter:
             self._path.replace(self._cache.pixel_file(self.files, steps))
 
     def close(self) -> None:
-        """Remove what `keep` has not kept."""
+        """Remove the file unless `keep` was called."""
         with contextlib.suppress(OSError):
             self._stream.close()
         self._path.unlink(missing_ok=True)
@@ -215,7 +215,7 @@ class Decoder:
         self._keep_damaged = keep_damaged
 
     def read(self, candidates: Sequence[Candidate]) -> list[Decoded]:
-        """Digests of the candidates; only files that are new or changed are decoded."""
+        """Return the digests of the candidates; decodes only new or changed files."""
         new = [one for one in candidates if self._cache.known(one.file) is None]
         for one in self._decode(new, None):
             self._cache.learn(one)
@@ -224,9 +224,9 @@ class Decoder:
     def read_and_keep(
         self, candidates: Sequence[Candidate], steps: Steps | None, splitter: Splitter
     ) -> list[Decoded]:
-        """Digests of the candidates, and in the same pass the cache of `pixels`, given `steps`.
+        """Return the digests of the candidates and, given `steps`, fill the cache of `pixels`.
 
-        Most of them being known, this is `read`: the cache is made when it is needed.
+        If most of them are known, this is `read`: the cache is filled when needed.
         """
         new = sum(self._cache.known(one.file) is None for one in candidates)
         if steps is None or 2 * new <= len(candidates):

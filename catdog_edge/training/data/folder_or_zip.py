@@ -1,4 +1,4 @@
-"""Where images come from: a folder, a `.zip` read in place, or the drawn sample."""
+"""Sources of images: a folder, a `.zip` read in place, or the drawn sample."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"}
 
 @dataclass(frozen=True)
 class Entry:
-    """What tells one version of a file from the next without reading it."""
+    """Identifies a version of a file without reading it."""
 
     size: int  # in bytes; 0 for a drawing
     stamp: str  # CRC-32 of a zip's entry, modification time, or a drawing's version
@@ -35,14 +35,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is left out, and why."""
+    """A skipped file, and the reason."""
 
     file: str
     reason: str
 
 
 class Source:
-    """A set of files; hidden ones and a desktop's own are left out."""
+    """A set of files, without hidden ones and those of a desktop."""
 
     name: str  # absolute path, or `sample`
     entries: Mapping[str, Entry]  # by name inside the source (posix), in the order of names
@@ -51,7 +51,7 @@ class Source:
 
     @cached_property
     def pictures(self) -> dict[str, None]:
-        """The files whose names look like those of images, in the order of names."""
+        """List the files with suffixes of images, sorted by name."""
         return {name: None for name in self.entries if is_picture(name)}
 
     def read(self, file: str) -> bytes:
@@ -186,21 +186,21 @@ class SampleSource(Source):
         return sample.draw(kind, int(number))
 
     def digest(self, file: str, frame: Image) -> str:
-        """Of the name: a drawing's last bits depend on OpenCV's version, its place must not."""
+        """Digest the name: a drawing's last bits depend on OpenCV's version, its split must not."""
         del frame
         # With this salt the few drawings fall nearly as 80/10/10 in both classes.
         return hashlib.sha256(f"6/{file}".encode()).hexdigest()[:32]
 
 
 def is_sample(source: str | os.PathLike[str] | None) -> bool:
-    """Whether `open_source` takes the drawn set."""
+    """Check whether `open_source` uses the drawn set."""
     return str(source if source is not None else os.environ.get("CATDOG_DATA") or SAMPLE) == SAMPLE
 
 
 def open_source(source: str | os.PathLike[str] | None) -> Source:
-    """Open a path, `sample`, or `oxford-pets`; `None` takes `$CATDOG_DATA`, or else `sample`.
+    """Open a path, `sample`, or `oxford-pets`; `None`: `$CATDOG_DATA`, or else `sample`.
 
-    Raises `DataError` where there is no such folder or zip, or it cannot be read.
+    Raises `DataError` if there is no such folder or zip, or it cannot be read.
     """
     if source is None:
         source = os.environ.get("CATDOG_DATA") or SAMPLE

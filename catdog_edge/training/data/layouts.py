@@ -1,4 +1,4 @@
-"""Find out how a data set is laid out: its labels and splits, from names and tables.
+"""Detect the layout of a data set: its labels and splits, from names and tables.
 
 Tables beside the images come first (`csv_labels`), then class folders, then name-prefixed files:
 `cat.0.jpg`, `dog_17.png`. Folders that name splits (`train`, `valid`, `test_set`, ...) may lie
@@ -45,12 +45,12 @@ _WANTED = (
 
 
 def find_layout(source: Source, labels: Sequence[str] | None = None) -> FileLayout:
-    """Find the layout of a source and read the labels out of it.
+    """Detect the layout of a source and read its labels.
 
     Args:
-        source: Where the files are.
+        source: The files.
         labels: The classes in index order. For a table of numbers they are the names of
-            0, 1, ...; otherwise they choose and order the classes that there are.
+            0, 1, ...; otherwise they select and order the existing classes.
 
     Raises:
         DataError: There are no images, no layout fits, names and tables contradict each
@@ -153,7 +153,7 @@ def _from_tables(source: Source, tables: Sequence[Table]) -> FileLayout:
 def _check_unlisted(
     layout: FileLayout, folders: _Folders, tables: Sequence[Table], where: str
 ) -> None:
-    """Refuse a split folder with classes in it of which the tables list no image."""
+    """Reject a split folder with classes if the tables list none of its images."""
     listed = {folders.splits.get(candidate.file) for candidate in layout.candidates}
     unlisted = set(folders.splits.values()) - listed
     if not unlisted:
@@ -173,7 +173,7 @@ def _check_unlisted(
 def _with_splits(
     source: Source, layout: FileLayout, folders: Mapping[str, Split], tables: Sequence[Table]
 ) -> FileLayout:
-    """Add the splits that folders and tables name, which must agree."""
+    """Add the splits from folders and tables, which must agree."""
     said = {file: (split, "its folder") for file, split in folders.items()}
     for table in tables:
         for file, split in table.splits.items():
@@ -192,7 +192,7 @@ def _with_splits(
 
 @dataclass
 class _Folders:
-    """Splits and classes that the names of folders and files say."""
+    """Splits and classes from the names of folders and files."""
 
     source: Source
     labels: tuple[str, ...] | None
@@ -232,7 +232,7 @@ class _Folders:
         self._strip()
 
     def _strip(self) -> None:
-        """Take off folders that all images are in."""
+        """Strip folders that contain all images."""
         while True:
             rests = {rest for name, rest in self._rest.items() if name in self.source.pictures}
             tops = {rest[:1] for rest in rests if rest}
@@ -274,7 +274,7 @@ class _Folders:
         self._rest = {name: rest[1:] for name, rest in self._rest.items()}
 
     def _check_mixed(self, below: Mapping[str, set[str]]) -> None:
-        """Refuse a class that holds folders named like other classes."""
+        """Reject a class that contains folders named like other classes."""
         for top, inside in below.items():
             if len(inside & (below.keys() - {top})) > 1:
                 raise DataError(
@@ -284,7 +284,7 @@ class _Folders:
                 )
 
     def layout(self) -> FileLayout:
-        """The layout that the names say."""
+        """Return the layout from the names."""
         self._check_level()
         pictures = [name for name in self._rest if name in self.source.pictures]
         classes = {self._rest[name][0] for name in pictures if self._rest[name]}
@@ -338,7 +338,7 @@ class _Folders:
         return [f"the folder {name} is no split and is left out" for name in sorted(self._beside)]
 
     def _check_closed(self, layout: FileLayout) -> None:
-        """Refuse a folder that cannot be opened where it may be a class."""
+        """Reject an unreadable folder that may be a class."""
         classes = {
             f"{parent}{child}/"
             for one in layout.candidates
@@ -353,7 +353,7 @@ class _Folders:
                 )
 
     def _check_splits(self, layout: FileLayout) -> None:
-        """Refuse a folder that names a split where nothing in it says a class."""
+        """Reject a split folder without any class in it."""
         known = {self._split_folder.get(candidate.file) for candidate in layout.candidates}
         silent = sorted(set(self._split_folder.values()) - known)
         if silent:
@@ -378,7 +378,7 @@ def _prefix(name: str) -> str:
 
 
 def _only(layout: FileLayout, labels: tuple[str, ...], where: str) -> FileLayout:
-    """Keep and order the classes that `labels` names; upper and lower case do not matter."""
+    """Keep and order the classes in `labels`, ignoring case."""
     if len(set(labels)) != len(labels):
         raise DataError(f"--labels names a class twice: {', '.join(labels)}")
     wanted = {label.casefold(): label for label in labels}

@@ -1,4 +1,4 @@
-"""Near-duplicates: images that are nearly the same as another one, by their thumbnails."""
+"""Near-duplicates: find almost identical images by their thumbnails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_COMPARED = 50_000  # images that are compared, each with every other: more w
 
 
 def thumbnails_of(frames: Pixels) -> Pixels:
-    """Shrink images `uint8 [N,H,W,3]`, BGR, to grey ones, `uint8 [N,16,16]`."""
+    """Resize images `uint8 [N,H,W,3]`, BGR, to grey ones, `uint8 [N,16,16]`."""
     small = np.zeros((len(frames), 16, 16), np.uint8)
     for index, frame in enumerate(frames):
         grey = cv2.cvtColor(np.asarray(frame), cv2.COLOR_BGR2GRAY)
@@ -54,7 +54,7 @@ def near_duplicates(thumbnails: Pixels, labels: Labels) -> list[tuple[int, int, 
 
 
 def _standardised(thumbnails: Pixels) -> Float32:
-    """Scale rows to mean 0 and length 1: the product of two is their correlation."""
+    """Scale rows to mean 0 and norm 1: the dot product of two is their correlation."""
     flat = thumbnails.reshape(len(thumbnails), 256).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)

@@ -33,19 +33,19 @@ DRAWN_COUNT = 200  # drawings that a threshold is looked at with, besides photog
 
 @dataclass(frozen=True)
 class Negatives:
-    """Images of none of the classes."""
+    """Out-of-class images."""
 
     datasets: tuple[Dataset, ...]  # the photographs; empty: drawings alone
     steps: tuple[ResizeStep, ...]  # the resize rule of the model
 
     @property
     def sources(self) -> list[str]:
-        """The values of `--other` that open them again anywhere on this machine."""
+        """The values of `--other` as absolute paths."""
         return [dataset.source for dataset in self.datasets] or [DRAWN]
 
     @property
     def name(self) -> str:
-        """For the spec: no path of this machine."""
+        """Name for the spec, without paths of this machine."""
         return ", ".join(Path(dataset.source).name for dataset in self.datasets) or DRAWN
 
     def photographs(self, split: Split, steps: tuple[ResizeStep, ...] | None = None) -> Pixels:
@@ -67,14 +67,14 @@ class Negatives:
 
 
 def drawn_negatives(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> Pixels:
-    """Drawings of nothing that no training sees: `uint8 [M,H,W,3]`, BGR."""
+    """Draw empty scenes that are not used in training: `uint8 [M,H,W,3]`, BGR."""
     generators = (np.random.default_rng([seed, number]) for number in range(DRAWN_COUNT))
     size = steps[-1].height, steps[-1].width
     return np.stack([draw_empty_scene(*size, generator) for generator in generators])
 
 
 def check_negatives(sources: Sequence[str]) -> None:
-    """Raise `DataError` for a value of `--other` that is no folder or zip."""
+    """Raise `DataError` for a value of `--other` that is not a folder or zip."""
     for source in set(sources) - {DRAWN, SAMPLE, oxford_pets.NAME}:
         if not source or not expand_path(source).exists():
             raise DataError(
@@ -95,7 +95,7 @@ def open_negatives(
     split: Sequence[float] = NEGATIVES_SPLIT,
     keep_damaged: bool = False,
 ) -> Negatives | None:
-    """Open what each `--other` names; `None` where there is none.
+    """Open the source of each `--other`; `None` without any.
 
     The sources are folders, zips, or `drawn`, which adds no photographs; see `open_dataset` for
     the other arguments.
@@ -124,7 +124,7 @@ class NegativeSampler:
     shares: Float64 | None = None  # how often each photograph is drawn, sum 1; `None`: all alike
 
     def draw(self, generator: Generator) -> Pixels:
-        """One of them, `uint8 [H,W,3]`, BGR."""
+        """Draw one negative, `uint8 [H,W,3]`, BGR."""
         chosen = self.choose(generator)
         if chosen.kind == "drawn":
             height, width = self.photographs.shape[1:3]
@@ -134,7 +134,7 @@ class NegativeSampler:
         return _grown(np.array(images[chosen.image]), chosen)
 
     def choose(self, generator: Generator) -> Choice:
-        """Choose one of them; what is drawn is up to the generator from there on."""
+        """Choose one negative; drawing it uses the generator from there on."""
         height, width = self.photographs.shape[1:3]
         if self.images is not None and self.backgrounds and generator.random() < self.backgrounds:
             index = int(generator.integers(len(self.images)))
@@ -154,7 +154,7 @@ class NegativeSampler:
 
 
 class Choice(NamedTuple):
-    """A part of an image, grown to the whole frame; a height of 0 takes the image as it is."""
+    """A crop of an image, enlarged to the whole frame; a height of 0 keeps the image."""
 
     kind: Literal["photograph", "background", "drawn"]
     image: int = 0  # of the photographs, or of the images of the classes
@@ -175,7 +175,7 @@ def _part(height: int, width: int, generator: Generator) -> tuple[int, int, int,
 def _corner(height: int, width: int, generator: Generator) -> tuple[int, int, int, int, int]:
     """A corner of a ninth to a quarter of the sides, and how often it is repeated each way.
 
-    There is seldom a part of the thing itself.
+    It rarely contains a part of the object itself.
     """
     tall = max(2, int(height * generator.uniform(0.11, 0.25)))
     wide = max(2, int(width * generator.uniform(0.11, 0.25)))
@@ -200,7 +200,7 @@ def _grown(image: Pixels, chosen: Choice) -> Pixels:
 
 
 def draw_empty_scene(height: int, width: int, generator: Generator) -> Pixels:
-    """An image with nothing in it, `uint8 [H,W,3]`, BGR."""
+    """Draw an empty scene, `uint8 [H,W,3]`, BGR."""
     image = _KINDS[generator.integers(len(_KINDS))](height, width, generator)
     if generator.random() < 0.5:
         image = image + generator.normal(0, generator.uniform(1, 12), image.shape)
@@ -208,7 +208,7 @@ def draw_empty_scene(height: int, width: int, generator: Generator) -> Pixels:
 
 
 def _colour(generator: Generator) -> Float64:
-    """A colour; most walls, floors and skies are nearly grey."""
+    """Draw a colour; most walls, floors and skies are nearly grey."""
     level = generator.uniform(0, 255)
     return np.clip(level + generator.normal(0, generator.choice([4, 20, 70]), 3), 0, 255)
 
@@ -218,7 +218,7 @@ def _plain(height: int, width: int, generator: Generator) -> Float64:
 
 
 def _shaded(height: int, width: int, generator: Generator) -> Float64:
-    """Light that falls off across a surface."""
+    """Draw a surface with a gradient of light."""
     angle = generator.uniform(0, 2 * np.pi)
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     along = x * np.cos(angle) + y * np.sin(angle)
@@ -229,7 +229,7 @@ def _shaded(height: int, width: int, generator: Generator) -> Float64:
 
 
 def _noise(height: int, width: int, generator: Generator) -> Float64:
-    """Noise of one or more grains, grey or coloured: lawn, gravel, plaster, a lost signal."""
+    """Draw noise of one or more grain sizes, grey or coloured: lawn, gravel, plaster, static."""
     image = np.zeros((height, width, 3))
     channels = int(generator.choice([1, 3]))
     for _ in range(int(generator.integers(1, 4))):
@@ -242,7 +242,7 @@ def _noise(height: int, width: int, generator: Generator) -> Float64:
 
 
 def _stripes(height: int, width: int, generator: Generator) -> Float64:
-    """Boards, tiles, fences, blinds, in perspective."""
+    """Draw boards, tiles, fences or blinds in perspective."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     tilt = generator.uniform(-0.5, 0.5) / height
     angle = generator.uniform(0, np.pi)
@@ -257,7 +257,7 @@ def _stripes(height: int, width: int, generator: Generator) -> Float64:
 
 
 def _room(height: int, width: int, generator: Generator) -> Float64:
-    """A wall, a floor, and flat things in front of them."""
+    """Draw a wall, a floor, and flat objects in front of them."""
     image = _shaded(height, width, generator)
     horizon = int(height * generator.uniform(0.3, 0.9))
     image[horizon:] = _shaded(height, width, generator)[horizon:]

@@ -51,26 +51,25 @@ def open_dataset(
     required: Sequence[Split] | None = None,
     keep_damaged: bool = False,
 ) -> Dataset:
-    """Open a data set and decide which image is for what.
+    """Open a data set and assign its images to splits.
 
-    The first time, every image is decoded for its digest; later only files that are new or
-    changed.
+    The first time, every image is decoded for its digest; later only new or changed files.
 
     Args:
-        source: A folder, a `.zip`, `sample`, or `oxford-pets` (downloaded); `None` takes
+        source: A folder, a `.zip`, `sample`, or `oxford-pets` (downloaded); `None` is
             `$CATDOG_DATA` or else `sample`.
         labels: Class names in index order; see `layouts.find_layout`.
         split: Shares of train, val and test. A share of 0 means that there is none.
-        limit: Take at most this many images, stratified by class and split (one of each at
+        limit: Use at most this many images, stratified by class and split (one of each at
             least); the same ones every time, and mostly the same when files are added.
-        seed: Decides which ones `limit` takes.
+        seed: Seed of the selection by `limit`.
         split_csv: A file with the columns file, label and split: only the images in it are
-            taken, as it says.
+            used.
         steps: The resize rule of the model. With it, the first decoding also fills the cache
             that `pixels` opens, so that nothing is decoded twice.
-        progress: Called now and then with the number of decoded images and their total.
+        progress: Called periodically with the number of decoded images and their total.
         required: The splits that must have every class; `None`: all that have a share.
-        keep_damaged: Take images that the decoder reports as damaged, too.
+        keep_damaged: Also use images that the decoder reports as damaged.
 
     Raises:
         DataError: There is no such source, no layout fits, fewer than two classes, more than
@@ -251,7 +250,7 @@ def _moves(splitter: Splitter, layout: FileLayout, cache: Cache, before: set[str
 
 
 def _without_leaks(items: Sequence[Item]) -> tuple[list[Item], list[Skipped]]:
-    """Where splits are laid down: leave out of train what is in val or test as well."""
+    """With assigned splits, remove images from train that are also in val or test."""
     first: dict[str, Item] = {}
     for item in sorted(items, key=lambda item: -SPLITS.index(item.split)):
         first.setdefault(item.digest, item)

@@ -25,9 +25,9 @@ TIMEOUT = 30.0  # seconds without a response after which the download fails
 
 
 def pets_folder() -> Path:
-    """Return the folder of the images, with `labels.csv` in it; download what is missing.
+    """Return the folder of the images, with `labels.csv` in it; download missing files.
 
-    A corrected `labels.csv` is kept. Of processes that start together one downloads. Raises
+    An edited `labels.csv` is kept. Of concurrent processes only one downloads. Raises
     `MissingPackageError` without torchvision, and `DataError`.
     """
     root = cache_folder() / NAME
@@ -88,7 +88,7 @@ def _listed(base: Path) -> list[tuple[str, str]]:
 
 
 def _is_complete(images: Path, rows: Iterable[tuple[str, str]]) -> bool:
-    """Whether there are rows, and every image that they name is there and not empty."""
+    """Check that there are rows, and every image in them exists and is not empty."""
     try:
         with os.scandir(images) as entries:
             there = {entry.name for entry in entries if entry.stat().st_size > 0}

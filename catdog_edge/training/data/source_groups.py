@@ -1,4 +1,4 @@
-"""Sources and kinds of images: where they come from, and which negatives show what.
+"""Group images by source, and negatives by kind.
 
 A file called `SOURCE-anything.jpg` is of that source; where a data set has more than `MOST_SOURCES`
 such words, or a file without one, the whole set is one source, named after its folder or zip.
@@ -59,7 +59,7 @@ def held_out(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
 
 
 def check_left_out(datasets: Iterable[Dataset], left_out: Sequence[str]) -> None:
-    """Raise `DataError` where a source to leave out does not exist, or nothing would be left."""
+    """Raise `DataError` if a source to leave out does not exist, or no image would be left."""
     known = {name for dataset in datasets for name in file_sources(dataset).values()}
     for name in set(left_out) - known:
         raise DataError(
@@ -88,10 +88,10 @@ def kinds_of(dataset: Dataset, split: Split) -> list[str]:
 
 
 def balanced_shares(names: Sequence[str], balance: float) -> Float64:
-    """Return the share of the draws that each image gets by its source, `float64 [N]`, sum 1.
+    """Return the sampling probability of each image by its source, `float64 [N]`, sum 1.
 
-    A balance of 0: every image alike. 1: every source alike, however small. Between them a source
-    counts by its size to the power of `1 - balance`.
+    A balance of 0: uniform over images. 1: uniform over sources. Between them, the weight of a
+    source is its size to the power of `1 - balance`.
     """
     _, index, counts = np.unique(np.array(names), return_inverse=True, return_counts=True)
     shares = np.asarray(counts[index] ** -float(balance), np.float64)

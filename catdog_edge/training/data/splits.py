@@ -1,11 +1,11 @@
-"""Which image is for training, for validation, for the test.
+"""Assign images to the training, validation and test splits.
 
-The digest of an image is a number between 0 and 1; under 0.8 it is for training, under 0.9 for
-validation, the rest for the test. So copies are in one split, and neither names nor order move an
-image. Where a class would be missing in a split, its image with the digest nearest to that split
-moves there. Where its share of val or test is not more than one image, it has one there, and the
-others train: digests of few images are uneven. Splits that are laid down, as folders or in a
-table, win over digests.
+The digest of an image is a number between 0 and 1; below 0.8 it is for training, below 0.9 for
+validation, the rest for testing. So copies are in one split, regardless of names and order. If a
+class would be missing in a split, its image with the digest nearest to that split moves there. If
+its share of val or test is at most one image, it has one there, and the others are for training:
+digests of few images are uneven. Splits that are assigned, as folders or in a table, take
+precedence over digests.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _GLUED = re.compile(r"(.+?)[\W_]*(train|training|val|valid|validation|test|testi
 
 
 def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> dict[str, Split]:
-    """Find the names that mean splits among names that lie side by side.
+    """Find the names of splits among sibling names.
 
-    Where all `labels` are among the names, they are classes, whatever they mean.
+    If all `labels` are among the names, they are classes, not splits.
 
     Examples:
         >>> split_names(["training_set", "test_set"])
@@ -72,19 +72,19 @@ def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> di
 
 
 def says_no_class(name: str) -> bool:
-    """Whether a name only says what files are: `images_2`, `fold 1`, `train`; not `class 1`."""
+    """Check whether a name is generic: `images_2`, `fold 1`, `train`; not `class 1`."""
     if re.fullmatch(r"class[\W_]*\d+", name.casefold()):
         return False
     return _parse(name)[1] == "" and any(character.isalpha() for character in name)
 
 
 def split_word(name: str) -> Split | None:
-    """Return the split that a name has a word for, whatever else it says: `train-clean`."""
+    """Return the split named by a word in a name, such as `train-clean`."""
     return _parse(name)[0]
 
 
 def _parse(name: str) -> tuple[Split | None, str]:
-    """The split that a name has a word for, and its other words."""
+    """Return the split named by a word in a name, and its other words."""
     name = re.sub(r"(?i)hold[\W_]*out", "holdout", name)
     name = re.sub(r"(?i)cross[\W_]*(?=validation)", "", name)
     words = [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+", name)]
@@ -100,14 +100,14 @@ def _parse(name: str) -> tuple[Split | None, str]:
 
 
 def split_of(trained_on: Mapping[str, Any]) -> tuple[float, ...]:
-    """The shares that a model was trained with, by its `trained_on`; else the default."""
+    """Return the shares that a model was trained with, from its `trained_on`; else the default."""
     split = trained_on.get("split", DEFAULT_SPLIT)
     numbers = isinstance(split, list | tuple) and all(type(one) is int for one in split)
     return tuple(split) if numbers and len(split) == 3 and sum(split) == 100 else DEFAULT_SPLIT
 
 
 def shares_of(split: Sequence[float]) -> tuple[float, ...]:
-    """Scale shares of train, val and test to a sum of 1; raise `DataError` where they make none."""
+    """Scale shares of train, val and test to a sum of 1; `DataError` if they are invalid."""
     shares = tuple(float(share) for share in split)
     if len(shares) != 3 or min(shares) < 0 or not 0 < sum(shares) < float("inf"):
         raise DataError(
@@ -124,7 +124,7 @@ class Splitter:
     is cut out of the training images, in its share; if `complete`, nothing is cut.
 
     Attributes:
-        key: Of the shares and of what is laid down.
+        key: Digest of the shares and of the assigned splits.
         moved: Digest and split of the images that `assign` has moved from their digest's split.
     """
 
@@ -214,7 +214,7 @@ class Splitter:
 
 
 def _place(digest: str) -> float:
-    """A digest as a number between 0 and 1."""
+    """Convert a digest to a number between 0 and 1."""
     return int(digest[:16], 16) / 2**64
 
 
