@@ -172,7 +172,7 @@ def _base_names(files: Sequence[Path]) -> list[str]:
 
 
 def open_row(row: BenchRow) -> Runner:
-    """Open a row; `CatdogError` where file, provider or `torch.compile` do not work here."""
+    """Open a row; `CatdogError` if file, provider or `torch.compile` do not work here."""
     return TorchRunner(row) if row.engine == "pytorch" else OnnxRunner(row)
 
 

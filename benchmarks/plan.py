@@ -123,7 +123,7 @@ class BenchPlan:
 
 
 def plan(options: BenchOptions) -> BenchPlan:
-    """Find, open and check everything that a bench needs; a `CatdogError` says what is wrong."""
+    """Find, open and check the inputs of a bench; `CatdogError` if one is unusable."""
     weights = _weights(options.weights)
     run, folder = run_of(weights), options.out or weights.parent
     chosen = Threads(options.threads[0], "--threads") if options.threads else choose_threads()
@@ -269,7 +269,7 @@ def _open(rows: Sequence[BenchRow], required: bool) -> tuple[list[Runner], list[
 
 
 def _fails(runner: Runner) -> str:
-    """Why a row cannot run its batch, usually for want of memory; empty where it can."""
+    """Return why a row cannot run its batch, usually too little memory; empty if it can."""
     blank = np.zeros((*runner.spec.size, 3), np.uint8)
     try:
         runner.probabilities([blank] * runner.row.batch)

@@ -233,7 +233,7 @@ class ExportSteps:
         if other:
             log.info(
                 f"note: {', '.join(other)} in {self._folder}: of an earlier export, perhaps of "
-                "other weights; make anew or remove"
+                "other weights; export again or remove"
             )
         return Exported(tuple(self._files), document, self._folder)
 

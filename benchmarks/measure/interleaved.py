@@ -137,14 +137,14 @@ def measure(
     """Time rival calls in interleaved rounds of blocks until a time budget is spent.
 
     The order of the rows rotates by one each round. With `reopen` there are `PASSES` passes, each
-    on rows opened anew, if the budget has two rounds for each; see `Timing.ratio` for the
+    on reopened rows, if the budget has two rounds for each; see `Timing.ratio` for the
     interval. Opening and warming up are not part of the budget.
 
     Args:
         calls: The rows.
         seconds: The budget for the rounds, pauses included.
         references: By row, the row that its ratio is to, else a `ValueError`; default: the first.
-        reopen: Opens the same rows anew, or returns `None`: then the passes so far count.
+        reopen: Opens the same rows again, or returns `None`: then the passes so far count.
         progress: Called between blocks with the seconds of the budget that are spent.
         pause: Seconds of sleep before each block.
         clock: Returns seconds; replaced in tests, as is `sleep`.

@@ -43,7 +43,7 @@ def time_rows(runners: Sequence[Runner], frames: Sequence[Image], seconds: float
             return None
 
     count = counter("timing, seconds", math.ceil(seconds))
-    # The first pass is opened anew like the others: `runners` stay open beside all of them.
+    # The first pass is opened again like the others: `runners` stay open beside all of them.
     measured = measure(
         reopen() or calls(runners),
         seconds,

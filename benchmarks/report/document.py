@@ -82,7 +82,7 @@ def notes(document: Document) -> str:
     """Explain the figures, for the end of a report."""
     reference = reference_name(document)
     gpu = "PyTorch on it" if reference == "PyTorch" else "that on the CPU"
-    how = "; every pass opened the rows anew."
+    how = "; every pass opened new sessions."
     if _opened_once(document):
         how = (
             ": the rows were opened once, so it does not hold what differs from run to run (more "

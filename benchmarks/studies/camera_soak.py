@@ -1,4 +1,4 @@
-"""What cameras and events cost, and how long they last: speed, delay, four cameras, a soak.
+"""Measure cameras and events: speed, delay, four cameras, and a soak test.
 
     python -m benchmarks.studies.camera_soak [--only file,first,delay,four,soak] [--minutes 30]
 
@@ -90,7 +90,7 @@ class CameraBench:
         return RtspServer(path, fps, frames)
 
     def file(self) -> dict[str, Any]:
-        """A 1080p file through the whole pipeline against a loop written by hand."""
+        """Compare the whole pipeline on a 1080p file with a hand-written loop."""
         path = self.folder / "1080p.mp4"
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (1920, 1080))
         count = FILE_FRAMES

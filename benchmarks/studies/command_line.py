@@ -1,4 +1,4 @@
-"""What the studies share: options, exit codes, errors in one line."""
+"""Shared parts of the studies: options, exit codes, errors in one line."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ ULTRALYTICS = "yolo11n-cls"  # exported with fresh weights, for the cost of thei
 
 @dataclass(frozen=True)
 class PeerConfig:
-    """What every peer is made from: our checkpoint and exported file, threads, a scratch folder."""
+    """Inputs of every peer: our checkpoint and exported file, threads, a scratch folder."""
 
     weights: Path
     model: Path
@@ -74,7 +74,7 @@ def classifier(config: PeerConfig, provider: str = "cpu") -> Classify:
 
 
 def bare_onnxruntime(config: PeerConfig) -> Classify:
-    """The least code that runs the file with ONNX Runtime's CPU provider."""
+    """A minimal loop that runs the file with ONNX Runtime's CPU provider."""
     session = open_session(config.model, config.threads)
     name, layout = session.get_inputs()[0].name, config.spec.layout
 
@@ -284,7 +284,7 @@ def _reason(error: Exception) -> str:
 def time_peers(
     config: PeerConfig, small: Image, peers: Mapping[str, Peer], frame: Image, seconds: float
 ) -> Measurement:
-    """Time all peers on one frame, interleaved; in each pass they are opened anew."""
+    """Time all peers on one frame, interleaved; each pass opens them again."""
 
     def calls(opened: Mapping[str, Peer]) -> Calls:
         return {name: functools.partial(peer.classify, frame) for name, peer in opened.items()}
@@ -378,7 +378,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _only(processors: int) -> Iterator[None]:
-    """Keep the process to some processors: not every peer can be told its number of threads."""
+    """Pin the process to some CPUs: not every peer has an option for its threads."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -391,7 +391,7 @@ def _only(processors: int) -> Iterator[None]:
 
 
 def _check_same(config: PeerConfig) -> None:
-    """Refuse a file that cannot be an export of the checkpoint: its peers run another network."""
+    """Reject a file that cannot be an export of the checkpoint: its peers run another network."""
     _, other = load_checkpoint(config.weights)
     for name in ("architecture", "labels", "size"):
         theirs, ours = getattr(config.spec, name), getattr(other, name)

@@ -1,4 +1,4 @@
-"""What a search finds: pets that fill the picture, and pets of a quarter of a frame's width.
+"""Accuracy of a search: pets that fill the image, and pets of a quarter of a frame's width.
 
     python -m benchmarks.studies.small_pets accurate --data wild-pets.zip --other wild-other.zip
 

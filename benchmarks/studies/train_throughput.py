@@ -55,7 +55,7 @@ FIRST = 2  # steps before the measurement: PyTorch imports parts of itself in th
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What both loops are given."""
+    """Settings of both loops."""
 
     source: str
     limit: int | None
@@ -84,7 +84,7 @@ class LoopConfig:
 
 
 class Turns:
-    """The loop's end of the pipe: it reports the steps of a turn, then waits for the next."""
+    """The loop's end of the pipe: reports the steps of a turn, then waits for the next turn."""
 
     def __init__(self, connection: Connection, config: LoopConfig) -> None:
         self._connection, self._config = connection, config
@@ -189,7 +189,7 @@ class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
 
 def _torchvision(config: LoopConfig) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The usual transforms of `uint8 [3,H,W]`, as near to the policy as torchvision comes."""
+    """Return the torchvision transforms of `uint8 [3,H,W]` closest to the policy."""
     from torchvision.transforms import v2
 
     arch = architecture(config.arch)
@@ -208,7 +208,7 @@ def _torchvision(config: LoopConfig) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def usual_loop(config: LoopConfig, turns: Turns) -> None:
-    """The loop that people write: for the CPU, or with workers for a GPU."""
+    """A typical PyTorch training loop: for the CPU, or with workers for a GPU."""
     device, half = torch.device(config.device), bool(config.workers)
     network = config.network().to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
@@ -217,7 +217,7 @@ def usual_loop(config: LoopConfig, turns: Turns) -> None:
     loader = torch.utils.data.DataLoader(
         files,
         batch_size=config.batch_size,
-        # Without end: workers that start anew for each epoch of a small set would be slower.
+        # Without end: workers that restart for each epoch of a small set would be slower.
         sampler=torch.utils.data.RandomSampler(files, True, 10_000_000),
         num_workers=config.workers,
         pin_memory=device.type == "cuda",

@@ -55,7 +55,7 @@ def _complete(base: Path) -> None:
     if not _is_complete(images, rows):
         raise DataError(
             f"{base} is incomplete: of {len(rows):,} images some are missing; delete this folder "
-            "and try again, then it is downloaded anew"
+            "and try again, then it is downloaded again"
         )
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("image", "label"), *rows])
@@ -120,7 +120,7 @@ def _download(base: Path) -> None:
         incomplete = " what is there is incomplete;" if (base / "images").exists() else ""
         raise DataError(
             f"Oxford-IIIT Pet cannot be downloaded ({' '.join(str(reason).split())});{incomplete} "
-            f"check the network, delete {base} to begin anew, or unpack "
+            f"check the network, delete {base} to start from scratch, or unpack "
             f"{' and '.join(url for url, _ in archives)} from another machine into it"
         ) from error
     finally:

@@ -226,10 +226,10 @@ def read_some(
     read: Callable[[Sequence[Candidate]], list[Decoded]],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Decoded], dict[str, Split]]:
-    """Take a subset, stratified by class and split, decoding hardly more than it needs.
+    """Select a subset, stratified by class and split, decoding few other files.
 
-    Files come in the order of a hash of their names; each is taken while its class and split
-    has room. Returns all that was read, and the splits of the files that are taken.
+    Files are ordered by a hash of their names; each is selected until its class and split is
+    full. Returns all decoded files, and the splits of the selected ones.
     """
     if limit < 1:
         raise DataError(f"--limit must be at least 1, got {limit}")

@@ -42,7 +42,7 @@ def once_per_node() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place among those that train together; its defaults are a single process."""
+    """Rank of this process and size of its group; the defaults are a single process."""
 
     rank: int = 0
     world_size: int = 1
@@ -94,7 +94,7 @@ class ProcessGroup:
                 dist.broadcast(buffer, src=0)
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes reach this point."""
         if not self.is_single:
             dist.barrier()
 
@@ -177,7 +177,7 @@ def join_process_group(device: str) -> Iterator[ProcessGroup]:
 
 
 def _group_of_torchrun() -> ProcessGroup:
-    """The place that `torchrun` gave this process through the environment."""
+    """Read the group from the environment variables of `torchrun`."""
     given = [name for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)]
     if not given:
         return ProcessGroup()

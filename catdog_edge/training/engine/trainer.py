@@ -1,4 +1,4 @@
-"""The training loop: batches in, `best.pt`, `last.pt` and `results.csv` out.
+"""The training loop: trains on batches, writes `best.pt`, `last.pt` and `results.csv`.
 
 All randomness depends on seed, epoch and step alone, so that a resumed run gives the weights of an
 uninterrupted one.
@@ -54,7 +54,7 @@ READ_INTERVAL = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe with every value of one run settled."""
+    """A recipe with all values of one run resolved."""
 
     recipe: Recipe
     epochs: int
@@ -258,11 +258,11 @@ class Trainer:
 
     @property
     def _view(self) -> int:
-        """The epoch whose batches are drawn: where views repeat, an earlier one."""
+        """Return the epoch whose batches are used: an earlier one if views repeat."""
         return self.epoch % (self.plan.recipe.views or self.plan.epochs)
 
     def _train_step(self, batch: Batch, stop: bool) -> bool:
-        """Learn from this process's part of a batch; return whether any process is to stop."""
+        """Train on this process's part of a batch; return whether any process must stop."""
         recipe, plan = self.plan.recipe, self.plan
         position = self.epoch * self._loader.steps + self.step
         # Dropout draws from torch's own generator.
@@ -285,7 +285,7 @@ class Trainer:
         return stopping > 0
 
     def _learn(self, batch: Batch, weight: float) -> None:
-        """Change the weights by the gradient of a batch, without waiting for a GPU."""
+        """Update the weights with the gradient of a batch, without waiting for a GPU."""
         labels = batch.labels.to(self.device, non_blocking=True)
         pixels = batch.pixels.to(self.device, non_blocking=True)
         recipe = self.plan.recipe

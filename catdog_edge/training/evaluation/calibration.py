@@ -1,7 +1,7 @@
-"""Scales of the logits that make probabilities and scores mean what they say.
+"""Calibrate probabilities and scores by scaling the logits.
 
-C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: dividing the logits by
-one number, fitted on validation, changes no answer and mends most over-confidence.
+C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: dividing the logits by one
+number, fitted on validation, changes no prediction and corrects most over-confidence.
 """
 
 from __future__ import annotations

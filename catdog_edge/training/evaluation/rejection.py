@@ -1,4 +1,4 @@
-"""When to answer `neither`: the threshold, and how well it separates the classes from the rest.
+"""Rejection: choose the threshold of `neither`, and evaluate how well it separates the classes.
 
 A score is 0..1, high where a class is seen. Images come in groups, one per source and kind, which
 count alike whatever their size: a large source does not drown a small one.
@@ -69,7 +69,7 @@ EER = ThresholdRule()
 
 @dataclass(frozen=True)
 class RejectionReport:
-    """What a threshold does."""
+    """Metrics of a threshold."""
 
     threshold: float  # scores below it are answered `neither`
     pictures: int  # of the classes
@@ -89,7 +89,7 @@ class RejectionReport:
 
 
 def choose_threshold(classes: Groups, negatives: Groups, rule: ThresholdRule = EER) -> float:
-    """Choose the threshold that does the least harm, by groups that count alike.
+    """Choose the threshold with the lowest error rates, with equal weight per group.
 
     By `eer` it is the middle of all thresholds whose harm (the larger of both error rates) is
     within a standard error of the least, so it keeps a distance from crowds of scores. By `tpr` and

@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class ConvBatchNorm(nn.Module):
-    """A convolution followed by a batch norm that is there during training only."""
+    """A convolution followed by a batch norm that is used only in training."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()

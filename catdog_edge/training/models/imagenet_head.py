@@ -1,4 +1,4 @@
-"""A head that keeps ImageNet's thousand answers and adds them up to the classes.
+"""A head that keeps ImageNet's thousand categories and sums them to the classes.
 
 A class is the sum of its ImageNet categories, none of the classes the sum of the rest. The network
 then recognises other animals and things from its first step, without one picture of them.
@@ -97,7 +97,7 @@ def class_groups(network: nn.Module) -> ClassGroups | None:
 
 
 def without_groups(network: nn.Module) -> nn.Module:
-    """Let a network return the logits of its categories; changes the network that is passed."""
+    """Make a network return the logits of its categories; modifies it in place."""
     for module in network.modules():
         for name, child in list(module.named_children()):
             if isinstance(child, ClassGroups):
@@ -106,7 +106,7 @@ def without_groups(network: nn.Module) -> nn.Module:
 
 
 def build_grouped(arch: str, sizes: Sequence[int]) -> nn.Module:
-    """Build an architecture, weights fresh, whose head has `sum(sizes)` categories in groups."""
+    """Build an architecture with random weights and `sum(sizes)` categories in groups."""
     network = architecture(arch).build(sum(sizes))
     if head_linear(network) is None:
         raise ValueError(f"wanted a network whose classifier ends in a linear layer, got {arch}")

@@ -211,7 +211,7 @@ def _download(arch: str, url: str, file: Path) -> None:
 
 
 def _read(file: Path, remedy: str) -> dict[str, torch.Tensor]:
-    """Read named tensors from a file whose name promises its SHA-256."""
+    """Read named tensors from a file whose name contains its SHA-256."""
     try:
         # torch.hub checks it after a download alone, not for a file that was copied by hand.
         with file.open("rb") as stream:

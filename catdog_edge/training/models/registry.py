@@ -50,7 +50,7 @@ _KNOWN = (
 
 
 class SimpleCNN(nn.Module):
-    """The known network: six 3x3 convolutions without padding, two 512-wide linear layers.
+    """A simple network: six 3x3 convolutions without padding, two 512-wide linear layers.
 
     785,376 parameters before the head, 2.36 G multiply-adds at 224x224. In-place ReLUs make a
     training step 9 % faster on these large maps.
@@ -206,7 +206,7 @@ def import_timm(name: str) -> Any:
 
 
 def _of_timm(name: str) -> Architecture:
-    """With the size, mean and deviation that timm gives for its weights."""
+    """Make the entry of a timm network, with size, mean and deviation of its weights."""
     timm, model = import_timm(name), name.removeprefix(TIMM)
     known = timm.get_pretrained_cfg(model)
     mean, std = (tuple(255 * value for value in values) for values in (known.mean, known.std))

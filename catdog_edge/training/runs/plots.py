@@ -254,7 +254,7 @@ def _square(frame: Pixels, side: int = 200) -> Pixels:
 
 
 def _choose_fonts(figure: Figure, file: str) -> None:
-    """Let fonts of the system draw what matplotlib's own lacks; warn once of what none has."""
+    """Use system fonts for glyphs that matplotlib's font lacks; warn once about missing ones."""
     texts = [one for one in figure.findobj(Text) if isinstance(one, Text)]
     own = get_font(findfont("DejaVu Sans")).get_charmap()
     missing = {ord(char) for one in texts for char in one.get_text() if not char.isspace()} - {*own}

@@ -1,4 +1,4 @@
-"""The process of a training command: its group and threads, and what an interruption says."""
+"""Set up the process of a training command: group, threads, message of an interruption."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ INTERVAL = 30.0  # seconds between two lines where stderr is a file or a pipe
 
 
 class _Line:
-    """A line that replaces itself on a terminal, and that is repeated now and then elsewhere."""
+    """A line that is redrawn on a terminal, and printed periodically elsewhere."""
 
     def __init__(self) -> None:
         self.started = self._last = time.monotonic()
@@ -44,7 +44,7 @@ class TrainingProgress:
         self._epochs, self._line, self._header_due = epochs, _Line(), True
 
     def step(self, metrics: StepMetrics) -> None:
-        """Show a step, at most as often as a person can read it."""
+        """Show a step, at a readable rate."""
         if self._line.due():
             self._line.show(
                 f"epoch {metrics.epoch}/{self._epochs}  step {metrics.step}/{metrics.steps}  "

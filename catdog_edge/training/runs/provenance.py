@@ -1,4 +1,4 @@
-"""The provenance of weights: `args.yaml` of a run, and what travels in the spec."""
+"""The provenance of weights: `args.yaml` of a run, and `trained_on` of the spec."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def trained_on(
 def arguments(
     data: RunData, options: TrainOptions, trainer: Trainer, machine: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Return the content of `args.yaml`: all that a resume needs, and what is worth looking up."""
+    """Return the content of `args.yaml`: settings for a resume, and further information."""
     plan, teacher, datasets = trainer.plan, None, data.datasets
     if options.teacher and trainer.teacher:
         teacher = {"file": str(options.teacher.resolve()), "sha256": trainer.teacher.sha256}

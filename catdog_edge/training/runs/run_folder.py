@@ -65,12 +65,12 @@ class Run:
 
     @property
     def resumable(self) -> bool:
-        """Whether there is something left to do, and a `last.pt` to resume from."""
+        """Whether the run is unfinished and has a `last.pt` to resume from."""
         return self.exists and self.last.is_file() and not self.finished
 
     @property
     def locked(self) -> bool:
-        """Whether a process is training it, where the file system can tell."""
+        """Whether a process is training it, if the file system supports locks."""
         if not (self.folder / LOCK).is_file():
             return False
         try:
@@ -169,7 +169,7 @@ class Run:
 
     @property
     def left_out(self) -> list[str]:
-        """The sources that the run was not to see."""
+        """Names of the sources held out of training."""
         return list(self.args().get("leave_out") or ())
 
     @property

@@ -1,4 +1,4 @@
-"""What a run trains on: its data sets and negatives, and the images that the trainer takes."""
+"""The data of a run: its data sets and negatives, and the images for the trainer."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ GroupScores = dict[str, Float32]
 
 @dataclass(frozen=True)
 class _Validated:
-    """The calibrated spec, and what the best weights do on the validation images."""
+    """The calibrated spec, and the results of the best weights on the validation images."""
 
     spec: ModelSpec
     probabilities: Float32

@@ -71,7 +71,7 @@ def augment(
 
 @dataclass(frozen=True)
 class Draws:
-    """What each of N images gets, in this order; 0 or `False` where it does not get it."""
+    """The augmentations of N images, in order of application; 0 or `False`: not applied."""
 
     maps: Float64  # `[N,2,3]`, from target to source pixels
     reflected: bool = False  # what the maps do not cover: the border reflected, or black
@@ -107,7 +107,7 @@ class Draws:
 def draw_changes(
     policy: str, generator: np.random.Generator, shape: Sequence[int], share: Share
 ) -> Draws | None:
-    """Draw what `augment` does to images of a shape `[N,H,W,3]`; `None` where that is nothing."""
+    """Draw the augmentations of images of a shape `[N,H,W,3]`; `None` without any."""
     if policy == "none":
         return None
     policies = {"default": draw_default, "camera": draw_camera, "classic": draw_classic}
@@ -117,7 +117,7 @@ def draw_changes(
 
 
 def draw_classic(generator: np.random.Generator, count: int, shape: Sequence[int]) -> Draws:
-    """Draw what the known system does.
+    """Draw the augmentations of the policy `classic`.
 
     Rotation about the centre by up to 45 degrees either way, uncovered corners black; mirrored
     left to right with probability 0.3, upside down with 0.05; grey with 0.1.
@@ -160,7 +160,7 @@ def draw_default(generator: np.random.Generator, count: int, shape: Sequence[int
 
 
 def draw_camera(generator: np.random.Generator, count: int, shape: Sequence[int]) -> Draws:
-    """Draw what a fixed camera does, besides `draw_default`.
+    """Draw the effects of a fixed camera, in addition to `draw_default`.
 
     First, one image in eight is far away: 25 to 75 % of its sides, placed anywhere, on its own
     blurred colours or its reflection. Last, one in ten has a seventh to a half of the light with
@@ -219,7 +219,7 @@ def far_boxes(places: Float64, height: int, width: int) -> tuple[Labels, ...]:
 
 
 def _far_away(picture: Pixels, place: Float64) -> Pixels:
-    """Place the image, made smaller, into a frame of its own size."""
+    """Paste the downscaled image into a frame of its own size."""
     height, width = picture.shape[:2]
     top, left, tall, wide = (int(one) for one in far_boxes(place, height, width))
     small = cv2.resize(picture, (wide, tall), interpolation=cv2.INTER_AREA)

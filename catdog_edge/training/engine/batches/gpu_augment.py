@@ -27,7 +27,7 @@ CUBIC = -0.75  # OpenCV's and PyTorch's parameter of cubic interpolation
 
 @torch.no_grad()
 def augment_tensor(pixels: torch.Tensor, draws: augment.Draws | None) -> torch.Tensor:
-    """Make of each image what was drawn for it.
+    """Apply the drawn augmentations to each image.
 
     Args:
         pixels: `uint8 [N,H,W,3]`, BGR; not modified.
@@ -123,7 +123,7 @@ def _change(
     those: npt.NDArray[Any],
     change: Callable[[torch.Tensor, Labels], torch.Tensor],
 ) -> None:
-    """Change the images whose value is not 0, in place; which are known without the device."""
+    """Change the images whose value is not 0, in place; the values are on the host."""
     rows = np.flatnonzero(those)
     if len(rows):
         places = send(rows, images.device)

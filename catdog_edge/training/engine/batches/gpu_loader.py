@@ -46,7 +46,7 @@ def augments_on(device: torch.device) -> bool:
 
 
 def resident(pixels: Pixels, device: torch.device) -> torch.Tensor | None:
-    """Copy images to a device, `uint8`, the shape kept; `None` where its memory is too small."""
+    """Copy images to a device, as `uint8`; `None` if its memory is too small."""
     if device.type == "cuda" and pixels.nbytes > MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
         return None
     copied = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
@@ -57,7 +57,7 @@ def resident(pixels: Pixels, device: torch.device) -> torch.Tensor | None:
 
 
 class DeviceImages:
-    """Images of which batches take some: on the device if they fit, else uploaded as needed."""
+    """Source images of batches: on the device if they fit, else uploaded as needed."""
 
     def __init__(self, pixels: Pixels, device: torch.device, what: str) -> None:
         self._pixels, self._device = pixels, device
