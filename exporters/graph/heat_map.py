@@ -1,4 +1,4 @@
-"""The class activation map of a graph: what each position adds to the logit of a class.
+"""The class activation map of a graph: the contribution of each position to a class logit.
 
 B. Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016: the maps before
 global average pooling, weighted by the head's row of each class.
@@ -44,7 +44,7 @@ TO_VECTOR = (
 
 
 def add_heat_map(path: Path) -> None:
-    """Put what computes the output `heat_map`, `float32 [N,K,h,w]`, into a file's metadata.
+    """Put the nodes of the output `heat_map`, `float32 [N,K,h,w]`, into a file's metadata.
 
     The file is one of ours in any precision; nothing else in it changes. The mean of its map over
     the positions and the head's bias add up to the logit of a class, before the temperature. Where

@@ -41,7 +41,7 @@ def add_outputs(model: ir.Model, spec: ModelSpec, logits: bool, batch: int | Non
 
 
 def _add_known(graph: ir.Graph, every: ir.Value, classes: int) -> tuple[ir.Value, ir.Value]:
-    """From all logits to those of the classes, and to the share of the classes together."""
+    """Split all logits into those of the classes and the output `known`."""
     first, last, axis = (
         add_constant(graph, f"known.{name}", np.array([number], np.int64))
         for name, number in (("first", 0), ("classes", classes), ("axis", 1))

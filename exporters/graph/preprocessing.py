@@ -29,7 +29,7 @@ from exporters.graph.nodes import (
 def add_input(
     model: ir.Model, spec: ModelSpec, layout: Layout, batch: int | None = None, *, bgr: bool = False
 ) -> str:
-    """Replace a normalised float input; say in words what went into the first convolution.
+    """Replace a normalised float input; describe what was folded into the first convolution.
 
     The old one is `float32 [N,3,H,W]`, RGB (or BGR, with `bgr`), normalised as
     `spec.normalization` says; the new one `uint8 [N,H,W,3]`, BGR (`nhwc-uint8`), or
@@ -99,7 +99,7 @@ def _foldable_convolution(value: ir.Value) -> ir.Node | None:
 
 
 def _grey_level(normalization: Normalization) -> int | None:
-    """The mean as one grey level 0..255, if it is one."""
+    """Return the mean as one grey level 0..255, if all channels agree."""
     levels = set(normalization.mean)
     mean = levels.pop()
     return int(mean) if not levels and mean in range(256) else None
@@ -112,7 +112,7 @@ def _fold(
     deviation: npt.NDArray[np.float64],
     reverse: bool,
 ) -> None:
-    """Let a convolution take values v instead of (v - mean) / deviation, in float64 and back."""
+    """Fold (v - mean) / deviation into a convolution, computed in float64."""
     weight = constant(convolution.inputs[1])
     has_bias = len(convolution.inputs) > 2 and convolution.inputs[2] is not None
     if weight.ndim != 4 or weight.shape[1] != 3:

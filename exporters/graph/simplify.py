@@ -22,9 +22,9 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # operators that hold weig
 def simplify(model: ir.Model) -> None:
     """Fold constants, fuse batch norms into convolutions, drop dead nodes.
 
-    By onnxscript's optimiser: of it, onnxslim and ONNX Runtime's own offline optimiser it left
-    the fewest nodes on every architecture here and none of the others ran faster; the
-    figures are in `docs/export.md`.
+    Uses onnxscript's optimiser: compared with onnxslim and ONNX Runtime's offline optimiser it
+    left the fewest nodes on every architecture here, and neither of them was faster; the figures
+    are in `docs/export.md`.
     """
     onnxscript.optimizer.optimize(model)
     pool_reductions(model)
@@ -32,7 +32,7 @@ def simplify(model: ir.Model) -> None:
 
 
 def pool_reductions(model: ir.Model) -> None:
-    """Write a mean over height and width as `GlobalAveragePool`, which runtimes are fast at."""
+    """Replace a mean over height and width by `GlobalAveragePool`, which is faster."""
     for node in list(model.graph):
         value = node.inputs[0] if node.op_type == "ReduceMean" else None
         if value is None or value.shape is None or value.shape.rank() != 4:
@@ -68,7 +68,7 @@ def name_layers(model: ir.Model) -> None:
 
 
 def ir_version_for(opset: int) -> int:
-    """The oldest IR version that may hold an opset: 8 for 17. Old runtimes refuse a newer IR."""
+    """Return the oldest IR version for an opset: 8 for 17. Old runtimes reject a newer IR."""
     return int(onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)]))
 
 

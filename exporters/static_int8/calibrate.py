@@ -34,7 +34,7 @@ def measure_ranges(
     inputs: Callable[[], Iterator[npt.NDArray[Any]]],
     method: Calibration = "minmax",
 ) -> Ranges:
-    """Run images through a float network with one input; note the range of the activations named.
+    """Run images through a float network with one input; measure ranges of named activations.
 
     `inputs` starts over the batches. The method is `minmax`: all values; `percentile`: see
     `PERCENTILE`; `entropy`: the range that keeps the distribution best (least Kullback-Leibler
@@ -68,7 +68,7 @@ def measure_ranges(
 
 
 def _percentile_range(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
-    """The range that leaves out (100 - PERCENTILE) % of the values, half of them on each side."""
+    """Return the range without (100 - PERCENTILE) % of the values, half of them on each side."""
     if not histogram.any():
         return low, high
     outside = (100 - PERCENTILE) / 200
@@ -79,7 +79,7 @@ def _percentile_range(histogram: Histogram, low: float, high: float) -> tuple[fl
 
 
 def _entropy_range(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
-    """The fraction of the whole range whose LEVELS steps keep the distribution best."""
+    """Return the fraction of the range whose LEVELS steps preserve the distribution best."""
     if not histogram.sum():
         return low, high
     width = (high - low) / (BINS - 1)

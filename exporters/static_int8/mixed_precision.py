@@ -1,4 +1,4 @@
-"""Search the static int8 model to keep: schemes in turn, the worst layers back to float."""
+"""Search for the static int8 model to keep: try schemes, return the worst layers to float."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_IN_FLOAT = 0.5  # with more than this share of its layers in float a file i
 
 @dataclass(frozen=True)
 class LayerError:
-    """What int8 does to the answers when one layer alone is quantized."""
+    """Error of the logits when only one layer is quantized."""
 
     layer: str
     error: float  # RMS of the change of the logits, over their standard deviation over images
@@ -36,7 +36,7 @@ class LayerError:
 
 @dataclass(frozen=True)
 class Step:
-    """One attempt: the layers in float, and how its answers compare with fp32's."""
+    """One attempt: the layers in float, and the comparison with fp32."""
 
     in_float: tuple[str, ...]
     verification: Verification
@@ -64,7 +64,7 @@ class Found:
 def rank_layers(
     calibrated: Calibrated, fp32: Path, images: Images, scheme: Scheme = "u8s8"
 ) -> tuple[LayerError, ...]:
-    """Quantize every layer by itself and see how far the logits move, worst layer first.
+    """Quantize each layer alone and rank them by the change of the logits, worst first.
 
     `fp32` is the file that was calibrated, the images are `uint8 [N,S,S,3]`, BGR.
     """
@@ -87,7 +87,7 @@ def give_back(
     scheme: Scheme = "u8s8",
     most: int | None = None,
 ) -> Found:
-    """Quantize all layers; while the answers do not hold, give the worst layer back to float.
+    """Quantize all layers; while the limits are not met, return the worst layer to float.
 
     `judge` compares a model's answers with fp32's; `rank` is called only where all layers in int8
     are not good enough. At most `most` layers are given back, by default `MOST_IN_FLOAT` of them.

@@ -20,7 +20,7 @@ INTEGER_LAYERS = (
 
 
 def optimized_graph(path: str | os.PathLike[str]) -> ir.Model:
-    """The graph that ONNX Runtime makes of a file on this machine's CPU."""
+    """Return the graph that ONNX Runtime runs for a file on this machine's CPU."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "optimized.onnx"
         open_session(path, threads=1, optimized=file)
@@ -28,7 +28,7 @@ def optimized_graph(path: str | os.PathLike[str]) -> ir.Model:
 
 
 def integer_layers(model: ir.Model, layers: Iterable[str]) -> set[str]:
-    """Which of a file's layers ONNX Runtime runs in integers.
+    """Return the layers of a file that ONNX Runtime runs in integers.
 
     It keeps the name of what it turns into an integer operator, but for a suffix.
     """

@@ -160,7 +160,7 @@ def quantize(
 
 
 def _hide_frames(graph: ir.Graph, start: str) -> None:
-    """Hide from the quantizer that the frames are integers: uint8, where int8 is wanted."""
+    """Hide from the quantizer that the frames are uint8, since it expects int8."""
     frames = find(graph, start)
     assert frames is not None
     frames.name = f"{start}.uint8"
@@ -172,7 +172,7 @@ def _hide_frames(graph: ir.Graph, start: str) -> None:
 
 
 def _keep_logits_float(graph: ir.Graph, end: str) -> None:
-    """Drop the quantization of the logits: the last layer adds up in integers, answers in float."""
+    """Drop the quantization of the logits: the last layer sums integers and returns float."""
     for logits in [value for node in graph for value in node.outputs if value.name == end]:
         dequantize = producer(logits, "DequantizeLinear")
         quantize = producer(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
