@@ -409,13 +409,16 @@ def test_a_window_where_there_is_a_screen(clip: Path) -> None:
 
 
 def ends_in_time(process: subprocess.Popen, number: signal.Signals) -> tuple[str, str]:
-    """Send a signal to the whole foreground group, as a terminal does; it ends in a second."""
+    """Send a signal to the whole foreground group, as a terminal does; it ends.
+
+    Before the timeouts of a camera (5 and 10 s) could have ended it.
+    """
     begun = time.monotonic()
     os.killpg(process.pid, number)
     out, said = process.communicate(timeout=20)
     took = time.monotonic() - begun
     assert process.returncode == 0, said
-    assert took < 1.0, f"it took {took:.1f} s to end"
+    assert took < 4.0, f"it took {took:.1f} s to end"
     assert "Traceback" not in said
     return out, said
 
