@@ -353,9 +353,9 @@ def test_int8_on_a_gpu_names_the_form_that_is_faster(
     assert Classifier(alone, "cuda").reason.endswith(f"TF32 on; {other}")
     assert "int8" not in Classifier(alone, "cpu").reason
     monkeypatch.setattr(model_file, "ZOO", tmp_path)
-    assert [check.remedy for check in doctor._models()] == [""]
-    monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
-    assert [check.remedy for check in doctor._models()] == [other]
+    for offered, remedy in (([], ""), (["cuda"], other)):
+        monkeypatch.setattr(provider_selection, "offered", lambda offered=offered: offered)
+        assert [check.remedy for check in doctor._models()] == [remedy]
 
 
 HERE = {"GPU": "NVIDIA X", "driver": "580.1", "TensorRT": "101100", "onnxruntime": "1.31.1"}
