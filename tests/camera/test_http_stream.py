@@ -64,12 +64,15 @@ def opened(url: str, fps: float = 20.0) -> HttpStream:
 
 
 def taken(stream: HttpStream, count: int) -> list[int]:
-    """The numbers of the next pictures; -1 for one that is cut off."""
+    """The numbers of the next pictures; -1 for one that is cut off.
+
+    One reading may bring more than one picture where the machine is busy.
+    """
     found: list[int] = []
     with contextlib.closing(stream):
         while len(found) < count:
             found += [servers.read_stamp(decoded(p)) if p else -1 for p in stream.read()]
-    return found
+    return found[:count]
 
 
 def decoded(picture: bytes):
