@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from catdog_edge.bulk.classify_parts import ImageOptions, PartClassifier
-from catdog_edge.bulk.locations import is_remote
 from catdog_edge.bulk.parts import Part
 from catdog_edge.bulk.results import Results, Row
+from catdog_edge.bulk.storage import is_remote
 from catdog_edge.errors import CatdogError, MissingPackageError, first_line
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.runtime.model_file import find_model

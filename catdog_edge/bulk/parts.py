@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
-from catdog_edge.bulk.locations import filesystem, is_remote, open_file, pyarrow, suffix
+from catdog_edge.bulk.storage import filesystem, is_remote, open_file, pyarrow, suffix
 from catdog_edge.errors import CatdogError, PictureError, first_line
 from catdog_edge.images.find import find_images
 from catdog_edge.images.read import check_size, is_picture, read_bytes

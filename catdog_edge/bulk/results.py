@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from catdog_edge.bulk.locations import Folder, pyarrow
 from catdog_edge.bulk.parts import Part
+from catdog_edge.bulk.storage import Folder, pyarrow
 from catdog_edge.errors import CatdogError
 
 MANIFEST = "_manifest.json"  # readers of folders of Parquet files skip names that begin with _

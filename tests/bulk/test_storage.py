@@ -18,7 +18,7 @@ cv2 = pytest.importorskip("cv2")
 fs = pytest.importorskip("pyarrow.fs", reason="needs the extra [parquet]")
 server = pytest.importorskip("moto.server", reason="needs moto[server]")
 
-from catdog_edge.bulk.locations import Folder, filesystem
+from catdog_edge.bulk.storage import Folder, filesystem
 from catdog_edge.cli.main import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # moto's own
