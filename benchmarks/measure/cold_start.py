@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.bench_rows import BenchRow, open_row
 from benchmarks.measure import gpu
 from catdog_edge.errors import CatdogError
-from catdog_edge.system.child import child_environment, interpreter
+from catdog_edge.system.child_process import child_environment, interpreter
 from catdog_edge.system.console import counted
 
 TIMEOUT = 300.0  # seconds for a row in a fresh process

@@ -26,7 +26,7 @@ from catdog_edge.camera.credentials import Mask, is_url
 from catdog_edge.camera.live_source import LiveFrame, LiveSource, OnState, State, roi_error
 from catdog_edge.errors import CameraError, CatdogError
 from catdog_edge.images.preprocess import Image
-from catdog_edge.system.child import child_command, child_environment
+from catdog_edge.system.child_process import child_command, child_environment
 
 log = logging.getLogger(__name__)
 

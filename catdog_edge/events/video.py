@@ -22,7 +22,7 @@ from catdog_edge.events.sinks import WriteFailures
 from catdog_edge.images.draw import WHITE, draw_box
 from catdog_edge.images.preprocess import Image
 from catdog_edge.spec import NEITHER
-from catdog_edge.system.child import child_command, child_environment
+from catdog_edge.system.child_process import child_command, child_environment
 from catdog_edge.system.files import take_free_name
 
 log = logging.getLogger(__name__)

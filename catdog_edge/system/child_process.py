@@ -29,7 +29,7 @@ def freeze_support() -> None:
     Call it first; in a program that is not frozen it has no effect.
 
     Examples:
-        >>> from catdog_edge.system.child import freeze_support
+        >>> from catdog_edge.system.child_process import freeze_support
         >>> if __name__ == "__main__":
         ...     freeze_support()
         ...     main()
@@ -53,7 +53,7 @@ def child_command(module: str, *arguments: str) -> list[str]:
             return [sys.executable, FLAG, module, *arguments]
         raise CatdogError(
             "this needs a second process, and a frozen program has no Python for it; call "
-            "catdog_edge.system.child.freeze_support() first of all in its main module"
+            "catdog_edge.system.child_process.freeze_support() first of all in its main module"
         )
     return [interpreter(), "-P", "-m", module, *arguments]
 

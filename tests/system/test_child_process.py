@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.system import child
-from catdog_edge.system.child import child_command, child_environment
+from catdog_edge.system import child_process
+from catdog_edge.system.child_process import child_command, child_environment
 from catdog_edge.system.pyinstaller import hook_folders
 
 
@@ -46,10 +46,10 @@ FROZEN = """
 import sys
 sys.frozen = True
 from catdog_edge.errors import CatdogError
-from catdog_edge.system import child
+from catdog_edge.system import child_process
 {support}
 try:
-    print(child.child_command("said_by_a_child", "x"))
+    print(child_process.child_command("said_by_a_child", "x"))
 except CatdogError as error:
     print(error)
 print("the program's own work")
@@ -58,16 +58,16 @@ print("the program's own work")
 
 def test_a_frozen_program_without_the_hook_is_refused_in_one_line() -> None:
     said, own = run([sys.executable, "-c", FROZEN.format(support="")]).splitlines()
-    assert "call catdog_edge.system.child.freeze_support() first" in said
+    assert "call catdog_edge.system.child_process.freeze_support() first" in said
     assert own == "the program's own work"
 
 
 def test_a_frozen_program_with_the_hook_runs_its_children(module: str) -> None:
-    program = FROZEN.format(support="child.freeze_support()")
+    program = FROZEN.format(support="child_process.freeze_support()")
     said, own = run([sys.executable, "-c", program]).splitlines()
-    assert said == f"{[sys.executable, child.FLAG, module, 'x']}"
+    assert said == f"{[sys.executable, child_process.FLAG, module, 'x']}"
     assert own == "the program's own work"
-    as_child = run([sys.executable, "-c", program, child.FLAG, module, "x", "y"])
+    as_child = run([sys.executable, "-c", program, child_process.FLAG, module, "x", "y"])
     assert as_child == "__main__ ['x', 'y']"
 
 
@@ -125,7 +125,7 @@ def test_a_program_of_pyinstaller_runs_its_children(tmp_path: Path) -> None:
     pytest.importorskip("PyInstaller")
     (tmp_path / "app.py").write_text(
         "import subprocess\n"
-        "from catdog_edge.system.child import child_command, child_environment\n"
+        "from catdog_edge.system.child_process import child_command, child_environment\n"
         "command = child_command('json.tool', '--help')\n"
         "subprocess.run(command, env=child_environment(), check=True)\n"
         "print('the end')\n"
