@@ -241,25 +241,6 @@ def test_a_current_folder_that_was_deleted_is_one_line(
     assert find_model(TINY).path == TINY
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError("std::bad_alloc"),
-        RuntimeError("env.cc:327 PosixThread() pthread_create failed, error code: 12"),
-        RuntimeError("bfc_arena.cc:360 Failed to allocate memory for requested buffer of size 1"),
-    ],
-)
-def test_too_little_memory_is_not_the_models_fault(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: object, **more: object) -> None:
-        raise error
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
-    with pytest.raises(ModelError, match=r"tiny\.onnx: there is not enough memory .*; free some"):
-        read_spec(TINY)
-
-
 def test_weights_in_a_second_file_go_with_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

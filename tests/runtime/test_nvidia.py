@@ -8,11 +8,8 @@ import pickle
 import re
 import shutil
 import signal
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,9 +23,8 @@ pytest.importorskip("cv2")
 from catdog_edge import Classifier, ModelError, ProviderError
 from catdog_edge.cli import doctor
 from catdog_edge.runtime import io_binding, model_file, nvidia, provider_selection, providers
-from catdog_edge.runtime.io_binding import BoundRunner, CaptureGate
+from catdog_edge.runtime.io_binding import BoundRunner
 from catdog_edge.runtime.model_file import ZOO, find_model
-from catdog_edge.runtime.onnxruntime_errors import TooManyThreadsError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
@@ -208,94 +204,6 @@ def test_chunks_are_larger_on_a_gpu(
     found = Classifier(TINY, "cuda").probabilities(frames)
     assert sizes == [256, 44]
     np.testing.assert_allclose(found, Classifier(TINY, "cpu").probabilities(frames), atol=1e-6)
-
-
-def test_a_graph_has_its_own_number_and_buffers_for_good() -> None:
-    session = providers.start(find_model(KNOWN), [(CPU, {})], ONE)
-    numbers = []
-    for _ in range(2):
-        runner = BoundRunner(session, ["probabilities", "known"], "cpu", sizes=2, graphs=True)
-        for count in (*range(1, 13), 1, 12):
-            expected = session.run(None, {"frames": images(count)})
-            for got, wanted in zip(runner(images(count)), expected, strict=True):
-                np.testing.assert_allclose(got, wanted, atol=1e-6)
-        with_graph = {size: one for size, one in runner._bound.items() if one.graph}
-        assert list(with_graph) == list(range(1, io_binding.GRAPH_SIZES + 1))
-        assert set(runner._bound) - set(with_graph) == {11, 12}  # the last ones
-        key = "gpu_graph_id"
-        assert runner._bound[12].options.get_run_config_entry(key) == "-1"
-        numbers += [one.options.get_run_config_entry(key) for one in with_graph.values()]
-    assert len(set(numbers)) == 2 * io_binding.GRAPH_SIZES
-
-
-def test_an_output_of_unknown_size_has_no_graph() -> None:
-    class Unknown(OnCuda):
-        def get_outputs(self) -> list[Any]:
-            return [SimpleNamespace(name="probabilities", shape=["N", "K"])]
-
-    runner = BoundRunner(Unknown(find_model(TINY), {}), ["probabilities"], "cpu", graphs=True)  # type: ignore[arg-type]
-    expected = Classifier(TINY, "cpu").probabilities(images(2))
-    np.testing.assert_allclose(runner(images(2))[0], expected, atol=1e-6)
-    assert not runner._bound[2].graph
-
-
-def test_a_thread_captures_each_size_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = providers.start(find_model(TINY), [(CPU, {})], ONE)
-    runner = BoundRunner(session, ["probabilities"], "cpu", graphs=True)
-    assert [runner._captures(count) for count in (1, 2, 1, 2)] == [True, True, False, False]
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(runner._captures, 1).result()
-    runner._threads = io_binding.GRAPH_THREADS
-    with ThreadPoolExecutor(1) as pool, pytest.raises(TooManyThreadsError):
-        pool.submit(runner, images(1)).result()
-    alone, captures = CaptureGate.alone, []
-    monkeypatch.setattr(CaptureGate, "alone", lambda self: captures.append(1) or alone(self))
-    runner(images(1))
-    assert captures == []
-    for _ in range(2):
-        runner(images(3))
-    assert captures == [1]
-
-
-def test_a_capture_is_alone() -> None:
-    gate, order = CaptureGate(), []
-    inside, leave = threading.Event(), threading.Event()
-
-    def call() -> None:
-        with gate:
-            inside.set()
-            leave.wait(10)
-            order.append("call")
-
-    def capture() -> None:
-        with gate.alone():
-            order.append("capture")
-
-    def late() -> None:
-        with gate:
-            order.append("late")
-
-    with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(call)
-        assert inside.wait(10)
-        with gate:  # calls do not exclude each other
-            pass
-        second = pool.submit(capture)
-        while not gate._captures:
-            time.sleep(0.001)
-        third = pool.submit(late)  # it waits for the capture, which would wait for ever otherwise
-        leave.set()
-        first.result(10)
-        second.result(10)
-        third.result(10)
-    assert order == ["call", "capture", "late"]
-
-
-def test_page_locked_memory_is_an_array_like_any_other() -> None:
-    array = io_binding.page_locked((2, 3, 4), np.dtype(np.float32))
-    array[:] = 7
-    assert (array.shape, array.dtype, array.flags.c_contiguous) == ((2, 3, 4), np.float32, True)
-    assert array.sum() == 7 * 24
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How to install an extra, told by where the package came from."""
+"""How to install an extra, by where the package came from; modules that are broken or double."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.fresh_python import in_fresh_python
+from support.paths import TINY
 
 from catdog_edge.system import packages
 from catdog_edge.system.packages import install_command
+
+onnxruntime = pytest.importorskip("onnxruntime")
+from catdog_edge.runtime import providers
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="paths and quotes of a POSIX shell")
 
@@ -83,3 +88,88 @@ def test_without_metadata_it_is_the_published_name(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
     assert install_command("headless") == "pip install 'catdog-edge[headless]'"
+
+
+def test_two_builds_of_a_module_are_found(tmp_path: Path) -> None:
+    """The packages' own records are what is read, here from a folder of them."""
+    for name, version in (("onnxruntime", "1.32.0"), ("onnxruntime_gpu", "1.31.1")):
+        folder = tmp_path / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
+        )
+    program = """
+        from catdog_edge.system import packages
+        print(packages.builds(packages.RUNTIMES))
+    """
+    done = in_fresh_python(program, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    assert done.stdout.strip() == "{'onnxruntime': '1.32.0', 'onnxruntime-gpu': '1.31.1'}"
+    assert packages.mending({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}) == (
+        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+    )
+
+
+@pytest.mark.parametrize("module", ["numpy", "cv2", "onnxruntime"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "raise ImportError('numpy.core.multiarray failed to import')",
+        "raise AttributeError('_ARRAY_API not found')",
+        "raise ImportError('ERROR: recursion is detected during loading of binary extensions.')",
+        "raise OSError('anything else')",
+    ],
+)
+def test_a_broken_module_is_one_line_with_the_remedy(
+    tmp_path: Path, module: str, content: str
+) -> None:
+    """In the library, on the command line, and in `doctor`, which goes on."""
+    if module == "numpy" and not content:
+        pytest.skip("others raise what they like without it")
+    (tmp_path / f"{module}.py").write_text(content + "\n")
+    program = f"""
+        import sys
+        from click.testing import CliRunner
+        from catdog_edge.cli.main import main
+        try:
+            from catdog_edge import Classifier
+            Classifier({str(TINY)!r})
+        except ImportError as error:
+            print(type(error).__name__, error)
+        sys.modules.pop({module!r}, None)
+        done = CliRunner().invoke(main, ["predict", "--model", {str(TINY)!r}, "x.png"])
+        print(done.exit_code, done.stderr, end="")
+        done = CliRunner().invoke(main, ["doctor"])
+        print(done.exit_code, any("BAD   {module}" in line for line in done.stdout.splitlines()))
+        print("disk" in done.stdout)
+    """
+    done = in_fresh_python(program, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    library, command, doctor, disk = done.stdout.splitlines()
+    assert library.startswith("MissingPackageError ")
+    assert command.startswith("1 catdog-edge: ")
+    for line in (library, command):
+        assert "pip " in line
+    assert (doctor, disk) == ("1 True", "True")
+
+
+def test_of_two_builds_the_remedy_takes_both_away(tmp_path: Path) -> None:
+    if providers.NAMES["cuda"] in onnxruntime.get_available_providers():
+        pytest.skip("this build has CUDA")
+    folder = tmp_path / "onnxruntime_gpu-1.31.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n"
+    )
+    program = f"""
+        from catdog_edge import Classifier, ProviderError
+        from catdog_edge.system import packages
+        try:
+            Classifier({str(TINY)!r}, provider="cuda")
+        except ProviderError as error:
+            print(error)
+        print(packages.mending(packages.builds(packages.RUNTIMES)))
+    """
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    said, mending = in_fresh_python(program, **environment).stdout.splitlines()
+    assert mending in said
+    assert mending.endswith("pip install onnxruntime-gpu")
