@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench_plan import BenchOptions, BenchPlan, plan_bench
 from benchmarks.bench_rows import OnnxRunner, Runner
 from benchmarks.measure import latency, loadgen, robustness
 from benchmarks.measure.cold_start import cold_starts
@@ -26,7 +27,6 @@ from benchmarks.measure.parity import (
     compare_rows,
     write_disagreements,
 )
-from benchmarks.plan import BenchOptions, BenchPlan, plan
 from benchmarks.report import document as report
 from benchmarks.report import gates, html
 from benchmarks.report.text import listed
@@ -70,7 +70,7 @@ def bench(options: BenchOptions) -> BenchResult:
         [('pytorch', 1.0), ('model', 0.31), ('model.static', 0.11)]
     """
     with torch_threads():  # PyTorch's rows set their own number
-        planned = plan(options)
+        planned = plan_bench(options)
         planned.dataset.log_summary()
         exported = (row.file for row in planned.rows if row.engine == "onnxruntime")
         files = set(exported) - {str(planned.weights)}

@@ -38,7 +38,7 @@ FIGURES = {
 """What is read of a summary: patterns of the text before each figure."""
 
 
-def load() -> Any:
+def import_loadgen() -> Any:
     """Import `mlperf_loadgen`; `MissingPackageError` where the extra is not installed."""
     try:
         import mlperf_loadgen
@@ -72,7 +72,7 @@ def run_rows(
     Each takes at least `seconds`; `single-stream` takes only rows with batch 1. `per_second` are
     images per second by row, as measured before. Returns what `bench.json` has under `loadgen`.
     """
-    load()
+    import_loadgen()
     chosen = [one for one in runners if scenario == "offline" or one.row.batch == 1]
     if len(chosen) < len(runners):
         left = ", ".join(one.row.name for one in runners if one not in chosen)
@@ -108,7 +108,7 @@ def run(
     per_second: float,
 ) -> dict[str, Any]:
     """Run one row under LoadGen, see `run_rows`; returns what `read_summary` does."""
-    module = load()
+    module = import_loadgen()
     logs = module.LogSettings()
     logs.log_output = module.LogOutputSettings()
     logs.log_output.outdir = str(folder)

@@ -24,10 +24,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.bench_plan import check_writable
 from benchmarks.bench_rows import BenchRow, TorchRunner, Variant
 from benchmarks.measure.environment import ActivityMonitor, Environment, noise_reasons
 from benchmarks.measure.interleaved import Calls, Measurement, measure
-from benchmarks.plan import check_writable
 from benchmarks.report import text as words
 from benchmarks.report.tables import card
 from benchmarks.studies.command_line import StudyParser, keep

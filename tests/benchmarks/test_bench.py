@@ -23,8 +23,8 @@ from support.benchdoc import document
 from support.benchrun import make_run, scramble
 
 from benchmarks import bench_rows
+from benchmarks.bench_plan import BenchOptions, plan_bench
 from benchmarks.measure import gpu, interleaved, latency
-from benchmarks.plan import BenchOptions, plan
 from catdog_edge.cli import options
 from catdog_edge.cli.main import main
 from catdog_edge.errors import ModelError, ProviderError
@@ -433,7 +433,7 @@ def test_without_cuda_pytorchs_row_is_left_out_and_the_files_is_one_line(run, mo
         bench_rows.open_row(left)
     assert "cuda does not run here" in _error(_bench(*QUICK, "--provider", "cuda"))
     monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
-    found = plan(BenchOptions(weights=run.weights, threads=(1,)))
+    found = plan_bench(BenchOptions(weights=run.weights, threads=(1,)))
     assert [one.row.name for one in found.runners] == [
         "pytorch", "pytorch-channels-last", "model", "model.dynamic",
     ]  # fmt: skip

@@ -56,7 +56,7 @@ def test_a_summary_is_read():
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
     with pytest.raises(MissingPackageError, match=r"pip install .*\[loadgen\]'"):
-        loadgen.load()
+        loadgen.import_loadgen()
 
 
 def test_a_row_that_fails_costs_no_other_row_its_figures(tmp_path):

@@ -122,7 +122,7 @@ class BenchPlan:
         }
 
 
-def plan(options: BenchOptions) -> BenchPlan:
+def plan_bench(options: BenchOptions) -> BenchPlan:
     """Find, open and check the inputs of a bench; `CatdogError` if one is unusable."""
     weights = _weights(options.weights)
     run, folder = run_of(weights), options.out or weights.parent
@@ -145,7 +145,7 @@ def plan(options: BenchOptions) -> BenchPlan:
     if options.baseline is not None:
         baseline = gates.read_baseline(options.baseline, folder / DOCUMENT)
     if options.scenario is not None:
-        loadgen.load()
+        loadgen.import_loadgen()
         loadgen.check_batches(options.scenario, options.batches)
     # Before anything is opened or read, which would raise the load average.
     card = Environment.detect(chosen)
