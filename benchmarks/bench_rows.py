@@ -127,7 +127,7 @@ def plan_rows(
             for file, stem in names:
                 for provider in providers:
                     base = stem if provider == "cpu" else f"{stem}@{provider}"
-                    form = str(_form(file, provider))
+                    form = str(_file_for(file, provider))
                     row = BenchRow(base, "onnxruntime", form, count, batch, suffix)
                     found.append(replace(row, provider=provider, compared_with=imported))
             rows += [row for row in found if batch <= MOST_ON_CPU or row.device != "cpu"]
@@ -145,7 +145,7 @@ def _device(provider: str) -> str:
     return "cuda" if provider in GPU else "cpu"
 
 
-def _form(file: Path, provider: str) -> Path:
+def _file_for(file: Path, provider: str) -> Path:
     """The file of a shipped model that `Classifier` takes on a provider; others stay."""
     return (half_form(file) if provider in GPU and file.parent == ZOO else None) or file
 

@@ -34,7 +34,7 @@ from exporters.formats.ort import write_ort
 from exporters.formats.torch_export import export_onnx
 from exporters.graph.heat_map import add_heat_map
 from exporters.graph.onnx_file import read_model, write_model
-from exporters.graph.simplify import ALL_FORMS, DEFAULT_OPSET
+from exporters.graph.simplify import COMMON_OPSETS, DEFAULT_OPSET
 from exporters.info import megabytes
 from exporters.output_folder import no_room, publish
 from exporters.static_int8.calibrate import Calibration
@@ -51,7 +51,7 @@ DYNAMIC = "model.dynamic.onnx"
 STATIC = "model.static.onnx"
 HALF = "model.half.onnx"
 
-FORMS: dict[str, Precision] = {
+PRECISIONS: dict[str, Precision] = {
     FP32: "fp32", DYNAMIC: "int8-dynamic", STATIC: "int8-static", HALF: "fp16",
     "model.ort": "fp32", "model.static.ort": "int8-static",
 }  # fmt: skip
@@ -209,7 +209,7 @@ class ExportSteps:
     def finish(self, weights: str, data: str) -> Exported:
         """Publish all kept files, with `export.json` and the differing images."""
         kept = self._kept()
-        older = [form for form in FORMS if form not in kept and (self._folder / form).exists()]
+        older = [form for form in PRECISIONS if form not in kept and (self._folder / form).exists()]
         document = {
             "tool_version": __version__,
             "weights": weights,
@@ -265,10 +265,10 @@ class ExportSteps:
             if "No space left" in error.reason:
                 raise no_room(scratch.parent, OSError(None, "No space left on device")) from error
             remedy = error.remedy
-            if opset not in ALL_FORMS:
+            if opset not in COMMON_OPSETS:
                 remedy = (
-                    f"choose a lower --opset: every form loads with {ALL_FORMS.start} to "
-                    f"{ALL_FORMS[-1]}, {DEFAULT_OPSET} is the default"
+                    f"choose a lower --opset: every form loads with {COMMON_OPSETS.start} to "
+                    f"{COMMON_OPSETS[-1]}, {DEFAULT_OPSET} is the default"
                 )
             raise ModelError(
                 f"{form} cannot be made with opset {opset}: {error.reason}; {remedy}"
@@ -366,7 +366,7 @@ class ExportSteps:
     def _file(self, path: Path, checked: Checked | None, reference: str) -> ExportedFile:
         return ExportedFile(
             name=path.name,
-            precision=FORMS[path.name],
+            precision=PRECISIONS[path.name],
             bytes=path.stat().st_size,
             verification=None if checked is None else checked.verification,
             reference=reference,

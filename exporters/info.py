@@ -34,7 +34,7 @@ class Info:
     spec: ModelSpec
     inputs: tuple[str, ...]  # name, type and shape of each, as text
     outputs: tuple[str, ...]
-    graph: Mapping[str, Any]  # of `graph_info`; empty where it cannot be read
+    graph: Mapping[str, Any]  # of `summarize_graph`; empty where it cannot be read
     note: str = ""  # why it cannot
     metadata: Mapping[str, str] = field(default_factory=dict)  # plain keys that other tools read
     beside: tuple[str, ...] = ()
@@ -144,12 +144,12 @@ def read_info(file: str | Path | None, given: ModelSpec | None = None) -> Info:
         note = "not readable in ORT format; look at the .onnx file it was made from"
     else:
         try:
-            from exporters.graph.counts import graph_info
+            from exporters.graph.graph_summary import summarize_graph
             from exporters.graph.onnx_file import files_beside, read_proto
         except ImportError:
             note = f"need the onnx package: {install_command('train')}"
         else:
-            graph, beside = graph_info(read_proto(path)), files_beside(path)
+            graph, beside = summarize_graph(read_proto(path)), files_beside(path)
     card = path.with_name(f"{path.name.partition('.')[0]}.md")
     ships = path.resolve().parent == ZOO.resolve() and card.is_file()
     return Info(

@@ -137,7 +137,7 @@ def to_network(
     simplify.simplify(model)
     opset = opset_of(model)
     model = simplify.set_opset(
-        model, opset if opset in simplify.ALL_FORMS else simplify.DEFAULT_OPSET
+        model, opset if opset in simplify.COMMON_OPSETS else simplify.DEFAULT_OPSET
     )
     graph = model.graph
     simplify.name_layers(model)

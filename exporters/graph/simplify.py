@@ -13,7 +13,7 @@ from exporters.graph.onnx_file import clean, opset_of
 DEFAULT_OPSET = 17
 """With IR version 8 it loads from onnxruntime 1.15 on; the table is in `docs/export.md`."""
 
-ALL_FORMS = range(14, 28)
+COMMON_OPSETS = range(14, 28)
 """The opsets with which every form loads in the newest onnxruntime that was tried, 1.32."""
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # operators that hold weights

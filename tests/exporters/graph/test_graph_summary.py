@@ -13,7 +13,7 @@ pytestmark = pytest.mark.train
 from onnx.helper import make_node
 from support.toygraphs import toy_proto
 
-from exporters.graph.counts import graph_info
+from exporters.graph.graph_summary import summarize_graph
 
 
 def ones(*shape: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def test_layers_are_counted_for_one_image() -> None:
         columns=ones(5, 7),
         matrix=ones(7, 2),
     )
-    info = graph_info(model)
+    info = summarize_graph(model)
     assert info["multiply_adds"] == 3 * 16 * 18 + 5 * 3 + 7 * 5 + 2 * 7
     assert info["parameters"] == 54 + 3 + 15 + 35 + 14
     assert (info["nodes"], info["opset"], info["ir_version"]) == (6, 18, model.ir_version)
@@ -52,7 +52,7 @@ def test_scales_zero_points_and_ends_are_no_parameters() -> None:
         scale=ones(3),
         zero=np.zeros(3, np.int8),
     )
-    info = graph_info(model)
+    info = summarize_graph(model)
     assert (info["parameters"], info["multiply_adds"]) == (6, 3 * 16 * 2)
 
 
@@ -64,4 +64,4 @@ def test_a_layer_without_a_fixed_size_is_not_counted() -> None:
         matrix=ones(4, 2),
     )
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
-    assert graph_info(model)["multiply_adds"] is None
+    assert summarize_graph(model)["multiply_adds"] is None

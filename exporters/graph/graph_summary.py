@@ -1,4 +1,4 @@
-"""Count parameters, multiply-adds of one image, and operators of a graph."""
+"""Summarize a graph: parameters, multiply-adds of one image, and operators."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ENDS = ("frames.mean", "frames.deviation", "frames.pad_grey")
 """Constants of preprocessing, which are no parameters of the network."""
 
 
-def graph_info(model: onnx.ModelProto) -> dict[str, Any]:
-    """Count what a graph holds.
+def summarize_graph(model: onnx.ModelProto) -> dict[str, Any]:
+    """Count the parameters, multiply-adds and operators of a graph.
 
     Returns:
         `opset`, `ir_version`, `parameters`, `multiply_adds` (of one image; `None` where a
