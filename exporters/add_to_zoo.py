@@ -1,6 +1,6 @@
 """Put a run's files into the package as the forms of a shipped model.
 
-    python -m exporters.ship RUN NAME        # after: catdog-edge export --weights RUN --quantize
+    python -m exporters.add_to_zoo RUN NAME        # after: catdog-edge export --weights RUN --quantize
 
 `NAME.onnx` is the static int8 file, for CPUs. `NAME.half.onnx` is fp16, for GPUs, its weights
 stored as int8 so that the package stays small. Before anything is replaced, fp16 is compared with
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 DIGESTS = re.compile(r"^SHA-256 .*\n(?:.*SHA-256 .*\n)?", re.MULTILINE)
 
 
-def ship(
+def add_to_zoo(
     run: Path, name: str, data: str | None = None, limit: int | None = None, zoo: Path = ZOO
 ) -> tuple[Path, Path]:
     """Make and check the int8 and the fp16 file, and put them and the card into `zoo`.
@@ -75,7 +75,7 @@ def ship(
 def main(run: Path, name: str, data: str | None, limit: int | None) -> None:
     """Put the int8 and the fp16 form of RUN into the package as the shipped model NAME."""
     with log_to_stderr():
-        for path in ship(run, name, data, limit):
+        for path in add_to_zoo(run, name, data, limit):
             click.echo(path)
 
 

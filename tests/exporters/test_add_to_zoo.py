@@ -17,7 +17,7 @@ from catdog_edge.cli.main import main
 from catdog_edge.errors import DataError, ModelError
 from catdog_edge.runtime.model_file import read_spec
 from exporters.graph.heat_map import add_heat_map
-from exporters.ship import ship
+from exporters.add_to_zoo import add_to_zoo
 
 
 def test_a_run_is_shipped_in_two_forms_of_the_same_weights(lamps: Path, tmp_path: Path) -> None:
@@ -25,14 +25,14 @@ def test_a_run_is_shipped_in_two_forms_of_the_same_weights(lamps: Path, tmp_path
     zoo.mkdir()
     card = zoo / "lamps.md"
     with pytest.raises(DataError, match=r"lamps.md: wanted the card of lamps"):
-        ship(lamps, "lamps", zoo=zoo)
+        add_to_zoo(lamps, "lamps", zoo=zoo)
     card.write_text("# Lamps\n\nSHA-256 `00`\n\nThey light.\n")
     with pytest.raises(ModelError, match=r"has no model.static.onnx; make it with: catdog-edge"):
-        ship(lamps, "lamps", zoo=zoo)
+        add_to_zoo(lamps, "lamps", zoo=zoo)
     options = "--quantize static --keep-slower --limit 32"
     assert CliRunner().invoke(main, ["export", *options.split()]).exit_code == 0
     for _ in range(2):  # the second time the card has two digests
-        int8, half = ship(lamps, "lamps", limit=32, zoo=zoo)
+        int8, half = add_to_zoo(lamps, "lamps", limit=32, zoo=zoo)
         told = "\n".join(
             f"SHA-256 `{hashlib.sha256(one.read_bytes()).hexdigest()}` (`{one.name}`)"
             for one in (int8, half)
