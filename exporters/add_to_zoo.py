@@ -1,6 +1,7 @@
 """Put a run's files into the package as the forms of a shipped model.
 
-    python -m exporters.add_to_zoo RUN NAME        # after: catdog-edge export --weights RUN --quantize
+    catdog-edge export --weights RUN --quantize
+    python -m exporters.add_to_zoo RUN NAME
 
 `NAME.onnx` is the static int8 file, for CPUs. `NAME.half.onnx` is fp16, for GPUs, its weights
 stored as int8 so that the package stays small. Before anything is replaced, fp16 is compared with
