@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from catdog_edge.errors import CatdogError, list_names
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import align, escaped
-from catdog_edge.training.array_types import Flags
+from catdog_edge.training.array_types import Flags, Float32
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.negatives import DRAWN, Negatives, negatives_split, open_negatives
 from catdog_edge.training.data.open_dataset import open_dataset
@@ -133,9 +135,7 @@ def evaluate_weights(
     other: Sequence[str] = (),
     plot: Path | None = None,
 ) -> EvaluationReport:
-    """Evaluate a checkpoint or an ONNX file on a test split.
-
-    Of sources that were held out of training, every image is used.
+    """Evaluate a model on the test split, and on every image of sources left out of training.
 
     Args:
         weights: A `.pt` or `.onnx` file, a run folder, or the name of a shipped model; `None`
@@ -163,35 +163,50 @@ def evaluate_weights(
     where = list_names([one.display_name for one in datasets])
     log.info(f"eval: {path} on the {len(truth):,} test pictures of {where}")
     predicted = model.probabilities(images)
-    result = evaluate(predicted, truth, spec.labels)
     right = rejection.split_groups(predicted.argmax(axis=1) == truth, names)
+    report = EvaluationReport(
+        path,
+        evaluate(predicted, truth, spec.labels),
+        tuple(SourceResult(n, len(r), n in left_out, _share(r), None) for n, r in right.items()),
+    )
     if not other and not data and run is not None:
         other = run.negatives
     negatives = _open_negatives(other, spec, left_out)
     if negatives is None:
-        rows = [_source_result(name, left_out, one, None) for name, one in right.items()]
-        return EvaluationReport(path, result, tuple(rows))
+        return report
     if spec.rejection is None:
         raise CatdogError(
             f"{path} was trained without --other: it has no threshold to measure; train again "
             "with --other, or leave it out here"
         )
     threshold, scores = spec.rejection.threshold, model.scores(images)
+    of_label = rejection.split_groups(scores >= threshold, [spec.labels[i] for i in truth])
+    answered = {name: float(of_label[name].mean()) for name in spec.labels if name in of_label}
     classes = rejection.split_groups(scores, names)
     others = rejection.negative_groups(negatives, "test", model.scores)
     if plot is not None:
         save_roc(plot, classes, others, threshold)
-    rows = [_source_result(n, left_out, right[n], one >= threshold) for n, one in classes.items()]
-    rows += [_source_result(n, left_out, None, one >= threshold) for n, one in others.items()]
-    reports = rejection.evaluate_groups(scores, others, threshold)
-    of_label = rejection.split_groups(scores >= threshold, [spec.labels[i] for i in truth])
-    return EvaluationReport(
-        path,
-        result,
-        tuple(rows),
-        {name: one for name, one in reports.items() if name in (DRAWN, "others")},
-        {name: float(of_label[name].mean()) for name in spec.labels if name in of_label},
-        tuple(rejection.threshold_table(classes, others, threshold)),
+    return replace(_with_rejection(report, classes, others, threshold, left_out), answered=answered)
+
+
+def _with_rejection(
+    report: EvaluationReport,
+    classes: Mapping[str, Float32],
+    others: Mapping[str, Float32],
+    threshold: float,
+    left_out: Sequence[str],
+) -> EvaluationReport:
+    """Add the metrics of a threshold, from scores of the classes and of negatives by group."""
+    rows = [replace(one, answered=_share(classes[one.name] >= threshold)) for one in report.sources]
+    for name, scores in others.items():
+        held_back = name.split("/")[-1] in left_out
+        rows.append(SourceResult(name, len(scores), held_back, None, _share(scores >= threshold)))
+    reports = rejection.evaluate_groups(np.concatenate([*classes.values()]), others, threshold)
+    return replace(
+        report,
+        sources=tuple(rows),
+        rejection={name: one for name, one in reports.items() if name in (DRAWN, "others")},
+        thresholds=tuple(rejection.threshold_table(classes, others, threshold)),
     )
 
 
@@ -220,16 +235,9 @@ def _find_weights(weights: Path | None) -> tuple[Path, Run | None]:
     return weights, run_of(weights)
 
 
-def _source_result(
-    name: str, left_out: Sequence[str], right: Flags | None, answered: Flags | None
-) -> SourceResult:
-    """Compute accuracy and coverage on the images of a source; `None` if undefined."""
-    shares = []
-    for one in (right, answered):
-        count = 0 if one is None else int(one.sum())
-        shares.append(None if one is None else (count / len(one), *wilson(count, len(one))))
-    images = next(len(one) for one in (right, answered) if one is not None)
-    return SourceResult(name, images, name.split("/")[-1] in left_out, *shares)
+def _share(flags: Flags) -> Interval:
+    count = int(flags.sum())
+    return count / len(flags), *wilson(count, len(flags))
 
 
 def _open_datasets(
