@@ -27,7 +27,6 @@ from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.splits import split_of
 from catdog_edge.training.evaluation.inference import check_labels
-from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import find_checkpoint, run_of
 
 
@@ -155,10 +154,10 @@ def plan_bench(options: BenchOptions) -> BenchPlan:
     runners, left_out = _open(rows, required=bool(options.providers))
     spec = runners[0].spec
     if options.data is None and run is not None:
-        dataset = run.dataset(progress=ReadingProgress())
+        dataset = run.dataset()
     else:  # split as for the training, so that no training image becomes a test image
         split = split_of(spec.trained_on)
-        dataset = open_dataset(options.data, split=split, progress=ReadingProgress())
+        dataset = open_dataset(options.data, split=split)
     originals = None if options.originals is None else _originals(options.originals, spec, weights)
     items = dataset.items_of("test")
     found = BenchPlan(
@@ -295,7 +294,7 @@ def _with_reference(
 
 def _originals(source: str, spec: ModelSpec, weights: Path) -> Dataset:
     """All images of another source, whatever split they would be in."""
-    how: Any = {"labels": spec.labels, "split": (0, 0, 100), "progress": ReadingProgress()}
+    how: Any = {"labels": spec.labels, "split": (0, 0, 100)}
     try:
         dataset = open_dataset(source, **how)
         check_labels(spec, dataset.labels, weights, dataset.source)

@@ -23,7 +23,6 @@ from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.open_dataset import open_dataset, open_negative_images
 from catdog_edge.training.evaluation.inference import check_labels
 from catdog_edge.training.evaluation.metrics import wilson
-from catdog_edge.training.runs.progress import ReadingProgress
 
 
 def image_sets(dataset: Dataset) -> list[ImageSet]:
@@ -57,8 +56,7 @@ def report(options: argparse.Namespace) -> None:
     """Measure and print."""
     for model in options.models:
         with Classifier(model, provider="cpu") as pets:
-            how = {"limit": options.limit, "progress": ReadingProgress()}
-            dataset = open_dataset(options.data, labels=pets.spec.labels, **how)
+            dataset = open_dataset(options.data, labels=pets.spec.labels, limit=options.limit)
             check_labels(pets.spec, dataset.labels, Path(model), dataset.source)
             sets = image_sets(dataset)
             if not sets[0].items:
@@ -71,7 +69,7 @@ def report(options: argparse.Namespace) -> None:
             rows = [accuracy_row(pets, images) for images in sets]
             print(markdown_table(heads, rows))
             if options.other:
-                sets = image_sets(open_negative_images(options.other, progress=ReadingProgress()))
+                sets = image_sets(open_negative_images(options.other))
                 count = len(sets[0].items)
                 print(f"\n{model}: {count:,} of {options.other}\n")
                 rows = [[one.name, share(rejected(pets, one), count)] for one in sets]

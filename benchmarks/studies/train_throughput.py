@@ -44,7 +44,6 @@ from catdog_edge.training.engine.device import choose_device, torch_threads
 from catdog_edge.training.engine.precision import choose_precision
 from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
 from catdog_edge.training.models.registry import UNIT_RANGE, architecture
-from catdog_edge.training.runs.progress import ReadingProgress
 
 RECIPE = "classic"  # Adam, no schedule, no averaging: what the plain loop does in a line
 SEED = 0  # of weights, order and augmentation
@@ -310,9 +309,8 @@ def training_images(options: argparse.Namespace, size: int) -> tuple[Dataset, li
     batch, steps = options.batch_size, squash(size, size)
     if batch < 2:
         raise CatdogError(f"--batch-size must be at least 2, got {batch}")
-    progress = ReadingProgress()
-    dataset = open_dataset(options.data, limit=options.limit, steps=steps, progress=progress)
-    _, _, items = pixels(dataset, "train", steps, progress=ReadingProgress())
+    dataset = open_dataset(options.data, limit=options.limit, steps=steps)
+    _, _, items = pixels(dataset, "train", steps)
     pixels(dataset, "val", steps)
     if len(items) < batch:
         raise DataError(

@@ -16,6 +16,8 @@ from catdog_edge.errors import CatdogError
 _CLEAR = "\r\x1b[2K"  # characters of a terminal's line
 _T = TypeVar("_T")
 
+REDRAW, INTERVAL = 0.1, 30.0  # seconds between redraws of a bar, and between lines in a file
+
 _CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, line separators and lone surrogates."""
 
@@ -103,7 +105,7 @@ def counter(
 
     From the third second on the time left is shown, by what was done since the first call. Without
     a name of `what` nothing is shown. `write` prints a text on standard error; by default `print`
-    does.
+    does. Where standard error is no terminal, a line is logged every `INTERVAL` seconds.
 
     Examples:
         >>> show = counter("images", 1200)
@@ -114,18 +116,24 @@ def counter(
 
     def show(done: int) -> None:
         nonlocal shown, start
-        now = time.monotonic()
-        first, base = start = start or (now, done)
-        if not (what and shows_progress()) or (done < total and now - shown < 0.1):
+        now, drawn = time.monotonic(), shows_progress()
+        if start is None:
+            start, shown = (now, done), 0.0 if drawn else now
+        due = now - shown >= (REDRAW if drawn else INTERVAL) or (drawn and done >= total)
+        if not (what and due):
             return
         shown = now
+        (first, base), line = start, f"{done:,} of {total:,}"
+        if base < done < total and now - first > 2:
+            line += f", {_duration((now - first) * (total - done) / (done - base))} left"
+        if not drawn:
+            import logging
+
+            logging.getLogger(__name__).info(f"{what}: {line}")
+            return
         filled = 20 * done // max(1, total)
         bar = style("#" * filled, sys.stderr, fg="cyan") + "." * (20 - filled)
-        line = _CLEAR
-        if done < total:
-            line += f"{what}  [{bar}]  {done:,} of {total:,}"
-            if done > base and now - first > 2:
-                line += f", {_duration((now - first) * (total - done) / (done - base))} left"
+        line = f"{_CLEAR}{what}  [{bar}]  {line}" if done < total else _CLEAR
         if write is not None:
             write(line)
         else:

@@ -33,7 +33,6 @@ from catdog_edge.training.evaluation.inference import EvaluatedModel, check_labe
 from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.evaluation.rejection import RejectionReport
 from catdog_edge.training.runs.plots import save_roc
-from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import Run, find_checkpoint, newest_run, run_of
 
 log = logging.getLogger(__name__)
@@ -214,7 +213,7 @@ def _open_negatives(
     other: Sequence[str], spec: ModelSpec, left_out: Sequence[str]
 ) -> Negatives | None:
     split = negatives_split(spec.trained_on)
-    negatives = open_negatives(other, spec.resize, ReadingProgress(), split)
+    negatives = open_negatives(other, spec.resize, split)
     if negatives is not None:
         datasets = tuple(held_out(one, left_out) for one in negatives.datasets)
         negatives = replace(negatives, datasets=datasets)
@@ -243,17 +242,16 @@ def _share(flags: Flags) -> Interval:
 def _open_datasets(
     data: Sequence[str], run: Run | None, spec: ModelSpec, left_out: Sequence[str]
 ) -> tuple[Dataset, ...]:
-    progress = ReadingProgress()
     if not data and run is not None:
         # The run's own split.csv does not name what was left out.
         if not left_out:
-            return run.datasets(progress)
+            return run.datasets()
         args = run.args()
         data = [args["data"], *(args.get("more_data") or ())]
     # Split as it was for the training, so that no training image is tested on.
     split = split_of(spec.trained_on)
     how: dict[str, Any] = {
-        "labels": spec.labels if data else None, "split": split, "progress": progress,
+        "labels": spec.labels if data else None, "split": split,
         "required": ("test",) if len(data) < 2 else (),
     }  # fmt: skip
     opened = (open_dataset(source, **how) for source in (data or (None,)))

@@ -46,7 +46,7 @@ from catdog_edge.training.models.pretrained import check_pretrained, load_pretra
 from catdog_edge.training.models.registry import Architecture, architecture
 from catdog_edge.training.runs.plots import save_overview
 from catdog_edge.training.runs.process_setup import TrainingJob, training_job
-from catdog_edge.training.runs.progress import ReadingProgress, TrainingProgress
+from catdog_edge.training.runs.progress import TrainingProgress
 from catdog_edge.training.runs.provenance import arguments, git_commit, trained_on
 from catdog_edge.training.runs.run_folder import ROOT, Run, check_name, new_run, newest_unfinished
 from catdog_edge.training.runs.training_data import RunData
@@ -223,7 +223,7 @@ def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Re
 
 
 def _open_data(options: TrainOptions, steps: tuple[ResizeStep, ...]) -> RunData:
-    progress, keep = ReadingProgress(), options.keep_damaged
+    keep = options.keep_damaged
     datasets = open_datasets(
         options.data or (None,),
         labels=options.labels,
@@ -231,10 +231,9 @@ def _open_data(options: TrainOptions, steps: tuple[ResizeStep, ...]) -> RunData:
         limit=options.limit,
         seed=options.seed,
         steps=steps,
-        progress=progress,
         keep_damaged=keep,
     )
-    data = RunData(datasets, open_negatives(options.other, steps, progress, keep_damaged=keep))
+    data = RunData(datasets, open_negatives(options.other, steps, keep_damaged=keep))
     data.check_left_out(options.leave_out)
     return data.without(options.leave_out)
 
@@ -322,8 +321,7 @@ def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
         changed = ""
         if (not run.negatives) != (spec.rejection is None):
             changed = f"other was {'a path or drawn' if spec.rejection else 'null'}"
-        progress, keep = ReadingProgress(), bool(args.get("keep_damaged"))
-        datasets = run.datasets(progress)
+        datasets = run.datasets()
         if datasets[0].labels != spec.labels:
             changed = f"labels were different ({label_difference(spec.labels, datasets[0].labels)})"
         if changed:
@@ -331,8 +329,8 @@ def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
                 f"{run.folder / 'args.yaml'}: {changed} when the run began; put that back, or "
                 "start again with: catdog-edge train"
             )
-        split = negatives_split(spec.trained_on)
-        negatives = open_negatives(run.negatives, spec.resize, progress, split, keep)
+        split, keep = negatives_split(spec.trained_on), bool(args.get("keep_damaged"))
+        negatives = open_negatives(run.negatives, spec.resize, split, keep)
         data = RunData(datasets, negatives).without(run.left_out)
         images = data.images(chosen, spec.resize)
     if chosen.keep_imagenet or chosen.start_share:

@@ -20,7 +20,6 @@ from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.folder_or_zip import SAMPLE
 from catdog_edge.training.data.open_dataset import open_dataset, open_negative_images, pixels
 from catdog_edge.training.evaluation.inference import check_labels
-from catdog_edge.training.runs.progress import ReadingProgress
 from catdog_edge.training.runs.run_folder import Run
 from exporters.checks.predictors import Images
 
@@ -62,7 +61,7 @@ class ModelData:
 
     def validation(self, spec: ModelSpec, limit: int | None = None) -> ValidationSet:
         """Read the validation images, at most `limit` of them, stratified."""
-        images, truth, items = pixels(self.dataset, "val", spec.resize, ReadingProgress())
+        images, truth, items = pixels(self.dataset, "val", spec.resize)
         places = stratified(truth, len(truth) if limit is None else limit)
         if len(places) < len(truth):  # else a memory map stays one
             images, truth = images[places], truth[places]
@@ -85,7 +84,7 @@ class ModelData:
                 f"{self.missing}; static quantization measures activations on training images: "
                 "name them with --data"
             )
-        images, truth, _ = pixels(self.dataset, "train", spec.resize, ReadingProgress())
+        images, truth, _ = pixels(self.dataset, "train", spec.resize)
         places = stratified(truth, count)
         classes = spec.labels if self.labelled else self.dataset.labels
         check_calibration(truth[places], classes, self.dataset.source)
@@ -94,7 +93,7 @@ class ModelData:
     def _training(self, spec: ModelSpec, count: int) -> Images | None:
         if count <= 0 or all(item.split != "train" for item in self.dataset.items):
             return None
-        images, truth, _ = pixels(self.dataset, "train", spec.resize, ReadingProgress())
+        images, truth, _ = pixels(self.dataset, "train", spec.resize)
         return images[stratified(truth, count)]
 
 
@@ -114,22 +113,20 @@ def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None)
     if named is not None and (named or data is not None):
         try:
             # Neither the test split nor, but for a calibration, the training split is needed here.
-            return ModelData(
-                fits(open_dataset(named, progress=ReadingProgress(), required=("val",)))
-            )
+            return ModelData(fits(open_dataset(named, required=("val",))))
         except DataError as error:
             if "imported" not in spec.trained_on:
                 raise
             log.info(f"note: {error}; its images are taken without labels")
-        return ModelData(open_negative_images(named, progress=ReadingProgress()), labelled=False)
+        return ModelData(open_negative_images(named), labelled=False)
     missing = f"{weights} is in no run folder, and no data was named"
     if run is not None:
         try:
-            return ModelData(fits(run.dataset(progress=ReadingProgress())))
+            return ModelData(fits(run.dataset()))
         except DataError as error:
             missing = str(error)
     log.info(f"note: {missing}; checking on drawings instead, which says nothing of accuracy")
-    return ModelData(open_dataset(SAMPLE, progress=ReadingProgress()), missing)
+    return ModelData(open_dataset(SAMPLE), missing)
 
 
 def check_calibration(labels: npt.NDArray[np.int64], classes: tuple[str, ...], source: str) -> None:

@@ -112,6 +112,22 @@ def test_the_time_left_counts_from_the_first_call(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("info")
+def test_in_a_file_a_line_is_logged_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(sys, "stderr", pipe := io.StringIO())
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    show = counter("images", 100)
+    for done, seconds in ((0, 0), (10, 29), (30, 1), (40, 29), (100, 1), (100, 10)):
+        now[0] += seconds
+        show(done)
+    told = [record.message for record in caplog.records]
+    assert told == ["images: 30 of 100, 70 s left", "images: 100 of 100"]
+    assert pipe.getvalue() == ""
+
+
+@pytest.mark.usefixtures("info")
 def test_a_line_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     assert [*counted("ab", "letters")] == ["a", "b"]

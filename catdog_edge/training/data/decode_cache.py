@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
@@ -32,6 +32,7 @@ from filelock import FileLock
 from catdog_edge.errors import CatdogError, DamagedError, DataError, PictureError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import ResizeStep
+from catdog_edge.system.console import counter
 from catdog_edge.system.files import cache_folder, write_text
 from catdog_edge.training.array_types import Pixels
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, Item, Split, changed
@@ -43,8 +44,6 @@ FORMAT = 4  # incremented when images are read, resized or stored in another way
 UNUSED_DAYS = 14
 """Pixels that no run has opened for this long are removed when new ones are written."""
 
-
-Progress = Callable[[int, int], None]  # called with the number of decoded images and their total
 Steps = Sequence[ResizeStep]
 CHUNK = 32  # images that are submitted together; two chunks are in memory at a time
 
@@ -206,12 +205,15 @@ class PixelWriter:
 
 
 class Decoder:
-    """Decodes the images of a source into its cache, damaged ones if `keep_damaged`."""
+    """Decodes the images of a source into its cache, damaged ones if `keep_damaged`.
+
+    `bar` names the progress bar; empty: none is shown.
+    """
 
     def __init__(
-        self, source: Source, cache: Cache, progress: Progress | None, keep_damaged: bool
+        self, source: Source, cache: Cache, keep_damaged: bool, bar: str = "reading images"
     ) -> None:
-        self._source, self._cache, self._progress = source, cache, progress
+        self._source, self._cache, self._bar = source, cache, bar
         self._keep_damaged = keep_damaged
 
     def read(self, candidates: Sequence[Candidate]) -> list[Decoded]:
@@ -276,14 +278,14 @@ class Decoder:
     def _decode(self, candidates: Sequence[Candidate], steps: Steps | None) -> Iterator[Decoded]:
         """Decode in order. OpenCV and hashlib release the interpreter lock: threads suffice."""
         workers = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+        count = counter(self._bar, len(candidates))
         with ThreadPoolExecutor(workers) as pool:
             waiting: Iterator[Decoded] = iter(())
             for start in range(0, len(candidates) + CHUNK, CHUNK):
                 chunk = candidates[start : start + CHUNK]
                 submitted = pool.map(self._decode_one, chunk, itertools.repeat(steps))
                 yield from waiting
-                if self._progress is not None and start:
-                    self._progress(min(start, len(candidates)), len(candidates))
+                count(min(start, len(candidates)))
                 waiting = submitted
 
     def _decode_one(self, candidate: Candidate, steps: Steps | None) -> Decoded:

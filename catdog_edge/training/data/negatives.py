@@ -20,7 +20,6 @@ from catdog_edge.system.files import expand_path
 from catdog_edge.training.array_types import Float64, Pixels
 from catdog_edge.training.data import oxford_pets
 from catdog_edge.training.data.dataset import Dataset, Split
-from catdog_edge.training.data.decode_cache import Progress
 from catdog_edge.training.data.folder_or_zip import SAMPLE
 from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT, open_negative_images, pixels
 from catdog_edge.training.data.source_groups import kinds_of, sources_of
@@ -91,7 +90,6 @@ def negatives_split(trained_on: Mapping[str, Any]) -> tuple[float, ...]:
 def open_negatives(
     sources: Sequence[str],
     steps: tuple[ResizeStep, ...],
-    progress: Progress | None,
     split: Sequence[float] = NEGATIVES_SPLIT,
     keep_damaged: bool = False,
 ) -> Negatives | None:
@@ -102,7 +100,7 @@ def open_negatives(
     """
     if not sources:
         return None
-    how: Any = {"steps": steps, "progress": progress, "split": split, "keep_damaged": keep_damaged}
+    how: Any = {"steps": steps, "split": split, "keep_damaged": keep_damaged}
     opened = (open_negative_images(source, **how) for source in sources if source != DRAWN)
     return Negatives(tuple(opened), steps)
 

@@ -26,7 +26,7 @@ from catdog_edge.training.data.dataset import (
     sorted_names,
     write_csv,
 )
-from catdog_edge.training.data.decode_cache import Cache, Decoder, Progress
+from catdog_edge.training.data.decode_cache import Cache, Decoder
 from catdog_edge.training.data.folder_or_zip import Skipped, Source, open_source
 from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.splits import Splitter, read_some, shares_of
@@ -47,7 +47,6 @@ def open_dataset(
     seed: int = 0,
     split_csv: str | os.PathLike[str] | None = None,
     steps: Sequence[ResizeStep] | None = None,
-    progress: Progress | None = None,
     required: Sequence[Split] | None = None,
     keep_damaged: bool = False,
 ) -> Dataset:
@@ -67,7 +66,6 @@ def open_dataset(
             used.
         steps: The resize rule of the model. With it, the first decoding also fills the cache
             that `pixels` opens, so that nothing is decoded twice.
-        progress: Called periodically with the number of decoded images and their total.
         required: The splits that must have every class; `None`: all that have a share.
         keep_damaged: Also use images that the decoder reports as damaged.
 
@@ -93,7 +91,7 @@ def open_dataset(
     splitter = Splitter(shares, layout.candidates, complete=split_csv is not None)
     # Damaged images that a run has taken stay in it.
     keep = keep_damaged or split_csv is not None
-    dataset = _read(opened, layout, splitter, (limit, seed), steps, progress, keep)
+    dataset = _read(opened, layout, splitter, (limit, seed), steps, keep)
     given = [name for name, share in zip(SPLITS, shares) if share > 0]
     _check_classes(dataset, given if required is None else required)
     return dataset
@@ -132,7 +130,6 @@ def open_negative_images(
     source: str | os.PathLike[str],
     *,
     steps: Sequence[ResizeStep] | None = None,
-    progress: Progress | None = None,
     split: Sequence[float] = NEGATIVES_SPLIT,
     keep_damaged: bool = False,
 ) -> Dataset:
@@ -153,13 +150,13 @@ def open_negative_images(
     candidates = tuple(Candidate(name, NEITHER) for name in files)
     layout = FileLayout("images of none of the classes", candidates, (NEITHER,))
     splitter = Splitter(tuple(split), candidates)
-    dataset = _read(opened, layout, splitter, (None, 0), steps, progress, keep_damaged)
+    dataset = _read(opened, layout, splitter, (None, 0), steps, keep_damaged)
     _check_classes(dataset, SPLITS)
     return dataset
 
 
 def pixels(
-    dataset: Dataset, split: Split, steps: Sequence[ResizeStep], progress: Progress | None = None
+    dataset: Dataset, split: Split, steps: Sequence[ResizeStep]
 ) -> tuple[Pixels, Labels, list[Item]]:
     """Open the images of a split at the model's size, decoded once and memory-mapped.
 
@@ -179,7 +176,7 @@ def pixels(
     if found is None:
         with cache.exclusive():  # another process may have written them by then
             if cache.open_pixels(files, steps) is None:
-                Decoder(dataset.files, cache, progress, True).write_pixels(items, steps)
+                Decoder(dataset.files, cache, True).write_pixels(items, steps)
         found = cache.open_pixels(files, steps)
     if found is None:
         raise DataError(f"the cache {cache.folder} was removed while it was written; run it again")
@@ -192,18 +189,17 @@ def _read(
     splitter: Splitter,
     subset: tuple[int | None, int],
     steps: Sequence[ResizeStep] | None,
-    progress: Progress | None,
     keep_damaged: bool,
 ) -> Dataset:
     """Read the digests of the images, all of them or a subset (limit, seed)."""
     limit, seed = subset
     cache = Cache(source, keep_damaged)
-    decoder = Decoder(source, cache, progress if limit is None else None, keep_damaged)
+    decoder = Decoder(source, cache, keep_damaged, "reading images" if limit is None else "")
     known = all(cache.known(candidate.file) for candidate in layout.candidates)
     with contextlib.nullcontext() if known else cache.exclusive():
         before = cache.digests()
         if limit is not None:
-            read, taken = read_some(layout, limit, seed, splitter, decoder.read, progress)
+            read, taken = read_some(layout, limit, seed, splitter, decoder.read)
         else:
             read = decoder.read_and_keep(layout.candidates, steps, splitter)
             found = [one for one in read if one.digest]

@@ -18,6 +18,7 @@ from itertools import product
 from typing import Any
 
 from catdog_edge.errors import DataError
+from catdog_edge.system.console import counter
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, FileLayout, Split
 
 DEFAULT_SPLIT = (80, 10, 10)  # percent for training, validation and test
@@ -224,7 +225,6 @@ def read_some(
     seed: int,
     splitter: Splitter,
     read: Callable[[Sequence[Candidate]], list[Decoded]],
-    progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Decoded], dict[str, Split]]:
     """Select a subset, stratified by class and split, decoding few other files.
 
@@ -246,6 +246,8 @@ def read_some(
     places = {(label, split): count for label in layout.labels for split, count in size.items()}
     read_all: list[Decoded] = []
     taken: dict[str, Split] = {}
+    total = sum(places.values())
+    count = counter("reading images", total)
     for start in range(0, len(order), 64):
         read_all += read(order[start : start + 64])
         found = [one for one in read_all if one.digest]
@@ -257,10 +259,8 @@ def read_some(
             if room[one.candidate.label, split] > 0:
                 room[one.candidate.label, split] -= 1
                 taken[one.candidate.file] = split
-        if progress is not None:
-            progress(len(taken), room.total() + len(taken))
+        count(len(taken))
         if not room.total():
             break
-    if progress is not None:
-        progress(len(taken), len(taken))
+    count(total)
     return read_all, taken

@@ -8,45 +8,27 @@ import time
 
 import click
 
-from catdog_edge.system.console import is_terminal
+from catdog_edge.system.console import INTERVAL, REDRAW, is_terminal
 from catdog_edge.training.engine.history import EpochMetrics, StepMetrics
 
 log = logging.getLogger(__name__)
 
-REDRAW = 0.2  # seconds between two redraws on a terminal
-INTERVAL = 30.0  # seconds between two lines where stderr is a file or a pipe
-
-
-class _Line:
-    """A line that is redrawn on a terminal, and printed periodically elsewhere."""
-
-    def __init__(self) -> None:
-        self.started = self._last = time.monotonic()
-        self._terminal = is_terminal(sys.stderr)
-
-    def due(self) -> bool:
-        return time.monotonic() - self._last >= (REDRAW if self._terminal else INTERVAL)
-
-    def show(self, line: str, end: bool = False) -> None:
-        if not log.isEnabledFor(logging.INFO):
-            return
-        self._last = time.monotonic()
-        if self._terminal:
-            click.echo(f"\r\x1b[2K{line}", err=True, nl=end)
-        elif line:
-            log.info(line)
-
 
 class TrainingProgress:
-    """Shows the steps and epochs of a run of `epochs`."""
+    """Shows the steps and epochs of a run of `epochs`, where `INFO` is logged.
+
+    A step is a line that is redrawn on a terminal and printed now and then elsewhere; an epoch is
+    a row of a table.
+    """
 
     def __init__(self, epochs: int) -> None:
-        self._epochs, self._line, self._header_due = epochs, _Line(), True
+        self._epochs, self._header_due = epochs, True
+        self._terminal, self._last = is_terminal(sys.stderr), time.monotonic()
 
     def step(self, metrics: StepMetrics) -> None:
         """Show a step, at a readable rate."""
-        if self._line.due():
-            self._line.show(
+        if time.monotonic() - self._last >= (REDRAW if self._terminal else INTERVAL):
+            self._show(
                 f"epoch {metrics.epoch}/{self._epochs}  step {metrics.step}/{metrics.steps}  "
                 f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.1%}  "
                 f"{metrics.pictures_per_second:,.0f} pictures/s  "
@@ -55,7 +37,7 @@ class TrainingProgress:
 
     def epoch(self, metrics: EpochMetrics, is_best: bool, seconds_left: float) -> None:
         """Show a finished epoch."""
-        self._line.show("")
+        self._show("")
         if self._header_due:
             self._header_due = False
             log.info(
@@ -70,22 +52,12 @@ class TrainingProgress:
             extra={"style": {"fg": "green"} if is_best else {}},
         )
 
-
-class ReadingProgress:
-    """Shows how many images of a data set are decoded."""
-
-    def __init__(self) -> None:
-        self._line = _Line()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show `done` of `total` images."""
-        elapsed = time.monotonic() - self._line.started
-        finished = done >= total and elapsed >= 1  # nothing of what takes no time
-        if finished or (done < total and self._line.due()):
-            speed = done / max(elapsed, 1e-9)
-            self._line.show(
-                f"reading pictures: {done:,} of {total:,}  ({speed:,.0f} a second)", end=finished
-            )
+    def _show(self, line: str) -> None:
+        self._last = time.monotonic()
+        if not self._terminal and line:
+            log.info(line)
+        elif self._terminal and log.isEnabledFor(logging.INFO):
+            click.echo(f"\r\x1b[2K{line}", err=True, nl=False)
 
 
 def duration(seconds: float) -> str:

@@ -19,7 +19,6 @@ from catdog_edge.system.threads import MOST
 from catdog_edge.training.config.recipe_schema import Bounds, check_value, shorten
 from catdog_edge.training.config.recipes import parse_yaml
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.decode_cache import Progress
 from catdog_edge.training.data.open_dataset import open_datasets
 from catdog_edge.training.data.source_groups import without_sources
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
@@ -146,15 +145,15 @@ class Run:
         """Write `args.yaml`."""
         write_text(self._args, yaml.safe_dump(args, sort_keys=False, allow_unicode=True))
 
-    def dataset(self, progress: Progress | None = None) -> Dataset:
+    def dataset(self) -> Dataset:
         """Open the run's data again, with the split that the run recorded; see `open_dataset`."""
-        return self._open(progress, self.args() | {"more_data": ()})[0]
+        return self._open(self.args() | {"more_data": ()})[0]
 
-    def datasets(self, progress: Progress | None = None) -> tuple[Dataset, ...]:
+    def datasets(self) -> tuple[Dataset, ...]:
         """Open all of the run's data sets again; see `dataset`."""
-        return self._open(progress, self.args())
+        return self._open(self.args())
 
-    def _open(self, progress: Progress | None, args: dict[str, Any]) -> tuple[Dataset, ...]:
+    def _open(self, args: dict[str, Any]) -> tuple[Dataset, ...]:
         opened = open_datasets(
             (args["data"], *(args.get("more_data") or ())),
             labels=args.get("labels"),
@@ -162,7 +161,6 @@ class Run:
             split=args.get("split") or DEFAULT_SPLIT,
             limit=args.get("limit"),
             seed=args.get("seed", 0),
-            progress=progress,
             keep_damaged=bool(args.get("keep_damaged")),
         )
         return tuple(without_sources(one, self.left_out) for one in opened)

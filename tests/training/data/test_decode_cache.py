@@ -60,14 +60,14 @@ def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_every_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_zip(tmp_path / "x.zip", named())
     decoded = count_decodes(monkeypatch)
-    reports: list[tuple[int, int]] = []
+    reports: list[int] = []
+    monkeypatch.setattr(decode_cache, "counter", lambda *_: reports.append)
     for _ in range(2):
-        dataset = open_dataset(path, steps=STEPS, progress=lambda *at: reports.append(at))
+        dataset = open_dataset(path, steps=STEPS)
         for split in ("train", "val", "test"):
             pixels(dataset, split, STEPS)
     assert sorted(decoded) == sorted(named())
-    assert reports[-1] == (80, 80)
-    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+    assert reports == [0, 32, 64, 80, 0], "the second time nothing is decoded"
     # Another size decodes once more, and only the split that is asked for.
     pixels(dataset, "val", squash(8, 8))
     assert len(decoded) == 80 + len(dataset.items_of("val"))
@@ -113,15 +113,20 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, cache_folder: Path) -> Non
     assert np.array_equal(pixels(again, "val", STEPS)[0], expected)
 
 
-def test_nothing_is_left_behind_when_reading_fails(tmp_path: Path, cache_folder: Path) -> None:
+def test_nothing_is_left_behind_when_reading_fails(
+    tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = named()
     path = write_zip(tmp_path / "x.zip", files)
 
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+    def stop(done: int) -> None:
+        if done:
+            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        open_dataset(path, steps=STEPS, progress=stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(decode_cache, "counter", lambda *_: stop)
+        with pytest.raises(KeyboardInterrupt):
+            open_dataset(path, steps=STEPS)
     assert [f.name for f in cache_folder.rglob("*") if f.is_file() and f.stat().st_size] == []
     assert len(open_dataset(path, steps=STEPS).items) == len(files)
 
@@ -210,10 +215,12 @@ def test_processes_that_start_together_do_not_disturb_each_other(
 
 def test_a_killed_process_leaves_nothing_that_stays(tmp_path: Path, cache_folder: Path) -> None:
     path = write_zip(tmp_path / "x.zip", named(100))
-    program = OPEN.replace(
-        "steps=steps", "steps=steps, progress=lambda *_: os.kill(os.getpid(), 9)"
-    )
-    run = subprocess.run([sys.executable, "-c", "import os" + program, str(path)], check=False)
+    program = f"""
+import os
+from catdog_edge.training.data import decode_cache
+decode_cache.counter = lambda *_: lambda done: done and os.kill(os.getpid(), 9)
+{OPEN}"""
+    run = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
     assert run.returncode == -9
     assert list(cache_folder.rglob(".pixels-*.tmp"))
     assert len(open_dataset(path, steps=STEPS).items) == 200

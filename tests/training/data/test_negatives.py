@@ -225,7 +225,7 @@ def test_the_exported_file_says_neither(run: Path, streets: Path, file: str) -> 
     assert [value.name for value in session.get_outputs()] == ["probabilities", "known"]
     pets = Classifier(run / file)
     assert pets.spec.rejection is not None
-    other_set = open_negatives([str(streets)], pets.spec.resize, None)
+    other_set = open_negatives([str(streets)], pets.spec.resize)
     assert other_set is not None
     stripes = other_set.photographs("test")
     labels = [answer.label for answer in pets.batch(stripes)]

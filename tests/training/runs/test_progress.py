@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytestmark = pytest.mark.train
 
-from catdog_edge.training.engine.history import EpochMetrics
+from catdog_edge.training.engine.history import EpochMetrics, StepMetrics
 from catdog_edge.training.runs import progress
-from catdog_edge.training.runs.progress import ReadingProgress, TrainingProgress, duration
+from catdog_edge.training.runs.progress import TrainingProgress, duration
 
 
 class Clock:
@@ -40,24 +40,19 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_reading_is_told_now_and_then_and_at_its_end(
-    clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_step_is_told_now_and_then(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    show = TrainingProgress(2)
+    metrics = StepMetrics(1, 3, 20, 0.25, 0.875, 1234.0, 65)
+    clock.now += 31
+    show.step(metrics)
+    assert not caplog.records, "nobody listens"
     caplog.set_level(logging.INFO, "catdog_edge")
-    show = ReadingProgress()
-    for done, seconds in ((1, 10), (2, 29), (3, 31), (4, 40), (10, 50)):
-        clock.now = 100.0 + seconds
-        show(done, 10)
-    lines = [record.message.split("  ")[0] for record in caplog.records]
-    assert lines == ["reading pictures: 3 of 10", "reading pictures: 10 of 10"]
-
-
-def test_what_takes_no_time_is_not_told(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "catdog_edge")
-    show = ReadingProgress()
-    clock.now += 0.9
-    show(10, 10)
-    assert not caplog.records
+    for seconds in (29, 2, 10):
+        clock.now += seconds
+        show.step(metrics)
+    assert [record.message for record in caplog.records] == [
+        "epoch 1/2  step 3/20  loss 0.2500  accuracy 87.5%  1,234 pictures/s  1:05 left"
+    ]
 
 
 def test_an_epoch_is_a_row_under_one_header(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,12 +80,3 @@ def test_an_epoch_is_a_row_under_one_header(caplog: pytest.LogCaptureFixture) ->
         "far",
     ]
     assert second.split()[-2:] == ["0", "s"]
-
-
-def test_nothing_is_written_where_nobody_listens(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
-    show = ReadingProgress()
-    clock.now += 50
-    show(5, 10)
-    assert capsys.readouterr().err == ""

@@ -31,7 +31,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunData:
     files = {name: image(number) for number, name in enumerate(names)}
     dataset = open_dataset(write(tmp_path / "set", files))
     others = {f"street/{n}.jpg": image(900 + n) for n in range(40)}
-    negatives = open_negatives([str(write(tmp_path / "others", others))], STEPS, None)
+    negatives = open_negatives([str(write(tmp_path / "others", others))], STEPS)
     return RunData((dataset,), negatives)
 
 
