@@ -1,7 +1,7 @@
 """Calibrate probabilities and scores by scaling the logits.
 
-C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: dividing the logits by one
-number, fitted on validation, changes no prediction and corrects most over-confidence.
+Dividing the logits by a temperature that is fitted on validation images changes no prediction and
+corrects most over-confidence (C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
 """
 
 from __future__ import annotations
@@ -16,13 +16,20 @@ from catdog_edge.training.evaluation.metrics import log_loss, softmax
 from catdog_edge.training.evaluation.rejection import choose_threshold
 
 LIMITS = (0.25, 8.0)
-"""On a split without errors the best temperature is zero; nobody should believe that."""
+"""Bounds of the temperature: without errors on validation, its optimum would be 0."""
 
 
 def fit_temperature(logits: Float32, labels: Labels) -> float:
-    """Find the temperature with the least log loss of logits `float32 [N,K]` on validation.
+    """Find the temperature that minimises the log loss of validation images.
 
     The log loss is convex in 1/T, so the search finds its one minimum.
+
+    Args:
+        logits: `float32 [N,K]`, of the classes alone.
+        labels: The true classes, `int64 [N]`.
+
+    Returns:
+        The divisor of the logits, within `LIMITS`.
     """
 
     def loss(temperature: float) -> float:
@@ -34,10 +41,14 @@ def fit_temperature(logits: Float32, labels: Labels) -> float:
 def fit_known_scale(
     classes: Mapping[str, Float32], negatives: Mapping[str, Float32]
 ) -> tuple[float, float]:
-    """Fit what spreads the score `known`, with 0.5 at the threshold of equal errors.
+    """Fit the scale and the shift that calibrate the score `known` (Platt, 1999).
 
-    The scale has the least log loss on validation images, as a temperature has (Platt, 1999).
-    Logits are `float32 [N,K+1]` by group, that of no class last; each group counts alike.
+    The scale minimises the log loss of validation images, each group with the same weight; the
+    shift puts the threshold of equal error rates at 0.5.
+
+    Args:
+        classes: Logits `float32 [N,K+1]` of images of the classes by group, that of negatives last.
+        negatives: The same of negatives.
 
     Returns:
         Scale and shift for `calibrate_known`: all logits are multiplied by the scale, then the
@@ -59,14 +70,14 @@ def fit_known_scale(
 
 
 def calibrated(values: Float32, scale: float, shift: float) -> Float32:
-    """Return logits `float32 [N,K+1]` as `calibrate_known` makes the network compute them."""
+    """Apply to logits `float32 [N,K+1]` what `calibrate_known` does to a network's; a new array."""
     changed = values * np.float32(scale)
     changed[:, -1] += np.float32(shift)
     return np.asarray(changed, dtype=np.float32)
 
 
 def known_logit(values: Float32) -> Float64:
-    """Return the logit of the score `known`: 0 where both are equally likely."""
+    """Compute the logit of the score `known`, `float64 [N]`, from logits `float32 [N,K+1]`."""
     wide = values.astype(np.float64)
     return np.asarray(np.logaddexp.reduce(wide[:, :-1], axis=1) - wide[:, -1])
 

@@ -35,7 +35,7 @@ class Evaluation:
     confusion: Labels  # `int64 [K,K]`, a row per true class, a column per prediction
 
     def most_confused(self) -> list[tuple[int, int, int]]:
-        """Return the worst confusions: true class, predicted class and count."""
+        """Return the most frequent confusions: true class, predicted class and count."""
         wrong = self.confusion.copy()
         np.fill_diagonal(wrong, 0)
         order = np.argsort(-wrong, axis=None, kind="stable")[:WORST]
@@ -97,7 +97,11 @@ class Evaluation:
 
 
 def evaluate(predicted: Float32, truth: Labels, labels: tuple[str, ...]) -> Evaluation:
-    """Evaluate probabilities `float32 [N,K]` against `int64 [N]`, indices of `labels`."""
+    """Evaluate probabilities `float32 [N,K]` of true classes `int64 [N]`, indices of `labels`.
+
+    Examples:
+        >>> print(evaluate(model.probabilities(images), truth, model.spec.labels))
+    """
     answers = predicted.argmax(axis=1)
     matrix = metrics.confusion(truth, answers, len(labels))
     precision, recall = metrics.precision_recall(matrix)

@@ -23,7 +23,7 @@ Device = str | torch.device
 
 
 def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
-    """Normalise `uint8 [N,H,W,3]`, BGR, to `float32 [N,3,H,W]`, RGB, in channels-last order."""
+    """Normalise `uint8 [N,H,W,3]`, BGR, to `float32 [N,3,H,W]`, RGB, in channels-last memory."""
     images = pixels.permute(0, 3, 1, 2).flip(1).float()
     mean, std = (_on_cuda if pixels.is_cuda else _constants)(normalization, pixels.device)
     return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
@@ -48,9 +48,15 @@ def logits(
     device: Device = "cpu",
     bar: str = "",
 ) -> Float32:
-    """Compute logits of images `uint8 [N,H,W,3]`, BGR, in evaluation mode, batch by batch.
+    """Compute logits in evaluation mode, batch by batch, without gradients.
 
-    A tensor is to be on the device. `bar` names a progress bar; empty: none is shown.
+    Args:
+        network: Its mode, training or evaluation, is restored afterwards.
+        normalization: Mean and deviation of its input.
+        pixels: `uint8 [N,H,W,3]`, BGR. A tensor must be on the device; an array may be
+            memory-mapped.
+        device: Where the network is.
+        bar: Name of a progress bar; empty: none is shown.
 
     Returns:
         `float32 [N,K]`; `[N,K+1]` where the network has a logit for negatives, the last.
@@ -73,21 +79,33 @@ def logits(
 def probabilities(
     network: nn.Module, spec: ModelSpec, pixels: Pixels, device: Device = "cpu", bar: str = ""
 ) -> Float32:
-    """Compute calibrated probabilities: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR images."""
+    """Compute calibrated probabilities `float32 [N,K]` of images `uint8 [N,H,W,3]`, BGR.
+
+    See `logits` for the other arguments.
+    """
     values = logits(network, spec.normalization, pixels, device, bar)
     return softmax(values[:, : len(spec.labels)], spec.temperature)
 
 
 def known(values: Float32) -> Float32:
-    """Compute the score of logits `float32 [N,K+1]`, that of negatives last: `float32 [N]`, 0..1.
+    """Compute the score `known`, `float32 [N]`, 0..1, from logits `float32 [N,K+1]`.
 
-    It is one minus the softmax of the last logit, without temperature.
+    It is one minus the softmax, without temperature, of the last logit, that of negatives.
     """
     return np.asarray(1 - softmax(values)[:, -1], dtype=np.float32)
 
 
 class EvaluatedModel:
-    """A checkpoint (`.pt`) or an exported file; raises `ModelError` for any other, or a damaged."""
+    """A checkpoint (`.pt`) or an exported file (`.onnx`, `.ort`), evaluated on the CPU.
+
+    Raises:
+        ModelError: The file is missing, damaged, or of another kind.
+
+    Examples:
+        >>> model = EvaluatedModel(Path("runs/mine/best.pt"))
+        >>> images, labels, _ = pixels(dataset, "test", model.spec.resize)
+        >>> accuracy = (model.probabilities(images).argmax(axis=1) == labels).mean()
+    """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -100,10 +118,10 @@ class EvaluatedModel:
             self._network, self.spec = load_checkpoint(path)
 
     def probabilities(self, pixels: Pixels) -> Float32:
-        """Classify images of the model's size: `float32 [N,K]` for `uint8 [N,H,W,3]` BGR.
+        """Compute calibrated probabilities `float32 [N,K]` of images `uint8 [N,H,W,3]`, BGR.
 
-        An exported file takes one image at a time, as in a camera loop: dynamically quantized
-        layers answer slightly differently in a batch.
+        The images are of the model's size. An exported file gets one at a time, as in a camera
+        loop: outputs of dynamically quantized layers depend slightly on the rest of a batch.
         """
         if self._classifier is None:
             return probabilities(self._network, self.spec, pixels, bar="images")
@@ -111,7 +129,10 @@ class EvaluatedModel:
         return np.concatenate([*each])
 
     def scores(self, pixels: Pixels) -> Float32:
-        """Compute how certain it is that one of the classes is seen: `float32 [N]`."""
+        """Compute the score of `spec.rejection`, `float32 [N]`, 0..1, high where a class is seen.
+
+        It is the highest probability for a model without rejection.
+        """
         if self._classifier is not None:
             each = (self._classifier.scores([image]) for image in counted(pixels, "images"))
             return np.concatenate([*each])

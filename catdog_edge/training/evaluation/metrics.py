@@ -16,7 +16,7 @@ Z = NormalDist().inv_cdf(0.975)  # the two-sided 95 % point of the normal distri
 
 
 def softmax(values: Float32, temperature: float = 1.0) -> Float32:
-    """Softmax over the last axis of `values / temperature`, in float32."""
+    """Compute the softmax of `values / temperature`, `float32 [...,K]`, over the last axis."""
     scaled = values / np.float32(temperature)
     exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float32)
@@ -104,7 +104,7 @@ class CalibrationBin:
     high: float
     count: int
     confidence: float  # mean, `nan` where there are none
-    accuracy: float  # likewise
+    accuracy: float  # 0..1, `nan` where there are none
 
 
 def calibration_bins(

@@ -1,7 +1,7 @@
 """Rejection: choose the threshold of `neither`, and evaluate how well it separates the classes.
 
-A score is 0..1, high where a class is seen. Images come in groups, one per source and kind, which
-count alike whatever their size: a large source does not drown a small one.
+A score is 0..1, high where a class is seen. Images come in groups, one per source and kind, with
+the same weight whatever their size.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ Groups = Mapping[str, npt.NDArray[np.floating[Any]]]
 """Scores by the name of their group, none of them empty."""
 
 TABLE_RATES = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
-"""Shares of the classes that are answered, one row each of a table of thresholds."""
+"""True positive rates, each with a row in the table of thresholds."""
 
 
 @dataclass(frozen=True)
 class ThresholdRule:
     """How a threshold is chosen on validation images.
 
-    `eer`, the equal error rate: as many images of the classes are wrongly rejected as others are
-    wrongly accepted. `tpr`, the true positive rate: at least `rate` of the classes are answered.
-    `tnr`, the true negative rate: at least `rate` of the rest is rejected.
+    Attributes:
+        kind: `eer`, the equal error rate: the share of the classes that is wrongly rejected
+            equals the share of negatives that is wrongly accepted. `tpr`, the true positive
+            rate: at least `rate` of the classes are accepted. `tnr`, the true negative rate: at
+            least `rate` of the negatives are rejected.
+        rate: 0..1; not used by `eer`.
 
     Examples:
         >>> ThresholdRule.parse("tpr:0.99")
@@ -69,16 +72,16 @@ EER = ThresholdRule()
 
 @dataclass(frozen=True)
 class RejectionReport:
-    """Metrics of a threshold."""
+    """Metrics of a threshold; shares are 0..1."""
 
     threshold: float  # scores below it are answered `neither`
-    pictures: int  # of the classes
-    kept: float  # the share of them that is answered
-    others: int  # pictures of none of the classes
-    rejected: float  # the share of them that is not answered
+    pictures: int  # images of the classes
+    kept: float  # the share of them that is accepted
+    others: int  # negatives
+    rejected: float  # the share of them that is rejected
     rejected_low: float  # the ends of its 95 % Wilson interval
     rejected_high: float
-    auroc: float  # the chance that a picture of a class has the higher score of a pair
+    auroc: float  # see `auroc`
 
     def __str__(self) -> str:
         return (
@@ -89,14 +92,19 @@ class RejectionReport:
 
 
 def choose_threshold(classes: Groups, negatives: Groups, rule: ThresholdRule = EER) -> float:
-    """Choose the threshold with the lowest error rates, with equal weight per group.
+    """Choose a threshold by a rule on the error rates, each the mean over groups.
 
-    By `eer` it is the middle of all thresholds whose harm (the larger of both error rates) is
-    within a standard error of the least, so it keeps a distance from crowds of scores. By `tpr` and
-    `tnr` it is the middle between the last score that fulfils the rule and the next.
+    By `eer` it is the middle of all thresholds at which the larger of the two error rates is within
+    a standard error of its minimum. By `tpr` and `tnr` it is the middle between the last score that
+    fulfils the rule and the next.
 
-    The groups are scores, or logits, of validation images of the classes, and of images of none of
-    them; the threshold is on their scale.
+    Args:
+        classes: Scores or logits `[N]` of validation images of the classes, by group.
+        negatives: The same of negatives.
+        rule: The rule.
+
+    Returns:
+        The threshold, on the scale of the scores.
     """
     candidates = np.unique(np.concatenate([*classes.values(), *negatives.values()]))
     edges = np.concatenate([candidates[:1] - 1e-6, candidates, candidates[-1:] + 1e-6])
@@ -122,7 +130,7 @@ def _mean_share_below(groups: Groups, thresholds: Float64) -> Float64:
 
 
 def split_groups(values: npt.NDArray[Value], names: Sequence[str]) -> dict[str, npt.NDArray[Value]]:
-    """Split values `[N,...]` by the name of each image's group, in the order of the names."""
+    """Split values `[N,...]` by the group of each image; the groups are sorted by name."""
     index = np.array(names)
     return {str(name): values[index == name] for name in np.unique(index)}
 
@@ -130,7 +138,10 @@ def split_groups(values: npt.NDArray[Value], names: Sequence[str]) -> dict[str, 
 def negative_groups(
     negatives: Negatives, split: Split, compute: Callable[[Pixels], npt.NDArray[Value]]
 ) -> dict[str, npt.NDArray[Value]]:
-    """Compute something of the drawings and of the photographs of a split, by kind and source."""
+    """Compute values of the drawn scenes and of a split's photographs, by kind and source.
+
+    `compute` takes images `uint8 [N,H,W,3]`, BGR, and returns values `[N,...]`.
+    """
     found = {DRAWN: compute(drawn_negatives(negatives.steps))}
     photographs = negatives.photographs(split)
     if len(photographs):
@@ -141,10 +152,12 @@ def negative_groups(
 def threshold_table(
     classes: Groups, negatives: Groups, current: float
 ) -> list[tuple[float, dict[str, float]]]:
-    """Return what other thresholds give, in rising order: the answered share of each group.
+    """Compute the accepted share, 0..1, of each group at several thresholds, in rising order.
 
-    Of the negatives that is the share wrongly accepted. `current`, the threshold of the model, has
-    a row of its own.
+    Args:
+        classes: Scores `[N]` of images of the classes, by group.
+        negatives: The same of negatives.
+        current: The threshold of the model, which has a row of its own.
     """
     chosen = {choose_threshold(classes, negatives, ThresholdRule("tpr", r)) for r in TABLE_RATES}
     chosen |= {choose_threshold(classes, negatives), current}
@@ -156,7 +169,7 @@ def threshold_table(
 
 
 def evaluate_threshold(scores: Float32, others: Float32, threshold: float) -> RejectionReport:
-    """Evaluate a threshold on scores `float32 [N]` of the classes and `[M]` of other images."""
+    """Evaluate a threshold on scores `float32 [N]` of the classes and `[M]` of negatives."""
     rejected = int((others < threshold).sum())
     low, high = wilson(rejected, len(others))
     kept, count = float((scores >= threshold).mean()), len(others)
@@ -168,7 +181,7 @@ def evaluate_threshold(scores: Float32, others: Float32, threshold: float) -> Re
 def evaluate_groups(
     scores: Float32, negatives: Mapping[str, Float32], threshold: float
 ) -> dict[str, RejectionReport]:
-    """Evaluate a threshold on each group, and on all but the drawn one together, as `others`."""
+    """Evaluate a threshold on each group of negatives, and on all photographs, as `others`."""
     groups = dict(negatives)
     if len(groups) > 1:
         groups["others"] = np.concatenate([one for name, one in groups.items() if name != DRAWN])
@@ -176,9 +189,10 @@ def evaluate_groups(
 
 
 def auroc(scores: Float32, others: Float32) -> float:
-    """Area under the receiver operating characteristic, 0..1; ties count half.
+    """Compute the area under the receiver operating characteristic, 0..1; ties count half.
 
-    By ranks (Mann and Whitney, 1947), of scores `float32 [N]` of the classes and `[M]` of others.
+    It is the probability that an image of the classes, scores `float32 [N]`, has a higher score
+    than another, `float32 [M]` (Mann and Whitney, 1947).
     """
     ordered = np.sort(others)
     below, up_to = (np.searchsorted(ordered, scores, side=side) for side in ("left", "right"))
@@ -186,7 +200,10 @@ def auroc(scores: Float32, others: Float32) -> float:
 
 
 def roc_curve(scores: Float32, others: Float32) -> tuple[Float64, Float64]:
-    """Return the shares of `others` and of `scores` at or above each threshold, from 0 to 1."""
+    """Return the shares of `others` and of `scores` at or above each threshold, rising from 0 to 1.
+
+    Both are `float64 [T]`: false and true positive rate.
+    """
     thresholds = np.unique(np.concatenate([scores, others]))[::-1]
     below = (np.searchsorted(np.sort(one), thresholds) / len(one) for one in (others, scores))
     accepted, kept = (np.concatenate([np.zeros(1), 1 - one]) for one in below)

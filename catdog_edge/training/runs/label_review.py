@@ -40,8 +40,14 @@ def review(
 ) -> list[Suspect]:
     """List disagreements, the most confident first, then near-duplicates.
 
-    The probabilities, for `train` and `val`, are `float32 [n,K]`, calibrated, in the order of
-    `dataset.items_of(split)`; raises `ValueError` for another number, and for the test split.
+    Args:
+        dataset: The images and their labels.
+        probabilities: Calibrated, `float32 [n,K]`, for `train` and `val`, in the order of
+            `dataset.items_of(split)`.
+        steps: The resize rule of the model.
+
+    Raises:
+        ValueError: Their number differs from that of the images, or the test split is among them.
     """
     if "test" in probabilities:
         raise ValueError("the test split is not for review")

@@ -56,7 +56,7 @@ CURVES = 10  # curves in `roc.png`: those of the worst sets of negatives
 
 @rc_context(STYLE)
 def save_overview(path: str | os.PathLike[str], dataset: Dataset) -> None:
-    """Draw training images of each class, and the number of images in each split."""
+    """Draw `data.png`: training images of each class, and the number of images in each split."""
     labels = dataset.labels[:SHOWN_CLASSES]
     counts = dataset.counts()
     most = max(max(split.values()) for split in counts.values())
@@ -91,7 +91,7 @@ def save_overview(path: str | os.PathLike[str], dataset: Dataset) -> None:
 
 @rc_context(STYLE)
 def save_curves(path: Path, epochs: Sequence[EpochMetrics], best: EpochMetrics, title: str) -> None:
-    """Draw loss and accuracy per epoch, for the training and the validation images."""
+    """Draw `curves.png`: loss and accuracy per epoch, of training and validation images."""
     figure = _figure(10, 4.2, title)
     loss, accuracy = figure.subplots(1, 2)
     numbers = [one.epoch for one in epochs]
@@ -118,7 +118,7 @@ def save_curves(path: Path, epochs: Sequence[EpochMetrics], best: EpochMetrics, 
 
 @rc_context(STYLE)
 def save_confusion(path: Path, matrix: Labels, labels: Sequence[str], title: str) -> None:
-    """Draw a confusion matrix, a row per true class: shares of the row as shade.
+    """Draw `confusion.png`: a matrix `int64 [K,K]`, a row per true class, as shares of the row.
 
     Beyond `TEXT_CLASSES` classes it is a heat map of bounded size that names some of the classes.
     """
@@ -157,9 +157,10 @@ def save_confusion(path: Path, matrix: Labels, labels: Sequence[str], title: str
 def save_roc(
     path: Path, classes: Mapping[str, Float32], negatives: Mapping[str, Float32], threshold: float
 ) -> None:
-    """Draw what thresholds of `neither` trade: answered classes against accepted negatives.
+    """Draw `roc.png`: the share of accepted images of the classes against that of negatives.
 
-    Negatives have a curve each kind and source, on which the model's threshold is marked.
+    Scores are `float32 [N]` by group. Each group of negatives has a curve, on which the model's
+    threshold is marked; beyond `CURVES` groups, those with the lowest AUROC.
     """
     title = f"neither: the classes and the rest at every threshold ({threshold:.3g} marked)"
     figure = _figure(7.5, 6.5, title)
@@ -182,16 +183,16 @@ def save_roc(
 
 
 def mistake_caption(file: str, truth: str, answer: str, confidence: float) -> str:
-    """Caption of a misclassified image on a contact sheet."""
+    """Return the caption of a misclassified image; the confidence is 0..1."""
     labels = f"{shorten_label(truth)}, answered {shorten_label(answer)}"
     return f"{short_name(file)}\n{labels} {confidence:.2f}"
 
 
 @rc_context(STYLE)
 def save_contact_sheet(path: Path, cells: Sequence[tuple[Pixels, str]], title: str) -> None:
-    """Draw images (`uint8 [H,W,3]`, BGR) in a grid, each under its caption.
+    """Draw `mistakes.png`: images `uint8 [H,W,3]`, BGR, in a grid, each under its caption.
 
-    Without images there is no file; an earlier one is removed.
+    Without images no file is written, and an earlier one is removed.
     """
     if not cells:
         path.unlink(missing_ok=True)

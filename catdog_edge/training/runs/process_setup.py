@@ -26,7 +26,7 @@ class TrainingJob:
         self.stack = contextlib.ExitStack()  # contexts that last until the command ends
 
     def join(self, device: str, threads: int | None = None) -> None:
-        """Join the process group and set PyTorch's threads."""
+        """Join the process group, and set PyTorch's number of threads; see `torch_threads`."""
         self.group = self.stack.enter_context(distributed.join_process_group(device))
         self.device = self.group.own_device(device)
         # Otherwise cuDNN picks kernels whose sums differ from run to run.
@@ -63,7 +63,10 @@ class TrainingJob:
 
 @contextlib.contextmanager
 def training_job() -> Iterator[TrainingJob]:
-    """Turn errors and interruptions of a training command into its one line."""
+    """Run a training command in a block: an interruption becomes a `CatdogError`.
+
+    Among several processes of a node, only the first reports an error.
+    """
     job = TrainingJob()
     as_error = interruption_as_error(job.interruption, last=distributed.is_distributed())
     with distributed.once_per_node(), as_error, job.stack:

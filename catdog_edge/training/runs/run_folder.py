@@ -69,7 +69,7 @@ class Run:
 
     @property
     def locked(self) -> bool:
-        """Whether a process is training it, if the file system supports locks."""
+        """Whether a process is training the run; false on a file system without locks."""
         if not (self.folder / LOCK).is_file():
             return False
         try:
@@ -82,9 +82,10 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from training the run in a block; `CatdogError` where one does.
+        """Lock the run for the duration of a block, and remove files of killed processes.
 
-        Temporary files of killed processes are removed.
+        Raises:
+            CatdogError: Another process is training the run.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -102,9 +103,10 @@ class Run:
             yield
 
     def args(self) -> dict[str, Any]:
-        """Read what the run was started with; `data` is an absolute path or `sample`.
+        """Read `args.yaml`, the options of the run; `data` is an absolute path or `sample`.
 
-        Raises `CatdogError` where `args.yaml` is missing, damaged, or has a value that cannot be.
+        Raises:
+            CatdogError: The file is missing, damaged, or has an invalid value.
         """
         file = self._args
         try:
@@ -134,7 +136,7 @@ class Run:
         return document
 
     def settings(self) -> dict[str, Any]:
-        """Read `args`; `CatdogError` where something that a resume needs is missing."""
+        """Read `args`; raises `CatdogError` if a value that a resume needs is missing."""
         args = self.args()
         for key in _NEEDED:
             if args.get(key) is None:
@@ -219,7 +221,11 @@ _NEEDED = (
 
 
 def newest_unfinished(root: Path = ROOT) -> Run:
-    """Return the unfinished run that was started or saved last and that no process is training."""
+    """Return the unfinished run that was saved last and that no process is training.
+
+    Raises:
+        ModelError: There is none; the message says why.
+    """
     runs = [Run(found.parent) for found in root.glob("*/args.yaml")]
     if not runs:
         raise ModelError(
@@ -248,7 +254,7 @@ def newest_unfinished(root: Path = ROOT) -> Run:
 
 
 def newest_run(root: Path = ROOT) -> Run:
-    """Return the run whose best weights were written last; `ModelError` where there is none."""
+    """Return the run whose `best.pt` was written last; raises `ModelError` if there is none."""
     candidates = [found for found in root.glob("*/best.pt") if Run(found.parent).exists]
     if not candidates:
         raise ModelError(
@@ -259,9 +265,9 @@ def newest_run(root: Path = ROOT) -> Run:
 
 
 def find_checkpoint(named: Path | None) -> Path:
-    """Return the checkpoint that `--weights` names; `ModelError` where it is not there.
+    """Return the checkpoint that `--weights` names: a file, or the `best.pt` of a run folder.
 
-    A file, or the `best.pt` of a run's folder; `None`: that of the newest run.
+    `None` is that of the newest run. Raises `ModelError` if the file is missing.
     """
     if named is None:
         return newest_run().weights

@@ -26,12 +26,12 @@ class RunData:
     negatives: Negatives | None = None
 
     def check_left_out(self, left_out: Sequence[str]) -> None:
-        """Check that the sources to be left out exist; raises `DataError`."""
+        """Raise `DataError` if a source to leave out does not exist, or none would be left."""
         negatives = self.negatives.datasets if self.negatives else ()
         source_groups.check_left_out((*self.datasets, *negatives), left_out)
 
     def without(self, left_out: Sequence[str]) -> RunData:
-        """Leave out the images of some sources."""
+        """Return the data without the images of some sources."""
         datasets = tuple(source_groups.without_sources(one, left_out) for one in self.datasets)
         if self.negatives is None:
             return RunData(datasets)
@@ -41,7 +41,7 @@ class RunData:
         return RunData(datasets, replace(self.negatives, datasets=kept))
 
     def log_summary(self) -> None:
-        """Log what was found, and warn about images of a single source."""
+        """Log a summary of each data set; warn if all images are of one source."""
         for dataset in (*self.datasets, *(self.negatives.datasets if self.negatives else ())):
             dataset.log_summary()
         sources = sorted(

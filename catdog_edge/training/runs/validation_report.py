@@ -66,7 +66,10 @@ class _Validated:
 
 
 def finish(run: Run, data: RunData, trainer: Trainer) -> None:
-    """Calibrate the best weights and write figures, summary and review (of the first data set)."""
+    """Calibrate the weights of the best epoch in `best.pt`, and write figures and summary.
+
+    The labels of the first data set are reviewed in `review.csv`.
+    """
     best = trainer.best_epoch()
     assert best is not None
     network, spec = load_checkpoint(run.weights)
