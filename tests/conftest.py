@@ -95,3 +95,15 @@ def easy_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
             picture = rng.normal(level, 40, (40, 48, 3)).clip(0, 255).astype(np.uint8)
             cv2.imwrite(str(folder / label / f"{number}.png"), picture)
     return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video, cat, street, dog, street: four seconds each, at ten frames a second."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
+    from support import clips
+
+    kinds = ("cat", "street", "dog", "street")
+    pictures = [cv2.resize(clips.drawing(kind, n), (320, 180)) for n, kind in enumerate(kinds)]
+    frames = clips.four_scenes(pictures, 10, pan=False, dark=False)
+    return clips.write(frames, tmp_path_factory.mktemp("stream") / "porch.avi", 10)

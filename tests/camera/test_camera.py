@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,28 +96,6 @@ def test_a_callback_may_close_the_camera_and_is_told_of_the_end_once(
     assert told.count(State.ENDED) == 1
 
 
-def test_a_pipe_is_no_video(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "f.avi")
-    with pytest.raises(CameraError, match=r"f\.avi: is a pipe or a device.* name - as the source"):
-        Camera(tmp_path / "f.avi")
-
-
-def test_sources_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CameraError, match="there is no such file"):
-        Camera(tmp_path / "gone.mp4")
-    with pytest.raises(CameraError, match="there are no pictures there"):
-        Camera(tmp_path)
-    with pytest.raises(CameraError, match="there are no pictures there"):
-        Camera(str(tmp_path / "*.jpg"))
-    if sys.platform == "linux":
-        with pytest.raises(CameraError, match=r"there is no camera 977 \(/dev/video977\)"):
-            Camera(977)
-        with pytest.raises(CameraError, match="there is no such file"):
-            Camera("/dev/video977")
-    with pytest.raises(CameraError, match="the source is empty"):
-        Camera("")
-
-
 def test_impossible_options_are_refused(tmp_path: Path) -> None:
     path = video(tmp_path / "a.avi", 1)
     for options in ({"timeout": 0}, {"open_timeout": math.nan}, {"fps": -1}, {"retries": -1}):
@@ -133,63 +108,3 @@ def test_impossible_options_are_refused(tmp_path: Path) -> None:
         Camera(path, fps=1e-300)
     with pytest.raises(CameraError, match="cannot be called"):
         Camera(path, name="../../etc")
-
-
-@pytest.mark.clock
-def test_reading_gives_up_after_its_timeout_and_close_is_quick() -> None:
-    told: list[State] = []
-    url = f"rtsp://127.0.0.1:{servers.free_port()}/nothing"
-    before = set(threading.enumerate())
-    files = servers.open_files()
-    with Camera(url, on_state=lambda camera, state, reason: told.append(state)) as camera:
-        begun = time.monotonic()
-        assert camera.read(timeout=0.5) is None
-        assert 0.5 <= time.monotonic() - begun < 1
-        reasons = set()
-        while len(told) < 3:
-            assert camera.read(timeout=0.05) is None
-            reasons.add(camera.reason)
-        assert "connection refused" in reasons
-        assert camera.read(timeout=0) is None
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 1, "closing must not wait for the network"
-    assert told[:3] == [State.CONNECTING, State.RETRYING, State.CONNECTING]
-    assert told[-1] is State.ENDED
-    assert set(threading.enumerate()) <= before
-    assert servers.open_files() <= files
-    assert camera.read() is None
-
-
-def test_retries_end_in_an_error() -> None:
-    url = f"http://porter:{SECRET}@127.0.0.1:{servers.free_port()}/video"
-    ages = 1e10  # more seconds than a system can wait for
-    with Camera(url, retries=1, timeout=ages, open_timeout=ages) as camera:
-        with pytest.raises(CameraError, match=r"given up, failed 2 times in a row: .*refused") as e:
-            camera.read(timeout=ages)
-        assert SECRET not in str(e.value)
-        assert camera.ended
-        assert camera.read() is None
-
-
-def test_a_capture_process_that_ends_by_itself_is_told_with_its_exit_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ending = tmp_path / "python"
-    ending.write_text("#!/bin/sh\nexit 7\n")
-    ending.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(ending))
-    with (
-        Camera("rtsp://127.0.0.1:9/x", retries=0) as camera,
-        pytest.raises(CameraError, match="exit code 7"),
-    ):
-        camera.read(timeout=20)
-
-
-def test_what_a_callback_raises_reaches_the_reader() -> None:
-    def broken(camera: Camera, state: State, reason: str) -> None:
-        if state is State.RETRYING:
-            raise ZeroDivisionError("mine")
-
-    url = f"rtsp://127.0.0.1:{servers.free_port()}/nothing"
-    with Camera(url, on_state=broken) as camera, pytest.raises(ZeroDivisionError, match="mine"):
-        camera.read(timeout=20)

@@ -1,142 +1,31 @@
-"""Cameras behind HTTP: MJPEG as cheap ones send it, snapshot addresses, logins and redirects."""
+"""Cameras behind HTTP: MJPEG as cheap ones send it, and snapshot addresses."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import hashlib
 import http.server
 import itertools
-import re
-import threading
 import time
-from collections.abc import Callable, Iterator
 
 import pytest
 
 cv2 = pytest.importorskip("cv2")
 
 from support import servers
-from support.pictures import encoded, numbered
+from support.http_answers import (
+    MIXED,
+    PARTS,
+    PICTURES,
+    Answer,
+    head,
+    opened,
+    serving,
+    streaming,
+    taken,
+)
+from support.pictures import numbered
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.http_stream import HttpStream, NotJpegError, StreamError
-
-Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
-PICTURES = [encoded(number) for number in range(8)]
-
-
-@contextlib.contextmanager
-def serving(answer: Answer) -> Iterator[str]:
-    """An HTTP server on loopback that answers every GET by a function; its address."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            with contextlib.suppress(OSError):
-                answer(self)
-            self.close_connection = True
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def head(handler: http.server.BaseHTTPRequestHandler, **fields: object) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
-    for name, value in fields.items():
-        handler.wfile.write(f"{name.replace('_', '-')}: {value}\r\n".encode())
-    handler.wfile.write(b"\r\n")
-
-
-def opened(url: str, fps: float = 20.0) -> HttpStream:
-    return HttpStream(url, timeout=3, fps=fps)
-
-
-def taken(stream: HttpStream, count: int) -> list[int]:
-    """The numbers of the next pictures; -1 for one that is cut off.
-
-    One reading may bring more than one picture where the machine is busy.
-    """
-    found: list[int] = []
-    with contextlib.closing(stream):
-        while len(found) < count:
-            found += [servers.read_stamp(decoded(p)) if p else -1 for p in stream.read()]
-    return found[:count]
-
-
-def decoded(picture: bytes):
-    import numpy as np
-
-    return cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-
-
-MIXED = "multipart/x-mixed-replace; boundary=frame"
-PARTS = {
-    "as it should be": (
-        {"Content_Type": MIXED},
-        lambda p: (
-            b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(p), p)
-        ),
-    ),
-    "image/jpg": (
-        {"Content_Type": MIXED},
-        lambda p: b"--frame\r\nContent-Type: image/jpg\r\n\r\n%b\r\n" % p,
-    ),
-    "a size in the type": (
-        {"Content_Type": MIXED},
-        lambda p: b"--frame\r\nContent-Type: image/jpeg;size=%d\r\n\r\n%b\r\n" % (len(p), p),
-    ),
-    "no type, no length": ({"Content_Type": MIXED}, lambda p: b"--frame\r\n\r\n%b\r\n" % p),
-    "another boundary": (
-        {"Content_Type": MIXED},
-        lambda p: b"\r\n--myboundary\r\nContent-Type: image/jpeg\r\n\r\n%b" % p,
-    ),
-    "a wrong length": (
-        {"Content_Type": MIXED},
-        lambda p: b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: 7\r\n\r\n%b\r\n" % p,
-    ),
-    "bare line feeds": ({"Content_Type": MIXED}, lambda p: b"--frame\nX: y\n\n%b\n" % p),
-    "padding": ({"Content_Type": MIXED}, lambda p: b"--frame\r\n\r\n%b%b" % (p, bytes(4096))),
-    "no end marker": (
-        {"Content_Type": MIXED},
-        lambda p: b"--frame\r\nContent-Type: image/jpeg\r\n\r\n%b\r\n" % p[:-2],
-    ),
-    "no content type": ({}, lambda p: b"--frame\r\nContent-Type: image/jpeg\r\n\r\n%b\r\n" % p),
-    "no parts": ({"Content_Type": "video/x-motion-jpeg"}, lambda p: p),
-    "a length of the whole": (
-        {"Content_Type": MIXED, "Content_Length": 2**64 - 1},
-        lambda p: b"--frame\r\n\r\n%b\r\n" % p,
-    ),
-    "a length of zero": (
-        {"Content_Type": MIXED, "Content_Length": 0},
-        lambda p: b"--frame\r\n\r\n%b\r\n" % p,
-    ),
-    "chunks": (
-        {"Content_Type": MIXED, "Transfer_Encoding": "chunked"},
-        lambda p: b"%x\r\n--frame\r\n\r\n%b\r\n\r\n" % (len(p) + 13, p),
-    ),
-}
-
-
-def streaming(fields: dict[str, object], part: Callable[[bytes], bytes], pause: float) -> Answer:
-    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
-        head(handler, **fields)
-        for picture in itertools.cycle(PICTURES):
-            handler.wfile.write(part(picture))
-            time.sleep(pause)
-
-    return answer
 
 
 @pytest.mark.parametrize("kind", PARTS)
@@ -262,119 +151,6 @@ def test_a_stream_that_broke_off_once_is_no_snapshot_for_ever() -> None:
 
 # Logins and redirects.
 
-USER, PASSWORD = "porter", "s3cret:/@x"
-
-
-def with_login(url: str, password: str = "s3cret:%2F%40x") -> str:
-    return url.replace("://", f"://{USER}:{password}@") + "/video"
-
-
-def digest_is_right(header: str, method: str, algorithm: str) -> bool:
-    if not header.startswith("Digest "):
-        return False
-    fields = {
-        k: quoted or bare for k, quoted, bare in re.findall(r'(\w+)=(?:"(.*?)"|(\w+))', header)
-    }
-
-    def digest(text: str) -> str:
-        return hashlib.new(algorithm.replace("-", "").lower(), text.encode()).hexdigest()
-
-    secret = digest(f"{USER}:a camera:{PASSWORD}")
-    middle = fields["nonce"]
-    if "qop" in fields:
-        middle += f":{fields['nc']}:{fields['cnonce']}:{fields['qop']}"
-    return fields["response"] == digest(f"{secret}:{middle}:{digest(method + ':' + fields['uri'])}")
-
-
-@pytest.mark.parametrize(
-    ("challenges", "scheme", "algorithm"),
-    [
-        (['Basic realm="a camera"'], "Basic", ""),
-        (['Digest realm="a camera", nonce="ab,c"'], "Digest", "MD5"),
-        (['Digest realm="a camera", qop="auth-int, auth", nonce="abc"'], "Digest", "MD5"),
-        (['Digest realm="a camera", algorithm=SHA-256, nonce="1", qop=auth'], "Digest", "SHA-256"),
-        (['Basic realm="a camera"', 'Digest realm="a camera", nonce="1"'], "Digest", "MD5"),
-        (['Basic realm="a camera", Digest realm="a camera", nonce="1"'], "Digest", "MD5"),
-        (
-            ['Digest realm="a", algorithm=X, nonce="1"', 'Digest realm="a camera", nonce="1"'],
-            "Digest",
-            "MD5",
-        ),
-    ],
-)
-def test_a_login_is_sent_as_it_is_asked_for(
-    challenges: list[str], scheme: str, algorithm: str
-) -> None:
-    logins: list[str | None] = []
-    play = streaming(*PARTS["as it should be"], 0.01)
-
-    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
-        login = handler.headers.get("Authorization")
-        logins.append(login)
-        basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        good = login and (login == basic or digest_is_right(login, "GET", algorithm or "MD5"))
-        if good:
-            play(handler)
-            return
-        handler.send_response(401)
-        for challenge in challenges:
-            handler.send_header("WWW-Authenticate", challenge)
-        handler.end_headers()
-
-    with serving(answer) as url:
-        assert taken(opened(with_login(url)), 2) == [0, 1]
-        assert [login and login.split()[0] for login in logins] == [None, scheme]
-        with pytest.raises(StreamError, match=r"asks for another login \(error 401\)"):
-            opened(with_login(url, "wrong"))
-        with pytest.raises(StreamError, match="error 401"):
-            opened(url)
-
-
-def test_an_unknown_digest_is_no_reason_to_send_the_login_in_clear() -> None:
-    logins: list[str | None] = []
-
-    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
-        logins.append(handler.headers.get("Authorization"))
-        handler.send_response(401)
-        handler.send_header("WWW-Authenticate", 'Digest realm="a", algorithm=X, nonce="1"')
-        handler.send_header("WWW-Authenticate", 'Basic realm="a"')
-        handler.end_headers()
-
-    with serving(answer) as url, pytest.raises(StreamError):
-        opened(with_login(url))
-    assert logins == [None]
-
-
-def test_a_redirect_is_followed_and_the_login_stays_with_its_server() -> None:
-    logins: dict[str, list[str | None]] = {"own": [], "other": []}
-    play = streaming(*PARTS["as it should be"], 0.01)
-
-    def guarded(where: str) -> Answer:
-        def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
-            if handler.path in targets:
-                handler.send_response(302)
-                handler.send_header("Location", targets[handler.path])
-                handler.end_headers()
-                return
-            logins[where].append(handler.headers.get("Authorization"))
-            if logins[where][-1]:
-                play(handler)
-                return
-            handler.send_response(401)
-            handler.send_header("WWW-Authenticate", 'Basic realm="a camera"')
-            handler.end_headers()
-
-        return answer
-
-    targets = {"/video": "/moved"}
-    with serving(guarded("other")) as other, serving(guarded("own")) as own:
-        assert taken(opened(with_login(own)), 2) == [0, 1]
-        assert [login is None for login in logins["own"]] == [True, False]
-        targets["/video"] = f"{other}/video2"
-        with pytest.raises(StreamError, match="error 401"):
-            opened(with_login(own))
-        assert logins["other"] == [None]
-
 
 # What is no camera.
 
@@ -412,20 +188,3 @@ def test_reasons_are_in_our_own_words() -> None:
         camera = Camera(url, retries=0)
         with camera, pytest.raises(CameraError, match=r"given up, .*: it answers with text/html"):
             camera.read(timeout=30)
-
-
-def test_other_video_over_http_is_read_by_ffmpeg(tmp_path) -> None:
-    path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 180))
-    for number in range(30):
-        writer.write(numbered(number))
-    writer.release()
-
-    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
-        head(handler, Content_Type="video/x-msvideo", Content_Length=path.stat().st_size)
-        handler.wfile.write(path.read_bytes())
-
-    with serving(answer) as url, Camera(url + "/clip.avi", retries=0) as camera:
-        frame = camera.read(timeout=20)
-    assert frame is not None
-    assert frame.image.shape == (180, 320, 3)

@@ -14,7 +14,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from support.pictures import encoded, numbered, numbers, video
+from support.pictures import animation, encoded, numbered, numbers, video
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.camera import State
@@ -74,21 +74,6 @@ def test_an_mp4_without_its_index_is_one_error(tmp_path: Path) -> None:
         camera.read()
 
 
-def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    video(tmp_path / "a.avi", 3).rename(tmp_path / "12:30:05.avi")
-    with Camera("12:30:05.avi") as camera:
-        assert numbers(list(camera)) == [0, 1, 2]
-    assert camera.name == "12_30_05"
-
-
-def test_an_address_of_a_file_is_the_file(tmp_path: Path) -> None:
-    path = video(tmp_path / "a b.avi", 2)
-    with Camera(path.as_uri()) as camera:
-        assert not camera.is_live
-        assert numbers(list(camera)) == [0, 1]
-
-
 def test_a_folder_of_pictures_passes_over_broken_ones(tmp_path: Path) -> None:
     for number in (0, 1, 2, 4):
         (tmp_path / f"{number}.jpg").write_bytes(encoded(number))
@@ -110,25 +95,6 @@ def test_a_folder_without_a_whole_picture_is_an_error(tmp_path: Path) -> None:
     told = pytest.raises(CameraError, match=r"there is no picture in it .* passed over .*a\.png")
     with Camera(tmp_path) as camera, told:
         list(camera)
-
-
-def test_a_glob_and_a_single_picture(tmp_path: Path) -> None:
-    for number in range(3):
-        (tmp_path / f"shot{number}.jpg").write_bytes(encoded(number))
-    (tmp_path / "other.jpg").write_bytes(encoded(9))
-    with Camera(str(tmp_path / "shot*.jpg")) as camera:
-        assert numbers(list(camera)) == [0, 1, 2]
-    with Camera(tmp_path / "other.jpg") as camera:
-        assert numbers(list(camera)) == [9]
-
-
-def test_a_folder_is_played_in_natural_order(tmp_path: Path) -> None:
-    order = [1, 2, 3, 9, 10, 11, 12, 100, 101]
-    for number in order:
-        (tmp_path / f"frame{number}.jpg").write_bytes(encoded(number))
-    for source in (tmp_path, str(tmp_path / "frame*.jpg")):
-        with Camera(source) as camera:
-            assert numbers(list(camera)) == order
 
 
 # What is cut off, by the container's own word.
@@ -243,14 +209,6 @@ def test_large_boxes_of_an_mp4_are_measured(tmp_path: Path, missing: int) -> Non
 # Animations.
 
 
-def animation(path: Path, durations: list[int], **options: object) -> Path:
-    image = pytest.importorskip("PIL.Image")
-    frames = [image.fromarray(numbered(n)[..., ::-1]) for n in range(len(durations))]
-    more = {"duration": durations} if path.suffix != ".tiff" else {}
-    frames[0].save(path, save_all=True, append_images=frames[1:], **more, **options)
-    return path
-
-
 @pytest.mark.parametrize("name", ["a.gif", "a.png"])
 def test_an_animation_plays_all_its_frames(tmp_path: Path, name: str) -> None:
     durations = [100] * 25 + [7000, 200] + [100] * 23
@@ -260,23 +218,6 @@ def test_an_animation_plays_all_its_frames(tmp_path: Path, name: str) -> None:
     assert numbers(frames) == list(range(50))
     places = [0, *np.cumsum(durations[:-1]) / 1000]
     assert np.allclose([frame.monotonic for frame in frames], places, atol=0.02)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("a.webp", "an animated WebP"),
-        ("a.avif", "an animated AVIF"),
-        ("a.tiff", "a TIFF of several pages"),
-    ],
-)
-def test_an_animation_that_is_not_played_is_refused(tmp_path: Path, name: str, kind: str) -> None:
-    pytest.importorskip("PIL.Image")
-    if name.endswith("avif") and not pytest.importorskip("PIL.features").check("avif"):
-        pytest.skip("this Pillow writes no AVIF")
-    path = animation(tmp_path / name, [100] * 5)
-    with pytest.raises(CameraError, match=f"{kind} is not played; save it as a video"):
-        Camera(path)
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tiff"])

@@ -20,7 +20,6 @@ from support import clips, servers
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.camera import State
-from catdog_edge.camera.supervisor import CaptureProcess
 
 FPS = 15
 FRAMES = 300
@@ -153,15 +152,6 @@ def test_a_region_is_cut_out_at_the_source(server: servers.RtspServer) -> None:
     told = pytest.raises(CameraError, match=r"600,0,100,100 is not inside .* 640x360")
     with Camera(server.url, roi=(600, 0, 100, 100)) as camera, told:
         camera.read(timeout=20)
-
-
-@needs_rtsp
-def test_a_capture_process_that_says_nothing_is_not_gone() -> None:
-    process = CaptureProcess()
-    assert process.messages(0.001) == []
-    process.kill()
-    assert process.messages(5) is None
-    assert process.stop() != 0
 
 
 def test_a_server_that_is_killed_and_comes_back(server: servers.RtspServer) -> None:

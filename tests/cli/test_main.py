@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -74,3 +77,25 @@ def test_what_modules_log_reaches_stderr_while_a_command_runs(
     done = CliRunner().invoke(main, ["doctor"])
     assert done.exit_code == 0
     assert done.stderr == "model.onnx: 1.50 MB\ncatdog-edge: warning: no CUDA\n"
+
+
+needs_full = pytest.mark.skipif(
+    not Path("/dev/full").is_char_device(), reason="needs a shell and /dev/full"
+)
+
+
+@needs_full
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_a_version_that_cannot_be_printed_is_one_line(option: str) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - it is no file
+        done = subprocess.run(
+            [sys.executable, "-m", "catdog_edge", option],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("catdog-edge: cannot write the output: ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
@@ -13,51 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-from support.paths import DATA, ROOT, TINY
+from click.testing import CliRunner
+from support.paths import DATA, TINY
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
 
+from support.predict_command import BLUE, RED, answers, paint, predict
+
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import MOST_THREADS
 from catdog_edge.cli.predict import FileResult
-from catdog_edge.images.draw import COLOURS, GREY, draw_prediction
+from catdog_edge.images.draw import COLOURS
 from catdog_edge.images.find import split_list
 from catdog_edge.spec import Prediction
-from catdog_edge.system.files import atomic_write, cannot_write
 from catdog_edge.system.threads import MOST
-
-RED, BLUE = (0, 0, 200), (200, 0, 0)
-
-
-def paint(file: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 60)) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    coded, data = cv2.imencode(file.suffix, np.full((*size, 3), colour, np.uint8))
-    assert coded
-    file.write_bytes(data.tobytes())
-    return file
-
-
-@pytest.fixture
-def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two cats, a dog below, a text file; the current folder."""
-    paint(tmp_path / "a.png", RED)
-    paint(tmp_path / "b.JPG", RED)
-    paint(tmp_path / "below" / "c.png", BLUE)
-    (tmp_path / "notes.txt").write_text("no picture")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def predict(*arguments: str, **more: object) -> Result:
-    return CliRunner().invoke(main, ["predict", "--model", str(TINY), *arguments], **more)  # type: ignore[arg-type]
-
-
-def answers(result: Result) -> dict[str, str]:
-    """File and label, of `--json`."""
-    documents = [json.loads(line) for line in result.stdout.splitlines()]
-    return {document["file"]: document.get("label", "error") for document in documents}
 
 
 def test_files_folders_and_patterns(album: Path) -> None:
@@ -172,18 +141,6 @@ def test_a_damaged_picture_is_named_and_kept_on_request(album: Path) -> None:
     assert set(answers(kept).values()) <= {"cat", "dog", "neither"}
 
 
-def test_save_draws_on_copies(album: Path) -> None:
-    before = (album / "a.png").read_bytes()
-    done = predict("a.png", "b.JPG", "below", "--save", "out", "--reject", "0")
-    assert done.exit_code == 0
-    assert sorted(file.name for file in (album / "out").iterdir()) == ["a.png", "b.jpg", "c.png"]
-    copy = cv2.imread(str(album / "out" / "a.png"))
-    assert copy.shape == (40, 60, 3)
-    assert (copy[0, 0] == RED).all()
-    assert (copy[-1, 0] == COLOURS[0]).all()
-    assert (album / "a.png").read_bytes() == before
-
-
 def test_tiles_find_a_small_pet_and_show_its_box(album: Path) -> None:
     frame = np.full((120, 240, 3), 128, np.uint8)
     frame[60:100, 180:220] = (0, 0, 255)
@@ -200,23 +157,6 @@ def test_tiles_find_a_small_pet_and_show_its_box(album: Path) -> None:
     assert answers(predict("a.png", "below", "--tiles", "--json")) == answers(
         predict("a.png", "below", "--json")
     )
-
-
-def test_save_numbers_equal_names_and_spares_the_pictures(album: Path) -> None:
-    paint(album / "below" / "a.png", BLUE)
-    assert predict("a.png", "below/a.png", "--save", "out").exit_code == 0
-    assert sorted(file.name for file in (album / "out").iterdir()) == ["a-2.png", "a.png"]
-    before = {file: file.read_bytes() for file in (album / "a.png", album / "below" / "a.png")}
-    assert predict("a.png", "--save", ".").exit_code == 0
-    assert predict("a.png", "below/a.png", "--save", "below").exit_code == 0
-    assert {file: file.read_bytes() for file in before} == before
-    assert (album / "a-2.png").is_file()
-    assert (album / "below" / "a-2.png").is_file()
-
-
-def test_a_second_run_does_not_answer_its_own_copies(album: Path) -> None:
-    first = answers(predict(".", "--save", "out", "--json"))
-    assert list(answers(predict(".", "--save", "out", "--json"))) == list(first)
 
 
 def test_what_holds_no_picture_does_not_stop_the_rest(album: Path) -> None:
@@ -324,23 +264,6 @@ def test_a_full_standard_error_costs_no_answer(album: Path) -> None:
     assert command("nowhere.png", shell_end="2>/dev/full").returncode == 1
 
 
-@needs_full
-@pytest.mark.parametrize("option", ["--version", "--help"])
-def test_a_version_that_cannot_be_printed_is_one_line(option: str) -> None:
-    with open("/dev/full", "w") as full:  # noqa: PTH123 - it is no file
-        done = subprocess.run(
-            [sys.executable, "-m", "catdog_edge", option],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("catdog-edge: cannot write the output: ")
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
 def test_a_standard_input_that_cannot_be_read_is_one_line(album: Path) -> None:
     done = command("-", shell_end="0>x")
@@ -378,64 +301,6 @@ def test_what_a_terminal_obeys_is_escaped(album: Path) -> None:
     assert list(answers(predict(name, "--json"))) == [name]
     assert "\x1b" not in predict("a.png", "--save", "out\x1b[31m").output
     assert "\x1b" not in predict("a.png", "--model", "no\x1b[31m.onnx").output
-
-
-def test_the_folder_of_the_copies_is_not_searched_for_pictures(album: Path) -> None:
-    for arguments in (
-        ["below", "--save", "below"],
-        ["below/deep", "--save", "below"],
-        ["--save", "."],
-    ):
-        (album / "below" / "deep").mkdir(exist_ok=True)
-        done = predict(*arguments)
-        assert done.exit_code == 1
-        assert "is where --save puts the annotated copies" in done.stderr.splitlines()[-1]
-    assert [file.name for file in (album / "below").iterdir() if file.is_file()] == ["c.png"]
-
-
-def test_save_overwrites_nobodys_file(album: Path) -> None:
-    (album / "out").mkdir()
-    (album / "out" / "a.png").write_bytes(b"somebody's own")
-    (album / "out" / "b.jpg").symlink_to("nowhere")
-    done = predict("a.png", "b.JPG", "--save", "out")
-    assert done.exit_code == 0
-    assert "2 of them numbered" in done.stderr
-    assert (album / "out" / "a.png").read_bytes() == b"somebody's own"
-    names = sorted(file.name for file in (album / "out").iterdir())
-    assert names == ["a-2.png", "a.png", "b-2.jpg", "b.jpg"]
-    assert not (album / "out" / "nowhere").exists()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="names of 255 bytes")
-def test_long_names_are_shortened_in_copies(album: Path) -> None:
-    long = [paint(album / "x.png", RED).rename("\u732b" * 83 + ".png").name, "a" * 251 + ".png"]
-    paint(album / "y.png", RED).rename(long[1])
-    for count in (2, 4):
-        assert predict(*long, "--save", "out").exit_code == 0
-        assert len(list((album / "out").iterdir())) == count
-    assert (album / "out" / long[1]).is_file()
-
-
-def test_a_copy_that_cannot_be_written_does_not_stop_the_rest(
-    album: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from catdog_edge.cli import predict as module
-
-    def full(path: Path) -> contextlib.AbstractContextManager[Path]:
-        if path.stem == "b":
-            raise cannot_write(path, OSError(28, "No space left on device"))
-        return atomic_write(path)
-
-    monkeypatch.setattr(module, "atomic_write", full)
-    done = predict("b.JPG", "a.png", "--save", "out", "--json")
-    assert done.exit_code == 1
-    documents = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [document["label"] for document in documents] == ["cat", "cat"]
-    assert "cannot write" in documents[0]["error"]
-    assert "saved" in documents[1]
-    assert "1 of 2 copies are not written" in done.stderr
-    assert [file.name for file in (album / "out").iterdir()] == ["a.png"]
-    assert "read" not in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
@@ -485,41 +350,9 @@ def test_a_name_of_any_bytes_is_answered(album: Path) -> None:
     assert list(answers(predict("-", "--json", input=b"\xff\xe9.png\n")).values()) == ["cat"]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (16, 16), (96, 128), (1080, 1920)])
-def test_drawing_fits_any_size_and_leaves_the_frame_alone(size: tuple[int, int]) -> None:
-    frame = np.full((*size, 3), 180, np.uint8)
-    sure = Prediction("dog", 1.0, (0.0, 1.0), ("cat", "dog"))
-    drawn = draw_prediction(frame, sure)
-    assert drawn.shape == frame.shape
-    assert (frame == 180).all()
-    assert (drawn[-1] == COLOURS[1]).all()
-    half = draw_prediction(frame, Prediction("neither", 0.5, (0.5, 0.5), ("cat", "dog")))
-    if size[1] > 10:
-        assert (half[-1, 0] == GREY).all()
-        assert not (half[-1, -1] == GREY).all()
-
-
 def test_columns_stand_under_their_heads_whatever_the_labels() -> None:
     long = Prediction("golden retriever", 0.8, (0.8, 0.2), ("golden retriever", "cat"))
     none = Prediction("neither", 0.8, (0.8, 0.2), long.labels, 1.0, 0.2, 0.5)
     rows = [FileResult(Path("a.png"), one, "not an image").row(16) for one in (long, none, None)]
     assert {row.index("a.png") for row in rows} == {rows[0].index("a.png")}
     assert rows[2].endswith("a.png (not an image)")
-
-
-def test_explain_colours_the_copies(album: Path) -> None:
-    cat = cv2.imread(str(ROOT / "examples" / "cat.jpg"))
-    cv2.imwrite("cat.png", cat)
-    done = predict("cat.png", "--model", "fast", "--save", "out", "--explain", "--tiles")
-    assert done.exit_code == 0, done.output
-    copy = cv2.imread("out/cat.png")
-    changed = np.abs(copy[:250].astype(int) - cat[:250]).max(axis=2)
-    assert (changed > 60).mean() > 0.02  # of the heat
-    assert (changed[:, :60] < 2).all()  # cut off before the model sees it
-    plain = predict("a.png", "--explain")
-    assert plain.exit_code == 2
-    assert "--explain needs --save." in plain.stderr
-    without = predict("a.png", "--save", "out", "--explain")
-    assert without.exit_code == 1
-    assert "catdog-edge export --heat-map" in without.stderr.splitlines()[-1]
-    assert not Path("out/a.png").exists()

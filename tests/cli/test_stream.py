@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
-import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.paths import TINY
+from support.stream_command import MODEL, START, run, run_here
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
@@ -23,36 +18,7 @@ pytest.importorskip("onnxruntime")
 from support import clips, servers
 
 from catdog_edge import CameraError
-from catdog_edge.cli import stream
-from catdog_edge.events.video import Recorder
 from catdog_edge.runtime.classifier import SPIN, Classifier
-
-MODEL = ["--model", str(TINY), "--reject", "0.9", "--provider", "cpu"]
-START = ["--start", "2026-11-22T15:04:05Z"]
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "catdog_edge", "stream", *map(str, arguments)]
-
-
-def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=120, **options
-    )
-
-
-def run_here(*arguments: object) -> None:
-    """The command in this process, errors as it raises them."""
-    stream.command.main(list(map(str, arguments)), standalone_mode=False)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cat, street, dog, street: four seconds each, at ten frames a second."""
-    kinds = ("cat", "street", "dog", "street")
-    pictures = [cv2.resize(clips.drawing(kind, n), (320, 180)) for n, kind in enumerate(kinds)]
-    frames = clips.four_scenes(pictures, 10, pan=False, dark=False)
-    return clips.write(frames, tmp_path_factory.mktemp("stream") / "porch.avi", 10)
 
 
 @pytest.fixture
@@ -182,17 +148,6 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     assert "1 damaged" in done.stderr
 
 
-def test_whoever_reads_the_events_may_stop(clip: Path) -> None:
-    process = subprocess.Popen(
-        command("--source", clip, *MODEL), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    process.stdout.close()
-    _out, said = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert b"Traceback" not in said
-    assert b"Exception" not in said
-
-
 def test_a_name_that_a_terminal_obeys_is_told_escaped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,27 +198,6 @@ def test_a_camera_without_a_frame_in_the_time_given_is_an_error(clip: Path, besi
     assert "s3cr3t" not in done.stderr
 
 
-def test_lines_of_two_cameras_do_not_run_into_each_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    writes: list[str] = []
-
-    class Stream(io.StringIO):
-        def write(self, text: str) -> int:
-            writes.append(text)
-            time.sleep(0.001)  # another thread may write now
-            return len(text)
-
-    monkeypatch.setattr(sys, "stderr", Stream())
-    nobody = [f"rtsp://127.0.0.1:{servers.free_port()}/{n}" for n in range(2)]
-    sources = ["--source", f"door={nobody[0]}", "--source", f"yard={nobody[1]}"]
-    with pytest.raises(CameraError):
-        run_here(*sources, *MODEL, "--retries", 1)
-    lines = [write for write in writes if ": retrying" in write or ": connecting" in write]
-    assert len(lines) == 6
-    assert all(line.count("catdog-edge: ") == 1 and line.endswith("\n") for line in lines)
-
-
 # Bad input.
 
 
@@ -307,23 +241,6 @@ def test_bad_input_is_one_line(
 # Files.
 
 
-def test_a_full_disk_behind_standard_output_takes_nothing_from_the_file(
-    clip: Path, tmp_path: Path
-) -> None:
-    if not Path("/dev/full").is_char_device():
-        pytest.skip("there is no /dev/full here")
-    path = tmp_path / "events.jsonl"
-    arguments = command("--source", clip, *MODEL, "--events", path, "--seconds", "1e10")
-    with open("/dev/full", "w") as full:  # noqa: PTH123 - it is no file
-        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert done.returncode == 1
-    assert len(path.read_text().splitlines()) == 4
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("cannot write standard output: No space left") == 1
-    assert "4 lines could not be written" in done.stderr
-    assert "cannot write the output: No space left" in done.stderr.splitlines()[-1]
-
-
 def test_the_command_survives_a_device_that_is_always_full(clip: Path) -> None:
     if not Path("/dev/full").is_char_device():
         pytest.skip("there is no /dev/full here")
@@ -348,180 +265,4 @@ def test_snapshots_of_the_command(clip: Path, tmp_path: Path) -> None:
         assert (red > blue) == (document["label"] == "cat")
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi"])
-def test_a_recording_plays(clip: Path, tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"annotated{suffix}"
-    done = run("--source", clip, *MODEL, "--record", path)
-    assert done.returncode == 0, done.stderr
-    capture = cv2.VideoCapture(str(path))
-    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10, abs=0.1)
-    frames = []
-    while (read := capture.read())[0]:
-        frames.append(read[1])
-    assert len(frames) == 160
-    assert frames[0].shape == (180, 320, 3)
-    border = [frame[-3:, 150:300].reshape(-1, 3).mean(0) for frame in frames]
-    present = [green > blue + 30 and green > red + 30 for blue, green, red in border]
-    assert present[20], "a green border while the cat is there"
-    assert not present[60]
-    assert present[100]
-
-
-def test_two_sources_are_recorded_apart(clip: Path, tmp_path: Path) -> None:
-    sources = ["--source", f"door={clip}", "--source", f"yard={clip}"]
-    done = run(*sources, *MODEL, "--record", tmp_path / "a.mkv")
-    assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a-door.mkv", "a-yard.mkv"]
-
-
-def test_no_file_is_overwritten_by_an_output(
-    clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "day.avi"
-    shutil.copy(clip, path)
-    before = path.read_bytes()
-    run_here("--source", path, *MODEL, "--record", path)
-    assert path.read_bytes() == before
-    told = f"{path} is there already; recording to {tmp_path / 'day-2.avi'}"
-    assert caplog.messages == [told]
-    assert (tmp_path / "day-2.avi").stat().st_size > 10_000
-    with pytest.raises(CameraError, match="that is a source"):
-        run_here("--source", path, *MODEL, "--events", path)
-    assert path.read_bytes() == before
-    Recorder(tmp_path / "empty.mkv").close()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["day-2.avi", "day.avi"]
-
-
-def test_a_window_where_there_is_a_screen(clip: Path) -> None:
-    if shutil.which("xvfb-run") is None or shutil.which("xauth") is None:
-        pytest.skip("no virtual screen here (apt-get install xvfb xauth)")
-    if "GUI:                           NONE" in cv2.getBuildInformation():
-        pytest.skip("this OpenCV is built without windows")
-    arguments = command("--source", clip, *MODEL, "--show")
-    done = subprocess.run(
-        ["xvfb-run", "-a", *arguments], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 4
-
-
 # Ctrl-C and SIGTERM.
-
-
-def ends_in_time(process: subprocess.Popen, number: signal.Signals) -> tuple[str, str]:
-    """Send a signal to the whole foreground group, as a terminal does; it ends.
-
-    Before the timeouts of a camera (5 and 10 s) could have ended it.
-    """
-    begun = time.monotonic()
-    os.killpg(process.pid, number)
-    out, said = process.communicate(timeout=20)
-    took = time.monotonic() - begun
-    assert process.returncode == 0, said
-    assert took < 4.0, f"it took {took:.1f} s to end"
-    assert "Traceback" not in said
-    return out, said
-
-
-def begin(*arguments: object, **options: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        command(*arguments, *MODEL),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
-
-
-def wait_for(process: subprocess.Popen, text: str) -> None:
-    while text not in (line := process.stderr.readline()):
-        assert line, f"it ended without saying {text!r}"
-
-
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_while_a_recording_plays(clip: Path, number: signal.Signals) -> None:
-    process = begin("--source", f"door={clip}", "--realtime", "--json")
-    first = process.stdout.readline()
-    assert json.loads(first)["event"] == "enter"
-    out, said = ends_in_time(process, number)
-    assert [json.loads(line)["reason"] for line in out.splitlines()] == ["stopped"]
-    assert "processor time" in said
-
-
-@pytest.mark.clock
-def test_a_signal_while_it_starts(clip: Path) -> None:
-    for delay in (0.15, 0.3, 0.5):
-        process = begin("--source", clip, "--realtime")
-        time.sleep(delay)
-        begun = time.monotonic()
-        os.killpg(process.pid, signal.SIGTERM)
-        _out, said = process.communicate(timeout=20)
-        assert time.monotonic() - begun < 1.0
-        assert process.returncode in (0, -signal.SIGTERM)
-        assert "Traceback" not in said
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_while_it_retries(number: signal.Signals) -> None:
-    process = begin("--source", f"rtsp://u:s3cr3t@127.0.0.1:{servers.free_port()}/x")
-    wait_for(process, "retrying")
-    _out, said = ends_in_time(process, number)
-    assert "s3cr3t" not in said
-
-
-def test_a_signal_while_nobody_reads_the_events(clip: Path, tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    with contextlib.suppress(BlockingIOError):
-        while os.write(writing, b"x" * 512):
-            pass
-    os.set_blocking(writing, True)
-    arguments = command("--source", clip, *MODEL, "--events", path)
-    process = subprocess.Popen(arguments, stdout=writing, stderr=subprocess.PIPE)
-    while not (path.exists() and path.stat().st_size):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.terminate()
-    process.communicate(timeout=20)
-    assert process.returncode == 128 + signal.SIGTERM
-    os.close(reading)
-    os.close(writing)
-
-
-def test_a_signal_while_standard_input_is_silent() -> None:
-    process = begin("--source", "-", stdin=subprocess.PIPE)
-    wait_for(process, "connecting")
-    time.sleep(0.3)
-    ends_in_time(process, signal.SIGINT)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(bool(servers.rtsp_missing()), reason=servers.rtsp_missing() or "-")
-def test_signals_while_live_stalled_and_connecting(tmp_path: Path) -> None:
-    video = servers.encode_h264(clips.stamped(150), tmp_path / "served.h264", 15)
-    with servers.RtspServer(video, 15, 150) as server:
-        process = begin("--source", f"door={server.url}", "--json")
-        wait_for(process, "door: live")
-        time.sleep(0.3)
-        ends_in_time(process, signal.SIGTERM)
-
-        process = begin("--source", f"door={server.url}", "--json")
-        wait_for(process, "door: live")
-        server.freeze()
-        wait_for(process, "door: stalled")
-        out, _said = ends_in_time(process, signal.SIGINT)
-        states = [json.loads(line) for line in out.splitlines()]
-        told = [d["state"] for d in states if d["event"] == "state"]
-        assert told == ["connecting", "live", "stalled", "ended"]
-
-        process = begin("--source", f"door={server.url}", "--json")
-        wait_for(process, "door: connecting")
-        time.sleep(1.0)
-        ends_in_time(process, signal.SIGINT)
-        server.thaw()
-    assert servers.children() == []

@@ -13,30 +13,20 @@ from support.paths import DATA
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
 
+from support.clips import HEIGHT, RED, WIDTH, yard
+
 from catdog_edge import Classifier, Events
 from catdog_edge.camera.camera import Frame
 from catdog_edge.events.events import Event, View
-from catdog_edge.events.motion import MotionGate
 from catdog_edge.events.motion_crop import MotionCrop
 from catdog_edge.events.sinks import Snapshots
 from catdog_edge.events.video import draw_overlay
 from catdog_edge.spec import NEITHER, Prediction
 
-RED = (0, 0, 255)
-HEIGHT, WIDTH = 180, 320
-
 
 @pytest.fixture(scope="module")
 def pets() -> Classifier:
     return Classifier(DATA / "tiny_known.onnx", "cpu")
-
-
-def yard(left: int | None, size: int = 48, top: int = 100) -> np.ndarray:
-    """A grey yard, with a red cat in it that is too small for the whole frame."""
-    image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
-    if left is not None:
-        image[top : top + size, max(0, left) : max(0, left + size)] = RED
-    return image
 
 
 def shots(lefts: list[int | None], fps: float = 10) -> list[Frame]:
@@ -134,24 +124,6 @@ def test_none_classifies_every_frame(pets: Classifier) -> None:
         assert model.calls == [1] * len(VISIT)
     with pytest.raises(ValueError, match="focus must be motion, frame or none, got 'cats'"):
         Events(pets, focus="cats")  # type: ignore[arg-type]
-
-
-def test_the_gate_says_where_it_moved() -> None:
-    def moved(*frames: np.ndarray) -> tuple[float, float, float, float] | None:
-        gate = MotionGate()
-        for number, image in enumerate(frames):
-            gate.must_classify(cv2.resize(image, (64, 64)), number / 10)
-        return gate.moved
-
-    assert moved(yard(None)) is None
-    assert moved(yard(None), yard(None)) is None
-    left, top, right, bottom = moved(yard(None), yard(160))
-    assert (left, right) == (pytest.approx(0.5, abs=0.04), pytest.approx(0.65, abs=0.04))
-    assert (top, bottom) == (pytest.approx(100 / 180, abs=0.04), pytest.approx(148 / 180, abs=0.04))
-    speck = yard(160)
-    speck[:30, :20] = RED
-    assert moved(yard(None), speck) == (left, top, right, bottom), "the larger of two"
-    assert moved(yard(None), (yard(None) * 1.5).astype(np.uint8)) is None, "light"
 
 
 def test_the_square_follows_and_stays() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour, like [cpu]")
 
+
 from catdog_edge.images.draw import COLOURS, GREY, colour_of, draw_prediction
 from catdog_edge.spec import Prediction
 
@@ -62,3 +63,17 @@ def test_the_box_of_a_part_is_drawn() -> None:
     for y, x in ((40, 50), (40, 149), (99, 50), (99, 149)):
         assert tuple(drawn[y, x]) == COLOURS[1]
     assert (drawn[50:90, 60:140] == 180).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (16, 16), (96, 128), (1080, 1920)])
+def test_drawing_fits_any_size_and_leaves_the_frame_alone(size: tuple[int, int]) -> None:
+    frame = np.full((*size, 3), 180, np.uint8)
+    sure = Prediction("dog", 1.0, (0.0, 1.0), ("cat", "dog"))
+    drawn = draw_prediction(frame, sure)
+    assert drawn.shape == frame.shape
+    assert (frame == 180).all()
+    assert (drawn[-1] == COLOURS[1]).all()
+    half = draw_prediction(frame, Prediction("neither", 0.5, (0.5, 0.5), ("cat", "dog")))
+    if size[1] > 10:
+        assert (half[-1, 0] == GREY).all()
+        assert not (half[-1, -1] == GREY).all()

@@ -74,3 +74,17 @@ def write(frames: Iterator[np.ndarray], path: Path, fps: float) -> Path:
     assert writer is not None
     writer.release()
     return path
+
+
+RED = (0, 0, 255)
+
+
+HEIGHT, WIDTH = 180, 320
+
+
+def yard(left: int | None, size: int = 48, top: int = 100) -> np.ndarray:
+    """A grey yard, with a red cat in it that is too small for the whole frame."""
+    image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    if left is not None:
+        image[top : top + size, max(0, left) : max(0, left + size)] = RED
+    return image

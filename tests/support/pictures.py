@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from support import servers
 
 from catdog_edge.camera.camera import Frame
@@ -36,3 +37,11 @@ def video(path: Path, frames: int = 50, fps: float = 25, codec: str = "MJPG") ->
 
 def numbers(frames: list[Frame]) -> list[int]:
     return [servers.read_stamp(frame.image) for frame in frames]
+
+
+def animation(path: Path, durations: list[int], **options: object) -> Path:
+    image = pytest.importorskip("PIL.Image")
+    frames = [image.fromarray(numbered(n)[..., ::-1]) for n in range(len(durations))]
+    more = {"duration": durations} if path.suffix != ".tiff" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **more, **options)
+    return path
