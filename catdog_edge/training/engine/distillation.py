@@ -21,7 +21,7 @@ from catdog_edge.training.engine.precision import autocast
 from catdog_edge.training.evaluation.inference import to_input
 from catdog_edge.training.models.batch_norm import fuse_batch_norms
 from catdog_edge.training.models.checkpoint import load_checkpoint
-from catdog_edge.training.models.imagenet_head import class_groups, without_groups
+from catdog_edge.training.models.imagenet_head import ClassGroups, class_groups, without_groups
 
 
 def check_teacher_file(path: Path) -> None:
@@ -103,6 +103,22 @@ class Teacher:
                 outputs = (outputs + self._network(images.flip(3)).float()) / 2
         return outputs
 
+    def teaches_categories(self, groups: ClassGroups | None) -> bool:
+        """Whether the student's ImageNet categories learn from those of the teacher."""
+        return groups is not None and self._groups is not None and self._same_order
+
+    def targets(self, batch: Batch, recipe: Recipe, view: tuple[int, int]) -> torch.Tensor:
+        """Return the teacher's logits of ImageNet's categories, `float32 [N,1000]`.
+
+        Where views (epoch of the view, step) repeat, the teacher sees each once.
+        """
+        found = self._outputs.get(view)
+        if found is None:
+            found = self._compute(batch.detailed, recipe.distillation_mirrored)
+            if recipe.views:
+                self._outputs[view] = found.half()
+        return found.float()
+
     def loss(
         self,
         batch: Batch,
@@ -110,23 +126,14 @@ class Teacher:
         criterion: nn.Module,
         recipe: Recipe,
         view: tuple[int, int],
-        categories: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Compute the mean loss of a batch against the teacher's logits.
+        """Compute the mean loss of a batch against the teacher's logits of the classes.
 
-        The label of a negative is certain, so negatives take the loss of their label. Where views
-        (epoch of the view, step) repeat, the teacher sees each once. Categories are the student's
-        logits of ImageNet's, `float32 [N,1000]`, where it has them; a teacher that has them as
-        well teaches these, also of negatives.
+        The label of a negative is certain, so negatives take the loss of their label. Views are
+        those of `targets`.
         """
         temperature = recipe.distillation_temperature
         targets = self._outputs.get(view)
-        if categories is not None and self._groups is not None and self._same_order:
-            if targets is None:
-                targets = self._compute(batch.detailed, recipe.distillation_mirrored)
-                if recipe.views:
-                    self._outputs[view] = targets.half()
-            return distillation_loss(categories, targets.float(), temperature)
         # Of the labels in the host's memory: to ask the device would be to wait for it.
         positive, negative = (
             send(which.nonzero()[:, 0].numpy(), outputs.device)

@@ -18,7 +18,13 @@ BFLOAT16_FLAGS = {"amx_bf16": "AMX BF16", "avx512_bf16": "AVX-512 BF16"}
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which a forward pass runs at `float32` or `bfloat16`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    # A CUDA graph must not hold a cast that was cached outside of it.
+    return torch.autocast(
+        device.type,
+        dtype=torch.bfloat16,
+        enabled=precision == "bfloat16",
+        cache_enabled=device.type != "cuda",
+    )
 
 
 def choose_precision(network: nn.Module, device: str, cpu: Cpu | None = None) -> tuple[str, str]:

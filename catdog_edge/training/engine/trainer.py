@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,14 @@ from catdog_edge.training.config.recipes import Recipe
 from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.batches.gpu_loader import GpuBatchLoader, augments_on, resident
 from catdog_edge.training.engine.batches.loader import Batch, BatchLoader
-from catdog_edge.training.engine.distillation import Reference, Teacher
+from catdog_edge.training.engine.distillation import Reference, Teacher, distillation_loss
 from catdog_edge.training.engine.distributed import ProcessGroup
 from catdog_edge.training.engine.history import EpochMetrics, StepMetrics, best_epoch, write_results
 from catdog_edge.training.engine.loss import CrossEntropy, class_weights
 from catdog_edge.training.engine.malloc_tuning import keep_freed_memory
 from catdog_edge.training.engine.optim import align_gradients, make_optimizer
 from catdog_edge.training.engine.precision import autocast
+from catdog_edge.training.engine.step_graph import StepGraphs
 from catdog_edge.training.engine.weight_average import update_average
 from catdog_edge.training.evaluation.inference import logits, to_input
 from catdog_edge.training.evaluation.metrics import log_loss, softmax
@@ -126,6 +128,9 @@ class Trainer:
                 "loss is weighted by class (balance: none in a recipe leaves it as it is)"
             )
         self.criterion = CrossEntropy(plan.recipe.label_smoothing, weights)
+        self._graphs: StepGraphs | None = None
+        if on_cuda and group.is_single:
+            self._graphs = StepGraphs(self._backward, self.network)
         self._loader = self._make_loader()
         self._val = resident(data.val[0], self.device) if on_cuda else None
         # A device is asked for the sums now and then: to ask is to wait for it.
@@ -288,26 +293,54 @@ class Trainer:
         """Update the weights with the gradient of a batch, without waiting for a GPU."""
         labels = batch.labels.to(self.device, non_blocking=True)
         pixels = batch.pixels.to(self.device, non_blocking=True)
-        recipe = self.plan.recipe
+        view = (self._view, self.step)
+        inputs, taught = [pixels, labels], self.teacher is not None
+        if self.teacher is not None and self.teacher.teaches_categories(self._class_groups):
+            inputs.append(self.teacher.targets(batch, self.plan.recipe, view))
+            taught = False
+        if self._graphs is not None and not taught:
+            self._unread += self._graphs(*inputs)
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+            self._unread += partial(self._backward, batch=batch, weight=weight)(*inputs)
+        self.optimizer.step()
+
+    def _backward(
+        self,
+        pixels: torch.Tensor,
+        labels: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        batch: Batch | None = None,
+        weight: float = 1.0,
+    ) -> torch.Tensor:
+        """Compute the gradients of a batch; return its summed loss and its right answers.
+
+        The targets are the teacher's logits of ImageNet's categories; a teacher without them
+        needs the batch.
+        """
+        recipe, normalization = self.plan.recipe, self.spec.normalization
         with autocast(self.device, self.plan.precision):
-            outputs = self._forward(to_input(pixels, self.spec.normalization))
+            outputs = self._forward(to_input(pixels, normalization))
         outputs = outputs.float()
         loss = self.criterion(outputs, labels)
         categories = self._class_groups.take_categories() if self._class_groups else None
         if self._reference is not None and categories is not None:
-            kept = self._reference.loss(pixels, categories, labels, self.spec.normalization)
+            kept = self._reference.loss(pixels, categories, labels, normalization)
             loss = loss + recipe.keep_imagenet * kept
         if self.teacher is not None:
-            view = (self._view, self.step)
-            by_teacher = self.teacher.loss(batch, outputs, self.criterion, recipe, view, categories)
+            if targets is not None and categories is not None:
+                temperature = recipe.distillation_temperature
+                by_teacher = distillation_loss(categories, targets, temperature)
+            else:
+                assert batch is not None
+                view = (self._view, self.step)
+                by_teacher = self.teacher.loss(batch, outputs, self.criterion, recipe, view)
             loss = (1 - recipe.distillation) * loss + recipe.distillation * by_teacher
-        right = (outputs.argmax(1) == labels).sum()
-        self._unread += torch.stack([loss.detach().double() * len(labels), right.double()])
-        self.optimizer.zero_grad(set_to_none=True)
         (loss * weight).backward()
         if self.device.type == "cuda":
             align_gradients(self.network)
-        self.optimizer.step()
+        right = (outputs.argmax(1) == labels).sum()
+        return torch.stack([loss.detach().double() * len(labels), right.double()])
 
     def _read_sums(self) -> None:
         """Add up what the steps since the last call found; raises `CatdogError` if not finite."""

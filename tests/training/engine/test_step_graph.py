@@ -1,0 +1,78 @@
+"""Steps as CUDA graphs: the same gradients, and steps as they are where none can be captured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
+pytestmark = pytest.mark.train
+
+from support.tinynets import TinyNet, spec_for
+from torch import nn
+
+from catdog_edge.training.config.recipes import Recipe
+from catdog_edge.training.engine import step_graph
+from catdog_edge.training.engine.step_graph import EAGER_STEPS, StepGraphs
+from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
+from catdog_edge.training.models.imagenet_head import ClassGroups
+
+RECIPE = Recipe(
+    name="tiny", optimizer="sgd", lr=0.01, batch_size=8, epochs=2, augment="none",
+    schedule="cosine", warmup=0.2, ema=0.9, keep_imagenet=0.3,
+)  # fmt: skip
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what happens without an NVIDIA GPU")
+def test_steps_that_cannot_be_captured_are_run_as_they_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    network = nn.Linear(3, 1)
+
+    def compute(inputs: torch.Tensor) -> torch.Tensor:
+        loss = network(inputs).square().mean()
+        loss.backward()
+        return loss.detach()
+
+    steps = StepGraphs(compute, network)
+    for number in range(1, 2 * EAGER_STEPS):
+        inputs = torch.full((2, 3), float(number))
+        assert steps(inputs) == network(inputs).square().mean()
+        assert torch.allclose(network.weight.grad, 2 * number * network(inputs)[0])
+    said = [record.message for record in caplog.records]
+    assert len(said) == 1
+    assert said[0].startswith("train: steps run without a CUDA graph: ")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_graph_gives_the_weights_of_steps_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, grouped: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
+    labels = np.arange(64) % 3
+    found, captured = [], []
+    for eager in (10**9, 3):
+        monkeypatch.setattr(step_graph, "EAGER_STEPS", eager)
+        torch.manual_seed(3)
+        parts = [TinyNet(12), nn.Dropout(0.2), ClassGroups((3, 4, 5))]
+        network = nn.Sequential(*parts) if grouped else TinyNet(3)
+        recipe = replace(RECIPE, keep_imagenet=0.3 if grouped else 0.0)
+        plan = Plan(recipe, 4, 8, recipe.lr, 1, 0, precision, "cuda")
+        data = TrainingData((pixels, labels), (pixels[:8], labels[:8]))
+        trainer = Trainer(network, spec_for(), plan, data, tmp_path)
+        assert trainer.run(lambda: False, lambda _: None, lambda *_: None)
+        assert trainer.averaged is not None
+        found.append(torch.cat([one.flatten() for one in trainer.averaged.state_dict().values()]))
+        found.append(torch.tensor([one.train_loss for one in trainer.history]))
+        captured.append(len(trainer._graphs._graphs))
+    assert captured == [0, 1]
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], found[3])
