@@ -201,3 +201,13 @@ def named_export(name: str, folder: Path) -> Path:
     spec = spec_for(arch.normalization, LABELS, arch.size, name)
     network = settle(arch.build(3), spec, pictures(6, arch.size))
     return export_onnx(network, spec, folder / f"{name}.onnx").path
+
+
+def gradients_of(function, *inputs):
+    """The result of a function, and the gradients of its inputs."""
+    leaves = [one.detach().clone().requires_grad_() for one in inputs]
+    result = function(*leaves)
+    generator = torch.Generator().manual_seed(1)
+    towards = torch.randn(result.shape, generator=generator).to(result.dtype)
+    result.backward(towards)
+    return result.detach(), [leaf.grad for leaf in leaves]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import importlib.metadata
 import json
 import os
@@ -19,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
 import yaml
+from support.training_runs import RUN_FILES, WEIGHTED, call, quick, table
 
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import ARCHITECTURES as OFFERED
@@ -41,47 +41,13 @@ from catdog_edge.training.models.registry import ARCHITECTURES, architecture
 from catdog_edge.training.runs.plots import mistake_caption, save_confusion, save_contact_sheet
 from catdog_edge.training.runs.run_folder import Run, newest_unfinished
 
-RUN_FILES = {
-    ".lock", "args.yaml", "best.pt", "confusion.png", "curves.png", "data.png", "last.pt",
-    "results.csv", "review.csv", "skipped.csv", "split.csv", "summary.json",
-}  # fmt: skip
-
-
-WEIGHTED = "times the images of the smallest: the loss is weighted by class"
-
 LONGER = ("--epochs", 8, "--batch-size", 8)
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def quick(data: Path, name: str, *more: object) -> Result:
-    return call(
-        "train", "--data", data, "--name", name, "--size", 32, "--epochs", 2, "--batch-size", 16,
-        "--precision", "float32", *(() if "--arch" in more else ("--arch", "edge_cnn")), *more,
-    )  # fmt: skip
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def trained(easy_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    with contextlib.chdir(folder):
-        result = quick(easy_set, "lamps")
-    assert result.exit_code == 0, result.output
-    assert WEIGHTED not in result.stderr
-    return folder / "runs" / "lamps"
 
 
 @pytest.fixture(scope="module")
@@ -95,32 +61,6 @@ def uninterrupted(easy_set: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_the_command_line_offers_the_architectures_that_there_are() -> None:
     assert tuple(ARCHITECTURES) == OFFERED
-
-
-def test_a_run_leaves_the_files_of_the_design(trained: Path) -> None:
-    assert {file.name for file in trained.iterdir()} - {"mistakes.png"} == RUN_FILES
-    rows = table(trained / "results.csv")
-    assert [row["epoch"] for row in rows] == ["1", "2"]
-    summary = json.loads((trained / "summary.json").read_text())
-    kept = next(row for row in rows if int(row["epoch"]) == summary["best"]["epoch"])
-    highest = max(float(row["val_accuracy"]) for row in rows)
-    slack = (highest * (1 - highest) / summary["validation"]["pictures"]) ** 0.5
-    assert float(kept["val_accuracy"]) >= highest - slack - 1e-5
-    as_good = [row for row in rows if float(row["val_accuracy"]) >= highest - slack]
-    assert kept["val_loss"] == min((row["val_loss"] for row in as_good), key=float)
-    for picture in ("data.png", "curves.png", "confusion.png"):
-        assert (trained / picture).read_bytes().startswith(b"\x89PNG")
-    assert (trained / "mistakes.png").exists() is (summary["validation"]["accuracy"] < 1)
-
-
-def test_the_checkpoint_carries_what_a_reader_must_know(trained: Path, easy_set: Path) -> None:
-    _, spec = load_checkpoint(trained / "best.pt")
-    assert spec.labels == ("bright", "dark")
-    assert spec.architecture == "edge_cnn"
-    assert spec.trained_on["data"] == "lamps"
-    assert spec.metrics["validation"]["pictures"] > 0
-    assert spec.temperature > 0
-    assert str(easy_set.parent) not in spec.to_json(), "a path of this machine travels"
 
 
 def test_eval_measures_the_test_split_of_the_run(
@@ -308,13 +248,8 @@ def test_wrong_input_is_one_line_and_leaves_nothing(here: Path, easy_set: Path) 
         ("train", "--data", "empty"): "empty",
         ("train", "--data", ""): "--data is empty",
         ("train", "--data", "notes.txt"): "notes.txt",
-        ("train", "--data", easy_set, "--device", "cuda"): "cuda",
-        ("train", "--data", easy_set, "--device", "CUDA"): "--device cuda",
         ("train", "--data", easy_set, "--device", "cuda:999"): "--device cuda:999",
         ("train", "--data", easy_set, "--device", "nonsense"): "give cpu, cuda",
-        ("train", "--data", easy_set, "--device", "mps"): "give cpu, cuda",
-        ("train", "--data", easy_set, "--device", "meta"): "give cpu, cuda",
-        ("train", "--data", easy_set, "--device", ""): "give cpu, cuda",
         ("train", "--data", easy_set, "--teacher", "fast.onnx"): "a .pt is wanted",
         ("train", "--resume", "--name", "absent"): "absent",
         ("train", "--resume"): "train one",
@@ -323,7 +258,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(here: Path, easy_set: Path) 
         ("eval", "--weights", "notes.txt"): "notes.txt",
     }
     for arguments, words in cases.items():
-        if {"cuda", "CUDA", "cuda:999"} & set(arguments) and torch.cuda.is_available():
+        if "cuda:999" in arguments and torch.cuda.is_available():
             continue
         result = call(*arguments)
         assert result.exit_code == 1, (arguments, result.output)

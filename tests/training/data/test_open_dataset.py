@@ -382,34 +382,6 @@ def test_all_pictures_may_be_for_the_test(tmp_path: Path) -> None:
     assert len(labels) == len(items) == 0
 
 
-def test_split_csv_wins_and_round_trips(tmp_path: Path) -> None:
-    files = named()
-    first = open_dataset(write(tmp_path / "set", files))
-    first.write_split_csv(tmp_path / "split.csv")
-    again = open_dataset(tmp_path / "set", split_csv=tmp_path / "split.csv")
-    assert again.items == first.items
-    # A person moves every picture of the test split to train and back.
-    text = (tmp_path / "split.csv").read_text()
-    moved = text.replace(",test", ",x").replace(",val", ",test").replace(",x", ",validation")
-    (tmp_path / "split.csv").write_text(moved)
-    write(tmp_path / "set", {"cat.777.jpg": image(777)})  # not in the file: left out
-    swapped = open_dataset(tmp_path / "set", split_csv=tmp_path / "split.csv")
-    assert swapped.counts()["val"] == first.counts()["test"]
-    assert swapped.counts()["test"] == first.counts()["val"]
-    assert len(swapped.items) == len(first.items)
-    assert any("1 images are not in split.csv" in note for note in swapped.notes)
-
-
-@pytest.mark.parametrize("name", ["cat.\r.900.jpg", "cat.\r\n.900.jpg", 'cat.",\n .900.jpg'])
-def test_any_name_survives_split_csv(name: str, tmp_path: Path) -> None:
-    first = open_dataset(write(tmp_path / "set", named() | {name: image(900)}))
-    assert name in names_and_labels(first)
-    first.write_split_csv(tmp_path / "split.csv")
-    again = open_dataset(tmp_path / "set", split_csv=tmp_path / "split.csv")
-    assert again.items == first.items
-    assert again.skipped == ()
-
-
 @pytest.mark.parametrize("end", ["\r\n", "\r"])
 def test_a_split_csv_that_another_program_saved(end: str, tmp_path: Path) -> None:
     first = open_dataset(write(tmp_path / "set", named()))

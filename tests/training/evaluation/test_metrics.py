@@ -16,6 +16,7 @@ from catdog_edge.training.evaluation.metrics import (
     mcnemar_exact,
     paired_difference,
     precision_recall,
+    softmax,
     wilson,
 )
 
@@ -174,3 +175,10 @@ def test_confusion_precision_and_recall():
 def test_an_edge_belongs_to_the_lower_bin():
     edge = calibration_bins([[0.5, 0.5], [0.51, 0.49]], [0, 0], bins=2)
     assert [group.count for group in edge] == [1, 1]
+
+
+def test_softmax_is_stable_and_sums_to_one() -> None:
+    answer = softmax(np.float32([[1000.0, 999.0], [-1e4, 1e4]]))
+    assert answer.dtype == np.float32
+    np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-6)
+    assert answer[0, 0] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-6)

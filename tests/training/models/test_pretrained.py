@@ -28,14 +28,14 @@ from catdog_edge.errors import CatdogError, MissingPackageError, ModelError
 from catdog_edge.system.log_to_stderr import log_to_stderr
 from catdog_edge.system.packages import install_command
 from catdog_edge.training.models import pretrained
-from catdog_edge.training.models.efficientnet_lite import SHORT, EfficientNetLite
+from catdog_edge.training.models.efficientnet_lite import SHORT
 from catdog_edge.training.models.pretrained import (
     PACKAGES,
     PRETRAINED,
     imagenet_state,
     load_pretrained,
 )
-from catdog_edge.training.models.registry import ARCHITECTURES, CENTRED, TORCHVISION, architecture
+from catdog_edge.training.models.registry import ARCHITECTURES, TORCHVISION, architecture
 
 PACKAGE, PACKAGE_FILE = PACKAGES["efficientnet_lite0"]
 REFERENCE = runpy.run_path(str(DATA / "make_efficientnet_reference.py"))
@@ -99,44 +99,6 @@ def test_the_short_network_has_the_weights_of_the_blocks_that_it_keeps() -> None
     frames = torch.from_numpy(REFERENCE["picture"](160))
     with torch.inference_mode():
         assert torch.equal(full(frames), cut(frames))
-
-
-def test_only_blocks_with_a_skip_connection_can_be_left_out() -> None:
-    with pytest.raises(ValueError, match="skip connection"):
-        EfficientNetLite(2, 1.0, 1.0, 0.2, without=(5,))
-
-
-@pytest.mark.parametrize(
-    ("arch", "size", "parameters", "activations", "dropout"),
-    [
-        ("efficientnet_lite0", 224, 4_652_008, 33, 0.2),
-        ("efficientnet_lite2", 260, 6_092_072, 43, 0.3),
-    ],
-)
-def test_efficientnet_lite_is_the_published_network(
-    arch: str, size: int, parameters: int, activations: int, dropout: float
-) -> None:
-    entry = architecture(arch)
-    assert (entry.size, entry.normalization) == (size, CENTRED)
-    network = entry.build(1000)
-    assert isinstance(network, EfficientNetLite)
-    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
-    modules = list(network.modules())
-    assert [type(module) for module in modules].count(nn.ReLU6) == activations
-    assert [module.p for module in modules if isinstance(module, nn.Dropout)] == [dropout]
-    assert {module.eps for module in modules if isinstance(module, nn.BatchNorm2d)} == {1e-3}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", PACKAGES)
-@pytest.mark.parametrize("size", [64, 75, 128, 161])
-def test_efficientnet_lite_takes_any_size_and_learns(size: int, arch: str) -> None:
-    torch.manual_seed(0)
-    network = architecture(arch).build(2)
-    maps = network.top(network.blocks(network.stem(torch.randn(2, 3, size, size))))
-    assert maps.shape[2:] == (-(-size // 32),) * 2
-    network(torch.randn(2, 3, size, size)).sum().backward()
-    assert all(parameter.grad.abs().max() > 0 for parameter in network.parameters())
 
 
 def test_every_weight_but_the_head_comes_from_the_package(

@@ -167,16 +167,3 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         architecture("lenet")
     assert "lenet" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("efficientnet_lite0", 3_371_008),
-        ("efficientnet_lite0_short", 2_418_688),
-        ("efficientnet_lite2", 4_811_072),
-    ],
-)
-def test_the_lite_family_has_the_published_widths_and_depths(name: str, parameters: int) -> None:
-    network = architecture(name).build(2)
-    assert count(network) - count(network.classifier) == parameters

@@ -1,0 +1,43 @@
+"""A data set's record of its splits: written and read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.image_sets import image, named, write
+
+from catdog_edge.training.data.open_dataset import open_dataset
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "a-cache"))
+
+
+def test_split_csv_wins_and_round_trips(tmp_path: Path) -> None:
+    files = named()
+    first = open_dataset(write(tmp_path / "set", files))
+    first.write_split_csv(tmp_path / "split.csv")
+    again = open_dataset(tmp_path / "set", split_csv=tmp_path / "split.csv")
+    assert again.items == first.items
+    # A person moves every picture of the test split to train and back.
+    text = (tmp_path / "split.csv").read_text()
+    moved = text.replace(",test", ",x").replace(",val", ",test").replace(",x", ",validation")
+    (tmp_path / "split.csv").write_text(moved)
+    write(tmp_path / "set", {"cat.777.jpg": image(777)})  # not in the file: left out
+    swapped = open_dataset(tmp_path / "set", split_csv=tmp_path / "split.csv")
+    assert swapped.counts()["val"] == first.counts()["test"]
+    assert swapped.counts()["test"] == first.counts()["val"]
+    assert len(swapped.items) == len(first.items)
+    assert any("1 images are not in split.csv" in note for note in swapped.notes)
+
+
+@pytest.mark.parametrize("name", ["cat.\r.900.jpg", "cat.\r\n.900.jpg", 'cat.",\n .900.jpg'])
+def test_any_name_survives_split_csv(name: str, tmp_path: Path) -> None:
+    first = open_dataset(write(tmp_path / "set", named() | {name: image(900)}))
+    assert name in {item.file for item in first.items}
+    first.write_split_csv(tmp_path / "split.csv")
+    again = open_dataset(tmp_path / "set", split_csv=tmp_path / "split.csv")
+    assert again.items == first.items
+    assert again.skipped == ()

@@ -1,0 +1,49 @@
+"""The device that `--device` names, and PyTorch's threads."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
+pytestmark = pytest.mark.train
+
+from catdog_edge.errors import CatdogError
+from catdog_edge.training.engine.device import choose_device, torch_threads
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nonsense", "give cpu, cuda"), ("mps", "give cpu, cuda"), ("meta", "give cpu, cuda"),
+        ("", "give cpu, cuda"), ("cuda", "--device cuda: PyTorch"),
+        ("CUDA", "--device cuda: PyTorch"), ("cuda:999", "--device cuda:999: PyTorch"),
+    ],
+)  # fmt: skip
+def test_a_device_that_is_not_there(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(CatdogError, match=message):
+        choose_device(name)
+
+
+def test_cuda_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen = [choose_device(name) for name in ("auto", " CPU ", "cuda", "cuda:1")]
+    assert chosen == ["cuda", "cpu", "cuda", "cuda:1"]
+    with pytest.raises(CatdogError, match="there are 2 CUDA devices, numbered from 0"):
+        choose_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == "cpu"
+
+
+def test_the_threads_are_set_within_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    with torch_threads(3) as count:
+        assert count == torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CATDOG_EDGE_THREADS", "2")
+    with torch_threads() as count:
+        assert count == 2
