@@ -512,30 +512,6 @@ def test_data_named_again_is_split_as_for_the_training(run, easy_set):
     assert counts["named"] == len(whole.items_of("test")) > counts["run's"]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--max-ratio", "model"),
-        ("--max-ratio", "model=inf"),
-        ("--max-ratio", "model=1", "--max-ratio", "model=2"),
-        ("--threads", "257"),
-        ("--batch", "1,100000"),
-        ("--batch", "0"),
-        ("--batch", "1,1"),
-        ("--threads", "two"),
-        ("--seconds", "0"),
-        ("--min-agreement", "101"),
-        ("--min-agreement", "0.999"),
-        ("--min-agreement", "1"),
-        ("--tolerance", "0.1"),
-    ],
-)
-def test_wrong_usage(arguments):
-    result = _bench(*arguments)
-    assert result.exit_code == 2
-    assert arguments[0] in result.output
-
-
 def test_weights_that_went_astray_are_one_line_before_anything_is_timed(run):
     network, spec = load_checkpoint(run.weights)
     with torch.no_grad():

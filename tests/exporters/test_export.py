@@ -335,9 +335,6 @@ def test_for_cuda_it_is_fp16_and_checked_there_or_it_says_where(lamps: Path) -> 
         assert (half["provider"], half["p50_ms"], half["ratio_to_fp32"]) == ("cpu", None, None)
         assert "model.half.onnx is checked on the CPU, and not timed: cuda does not" in done.stderr
         assert "model.half.onnx: 2.0 times smaller than model.onnx, the same answer" in done.stdout
-    done = export("--for", "cuda", "--quantize", "static")
-    assert done.exit_code == 2
-    assert "--for cuda makes no int8 file" in done.stderr
 
 
 def test_a_run_folder_is_taken_for_its_best_weights(lamps: Path, tmp_path: Path) -> None:

@@ -268,14 +268,6 @@ def test_what_another_tool_saved_is_told_apart_from_damage(folder: Path, tmp_pat
         assert "Re-running" not in done.stderr
 
 
-def test_an_architecture_is_printed_as_a_table() -> None:
-    done = CliRunner().invoke(main, ["info", "--arch", "simple_cnn"])
-    assert done.exit_code == 0
-    assert "410,112" in done.stdout
-    clash = CliRunner().invoke(main, ["info", "--arch", "simple_cnn", "model.onnx"])
-    assert clash.exit_code == 2
-
-
 def test_bad_files_are_one_line(folder: Path, tmp_path: Path) -> None:
     bare = read_proto(folder / "model.onnx")
     del bare.metadata_props[:]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.bench_rows import BenchRow
 from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.evaluation.inference import logits
@@ -75,3 +76,7 @@ def scramble(run: Run, name: str = "model.scrambled.onnx") -> Path:
             flat.copy_(flat[torch.randperm(flat.numel(), generator=generator)])
     export_onnx(network, spec, run.folder / name)
     return run.folder / name
+
+
+def onnx_row(run: Run, name: str = "model", threads: int = 1, batch: int = 1) -> BenchRow:
+    return BenchRow(name, "onnxruntime", str(run.folder / f"{name}.onnx"), threads, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -129,3 +130,13 @@ def tiff(
             table += packed.ljust(4, b"\0")
     assert len(values) <= 64
     return table + b"\0\0\0\0" + values.ljust(64, b"\0") + b"".join(body)
+
+
+def png(head: bytes, body: bytes, transparent: bytes = b"") -> bytes:
+    """A PNG of these chunks; `body` is compressed."""
+    chunks = [(b"IHDR", head), (b"tRNS", transparent), (b"IDAT", body), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+        if data or name == b"IEND"
+    )

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchrun import make_run
+
+from support.benchrun import onnx_row
 
 from benchmarks.bench_rows import BenchRow, open_row
 from benchmarks.measure import cold_start, latency
@@ -22,30 +23,8 @@ from catdog_edge.errors import CatdogError
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, easy_set):
-    return make_run(tmp_path_factory.mktemp("latency") / "lamps", easy_set)
-
-
-@pytest.fixture(scope="module")
-def frames():
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 255, (200, 200, 3), dtype=np.uint8) for _ in range(8)]
-
-
-@pytest.fixture
-def picture(frames, tmp_path):
-    path = tmp_path / "picture.jpg"
-    path.write_bytes(latency.as_jpeg(frames[0]))
-    return path
-
-
-def _row(run, name="model", threads=1, batch=1):
-    return BenchRow(name, "onnxruntime", str(run.folder / f"{name}.onnx"), threads, batch)
-
-
 def test_fresh_processes_are_measured_and_summarised(run, picture, tmp_path):
-    rows = [_row(run), BenchRow("broken", "onnxruntime", str(tmp_path / "none.onnx"), 1)]
+    rows = [onnx_row(run), BenchRow("broken", "onnxruntime", str(tmp_path / "none.onnx"), 1)]
     found, failed = cold_starts(rows, picture, runs=2)
     assert found["model"]["runs"] == 2
     assert len(found["model"]["first_answers_s"]) == 2
@@ -56,22 +35,22 @@ def test_fresh_processes_are_measured_and_summarised(run, picture, tmp_path):
 
 
 def test_memory_of_the_bench_is_not_charged_to_a_row(run, picture, tmp_path):
-    before = start_row(_row(run), picture, seconds=0.1)
+    before = start_row(onnx_row(run), picture, seconds=0.1)
     ballast = np.ones(400_000_000, np.uint8)  # 400 MB, touched
-    after = start_row(_row(run), picture, seconds=0.1)
+    after = start_row(onnx_row(run), picture, seconds=0.1)
     assert ballast.sum() == 400_000_000
     assert abs(after["peak_rss_bytes"] - before["peak_rss_bytes"]) < 60_000_000
 
 
 def test_a_child_that_fails_is_one_line(run, tmp_path):
     with pytest.raises(CatdogError, match="does not run in a fresh process") as caught:
-        start_row(_row(run), tmp_path / "no-picture.jpg")
+        start_row(onnx_row(run), tmp_path / "no-picture.jpg")
     assert "\n" not in str(caught.value)
 
 
 def test_a_fresh_process_answers_as_the_row_does(run, picture):
-    found = start_row(_row(run), picture, seconds=0.0)
-    runner = open_row(_row(run))
+    found = start_row(onnx_row(run), picture, seconds=0.0)
+    runner = open_row(onnx_row(run))
     expected = runner.probabilities([latency.decode_picture(picture.read_bytes())])
     assert np.allclose(found["answer"], expected, atol=1e-6)
     assert found["peak_rss_bytes"] >= found["rss_bytes"]
@@ -105,7 +84,7 @@ def test_a_fresh_process_that_hangs_is_ended(run, tmp_path, monkeypatch):
     monkeypatch.setattr(cold_start, "TIMEOUT", 0.5)
     started = time.monotonic()
     with pytest.raises(CatdogError, match=r"no answer for 0\.5 s"):
-        start_row(_row(run), tmp_path / "picture.jpg")
+        start_row(onnx_row(run), tmp_path / "picture.jpg")
     assert time.monotonic() - started < 20
 
 
@@ -114,7 +93,7 @@ def test_a_fresh_process_takes_nothing_from_the_current_folder(run, picture, tmp
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')\n")
     monkeypatch.chdir(tmp_path)
-    assert start_row(_row(run), picture, seconds=0.1)["first_answer_s"] > 0
+    assert start_row(onnx_row(run), picture, seconds=0.1)["first_answer_s"] > 0
 
 
 def test_a_fresh_process_that_says_a_lot_is_not_held_up(run, picture, tmp_path, monkeypatch):
@@ -124,4 +103,4 @@ def test_a_fresh_process_that_says_a_lot_is_not_held_up(run, picture, tmp_path, 
     )
     noisy.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(noisy))
-    assert start_row(_row(run), picture, seconds=0.1)["first_answer_s"] > 0
+    assert start_row(onnx_row(run), picture, seconds=0.1)["first_answer_s"] > 0

@@ -12,7 +12,7 @@ pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
 import onnxruntime
-from support.benchrun import make_run
+from support.benchrun import onnx_row
 
 from benchmarks.bench_rows import BenchRow, OnnxRunner, TorchRunner, open_row, plan_rows
 from benchmarks.measure import interleaved, latency
@@ -21,28 +21,6 @@ from catdog_edge.runtime.model_file import ZOO
 from catdog_edge.system.threads import choose_threads
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, easy_set):
-    return make_run(tmp_path_factory.mktemp("latency") / "lamps", easy_set)
-
-
-@pytest.fixture(scope="module")
-def frames():
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 255, (200, 200, 3), dtype=np.uint8) for _ in range(8)]
-
-
-@pytest.fixture
-def picture(frames, tmp_path):
-    path = tmp_path / "picture.jpg"
-    path.write_bytes(latency.as_jpeg(frames[0]))
-    return path
-
-
-def _row(run, name="model", threads=1, batch=1):
-    return BenchRow(name, "onnxruntime", str(run.folder / f"{name}.onnx"), threads, batch)
 
 
 def test_every_kind_of_row_answers_alike(run, frames):
@@ -55,7 +33,7 @@ def test_every_kind_of_row_answers_alike(run, frames):
 
 
 def test_a_stage_is_a_part_of_its_call(run, frames):
-    found = latency.stages(open_row(_row(run)), frames, seconds=0.5)
+    found = latency.stages(open_row(onnx_row(run)), frames, seconds=0.5)
     assert list(found) == ["decode", "resize", "session", "rest", "answer"]
     assert 0 < found["resize"] < found["session"] < found["answer"] * 2
     assert abs(found["rest"]) < found["answer"]
@@ -63,7 +41,7 @@ def test_a_stage_is_a_part_of_its_call(run, frames):
 
 
 def test_a_batch_goes_through_all_frames(run, frames):
-    subject = open_row(_row(run, batch=3))
+    subject = open_row(onnx_row(run, batch=3))
     seen = []
     asked = subject.probabilities
 
@@ -84,7 +62,7 @@ def test_a_batch_goes_through_all_frames(run, frames):
 def test_a_row_measures_the_same_alone_and_beside_others(run, frames):
     # The quickest blocks are compared, since a neighbour on the machine can make any other block
     # slower; three tries against chance.
-    rows = [_row(run, threads=2), _row(run, "model.dynamic", threads=2)]
+    rows = [onnx_row(run, threads=2), onnx_row(run, "model.dynamic", threads=2)]
     torch_row = BenchRow("pytorch", "pytorch", str(run.weights), 2)
     subjects = [open_row(row) for row in (torch_row, *rows)]
     ratios, monitor = [], ActivityMonitor()
