@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.bench_rows import Runner
-from catdog_edge.errors import CatdogError, MissingPackageError
+from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image
-from catdog_edge.system.packages import install_command
+from catdog_edge.system.packages import import_extra
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,8 @@ FIGURES = {
 
 def import_loadgen() -> Any:
     """Import `mlperf_loadgen`; `MissingPackageError` where the extra is not installed."""
-    try:
-        import mlperf_loadgen
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "--scenario needs the package mlcommons-loadgen, which is not installed; "
-            f"install it with: {install_command('loadgen')}"
-        ) from error
-    return mlperf_loadgen
+    what = "--scenario needs the package mlcommons-loadgen, which is not installed"
+    return import_extra("mlperf_loadgen", "loadgen", what)
 
 
 def check_batches(scenario: Scenario, batches: Sequence[int]) -> None:

@@ -6,7 +6,6 @@ A part that is done twice replaces its own file, so partial work of a lost node 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import logging
 import os
@@ -19,11 +18,11 @@ from catdog_edge.bulk.classify_parts import ImageOptions, PartClassifier
 from catdog_edge.bulk.parts import Part
 from catdog_edge.bulk.results import Results, Row
 from catdog_edge.bulk.storage import is_remote
-from catdog_edge.errors import CatdogError, MissingPackageError, first_line
+from catdog_edge.errors import CatdogError, first_line
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.runtime.providers import GPU
-from catdog_edge.system.packages import install_command
+from catdog_edge.system.packages import import_extra
 
 
 class PartWorker:
@@ -69,7 +68,8 @@ def classify_all_on_ray(
     of the smallest node. `address` is the cluster's, or `auto`; `None` starts Ray on this machine.
     Raises `CatdogError` if the cluster or a worker fails permanently.
     """
-    ray = _ray()
+    ray = import_extra("ray", "ray", "--engine ray needs the package ray")
+    import_extra("ray.data", "ray", "--engine ray needs the package ray")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised
     file = find_model(model["model"])
     model = model | {"model": file.path.read_bytes() if file.path else file.data}
@@ -105,13 +105,3 @@ def classify_all_on_ray(
         # The message has the traceback of the worker.
         known = re.findall(r"catdog_edge\.errors\.\w+: (.+)", str(error))
         raise CatdogError(known[-1] if known else f"Ray: {first_line(error, 300)}") from error
-
-
-def _ray() -> Any:
-    try:
-        ray = importlib.import_module("ray")
-        importlib.import_module("ray.data")
-    except ImportError as error:
-        what = "--engine ray needs the package ray"
-        raise MissingPackageError(f"{what}: {install_command('ray')}") from error
-    return ray

@@ -35,15 +35,12 @@ ROWS = 16  # bytes of a Parquet file in memory at a time
 class Part:
     """Consecutive images of one source.
 
-    Attributes:
-        number: From 0; part of the name of the results file.
-        source: A .zip, .tar or .parquet file, an address, or empty: `items` are paths.
-        items: Paths; of a .zip or .tar lists of a name and where its bytes are; of a .parquet file
-            row numbers.
+    `items` are paths; of a .zip or .tar lists of a name and where its bytes are; of a .parquet
+    file row numbers.
     """
 
-    number: int
-    source: str
+    number: int  # from 0; part of the name of the results file
+    source: str  # a .zip, .tar or .parquet file, an address, or empty: `items` are paths
     items: list[Any]
 
     @property

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from catdog_edge.errors import CatdogError, MissingPackageError, first_line
+from catdog_edge.errors import CatdogError, first_line
 from catdog_edge.system.files import atomic_write
-from catdog_edge.system.packages import install_command
+from catdog_edge.system.packages import import_extra
 
 GOOGLE_LIMIT = "retry_limit_seconds"
 
@@ -28,13 +28,8 @@ def suffix(location: str) -> str:
 
 def pyarrow(module: str) -> Any:
     """Import a module of pyarrow; `MissingPackageError` if it is not installed."""
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        what = "Parquet files and remote addresses need the package pyarrow"
-        raise MissingPackageError(f"{what}: {install_command('parquet')}") from error
+    what = "Parquet files and remote addresses need the package pyarrow"
+    return import_extra(module, "parquet", what)
 
 
 def filesystem(location: str) -> tuple[Any, str]:

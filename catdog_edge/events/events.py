@@ -112,34 +112,21 @@ class Event:
 
 @dataclass(frozen=True)
 class View:
-    """State of a source at one frame, for display.
+    """State of a source at one frame, for display."""
 
-    Attributes:
-        prediction: The latest prediction.
-        classified: Whether it is for this frame; otherwise nothing has moved since.
-        present: The label of the current visit, or `neither`.
-        smoothed: Smoothed score per label, 0..1, in the order of the model's labels.
-    """
-
-    prediction: Prediction
-    classified: bool
-    present: str
-    smoothed: tuple[float, ...]
+    prediction: Prediction  # the latest
+    classified: bool  # whether it is for this frame; otherwise nothing has moved since
+    present: str  # the label of the current visit, or `neither`
+    smoothed: tuple[float, ...]  # score per label, 0..1, in the order of the model's labels
 
 
 @dataclass
 class Tally:
-    """Counters of one source.
+    """Counters of one source."""
 
-    Attributes:
-        frames: Frames read.
-        classified: Frames that the model classified; the others showed no movement.
-        events: Events reported.
-    """
-
-    frames: int = 0
-    classified: int = 0
-    events: int = 0
+    frames: int = 0  # read
+    classified: int = 0  # by the model; the others showed no movement
+    events: int = 0  # reported
 
 
 _Best = tuple[float, Image | None, Box | None]

@@ -22,12 +22,7 @@ _SNAPSHOT = re.compile(r"\d{8}T\d{9}Z-[A-Za-z0-9_.-]+-[^/]+-(?:enter|exit)-\d+\.
 
 
 class WriteFailures:
-    """Logs failed writes: the first of a series at once, the others as a number.
-
-    Attributes:
-        what: What is written, in the plural.
-        total: Number of failed writes.
-    """
+    """Logs failed writes of `what`: the first of a series at once, the others as a number."""
 
     def __init__(self, what: str) -> None:
         self.what = what

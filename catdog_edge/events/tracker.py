@@ -54,21 +54,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class Transition:
-    """The start or end of a visit.
-
-    Attributes:
-        kind: `enter` or `exit`.
-        label: Index of the label.
-        time: When it happened; earlier than it was detected.
-        began: When the visit started.
-        reason: Why it ended.
-    """
+    """The start or end of a visit."""
 
     kind: Literal["enter", "exit"]
-    label: int
-    time: float
-    began: float
-    reason: Reason | None = None
+    label: int  # its index
+    time: float  # when it happened; earlier than it was detected
+    began: float  # when the visit started
+    reason: Reason | None = None  # why it ended
 
 
 class Tracker:

@@ -63,28 +63,17 @@ _TIFF_COMPRESSIONS = {6: "old JPEG", 34712: "JPEG 2000", 50000: "Zstandard", 500
 
 @dataclass(frozen=True)
 class Header:
-    """The header of an image file; `kind` is determined by its signature.
-
-    Attributes:
-        width, height: Stored size in pixels, before any rotation.
-        alpha: The file has, or may have, transparent pixels.
-        orientation: Exif orientation 1..8 to apply to the decoded pixels.
-        transparent_grey: The transparent grey level of a greyscale PNG, in its own bit depth, and
-            that depth.
-        premultiplied: The decoder returns colours that are already multiplied by alpha.
-        depth: Bits per sample if the decoder returns more than 8.
-        variant: A kind of JPEG that only some builds of OpenCV decode; otherwise empty.
-    """
+    """The header of an image file; `kind` is determined by its signature."""
 
     kind: Format
-    width: int
+    width: int  # as stored, before any rotation
     height: int
-    alpha: bool = False
-    orientation: int = 1
-    transparent_grey: tuple[int, int] | None = None
-    premultiplied: bool = False
-    depth: int = 16
-    variant: str = ""
+    alpha: bool = False  # the file has, or may have, transparent pixels
+    orientation: int = 1  # Exif, 1..8, to apply to the decoded pixels
+    transparent_grey: tuple[int, int] | None = None  # level and bit depth, of a greyscale PNG
+    premultiplied: bool = False  # the decoder returns colours already multiplied by alpha
+    depth: int = 16  # bits per sample if the decoder returns more than 8
+    variant: str = ""  # a kind of JPEG that only some builds of OpenCV decode; otherwise empty
     bmp: BmpHeader | None = None
 
 

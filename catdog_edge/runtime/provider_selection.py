@@ -61,20 +61,15 @@ _Run = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 class Opened:
     """An open session.
 
-    Attributes:
-        provider: Short name of its first provider.
-        file: The file that was opened: of a shipped model, the form for the provider.
-        why: Why this provider was chosen.
-        how: Features of the provider that are in use.
-        again: Open it again with fewer options of the provider, given the error that the
-            session raised; `None`: no options are left to omit.
+    `again` opens it with fewer options of the provider, given the error that the session raised;
+    `None`: no options are left to omit.
     """
 
     session: _Session
-    provider: str
-    file: ModelFile
-    why: str
-    how: str = ""
+    provider: str  # short name of the first one
+    file: ModelFile  # that was opened: of a shipped model, the form for the provider
+    why: str  # this provider was chosen
+    how: str = ""  # features of the provider that are in use
     again: Callable[[BaseException], Opened] | None = None
 
     @property

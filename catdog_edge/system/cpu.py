@@ -26,17 +26,11 @@ FEATURES = {
 
 @dataclass(frozen=True)
 class Cpu:
-    """A CPU.
+    """A CPU."""
 
-    Attributes:
-        name: For instance `AMD EPYC 7763`; the architecture where the system has no name.
-        model: `family 25, model 1` on x86, otherwise empty.
-        flags: As Linux names them; empty on other systems.
-    """
-
-    name: str
-    model: str
-    flags: frozenset[str]
+    name: str  # for instance `AMD EPYC 7763`; the architecture where the system has no name
+    model: str  # `family 25, model 1` on x86, otherwise empty
+    flags: frozenset[str]  # as Linux names them; empty on other systems
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -85,6 +85,15 @@ def install_command(extra: str) -> str:
     return join([*pip, "install", *what])
 
 
+def import_extra(module: str, extra: str, what: str) -> Any:
+    """Import a module of an extra; `MissingPackageError` without it: `what`, and the remedy."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        remedy = f"install it with: {install_command(extra)}"
+        raise MissingPackageError(f"{what}; {remedy}") from error
+
+
 def runtime() -> Any:
     """Import and return the module `onnxruntime`; `MissingPackageError` if that fails."""
     return _complete("onnxruntime")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from catdog_edge.errors import CatdogError, DataError, MissingPackageError
+from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.system.files import cache_folder, write_text
-from catdog_edge.system.packages import install_command
+from catdog_edge.system.packages import import_extra
 
 NAME = "oxford-pets"  # what `--data` takes for this data set
 TIMEOUT = 30.0  # seconds without a response after which the download fails
@@ -100,20 +100,14 @@ def _is_complete(images: Path, rows: Iterable[tuple[str, str]]) -> bool:
 
 def _download(base: Path) -> None:
     """Download the archives that are missing or damaged, and unpack them."""
-    try:
-        from torchvision.datasets import OxfordIIITPet
-        from torchvision.datasets.utils import download_and_extract_archive
-    except ImportError as error:
-        raise MissingPackageError(
-            f"--data {NAME} needs torchvision; install it with: {install_command('train')}"
-        ) from error
+    datasets = import_extra("torchvision.datasets", "train", f"--data {NAME} needs torchvision")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
-    archives = OxfordIIITPet._RESOURCES
+    archives = datasets.OxfordIIITPet._RESOURCES
     try:
         base.mkdir(parents=True, exist_ok=True)
         for url, checksum in archives:
-            download_and_extract_archive(url, str(base), md5=checksum)
+            datasets.utils.download_and_extract_archive(url, str(base), md5=checksum)
     except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
         # URLError is an OSError; a wrong checksum is torchvision's RuntimeError.
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error

@@ -19,7 +19,7 @@ from torch import nn
 from catdog_edge.errors import MissingPackageError, ModelError
 from catdog_edge.system.console import shows_progress
 from catdog_edge.system.files import cache_folder
-from catdog_edge.system.packages import install_command
+from catdog_edge.system.packages import import_extra, install_command
 from catdog_edge.training.models.efficientnet_lite import SHORT, rename_tensors
 from catdog_edge.training.models.registry import TIMM, TORCHVISION, import_timm
 
@@ -172,13 +172,9 @@ def _from_package(arch: str) -> tuple[dict[str, torch.Tensor], str]:
 
 
 def _from_torchvision(arch: str) -> tuple[dict[str, torch.Tensor], str]:
-    try:
-        import torchvision
-    except ImportError as error:
-        raise MissingPackageError(
-            f"the ImageNet weights of {arch} need torchvision; "
-            f"install it with: {install_command('train')}"
-        ) from error
+    torchvision = import_extra(
+        "torchvision", "train", f"the ImageNet weights of {arch} need torchvision"
+    )
     weights = torchvision.models.get_model_weights(arch).DEFAULT
     url = str(weights.url)
     hub = Path(torch.hub.get_dir())

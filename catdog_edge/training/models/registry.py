@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from catdog_edge.errors import MissingPackageError, ModelError
+from catdog_edge.errors import ModelError
 from catdog_edge.spec import Normalization
-from catdog_edge.system.packages import install_command
+from catdog_edge.system.packages import import_extra
 from catdog_edge.training.models.efficientnet_lite import SHORT, EfficientNetLite
 
 UNIT_RANGE = Normalization(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))  # RGB in 0..1
@@ -191,12 +191,7 @@ def architecture(name: str) -> Architecture:
 
 def import_timm(name: str) -> Any:
     """Import timm for one of its networks; raises `MissingPackageError`, `ModelError`."""
-    try:
-        import timm
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{name} needs the package timm; install it with: {install_command('timm')}"
-        ) from error
+    timm = import_extra("timm", "timm", f"{name} needs the package timm")
     model = name.removeprefix(TIMM)
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), 5)
