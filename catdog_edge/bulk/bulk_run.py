@@ -39,7 +39,9 @@ class BulkRun:
         """Classify all parts without results; finished parts are skipped."""
         labels = read_spec(model).labels
         results = Results(self.out, self.kind, labels, self._settings(model, reject))
-        counts = results.counts or self._plan(results)
+        counts = results.counts or results.start(list_parts(self.names, self.listed, self.part))
+        if not counts.images:
+            raise CatdogError("there are no images; name files, folders, patterns or archives")
         left = counts.parts - len(results.done)
         note(
             f"{counts.images:,} images in {counts.parts:,} parts, {left:,} to do, "
@@ -83,12 +85,6 @@ class BulkRun:
             "part": self.part,
             **asdict(self.images),
         }
-
-    def _plan(self, results: Results) -> RunCounts:
-        counts = results.plan(list_parts(self.names, self.listed, self.part))
-        if not counts.images:
-            raise CatdogError("there are no images; name files, folders, patterns or archives")
-        return counts
 
 
 def _tell(row: Row) -> None:

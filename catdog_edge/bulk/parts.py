@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import posixpath
 import struct
 import tarfile
@@ -24,6 +23,7 @@ from catdog_edge.bulk.storage import filesystem, is_remote, open_file, pyarrow, 
 from catdog_edge.errors import CatdogError, PictureError, first_line
 from catdog_edge.images.find import find_images
 from catdog_edge.images.read import check_size, is_picture, read_bytes
+from catdog_edge.system.files import name_text
 
 Read = Callable[[], bytes]
 """Read the bytes of one image file; raises `PictureError`."""
@@ -50,11 +50,11 @@ class Part:
         if is_remote(source):
             source = source.partition("?")[0]  # options of the file system
         if kind == ".parquet":
-            return [_text(f"{source}#{row}") for row in self.items]
+            return [name_text(f"{source}#{row}") for row in self.items]
         if kind in (".zip", ".tar"):
-            return [_text(f"{source}/{item[0]}") for item in self.items]
+            return [name_text(f"{source}/{item[0]}") for item in self.items]
         scheme = f"{self.source.partition('://')[0]}://" if self.source else ""
-        return [_text(f"{scheme}{item}") for item in self.items]
+        return [name_text(f"{scheme}{item}") for item in self.items]
 
     def to_json(self) -> str:
         """Return one line of JSON; see `from_json`."""
@@ -257,7 +257,3 @@ def _remote(system: Any, path: str) -> bytes:
         raise PictureError("there is no such file") from error
     except OSError as error:
         raise _gone(path, error) from error
-
-
-def _text(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "replace")

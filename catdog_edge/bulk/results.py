@@ -69,7 +69,7 @@ class Results:
                     f"{what} ({before.get(name)}, now {value}); choose another folder"
                 )
 
-    def plan(self, parts: Iterable[Part]) -> RunCounts:
+    def start(self, parts: Iterable[Part]) -> RunCounts:
         """Write the list of parts, and the manifest of a new run."""
         images = planned = 0
 

@@ -21,9 +21,8 @@ def is_remote(location: str) -> bool:
 
 def suffix(location: str) -> str:
     """Return the lower-case suffix of a path, or of an address without its query."""
-    return PurePosixPath(
-        location.partition("?")[0] if is_remote(location) else location
-    ).suffix.lower()
+    path = location.partition("?")[0] if is_remote(location) else location
+    return PurePosixPath(path).suffix.lower()
 
 
 def pyarrow(module: str) -> Any:
@@ -76,9 +75,8 @@ class Folder:
                 for chunk in chunks:
                     stream.write(chunk)
         except OSError as error:
-            raise CatdogError(
-                f"cannot write {name} in {self.location}: {first_line(error)}"
-            ) from error
+            what = f"cannot write {name} in {self.location}"
+            raise CatdogError(f"{what}: {first_line(error)}") from error
 
     def open(self, name: str) -> BinaryIO:
         """Open a file of the folder for reading; raises `OSError`."""

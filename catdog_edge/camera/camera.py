@@ -25,7 +25,7 @@ from catdog_edge.camera.parse_source import check_source_name, parse_source
 from catdog_edge.camera.recording import Recording
 from catdog_edge.camera.supervisor import Connection, Supervisor
 from catdog_edge.errors import CameraError
-from catdog_edge.images.preprocess import Image
+from catdog_edge.images.preprocess import Image, crop
 
 __all__ = ["Camera", "Counts", "Frame", "Region", "State"]
 
@@ -285,9 +285,8 @@ class Camera:
         """Crop a frame, and count the frames skipped before it."""
         image = taken.image
         if self._roi is not None and self._crops_here:
-            x, y, width, height = self._roi
-            image = np.ascontiguousarray(image[y : y + height, x : x + width])
-            if image.shape[:2] != (height, width):
+            image = np.ascontiguousarray(crop(image, self._roi))
+            if image.shape[1::-1] != self._roi[2:]:
                 error = roi_error(self.name, self._roi, *taken.image.shape[1::-1])
                 self._set_state(State.ENDED, str(error))
                 raise error

@@ -33,7 +33,7 @@ from catdog_edge.camera.freshness import STALE, Freshness
 from catdog_edge.camera.http_stream import HttpStream, NotJpegError, StreamError
 from catdog_edge.camera.supervisor import LONGEST_TIMEOUT, SLOTS
 from catdog_edge.errors import PictureError
-from catdog_edge.images.preprocess import Image, to_bgr
+from catdog_edge.images.preprocess import Image, crop, to_bgr
 from catdog_edge.images.read import decode_picture
 from catdog_edge.system.signals import ignore_interrupts
 
@@ -192,7 +192,7 @@ class CaptureWorker:
                 reason = f"the frames come more than {STALE:g} s late" if late else reason
                 self._send("skipped", [reason, *self._take_counts()])
 
-    def _publish(self, arrival: Arrival, roi: list[int] | None) -> bool:
+    def _publish(self, arrival: Arrival, roi: Any) -> bool:
         """Write a frame to the shared memory; return whether that was possible."""
         buffer = self._buffer
         if buffer is not None and not buffer.free:
@@ -206,9 +206,8 @@ class CaptureWorker:
         image = to_bgr(image)
         size = image.shape[1], image.shape[0]
         if roi is not None:
-            x, y, width, height = roi
-            image = image[y : y + height, x : x + width]
-            if image.shape[:2] != (height, width):
+            image = crop(image, roi)
+            if [*image.shape[1::-1]] != roi[2:]:
                 self._send("misfit", size)
                 raise EOFError
         if buffer is None or buffer.shape != image.shape:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,14 +17,13 @@ from catdog_edge.cli import options as common
 from catdog_edge.errors import CatdogError, PictureError
 from catdog_edge.spec import NEITHER, Prediction
 from catdog_edge.system.console import counter, escaped, is_terminal, note
-from catdog_edge.system.files import atomic_write, cannot_write, take_free_name
+from catdog_edge.system.files import atomic_write, cannot_write, name_text, take_free_name
 
 if TYPE_CHECKING:
     from catdog_edge.images.preprocess import Image
     from catdog_edge.runtime.classifier import Classifier
 
 BAR = 10  # characters of a full confidence bar in the table
-
 
 FORMATS = ("jsonl", "parquet", "megadetector", "timelapse")
 ENGINES = ("local", "ray")
@@ -49,7 +47,7 @@ class FileResult:
     @property
     def name(self) -> str:
         """The file's name as text; any bytes are valid."""
-        return _text(self.file)
+        return name_text(self.file)
 
     def to_json(self) -> str:
         """Return one line of JSON: file, and label, confidence, probabilities or an error."""
@@ -59,7 +57,7 @@ class FileResult:
         if self.error:
             document["error"] = self.error
         if self.saved is not None:
-            document["saved"] = _text(self.saved)
+            document["saved"] = name_text(self.saved)
         return json.dumps(document, ensure_ascii=False)
 
     def row(self, width: int) -> str:
@@ -145,19 +143,11 @@ def _save(file: Path, annotated: Image, folder: Path) -> tuple[Path, int]:
     return target, number
 
 
-def _text(path: Path) -> str:
-    """Decode a path for output; any bytes are valid."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
-@click.command(
+@common.command(
     "predict",
-    cls=common.Command,
-    examples=(
-        "catdog-edge predict shots/ --save annotated/",
-        "catdog-edge predict cat.jpg 'shots/*.png' --json",
-        "find . -name '*.jpg' -print0 | catdog-edge predict - --model accurate",
-    ),
+    "catdog-edge predict shots/ --save annotated/",
+    "catdog-edge predict cat.jpg 'shots/*.png' --json",
+    "find . -name '*.jpg' -print0 | catdog-edge predict - --model accurate",
 )
 @click.argument("images", nargs=-1, metavar="[IMAGES]...")
 @common.model_option
@@ -246,8 +236,7 @@ def command(
         reason = f"standard input cannot be read: {error.strerror or error}"
         raise CatdogError(f"{reason}; pipe the list into it") from error
     if out is not None:
-        _classify_in_parts(ctx, images or (".",), listed, out, as_json, **options)
-        return
+        ctx.exit(_classify_in_parts(images or (".",), listed, out, as_json, options))
     for option in ctx.command.params:
         if getattr(option, "group", "") == "Bulk" and option.name:
             if ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
@@ -265,34 +254,22 @@ def command(
 
 
 def _classify_in_parts(
-    ctx: click.Context,
-    images: Sequence[str],
-    listed: Sequence[str],
-    out: str,
-    as_json: bool,
-    *,
-    keep_damaged: bool,
-    tiles: bool,
-    kind: str,
-    part: int,
-    reduce: bool,
-    engine: str,
-    address: str | None,
-    **options: Any,
-) -> None:
-    """Run the command with --out."""
+    images: Sequence[str], listed: Sequence[str], out: str, as_json: bool, options: dict[str, Any]
+) -> int:
+    """Run the command with --out; return its exit code."""
     from catdog_edge.bulk.bulk_run import BulkRun
     from catdog_edge.bulk.classify_parts import ImageOptions
 
-    if address is not None and engine != "ray":
+    if options["address"] is not None and options["engine"] != "ray":
         raise click.UsageError("--address needs --engine ray.")
-    if tiles and reduce:
+    if options["tiles"] and options["reduce"]:
         raise click.UsageError("--tiles and --reduce exclude each other.")
-    how = ImageOptions(keep_damaged, tiles, reduce)
+    how = ImageOptions(*map(options.pop, ("keep_damaged", "tiles", "reduce")))
+    kind, part, engine, address = map(options.pop, ("kind", "part", "engine", "address"))
     done = BulkRun(out, kind, images, listed, part, how, engine, address).run(**options)
     if as_json:
         click.echo(json.dumps(asdict(done), ensure_ascii=False))
-    ctx.exit(1 if done.unreadable else 0)
+    return 1 if done.unreadable else 0
 
 
 def _classify(

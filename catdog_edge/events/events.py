@@ -16,11 +16,9 @@ from typing import Any, Literal, Protocol
 
 from catdog_edge.camera.camera import Camera, Frame, State
 from catdog_edge.errors import CameraError
-from catdog_edge.events.motion import MotionGate
-from catdog_edge.events.motion_crop import MotionCrop
+from catdog_edge.events.motion import MotionCrop, MotionGate
 from catdog_edge.events.tracker import Reason, Rules, Tracker, Transition
-from catdog_edge.images.preprocess import Image, preprocess
-from catdog_edge.runtime.tiled_search import cut
+from catdog_edge.images.preprocess import Image, crop, preprocess
 from catdog_edge.spec import NEITHER, Box, ModelSpec, Prediction, squash
 from catdog_edge.system.console import escaped
 
@@ -323,7 +321,7 @@ class Events:
         """Classify a frame at the model's size and a part of it; return the better prediction."""
         if box is None:
             return self._model(image)
-        both = [image, cut(whole, box)]
+        both = [image, crop(whole, box)]
         batch = getattr(self._model, "batch", None)
         first, second = batch(both) if batch is not None else map(self._model, both)
         best = max(first, second, key=lambda one: (one.label != NEITHER, one.certainty))

@@ -19,7 +19,7 @@ from catdog_edge.system import packages
 if TYPE_CHECKING:
     from catdog_edge.spec import Box, Layout, ResizeStep
 
-packages.opencv()  # fail at import where the package is incomplete, not at the first frame
+packages.import_complete("cv2")  # fail here where it is incomplete, not at the first frame
 
 Image = npt.NDArray[np.uint8]  # `uint8 [H,W,3]`, BGR, 0..255
 
@@ -58,7 +58,7 @@ def resize(frame: Image, steps: Sequence[ResizeStep]) -> Image:
     """
     for step in steps:
         if step.crop:
-            frame = _cropped(frame, step.crop)
+            frame = crop(frame, _centre(frame.shape[0], frame.shape[1], step.crop))
         height, width = frame.shape[:2]
         to_height, to_width = _size_after(step, height, width)
         if (to_height, to_width) == (height, width):
@@ -78,14 +78,14 @@ def _size_after(step: ResizeStep, height: int, width: int) -> tuple[int, int]:
     return step.height, step.width
 
 
-def _cropped(frame: Image, crop: float) -> Image:
-    """Crop the longer side about its centre; returns a view."""
-    left, top, width, height = _centre(frame.shape[0], frame.shape[1], crop)
-    return frame[top : top + height, left : left + width]
+def crop(image: Image, box: Box) -> Image:
+    """Return a part of an image, as a view; less of it where the box reaches beyond the image."""
+    left, top, width, height = box
+    return image[top : top + height, left : left + width]
 
 
-def _centre(height: int, width: int, crop: float) -> Box:
-    kept = round(min(height, width) * (max(height, width) / min(height, width)) ** (1 - crop))
+def _centre(height: int, width: int, share: float) -> Box:
+    kept = round(min(height, width) * (max(height, width) / min(height, width)) ** (1 - share))
     if width > height:
         return (width - kept) // 2, 0, kept, height
     return 0, (height - kept) // 2, width, kept

@@ -21,9 +21,6 @@ from catdog_edge.images.bmp import decode_masked
 from catdog_edge.images.decoder_warnings import decode_with_verdict
 from catdog_edge.images.headers import Header, read_header, unsupported
 from catdog_edge.images.preprocess import Image
-from catdog_edge.system import packages
-
-packages.opencv()  # fail at import where the package is incomplete, not at the first image
 
 MAX_PIXELS = 120_000_000
 """Largest image that is decoded: 120 megapixels (12000 x 10000), 360 MB as BGR."""
@@ -132,19 +129,12 @@ def check_size(size: int) -> None:
         raise PictureError(f"too large: the limit is {MAX_BYTES // 2**20} MiB a file")
 
 
-_REDUCED = {
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-}
-
-
 def _imdecode(data: bytes, header: Header, shortest: int | None) -> tuple[npt.NDArray[Any], bool]:
     colour = cv2.IMREAD_COLOR
     if shortest is not None and header.kind == "JPEG":
         side = min(header.width, header.height)
-        fitting = (flag for scale, flag in _REDUCED.items() if side >= scale * shortest)
-        colour = next(fitting, colour)
+        scale = next((scale for scale in (8, 4, 2) if side >= scale * shortest), 1)
+        colour = cv2.IMREAD_COLOR if scale == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{scale}")
     flags = colour | (0 if header.kind == "TIFF" else cv2.IMREAD_IGNORE_ORIENTATION)
     if header.alpha:
         flags = cv2.IMREAD_UNCHANGED

@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
-from catdog_edge.images.preprocess import Image, to_bgr
+from catdog_edge.images.preprocess import Image, crop, to_bgr
 from catdog_edge.runtime.model_file import Pickled, find_model, from_pickle
 from catdog_edge.runtime.predictions import checked, rejection_in_force, to_predictions
 from catdog_edge.runtime.providers import GPU, Asked, Settings
 from catdog_edge.runtime.session import ModelSession
 from catdog_edge.spec import ModelSpec, Prediction, Rejection
-from catdog_edge.system import packages
 from catdog_edge.system.threads import choose_threads
 
 SPIN = 1000
@@ -70,7 +69,6 @@ class Classifier:
         *,
         spin: bool | int = SPIN,
     ) -> None:
-        packages.opencv()
         file = find_model(model)
         self._threads = choose_threads(threads)
         asked = self._threads.count if threads is not None else None
@@ -170,12 +168,12 @@ class Classifier:
             >>> print(found, found.box)
             cat 0.99 (840, 360, 360, 360)
         """
-        from catdog_edge.runtime.tiled_search import best_part, cut, tiles
+        from catdog_edge.runtime.tiled_search import best_part, tiles
 
         image = to_bgr(frame)
         height, width = image.shape[:2]
         boxes = [(0, 0, width, height), *tiles(height, width, max(self.spec.size))]
-        return best_part(self.batch(cut(image, box) for box in boxes), boxes)
+        return best_part(self.batch(crop(image, box) for box in boxes), boxes)
 
     def explain(self, frame: Any, label: str | None = None) -> npt.NDArray[np.float32]:
         """Compute a heat map: how much each position contributes to a class.

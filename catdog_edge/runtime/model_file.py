@@ -210,7 +210,7 @@ def read_spec(model: str | os.PathLike[str] | bytes | None) -> ModelSpec:
         >>> read_spec("fast").labels
         ('cat', 'dog')
     """
-    onnxruntime = packages.runtime()
+    onnxruntime = packages.import_complete("onnxruntime")
     file = find_model(model)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -87,7 +87,7 @@ def open_model(file: ModelFile, asked: Asked, settings: Settings) -> Opened:
         ProviderError: A requested provider does not run on this machine.
         MissingPackageError: onnxruntime is not installed, or is broken.
     """
-    packages.runtime()
+    packages.import_complete("onnxruntime")
     if asked == "auto":
         return _open_best(file, settings)
     return _open(file, providers.parse(asked), settings, "asked for by name")

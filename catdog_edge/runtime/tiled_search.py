@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from catdog_edge.images.preprocess import Image
 from catdog_edge.spec import NEITHER, Box, Prediction
 
 OVERLAP = 0.25
@@ -40,12 +39,6 @@ def _starts(length: int, side: int) -> list[int]:
     """Return evenly spaced starts of intervals that cover a length and overlap by half or more."""
     steps = -(-2 * (length - side) // side)
     return [round(step * (length - side) / steps) for step in range(steps + 1)] if steps else [0]
-
-
-def cut(image: Image, box: Box) -> Image:
-    """Return a part of an image, as a view."""
-    left, top, width, height = box
-    return image[top : top + height, left : left + width]
 
 
 def best_part(predictions: Sequence[Prediction], boxes: Sequence[Box]) -> Prediction:

@@ -124,6 +124,11 @@ def cannot_write(path: Path, error: OSError) -> CatdogError:
     )
 
 
+def name_text(name: str | os.PathLike[str]) -> str:
+    """Decode a name for output; any bytes are valid."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 def expand_path(path: str | os.PathLike[str]) -> Path:
     """Expand a leading `~` or `~user` and make the path absolute.
 

@@ -94,17 +94,8 @@ def import_extra(module: str, extra: str, what: str) -> Any:
         raise MissingPackageError(f"{what}; {remedy}") from error
 
 
-def runtime() -> Any:
-    """Import and return the module `onnxruntime`; `MissingPackageError` if that fails."""
-    return _complete("onnxruntime")
-
-
-def opencv() -> Any:
-    """Import and return the module `cv2`; `MissingPackageError` if that fails."""
-    return _complete("cv2")
-
-
-def _complete(name: str) -> Any:
+def import_complete(name: str) -> Any:
+    """Import one of `MODULES`; `MissingPackageError` if that fails, or it is not complete."""
     try:
         module = importlib.import_module(name)
     except Exception as error:

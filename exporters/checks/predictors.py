@@ -154,7 +154,7 @@ def open_session(
     `optimized`; `name` is its name in messages, by default its path. Raises `ModelError` if the
     file does not exist, or this onnxruntime cannot load it.
     """
-    options = packages.runtime().SessionOptions()
+    options = packages.import_complete("onnxruntime").SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     if optimized is not None:

@@ -15,7 +15,7 @@ another kind. On x86-64 this costs speed; use the `.onnx` file there (`docs/expo
 
 def write_ort(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Write an `.onnx` file as an `.ort` file, atomically, optimised for any processor."""
-    onnxruntime = packages.runtime()
+    onnxruntime = packages.import_complete("onnxruntime")
     file = find_model(source)
     with atomic_write(path) as temporary:
         options = onnxruntime.SessionOptions()

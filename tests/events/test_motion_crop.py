@@ -18,7 +18,7 @@ from support.clips import HEIGHT, RED, WIDTH, yard
 from catdog_edge import Classifier, Events
 from catdog_edge.camera.camera import Frame
 from catdog_edge.events.events import Event, View
-from catdog_edge.events.motion_crop import MotionCrop
+from catdog_edge.events.motion import MotionCrop
 from catdog_edge.events.sinks import Snapshots
 from catdog_edge.events.video import draw_overlay
 from catdog_edge.spec import NEITHER, Prediction
