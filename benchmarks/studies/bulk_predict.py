@@ -93,18 +93,14 @@ def run(options: argparse.Namespace) -> None:
     keep(document, options.json)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the study; return the exit code."""
-    parser = StudyParser("bulk_predict", __doc__)
-    parser.add_argument("--model", default="fast", help="a .onnx file or a shipped model")
-    parser.add_argument("--data", required=True, help="a folder of photographs")
-    parser.add_argument("--images", type=int, default=200, help="of the folder (200)")
-    parser.add_argument("--memory-passes", type=int, default=20, help="over the images (20)")
-    parser.threads("of every rival")
-    parser.seconds(120.0, "of the comparison")
-    parser.json()
-    return parser.run(run, arguments)
-
+main = StudyParser("bulk_predict", __doc__, run)
+main.add_argument("--model", default="fast", help="a .onnx file or a shipped model")
+main.add_argument("--data", required=True, help="a folder of photographs")
+main.add_argument("--images", type=int, default=200, help="of the folder (200)")
+main.add_argument("--memory-passes", type=int, default=20, help="over the images (20)")
+main.threads("of every rival")
+main.seconds(120.0, "of the comparison")
+main.json()
 
 if __name__ == "__main__":
     sys.exit(main())

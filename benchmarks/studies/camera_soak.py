@@ -390,20 +390,17 @@ def run(options: argparse.Namespace) -> None:
         raise GateError(f"missed: {', '.join(bench.missed)}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the study; return the exit code."""
-    parser = StudyParser("camera_soak", __doc__)
-    only = "file,first,delay,four"
-    parser.add_argument("--only", type=_parts, default=only, help=f"parts, of: {','.join(PARTS)}")
-    parser.add_argument("--model", help="a file or a shipped model; default: the shipped one")
-    parser.add_argument("--reject", type=float, help="answer `neither` below this score")
-    parser.threads("of the model")
-    parser.seconds(60.0, "for each part but the soak")
-    parser.seconds(30.0, "for the soak", "--minutes")
-    parser.seconds(60.0, "seconds between its faults", "--every")
-    parser.json()
-    return parser.run(run, arguments)
-
+main = StudyParser("camera_soak", __doc__, run)
+main.add_argument(
+    "--only", type=_parts, default="file,first,delay,four", help=f"parts, of: {','.join(PARTS)}"
+)
+main.add_argument("--model", help="a file or a shipped model; default: the shipped one")
+main.add_argument("--reject", type=float, help="answer `neither` below this score")
+main.threads("of the model")
+main.seconds(60.0, "for each part but the soak")
+main.seconds(30.0, "for the soak", "--minutes")
+main.seconds(60.0, "seconds between its faults", "--every")
+main.json()
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -296,19 +296,15 @@ def run(options: argparse.Namespace) -> None:
         raise GateError(f"limits not met: {', '.join(study.missed)}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the study; return the exit code."""
-    parser = StudyParser("classifier_overhead", __doc__)
-    parser.add_argument("--model", default="fast", help="a .onnx file or a shipped model")
-    parser.add_argument("--weights", type=Path, help="a checkpoint: adds PyTorch's cold start")
-    parser.threads("of every session")
-    parser.seconds(10.0, "per comparison")
-    parser.add_argument("--runs", type=int, default=10, help="cold starts of each program")
-    parser.add_argument("--calls", type=int, default=100_000, help="of the leak check")
-    parser.json()
-    parser.add_argument("--only", choices=PARTS, action="append", help="may be repeated")
-    return parser.run(run, arguments)
-
+main = StudyParser("classifier_overhead", __doc__, run)
+main.add_argument("--model", default="fast", help="a .onnx file or a shipped model")
+main.add_argument("--weights", type=Path, help="a checkpoint: adds PyTorch's cold start")
+main.threads("of every session")
+main.seconds(10.0, "per comparison")
+main.add_argument("--runs", type=int, default=10, help="cold starts of each program")
+main.add_argument("--calls", type=int, default=100_000, help="of the leak check")
+main.json()
+main.add_argument("--only", choices=PARTS, action="append", help="may be repeated")
 
 if __name__ == "__main__":
     sys.exit(main())

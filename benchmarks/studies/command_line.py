@@ -17,10 +17,12 @@ from catdog_edge.system.threads import MOST
 
 
 class StudyParser(argparse.ArgumentParser):
-    """The options of a study; `run` is its `main`."""
+    """The command line of a study: add its options, then call it with the arguments."""
 
-    def __init__(self, name: str, description: str | None) -> None:
-        self._name, raw = name, argparse.RawDescriptionHelpFormatter
+    def __init__(
+        self, name: str, description: str | None, body: Callable[[argparse.Namespace], None]
+    ) -> None:
+        self._name, self._body, raw = name, body, argparse.RawDescriptionHelpFormatter
         prog = f"python -m benchmarks.studies.{name}"
         super().__init__(prog=prog, description=description, formatter_class=raw)
 
@@ -36,14 +38,12 @@ class StudyParser(argparse.ArgumentParser):
         """Add `--json`, see `keep`."""
         self.add_argument("--json", type=Path, help="keep the figures in this file")
 
-    def run(
-        self, body: Callable[[argparse.Namespace], None], arguments: list[str] | None = None
-    ) -> int:
-        """Parse the command line and run; print an error as one line, and return its exit code."""
+    def __call__(self, arguments: list[str] | None = None) -> int:
+        """Run `body` with the options; print an error as one line, and return the exit code."""
         options = self.parse_args(arguments)
         try:
             with log_to_stderr():
-                body(options)
+                self._body(options)
         except CatdogError as error:
             print(f"{self._name}: {error}", file=sys.stderr)
             return error.exit_code

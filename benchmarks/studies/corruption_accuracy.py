@@ -76,15 +76,11 @@ def report(options: argparse.Namespace) -> None:
                 print(markdown_table(["condition", "rejected, %"], rows))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the study; return the exit code."""
-    parser = StudyParser("corruption_accuracy", __doc__)
-    parser.add_argument("models", nargs="+", help="shipped models, or .onnx files")
-    parser.add_argument("--data", required=True, help="a folder or .zip; its test split is used")
-    parser.add_argument("--other", help="images that show none of the classes")
-    parser.add_argument("--limit", type=int, help="take only so many images of --data")
-    return parser.run(report, arguments)
-
+main = StudyParser("corruption_accuracy", __doc__, report)
+main.add_argument("models", nargs="+", help="shipped models, or .onnx files")
+main.add_argument("--data", required=True, help="a folder or .zip; its test split is used")
+main.add_argument("--other", help="images that show none of the classes")
+main.add_argument("--limit", type=int, help="take only so many images of --data")
 
 if __name__ == "__main__":
     sys.exit(main())

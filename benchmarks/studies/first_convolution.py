@@ -56,14 +56,10 @@ def report(options: argparse.Namespace) -> None:
     print(markdown_table(HEADS, rows))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the study; return the exit code."""
-    parser = StudyParser("first_convolution", __doc__)
-    parser.add_argument("models", nargs="+", type=Path, help="fp32 .onnx files of ours")
-    parser.seconds(20.0, "of timing, each")
-    parser.threads("of both sessions", default=2)
-    return parser.run(report, arguments)
-
+main = StudyParser("first_convolution", __doc__, report)
+main.add_argument("models", nargs="+", type=Path, help="fp32 .onnx files of ours")
+main.seconds(20.0, "of timing, each")
+main.threads("of both sessions", default=2)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -436,17 +436,13 @@ def report(options: argparse.Namespace) -> None:
     print(f"{text(document)}\n\n{folder / 'peers.json'}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the study; return the exit code."""
-    parser = StudyParser("peers", __doc__)
-    parser.add_argument("--weights", type=Path, help="a checkpoint (the newest run's best.pt)")
-    parser.add_argument("--model", type=Path, help="an exported file of it (model.onnx beside it)")
-    parser.threads("of every peer")
-    parser.seconds(30.0, "for each frame")
-    parser.add_argument("--picture", type=Path, help="an image (the run's first test image)")
-    parser.add_argument("--out", type=Path, help="folder of peers.json (beside the weights)")
-    return parser.run(report, arguments)
-
+main = StudyParser("peers", __doc__, report)
+main.add_argument("--weights", type=Path, help="a checkpoint (the newest run's best.pt)")
+main.add_argument("--model", type=Path, help="an exported file of it (model.onnx beside it)")
+main.threads("of every peer")
+main.seconds(30.0, "for each frame")
+main.add_argument("--picture", type=Path, help="an image (the run's first test image)")
+main.add_argument("--out", type=Path, help="folder of peers.json (beside the weights)")
 
 if __name__ == "__main__":
     sys.exit(main())

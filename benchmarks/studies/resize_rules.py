@@ -108,15 +108,11 @@ def report(options: argparse.Namespace) -> None:
     print(markdown_table(heads, rows))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the study; return the exit code."""
-    parser = StudyParser("resize_rules", __doc__)
-    parser.add_argument("pictures", help="a folder or .zip of photographs at full size")
-    parser.add_argument("--model", help="adds accuracy: a .onnx file or a shipped model")
-    parser.add_argument("--size", type=int, default=128, help="without --model (128)")
-    parser.seconds(6.0, "of timing")
-    return parser.run(report, arguments)
-
+main = StudyParser("resize_rules", __doc__, report)
+main.add_argument("pictures", help="a folder or .zip of photographs at full size")
+main.add_argument("--model", help="adds accuracy: a .onnx file or a shipped model")
+main.add_argument("--size", type=int, default=128, help="without --model (128)")
+main.seconds(6.0, "of timing")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -234,17 +234,13 @@ def report(options: argparse.Namespace) -> None:
     print(markdown_table(heads, table))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run."""
-    parser = command_line.StudyParser("small_pets", __doc__)
-    parser.add_argument("models", nargs="+", help="shipped models, or .onnx files")
-    parser.add_argument("--data", help="pets in class folders, or a .zip of them")
-    parser.add_argument("--other", help="folders of anything else, or a .zip")
-    parser.add_argument("--behind", default="places", help="folder of backgrounds (places)")
-    parser.add_argument("--videos", type=int, help="the second table, of so many of each kind")
-    parser.add_argument("--seconds", type=float, help="the third, timed for so long")
-    return parser.run(report, arguments)
-
+main = command_line.StudyParser("small_pets", __doc__, report)
+main.add_argument("models", nargs="+", help="shipped models, or .onnx files")
+main.add_argument("--data", help="pets in class folders, or a .zip of them")
+main.add_argument("--other", help="folders of anything else, or a .zip")
+main.add_argument("--behind", default="places", help="folder of backgrounds (places)")
+main.add_argument("--videos", type=int, help="the second table, of so many of each kind")
+main.add_argument("--seconds", type=float, help="the third, timed for so long")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -450,22 +450,18 @@ def report(options: argparse.Namespace) -> None:
         raise GateError(f"the ratio is {value:.2f}, at least {options.min_ratio:g} asked for")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the study; return the exit code."""
-    parser = StudyParser("train_throughput", __doc__)
-    parser.add_argument("--data", help="a folder, a .zip or sample; else $CATDOG_DATA or sample")
-    parser.add_argument("--limit", type=int, default=800, help="images to take, all splits (800)")
-    parser.add_argument("--arch", default="simple_cnn", help="the network (simple_cnn)")
-    parser.add_argument("--batch-size", type=int, default=20, help="images per step (20)")
-    policies = get_args(Policy)
-    parser.add_argument("--augment", choices=policies, default="classic", help="in both (classic)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:NUMBER (cpu)")
-    parser.threads("of PyTorch, in both")
-    parser.seconds(60.0, "for the rounds")
-    parser.json()
-    parser.add_argument("--min-ratio", type=float, help="exit with code 3 below this")
-    return parser.run(report, arguments)
-
+main = StudyParser("train_throughput", __doc__, report)
+main.add_argument("--data", help="a folder, a .zip or sample; else $CATDOG_DATA or sample")
+main.add_argument("--limit", type=int, default=800, help="images to take, all splits (800)")
+main.add_argument("--arch", default="simple_cnn", help="the network (simple_cnn)")
+main.add_argument("--batch-size", type=int, default=20, help="images per step (20)")
+policies = get_args(Policy)
+main.add_argument("--augment", choices=policies, default="classic", help="in both (classic)")
+main.add_argument("--device", default="cpu", help="cpu, cuda or cuda:NUMBER (cpu)")
+main.threads("of PyTorch, in both")
+main.seconds(60.0, "for the rounds")
+main.json()
+main.add_argument("--min-ratio", type=float, help="exit with code 3 below this")
 
 if __name__ == "__main__":
     sys.exit(main())

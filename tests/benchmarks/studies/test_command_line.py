@@ -22,7 +22,7 @@ from catdog_edge.errors import CatdogError, GateError
 pytestmark = pytest.mark.train
 
 FOLDER = ROOT / "benchmarks" / "studies"
-STUDIES = sorted(file.stem for file in FOLDER.glob("*.py") if "def main(" in file.read_text())
+STUDIES = sorted(file.stem for file in FOLDER.glob("*.py") if "\nmain = " in file.read_text())
 
 
 def test_every_study_of_the_docs_is_there() -> None:
@@ -55,11 +55,11 @@ def test_help_names_the_command(name: str, capsys: pytest.CaptureFixture[str]) -
 def test_wrong_usage_is_code_2(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = StudyParser("study", "Does nothing.")
+    parser = StudyParser("study", "Does nothing.", lambda _: pytest.fail("ran all the same"))
     parser.seconds(1.0, "of nothing")
     parser.threads("of nothing")
     with pytest.raises(SystemExit) as caught:
-        parser.run(lambda _: pytest.fail("ran all the same"), arguments)
+        parser(arguments)
     assert caught.value.code == 2
     assert says in capsys.readouterr().err
 
@@ -78,21 +78,21 @@ def test_an_error_is_one_line(
     def body(options: argparse.Namespace) -> None:
         raise error
 
-    assert StudyParser("study", "Fails.").run(body, []) == code
+    assert StudyParser("study", "Fails.", body)([]) == code
     assert capsys.readouterr().err.strip() == says
 
 
 def test_figures_are_kept_where_a_file_is_named(tmp_path: Path) -> None:
-    parser = StudyParser("study", "Keeps what it is given.")
-    parser.json()
     seen: list[Path | None] = []
 
     def body(options: argparse.Namespace) -> None:
         seen.append(options.json)
         keep({"figure": 1.5}, options.json)
 
-    assert parser.run(body, []) == 0
-    assert parser.run(body, ["--json", str(tmp_path / "kept.json")]) == 0
+    parser = StudyParser("study", "Keeps what it is given.", body)
+    parser.json()
+    assert parser([]) == 0
+    assert parser(["--json", str(tmp_path / "kept.json")]) == 0
     assert seen == [None, tmp_path / "kept.json"]
     assert json.loads((tmp_path / "kept.json").read_text()) == {"figure": 1.5}
     with pytest.raises(ValueError, match="JSON"):  # which other readers would refuse
