@@ -26,3 +26,11 @@ def test_ticks_are_round_inside_and_few(low, high, log):
 def test_a_scale_maps_its_ends():
     found = chart_scale.Scale(1.0, 100.0, 10, 210, log=True)
     assert (found(1.0), found(10.0), found(100.0), found(0.5)) == (10, 110, 210, 10)
+
+
+def test_a_scale_has_room_at_both_sides():
+    assert chart_scale.padded([1.0, 2.0], 0.1) == pytest.approx((0.9, 2.1))
+    assert chart_scale.padded([4.0, 4.0]) == pytest.approx((3.996, 4.004))
+    assert chart_scale.padded([0.0]) == (-1e-6, 1e-6)
+    assert chart_scale.padded([1.0, 16.0], 0.25, log=True) == pytest.approx((0.5, 32.0))
+    assert chart_scale.padded([10.0], log=True) == pytest.approx((10 / 1.05, 10.5))

@@ -55,6 +55,10 @@ def test_every_condition_is_a_row(
     assert others["as they are"].startswith("100.00 (")
 
 
+def test_a_share_has_its_wilson_interval() -> None:
+    assert corruption_accuracy.share(8, 10) == "80.00 (49.02 to 94.33)"
+
+
 def test_pictures_of_other_classes_are_one_line(
     easy_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
