@@ -16,17 +16,9 @@ from typing import Any
 
 from benchmarks.bench_plan import BenchOptions, BenchPlan, plan_bench
 from benchmarks.bench_rows import OnnxRunner, Runner
-from benchmarks.measure import latency, loadgen, robustness
+from benchmarks.measure import latency, loadgen, parity, robustness
 from benchmarks.measure.cold_start import cold_starts
 from benchmarks.measure.environment import ActivityMonitor, noise_reasons
-from benchmarks.measure.parity import (
-    Disagreement,
-    ImageSet,
-    class_figures,
-    classify_all,
-    compare_rows,
-    write_disagreements,
-)
 from benchmarks.report import document as report
 from benchmarks.report import gates, html
 from benchmarks.report.text import listed
@@ -87,7 +79,7 @@ def bench(options: BenchOptions) -> BenchResult:
     document["gates"] = [asdict(gate) for gate in found]
     # The figures first: they are kept whatever becomes of the page.
     report.write(document, planned.folder)
-    write_disagreements(planned.folder / report.FLIPS, measured.disagreements)
+    parity.write_disagreements(planned.folder / report.FLIPS, measured.disagreements)
     sheet = _contact_sheet(planned, measured.sets, measured.disagreements)
     write_text(planned.folder / report.PAGE, html.page(document, sheet))
     return BenchResult(document, planned.folder, found, planned.weights)
@@ -98,10 +90,10 @@ class _Measurements:
 
     def __init__(self, options: BenchOptions, planned: BenchPlan) -> None:
         self.options, self.planned = options, planned
-        self.test = ImageSet("test", planned.dataset, planned.items)
+        self.test = parity.ImageSet("test", planned.dataset, planned.items)
         sets = [self.test]
         if planned.originals is not None:
-            sets.append(ImageSet("originals", planned.originals, planned.originals.items))
+            sets.append(parity.ImageSet("originals", planned.originals, planned.originals.items))
         if options.corruptions:
             sets += robustness.corruption_sets(planned.dataset, planned.items, options.corruptions)
         self.sets = {one.name: one for one in sets}
@@ -111,8 +103,8 @@ class _Measurements:
         log.info("bench: answers, picture by picture ...")
         predictors = {base: runner.probabilities for base, runner in planned.by_base.items()}
         count = counter("images", len(self.test.items))
-        self.answers = classify_all(predictors, self.test.frames(), count)
-        self.figures, self.disagreements = compare_rows(self.answers, self.test)
+        self.answers = parity.classify_all(predictors, self.test.frames(), count)
+        self.figures, self.disagreements = parity.compare_rows(self.answers, self.test)
         chosen = robustness.balanced(planned.items, latency.FRAMES)
         frames = [planned.dataset.decode(item) for item in chosen]
         log.info(f"bench: latency, {options.seconds:g} s of interleaved rounds ...")
@@ -191,7 +183,7 @@ class _Measurements:
             "noise": noise_reasons(planned.card, self.activity, timed.drifts, timed.unsettled),
             "answers_to": planned.runners[0].row.base,
             "rows": [self._row(one) for one in planned.runners],
-            "classes": class_figures(self.answers, self.test.truth),
+            "classes": parity.class_figures(self.answers, self.test.truth),
             "no_cold_start": [
                 {"row": row, "reason": reason} for row, reason in self.no_cold_start.items()
             ],
@@ -234,17 +226,19 @@ class _Measurements:
 
 
 def _contact_sheet(
-    planned: BenchPlan, sets: Mapping[str, ImageSet], disagreements: Sequence[Disagreement]
+    planned: BenchPlan,
+    sets: Mapping[str, parity.ImageSet],
+    disagreements: Sequence[parity.Disagreement],
 ) -> list[html.SheetImage]:
     """Each image once, with the rows that disagree; of each set the most confident ones first.
 
     Where one of those rows has a heat map, it is coloured by that of its answer.
     """
-    groups: dict[str, dict[int, list[Disagreement]]] = {name: {} for name in sets}
+    groups: dict[str, dict[int, list[parity.Disagreement]]] = {name: {} for name in sets}
     for one in disagreements:
         groups[one.pictures].setdefault(one.index, []).append(one)
 
-    def confidence(group: Sequence[Disagreement]) -> float:
+    def confidence(group: Sequence[parity.Disagreement]) -> float:
         return max(one.confidence + one.reference_confidence for one in group)
 
     return [
@@ -255,7 +249,7 @@ def _contact_sheet(
 
 
 def _sheet_image(
-    planned: BenchPlan, frame: Image, group: Sequence[Disagreement]
+    planned: BenchPlan, frame: Image, group: Sequence[parity.Disagreement]
 ) -> html.SheetImage:
     reference = planned.runners[0].row.base
     for one in group:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,13 +20,13 @@ from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
 from catdog_edge.runtime import provider_selection
 from catdog_edge.runtime.model_file import find_model, read_spec
 from catdog_edge.spec import ModelSpec
-from catdog_edge.system.files import cannot_write
 from catdog_edge.system.threads import Threads, choose_threads
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.splits import split_of
 from catdog_edge.training.evaluation.inference import check_labels
 from catdog_edge.training.runs.run_folder import find_checkpoint, run_of
+from exporters.output_folder import check_writable
 
 
 @dataclass(frozen=True)
@@ -173,16 +172,6 @@ def plan_bench(options: BenchOptions) -> BenchPlan:
     if baseline is not None and options.baseline is not None and not options.force:
         gates.check_comparable(baseline, options.baseline, found.describe())
     return found
-
-
-def check_writable(folder: Path) -> None:
-    """Check that the reports can be written, before minutes of measuring."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise cannot_write(folder, error) from error
 
 
 def _weights(named: Path | None) -> Path:

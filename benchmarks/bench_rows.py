@@ -127,8 +127,9 @@ def plan_rows(
             for file, stem in names:
                 for provider in providers:
                     base = stem if provider == "cpu" else f"{stem}@{provider}"
-                    form = str(_file_for(file, provider))
-                    row = BenchRow(base, "onnxruntime", form, count, batch, suffix)
+                    # Of a shipped model the file that `Classifier` takes on the provider.
+                    half = half_form(file) if provider in GPU and file.parent == ZOO else None
+                    row = BenchRow(base, "onnxruntime", str(half or file), count, batch, suffix)
                     found.append(replace(row, provider=provider, compared_with=imported))
             rows += [row for row in found if batch <= MOST_ON_CPU or row.device != "cpu"]
     return rows
@@ -143,11 +144,6 @@ def references(rows: Sequence[BenchRow]) -> dict[str, str]:
 
 def _device(provider: str) -> str:
     return "cuda" if provider in GPU else "cpu"
-
-
-def _file_for(file: Path, provider: str) -> Path:
-    """The file of a shipped model that `Classifier` takes on a provider; others stay."""
-    return (half_form(file) if provider in GPU and file.parent == ZOO else None) or file
 
 
 def _variants(device: str, compiled: bool) -> list[Variant]:
@@ -216,7 +212,9 @@ class TorchRunner(Runner):
         self.row, self._torch = row, torch
         network, self.spec = load_checkpoint(row.file)
         if row.device != "cpu":
-            self._check_device()
+            if not torch.cuda.is_available():
+                built = "finds no CUDA device" if torch.version.cuda else "built without CUDA"
+                raise ProviderError(f"PyTorch {torch.__version__} {built}")
             if row.variant != "half":
                 self.tf32 = TF32
                 with warnings.catch_warnings():  # of another interface to the same settings
@@ -265,12 +263,6 @@ class TorchRunner(Runner):
         # A network trained with negatives has one more logit, for none of the classes.
         logits = self._network(inputs)[:, : len(self.spec.labels)]
         return self._torch.softmax(logits / self.spec.temperature, dim=1)
-
-    def _check_device(self) -> None:
-        torch = self._torch
-        if not torch.cuda.is_available():
-            built = "built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
-            raise ProviderError(f"PyTorch {torch.__version__} {built}")
 
     def _compiled(self) -> Any:
         # For this batch and these threads alone: another number of threads makes it compile

@@ -17,17 +17,22 @@ from catdog_edge.system.files import atomic_write, cannot_write
 from catdog_edge.system.signals import termination_as_exit
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder and check that files can be written there, before minutes of work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
 @contextlib.contextmanager
 def output_folder(folder: Path) -> Iterator[None]:
     """Make a writable folder; if the block raises, remove what was made."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(None, "it is read-only")
-        except OSError as error:
-            raise cannot_write(folder, error) from error
+        check_writable(folder)
         yield
     except BaseException:
         for one in missing:

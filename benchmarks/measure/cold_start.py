@@ -41,8 +41,8 @@ def cold_starts(
             found[row.name].append(start_row(row, picture))
         except CatdogError as error:
             failed[row.name] = str(error)
-    good = {name: results for name, results in found.items() if results and name not in failed}
-    return {name: summarise(results) for name, results in good.items()}, failed
+    good = {name: summarise(one) for name, one in found.items() if one and name not in failed}
+    return good, failed
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def measure(
     Args:
         calls: The rows.
         seconds: The budget for the rounds, pauses included.
-        references: By row, the row that its ratio is to, else a `ValueError`; default: the first.
+        references: By row, the row that its ratio is to; default: the first.
         reopen: Opens the same rows again, or returns `None`: then the passes so far count.
         progress: Called between blocks with the seconds of the budget that are spent.
         pause: Seconds of sleep before each block.
@@ -155,7 +155,7 @@ def measure(
         >>> found.ratios["theirs"]
         Ratio(value=2.1, low=2.0, high=2.2)
     """
-    against = _references(calls, references or {})
+    against = {name: (references or {}).get(name, next(iter(calls))) for name in calls}
     warm = partial(_warm_up_all, pause=pause, clock=clock, sleep=sleep)
     warm_ups = warm(calls)
     medians = [one.median for one in warm_ups.values()]
@@ -177,18 +177,6 @@ def measure(
         warm_ups |= {name: one for name, one in warm(calls).items() if not one.settled}
         time_pass(calls)
     return Measurement(Timing.joined(timings), warm_ups, against, block)
-
-
-def _references(calls: Calls, references: Mapping[str, str]) -> dict[str, str]:
-    """By row, the row that its ratio is to."""
-    if not calls:
-        raise ValueError("there is nothing to time")
-    first = next(iter(calls))
-    against = {name: references.get(name, first) for name in calls}
-    for name, reference in against.items():
-        if reference not in calls:
-            raise ValueError(f"{name} is to be compared with {reference}, which is not measured")
-    return against
 
 
 def _warm_up_all(

@@ -9,46 +9,41 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.measure import parity
 from benchmarks.measure.corruptions import CORRUPTIONS
-from benchmarks.measure.parity import (
-    SHORT,
-    Disagreement,
-    ImageSet,
-    Predict,
-    classify_all,
-    compare_rows,
-)
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.console import counted
 from catdog_edge.training.data.dataset import Dataset, Item
 from exporters.checks.comparison import Probabilities
 
-Result = tuple[dict[str, Any], list[Disagreement]]
+Result = tuple[dict[str, Any], list[parity.Disagreement]]
 """What `bench.json` says, and every disagreement with PyTorch."""
 
 
-def corruption_sets(dataset: Dataset, items: Sequence[Item], images: int) -> list[ImageSet]:
+def corruption_sets(dataset: Dataset, items: Sequence[Item], images: int) -> list[parity.ImageSet]:
     """Apply every corruption to at most `images` test images, all classes alike."""
     chosen = balanced(items, images)
-    return [ImageSet(one.name, dataset, chosen, one) for one in CORRUPTIONS]
+    return [parity.ImageSet(one.name, dataset, chosen, one) for one in CORRUPTIONS]
 
 
 def classify_corrupted(
-    sets: Sequence[ImageSet],
-    predictors: Mapping[str, Predict],
-    clean: ImageSet,
+    sets: Sequence[parity.ImageSet],
+    predictors: Mapping[str, parity.Predict],
+    clean: parity.ImageSet,
     answers: Mapping[str, Probabilities],
 ) -> Result:
     """Classify the images of `corruption_sets`; `answers` are those to the test split, `clean`."""
     position = {item.file: index for index, item in enumerate(clean.items)}
     chosen = sets[0].items
     indices = [position[item.file] for item in chosen]
-    same = ImageSet("clean", clean.dataset, chosen)
-    figures, _ = compare_rows({row: values[indices] for row, values in answers.items()}, same)
+    same = parity.ImageSet("clean", clean.dataset, chosen)
+    figures, _ = parity.compare_rows(
+        {row: values[indices] for row, values in answers.items()}, same
+    )
     results = {"clean": _short(figures)}
-    disagreements: list[Disagreement] = []
+    disagreements: list[parity.Disagreement] = []
     for one in counted(sets, "corruptions"):
-        figures, found = compare_rows(classify_all(predictors, one.frames()), one)
+        figures, found = parity.compare_rows(parity.classify_all(predictors, one.frames()), one)
         results[one.name] = _short(figures)
         disagreements += found
     document = {
@@ -59,7 +54,7 @@ def classify_corrupted(
     return document, disagreements
 
 
-def classify_originals(images: ImageSet, predictors: Mapping[str, Predict]) -> Result:
+def classify_originals(images: parity.ImageSet, predictors: Mapping[str, parity.Predict]) -> Result:
     """Classify labelled images of another source, usually at their original size."""
     sizes: list[tuple[int, ...]] = []
 
@@ -68,7 +63,7 @@ def classify_originals(images: ImageSet, predictors: Mapping[str, Predict]) -> R
             sizes.append(frame.shape[:2])
             yield frame
 
-    figures, disagreements = compare_rows(classify_all(predictors, frames()), images)
+    figures, disagreements = parity.compare_rows(parity.classify_all(predictors, frames()), images)
     height, width = np.median(np.array(sizes), axis=0)
     document = {
         "name": Path(images.dataset.source).name,
@@ -90,4 +85,4 @@ def balanced(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def _short(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {row: {name: found[name] for name in SHORT} for row, found in figures.items()}
+    return {row: {name: found[name] for name in parity.SHORT} for row, found in figures.items()}

@@ -75,7 +75,7 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
         style=Markup(style),
         created=str(document["created"]).replace("T", " ").replace("+00:00", " UTC"),
         labels=" or ".join(labels) if len(labels) <= 5 else few(labels, 5),
-        counts=tables.counts_text(document),
+        counts=few([f"{n:,} {label}" for label, n in document["data"]["counts"].items()], 5),
         doubt=report.DOUBT,
         broken=[gate for gate in document["gates"] if not gate["met"]],
         fastest=fastest,

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.report.text import (
-    MISSING,
-    few,
-    listed,
-    milliseconds,
-    p_value,
-    percentage,
-    points,
-    ratio,
-)
+from benchmarks.report import text as words
 
 Document = Mapping[str, Any]
 TitledTable = tuple[str, list[str], list[list[str]]]
@@ -61,9 +52,9 @@ def _latency(document: Document) -> TitledTable:
     for row in document["rows"]:
         latency = row["latency"]
         times = (latency[f"{name}_ms"] for name in ("p50", "p95", "p99", "mean", "std"))
-        to_first = ratio(row["ratio"]) if row["name"] != row["ratio"]["to"] else "1"
+        to_first = words.ratio(row["ratio"]) if row["name"] != row["ratio"]["to"] else "1"
         speed, size = f"{latency['pictures_per_second']:,.0f}", f"{row['size_bytes'] / 1e6:.2f}"
-        rows.append([row["name"], to_first, *map(milliseconds, times), speed, size])
+        rows.append([row["name"], to_first, *map(words.milliseconds, times), speed, size])
     heads = [
         "row",
         f"time / {_head(document)}'s",
@@ -87,9 +78,9 @@ def _latency(document: Document) -> TitledTable:
 def _compared(found: Mapping[str, float], reference: str) -> dict[str, str]:
     """The comparison with the reference, by head."""
     return {
-        f"points to {reference}": points(found),
-        "p": p_value(found["mcnemar_p"]),
-        "agree": percentage(found["agreement"]),
+        f"points to {reference}": words.points(found),
+        "p": words.p_value(found["mcnemar_p"]),
+        "agree": words.percentage(found["agreement"]),
         "flips": f"{found['flips']:,}",
         "max dp": f"{found['max_difference']:.1e}",
         "mean": f"{found['mean_difference']:.1e}",
@@ -104,9 +95,9 @@ def _answers(document: Document, brief: bool) -> TitledTable:
         found = row["answers"]
         compared = _compared(found, to)
         interval = f"{100 * found['accuracy_low']:.1f}-{100 * found['accuracy_high']:.1f}"
-        cells = [MISSING if row["is_reference"] else compared[head] for head in shown]
-        error = percentage(found["expected_calibration_error"])
-        rows.append([row["base"], percentage(found["accuracy"]), interval, *cells, error])
+        cells = [words.MISSING if row["is_reference"] else compared[head] for head in shown]
+        error = words.percentage(found["expected_calibration_error"])
+        rows.append([row["base"], words.percentage(found["accuracy"]), interval, *cells, error])
     title = f"Answers: one picture at a time, on {document['data']['pictures']:,} test pictures"
     if tf32 := [row["base"] for row in bases(document) if row["tf32"]]:
         title += f", to {document['answers_to']}; float32 with TF32: {', '.join(tf32)}"
@@ -122,7 +113,7 @@ def _classes(document: Document) -> TitledTable:
         cells = [base]
         for label, right, recall in zip(labels, found["precision"], found["recall"], strict=True):
             missed = round(counts[label] * (1 - (recall or 0.0)))
-            cells += [percentage(right), percentage(recall), f"{missed:,}"]
+            cells += [words.percentage(right), words.percentage(recall), f"{missed:,}"]
         rows.append(cells)
     return "Class by class: how often the answer is right, how many are found", heads, rows
 
@@ -136,7 +127,7 @@ def _worst_classes(document: Document) -> TitledTable:
 
     def cell(found: Mapping[str, Any], index: int) -> str:
         shares = (found[name][index] for name in ("recall", "precision"))
-        return " / ".join(MISSING if one is None else f"{100 * one:.1f}" for one in shares)
+        return " / ".join(words.MISSING if one is None else f"{100 * one:.1f}" for one in shares)
 
     rows = [
         [labels[i], f"{counts[labels[i]]:,}", *(cell(found, i) for found in by_row.values())]
@@ -157,13 +148,15 @@ def _fresh(document: Document) -> TitledTable:
         cold, stages = row["cold"], row["stages_ms"] or {}
         if cold is None and not stages:
             continue
-        cells = [MISSING] * (4 + on_gpu)
+        cells = [words.MISSING] * (4 + on_gpu)
         if cold is not None:
             memory = (cold["peak_rss_bytes"], *([cold["gpu_bytes"]] if on_gpu else []))
-            cells = [f"{cold['first_answer_s']:.2f}", milliseconds(1e3 * cold["load_s"])]
-            cells += [MISSING if one is None else f"{one / 1e6:.0f}" for one in memory]
-            cells.append(milliseconds(cold["cpu_ms"]))
-        rows.append([row["name"], *cells, *(milliseconds(stages.get(name)) for name in names)])
+            cells = [f"{cold['first_answer_s']:.2f}", words.milliseconds(1e3 * cold["load_s"])]
+            cells += [words.MISSING if one is None else f"{one / 1e6:.0f}" for one in memory]
+            cells.append(words.milliseconds(cold["cpu_ms"]))
+        rows.append(
+            [row["name"], *cells, *(words.milliseconds(stages.get(name)) for name in names)]
+        )
     of_gpu = ["GPU MB"] if on_gpu else []
     heads = ["row", "1st answer s", "load ms", "peak MB", *of_gpu, "CPU ms", *names]
     return "A fresh process, and the stages of a call in milliseconds", heads, rows
@@ -195,7 +188,9 @@ def _originals(document: Document) -> TitledTable:
     rows = []
     for base, figures in found["rows"].items():
         compared = _compared(figures, to)
-        rows.append([base, percentage(figures["accuracy"]), *(compared[head] for head in shown)])
+        rows.append(
+            [base, words.percentage(figures["accuracy"]), *(compared[head] for head in shown)]
+        )
     title = (
         f"{found['pictures']:,} pictures of {found['name']}, about "
         f"{found['median_width']}x{found['median_height']} (used in training or not)"
@@ -210,8 +205,8 @@ def _loadgen(document: Document) -> TitledTable:
         speed = figures.get("samples_per_second") or figures.get("queries_per_second")
         why = ", ".join(figures.get("unsatisfied", ()))
         result = "valid" if figures["valid"] else f"INVALID ({why})" if why else "INVALID"
-        cells = [milliseconds(None if one is None else one / 1e6) for one in times]
-        rows.append([name, *cells, MISSING if speed is None else f"{speed:,.1f}", result])
+        cells = [words.milliseconds(None if one is None else one / 1e6) for one in times]
+        rows.append([name, *cells, words.MISSING if speed is None else f"{speed:,.1f}", result])
     title = (
         f"LoadGen {found['loadgen']}, {found['scenario']}, at least {found['seconds']:g} s a row"
     )
@@ -225,7 +220,7 @@ def card(document: Document) -> list[tuple[str, str]]:
     found, quiet = document["environment"], document["quiet"]
     # A bench may have several counts, a study has one.
     counts = {row.get("threads", found["threads"]) for row in document.get("rows", ())}
-    threads = listed(sorted(counts) or [found["threads"]])
+    threads = words.listed(sorted(counts) or [found["threads"]])
     quota = f", cgroup quota {found['quota']:g}" if found["quota"] else ""
     memory, free = (found[f"memory{which}_bytes"] / 2**30 for which in ("", "_available"))
     before, during, after = found["load_before"], quiet["load_during"], quiet["load_after"]
@@ -275,8 +270,3 @@ def _gpu(card: Mapping[str, Any], during: Mapping[str, Any] | None) -> str:
     else:
         known.append("clocks and other processes not known (install nvidia-ml-py)")
     return ", ".join(known)
-
-
-def counts_text(document: Document) -> str:
-    """Test images by class: `300 cat, 300 dog`, of many classes the first ones."""
-    return few([f"{count:,} {label}" for label, count in document["data"]["counts"].items()], 5)

@@ -24,7 +24,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.bench_plan import check_writable
 from benchmarks.bench_rows import BenchRow, TorchRunner, Variant
 from benchmarks.measure.environment import ActivityMonitor, Environment, noise_reasons
 from benchmarks.measure.interleaved import Calls, Measurement, measure
@@ -44,6 +43,7 @@ from catdog_edge.training.runs.run_folder import find_checkpoint, run_of
 from exporters.checks.comparison import Probabilities
 from exporters.checks.predictors import open_session
 from exporters.formats.torch_export import export_onnx
+from exporters.output_folder import check_writable
 
 Classify = Callable[[Image], Probabilities]
 """From a frame (`uint8 [H,W,3]` BGR, of any size) to `float32 [1,K]`."""

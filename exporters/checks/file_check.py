@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,12 @@ class ReferenceModel:
     ) -> None:
         self.model, self.validation = model, validation
         self.answers = model.predict(validation.images) if answers is None else answers
-        self._more: tuple[Images, Answers] | None = None
 
+    @cached_property
     def more(self) -> tuple[Images, Answers] | None:
         """Further images and its answers to them; `None` where there are none."""
-        if self._more is None:
-            images = self.validation.more()
-            if images is None or not len(images):
-                return None
-            self._more = images, self.model.predict(images)
-        return self._more
+        images = self.validation.more()
+        return None if images is None else (images, self.model.predict(images))
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def check_file(
     check_probabilities(answers.probabilities, len(validation.images), len(spec.labels), name)
 
     def more() -> tuple[Answers, Answers] | None:
-        found = reference.more()
+        found = reference.more
         return None if found is None else (found[1], model.predict(found[0]))
 
     verification = judge(reference.answers, answers, validation.truth, model.spec, policy, more)

@@ -14,16 +14,8 @@ from onnxruntime.quantization import quantize_dynamic as _ort_quantize_dynamic
 
 from catdog_edge.errors import ModelError
 from exporters.formats.suppress_logging import suppress_logging
+from exporters.graph import onnx_file
 from exporters.graph.nodes import constant, is_constant
-from exporters.graph.onnx_file import (
-    clean,
-    operators,
-    opset_of,
-    read_fp32,
-    read_model,
-    to_proto,
-    write_model,
-)
 
 DYNAMIC_OPERATORS = ("Gemm", "MatMul")
 """Linear layers. A convolution becomes `ConvInteger`, which was measured slower than fp32 on every
@@ -46,7 +38,7 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
     of the batch: check and time such a file one image at a time. Raises `ModelError` if `source`
     is damaged, foreign or not fp32, or has no linear layer.
     """
-    model, spec = read_fp32(source)
+    model, spec = onnx_file.read_fp32(source)
     layers = {
         str(node.name): constant(node.inputs[1]).size
         for node in model.graph
@@ -57,21 +49,21 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
     with tempfile.TemporaryDirectory() as folder, suppress_logging():
         output = Path(folder) / "dynamic.onnx"
         _ort_quantize_dynamic(
-            to_proto(model),
+            onnx_file.to_proto(model),
             output,
             op_types_to_quantize=list(DYNAMIC_OPERATORS),
             per_channel=True,
             weight_type=QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
         )
-        quantized = read_model(output)
-    if operators(quantized).get("MatMulInteger", 0) != len(layers):
+        quantized = onnx_file.read_model(output)
+    if onnx_file.operators(quantized).get("MatMulInteger", 0) != len(layers):
         raise ModelError(
             f"{source}: onnxruntime {onnxruntime.__version__} did not quantize all {len(layers)} "
             "linear layers; report this as a defect of catdog-edge"
         )
     restore(quantized, model)
-    write_model(quantized, path, spec.replace(precision="int8-dynamic"))
+    onnx_file.write_model(quantized, path, spec.replace(precision="int8-dynamic"))
     numbers = (value.const_value for value in model.graph.initializers.values())
     every = sum(tensor.size for tensor in numbers if tensor and tensor.dtype.is_floating_point())
     return DynamicReport(Path(path), tuple(layers), sum(layers.values()) / every)
@@ -82,10 +74,11 @@ def restore(quantized: ir.Model, model: ir.Model) -> None:
 
     Raises `ModelError` if it raised the opset of the standard operators.
     """
-    if opset_of(quantized) != opset_of(model):
+    raised, opset = (onnx_file.opset_of(one) for one in (quantized, model))
+    if raised != opset:
         raise ModelError(
-            f"quantizing needs opset {opset_of(quantized)}, the fp32 file has {opset_of(model)}; "
-            f"export with --opset {opset_of(quantized)}"
+            f"quantizing needs opset {raised}, the fp32 file has {opset}; "
+            f"export with --opset {raised}"
         )
     quantized.ir_version = model.ir_version
-    clean(quantized)
+    onnx_file.clean(quantized)

@@ -12,15 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from catdog_edge.runtime.model_file import read_spec
+from exporters.graph import nodes
 from exporters.graph.find_network import find_network
-from exporters.graph.nodes import (
-    add_constant,
-    add_node,
-    attribute,
-    constant,
-    is_constant,
-    set_constant,
-)
 from exporters.graph.onnx_file import clean, read_fp32, read_model, write_model
 
 PACKED = 1024  # numbers in a layer's weights from which `pack_weights` stores them in a byte each
@@ -34,14 +27,18 @@ def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
     smallest, largest = np.finfo(np.float16).min, np.finfo(np.float16).max
     for node in network.nodes:
         for place, value in enumerate(node.inputs):
-            if value is None or not is_constant(value) or value.dtype != ir.DataType.FLOAT:
+            if value is None or not nodes.is_constant(value) or value.dtype != ir.DataType.FLOAT:
                 continue
             if place not in FLOAT32_INPUTS.get(node.op_type, ()):
-                set_constant(value, np.clip(constant(value), smallest, largest).astype(np.float16))
+                nodes.set_constant(
+                    value, np.clip(nodes.constant(value), smallest, largest).astype(np.float16)
+                )
     start, end = network.start, network.end
     inside = [use for use in start.uses() if use.node in network.nodes]
     name, to_half = start.name, {"to": int(ir.DataType.FLOAT16)}
-    half = add_node(model.graph, "Cast", [start], f"{name}.half", f"{name}.to_half", **to_half)
+    half = nodes.add_node(
+        model.graph, "Cast", [start], f"{name}.half", f"{name}.to_half", **to_half
+    )
     for use in inside:
         use.node.replace_input_with(use.idx, half)
     name = str(end.name)
@@ -65,21 +62,23 @@ def pack_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
     graph = model.graph
     for node in list(graph):
         weight = node.inputs[1] if node.op_type in ("Conv", "Gemm") else None
-        if weight is None or not is_constant(weight) or weight.dtype != ir.DataType.FLOAT16:
+        if weight is None or not nodes.is_constant(weight) or weight.dtype != ir.DataType.FLOAT16:
             continue
-        values = constant(weight).astype(np.float32)
-        by_row = node.op_type == "Conv" or attribute(node, "transB", 0)
+        values = nodes.constant(weight).astype(np.float32)
+        by_row = node.op_type == "Conv" or nodes.attribute(node, "transB", 0)
         if values.size < PACKED:
             continue
         axes = tuple(range(1, values.ndim)) if by_row else (0,)
         scale = np.maximum(np.abs(values).max(axes, keepdims=True) / 127, np.float32(1e-12))
         name = str(weight.name)
-        stored = add_constant(graph, f"{name}.int8", np.rint(values / scale).astype(np.int8))
-        steps = add_constant(graph, f"{name}.scale", scale)
+        stored = nodes.add_constant(graph, f"{name}.int8", np.rint(values / scale).astype(np.int8))
+        steps = nodes.add_constant(graph, f"{name}.scale", scale)
         to_float, to_half = ({"to": int(ir.DataType[one])} for one in ("FLOAT", "FLOAT16"))
-        whole = add_node(graph, "Cast", [stored], f"{name}.whole", f"{name}.unpack", **to_float)
-        wide = add_node(graph, "Mul", [whole, steps], f"{name}.wide", f"{name}.rescale")
-        half = add_node(graph, "Cast", [wide], f"{name}.half", f"{name}.to_half", **to_half)
+        whole = nodes.add_node(
+            graph, "Cast", [stored], f"{name}.whole", f"{name}.unpack", **to_float
+        )
+        wide = nodes.add_node(graph, "Mul", [whole, steps], f"{name}.wide", f"{name}.rescale")
+        half = nodes.add_node(graph, "Cast", [wide], f"{name}.half", f"{name}.to_half", **to_half)
         node.replace_input_with(1, half)
     graph.sort()
     clean(model)

@@ -13,15 +13,7 @@ import onnx_ir as ir
 
 from catdog_edge.errors import ModelError
 from catdog_edge.runtime.model_file import INPUT, LOGITS
-from exporters.graph.nodes import (
-    add_constant,
-    add_node,
-    constant,
-    find,
-    only_user,
-    producer,
-    set_attributes,
-)
+from exporters.graph import nodes
 from exporters.graph.postprocessing import ALL_LOGITS
 
 
@@ -45,21 +37,21 @@ def find_network(model: ir.Model) -> Network:
     """
     grey = _dequantize_frames(model.graph)
     graph = model.graph
-    end = _categories(graph) or find(graph, ALL_LOGITS) or find(graph, LOGITS)
-    before, after, nodes = set(graph.inputs), {end}, []
+    end = _categories(graph) or nodes.find(graph, ALL_LOGITS) or nodes.find(graph, LOGITS)
+    before, after, inside = set(graph.inputs), {end}, []
     for node in graph:  # sorted, so one pass is enough
         if str(node.outputs[0].name).startswith(f"{INPUT}."):
             before.update(node.outputs)
         elif after.intersection(node.inputs):
             after.update(node.outputs)
         else:
-            nodes.append(node)
-    starts = {value for node in nodes for value in node.inputs if value in before}
+            inside.append(node)
+    starts = {value for node in inside for value in node.inputs if value in before}
     if len(starts) != 1 or end is None:
         raise ModelError(
             "the graph is not one that this version of catdog-edge wrote; export it again"
         )
-    return Network(tuple(nodes), starts.pop(), end, grey)
+    return Network(tuple(inside), starts.pop(), end, grey)
 
 
 def _categories(graph: ir.Graph) -> ir.Value | None:
@@ -67,38 +59,40 @@ def _categories(graph: ir.Graph) -> ir.Value | None:
 
     The sums stay in float: quantized, all logits of the classes would share a few steps.
     """
-    slices = [producer(n.inputs[0], "Slice") for n in graph if n.op_type == "ReduceLogSumExp"]
+    slices = [nodes.producer(n.inputs[0], "Slice") for n in graph if n.op_type == "ReduceLogSumExp"]
     found = {node.inputs[0] for node in slices if node is not None}
     logits = found.pop() if len(found) == 1 else None
-    return logits if producer(logits, "Gemm") else None
+    return logits if nodes.producer(logits, "Gemm") else None
 
 
 def _dequantize_frames(graph: ir.Graph) -> int | None:
     """Replace a cast and a pad of the frame by `DequantizeLinear`; give its zero point."""
-    cast = producer(find(graph, f"{INPUT}.float"), "Cast")
+    cast = nodes.producer(nodes.find(graph, f"{INPUT}.float"), "Cast")
     if cast is None:
         return None
     last, grey = cast, 0
-    pad = only_user(cast.outputs[0], "Pad")
+    pad = nodes.only_user(cast.outputs[0], "Pad")
     if pad is not None:
-        last, grey = pad, int(constant(pad.inputs[2]))
-    convolution = only_user(last.outputs[0], "Conv")
+        last, grey = pad, int(nodes.constant(pad.inputs[2]))
+    convolution = nodes.only_user(last.outputs[0], "Conv")
     if convolution is None:
         return None
     if pad is not None:
-        widths = constant(pad.inputs[1]).tolist()
-        set_attributes(convolution, pads=[*widths[2:4], *widths[6:8]])
+        widths = nodes.constant(pad.inputs[1]).tolist()
+        nodes.set_attributes(convolution, pads=[*widths[2:4], *widths[6:8]])
         # The bias holds -mean * weights for a frame in 0..255; about the mean it holds nothing.
-        weight, bias = (constant(value).astype(np.float64) for value in convolution.inputs[1:3])
+        weight, bias = (
+            nodes.constant(value).astype(np.float64) for value in convolution.inputs[1:3]
+        )
         about = bias + grey * weight.sum(axis=(1, 2, 3))
-        centred = add_constant(graph, f"{INPUT}.centred_bias", about.astype(np.float32))
+        centred = nodes.add_constant(graph, f"{INPUT}.centred_bias", about.astype(np.float32))
         convolution.replace_input_with(2, centred)
     old = last.outputs[0]
     name, old.name = str(old.name), f"{INPUT}.unused"
-    scale = add_constant(graph, f"{INPUT}.scale", np.array(1, np.float32))
-    zero = add_constant(graph, f"{INPUT}.zero_point", np.array(grey, np.uint8))
+    scale = nodes.add_constant(graph, f"{INPUT}.scale", np.array(1, np.float32))
+    zero = nodes.add_constant(graph, f"{INPUT}.zero_point", np.array(grey, np.uint8))
     inputs = [cast.inputs[0], scale, zero]
-    value = add_node(graph, "DequantizeLinear", inputs, name, f"{INPUT}.as_float")
+    value = nodes.add_node(graph, "DequantizeLinear", inputs, name, f"{INPUT}.as_float")
     old.replace_all_uses_with(value)
     graph.remove({last, cast}, safe=True)
     graph.sort()

@@ -158,11 +158,9 @@ def add_byte_input(model: ir.Model, source: ForeignInput, bgr: bool) -> None:
     value = frames
     if not bgr:
         order = add_constant(graph, f"{INPUT}.bgr_to_rgb", np.array([2, 1, 0]))
-        name = f"{INPUT}.rgb"
-        value = add_node(graph, "Gather", [value, order], name, name, axis=3)
+        value = add_node(graph, "Gather", [value, order], f"{INPUT}.rgb", axis=3)
     if not source.channels_last:
-        name = f"{INPUT}.nchw"
-        value = add_node(graph, "Transpose", [value], name, name, perm=[0, 3, 1, 2])
+        value = add_node(graph, "Transpose", [value], f"{INPUT}.nchw", perm=[0, 3, 1, 2])
     ir.convenience.replace_all_uses_with(old, value)
     graph.sort()
 
@@ -198,8 +196,7 @@ def _planes_first(graph: ir.Graph, source: ForeignInput) -> None:
             node.outputs[0].replace_all_uses_with(planes)
             graph.remove(node, safe=True)
     if list(old.uses()):
-        name = "pictures.nhwc"
-        back = add_node(graph, "Transpose", [planes], name, name, perm=[0, 2, 3, 1])
+        back = add_node(graph, "Transpose", [planes], "pictures.nhwc", perm=[0, 2, 3, 1])
         ir.convenience.replace_all_uses_with(old, back)
 
 
@@ -215,8 +212,8 @@ def _end_in_logits(graph: ir.Graph, classes: int, ending: Ending) -> None:
             value = logits
         else:  # The softmax of the logarithms are the probabilities themselves.
             least = add_constant(graph, "theirs.least", np.array(LEAST, np.float32))
-            above = add_node(graph, "Max", [value, least], "theirs.above", "theirs.above")
-            value = add_node(graph, "Log", [above], "theirs.log", "theirs.log")
+            above = add_node(graph, "Max", [value, least], "theirs.above")
+            value = add_node(graph, "Log", [above], "theirs.log")
     sigmoid = producer(value, "Sigmoid")
     if ending == "logits" and sigmoid is not None:
         raise ModelError(
@@ -226,10 +223,10 @@ def _end_in_logits(graph: ir.Graph, classes: int, ending: Ending) -> None:
         )
     if ending == "one logit":
         one = sigmoid.inputs[0] if sigmoid is not None else value
-        zero = add_node(graph, "Sub", [one, one], "theirs.zero", "theirs.zero")
-        value = add_node(graph, "Concat", [zero, one], "theirs.two", "theirs.two", axis=1)
+        zero = add_node(graph, "Sub", [one, one], "theirs.zero")
+        value = add_node(graph, "Concat", [zero, one], "theirs.two", axis=1)
     if value.shape is None or value.shape.rank() != 2:
-        value = add_node(graph, "Flatten", [value], "theirs.flat", "theirs.flat", axis=1)
+        value = add_node(graph, "Flatten", [value], "theirs.flat", axis=1)
     value.type = ir.TensorType(ir.DataType.FLOAT)
     value.shape = ir.Shape([None, classes])
     graph.outputs[:] = [value]

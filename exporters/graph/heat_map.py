@@ -22,15 +22,7 @@ import onnx_ir as ir
 from catdog_edge.errors import ModelError
 from catdog_edge.runtime.heat_map import HEAT_MAP, KEY
 from catdog_edge.runtime.model_file import LOGITS, PROBABILITIES
-from exporters.graph.nodes import (
-    add_constant,
-    add_node,
-    attribute,
-    find,
-    is_constant,
-    only_user,
-    producer,
-)
+from exporters.graph import nodes
 from exporters.graph.onnx_file import read_model, to_proto, write_model
 from exporters.graph.postprocessing import ALL_LOGITS
 
@@ -70,7 +62,7 @@ def add_heat_map(path: Path) -> None:
 
 def _add_output(graph: ir.Graph) -> None:
     """Append the nodes and the output."""
-    end = find(graph, ALL_LOGITS) or find(graph, LOGITS)
+    end = nodes.find(graph, ALL_LOGITS) or nodes.find(graph, LOGITS)
     groups, scale = _groups(end)
     last = _producer(groups[0].inputs[0]).inputs[0] if groups else end
     layer = _before(last, ("Gemm", "MatMul"), TO_LOGITS)
@@ -119,10 +111,10 @@ class _Builder:
 
     def add(self, kind: str, name: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         name = f"{HEAT_MAP}.{name}"
-        return add_node(self._graph, kind, inputs, name, f"{name}.{kind}", **attributes)
+        return nodes.add_node(self._graph, kind, inputs, name, f"{name}.{kind}", **attributes)
 
     def numbers(self, name: str, *values: int) -> ir.Value:
-        return add_constant(self._graph, f"{HEAT_MAP}.{name}", np.array(values, np.int64))
+        return nodes.add_constant(self._graph, f"{HEAT_MAP}.{name}", np.array(values, np.int64))
 
     def floats(self, name: str, value: ir.Value | None) -> ir.Value:
         return self.add("Cast", name, value, to=int(ir.DataType.FLOAT))
@@ -131,14 +123,14 @@ class _Builder:
         """The weights of a linear layer as convolutions, `float32 [outputs,inputs,1,1]`."""
         weight = layer.inputs[1]
         if layer.op_type == "MatMulInteger":
-            cast = only_user(layer.outputs[0], "Cast")
-            rescale = only_user(cast.outputs[0], "Mul") if cast else None
+            cast = nodes.only_user(layer.outputs[0], "Cast")
+            rescale = nodes.only_user(cast.outputs[0], "Mul") if cast else None
             assert rescale is not None
             # By the product of the scales of activations and weights.
-            [scale] = filter(is_constant, _producer(rescale.inputs[1]).inputs)
+            [scale] = filter(nodes.is_constant, _producer(rescale.inputs[1]).inputs)
             weight = self.add("DequantizeLinear", "weight", weight, scale, layer.inputs[3], axis=1)
         rows = self.floats("floats", weight)
-        if not attribute(layer, "transB", 0):
+        if not nodes.attribute(layer, "transB", 0):
             # With its permutation: onnxruntime 1.20 ends the process where it is left out.
             rows = self.add("Transpose", "transposed", rows, perm=[1, 0])
         return self.add("Reshape", "filters", rows, self.plane)
@@ -147,12 +139,12 @@ class _Builder:
 def _groups(end: ir.Value | None) -> tuple[list[ir.Node], ir.Value | None]:
     """What adds categories up to the logits of classes, in order, and what scales these."""
     joined = _before(end, ("Concat",), ("Add", "Mul"))
-    groups = [producer(value, "ReduceLogSumExp") for value in joined.inputs] if joined else []
+    groups = [nodes.producer(value, "ReduceLogSumExp") for value in joined.inputs] if joined else []
     found = [group for group in groups if group is not None]
     if joined is None or len(found) < len(groups):
         return [], None
-    scaled = only_user(joined.outputs[0], "Mul")
-    return found, next(filter(is_constant, scaled.inputs)) if scaled else None
+    scaled = nodes.only_user(joined.outputs[0], "Mul")
+    return found, next(filter(nodes.is_constant, scaled.inputs)) if scaled else None
 
 
 def _producer(value: ir.Value | None) -> ir.Node:
@@ -168,7 +160,7 @@ def _before(
     while value is not None and (node := value.producer()) is not None:
         if node.op_type in wanted:
             return node
-        computed = [one for one in node.inputs if not is_constant(one)]
+        computed = [one for one in node.inputs if not nodes.is_constant(one)]
         if node.op_type not in between or (node.op_type == "Add" and len(computed) > 1):
             return None
         value = computed[0]

@@ -15,11 +15,14 @@ def add_node(
     kind: str,
     inputs: Sequence[ir.Value | None],
     output: str,
-    name: str,
+    name: str = "",
     **attributes: Any,
 ) -> ir.Value:
-    """Append a node with one output, which is returned; `graph.sort()` puts it in its place."""
-    node = ir.node(kind, inputs, attributes, outputs=[ir.Value(name=output)], name=name)
+    """Append a node, by default named as its output, which is returned.
+
+    `graph.sort()` puts it in its place.
+    """
+    node = ir.node(kind, inputs, attributes, outputs=[ir.Value(name=output)], name=name or output)
     graph.append(node)
     return node.outputs[0]
 

@@ -15,15 +15,7 @@ import onnx_ir as ir
 from catdog_edge.errors import ModelError
 from catdog_edge.runtime.model_file import INPUT
 from catdog_edge.spec import Layout, ModelSpec, Normalization
-from exporters.graph.nodes import (
-    add_constant,
-    add_node,
-    attribute,
-    constant,
-    is_constant,
-    only_user,
-    set_attributes,
-)
+from exporters.graph import nodes
 
 
 def add_input(
@@ -49,9 +41,13 @@ def add_input(
 
     def add(kind: str, name: str, *constants: tuple[str, Any], **attributes: Any) -> None:
         nonlocal value
-        more = [add_constant(graph, f"{INPUT}.{called}", values) for called, values in constants]
+        more = [
+            nodes.add_constant(graph, f"{INPUT}.{called}", values) for called, values in constants
+        ]
         output = f"{INPUT}.{name}"
-        value = add_node(graph, kind, [value, *more], output, f"{output}.{kind}", **attributes)
+        value = nodes.add_node(
+            graph, kind, [value, *more], output, f"{output}.{kind}", **attributes
+        )
 
     if as_bytes:
         add("Transpose", "nchw", perm=[0, 3, 1, 2])
@@ -59,7 +55,7 @@ def add_input(
     convolution, mean_folds = _foldable_convolution(old), False
     folds = convolution is not None
     if convolution is not None:
-        pads = attribute(convolution, "pads", [0, 0, 0, 0])
+        pads = nodes.attribute(convolution, "pads", [0, 0, 0, 0])
         grey = _grey_level(spec.normalization)
         by_pad = as_bytes and grey is not None and any(pads) and any(mean)
         mean_folds = by_pad or not any(pads) or not any(mean)
@@ -68,7 +64,7 @@ def add_input(
             # pad follows the cast because OpenCV 4's dnn pads bytes with zero, whatever is asked.
             widths = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
             add("Pad", "padded", ("pad_widths", widths), ("pad_grey", np.array(grey, np.float32)))
-            set_attributes(convolution, pads=[0, 0, 0, 0])
+            nodes.set_attributes(convolution, pads=[0, 0, 0, 0])
         _fold(graph, convolution, mean if mean_folds else np.zeros(3), deviation, reverse)
     elif reverse:
         add("Gather", "rgb", ("bgr_to_rgb", np.array([2, 1, 0])), axis=1)
@@ -91,11 +87,11 @@ def _per_channel(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
 
 def _foldable_convolution(value: ir.Value) -> ir.Node | None:
     """The convolution that alone reads `value` and whose weights are constant, or `None`."""
-    node = only_user(value, "Conv")
-    if node is None or attribute(node, "group", 1) != 1:
+    node = nodes.only_user(value, "Conv")
+    if node is None or nodes.attribute(node, "group", 1) != 1:
         return None
-    explicit = attribute(node, "auto_pad", "NOTSET") == "NOTSET"
-    return node if explicit and all(map(is_constant, node.inputs[1:])) else None
+    explicit = nodes.attribute(node, "auto_pad", "NOTSET") == "NOTSET"
+    return node if explicit and all(map(nodes.is_constant, node.inputs[1:])) else None
 
 
 def _grey_level(normalization: Normalization) -> int | None:
@@ -113,18 +109,18 @@ def _fold(
     reverse: bool,
 ) -> None:
     """Fold (v - mean) / deviation into a convolution, computed in float64."""
-    weight = constant(convolution.inputs[1])
+    weight = nodes.constant(convolution.inputs[1])
     has_bias = len(convolution.inputs) > 2 and convolution.inputs[2] is not None
     if weight.ndim != 4 or weight.shape[1] != 3:
         raise ModelError(
             f"the first convolution takes {weight.shape[1]} channels, a frame has three"
         )
     scaled = weight.astype(np.float64) / deviation.reshape(1, 3, 1, 1)
-    bias = constant(convolution.inputs[2]).astype(np.float64) if has_bias else 0.0
+    bias = nodes.constant(convolution.inputs[2]).astype(np.float64) if has_bias else 0.0
     moved = bias - (scaled * mean.reshape(1, 3, 1, 1)).sum(axis=(1, 2, 3))
     # New constants: another node may read the old ones.
     convolution.resize_inputs(3)
     folded = {"first_weight": scaled[:, ::-1] if reverse else scaled, "first_bias": moved}
     for place, (name, values) in enumerate(folded.items(), 1):
-        value = add_constant(graph, f"{INPUT}.{name}", values.astype(np.float32))
+        value = nodes.add_constant(graph, f"{INPUT}.{name}", values.astype(np.float32))
         convolution.replace_input_with(place, value)

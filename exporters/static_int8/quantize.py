@@ -24,16 +24,8 @@ from catdog_edge.spec import ModelSpec
 from exporters.checks.predictors import Images
 from exporters.formats.dynamic_int8 import restore
 from exporters.formats.suppress_logging import suppress_logging
+from exporters.graph import nodes
 from exporters.graph.find_network import find_network
-from exporters.graph.nodes import (
-    add_constant,
-    add_node,
-    attribute,
-    constant,
-    find,
-    is_constant,
-    producer,
-)
 from exporters.graph.onnx_file import read_fp32, to_proto
 from exporters.graph.simplify import LAYERS
 from exporters.static_int8.calibrate import Calibration, Ranges, measure_ranges
@@ -93,7 +85,7 @@ def calibrate(
         for node in network.nodes
         if node.op_type in OPERATORS
         for value in (*node.inputs, *node.outputs)
-        if value is not None and not is_constant(value)
+        if value is not None and not nodes.is_constant(value)
     }
 
     def inputs() -> Iterator[npt.NDArray[Any]]:
@@ -161,11 +153,11 @@ def quantize(
 
 def _hide_frames(graph: ir.Graph, start: str) -> None:
     """Hide from the quantizer that the frames are uint8, since it expects int8."""
-    frames = find(graph, start)
+    frames = nodes.find(graph, start)
     assert frames is not None
     frames.name = f"{start}.uint8"
     uses = frames.uses()
-    value = add_node(graph, "Identity", [frames], start, HIDDEN)
+    value = nodes.add_node(graph, "Identity", [frames], start, HIDDEN)
     for use in uses:
         use.node.replace_input_with(use.idx, value)
     graph.sort()
@@ -174,8 +166,8 @@ def _hide_frames(graph: ir.Graph, start: str) -> None:
 def _keep_logits_float(graph: ir.Graph, end: str) -> None:
     """Drop the quantization of the logits: the last layer sums integers and returns float."""
     for logits in [value for node in graph for value in node.outputs if value.name == end]:
-        dequantize = producer(logits, "DequantizeLinear")
-        quantize = producer(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
+        dequantize = nodes.producer(logits, "DequantizeLinear")
+        quantize = nodes.producer(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
         if quantize is not None and quantize.inputs[0] is not None:  # an output of the graph
             logits.name, quantize.inputs[0].name = f"{end}.unused", end
             quantize.inputs[0].type, quantize.inputs[0].shape = logits.type, logits.shape
@@ -193,17 +185,17 @@ def _keep_layer_float(graph: ir.Graph, name: str) -> None:
     `QuantizeLinear`. A scale per channel, the same for all, is the same arithmetic, and left alone.
     """
     layer = next(node for node in graph if node.name == name)
-    dequantize = producer(layer.inputs[0], "DequantizeLinear")
+    dequantize = nodes.producer(layer.inputs[0], "DequantizeLinear")
     if dequantize is None:
         return
-    weight = constant(layer.inputs[1])
+    weight = nodes.constant(layer.inputs[1])
     if layer.op_type == "Conv":
-        channels = weight.shape[1] * attribute(layer, "group", 1)
+        channels = weight.shape[1] * nodes.attribute(layer, "group", 1)
     else:
-        channels = weight.shape[1 if attribute(layer, "transB", 0) else 0]
+        channels = weight.shape[1 if nodes.attribute(layer, "transB", 0) else 0]
     inputs = [dequantize.inputs[0]]
     for place in (1, 2):
-        values = np.full(channels, constant(dequantize.inputs[place]))
-        inputs.append(add_constant(graph, f"{name}.to_float.{place}", values))
-    twin = f"{name}.to_float"
-    layer.replace_input_with(0, add_node(graph, "DequantizeLinear", inputs, twin, twin, axis=1))
+        values = np.full(channels, nodes.constant(dequantize.inputs[place]))
+        inputs.append(nodes.add_constant(graph, f"{name}.to_float.{place}", values))
+    by_channel = nodes.add_node(graph, "DequantizeLinear", inputs, f"{name}.to_float", axis=1)
+    layer.replace_input_with(0, by_channel)

@@ -17,16 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from exporters.graph.nodes import (
-    add_constant,
-    add_node,
-    attribute,
-    constant,
-    is_constant,
-    only_user,
-    producer,
-    set_attributes,
-)
+from exporters.graph import nodes
 from exporters.graph.onnx_file import clean
 
 MERGED = 4  # pixels that become one
@@ -60,20 +51,20 @@ def space_to_depth(model: ir.Model) -> bool:
     if first is None:
         return False
     conv = first.conv
-    top, left, bottom, _ = attribute(conv, "pads", [0, 0, 0, 0])
-    weight, _, zero = map(constant, first.constants[0].inputs)
+    top, left, bottom, _ = nodes.attribute(conv, "pads", [0, 0, 0, 0])
+    weight, _, zero = map(nodes.constant, first.constants[0].inputs)
     filters, before, after = _merged_filters(weight, zero, left)
     outputs = len(weight)
     for node, kind in zip(first.constants, ("weight", "bias"), strict=False):
-        values = filters if kind == "weight" else _twice(constant(node.inputs[0]))
+        values = filters if kind == "weight" else _twice(nodes.constant(node.inputs[0]))
         new = {0: (f"{conv.name}.taken_{kind}", values)}
         for place in (1, 2):  # scale and zero point: one, or one for each filter
-            values = constant(node.inputs[place])
+            values = nodes.constant(node.inputs[place])
             if values.shape == (outputs,):
                 new[place] = (f"{node.name}.taken.{place}", _twice(values))
         for place, (name, values) in new.items():
-            node.replace_input_with(place, add_constant(graph, name, values))
-    set_attributes(
+            node.replace_input_with(place, nodes.add_constant(graph, name, values))
+    nodes.set_attributes(
         conv,
         kernel_shape=list(filters.shape[2:]),
         strides=[STRIDE, 1],
@@ -81,18 +72,18 @@ def space_to_depth(model: ir.Model) -> bool:
     )
     # `[N,H,W,3]` -> `[N,H,W/4,12]`, ahead of the transposition.
     sizes = np.array([0, first.height, first.width // MERGED, 3 * MERGED])
-    shape = add_constant(graph, "frames.taken.shape", sizes)
+    shape = nodes.add_constant(graph, "frames.taken.shape", sizes)
     frames = first.transpose.inputs[0]
-    merged = add_node(graph, "Reshape", [frames, shape], "frames.taken", "frames.take")
+    merged = nodes.add_node(graph, "Reshape", [frames, shape], "frames.taken", "frames.take")
     first.transpose.replace_input_with(0, merged)
     # `[N,2K,h,w/2]` -> `[N,K,h,w]`, in integers; ONNX Runtime cancels the transpositions.
     joined, name = first.quantize.outputs[0], f"{conv.name}.parted"
     uses = joined.uses()
     sizes = np.array([0, -1, first.width // STRIDE, outputs])
-    shape = add_constant(graph, f"{conv.name}.part", sizes)
-    last = add_node(graph, "Transpose", [joined], f"{name}.last", f"{name}.last", perm=TO_NHWC)
-    parted = add_node(graph, "Reshape", [last, shape], f"{name}.shape", f"{name}.shape")
-    value = add_node(graph, "Transpose", [parted], name, f"{name}.pixels", perm=TO_NCHW)
+    shape = nodes.add_constant(graph, f"{conv.name}.part", sizes)
+    last = nodes.add_node(graph, "Transpose", [joined], f"{name}.last", perm=TO_NHWC)
+    parted = nodes.add_node(graph, "Reshape", [last, shape], f"{name}.shape")
+    value = nodes.add_node(graph, "Transpose", [parted], name, f"{name}.pixels", perm=TO_NCHW)
     for use in uses:
         use.node.replace_input_with(use.idx, value)
     clean(model)
@@ -106,38 +97,40 @@ def _find(graph: ir.Graph) -> _FirstConvolution | None:
     if frames.dtype != ir.DataType.UINT8 or len(sizes) != 3 or sizes[2] != 3:
         return None
     height, width, _ = sizes
-    transpose = only_user(frames, "Transpose")
-    if transpose is None or list(attribute(transpose, "perm", ())) != TO_NCHW:
+    transpose = nodes.only_user(frames, "Transpose")
+    if transpose is None or list(nodes.attribute(transpose, "perm", ())) != TO_NCHW:
         return None
-    dequantize = only_user(transpose.outputs[0], "DequantizeLinear")
-    conv = None if dequantize is None else only_user(dequantize.outputs[0], "Conv")
+    dequantize = nodes.only_user(transpose.outputs[0], "DequantizeLinear")
+    conv = None if dequantize is None else nodes.only_user(dequantize.outputs[0], "Conv")
     if conv is None or not conv.name:
         return None
     # A layer that stays in float has its weights as they are.
-    constants = [producer(value, "DequantizeLinear") for value in conv.inputs[1:]]
-    known = [node for node in constants if node is not None and all(map(is_constant, node.inputs))]
+    constants = [nodes.producer(value, "DequantizeLinear") for value in conv.inputs[1:]]
+    known = [
+        node for node in constants if node is not None and all(map(nodes.is_constant, node.inputs))
+    ]
     if len(known) < len(constants) or not all(len(node.inputs) == 3 for node in known):
         return None
     active = conv.outputs[0]
     for kind in ("Relu", "Clip"):
-        activation = only_user(active, kind)
+        activation = nodes.only_user(active, kind)
         active = active if activation is None else activation.outputs[0]
-    quantize = only_user(active, "QuantizeLinear")
-    if quantize is None or not _fits(conv, constant(known[0].inputs[0]), width):
+    quantize = nodes.only_user(active, "QuantizeLinear")
+    if quantize is None or not _fits(conv, nodes.constant(known[0].inputs[0]), width):
         return None
     return _FirstConvolution(transpose, conv, tuple(known), quantize, height, width)
 
 
 def _fits(conv: ir.Node, weight: npt.NDArray[Any], width: int) -> bool:
     """Whether the outputs of a row are just the windows that start at every second pixel."""
-    _, left, _, right = attribute(conv, "pads", [0, 0, 0, 0])
+    _, left, _, right = nodes.attribute(conv, "pads", [0, 0, 0, 0])
     return (
         width % MERGED == 0
         and (width + left + right - weight.shape[3]) // STRIDE + 1 == width // STRIDE
-        and list(attribute(conv, "strides", [1, 1])) == [STRIDE, STRIDE]
-        and list(attribute(conv, "dilations", [1, 1])) == [1, 1]
-        and attribute(conv, "group", 1) == 1
-        and attribute(conv, "auto_pad", "NOTSET") == "NOTSET"
+        and list(nodes.attribute(conv, "strides", [1, 1])) == [STRIDE, STRIDE]
+        and list(nodes.attribute(conv, "dilations", [1, 1])) == [1, 1]
+        and nodes.attribute(conv, "group", 1) == 1
+        and nodes.attribute(conv, "auto_pad", "NOTSET") == "NOTSET"
     )
 
 

@@ -121,11 +121,11 @@ def test_the_reference_answers_further_images_once(file: Path) -> None:
     validation = ValidationSet(FRAMES, truth(18), VALIDATION.files, "x", lambda: pictures(5))
     reference = ReferenceModel(Counted(file), validation)
     for _ in range(2):
-        found = reference.more()
+        found = reference.more
         assert found is not None
         assert len(found[0]) == len(found[1].probabilities) == 5
     assert calls == [18, 5]
-    assert ReferenceModel(OnnxPredictor(file), VALIDATION).more() is None
+    assert ReferenceModel(OnnxPredictor(file), VALIDATION).more is None
 
 
 @pytest.mark.slow
