@@ -88,8 +88,6 @@ def test_a_ratio_is_to_the_row_it_names():
     assert result.ratios["model:t1"].value == pytest.approx(0.5)
     assert result.ratios["model:t2"].value == pytest.approx(0.25)
     assert result.references["t1"] == "t1"
-    with pytest.raises(ValueError, match="not measured"):
-        _measure(world, calls, 1.0, references={"t1": "absent"})
 
 
 def test_rows_are_opened_anew_and_each_opening_has_its_share_of_the_time():
@@ -253,11 +251,6 @@ def test_summary_keeps_enough_to_draw_the_distribution_again():
         summary.quantiles_ms[75] - summary.quantiles_ms[25], abs=1e-3
     )
     assert summary.calls == 5000
-
-
-def test_nothing_to_time_is_refused():
-    with pytest.raises(ValueError, match="nothing"):
-        measure({}, 1.0)
 
 
 def test_real_calls_are_measured_by_the_real_clock():

@@ -54,21 +54,10 @@ def test_a_broken_graph_is_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_written_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exporter that writes another opset than it says must not go unnoticed."""
-    model = toy(helper.make_node("Relu", ["x"], ["y"]), shape=["N", 2, 4, 4])
-    honest = onnx.save_model
-
-    def another_opset(proto, path, **options):
-        other = onnx.ModelProto()
-        other.CopyFrom(proto)
-        other.opset_import[0].version = 20
-        honest(other, path, **options)
-
-    monkeypatch.setattr(onnx, "save_model", another_opset)
-    with pytest.raises(ModelError, match="asked for opset 18, the file has 20"):
+def test_a_graph_whose_shapes_contradict_is_not_written(tmp_path: Path) -> None:
+    model = toy(helper.make_node("Relu", ["x"], ["y"]), shape=["N", 2, 4, 5])
+    with pytest.raises(ModelError, match="not valid ONNX"):
         write_model(model, tmp_path / "model.onnx")
-    assert not list(tmp_path.iterdir())
 
 
 def test_stripping_takes_every_word_and_no_number() -> None:
