@@ -27,12 +27,8 @@ UNREAD_TIMEOUT = 0.5
 class EventLines:
     """Writes events and states to standard output and to a file; from any thread.
 
-    Args:
-        out: Receives human-readable lines, or JSON. Its reader may be slow or have exited.
-        stop: Set when the reader of `out` has exited.
-        as_json: Whether `out` receives JSON.
-        file: Receives JSON lines; `None`: no file.
-        rotate: Bytes at which a new file is started.
+    `out` receives human-readable lines, or JSON; `stop` is set when its reader, which may be slow,
+    has exited. `file` receives JSON lines; a new one is started at `rotate` bytes.
     """
 
     def __init__(

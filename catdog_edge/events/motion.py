@@ -156,11 +156,7 @@ class MotionCrop:
     ) -> Box | None:
         """Return the square for a frame; `None` if there is none, or it covers the whole frame.
 
-        Args:
-            height: Height of the frame, pixels.
-            width: Width of the frame, pixels.
-            moved: See `MotionGate.moved`.
-            prediction: The prediction for the frame before.
+        `moved` is as in `MotionGate`, `prediction` is for the frame before.
         """
         short = min(height, width)
         if short < self._least:

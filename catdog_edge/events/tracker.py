@@ -64,20 +64,11 @@ class Transition:
 
 
 class Tracker:
-    """The visits of one source: one label at a time, never overlapping.
-
-    Args:
-        labels: Number of labels.
-        rules: See `Rules`.
-
-    Attributes:
-        present: The label of the current visit.
-        smoothed: Smoothed score of each label, `float64`, 0..1.
-    """
+    """The visits of one source: one of `labels` labels at a time, never overlapping."""
 
     def __init__(self, labels: int, rules: Rules) -> None:
-        self.present: int | None = None
-        self.smoothed = np.zeros(labels)
+        self.present: int | None = None  # the label of the current visit
+        self.smoothed = np.zeros(labels)  # score of each, 0..1
         self._rules = rules
         self._seen_since: list[float | None] = [None] * labels
         self._time: float | None = None

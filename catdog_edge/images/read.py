@@ -40,9 +40,7 @@ def is_picture(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() in PICTURE_SUFFIXES
 
 
-def read_picture(
-    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
-) -> Image:
+def read_picture(path: str | os.PathLike[str], *, keep_damaged: bool = False) -> Image:
     """Read an image file, whatever its suffix; see `decode_picture`.
 
     Returns:
@@ -55,7 +53,7 @@ def read_picture(
         >>> read_picture("cat.jpg").shape
         (480, 640, 3)
     """
-    return decode_picture(read_bytes(path), max_pixels=max_pixels, keep_damaged=keep_damaged)
+    return decode_picture(read_bytes(path), keep_damaged=keep_damaged)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -113,13 +111,13 @@ def decode_picture(
         what = f"{header.width}x{header.height} is {size / 1e6:,.1f} megapixels"
         raise PictureError(f"too large: {what}, the limit is {max_pixels / 1e6:,.1f}")
     if header.bmp is not None and header.bmp.masks is not None:
-        pixels = _on_white(decode_masked(data, header.bmp), header)
+        pixels = _blend_with_white(decode_masked(data, header.bmp), header)
     else:
         pixels, damaged = _imdecode(data, header, shortest)
         if damaged and not keep_damaged:
             raise DamagedError(f"damaged: corrupt {header.kind} data; --keep-damaged uses it")
         if header.alpha:
-            pixels = _on_white(pixels, header)
+            pixels = _blend_with_white(pixels, header)
     return np.ascontiguousarray(_upright(pixels, header.orientation))
 
 
@@ -153,7 +151,7 @@ def _imdecode(data: bytes, header: Header, shortest: int | None) -> tuple[npt.ND
     return pixels, damaged
 
 
-def _on_white(pixels: npt.NDArray[Any], header: Header) -> Image:
+def _blend_with_white(pixels: npt.NDArray[Any], header: Header) -> Image:
     """Blend transparent pixels with white: `uint8` or `uint16`, 1, 3 or 4 channels, to BGR."""
     transparent = None
     if header.transparent_grey is not None and pixels.ndim == 2:

@@ -15,13 +15,8 @@ def tiles(height: int, width: int, least: int) -> list[Box]:
     """Return overlapping squares that cover a frame, at two scales.
 
     The sides are the frame's short side and half of it; neighbours overlap by half or more.
-    Squares smaller than the model's input would only be enlarged: the half is then replaced by
-    the model's input, or omitted if that is nearly the short side.
-
-    Args:
-        height: Height of the frame, pixels.
-        width: Width of the frame, pixels.
-        least: Longer side of the model's input, pixels.
+    Squares smaller than `least`, the longer side of the model's input, would only be enlarged:
+    the half is then replaced by the model's input, or omitted if that is nearly the short side.
     """
     short = min(height, width)
     half = max(short // 2, least)
@@ -46,11 +41,7 @@ def best_part(predictions: Sequence[Prediction], boxes: Sequence[Box]) -> Predic
 
     Many squares mean many chances of a false positive, so a single one is not accepted. A higher
     threshold would not work instead, since the scores of some models cluster there. Measured in
-    `docs/camera-loop.md`.
-
-    Args:
-        predictions: The first one is for the whole frame, which needs no support.
-        boxes: The box of each prediction.
+    `docs/camera-loop.md`. The first prediction is for the whole frame, which needs no support.
     """
     parts = zip(predictions, boxes, strict=True)
     answered = [(prediction, box) for prediction, box in parts if prediction.label != NEITHER]

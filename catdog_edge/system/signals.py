@@ -21,17 +21,10 @@ BOTH = (signal.SIGINT, signal.SIGTERM)
 def handler(
     handle: Handler, numbers: tuple[signal.Signals, ...] = BOTH, *, ignored: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Install a signal handler for the duration of a block.
+    """Install a signal handler for the duration of a block; only the main thread can.
 
-    Only the main thread can; in other threads it has no effect.
-
-    Args:
-        handle: The handler.
-        numbers: The signals.
-        ignored: Also handle signals that the parent ignores, as `nohup` and `&` do.
-
-    Yields:
-        A function that leaves the handler in place when the block ends.
+    With `ignored` also for signals that the parent ignores, as `nohup` and `&` do. Yields a
+    function that leaves the handler in place when the block ends.
     """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -49,9 +42,8 @@ def handler(
 def interrupts(stop: threading.Event) -> Iterator[Callable[[], None]]:
     """Set an event at the first signal and exit at the second.
 
-    Yields:
-        A function to call once there is something to shut down; before that, the first signal
-        exits with status 0.
+    Yields a function to call once there is something to shut down; before that, the first signal
+    exits with status 0.
     """
     began = threading.Event()
 
