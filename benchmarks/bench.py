@@ -26,7 +26,7 @@ from catdog_edge import __version__
 from catdog_edge.errors import ModelError
 from catdog_edge.images.draw import overlay
 from catdog_edge.images.preprocess import Image
-from catdog_edge.system.console import counted, counter
+from catdog_edge.system.console import progress_bar, track
 from catdog_edge.system.files import write_text
 from catdog_edge.training.engine.device import torch_threads
 from catdog_edge.training.runs.provenance import git_commit
@@ -102,7 +102,7 @@ class _Measurements:
         monitor = ActivityMonitor(with_gpu=planned.card.gpu is not None)
         log.info("bench: answers, picture by picture ...")
         predictors = {base: runner.probabilities for base, runner in planned.by_base.items()}
-        count = counter("images", len(self.test.items))
+        count = progress_bar("images", len(self.test.items))
         self.answers = parity.classify_all(predictors, self.test.frames(), count)
         self.figures, self.disagreements = parity.compare_rows(self.answers, self.test)
         chosen = robustness.balanced(planned.items, latency.FRAMES)
@@ -112,7 +112,7 @@ class _Measurements:
         log.info("bench: stages of a call ...")
         seconds = min(1.5, options.seconds / 20)
         self.stages = {
-            one.row.name: latency.stages(one, frames, seconds) for one in counted(single, "rows")
+            one.row.name: latency.stages(one, frames, seconds) for one in track(single, "rows")
         }
         self.loadgen = self._loadgen(frames, options.scenario) if options.scenario else None
         self.corruptions = self.originals = None

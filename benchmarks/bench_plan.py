@@ -128,7 +128,8 @@ def plan_bench(options: BenchOptions) -> BenchPlan:
     rows = plan_rows(
         weights,
         _exported_files(weights, options.also),
-        providers=tuple(dict.fromkeys(options.providers)) or ("cpu", *provider_selection.offered()),
+        providers=tuple(dict.fromkeys(options.providers))
+        or ("cpu", *provider_selection.accelerators()),
         threads=options.threads or (chosen.count,),
         batches=options.batches,
         compiled=options.compiled,

@@ -45,9 +45,9 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(_HOMES[name]), name)
     except Exception as error:  # a broken package raises what it likes
-        from catdog_edge.system.packages import explain
+        from catdog_edge.system.packages import import_error
 
-        known = explain(error)
+        known = import_error(error)
         if known is None or known is error:
             raise
         raise known from error

@@ -20,7 +20,7 @@ from benchmarks.bench_rows import BenchRow, open_row
 from benchmarks.measure import gpu
 from catdog_edge.errors import CatdogError
 from catdog_edge.system.child_process import child_environment, interpreter
-from catdog_edge.system.console import counted
+from catdog_edge.system.console import track
 
 TIMEOUT = 300.0  # seconds for a row in a fresh process
 
@@ -34,7 +34,7 @@ def cold_starts(
     """
     found: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
     failed: dict[str, str] = {}
-    for row in counted([*rows] * runs, "processes"):
+    for row in track([*rows] * runs, "processes"):
         if row.name in failed:
             continue
         try:

@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks.measure import gpu
 from catdog_edge.system.cpu import read_cpu
-from catdog_edge.system.packages import builds
+from catdog_edge.system.packages import versions
 from catdog_edge.system.threads import Threads, cgroup_quota, choose_threads, usable_processors
 
 FLAGS = (
@@ -92,7 +92,7 @@ class Environment:
             hypervisor="hypervisor" in cpu.flags,
             governor=governor or None,
             python=f"{platform.python_implementation()} {platform.python_version()}",
-            packages=builds(PACKAGES),
+            packages=versions(PACKAGES),
             variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
             load_before=psutil.getloadavg(),
         )

@@ -15,7 +15,7 @@ from benchmarks.measure.interleaved import Calls, Measurement, measure
 from catdog_edge.errors import CatdogError
 from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.images.read import decode_picture
-from catdog_edge.system.console import counter
+from catdog_edge.system.console import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def time_rows(runners: Sequence[Runner], frames: Sequence[Image], seconds: float
             log.warning("a row cannot be opened again, so the passes end here: %s", error)
             return None
 
-    count = counter("timing, seconds", math.ceil(seconds))
+    count = progress_bar("timing, seconds", math.ceil(seconds))
     # The first pass is opened again like the others: `runners` stay open beside all of them.
     measured = measure(
         reopen() or calls(runners),

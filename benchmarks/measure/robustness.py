@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.measure import parity
 from benchmarks.measure.corruptions import CORRUPTIONS
 from catdog_edge.images.preprocess import Image
-from catdog_edge.system.console import counted
+from catdog_edge.system.console import track
 from catdog_edge.training.data.dataset import Dataset, Item
 from exporters.checks.comparison import Probabilities
 
@@ -42,7 +42,7 @@ def classify_corrupted(
     )
     results = {"clean": _short(figures)}
     disagreements: list[parity.Disagreement] = []
-    for one in counted(sets, "corruptions"):
+    for one in track(sets, "corruptions"):
         figures, found = parity.compare_rows(parity.classify_all(predictors, one.frames()), one)
         results[one.name] = _short(figures)
         disagreements += found

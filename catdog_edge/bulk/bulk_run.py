@@ -17,7 +17,7 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.images.decoder_warnings import write_stderr
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.runtime.model_file import DEFAULT, find_model, read_spec
-from catdog_edge.system.console import counter, escaped, note
+from catdog_edge.system.console import escaped, note, progress_bar
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,18 @@ class BulkRun:
             f"{counts.images:,} images in {counts.parts:,} parts, {left:,} to do, "
             f"{escaped(model or f'the shipped model {DEFAULT}')}; results in {escaped(self.out)}"
         )
-        progress = counter("images", counts.images, write_stderr)
+        progress = progress_bar("images", counts.images, write_stderr)
         if left and self.engine == "ray":
             from catdog_edge.bulk.on_ray import classify_all_on_ray
 
             how = {"model": model, "provider": provider, "reject": reject}
-            classify_all_on_ray(results, self.images, how, threads, self.address, progress, _tell)
+            classify_all_on_ray(results, self.images, how, threads, self.address, progress, _warn)
         elif left:
             with Classifier(model, provider, threads=1, reject=reject) as classifier:
                 classify = PartClassifier(classifier, threads, self.images)
                 note(f"provider {classifier.provider}, {classify.threads} threads")
                 try:
-                    classify_remaining(results, classify, progress, _tell)
+                    classify_remaining(results, classify, progress, _warn)
                 except KeyboardInterrupt:
                     note("stopped; the same command resumes")
                     raise
@@ -87,5 +87,5 @@ class BulkRun:
         }
 
 
-def _tell(row: Row) -> None:
+def _warn(row: Row) -> None:
     note(f"catdog-edge: {escaped(row['file'])}: {row['error']}")

@@ -100,7 +100,7 @@ class CaptureWorker:
                 if name == "open":
                     self._run_stream(value)
                 elif name == "probe":
-                    self._send("probe", responds(value))
+                    self._send("probe", server_responds(value))
                 else:
                     self._handle(name, value)
 
@@ -224,7 +224,7 @@ class CaptureWorker:
         return True
 
 
-def responds(address: str) -> bool:
+def server_responds(address: str) -> bool:
     """Check whether a server responds; without a login, and without a stream.
 
     The kernel accepts connections also for a process that is stopped; hence the requests.

@@ -42,7 +42,7 @@ class Counts:
     connects: int = 0  # connections with at least one frame
     failures: int = 0  # attempts and connections that failed
 
-    def pass_over(self, picture: str, reason: object) -> str:
+    def count_damaged(self, picture: str, reason: object) -> str:
         """Count a damaged picture; return the note about it."""
         before, self.damaged = self.damaged, self.damaged + 1
         more = f" (and {before} before it)" if before else ""

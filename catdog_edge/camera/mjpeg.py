@@ -159,7 +159,7 @@ class JpegPipe(LiveSource[bytes]):
 
     def _count_damaged(self, number: int, reason: object) -> None:
         with self._changed:
-            self.note = self.counts.pass_over(f"picture {number} on standard input", reason)
+            self.note = self.counts.count_damaged(f"picture {number} on standard input", reason)
 
     def _unpack(self, newest: LiveFrame[bytes]) -> Image | None:
         try:

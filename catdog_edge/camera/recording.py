@@ -103,7 +103,7 @@ class Recording:
                     _check_still(picture)
                     image = read_picture(picture, keep_damaged=self._keep_damaged)
             except PictureError as error:
-                self.note = self.counts.pass_over(name, error)
+                self.note = self.counts.count_damaged(name, error)
                 continue
             yield image, number / self._fps
         if not self.counts.delivered:

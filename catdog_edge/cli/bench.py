@@ -16,7 +16,7 @@ from catdog_edge.system.console import style
 measurement = common.group("Measurements")
 
 
-def _counts(most: int) -> Callable[[str], tuple[int, ...]]:
+def _distinct_counts(most: int) -> Callable[[str], tuple[int, ...]]:
     def read(text: str) -> tuple[int, ...]:
         try:
             counts = tuple(int(part) for part in text.split(",") if text)
@@ -29,7 +29,7 @@ def _counts(most: int) -> Callable[[str], tuple[int, ...]]:
     return read
 
 
-BATCHES = _counts(common.MOST_BATCH)
+BATCHES = _distinct_counts(common.MOST_BATCH)
 SCENARIO = click.Choice(["single-stream", "offline"])
 
 
@@ -56,7 +56,7 @@ SCENARIO = click.Choice(["single-stream", "offline"])
 )
 @measurement(
     "--threads",
-    type=_counts(common.MOST_THREADS),
+    type=_distinct_counts(common.MOST_THREADS),
     default="",
     metavar="N,...",
     show_default="the runtime's choice",

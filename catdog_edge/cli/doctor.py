@@ -119,14 +119,14 @@ def _threads() -> Check:
 def _module(name: str) -> Check:
     """Check that a module loads, is complete, and comes from one package only."""
     builds, wanted = packages.MODULES[name]
-    found = packages.builds(builds)
+    found = packages.versions(builds)
     listed = ", ".join(f"{package} {version}" for package, version in found.items())
-    remedy = packages.mending(found or {builds[0]: ""})
+    remedy = packages.repair_command(found or {builds[0]: ""})
     facts: dict[str, Any] = {"packages": found, "loads": False}
     try:
         module = importlib.import_module(name)
     except Exception as error:  # a broken package raises what it likes
-        known = packages.explain(error) or MissingPackageError(
+        known = packages.import_error(error) or MissingPackageError(
             f"the module {name} does not load ({first_line(error)}); mend it with: {remedy}"
         )
         text, _, remedy = str(known).partition("; ")
@@ -154,7 +154,7 @@ def _providers() -> Iterator[Check]:
     frames = np.zeros((1, 4, 4, 3), np.uint8)
     frames[..., 2] = 1
     expected = np.exp([0.0, 0.0, 2.0]) / np.exp([0.0, 0.0, 2.0]).sum()
-    names = [*provider_selection.offered(), "cpu"]
+    names = [*provider_selection.accelerators(), "cpu"]
     if providers.NAMES["tensorrt"] in onnxruntime.get_available_providers():
         names.append("tensorrt")
     for name in names:
@@ -198,7 +198,7 @@ def _models() -> Iterator[Check]:
         slow = ""
         if half is not None:
             text += f"; on a GPU {half.name}, {half.stat().st_size / 1e6:.1f} MB"
-        elif "cuda" in provider_selection.offered():
+        elif "cuda" in provider_selection.accelerators():
             slow = nvidia.better_form(file, "cuda", spec.precision)
         facts = {"name": name, "bytes": size, "gpu_form": half and half.name}
         yield Check("models", "note" if slow else "ok", text, slow, facts)

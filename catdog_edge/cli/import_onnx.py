@@ -13,7 +13,7 @@ from catdog_edge.system.console import note, style
 theirs = common.group("Model")
 
 
-def three(text: str) -> tuple[float, float, float]:
+def rgb(text: str) -> tuple[float, float, float]:
     """Read one number for all channels, or three with commas; a type for options."""
     try:
         values = [common.Number().convert(part, None, None) for part in text.split(",")]
@@ -46,10 +46,10 @@ def three(text: str) -> tuple[float, float, float]:
     show_default="255",
     help="Divide pixel values by this; 1 keeps 0 to 255.",
 )
-@theirs("--mean", type=three, metavar="R,G,B", show_default="0", help="Subtracted after --scale.")
+@theirs("--mean", type=rgb, metavar="R,G,B", show_default="0", help="Subtracted after --scale.")
 @theirs(
     "--std",
-    type=three,
+    type=rgb,
     metavar="R,G,B",
     show_default="1",
     help="Divisor after --mean. Both are in the order of --colour.",

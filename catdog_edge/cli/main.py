@@ -28,7 +28,7 @@ from catdog_edge.cli.options import write_examples
 from catdog_edge.errors import CatdogError
 from catdog_edge.system import console
 from catdog_edge.system.log_to_stderr import log_to_stderr
-from catdog_edge.system.packages import explain
+from catdog_edge.system.packages import import_error
 from catdog_edge.system.version import __version__
 
 
@@ -62,7 +62,7 @@ class _Group(click.Group):
                 return super().main(args, *more, **named)
         except Exception as error:  # a broken package raises what it likes
             known = error if isinstance(error, CatdogError) else console.output_error(error)
-            known = known or explain(error)
+            known = known or import_error(error)
             debug = "--debug" in (sys.argv[1:] if args is None else args)
             if known is None or debug or not named.get("standalone_mode", True):
                 raise

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from catdog_edge.cli import options as common
 from catdog_edge.errors import CatdogError, PictureError
 from catdog_edge.spec import NEITHER, Prediction
-from catdog_edge.system.console import counter, escaped, is_terminal, note
+from catdog_edge.system.console import escaped, is_terminal, note, progress_bar
 from catdog_edge.system.files import atomic_write, cannot_write, name_text, take_free_name
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def _classify(
         width = max(10, *(len(escaped(label)) for label in classifier.spec.labels))
         if not as_json:
             click.echo(f"{'label':<{width}} {'conf':4}  {'':{BAR}}  image")
-        count = counter("images", len(files) if not is_terminal(sys.stdout) else 0)
+        count = progress_bar("images", len(files) if not is_terminal(sys.stdout) else 0)
         results = classify_files(classifier, files, save, keep_damaged, tiles, explain)
         for number, result in enumerate(results, 1):
             click.echo(result.to_json() if as_json else result.row(width))

@@ -93,7 +93,7 @@ class _Session:
         regions = _regions(options.roi, [name for name, _source in sources])
         names = ("realtime", "fps", "timeout", "retries", "keep_damaged")
         same = {name: getattr(options, name) for name in names}
-        same |= {"start": _moment(options.start), "on_state": self._on_state}
+        same |= {"start": _start_time(options.start), "on_state": self._on_state}
         cameras = []
         for name, source in sources:
             cameras.append(Camera(source, name, regions.get(name), **same))
@@ -233,7 +233,7 @@ def _regions(texts: tuple[str, ...], names: list[str]) -> dict[str, Region]:
     return found
 
 
-def _moment(text: str | None) -> datetime | None:
+def _start_time(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:

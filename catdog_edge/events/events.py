@@ -252,7 +252,7 @@ class Events:
         labels = self._model.spec.labels
         if frame.source not in self._sources:
             self._sources[frame.source] = _Source(len(labels), self.rules)
-            self._watch_anew(self._sources[frame.source])
+            self._reset_motion(self._sources[frame.source])
         source = self._sources[frame.source]
         events = []
         if frame.live and self._is_lost(frame.source, frame.monotonic):
@@ -285,7 +285,7 @@ class Events:
         if known is None:
             return []
         events = [self._event(known, change) for change in known.tracker.finish(reason)]
-        self._watch_anew(known)
+        self._reset_motion(known)
         return events
 
     def tally(self, source: str) -> Tally:
@@ -293,7 +293,7 @@ class Events:
         known = self._sources.get(source)
         return known.tally if known is not None else Tally()
 
-    def _watch_anew(self, source: _Source) -> None:
+    def _reset_motion(self, source: _Source) -> None:
         source.prediction = None
         source.gate = MotionGate() if self._focus != "none" else None
         source.crop = MotionCrop(max(self._model.spec.size)) if self._focus == "motion" else None

@@ -30,7 +30,7 @@ def find_images(
         >>> find_images(["cat.jpg", "shots/", "more/*.png"])
         [Path("cat.jpg"), Path("shots/1.jpg"), Path("more/2.png")]
     """
-    excluded = None if leave_out is None else Path(_real(leave_out))
+    excluded = None if leave_out is None else Path(_real_path(leave_out))
     found: dict[Path, None] = {}
     seen: set[str] = set()
     for name in chain.from_iterable(listed if name == "-" else [name] for name in names):
@@ -43,7 +43,7 @@ def find_images(
         else:
             files, searched = [], False
         for file in files or [Path(name)]:
-            real = _real(file) if "\0" not in str(file) else str(file)
+            real = _real_path(file) if "\0" not in str(file) else str(file)
             if not (searched and real in seen):
                 found[file] = None
             seen.add(real)
@@ -78,7 +78,7 @@ def split_list(data: bytes) -> list[str]:
     return [os.fsdecode(part) for part in parts if part]
 
 
-def _real(path: Path) -> str:
+def _real_path(path: Path) -> str:
     try:
         return os.path.realpath(path)
     except FileNotFoundError:
@@ -87,7 +87,7 @@ def _real(path: Path) -> str:
 
 def _search(folder: Path, excluded: Path | None) -> list[Path]:
     """Return images below a folder, and subfolders that cannot be searched."""
-    if excluded is not None and Path(_real(folder)).is_relative_to(excluded):
+    if excluded is not None and Path(_real_path(folder)).is_relative_to(excluded):
         what = f"{folder} is where --save puts the annotated copies, which are not classified again"
         raise CatdogError(f"{what}; choose another folder for --save")
     found: list[Path] = []
@@ -96,7 +96,7 @@ def _search(folder: Path, excluded: Path | None) -> list[Path]:
         found.append(Path(error.filename))
 
     for place, _, names in os.walk(folder, onerror=keep):
-        if excluded is None or not Path(_real(Path(place))).is_relative_to(excluded):
+        if excluded is None or not Path(_real_path(Path(place))).is_relative_to(excluded):
             files = (Path(place, name) for name in names if is_picture(name))
             found += [file for file in files if file.is_file()]
     return sorted(found)

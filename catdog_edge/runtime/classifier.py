@@ -13,7 +13,7 @@ import numpy.typing as npt
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, crop, to_bgr
 from catdog_edge.runtime.model_file import Pickled, find_model, from_pickle
-from catdog_edge.runtime.predictions import checked, rejection_in_force, to_predictions
+from catdog_edge.runtime.predictions import rejection_in_force, to_predictions, valid_scores
 from catdog_edge.runtime.providers import GPU, Asked, Settings
 from catdog_edge.runtime.session import ModelSession
 from catdog_edge.spec import ModelSpec, Prediction, Rejection
@@ -72,7 +72,7 @@ class Classifier:
         file = find_model(model)
         self._threads = choose_threads(threads)
         asked = self._threads.count if threads is not None else None
-        self._options = (provider, asked, _python(reject), _python(spin))
+        self._options = (provider, asked, _to_python(reject), _to_python(spin))
         settings = Settings(self._threads.count, self._options[3])
         self._session = ModelSession(file, provider, settings)
         self._reject = rejection_in_force(self._options[2], self._session.spec)
@@ -199,7 +199,7 @@ class Classifier:
             >>> heat = Classifier().explain(frame, "cat")
             >>> cv2.imwrite("where.jpg", overlay(frame, heat))
         """
-        from catdog_edge.runtime.heat_map import on_frame
+        from catdog_edge.runtime.heat_map import fit_to_frame
 
         labels = self.spec.labels
         if label is not None and label not in labels:
@@ -208,7 +208,7 @@ class Classifier:
         session = self._session.heat_map()
         probabilities, maps = session.run([session.image(image)])
         index = int(probabilities[0].argmax()) if label is None else labels.index(label)
-        return on_frame(maps[0, index], image.shape[0], image.shape[1], self.spec.resize)
+        return fit_to_frame(maps[0, index], image.shape[0], image.shape[1], self.spec.resize)
 
     def probabilities(self, frames: Iterable[Any]) -> npt.NDArray[np.float32]:
         """Return calibrated probabilities of several frames, without rejection.
@@ -228,7 +228,7 @@ class Classifier:
             array([0, 1])
         """
         session = self._session
-        parts = [checked(session, session.run(images)[0]) for images in self._chunks(frames)]
+        parts = [valid_scores(session, session.run(images)[0]) for images in self._chunks(frames)]
         if not parts:
             return np.zeros((0, len(self.spec.labels)), np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -256,7 +256,7 @@ class Classifier:
         session, rejection = self._session, self.spec.rejection
         knows = rejection is not None and rejection.score == "known"
         parts = [
-            checked(session, outputs[1].reshape(-1) if knows else outputs[0].max(axis=1))
+            valid_scores(session, outputs[1].reshape(-1) if knows else outputs[0].max(axis=1))
             for outputs in map(session.run, self._chunks(frames))
         ]
         return np.concatenate([np.zeros(0, np.float32), *parts])
@@ -346,7 +346,7 @@ def _restored(
     return made
 
 
-def _python(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
     """Convert a NumPy scalar to a Python number or `bool`."""
     return value.item() if isinstance(value, np.generic) else value
 

@@ -44,7 +44,7 @@ def with_heat_map(file: ModelFile, session: Any) -> ModelFile:
     return ModelFile(None, data + binascii.a2b_base64(more), called=file.name)
 
 
-def on_frame(
+def fit_to_frame(
     values: npt.NDArray[np.float32], height: int, width: int, steps: Sequence[ResizeStep]
 ) -> npt.NDArray[np.float32]:
     """Resize the map of one class, `float32 [h,w]`, to its frame.

@@ -120,7 +120,7 @@ def tensorrt_machine(device_id: int = 0) -> dict[str, str]:
     try:
         tensorrt = str(ctypes.CDLL("libnvinfer.so.10").getInferLibVersion())
     except (OSError, AttributeError):
-        builds = packages.builds(("tensorrt", "tensorrt-cu12", "tensorrt-cu13"))
+        builds = packages.versions(("tensorrt", "tensorrt-cu12", "tensorrt-cu13"))
         tensorrt = " ".join(builds.values())
     return {**here, "TensorRT": tensorrt, "onnxruntime": onnxruntime.__version__}
 

@@ -68,7 +68,7 @@ def loading_error(error: Exception, *, from_bytes: bool) -> tuple[str, str]:
         return f"{second}, {found[1]}, which is not there", "copy it beside, under that name"
     if external:
         return f"{second}, which is cut short or another model's", "copy both files again"
-    return f"{version} cannot load it ({_gist(message)})", "export the model again"
+    return f"{version} cannot load it ({_main_message(message)})", "export the model again"
 
 
 def call_error(name: str, error: Exception, count: int, provider: str) -> ModelError:
@@ -83,16 +83,16 @@ def call_error(name: str, error: Exception, count: int, provider: str) -> ModelE
         at_once, or_less = f" on {count} frames", " or give one frame at a time"
     return ModelError(
         f"{name}: onnxruntime {onnxruntime.__version__} cannot run it{at_once} "
-        f"({_gist(str(error))}); export the model again{or_less}{or_cpu(provider)}"
+        f"({_main_message(str(error))}); export the model again{or_less}{cpu_remedy(provider)}"
     )
 
 
-def or_cpu(provider: str) -> str:
+def cpu_remedy(provider: str) -> str:
     """Return the further remedy for a provider other than the CPU."""
     return "" if provider == "cpu" else " or take the provider cpu"
 
 
-def not_here(provider: str, reason: str, remedy: str) -> ProviderError:
+def unavailable(provider: str, reason: str, remedy: str) -> ProviderError:
     """Make the error for a provider that does not run on this machine."""
     return ProviderError(f"{provider} does not run here: {reason}; {remedy}{INSTEAD}")
 
@@ -112,16 +112,16 @@ def start_error(provider: str, message: str) -> ProviderError:
     elif "driver version is insufficient" in message:
         reason = "the NVIDIA driver is too old"
     else:
-        reason = _gist(message) or "ONNX Runtime left it out without a reason"
+        reason = _main_message(message) or "ONNX Runtime left it out without a reason"
     remedy = _REMEDIES.get(provider, "read ONNX Runtime's page about it")
     if provider == "openvino":
         remedy += f" and: {packages.install_command('openvino')}"
-    return not_here(provider, f"{reason} ({installed_build()})", remedy)
+    return unavailable(provider, f"{reason} ({installed_build()})", remedy)
 
 
 def installed_build() -> str:
     """Return the installed build of onnxruntime and its version, e.g. `onnxruntime 1.32.0`."""
-    installed = packages.builds(packages.RUNTIMES)
+    installed = packages.versions(packages.RUNTIMES)
     return " and ".join(f"{name} {version}" for name, version in installed.items())
 
 
@@ -142,7 +142,7 @@ def _library_error(provider: str) -> str:
     return ""
 
 
-def _gist(message: str) -> str:
+def _main_message(message: str) -> str:
     """Strip source locations and error numbers from a message of ONNX Runtime."""
     text = re.sub(r"\S*onnxruntime_src\S*.*?\) (?=\S)", "", message, flags=re.DOTALL)
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(text.split()))

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from catdog_edge.errors import first_line
-from catdog_edge.runtime.onnxruntime_errors import not_here
+from catdog_edge.runtime.onnxruntime_errors import unavailable
 from catdog_edge.system import packages
 
 PACKAGE = "onnxruntime-ep-openvino"
@@ -17,7 +17,7 @@ MODULE = "onnxruntime_ep_openvino"
 PROVIDER = "OpenVINOExecutionProvider"
 
 _lock = threading.Lock()
-_refusal = functools.partial(not_here, "openvino")
+_refusal = functools.partial(unavailable, "openvino")
 
 
 def installed() -> bool:
@@ -27,7 +27,7 @@ def installed() -> bool:
 
 def version() -> str:
     """Return the version of the plugin's package, or an empty string."""
-    return packages.builds([PACKAGE]).get(PACKAGE, "")
+    return packages.versions([PACKAGE]).get(PACKAGE, "")
 
 
 def find_device(device_type: str) -> Any:

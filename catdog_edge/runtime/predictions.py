@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
-from catdog_edge.runtime.onnxruntime_errors import or_cpu
+from catdog_edge.runtime.onnxruntime_errors import cpu_remedy
 from catdog_edge.runtime.session import ModelSession, Outputs
 from catdog_edge.spec import NEITHER, ModelSpec, Prediction, Rejection
 
@@ -59,7 +59,7 @@ def to_predictions(
     return predictions
 
 
-def checked(session: ModelSession, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def valid_scores(session: ModelSession, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return probabilities or scores unchanged; `ModelError` if they are invalid."""
     if not (values.min() >= LOWEST and values.max() <= HIGHEST):
         raise _no_probabilities(session, values)
@@ -73,5 +73,5 @@ def _no_probabilities(session: ModelSession, values: npt.ArrayLike) -> ModelErro
         odd = float(found.max() if found.max() > HIGHEST else found.min())
         what = f"are not probabilities (0..1), one is {odd:.4g}"
         how = ", with the softmax in its graph"
-    remedy = f"export the model again{how}{or_cpu(session.provider)}"
+    remedy = f"export the model again{how}{cpu_remedy(session.provider)}"
     return ModelError(f"{session.file.name}: its answers {what}; {remedy}")

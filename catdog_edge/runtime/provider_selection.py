@@ -144,7 +144,7 @@ def bind(session: _Session, provider: str, outputs: Sequence[str]) -> BoundRunne
     return BoundRunner(session, outputs, "cuda", device, graphs=captures(options))
 
 
-def offered() -> list[str]:
+def accelerators() -> list[str]:
     """List the short names of installed providers besides the CPU, best first; see `start`."""
     import onnxruntime
 
@@ -154,19 +154,19 @@ def offered() -> list[str]:
 
 def _open_best(file: ModelFile, settings: Settings) -> Opened:
     """Open a model with the best provider that starts; warn once about those that do not."""
-    others = offered()
+    others = accelerators()
     cpu = [(NAMES["cpu"], dict[str, str]())]
     if not others:
         return Opened(start(file, cpu, settings), "cpu", file, "the only one that is installed")
     tune = os.environ.get(AUTOTUNE, "1").strip() != "0"
     key = _key(file, settings, others) if tune else ""
     if tune and (known := _choices().get(key)):
-        opened = _try(file, known["provider"], settings)
+        opened = _try_provider(file, known["provider"], settings)
         if opened is not None:
             return replace(opened, why=f"{known['reason']}, remembered")
     started: dict[str, Opened] = {}
     for name in others:
-        opened = _try(file, name, settings)
+        opened = _try_provider(file, name, settings)
         if opened is not None:
             started[name] = opened
             if not tune:
@@ -174,7 +174,7 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     plain = Opened(start(file, cpu, settings), "cpu", file, "")
     if not started:
         return replace(plain, why=f"{', '.join(others)} did not start")
-    every = {"cpu": plain} | {name: _that_answers(one, name) for name, one in started.items()}
+    every = {"cpu": plain} | {name: _usable(one, name) for name, one in started.items()}
     forms = {name: one.file for name, one in started.items() if one.file != file}
     references = {name: start(form, cpu, settings) for name, form in forms.items()}
     name, why = time_sessions({name: opened.session for name, opened in every.items()}, references)
@@ -182,7 +182,7 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     return replace(every[name], why=why)
 
 
-def _try(file: ModelFile, provider: str, settings: Settings) -> Opened | None:
+def _try_provider(file: ModelFile, provider: str, settings: Settings) -> Opened | None:
     try:
         return _open(file, [(NAMES[provider], {})], settings)
     except ProviderError as error:
@@ -199,7 +199,7 @@ def _log() -> logging.Logger:
     return logging.getLogger(__name__)
 
 
-def _that_answers(opened: Opened, provider: str) -> Opened:
+def _usable(opened: Opened, provider: str) -> Opened:
     """Call a session once; if that fails, open it with fewer options until none is left."""
     while opened.again is not None:
         try:
@@ -316,8 +316,8 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
     forms = dict.fromkeys(nvidia.suited(file, name) for name in candidates) | {file: None}
     parts = [__version__, *(one.digest() for one in forms), onnxruntime.__version__]
     parts += [openvino.version(), cpu.name, *nvidia.NHWC, *nvidia.GRAPHS]
-    parts += [*packages.builds(packages.RUNTIMES), *candidates, *cpu.features, str(settings)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    parts += [*packages.versions(packages.RUNTIMES), *candidates, *cpu.features]
+    return hashlib.sha256("\n".join([*parts, str(settings)]).encode()).hexdigest()[:32]
 
 
 def cache_file() -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from catdog_edge.errors import CatdogError, ProviderError
 from catdog_edge.runtime import onnxruntime_errors, openvino
 from catdog_edge.runtime.model_file import ModelFile, load_session
-from catdog_edge.runtime.onnxruntime_errors import not_here
+from catdog_edge.runtime.onnxruntime_errors import unavailable
 from catdog_edge.system import packages
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def parse(asked: Asked) -> Pairs:
         if name not in NAMES and not name.endswith("ExecutionProvider"):
             raise ValueError(f"{wanted}; got {name!r}")
         if name == AZURE:
-            raise not_here(AZURE, "it runs no model", "it only calls remote services")
+            raise unavailable(AZURE, "it runs no model", "it only calls remote services")
         name = NAMES.get(name, name)
         if name in pairs:
             raise ValueError(f"provider lists one name twice: {asked!r}")
@@ -197,12 +197,12 @@ def _check_build(names: Sequence[str]) -> None:
     remedy = remedies.get(provider, "install the build of onnxruntime that has it")
     build = onnxruntime_errors.installed_build()
     what = f"{build} is"
-    installed = packages.builds(packages.RUNTIMES)
+    installed = packages.versions(packages.RUNTIMES)
     if len(installed) > 1 and provider in GPU:
         what = f"{build} overwrite each other's files, and what is left is"
         if "onnxruntime-gpu" in installed:
-            remedy = packages.mending(installed, "onnxruntime-gpu")
-    raise not_here(provider, f"{what} built without it (it has: {has})", remedy)
+            remedy = packages.repair_command(installed, "onnxruntime-gpu")
+    raise unavailable(provider, f"{what} built without it (it has: {has})", remedy)
 
 
 def session_options(settings: Settings) -> onnxruntime.SessionOptions:

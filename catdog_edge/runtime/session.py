@@ -16,7 +16,7 @@ from catdog_edge.runtime import onnxruntime_errors, provider_selection
 from catdog_edge.runtime.model_file import KNOWN, PROBABILITIES, ModelFile, spec_of
 from catdog_edge.runtime.providers import GPU, Asked, Settings
 from catdog_edge.spec import ModelSpec
-from catdog_edge.system.exit_and_fork import at_fork, enter, keep_for_ever, leave
+from catdog_edge.system.exit_and_fork import at_fork, native_code, never_free
 
 if TYPE_CHECKING:
     from catdog_edge.runtime.io_binding import BoundRunner, Rows
@@ -60,12 +60,9 @@ class ModelSession:
         if self._asked_file.stamp() != self._stamp:
             changed = "has changed since it was opened"
             raise ModelError(f"{self._asked_file.name} {changed}; make a new Classifier")
-        thread = enter()
-        try:
-            asked = self._asked_file, self._asked, self._settings
+        asked = self._asked_file, self._asked, self._settings
+        with native_code:
             opened = again() if again is not None else provider_selection.open_model(*asked)
-        finally:
-            leave(thread)
         session = opened.session
         self.file = opened.file
         self.spec = spec_of(session, self.file)
@@ -107,7 +104,7 @@ class ModelSession:
     def forked(self) -> None:
         """Drop the parent's session in a forked child: freeing it would wait for lost threads."""
         for lost in (self._session, self._bound):
-            keep_for_ever(lost)
+            never_free(lost)
         self._session = self._bound = None
         self._lock = threading.RLock()  # the thread that held the old one does not exist here
 
@@ -127,11 +124,8 @@ class ModelSession:
 
     def image(self, frame: Any) -> Image:
         """Resize a frame to the model's size; see `preprocess`."""
-        thread = enter()
-        try:
+        with native_code:
             return preprocess(frame, self.spec.resize)
-        finally:
-            leave(thread)
 
     def run(self, images: Sequence[Image]) -> Outputs:
         """Run the model on images of its size; a single one is not copied."""
@@ -155,20 +149,18 @@ class ModelSession:
     def _call(self, rows: Rows) -> Outputs:
         # Read once each: another thread may close the classifier from here on.
         session, bound = self.ready(), self._bound
-        thread = enter()
         try:
-            if bound is not None:
-                return bound(rows)
-            results: Outputs = session.run(self._outputs, {self._input: _batch(rows)})
-            return results
+            with native_code:
+                if bound is not None:
+                    return bound(rows)
+                results: Outputs = session.run(self._outputs, {self._input: _batch(rows)})
+                return results
         except Exception as error:
             if not onnxruntime_errors.is_runtime_error(error):
                 raise
             if bound is None or onnxruntime_errors.is_memory_error(error):
                 raise self._call_error(error, len(rows)) from error
             unsuited = error
-        finally:
-            leave(thread)
         self._open_again(bound, unsuited, len(rows))
         return self._call(rows)
 

@@ -98,7 +98,7 @@ def style(text: str, stream: TextIO | None, **how: Any) -> str:
     return click.style(text, **how)
 
 
-def counter(
+def progress_bar(
     what: str, total: int, write: Callable[[str], object] | None = None
 ) -> Callable[[int], None]:
     """Return a function that shows how many of `total` are done, where `shows_progress()`.
@@ -108,7 +108,7 @@ def counter(
     does. Where standard error is no terminal, a line is logged every `INTERVAL` seconds.
 
     Examples:
-        >>> show = counter("images", 1200)
+        >>> show = progress_bar("images", 1200)
         >>> show(600)  # images  [##########..........]  600 of 1,200, 3 min left
     """
     shown = 0.0
@@ -142,9 +142,9 @@ def counter(
     return show
 
 
-def counted(items: Collection[_T], what: str) -> Iterator[_T]:
-    """Yield the items, and show how many are done, as `counter` does."""
-    show = counter(what, len(items))
+def track(items: Collection[_T], what: str) -> Iterator[_T]:
+    """Yield the items, and show how many are done, as `progress_bar` does."""
+    show = progress_bar(what, len(items))
     for done, item in enumerate(items):
         show(done)
         yield item

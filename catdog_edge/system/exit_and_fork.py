@@ -20,22 +20,27 @@ LONGEST_WAIT = 10.0  # seconds that the exit waits for running calls
 _inside: set[int] = set()
 _ended_by: int | None = None
 
-leave = _inside.discard  # mark a thread, by its id, as back from native code
 
-
-def enter() -> int:
-    """Mark this thread as inside native code; return its id, for `leave`.
+class _NativeCode:
+    """Marks this thread as inside native code for a `with` block.
 
     Raises `SystemExit`, which silently ends the thread, while another thread shuts down the
     interpreter: waiting here could hold a lock that the shutdown needs.
     """
-    thread = get_ident()
-    _inside.add(thread)
-    # Checked after the mark: either this thread sees the end, or the end sees this thread.
-    if _ended_by is not None and _ended_by != thread:
-        leave(thread)
-        raise SystemExit
-    return thread
+
+    def __enter__(self) -> None:
+        thread = get_ident()
+        _inside.add(thread)
+        # Checked after the mark: either this thread sees the end, or the end sees this thread.
+        if _ended_by is not None and _ended_by != thread:
+            _inside.discard(thread)
+            raise SystemExit
+
+    def __exit__(self, *_: object) -> None:
+        _inside.discard(get_ident())
+
+
+native_code = _NativeCode()
 
 
 # `forked` of each is called in every forked child, before anything else runs there, and must not
@@ -45,7 +50,7 @@ _forkable: weakref.WeakSet[Any] = weakref.WeakSet()
 at_fork = _forkable.add  # register an object with a method `forked`, for as long as it lives
 
 
-def keep_for_ever(lost: object) -> None:
+def never_free(lost: object) -> None:
     """Never free an object; its destructor would wait for lost threads."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(lost))
 

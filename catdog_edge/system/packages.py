@@ -39,7 +39,7 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
 _OURS = ("", "catdog_edge", "exporters", "benchmarks")
 
 
-def builds(names: Sequence[str]) -> dict[str, str]:
+def versions(names: Sequence[str]) -> dict[str, str]:
     """Return the versions of those of the named packages that are installed."""
     import importlib.metadata  # slow to load
 
@@ -99,20 +99,20 @@ def import_complete(name: str) -> Any:
     try:
         module = importlib.import_module(name)
     except Exception as error:
-        known = explain(error)
+        known = import_error(error)
         if known is None:
             raise
         raise known from error
     packages, wanted = MODULES[name]
     if not hasattr(module, wanted):
         # Left after one of two builds was uninstalled: a folder without a module.
-        remedy = mending(builds(packages) or {packages[0]: ""})
+        remedy = repair_command(versions(packages) or {packages[0]: ""})
         what = f"the module {name} is incomplete, as when one of two builds was uninstalled"
         raise MissingPackageError(f"{what}; mend it with: {remedy}")
     return module
 
 
-def explain(error: Exception) -> MissingPackageError | None:
+def import_error(error: Exception) -> MissingPackageError | None:
     """Turn a failed import into one line with the remedy; `None` for a bug of this package."""
     if isinstance(error, MissingPackageError):
         return error
@@ -134,8 +134,8 @@ def explain(error: Exception) -> MissingPackageError | None:
         return MissingPackageError(f"{what}; install it with: {install_command(extra)}{also}")
     if "numpy.core.multiarray" in message or "_ARRAY_API" in message:
         # Extensions that were built for NumPy 1 do not load into NumPy 2, and the reverse.
-        others = [*builds(OPENCVS), *builds(RUNTIMES)]
-        version = "".join(f" {version}" for version in builds(["numpy"]).values())
+        others = [*versions(OPENCVS), *versions(RUNTIMES)]
+        version = "".join(f" {version}" for version in versions(["numpy"]).values())
         return MissingPackageError(
             f"a package of the runtime was built for another NumPy than the installed one{version} "
             f"({message[:80]}); mend it with: pip install --upgrade {' '.join(['numpy', *others])}"
@@ -145,7 +145,7 @@ def explain(error: Exception) -> MissingPackageError | None:
     if not package:
         return None
     packages, _ = MODULES.get(package, ((package,), ""))
-    remedy = mending(builds(packages) or {packages[0]: ""})
+    remedy = repair_command(versions(packages) or {packages[0]: ""})
     what = f"the package {package} is installed but does not load ({message[:160]})"
     return MissingPackageError(f"{what}; mend it with: {remedy}")
 
@@ -163,7 +163,7 @@ def _raised_in(error: Exception) -> str:
     return ""
 
 
-def mending(found: Mapping[str, str], keep: str | None = None) -> str:
+def repair_command(found: Mapping[str, str], keep: str | None = None) -> str:
     """Return the command that keeps one of several builds of a module: `keep`, or the special one.
 
     `found` are the installed packages that overwrite each other's files.

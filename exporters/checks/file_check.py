@@ -16,7 +16,7 @@ from catdog_edge.errors import GateError
 from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime.model_file import KNOWN, LOGITS, PROBABILITIES
 from catdog_edge.spec import ModelSpec
-from catdog_edge.system.console import counter
+from catdog_edge.system.console import progress_bar
 from exporters.checks.acceptance import BY_EVIDENCE, Strictness, Verification, judge
 from exporters.checks.original import Original
 from exporters.checks.predictors import Answers, Images, OnnxPredictor, Predictor
@@ -135,7 +135,7 @@ def time_files(
         images = validation.images[:1].repeat(model.fixed_batch or 1, axis=0)
         feed = {model.input_name: to_layout(images, model.spec.layout)}
         candidates[name] = lambda session=model.session, feed=feed: session.run(None, feed)
-    count = counter("timing, seconds", math.ceil(seconds))
+    count = progress_bar("timing, seconds", math.ceil(seconds))
     timing = compare(candidates, seconds, progress=lambda spent: count(int(spent)))
     count(math.ceil(seconds))
     return timing

@@ -27,7 +27,7 @@ from catdog_edge.runtime.model_file import (
 )
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system import packages
-from catdog_edge.system.console import counter
+from catdog_edge.system.console import progress_bar
 from catdog_edge.system.threads import choose_threads
 
 Images = npt.NDArray[np.uint8]
@@ -116,7 +116,7 @@ class OnnxPredictor:
         integer = self.spec.precision.startswith("int8")
         batch = self.fixed_batch or batch or (1 if integer else FLOAT_BATCH)
         parts: list[Sequence[npt.NDArray[np.float32]]] = []
-        count = counter(f"checking {self._name}", len(images))
+        count = progress_bar(f"checking {self._name}", len(images))
         for start in range(0, len(images), batch):
             chunk = np.asarray(images[start : start + batch])
             wanted = len(chunk)

@@ -55,7 +55,7 @@ def run(home, tmp_path, monkeypatch):
 
     Without `--provider` they are those of the CPU, whatever this machine has.
     """
-    monkeypatch.setattr(provider_selection, "offered", list)
+    monkeypatch.setattr(provider_selection, "accelerators", list)
     monkeypatch.setitem(interleaved.measure.__kwdefaults__, "pause", 0.0)
     shutil.copytree(home / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
@@ -89,7 +89,7 @@ def whole(home, tmp_path_factory):
             cv2.imwrite(str(originals / label / f"{number}.png"), picture)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(provider_selection, "offered", list)
+        patch.setattr(provider_selection, "accelerators", list)
         result = _bench(
             "--seconds", 2, "--cold-starts", 1, "--corruptions", 4, "--originals", originals,
             "--max-drop", 50, "--min-agreement", 50, "--threads", 1,
@@ -432,7 +432,7 @@ def test_without_cuda_pytorchs_row_is_left_out_and_the_files_is_one_line(run, mo
     with pytest.raises(ProviderError, match=r"^PyTorch .* (built without|finds no) CUDA"):
         bench_rows.open_row(left)
     assert "cuda does not run here" in _error(_bench(*QUICK, "--provider", "cuda"))
-    monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
+    monkeypatch.setattr(provider_selection, "accelerators", lambda: ["cuda"])
     found = plan_bench(BenchOptions(weights=run.weights, threads=(1,)))
     assert [one.row.name for one in found.runners] == [
         "pytorch", "pytorch-channels-last", "model", "model.dynamic",

@@ -57,7 +57,7 @@ def test_a_provider_that_does_not_start_is_one_plain_line(album: Path) -> None:
     from catdog_edge.runtime.model_file import find_model
 
     refused = 0
-    for name in provider_selection.offered():
+    for name in provider_selection.accelerators():
         try:
             provider_selection.open_model(find_model(TINY), name, providers.Settings(1, spin=False))
         except ProviderError:

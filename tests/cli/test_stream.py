@@ -48,7 +48,7 @@ def test_a_provider_that_does_not_start_is_one_plain_line(
     from catdog_edge.system.log_to_stderr import log_to_stderr
 
     # CUDA is offered by its own build only; where there is none, starting it fails as well.
-    monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
+    monkeypatch.setattr(provider_selection, "accelerators", lambda: ["cuda"])
     monkeypatch.setattr(provider_selection, "_warned", set())
     try:
         provider_selection.open_model(find_model(TINY), "cuda", providers.Settings(1, spin=False))

@@ -14,7 +14,7 @@ cv2 = pytest.importorskip("cv2")
 
 from catdog_edge import Classifier, ModelError
 from catdog_edge.images.preprocess import kept_part
-from catdog_edge.runtime.heat_map import on_frame
+from catdog_edge.runtime.heat_map import fit_to_frame
 from catdog_edge.spec import ResizeStep, crop_and_squash, squash
 
 CAT = cv2.imread(str(ROOT / "examples" / "cat.jpg"))
@@ -67,15 +67,15 @@ def test_a_file_without_and_what_is_no_class_are_one_line(tmp_path: Path) -> Non
 def test_a_map_lies_where_it_belongs() -> None:
     values = np.zeros((4, 4), np.float32)
     values[1, 2], values[3, 3] = 2, -5
-    heat = on_frame(values, 80, 160, squash(32, 32))
+    heat = fit_to_frame(values, 80, 160, squash(32, 32))
     assert heat.shape == (80, 160)
     # The four pixels about the middle of its cell have the same value.
     assert np.unravel_index(heat.argmax(), heat.shape) == (29, 99)
     assert heat[70, 140] == 0  # against the class
-    heat = on_frame(values, 80, 160, (ResizeStep("linear", 32, 32, crop=1.0),))
+    heat = fit_to_frame(values, 80, 160, (ResizeStep("linear", 32, 32, crop=1.0),))
     assert np.unravel_index(heat.argmax(), heat.shape) == (29, 89)
     assert not heat[:, :40].any()
-    assert not on_frame(-values.clip(0), 80, 160, squash(32, 32)).any()
+    assert not fit_to_frame(-values.clip(0), 80, 160, squash(32, 32)).any()
 
 
 @pytest.mark.parametrize("shape", [(48, 90), (90, 48), (60, 60), (1, 7)])

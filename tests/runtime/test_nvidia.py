@@ -152,7 +152,7 @@ def test_a_capture_that_fails_with_auto_costs_the_graph_and_not_the_gpu(
     if in_trial:
         let_captures_fail(monkeypatch)
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
-    monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
+    monkeypatch.setattr(provider_selection, "accelerators", lambda: ["cuda"])
     compared = provider_selection.time_sessions
 
     def compare(*sessions: Any) -> tuple[str, str]:
@@ -231,7 +231,7 @@ def test_the_trial_compares_each_provider_with_its_own_form(
     family: Path, cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(DATA / "tiny_leaning.onnx", family / "tiny.half.onnx")  # answers otherwise
-    monkeypatch.setattr(provider_selection, "offered", lambda: ["cuda"])
+    monkeypatch.setattr(provider_selection, "accelerators", lambda: ["cuda"])
     found = Classifier("tiny")
     assert "left out" not in found.reason
     assert found.path == family / ("tiny.half.onnx" if found.provider == "cuda" else "tiny.onnx")
@@ -262,7 +262,7 @@ def test_int8_on_a_gpu_names_the_form_that_is_faster(
     assert "int8" not in Classifier(alone, "cpu").reason
     monkeypatch.setattr(model_file, "ZOO", tmp_path)
     for offered, remedy in (([], ""), (["cuda"], other)):
-        monkeypatch.setattr(provider_selection, "offered", lambda offered=offered: offered)
+        monkeypatch.setattr(provider_selection, "accelerators", lambda offered=offered: offered)
         assert [check.remedy for check in doctor._models()] == [remedy]
 
 

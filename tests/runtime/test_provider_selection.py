@@ -39,7 +39,7 @@ def test_auto_warns_once_for_each_that_does_not_start_and_answers() -> None:
         for _ in range(3):
             print(Classifier({str(TINY)!r})(frame).label)
         refused = 0
-        for name in provider_selection.offered():
+        for name in provider_selection.accelerators():
             try:
                 Classifier({str(TINY)!r}, provider=name)
             except ProviderError:

@@ -7,7 +7,15 @@ import sys
 
 import pytest
 
-from catdog_edge.system.console import align, counted, counter, escaped, note, shows_progress, style
+from catdog_edge.system.console import (
+    align,
+    escaped,
+    note,
+    progress_bar,
+    shows_progress,
+    style,
+    track,
+)
 from catdog_edge.system.log_to_stderr import log_to_stderr
 
 
@@ -70,12 +78,12 @@ def test_bars_are_drawn_for_a_command_and_not_for_a_library_call(
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     written: list[str] = []
     for write in (None, written.append):
-        counter("images", 100, write)(50)
-    assert [*counted("ab", "letters")] == ["a", "b"]
+        progress_bar("images", 100, write)(50)
+    assert [*track("ab", "letters")] == ["a", "b"]
     assert (terminal.getvalue(), written, shows_progress()) == ("", [], False)
     with log_to_stderr():
         assert shows_progress()
-        counter("images", 100)(50)
+        progress_bar("images", 100)(50)
     assert terminal.getvalue().endswith("50 of 100")
     assert not shows_progress()
 
@@ -91,9 +99,9 @@ def test_colour_and_bars_are_for_a_terminal_alone(monkeypatch: pytest.MonkeyPatc
     assert style("met", terminal, fg="green") == "met"
     for stream, said in ((terminal, "images  [##########..........]  50 of 100"), (pipe, "")):
         monkeypatch.setattr(sys, "stderr", stream)
-        counter("images", 100)(50)
+        progress_bar("images", 100)(50)
         assert said in stream.getvalue()
-        counter("", 100)(50)
+        progress_bar("", 100)(50)
         assert stream.getvalue().count("50 of 100") == bool(said)
     assert pipe.getvalue() == ""
 
@@ -104,7 +112,7 @@ def test_the_time_left_counts_from_the_first_call(monkeypatch: pytest.MonkeyPatc
     terminal, now = Terminal(), [100.0]
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    show = counter("images", 2000)
+    show = progress_bar("images", 2000)
     for done, seconds, said in ((1000, 0, ""), (1010, 10, "16 min"), (1010, 100, "3 h 2 min")):
         now[0] += seconds
         show(done)
@@ -118,7 +126,7 @@ def test_in_a_file_a_line_is_logged_now_and_then(
     now = [100.0]
     monkeypatch.setattr(sys, "stderr", pipe := io.StringIO())
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    show = counter("images", 100)
+    show = progress_bar("images", 100)
     for done, seconds in ((0, 0), (10, 29), (30, 1), (40, 29), (100, 1), (100, 10)):
         now[0] += seconds
         show(done)
@@ -130,7 +138,7 @@ def test_in_a_file_a_line_is_logged_now_and_then(
 @pytest.mark.usefixtures("info")
 def test_a_line_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    assert [*counted("ab", "letters")] == ["a", "b"]
+    assert [*track("ab", "letters")] == ["a", "b"]
     assert terminal.getvalue().startswith("\r\x1b[2Kletters  [")
     assert terminal.getvalue().endswith("\x1b[2K")
     note("done")

@@ -100,11 +100,11 @@ def test_two_builds_of_a_module_are_found(tmp_path: Path) -> None:
         )
     program = """
         from catdog_edge.system import packages
-        print(packages.builds(packages.RUNTIMES))
+        print(packages.versions(packages.RUNTIMES))
     """
     done = in_fresh_python(program, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
     assert done.stdout.strip() == "{'onnxruntime': '1.32.0', 'onnxruntime-gpu': '1.31.1'}"
-    assert packages.mending({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}) == (
+    assert packages.repair_command({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}) == (
         "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
     )
 
@@ -167,7 +167,7 @@ def test_of_two_builds_the_remedy_takes_both_away(tmp_path: Path) -> None:
             Classifier({str(TINY)!r}, provider="cuda")
         except ProviderError as error:
             print(error)
-        print(packages.mending(packages.builds(packages.RUNTIMES)))
+        print(packages.repair_command(packages.versions(packages.RUNTIMES)))
     """
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     said, mending = in_fresh_python(program, **environment).stdout.splitlines()

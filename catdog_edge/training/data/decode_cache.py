@@ -32,7 +32,7 @@ from filelock import FileLock
 from catdog_edge.errors import CatdogError, DamagedError, DataError, PictureError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import ResizeStep
-from catdog_edge.system.console import counter
+from catdog_edge.system.console import progress_bar
 from catdog_edge.system.files import cache_folder, write_text
 from catdog_edge.training.array_types import Pixels
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, Item, Split, changed
@@ -278,7 +278,7 @@ class Decoder:
     def _decode(self, candidates: Sequence[Candidate], steps: Steps | None) -> Iterator[Decoded]:
         """Decode in order. OpenCV and hashlib release the interpreter lock: threads suffice."""
         workers = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
-        count = counter(self._bar, len(candidates))
+        count = progress_bar(self._bar, len(candidates))
         with ThreadPoolExecutor(workers) as pool:
             waiting: Iterator[Decoded] = iter(())
             for start in range(0, len(candidates) + CHUNK, CHUNK):

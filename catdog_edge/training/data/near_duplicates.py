@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from catdog_edge.system.console import counted
+from catdog_edge.system.console import track
 from catdog_edge.training.array_types import Float32, Labels, Pixels
 
 SIMILAR = 0.985
@@ -40,7 +40,7 @@ def near_duplicates(thumbnails: Pixels, labels: Labels) -> list[tuple[int, int, 
     thumbnails = thumbnails[:MAX_COMPARED]
     plain, mirrored = _standardised(thumbnails), _standardised(thumbnails[:, :, ::-1])
     pairs = []
-    for start in counted(range(0, len(plain), BLOCK), "blocks of images compared"):
+    for start in track(range(0, len(plain), BLOCK), "blocks of images compared"):
         rows = np.arange(start, min(start + BLOCK, len(plain)))
         end = rows[-1] + 1
         correlation = np.maximum(plain[rows] @ plain[:end].T, plain[rows] @ mirrored[:end].T)

@@ -18,7 +18,7 @@ from itertools import product
 from typing import Any
 
 from catdog_edge.errors import DataError
-from catdog_edge.system.console import counter
+from catdog_edge.system.console import progress_bar
 from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, FileLayout, Split
 
 DEFAULT_SPLIT = (80, 10, 10)  # percent for training, validation and test
@@ -247,7 +247,7 @@ def read_some(
     read_all: list[Decoded] = []
     taken: dict[str, Split] = {}
     total = sum(places.values())
-    count = counter("reading images", total)
+    count = progress_bar("reading images", total)
     for start in range(0, len(order), 64):
         read_all += read(order[start : start + 64])
         found = [one for one in read_all if one.digest]

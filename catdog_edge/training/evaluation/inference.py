@@ -12,7 +12,7 @@ from torch import nn
 from catdog_edge.errors import DataError, ModelError, label_difference
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.spec import ModelSpec, Normalization
-from catdog_edge.system.console import counted, counter
+from catdog_edge.system.console import progress_bar, track
 from catdog_edge.training.array_types import Float32, Pixels
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.checkpoint import load_checkpoint
@@ -65,7 +65,7 @@ def logits(
     network.eval()
     parts = []
     batch = CUDA_BATCH if torch.device(device).type == "cuda" else BATCH
-    count = counter(bar, len(pixels))
+    count = progress_bar(bar, len(pixels))
     for start in range(0, len(pixels), batch):
         chunk = pixels[start : start + batch]
         if not isinstance(chunk, torch.Tensor):
@@ -125,7 +125,7 @@ class EvaluatedModel:
         """
         if self._classifier is None:
             return probabilities(self._network, self.spec, pixels, bar="images")
-        each = (self._classifier.probabilities([image]) for image in counted(pixels, "images"))
+        each = (self._classifier.probabilities([image]) for image in track(pixels, "images"))
         return np.concatenate([*each])
 
     def scores(self, pixels: Pixels) -> Float32:
@@ -134,7 +134,7 @@ class EvaluatedModel:
         It is the highest probability for a model without rejection.
         """
         if self._classifier is not None:
-            each = (self._classifier.scores([image]) for image in counted(pixels, "images"))
+            each = (self._classifier.scores([image]) for image in track(pixels, "images"))
             return np.concatenate([*each])
         rejection = self.spec.rejection
         if rejection is None or rejection.score == "max_probability":

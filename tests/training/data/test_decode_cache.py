@@ -61,7 +61,7 @@ def test_every_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.Monke
     path = write_zip(tmp_path / "x.zip", named())
     decoded = count_decodes(monkeypatch)
     reports: list[int] = []
-    monkeypatch.setattr(decode_cache, "counter", lambda *_: reports.append)
+    monkeypatch.setattr(decode_cache, "progress_bar", lambda *_: reports.append)
     for _ in range(2):
         dataset = open_dataset(path, steps=STEPS)
         for split in ("train", "val", "test"):
@@ -124,7 +124,7 @@ def test_nothing_is_left_behind_when_reading_fails(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(decode_cache, "counter", lambda *_: stop)
+        patch.setattr(decode_cache, "progress_bar", lambda *_: stop)
         with pytest.raises(KeyboardInterrupt):
             open_dataset(path, steps=STEPS)
     assert [f.name for f in cache_folder.rglob("*") if f.is_file() and f.stat().st_size] == []
@@ -218,7 +218,7 @@ def test_a_killed_process_leaves_nothing_that_stays(tmp_path: Path, cache_folder
     program = f"""
 import os
 from catdog_edge.training.data import decode_cache
-decode_cache.counter = lambda *_: lambda done: done and os.kill(os.getpid(), 9)
+decode_cache.progress_bar = lambda *_: lambda done: done and os.kill(os.getpid(), 9)
 {OPEN}"""
     run = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
     assert run.returncode == -9
