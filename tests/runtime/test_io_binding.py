@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.paths import DATA, TINY
+from support.toy_frames import images
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
@@ -24,10 +25,6 @@ from catdog_edge.runtime.onnxruntime_errors import TooManyThreadsError
 CPU = [("CPUExecutionProvider", dict[str, str]())]
 KNOWN = DATA / "tiny_known.onnx"
 ONE = providers.Settings(1, spin=False)
-
-
-def images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
 def test_a_graph_has_its_own_number_and_buffers_for_good() -> None:
