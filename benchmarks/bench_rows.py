@@ -17,7 +17,7 @@ import numpy.typing as npt
 from catdog_edge.errors import CatdogError, ModelError, ProviderError, first_line
 from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.runtime.model_file import ZOO
-from catdog_edge.runtime.nvidia import half_form
+from catdog_edge.runtime.nvidia import fp16_file
 from catdog_edge.runtime.providers import GPU
 from catdog_edge.spec import ModelSpec
 
@@ -128,7 +128,7 @@ def plan_rows(
                 for provider in providers:
                     base = stem if provider == "cpu" else f"{stem}@{provider}"
                     # Of a shipped model the file that `Classifier` takes on the provider.
-                    half = half_form(file) if provider in GPU and file.parent == ZOO else None
+                    half = fp16_file(file) if provider in GPU and file.parent == ZOO else None
                     row = BenchRow(base, "onnxruntime", str(half or file), count, batch, suffix)
                     found.append(replace(row, provider=provider, compared_with=imported))
             rows += [row for row in found if batch <= MOST_ON_CPU or row.device != "cpu"]

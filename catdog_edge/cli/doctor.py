@@ -193,13 +193,13 @@ def _models() -> Iterator[Check]:
         except CatdogError as error:
             yield Check("models", "bad", str(error), "install catdog-edge again")
             continue
-        size, half = file.stat().st_size, nvidia.half_form(file)
+        size, half = file.stat().st_size, nvidia.fp16_file(file)
         text = f"{name}: {spec.architecture} {spec.precision}, {size / 1e6:.1f} MB"
         slow = ""
         if half is not None:
             text += f"; on a GPU {half.name}, {half.stat().st_size / 1e6:.1f} MB"
         elif "cuda" in provider_selection.accelerators():
-            slow = nvidia.better_form(file, "cuda", spec.precision)
+            slow = nvidia.faster_form(file, "cuda", spec.precision)
         facts = {"name": name, "bytes": size, "gpu_form": half and half.name}
         yield Check("models", "note" if slow else "ok", text, slow, facts)
 

@@ -60,7 +60,7 @@ def attempts(file: ModelFile, pairs: Pairs) -> list[Attempt]:
     return list(found.values())
 
 
-def engine(file: ModelFile, pairs: Pairs) -> Callable[[], str] | None:
+def engine_source(file: ModelFile, pairs: Pairs) -> Callable[[], str] | None:
     """Announce a build of a TensorRT engine; return a function that tells where it came from."""
     options = dict(pairs).get(NAMES["tensorrt"])
     if options is None:
@@ -131,25 +131,25 @@ def features(options: Mapping[str, str]) -> str:
     return ", ".join([*on, f"TF32 {'off' if options.get('use_tf32') == '0' else 'on'}"])
 
 
-def captures(options: Mapping[str, str]) -> bool:
+def captures_graphs(options: Mapping[str, str]) -> bool:
     """Check whether a session with these options of its provider captures CUDA graphs."""
     return any(options.get(key) in ON for key in (*GRAPHS, *TENSORRT_GRAPHS))
 
 
-def why_not(error: BaseException) -> str:
+def refusal(error: BaseException) -> str:
     """Return a short reason why options do not work for a model."""
     text = first_line(error, 400)
     _, refused, reason = text.partition("graph capture feature as requested by the user")
     return (reason.strip().removeprefix("as ") if refused else text)[:160]
 
 
-def suited(file: ModelFile, provider: str) -> ModelFile:
+def model_for(file: ModelFile, provider: str) -> ModelFile:
     """Return the form of a shipped model for a provider; any other file is returned unchanged."""
-    half = half_form(file.path) if file.shipped and provider in GPU else None
+    half = fp16_file(file.path) if file.shipped and provider in GPU else None
     return file if half is None else dataclasses.replace(file, path=half)
 
 
-def half_form(path: Path | None) -> Path | None:
+def fp16_file(path: Path | None) -> Path | None:
     """Return the fp16 file next to a file of the same model, `NAME.half.onnx`, or `None`."""
     if path is None:
         return None
@@ -157,10 +157,10 @@ def half_form(path: Path | None) -> Path | None:
     return half if half != path and half.is_file() else None
 
 
-def better_form(path: Path | None, provider: str, precision: str) -> str:
+def faster_form(path: Path | None, provider: str, precision: str) -> str:
     """Return the form that is faster on a GPU than a file of this precision; empty if none."""
     if not precision.startswith("int8"):
         return ""
-    half = half_form(path)
+    half = fp16_file(path)
     better = f"{half.name} beside it" if half else "what catdog-edge export --for cuda makes"
     return f"int8 is slow on {provider}; faster is {better}"

@@ -107,9 +107,9 @@ def _open(
         return Opened(start(file, pairs, settings), name, file, why)
     from catdog_edge.runtime import nvidia  # not loaded where the CPU runs
 
-    file = nvidia.suited(file, name)
+    file = nvidia.model_for(file, name)
     ways = nvidia.attempts(file, pairs)
-    engine = nvidia.engine(file, ways[0].pairs)
+    engine = nvidia.engine_source(file, ways[0].pairs)
     while True:
         try:
             session = start(file, ways[skip].pairs, settings)
@@ -118,7 +118,7 @@ def _open(
             skip += 1
             if error.__cause__ is None or skip == len(ways):
                 raise
-            unsuited = nvidia.why_not(error.__cause__)
+            unsuited = nvidia.refusal(error.__cause__)
     how = [nvidia.features(session.get_provider_options()[NAMES[name]])]
     if engine is not None:
         how.append(engine())
@@ -126,7 +126,7 @@ def _open(
         how.append(f"{ways[skip].lacks} ({unsuited})")
 
     def again(error: BaseException) -> Opened:
-        return _open(file, pairs, settings, why, skip + 1, nvidia.why_not(error))
+        return _open(file, pairs, settings, why, skip + 1, nvidia.refusal(error))
 
     left = again if skip + 1 < len(ways) else None
     return Opened(session, name, file, why, "; ".join(how), left)
@@ -137,11 +137,11 @@ def bind(session: _Session, provider: str, outputs: Sequence[str]) -> BoundRunne
     if provider not in GPU:
         return None
     from catdog_edge.runtime.io_binding import BoundRunner
-    from catdog_edge.runtime.nvidia import captures
+    from catdog_edge.runtime.nvidia import captures_graphs
 
     options = session.get_provider_options()[NAMES[provider]]
     device = int(options.get("device_id", "0"))
-    return BoundRunner(session, outputs, "cuda", device, graphs=captures(options))
+    return BoundRunner(session, outputs, "cuda", device, graphs=captures_graphs(options))
 
 
 def accelerators() -> list[str]:
@@ -313,7 +313,7 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
     from catdog_edge.system.version import __version__
 
     cpu = read_cpu()
-    forms = dict.fromkeys(nvidia.suited(file, name) for name in candidates) | {file: None}
+    forms = dict.fromkeys(nvidia.model_for(file, name) for name in candidates) | {file: None}
     parts = [__version__, *(one.digest() for one in forms), onnxruntime.__version__]
     parts += [openvino.version(), cpu.name, *nvidia.NHWC, *nvidia.GRAPHS]
     parts += [*packages.versions(packages.RUNTIMES), *candidates, *cpu.features]

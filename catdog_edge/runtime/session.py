@@ -69,9 +69,9 @@ class ModelSession:
         self.provider = opened.provider
         self.reason = opened.reason
         if self.provider in GPU:
-            from catdog_edge.runtime.nvidia import better_form
+            from catdog_edge.runtime.nvidia import faster_form
 
-            form = better_form(self.file.path, self.provider, self.spec.precision)
+            form = faster_form(self.file.path, self.provider, self.spec.precision)
             self.reason = "; ".join(filter(None, (self.reason, form)))
         one = session.get_inputs()[0]
         self._input = one.name

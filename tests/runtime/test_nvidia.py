@@ -86,7 +86,7 @@ def cuda_refuses(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     def bind(session: Any, provider: str, outputs: list[str]) -> BoundRunner | None:
         if provider != "cuda":
             return None
-        graphs = nvidia.captures(session.get_provider_options()[CUDA])
+        graphs = nvidia.captures_graphs(session.get_provider_options()[CUDA])
         return BoundRunner(session._session, outputs, "cpu", graphs=graphs)
 
     monkeypatch.setattr(provider_selection, "start", start)
@@ -241,12 +241,12 @@ def test_int8_on_a_gpu_names_the_form_that_is_faster(
 ) -> None:
     static, half = tmp_path / "model.static.onnx", tmp_path / "model.half.onnx"
     other = "int8 is slow on cuda; faster is what catdog-edge export --for cuda makes"
-    assert nvidia.better_form(static, "cuda", "int8-static") == other
-    assert nvidia.better_form(None, "cuda", "int8-static") == other
+    assert nvidia.faster_form(static, "cuda", "int8-static") == other
+    assert nvidia.faster_form(None, "cuda", "int8-static") == other
     half.touch()
     beside = "int8 is slow on tensorrt; faster is model.half.onnx beside it"
-    assert nvidia.better_form(static, "tensorrt", "int8-dynamic") == beside
-    assert nvidia.better_form(half, "cuda", "fp16") == ""
+    assert nvidia.faster_form(static, "tensorrt", "int8-dynamic") == beside
+    assert nvidia.faster_form(half, "cuda", "fp16") == ""
 
     alone = shutil.copy(ZOO / "fast.onnx", tmp_path / "fast.onnx")
     assert Classifier(alone, "cuda").reason.endswith(f"TF32 on; {other}")
@@ -290,7 +290,7 @@ def test_no_engine_is_built_in_silence(
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
     monkeypatch.setattr(nvidia, "tensorrt_machine", lambda device_id: HERE)
     (way, _) = nvidia.attempts(find_model("fast"), [(TENSORRT, {})])
-    told = nvidia.engine(find_model("fast"), way.pairs)
+    told = nvidia.engine_source(find_model("fast"), way.pairs)
     assert told is not None
     assert re.fullmatch(r"engine built in \d+ s", told())
     (record,) = caplog.records
@@ -299,16 +299,18 @@ def test_no_engine_is_built_in_silence(
     assert "catdog-edge build fast --provider tensorrt" in record.getMessage()
     folder = Path(dict(way.pairs)[TENSORRT]["trt_engine_cache_path"])
     (folder / "TensorrtExecutionProvider_x_sm90.engine").touch()
-    told = nvidia.engine(find_model("fast"), way.pairs)
+    told = nvidia.engine_source(find_model("fast"), way.pairs)
     assert told is not None
     assert told() == "engine from the cache"
     assert len(caplog.records) == 1
     # Where nothing can be built nothing is announced.
     monkeypatch.setattr(nvidia, "tensorrt_machine", lambda device_id: {**HERE, "TensorRT": ""})
-    nvidia.engine(find_model(TINY), [(TENSORRT, {"trt_engine_cache_path": str(tmp_path / "none")})])
+    nvidia.engine_source(
+        find_model(TINY), [(TENSORRT, {"trt_engine_cache_path": str(tmp_path / "none")})]
+    )
     assert len(caplog.records) == 1
     assert not (tmp_path / "none").exists()
-    assert nvidia.engine(find_model(TINY), [(CUDA, {})]) is None
+    assert nvidia.engine_source(find_model(TINY), [(CUDA, {})]) is None
 
 
 def test_an_engine_has_one_shape_and_a_batch_runs_in_pieces() -> None:

@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; install
 
 from catdog_edge import Classifier
 from catdog_edge.runtime.model_file import ZOO, shipped_models
-from catdog_edge.runtime.nvidia import half_form
+from catdog_edge.runtime.nvidia import fp16_file
 
 LIMITS = {"fast": 5_000_000, "accurate": 15_000_000}
 """Bytes of the file."""
@@ -49,7 +49,7 @@ def test_both_models_ship():
 
 
 def test_the_card_is_that_of_the_file(pets):
-    half = half_form(pets.path)
+    half = fp16_file(pets.path)
     assert half is not None
     content = pets.path.read_bytes()
     assert len(content) <= LIMITS[pets.path.stem]
@@ -65,7 +65,7 @@ def test_the_card_is_that_of_the_file(pets):
 
 @pytest.mark.slow
 def test_both_forms_are_one_model(pets):
-    half = half_form(pets.path)
+    half = fp16_file(pets.path)
     assert half is not None
     other = Classifier(half, "cpu")
     assert other.spec.precision == "fp16"
