@@ -54,8 +54,7 @@ from catdog_edge.training.runs.validation_report import finish
 
 log = logging.getLogger(__name__)
 
-MANY = 20_000
-"""Training images from which on `train` begins with random weights, if nothing else is asked."""
+MANY = 20_000  # training images from which on the default is to start from random weights
 
 
 def train(options: TrainOptions) -> Run:

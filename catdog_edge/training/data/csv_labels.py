@@ -27,10 +27,9 @@ _LABEL_COLUMNS = (
     *("breed", "kind", "target", "animal", "y"),
 )
 _SPLIT_COLUMNS = ("split", "splits", "subset", "partition")
+# These are columns of splits if one of their words is a split.
 _MAYBE_SPLIT_COLUMNS = ("set", "dataset", "data_set", "mode", "phase", "stage", "usage", "fold")
-"""Names of columns of splits once one of their words is a split."""
-_ANSWERS = re.compile("submission|sample_?sub", re.IGNORECASE)
-"""Tables of answers that are to be filled in."""
+_ANSWERS = re.compile("submission|sample_?sub", re.IGNORECASE)  # tables that are to be filled in
 _TRUTH = dict.fromkeys(("0", "0.0", "false", "no"), False)
 _TRUTH |= dict.fromkeys(("1", "1.0", "true", "yes"), True)
 
@@ -233,10 +232,7 @@ class _Reader:
     def _split_cells(
         self, columns: Sequence[int], labelled: bool
     ) -> tuple[list[Split | None] | None, set[int]]:
-        """The split of each row, `None` where no column has splits; and the columns used.
-
-        Without a column of labels, a column `train` of 0 and 1 may be a class.
-        """
+        """Return the split of each row, `None` where no column has splits, and the columns used."""
         for index in columns:
             cells = self._columns[index]
             words = {cell for cell in cells if cell}
@@ -260,6 +256,7 @@ class _Reader:
             word = re.sub("^(is|in)_", "", self._plain[index])
             split = split_names([word]).get(word)
             truth = all(cell.lower() in _TRUTH for cell in self._columns[index])
+            # Without a column of labels, a column `train` of 0 and 1 may be a class.
             if split and truth and (labelled or word != self._plain[index]):
                 flags[index] = split
         if not flags:

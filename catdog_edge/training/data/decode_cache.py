@@ -40,12 +40,9 @@ from catdog_edge.training.data.folder_or_zip import Source
 from catdog_edge.training.data.splits import Splitter
 
 FORMAT = 4  # incremented when images are read, resized or stored in another way
-
-UNUSED_DAYS = 14
-"""Pixels that no run has opened for this long are removed when new ones are written."""
-
-Steps = Sequence[ResizeStep]
+UNUSED_DAYS = 14  # days after which pixels that no run opens are removed, when others are written
 CHUNK = 32  # images that are submitted together; two chunks are in memory at a time
+Steps = Sequence[ResizeStep]
 
 
 class Cache:

@@ -225,10 +225,7 @@ def open_source(source: str | os.PathLike[str] | None) -> Source:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name of an entry: UTF-8 where that is declared or valid; else lone surrogates.
-
-    Archivers that do not set the flag of UTF-8 write names in the code page of their machine.
-    """
+    """Return the name of an entry: UTF-8 where declared or valid, else lone surrogates."""
     if info.flag_bits & 0x800:
         return info.filename
     raw, extra = info.orig_filename.encode("cp437"), info.extra

@@ -29,15 +29,10 @@ from catdog_edge.training.data.splits import says_no_class, split_names, split_w
 _PREFIX = re.compile(r"^(.*?[^\W\d_].*?)[\W_]*\(?\d[\d\W_]*$")
 """`cat.0`, `dog_17`, `american_bulldog_100`, `cat (3)`: what stands before the last number."""
 
+# Beginnings of file names that are no classes, and suffixes of files that tools put beside images.
 _CAMERA = re.compile("img|image|dsc[nf]?|pxl|photo|pic(ture)?|frame|file|screenshot", re.IGNORECASE)
-"""Beginnings of file names that are no classes."""
-
 _BESIDE = frozenset((".aae", ".csv", ".json", ".tsv", ".txt", ".xml", ".xmp", ".yaml", ".yml"))
-"""Endings of what tools put beside images: annotations, edits, notes."""
-
-MOST_LEVEL = 10
-"""Up to so many folders that all hold the same ones may be sources or splits, not classes."""
-
+MOST_LEVEL = 10  # folders that all hold the same ones: up to so many may be sources, not classes
 _WANTED = (
     "wanted are a folder per class, names like cat.0.jpg and dog.0.jpg, or a CSV with a column "
     "`file` and a column `label`"

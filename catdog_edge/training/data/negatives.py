@@ -21,13 +21,14 @@ from catdog_edge.training.array_types import Float64, Pixels
 from catdog_edge.training.data import oxford_pets
 from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.folder_or_zip import SAMPLE
-from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT, open_negative_images, pixels
-from catdog_edge.training.data.source_groups import kinds_of, sources_of
+from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT, open_negative_images
+from catdog_edge.training.data.source_groups import combined_pixels, kinds_of, sources_of
 
 Generator = np.random.Generator
 
 DRAWN = "drawn"  # what `--other` takes for no photographs, drawings alone
-DRAWN_COUNT = 200  # drawings that a threshold is looked at with, besides photographs
+DRAWN_COUNT = 200  # drawn scenes on which a threshold is evaluated, besides photographs
+CROP_SHARE = 0.5  # the share of the photographs of which a part fills the frame: a wheel, a window
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,9 @@ class Negatives:
     def photographs(self, split: Split, steps: tuple[ResizeStep, ...] | None = None) -> Pixels:
         """`uint8 [M,H,W,3]`, BGR, by the model's rule or another one."""
         steps = steps or self.steps
-        parts = [pixels(dataset, split, steps)[0] for dataset in self.datasets]
-        if len(parts) == 1:
-            return parts[0]
-        none = np.zeros((0, steps[-1].height, steps[-1].width, 3), np.uint8)
-        return np.concatenate([none, *parts])
+        if self.datasets:
+            return combined_pixels(self.datasets, split, steps)[0]
+        return np.zeros((0, steps[-1].height, steps[-1].width, 3), np.uint8)
 
     def groups(self, split: Split) -> list[str]:
         """The group of each photograph, `KIND/SOURCE`, in the order of `photographs`."""
@@ -103,10 +102,6 @@ def open_negatives(
     how: Any = {"steps": steps, "split": split, "keep_damaged": keep_damaged}
     opened = (open_negative_images(source, **how) for source in sources if source != DRAWN)
     return Negatives(tuple(opened), steps)
-
-
-CROP_SHARE = 0.5
-"""The share of the photographs of which a part fills the frame: a wheel, a window, a face."""
 
 
 @dataclass(frozen=True)
@@ -171,10 +166,7 @@ def _part(height: int, width: int, generator: Generator) -> tuple[int, int, int,
 
 
 def _corner(height: int, width: int, generator: Generator) -> tuple[int, int, int, int, int]:
-    """A corner of a ninth to a quarter of the sides, and how often it is repeated each way.
-
-    It rarely contains a part of the object itself.
-    """
+    """A corner, which rarely has a part of the object, and how often it is repeated each way."""
     tall = max(2, int(height * generator.uniform(0.11, 0.25)))
     wide = max(2, int(width * generator.uniform(0.11, 0.25)))
     below, right = generator.random(2) < 0.5

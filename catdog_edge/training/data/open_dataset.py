@@ -31,11 +31,8 @@ from catdog_edge.training.data.folder_or_zip import Skipped, Source, open_source
 from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.splits import Splitter, read_some, shares_of
 
-NEGATIVES_SPLIT = (0.7, 0.15, 0.15)
-"""Of images that show none of the classes: to train on, to choose by, to report on."""
-
-MAX_SKIPPED = 0.05
-"""A set of which more than this share cannot be read is not the set that was meant."""
+NEGATIVES_SPLIT = (0.7, 0.15, 0.15)  # train, val and test of images of none of the classes
+MAX_SKIPPED = 0.05  # the share of files that may be unreadable; more is an error
 
 
 def open_dataset(

@@ -3,9 +3,8 @@
 The digest of an image is a number between 0 and 1; below 0.8 it is for training, below 0.9 for
 validation, the rest for testing. So copies are in one split, regardless of names and order. If a
 class would be missing in a split, its image with the digest nearest to that split moves there. If
-its share of val or test is at most one image, it has one there, and the others are for training:
-digests of few images are uneven. Splits that are assigned, as folders or in a table, take
-precedence over digests.
+its share of val or test is at most one image, it has exactly one there. Splits that are assigned,
+as folders or in a table, take precedence over digests.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ _FILLER = re.compile(
     "annotations?|class(es)?|list|csv|folds?|parts?|batch|chunk|shard|unlabell?ed|unsorted|"
     "originals?|augmented|cropped|resized|preprocessed"
 )
+# `Xtrain` beside `Xtest`.
 _GLUED = re.compile(r"(.+?)[\W_]*(train|training|val|valid|validation|test|testing)", re.IGNORECASE)
-"""`Xtrain` beside `Xtest`."""
 
 
 def split_names(names: Iterable[str], labels: Sequence[str] | None = None) -> dict[str, Split]:

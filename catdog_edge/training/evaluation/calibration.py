@@ -15,8 +15,7 @@ from catdog_edge.training.array_types import Float32, Float64, Labels
 from catdog_edge.training.evaluation.metrics import log_loss, softmax
 from catdog_edge.training.evaluation.rejection import choose_threshold
 
-LIMITS = (0.25, 8.0)
-"""Bounds of the temperature: without errors on validation, its optimum would be 0."""
+LIMITS = (0.25, 8.0)  # bounds of the temperature, whose optimum is 0 where there are no errors
 
 
 def fit_temperature(logits: Float32, labels: Labels) -> float:

@@ -21,11 +21,9 @@ from catdog_edge.training.data.negatives import DRAWN, Negatives, drawn_negative
 from catdog_edge.training.evaluation.metrics import wilson
 
 Value = TypeVar("Value", bound=np.generic)
-Groups = Mapping[str, npt.NDArray[np.floating[Any]]]
-"""Scores by the name of their group, none of them empty."""
+Groups = Mapping[str, npt.NDArray[np.floating[Any]]]  # scores by group, none of them empty
 
-TABLE_RATES = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
-"""True positive rates, each with a row in the table of thresholds."""
+TABLE_RATES = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995)  # true positive rates in a table of thresholds
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from catdog_edge.images.preprocess import Image
 Generator = np.random.Generator
 Colour = tuple[int, ...]
 Point = tuple[float, float]
-Layer = tuple[Image, Image]
-"""Colours, `uint8 [H,W,3]` BGR, and a mask, `uint8 [H,W]`, of what is drawn."""
+Layer = tuple[Image, Image]  # colours, `uint8 [H,W,3]` BGR, and mask, `uint8 [H,W]`, of a drawing
 
 _COATS: tuple[tuple[Colour, Colour], ...] = (
     # The coat and its light parts (muzzle, chest, paws), BGR.
