@@ -7,7 +7,7 @@ so that seed, epoch and step decide a batch wherever it is made.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_args
 
 import cv2
@@ -16,13 +16,10 @@ import numpy as np
 from catdog_edge.training.array_types import Flags, Float64, Labels, Pixels
 from catdog_edge.training.config.recipes import Policy
 
-LUMA = np.array([0.114, 0.587, 0.299])
-"""Weights of blue, green and red in a grey value (ITU-R BT.601, as in OpenCV)."""
-
+LUMA = np.array([0.114, 0.587, 0.299])  # of blue, green and red in grey (ITU-R BT.601, OpenCV)
+# Of noise that is uniform over 256 levels: a quarter of the time of normal noise, as hard to see
+# through.
 NOISE_DEVIATION = 73.9
-"""Of noise that is uniform over 256 levels: a quarter of the time of normal noise, and as hard to
-see through."""
-
 ERASED = 127  # the level of what is erased
 
 
@@ -69,39 +66,45 @@ def augment(
     return changed
 
 
+def _none() -> Any:
+    return np.zeros(0)
+
+
 @dataclass(frozen=True)
 class Draws:
-    """The augmentations of N images, in order of application; 0 or `False`: not applied."""
+    """The augmentations of N images, in order of application.
+
+    A value of 0 or `False` leaves its image as it is, an empty array all images.
+    """
 
     maps: Float64  # `[N,2,3]`, from target to source pixels
     reflected: bool = False  # what the maps do not cover: the border reflected, or black
-    grey: Flags | None = None  # `[N]`
-    colours: Float64 | None = None  # `[N,3,4]`, for `cv2.transform`
-    blur: Labels | None = None  # `[N]`: side of a small Gaussian, 3 or 5
-    noise: Float64 | None = None  # `[N]`: standard deviation
-    erased: Flags | None = None  # `[N]`
-    amounts: Float64 | None = None  # `[N,4]`: of what is erased
-    seeds: Labels | None = None  # `[N]`: of the noise
-    far: Flags | None = None  # `[N]`; before the maps
-    places: Float64 | None = None  # `[N,5]`: of what is far away
-    defocus: Float64 | None = None  # `[N]`: sigma in shares of the shorter side
-    light: Float64 | None = None  # `[N]`: the share that is left of it
-    dark_noise: Float64 | None = None  # `[N]`: standard deviation
-    dark_seeds: Labels | None = None  # `[N]`
+    grey: Flags = field(default_factory=_none)  # `[N]`
+    colours: Float64 = field(default_factory=_none)  # `[N,3,4]`, for `cv2.transform`
+    blur: Labels = field(default_factory=_none)  # `[N]`: side of a small Gaussian, 3 or 5
+    noise: Float64 = field(default_factory=_none)  # `[N]`: standard deviation
+    erased: Flags = field(default_factory=_none)  # `[N]`
+    amounts: Float64 = field(default_factory=_none)  # `[N,4]`: place and size of what is erased
+    seeds: Labels = field(default_factory=_none)  # `[N]`: of the noise
+    far: Flags = field(default_factory=_none)  # `[N]`; before the maps
+    places: Float64 = field(default_factory=_none)  # `[N,5]`: place and size of what is far away
+    defocus: Float64 = field(default_factory=_none)  # `[N]`: sigma, relative to the shorter side
+    light: Float64 = field(default_factory=_none)  # `[N]`: the share of it that is left
+    dark_noise: Float64 = field(default_factory=_none)  # `[N]`: standard deviation
+    dark_seeds: Labels = field(default_factory=_none)  # `[N]`
 
     def of(self, rows: slice) -> Draws:
-        """Those of some of the images."""
+        """Return the augmentations of some of the images."""
         return self._changed(lambda _, one: one[rows])
 
     def joined(self, more: Draws) -> Draws:
-        """These and those of the same policy for more images."""
+        """Return these and those of the same policy for more images."""
         return self._changed(lambda name, one: np.concatenate([one, getattr(more, name)]))
 
     def _changed(self, change: Callable[[str, Any], Any]) -> Draws:
-        values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
-        for name, one in values.items():
-            values[name] = change(name, one) if isinstance(one, np.ndarray) else one
-        return Draws(**values)
+        arrays = {one.name: getattr(self, one.name) for one in fields(self)}
+        del arrays["reflected"]
+        return replace(self, **{name: change(name, one) for name, one in arrays.items()})
 
 
 def draw_changes(
@@ -184,27 +187,30 @@ def draw_camera(generator: np.random.Generator, count: int, shape: Sequence[int]
 
 def _change(picture: Pixels, draws: Draws, index: int, out: Pixels) -> None:
     """Apply the drawn augmentations to an image."""
-    if draws.far is not None and draws.places is not None and draws.far[index]:
+
+    def drawn(values: Any) -> bool:
+        return len(values) > 0 and bool(values[index])
+
+    if drawn(draws.far):
         picture = _far_away(picture, draws.places[index])
     border = cv2.BORDER_REFLECT_101 if draws.reflected else cv2.BORDER_CONSTANT
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     size = out.shape[1::-1]
     cv2.warpAffine(picture, draws.maps[index], size, dst=out, flags=how, borderMode=border)
-    if draws.grey is not None and draws.grey[index]:
+    if drawn(draws.grey):
         cv2.cvtColor(cv2.cvtColor(out, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR, dst=out)
-    if draws.colours is not None:
+    if len(draws.colours):
         cv2.transform(out, draws.colours[index], dst=out)
-    if draws.blur is not None and draws.blur[index]:
+    if drawn(draws.blur):
         cv2.GaussianBlur(out, (int(draws.blur[index]),) * 2, 0, dst=out)
-    if draws.noise is not None and draws.seeds is not None and draws.noise[index]:
+    if drawn(draws.noise):
         _add_noise(out, draws.noise[index], int(draws.seeds[index]))
-    if draws.erased is not None and draws.amounts is not None and draws.erased[index]:
+    if drawn(draws.erased):
         top, left, below, right = erased_boxes(draws.amounts[index], *out.shape[:2])
         out[top:below, left:right] = ERASED
-    if draws.defocus is not None and draws.defocus[index]:
+    if drawn(draws.defocus):
         cv2.GaussianBlur(out, (0, 0), draws.defocus[index] * min(out.shape[:2]), dst=out)
-    if draws.light is not None and draws.dark_seeds is not None and draws.light[index]:
-        assert draws.dark_noise is not None
+    if drawn(draws.light):
         cv2.convertScaleAbs(out, dst=out, alpha=draws.light[index])
         _add_noise(out, draws.dark_noise[index], int(draws.dark_seeds[index]))
 
@@ -235,10 +241,9 @@ def _far_away(picture: Pixels, place: Float64) -> Pixels:
 
 
 def _affine(angle: Float64, scale: Float64, shift: Float64, shape: Sequence[int]) -> Float64:
-    """Return maps from target to source pixels, `[N,2,3]`, for images of a shape `[N,H,W,3]`.
+    """Return maps `[N,2,3]` from target to source pixels, for images of a shape `[N,H,W,3]`.
 
-    Angles `[N]` are in radians; scales `[N,2]` (width, height; negative mirrors) and shifts of the
-    crop's centre `[N,2]` are in shares of the image.
+    Angles are in radians; scales (negative: mirrored) and shifts are relative to width and height.
     """
     size = np.array([shape[2], shape[1]], dtype=np.float64)
     cosine, sine = np.cos(angle), np.sin(angle)

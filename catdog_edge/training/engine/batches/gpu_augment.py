@@ -40,37 +40,24 @@ def augment_tensor(pixels: torch.Tensor, draws: augment.Draws | None) -> torch.T
         return pixels
     device, (height, width) = pixels.device, pixels.shape[1:3]
     images = _planes(pixels)
-    if draws.far is not None and draws.places is not None:
-        places = draws.places
-        _change(images, draws.far, lambda some, rows: _far_away(some, places[rows]))
+    _change(images, draws.far, lambda some, rows: _far_away(some, draws.places[rows]))
     images = _warp(images, send(_relative(draws.maps, height, width), device), draws.reflected)
-    if draws.grey is not None:
-        grey = np.tile(
-            np.c_[np.broadcast_to(augment.LUMA, (3, 3)), np.zeros(3)], (len(images), 1, 1)
-        )
-        _change(images, draws.grey, lambda some, rows: _recolour(some, send(grey[rows], device)))
-    if draws.colours is not None:
+    grey = np.tile(np.c_[np.broadcast_to(augment.LUMA, (3, 3)), np.zeros(3)], (len(images), 1, 1))
+    _change(images, draws.grey, lambda some, rows: _recolour(some, send(grey[rows], device)))
+    if len(draws.colours):
         images = _whole(_recolour(images, send(draws.colours, device)))
-    if draws.blur is not None:
-        sides = draws.blur
-        _change(images, sides, lambda some, rows: _blur(some, _kernels(sides[rows])))
-    if draws.noise is not None and draws.seeds is not None:
-        _change(images, draws.noise, _noise(draws.noise, draws.seeds))
-    if draws.erased is not None and draws.amounts is not None:
-        boxes = np.stack(augment.erased_boxes(draws.amounts, height, width), axis=1)
-        _change(images, draws.erased, lambda some, rows: _erase(some, send(boxes[rows], device)))
-    if draws.defocus is not None:
-        sigmas = draws.defocus * min(height, width)
-        _change(images, draws.defocus, lambda some, rows: _blur(some, _defocus(sigmas[rows])))
-    if draws.light is not None and draws.dark_noise is not None and draws.dark_seeds is not None:
-        light, noise = draws.light, _noise(draws.dark_noise, draws.dark_seeds)
-        _change(
-            images,
-            draws.light,
-            lambda some, rows: noise(
-                _whole(some * send(light[rows], device)[:, None, None, None]), rows
-            ),
-        )
+    _change(images, draws.blur, lambda some, rows: _blur(some, _kernels(draws.blur[rows])))
+    _change(images, draws.noise, _noise(draws.noise, draws.seeds))
+    _change(images, draws.erased, lambda some, rows: _erase(some, draws.amounts[rows]))
+    sigmas = draws.defocus * min(height, width)
+    _change(images, draws.defocus, lambda some, rows: _blur(some, _defocus(sigmas[rows])))
+    noise = _noise(draws.dark_noise, draws.dark_seeds)
+
+    def darken(some: torch.Tensor, rows: Labels) -> torch.Tensor:
+        light = send(draws.light[rows], device)[:, None, None, None]
+        return noise(_whole(some * light), rows)
+
+    _change(images, draws.light, darken)
     return _pixels(images)
 
 
@@ -165,30 +152,31 @@ def _noise(deviations: Float64, seeds: Labels) -> Callable[[torch.Tensor, Labels
     return add
 
 
-def _erase(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+def _erase(images: torch.Tensor, amounts: Float64) -> torch.Tensor:
+    boxes = send(np.stack(augment.erased_boxes(amounts, *images.shape[2:])), images.device)
+    return images.masked_fill(_inside(images, boxes), augment.ERASED)
+
+
+def _inside(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Return which pixels are in the box of each image, `bool [N,1,H,W]`, for boxes `[4,N]`."""
     y, x = (torch.arange(side, device=images.device) for side in images.shape[2:])
-    top, left, below, right = boxes.T[:, :, None]
+    top, left, below, right = boxes[:, :, None].unbind()
     rows, columns = (y >= top) & (y < below), (x >= left) & (x < right)
-    return images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], augment.ERASED)
+    return (rows[:, :, None] & columns[:, None])[:, None]
 
 
 def _far_away(images: torch.Tensor, places: Float64) -> torch.Tensor:
     device, (height, width) = images.device, images.shape[2:]
-    top, left, tall, wide = send(
-        np.stack(augment.far_boxes(places, height, width), axis=1), device
-    ).T
+    top, left, tall, wide = send(np.stack(augment.far_boxes(places, height, width)), device)
     small = _resample(images, _shrinking(top, tall, height), _shrinking(left, wide, width))
-    y, x = (torch.arange(side, device=device) for side in (height, width))
-    rows = (y >= top[:, None]) & (y < (top + tall)[:, None])
-    columns = (x >= left[:, None]) & (x < (left + wide)[:, None])
-    inside = rows[:, :, None] & columns[:, None]
     colours, turned = (send(places[:, axis] < 0.5, device)[:, None, None] for axis in (3, 4))
     few = _resample(
         images, *(_resizing("area", side, 4, device) for side in (height, width))
     ).round_()
     few = torch.where(turned[:, None], few.flip(2, 3), few)
     behind = _resample(few, *(_resizing("linear", 4, side, device) for side in (height, width)))
-    return torch.where((inside | ~colours)[:, None], small, behind)
+    inside = _inside(images, torch.stack([top, left, top + tall, left + wide]))
+    return torch.where(inside | ~colours[:, None], small, behind)
 
 
 def _resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ def test_each_image_is_changed_as_opencv_changes_it(policy: str, photographs: np
     draws = drawn(policy, photographs.shape)
     noisy = np.zeros(COUNT, bool)
     for deviations in (draws.noise, draws.dark_noise):
-        noisy |= False if deviations is None else deviations > 0
+        noisy |= deviations > 0 if len(deviations) else False
     before = photographs.copy()
     here = augment_tensor(torch.from_numpy(photographs), draws)
     assert here.dtype == torch.uint8
