@@ -1,6 +1,6 @@
 """The process group of `torchrun`: ranks, collectives, and errors that all processes share.
 
-In a single process every function does the obvious thing without `torch.distributed`.
+In a single process no function uses `torch.distributed`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from torch import nn
 
 from catdog_edge.errors import CatdogError, first_line
 
-TIMEOUT = timedelta(hours=2)
-"""How long a collective waits: the first process may be decoding a large data set."""
+TIMEOUT = timedelta(hours=2)  # of a collective: the first process may be decoding a large data set
 
 T = TypeVar("T")
 
 
 def is_distributed() -> bool:
-    """Return whether `torchrun` started this process with others."""
+    """Whether `torchrun` started this process with others."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 @contextmanager
 def once_per_node() -> Iterator[None]:
-    """Let only the first process of a node report a `CatdogError`; the others exit silently."""
+    """Let only the first process of a node raise a `CatdogError`; the others exit silently."""
     try:
         yield
     except CatdogError as error:

@@ -9,15 +9,19 @@ from torch.nn import functional
 
 from catdog_edge.training.array_types import Float64, Labels
 
-IMBALANCE = 1.5
-"""How many times the smallest class the largest must have for the classes to be weighted."""
+IMBALANCE = 1.5  # size of the largest class by that of the smallest, from which weights are used
 
 
 def class_weights(labels: Labels, classes: int, shares: Float64 | None = None) -> Float64 | None:
-    """Return weights inverse to the frequency of each class; `None` for balanced classes.
+    """Compute weights inverse to the frequency of each class.
 
-    `shares` tells how often each image is drawn, `float64 [N]`. The weights, `float64 [K]`, have a
-    mean of 1 over what is drawn.
+    Args:
+        labels: The class of each image, `int64 [N]`.
+        classes: The number of classes, K.
+        shares: How often each image is drawn, `float64 [N]`; `None`: all alike.
+
+    Returns:
+        `float64 [K]`, with a mean of 1 over the drawn images; `None` for balanced classes.
 
     Examples:
         >>> class_weights(np.repeat([0, 1], [30, 10]), 2)
@@ -35,7 +39,9 @@ def class_weights(labels: Labels, classes: int, shares: Float64 | None = None) -
 class CrossEntropy(nn.Module):
     """Mean cross entropy over the images of a batch.
 
-    Weights are by class, `float64 [K]`; logits beyond them, that of negatives, weigh 1.
+    Args:
+        label_smoothing: 0..1.
+        weights: By class, `float64 [K]`; the logit of negatives, beyond them, has a weight of 1.
     """
 
     def __init__(self, label_smoothing: float, weights: Float64 | None = None) -> None:
@@ -44,7 +50,7 @@ class CrossEntropy(nn.Module):
         self._weights = None if weights is None else torch.from_numpy(weights).float()
 
     def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Logits `float32 [N,K]` and labels `int64 [N]` -> a scalar."""
+        """Return the loss, a scalar, of logits `float32 [N,K]` and labels `int64 [N]`."""
         if self._weights is None:
             return functional.cross_entropy(outputs, labels, label_smoothing=self._smoothing)
         self._weights = self._weights.to(outputs.device)  # once

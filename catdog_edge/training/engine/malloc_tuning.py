@@ -13,10 +13,7 @@ import platform
 from collections.abc import Iterator
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of `mallopt`, from glibc's `malloc.h`
-
-HEAP_TOP = 2**31 - 1
-"""Bytes at the top of the heap that are not given back; `mallopt` takes an `int`."""
-
+HEAP_TOP = 2**31 - 1  # bytes at the top of the heap that are not given back; an `int`
 DEFAULTS = {M_MMAP_MAX: 65536, M_TRIM_THRESHOLD: 128 * 1024}  # glibc's own values
 
 

@@ -17,9 +17,7 @@ from torch import nn
 
 from catdog_edge.training.config.recipes import Recipe
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of Jordan's quintic iteration, which drives singular values towards one."""
-
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan's quintic iteration
 ITERATIONS = 4
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.99), 1e-8
 

@@ -1,6 +1,6 @@
 """The precision of training: float32, or bfloat16 where that is faster.
 
-It is chosen by rule, not by a stopwatch: a command and its seed give the same weights again. The
+It is chosen by rule, not by timing, so that a command and its seed give the same weights again. The
 rule is what timed steps of all architectures showed (`docs/experiments.md`).
 """
 
@@ -12,8 +12,8 @@ from torch import nn
 from catdog_edge.system.cpu import Cpu, read_cpu
 from catdog_edge.training.models.efficientnet_lite import Conv2dSame
 
+# CPU features with which a step takes about half the time in bfloat16.
 BFLOAT16_FLAGS = {"amx_bf16": "AMX BF16", "avx512_bf16": "AVX-512 BF16"}
-"""CPU features with which a step takes about half the time in bfloat16."""
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -28,7 +28,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def choose_precision(network: nn.Module, device: str, cpu: Cpu | None = None) -> tuple[str, str]:
-    """Choose between `float32` and `bfloat16`; return it with the reason in a few words."""
+    """Choose `float32` or `bfloat16` for a device (`cpu`, `cuda`, ...); return it and the reason.
+
+    Examples:
+        >>> precision, reason = choose_precision(network, "cpu")
+    """
     if not device.startswith("cpu"):
         if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16", "the GPU computes in it"

@@ -164,9 +164,8 @@ class EfficientNetLite(nn.Module):
 
 
 SHORT = (13, 14)
-"""Blocks that `efficientnet_lite0_short` leaves out: the last two of the four of 192 channels.
-
-Late ones, since the earlier ones keep what they learnt from ImageNet (`docs/experiments.md`)."""
+"""Blocks that `efficientnet_lite0_short` leaves out, the last two of 192 channels: earlier ones
+keep what they learnt from ImageNet (`docs/experiments.md`)."""
 
 _NAMES = (
     (r"_conv_stem\.", "stem.0."),

@@ -29,8 +29,10 @@ IMAGENET_GROUPS: dict[str, tuple[range, ...]] = {
 class ClassGroups(nn.Module):
     """Turn logits of categories into logits of groups: `log(sum(exp(logits)))` of each.
 
-    The softmax over the groups then gives each the sum of its categories' probabilities. Sizes are
-    the numbers of categories of the groups, in the order of the logits.
+    The softmax over the groups then gives each the sum of its categories' probabilities.
+
+    Args:
+        sizes: Number of categories of each group, in the order of the logits.
     """
 
     sizes: torch.Tensor
@@ -58,7 +60,7 @@ class ClassGroups(nn.Module):
         return torch.cat(sums, dim=1) * self.scale + self.shift
 
     def take_categories(self) -> torch.Tensor:
-        """Return the logits of the categories in the last forward pass of training, once."""
+        """Return, once, the logits `float32 [N,sum(sizes)]` of the last pass in training mode."""
         if self._categories is None:
             raise ValueError("wanted a forward pass in training mode before this call")
         categories, self._categories = self._categories, None
@@ -118,8 +120,12 @@ def build_grouped(arch: str, sizes: Sequence[int]) -> nn.Module:
 def pretrained_grouped(arch: str, labels: Sequence[str]) -> tuple[nn.Module, str] | None:
     """Build an architecture with ImageNet weights, head included, its categories in groups.
 
-    With it comes a line that says the source of the weights; `None` where ImageNet has no category
-    for one of the labels, or the architecture's head has another form.
+    Returns:
+        The network and a line that names the source of its weights; `None` where ImageNet has no
+        category for one of the labels, or the architecture's head has another form.
+
+    Raises:
+        ModelError, MissingPackageError: See `load_pretrained`.
     """
     groups = imagenet_groups(labels)
     if groups is None or head_linear(architecture(arch).build(2)) is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from catdog_edge.errors import MissingPackageError, ModelError
+from catdog_edge.errors import MissingPackageError, ModelError, first_line
 from catdog_edge.system.console import shows_progress
 from catdog_edge.system.files import cache_folder
 from catdog_edge.system.packages import import_extra, install_command
@@ -42,7 +42,12 @@ TIMEOUT = 30.0  # seconds without an answer after which a download is given up
 
 
 def check_pretrained(arch: str) -> None:
-    """Raise `ModelError` where an architecture has no weights, and `MissingPackageError`."""
+    """Check that an architecture has ImageNet weights; nothing is downloaded.
+
+    Raises:
+        ModelError: It has none.
+        MissingPackageError: The package with the weights is not installed.
+    """
     if arch.startswith(TIMM):
         _timm_file(arch)
         return
@@ -108,9 +113,9 @@ def imagenet_state(arch: str) -> tuple[dict[str, torch.Tensor], str]:
 
 
 def _timm_file(arch: str) -> Path:
-    """The weights that timm has for one of its networks, in the cache of Hugging Face's hub.
+    """Find weights of timm in the cache of Hugging Face's hub.
 
-    They are not downloaded here: without a network that takes minutes of retries.
+    They are not downloaded: without a network that takes minutes of retries.
     """
     timm = import_timm(arch)
     from huggingface_hub import try_to_load_from_cache
@@ -141,7 +146,7 @@ def _load_timm(network: nn.Module, arch: str) -> str:
         )
     except Exception as error:  # timm, torch and safetensors raise many kinds
         raise ModelError(
-            f"{file} is damaged or not the weights of {arch} ({_one_line(error)[:120]}); delete "
+            f"{file} is damaged or not the weights of {arch} ({first_line(error, 120)}); delete "
             "it, and download it again"
         ) from error
     network.load_state_dict(loaded.state_dict())
@@ -198,7 +203,7 @@ def _download(arch: str, url: str, file: Path) -> None:
         # URLError is an OSError; torch.hub raises RuntimeError for a wrong digest.
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise ModelError(
-            f"the ImageNet weights of {arch} cannot be downloaded ({_one_line(reason)}); check the "
+            f"the ImageNet weights of {arch} cannot be downloaded ({first_line(reason)}); check the "
             f"network, or copy {url} from another machine to {file} (set TORCH_HOME for another "
             "folder)"
         ) from error
@@ -222,7 +227,7 @@ def _read(file: Path, remedy: str) -> dict[str, torch.Tensor]:
             raise ValueError("it holds something other than named tensors")
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         raise ModelError(
-            f"{file} is damaged or not a file of weights ({_one_line(error)[:120]}); {remedy}"
+            f"{file} is damaged or not a file of weights ({first_line(error, 120)}); {remedy}"
         ) from error
     return dict(state)
 
@@ -230,7 +235,3 @@ def _read(file: Path, remedy: str) -> dict[str, torch.Tensor]:
 def _digest_in_name(file: Path) -> str | None:
     match = re.search(r"-([0-9a-f]{8,64})\.", file.name)
     return match[1] if match else None
-
-
-def _one_line(reason: object) -> str:
-    return " ".join(str(reason).split()) or type(reason).__name__

@@ -26,8 +26,8 @@ CENTRED = Normalization(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 """All channels alike, about -1..1. The mean is a grey level, so a uint8 pad of 127 is exactly
 the zero pad of a convolution and scaling folds into the first convolution exactly."""
 
+# ImageNet's mean and deviation, of torchvision's networks.
 IMAGENET = Normalization(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-"""ImageNet's mean and deviation, of torchvision's networks."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,11 @@ def _vision(classes: int, name: str) -> nn.Module:
     return network
 
 
-TORCHVISION = ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
-"""Architectures of torchvision, under its names."""
-
+TORCHVISION = ("mobilenet_v3_small", "resnet18", "efficientnet_b0")  # names of torchvision
 LITE = "EfficientNet-Lite, made for small devices and int8; ImageNet weights in [pretrained]"
 
+# The default architectures for random and for ImageNet weights.
 DEFAULT, DEFAULT_PRETRAINED = "edge_cnn", "efficientnet_lite0_short"
-"""The architecture of random, and of ImageNet weights, where none is named."""
 
 ARCHITECTURES: dict[str, Architecture] = {
     entry.name: entry
@@ -171,12 +169,15 @@ ARCHITECTURES: dict[str, Architecture] = {
 }  # fmt: skip
 
 
-TIMM = "timm:"
-"""Before the name of one of timm's networks (PyTorch Image Models) in `--arch`."""
+TIMM = "timm:"  # before the name of a network of timm (PyTorch Image Models) in `--arch`
 
 
 def architecture(name: str) -> Architecture:
-    """Look up an architecture, `timm:NAME` with timm; raises `ModelError` where there is none.
+    """Look up an architecture by its name, or `timm:NAME`.
+
+    Raises:
+        ModelError: There is none of this name.
+        MissingPackageError: timm is not installed.
 
     Examples:
         >>> network = architecture("edge_cnn").build(2)

@@ -25,20 +25,18 @@ from catdog_edge.training.engine.device import pinned
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "CATDOG_EDGE_AUGMENT"
-"""Environment: `cpu` or `device`, where images are augmented; else on a GPU, if one trains."""
-
-MEMORY_SHARE = 0.4
-"""Of the free memory of a device: an array that needs more is uploaded batch by batch."""
-
+VARIABLE = "CATDOG_EDGE_AUGMENT"  # `cpu` or `device`: where images are augmented
+MEMORY_SHARE = 0.4  # of a device's free memory; a larger array is uploaded batch by batch
 CHUNK = 2**28  # bytes of an array that are uploaded at once
-
-DRAWINGS = 512
-"""Drawn negatives that a run keeps on the device. Each is augmented whenever it is drawn."""
+DRAWINGS = 512  # drawn negatives that a run keeps on the device
 
 
 def augments_on(device: torch.device) -> bool:
-    """Whether batches for a device are made there; raises `CatdogError` for a wrong variable."""
+    """Whether batches for a device are made there: if it is a GPU, or `$CATDOG_EDGE_AUGMENT` says.
+
+    Raises:
+        CatdogError: The variable is neither `cpu` nor `device`.
+    """
     where = os.environ.get(VARIABLE, "").strip().lower()
     if where not in ("", "cpu", "device"):
         raise CatdogError(f"{VARIABLE}={where}: give cpu or device, or unset it")
@@ -46,7 +44,7 @@ def augments_on(device: torch.device) -> bool:
 
 
 def resident(pixels: Pixels, device: torch.device) -> torch.Tensor | None:
-    """Copy images to a device, as `uint8`; `None` if its memory is too small."""
+    """Copy images `uint8 [N,H,W,3]` to a device; `None` if its free memory is too small."""
     if device.type == "cuda" and pixels.nbytes > MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
         return None
     copied = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
