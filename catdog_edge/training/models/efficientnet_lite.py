@@ -8,7 +8,6 @@ EfficientNet, ICML 2019.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -167,20 +166,15 @@ SHORT = (13, 14)
 """Blocks that `efficientnet_lite0_short` leaves out, the last two of 192 channels: earlier ones
 keep what they learnt from ImageNet (`docs/experiments.md`)."""
 
-_NAMES = (
-    (r"_conv_stem\.", "stem.0."),
-    (r"_bn0\.", "stem.1."),
-    (r"_blocks\.(\d+)\._expand_conv\.", r"blocks.\1.expand.0."),
-    (r"_blocks\.(\d+)\._bn0\.", r"blocks.\1.expand.1."),
-    (r"_blocks\.(\d+)\._depthwise_conv\.", r"blocks.\1.depthwise.0."),
-    (r"_blocks\.(\d+)\._bn1\.", r"blocks.\1.depthwise.1."),
-    (r"_blocks\.(\d+)\._project_conv\.", r"blocks.\1.project.0."),
-    (r"_blocks\.(\d+)\._bn2\.", r"blocks.\1.project.1."),
-    (r"_conv_head\.", "top.0."),
-    (r"_bn1\.", "top.1."),
-    (r"_fc\.", "classifier.3."),
-)
-"""Prefixes of names in the published weights, and here."""
+# Names of layers in the published weights, and here.
+_LAYERS = {
+    "_conv_stem": "stem.0", "_bn0": "stem.1", "_conv_head": "top.0", "_bn1": "top.1",
+    "_fc": "classifier.3",
+}  # fmt: skip
+_LAYERS_OF_BLOCK = {
+    "_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "depthwise.0",
+    "_bn1": "depthwise.1", "_project_conv": "project.0", "_bn2": "project.1",
+}  # fmt: skip
 
 
 def rename_tensors(
@@ -192,15 +186,12 @@ def rename_tensors(
     """
     kept = {}
     for name, tensor in published.items():
-        for pattern, ours in _NAMES:
-            if match := re.match(pattern, name):
-                name = match.expand(ours) + name[match.end() :]
-                break
-        if match := re.match(r"blocks\.(\d+)\.", name):
-            number = int(match[1])
+        layer, *rest = name.split(".")
+        if layer == "_blocks" and rest[0].isdecimal():
+            number, layer, *rest = int(rest[0]), *rest[1:]
             if number in without:
                 continue
             number -= sum(left < number for left in without)
-            name = f"blocks.{number}.{name[match.end() :]}"
-        kept[name] = tensor
+            layer = f"blocks.{number}.{_LAYERS_OF_BLOCK.get(layer, layer)}"
+        kept[".".join([_LAYERS.get(layer, layer), *rest])] = tensor
     return kept

@@ -203,9 +203,9 @@ def _download(arch: str, url: str, file: Path) -> None:
         # URLError is an OSError; torch.hub raises RuntimeError for a wrong digest.
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise ModelError(
-            f"the ImageNet weights of {arch} cannot be downloaded ({first_line(reason)}); check the "
-            f"network, or copy {url} from another machine to {file} (set TORCH_HOME for another "
-            "folder)"
+            f"the ImageNet weights of {arch} cannot be downloaded ({first_line(reason)}); check "
+            f"the network, or copy {url} from another machine to {file} (set TORCH_HOME for "
+            "another folder)"
         ) from error
     finally:
         socket.setdefaulttimeout(before)

@@ -181,24 +181,14 @@ class Run:
 _Texts = tuple[str, ...] | None
 _Whole = Annotated[int, Bounds(0, 2**64 - 1)]
 _KINDS: dict[str, Any] = {
-    "data": str,
-    "labels": _Texts,
-    "split": tuple[_Whole, ...] | None,
-    "limit": Annotated[int, Bounds(1, 2**64 - 1)] | None,
-    "more_data": _Texts,
-    "leave_out": _Texts,
-    "other": _Texts,
-    "epochs": Annotated[int, Bounds(1, 1_000_000)],
-    "batch_size": Annotated[int, Bounds(2, 1_000_000)],
-    "lr": Annotated[float, Bounds(1e-9, 1e3)],
-    "seed": _Whole,
-    "patience": _Whole,
-    "precision": Literal["float32", "bfloat16"],
-    "device": str,
+    "data": str, "more_data": _Texts, "leave_out": _Texts, "other": _Texts, "labels": _Texts,
+    "split": tuple[_Whole, ...] | None, "limit": Annotated[int, Bounds(1, 2**64 - 1)] | None,
+    "recipe": dict, "teacher": dict | None, "epochs": Annotated[int, Bounds(1, 1_000_000)],
+    "batch_size": Annotated[int, Bounds(2, 1_000_000)], "lr": Annotated[float, Bounds(1e-9, 1e3)],
+    "seed": _Whole, "patience": _Whole,
+    "precision": Literal["float32", "bfloat16"], "device": str,
     "threads": Annotated[int, Bounds(1, MOST)],
-    "teacher": dict | None,
-    "recipe": dict,
-}
+}  # fmt: skip
 """The values of `args.yaml` that a command reads."""
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
