@@ -25,7 +25,7 @@ from catdog_edge.training.models.imagenet_head import ClassGroups, class_groups,
 
 
 def check_teacher_file(path: Path) -> None:
-    """Raise `ModelError` for a value of `--teacher` that is no checkpoint."""
+    """Raise `ModelError` if a value of `--teacher` is not a checkpoint."""
     if path.suffix.lower() in (".onnx", ".ort"):
         raise ModelError(
             f"--teacher {path}: an exported file cannot be a teacher, a .pt is wanted; name the "
@@ -39,13 +39,18 @@ def check_teacher_file(path: Path) -> None:
 
 
 class Teacher:
-    """A checkpoint whose outputs the student learns, computed in `float32` or `bfloat16`.
+    """A checkpoint whose outputs the student learns.
 
-    The labels are the student's classes, in its order; with `negatives` its last logit is for
-    these. `sha256` is that of the file when the run began, empty where it begins.
+    Args:
+        path: The checkpoint.
+        labels: The student's classes, in its order.
+        device: Where the outputs are computed.
+        precision: `float32` or `bfloat16`.
+        sha256: Digest of the file when the run began; empty: it begins now.
+        negatives: Whether the student's last logit is for negatives.
 
     Raises:
-        ModelError: The file is missing, damaged, not that of the beginning, or has other classes.
+        ModelError: The file is missing, damaged, of another digest, or has other classes.
     """
 
     def __init__(
@@ -172,11 +177,16 @@ class Reference:
         labels: torch.Tensor,
         normalization: Normalization,
     ) -> torch.Tensor:
-        """Compute the mean divergence from the frozen answers within the labelled class.
+        """Compute the mean divergence from the frozen outputs within the labelled class.
 
-        A full divergence would also teach the mistakes that the pretrained network makes about
-        the classes: within the class of the label it contradicts no label. The categories are the
-        network's logits `float32 [N,1000]`, the labels indices of the groups.
+        Over all categories it would also teach the pretrained network's mistakes; within the class
+        of the label it contradicts no label.
+
+        Args:
+            pixels: `uint8 [N,H,W,3]`, BGR.
+            categories: Logits of the trained network, `float32 [N,1000]`.
+            labels: Index of the group of each image, `int64 [N]`.
+            normalization: Of the network's input.
         """
         with torch.no_grad(), autocast(self._device, self._precision):
             wanted = self._network(to_input(pixels, normalization)).float()

@@ -46,12 +46,9 @@ from catdog_edge.training.models.imagenet_head import class_groups
 
 log = logging.getLogger(__name__)
 
-
 SINGLE = ProcessGroup()
-SAVE_INTERVAL = 120.0
-"""Seconds between writes of `last.pt` within an epoch: what a kill costs at most."""
-READ_INTERVAL = 0.5
-"""Seconds between looks at the loss on a GPU, which otherwise computes ahead of the host."""
+SAVE_INTERVAL = 120.0  # seconds between writes of `last.pt` within an epoch
+READ_INTERVAL = 0.5  # seconds between reads of the loss on a GPU: each waits for the device
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,12 @@ class Plan:
 
     recipe: Recipe
     epochs: int
-    batch_size: int
-    lr: float
+    batch_size: int  # over all processes
+    lr: float  # peak learning rate
     seed: int
-    patience: int
-    precision: str
-    device: str
+    patience: int  # epochs without a better one after which training stops; 0: never
+    precision: str  # `float32` or `bfloat16`
+    device: str  # `cpu`, `cuda` or `cuda:N`
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or `patience` epochs went by without a better one."""
+        """Whether all epochs are done, or the last `patience` epochs had no better one."""
         if self.epoch >= self.plan.epochs:
             return True
         best = self.best_epoch()
@@ -180,10 +177,14 @@ class Trainer:
     ) -> bool:
         """Train until finished or stopped; return whether the run is finished.
 
-        `stop` is polled after every step; where it is true in any process, the state is saved and
-        the run can be resumed from that step. `on_epoch` gets the metrics, whether they are the
-        best so far, and the seconds that are left. Raises `CatdogError` where the loss is not
-        finite, or a file cannot be written.
+        Args:
+            stop: Polled after every step; where it is true in any process, the state is saved,
+                and the run can be resumed from that step.
+            on_step: Gets the metrics of each step.
+            on_epoch: Gets the metrics, whether they are the best so far, and the seconds left.
+
+        Raises:
+            CatdogError: The loss is not finite, or a file cannot be written.
         """
         while not self.finished:
             with keep_freed_memory() if self.device.type == "cpu" else nullcontext():
@@ -216,7 +217,7 @@ class Trainer:
         self._saved = time.monotonic()
 
     def restore(self, path: Path) -> None:
-        """Load the state of a `last.pt`; raises `CatdogError` for that of another recipe."""
+        """Load the state of a `last.pt`; raises `CatdogError` if it is of another recipe."""
         # The other processes may be on machines that do not have the file.
         document = self._group.broadcast(read_checkpoint(path)[0] if self._group.is_main else {})
         training = document.get("training")
