@@ -33,7 +33,7 @@ from catdog_edge.training.evaluation.inference import EvaluatedModel, check_labe
 from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.evaluation.rejection import RejectionReport
 from catdog_edge.training.runs.plots import save_roc
-from catdog_edge.training.runs.run_folder import Run, find_checkpoint, newest_run, run_of
+from catdog_edge.training.runs.run_folder import Run, find_checkpoint, run_of
 
 log = logging.getLogger(__name__)
 
@@ -224,12 +224,9 @@ def _open_negatives(
 
 def _find_weights(weights: Path | None) -> tuple[Path, Run | None]:
     """Find the file of weights, and the run that contains it."""
-    if weights is None:
-        run = newest_run()
-        return run.weights, run
     if str(weights) in shipped_models():
         weights = find_model(str(weights)).path or weights
-    if weights.is_dir():
+    if weights is None or weights.is_dir():
         weights = find_checkpoint(weights)
     return weights, run_of(weights)
 
