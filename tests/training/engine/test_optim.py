@@ -51,13 +51,13 @@ def test_both_kinds_of_group_learn_and_adam_is_torchs() -> None:
         momentum=0.9,
     )
     theirs = torch.optim.AdamW([twin], lr=0.05, weight_decay=0.1, betas=(0.9, 0.99))
-    target = torch.randn(8, 4, 3, 3)
+    target, scale = torch.randn(8, 4, 3, 3), torch.logspace(-9, 0, 8)  # epsilon counts, too
     first = (kernel - target).square().mean().item()
     for _ in range(50):
         for optimizer in (ours, theirs):
             optimizer.zero_grad()
-        ((kernel - target).square().mean() + bias.square().sum()).backward()
-        twin.square().sum().backward()
+        ((kernel - target).square().mean() + (scale * bias.square()).sum()).backward()
+        (scale * twin.square()).sum().backward()
         ours.step()
         theirs.step()
     assert (kernel - target).square().mean().item() < 0.7 * first
