@@ -102,9 +102,8 @@ class OnnxPredictor:
         first = PROBABILITIES if PROBABILITIES in names else names[0]
         self._outputs = [first, *(one for one in (LOGITS, KNOWN) if one in names and one != first)]
         self.has_logits = LOGITS in self._outputs[1:]
-        self.by_place = ""
-        if self.spec is given:
-            self.by_place = f"input {value.name!r}, probabilities {first!r}"
+        named = f"input {value.name!r}, probabilities {first!r}"
+        self.by_place = named if self.spec is given else ""
 
     def predict(self, images: Images, batch: int | None = None) -> Answers:
         """Classify `uint8 [N,H,W,3]` BGR images of the model's size, `batch` per call.

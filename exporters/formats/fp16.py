@@ -17,6 +17,7 @@ from exporters.graph.find_network import find_network
 from exporters.graph.onnx_file import clean, read_fp32, read_model, write_model
 
 PACKED = 1024  # numbers in a layer's weights from which `pack_weights` stores them in a byte each
+FLOAT, FLOAT16 = int(ir.DataType.FLOAT), int(ir.DataType.FLOAT16)
 FLOAT32_INPUTS = {"Resize": (1, 2)}  # inputs that ONNX wants in float32 whatever the rest is
 
 
@@ -33,12 +34,10 @@ def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
                 nodes.set_constant(
                     value, np.clip(nodes.constant(value), smallest, largest).astype(np.float16)
                 )
-    start, end = network.start, network.end
+    graph, start, end = model.graph, network.start, network.end
     inside = [use for use in start.uses() if use.node in network.nodes]
-    name, to_half = start.name, {"to": int(ir.DataType.FLOAT16)}
-    half = nodes.add_node(
-        model.graph, "Cast", [start], f"{name}.half", f"{name}.to_half", **to_half
-    )
+    name = start.name
+    half = nodes.add_node(graph, "Cast", [start], f"{name}.half", f"{name}.to_half", to=FLOAT16)
     for use in inside:
         use.node.replace_input_with(use.idx, half)
     name = str(end.name)
@@ -46,8 +45,7 @@ def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
     logits = ir.Value(name=name, type=end.type, shape=end.shape)
     end.type = ir.TensorType(ir.DataType.FLOAT16)
     ir.convenience.replace_all_uses_with(end, logits, replace_graph_outputs=True)
-    to_float = {"to": int(ir.DataType.FLOAT)}
-    model.graph.append(ir.node("Cast", [end], to_float, outputs=[logits], name=f"{name}.to_float"))
+    graph.append(ir.node("Cast", [end], {"to": FLOAT}, outputs=[logits], name=f"{name}.to_float"))
     clean(model)
     write_model(model, path, spec.replace(precision="fp16"))
 
@@ -73,12 +71,9 @@ def pack_weights(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
         name = str(weight.name)
         stored = nodes.add_constant(graph, f"{name}.int8", np.rint(values / scale).astype(np.int8))
         steps = nodes.add_constant(graph, f"{name}.scale", scale)
-        to_float, to_half = ({"to": int(ir.DataType[one])} for one in ("FLOAT", "FLOAT16"))
-        whole = nodes.add_node(
-            graph, "Cast", [stored], f"{name}.whole", f"{name}.unpack", **to_float
-        )
+        whole = nodes.add_node(graph, "Cast", [stored], f"{name}.whole", f"{name}.unpack", to=FLOAT)
         wide = nodes.add_node(graph, "Mul", [whole, steps], f"{name}.wide", f"{name}.rescale")
-        half = nodes.add_node(graph, "Cast", [wide], f"{name}.half", f"{name}.to_half", **to_half)
+        half = nodes.add_node(graph, "Cast", [wide], f"{name}.half", f"{name}.to_half", to=FLOAT16)
         node.replace_input_with(1, half)
     graph.sort()
     clean(model)
