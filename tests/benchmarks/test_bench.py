@@ -18,61 +18,19 @@ pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs a flavour of the package")
 
-from click.testing import CliRunner
+from support.bench_command import QUICK, bench, error_line
 from support.benchdoc import document
 from support.benchrun import make_run, scramble
 
 from benchmarks import bench_rows
-from benchmarks.bench_plan import BenchOptions, plan_bench
-from benchmarks.measure import gpu, interleaved, latency
-from catdog_edge.cli import options
-from catdog_edge.cli.main import main
-from catdog_edge.errors import ModelError, ProviderError
+from benchmarks.measure import gpu, latency
+from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import preprocess
-from catdog_edge.runtime import classifier, provider_selection, session
-from catdog_edge.training.data.open_dataset import open_dataset
+from catdog_edge.runtime import provider_selection, session
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
-from catdog_edge.training.runs.run_folder import Run
-from exporters.formats.torch_export import export_onnx
 from exporters.graph.heat_map import add_heat_map
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
-
-QUICK = ["--seconds", "1", "--cold-starts", "0", "--corruptions", "0", "--threads", "1"]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, easy_set):
-    """A folder with one run; the tests copy what they change."""
-    folder = tmp_path_factory.mktemp("home")
-    make_run(folder / "runs" / "lamps-1", easy_set)
-    return folder
-
-
-@pytest.fixture
-def run(home, tmp_path, monkeypatch):
-    """A copy of the run, in the current folder; its rows are timed without pauses.
-
-    Without `--provider` they are those of the CPU, whatever this machine has.
-    """
-    monkeypatch.setattr(provider_selection, "accelerators", list)
-    monkeypatch.setitem(interleaved.measure.__kwdefaults__, "pause", 0.0)
-    shutil.copytree(home / "runs", tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
-    return Run(tmp_path / "runs" / "lamps-1")
-
-
-def _bench(*arguments):
-    return CliRunner().invoke(main, ["bench", *map(str, arguments)])
-
-
-def _error(result, code=1) -> str:
-    """The one line that a person sees last on stderr."""
-    assert result.exit_code == code, result.output
-    line = result.stderr.strip().splitlines()[-1]
-    assert line.startswith("catdog-edge: ")
-    assert "Traceback" not in result.output
-    return line
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +48,7 @@ def whole(home, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(provider_selection, "accelerators", list)
-        result = _bench(
+        result = bench(
             "--seconds", 2, "--cold-starts", 1, "--corruptions", 4, "--originals", originals,
             "--max-drop", 50, "--min-agreement", 50, "--threads", 1,
         )  # fmt: skip
@@ -185,7 +143,7 @@ def test_the_page_and_the_csv_tell_of_every_row(whole):
 def test_json_on_stdout_is_the_document(run, monkeypatch):
     split, seconds = latency.stages, []
     monkeypatch.setattr(latency, "stages", lambda *a: seconds.append(a[2]) or split(*a))
-    result = _bench(*QUICK, "--json")
+    result = bench(*QUICK, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == json.loads((run.folder / "bench.json").read_text())
     assert seconds == [1 / 20] * 4  # of the budget, for the stages of each row
@@ -195,7 +153,7 @@ def test_batches_have_rows_of_their_own_and_their_own_reference(run, tmp_path):
     (run.folder / "model.dynamic.onnx").unlink()
     out = tmp_path / "elsewhere"
     torch.set_num_threads(2)
-    result = _bench(*QUICK, "--batch", "1,4", "--out", out)
+    result = bench(*QUICK, "--batch", "1,4", "--out", out)
     assert result.exit_code == 0, result.output
     assert torch.get_num_threads() == 2  # the rows ran with one; what comes after them does not
     doc = json.loads((out / "bench.json").read_text())
@@ -212,8 +170,8 @@ def test_batches_have_rows_of_their_own_and_their_own_reference(run, tmp_path):
 
 def test_scrambled_weights_are_caught_by_name_and_the_reports_stay(run):
     add_heat_map(scramble(run))
-    result = _bench(*QUICK, "--max-drop", 5, "--min-agreement", 90)
-    line = _error(result, code=3)
+    result = bench(*QUICK, "--max-drop", 5, "--min-agreement", 90)
+    line = error_line(result, code=3)
     assert "model.scrambled loses" in line
     assert "model.scrambled agrees" in line
     assert "model.dynamic" not in line
@@ -238,7 +196,7 @@ def test_disagreements_on_spoiled_and_original_pictures_are_listed_and_shown(run
         for number in range(3):
             picture = np.random.default_rng(number).normal(level, 40, (90, 120, 3))
             cv2.imwrite(str(originals / label / f"{number}.png"), picture.clip(0, 255))
-    result = _bench(*QUICK[:4], "--corruptions", 4, "--threads", 1, "--originals", originals)
+    result = bench(*QUICK[:4], "--corruptions", 4, "--threads", 1, "--originals", originals)
     assert result.exit_code == 0, result.output
     doc = json.loads((run.folder / "bench.json").read_text())
     spoiled = doc["corruptions"]["results"]
@@ -265,7 +223,7 @@ def test_disagreements_on_spoiled_and_original_pictures_are_listed_and_shown(run
 
 def test_a_busy_loop_in_the_preprocessing_is_caught(run, monkeypatch):
     (run.folder / "model.dynamic.onnx").unlink()
-    good = _bench(*QUICK[2:], "--seconds", 2)
+    good = bench(*QUICK[2:], "--seconds", 2)
     assert good.exit_code == 0, good.output
     baseline = shutil.copy(run.folder / "bench.json", run.folder / "good.json")
 
@@ -278,8 +236,8 @@ def test_a_busy_loop_in_the_preprocessing_is_caught(run, monkeypatch):
     monkeypatch.setattr(session, "preprocess", busy)
     monkeypatch.setattr(bench_rows, "preprocess", busy)
     monkeypatch.setattr(latency, "preprocess", busy)
-    result = _bench(*QUICK[2:], "--seconds", 2, "--baseline", baseline)
-    line = _error(result, code=3)
+    result = bench(*QUICK[2:], "--seconds", 2, "--baseline", baseline)
+    line = error_line(result, code=3)
     assert "model takes" in line
     assert "in the baseline" in line
     assert "to resize a frame" in line
@@ -290,163 +248,37 @@ def test_a_baseline_is_not_overwritten_by_what_is_held_against_it(run):
     baseline = run.folder / "bench.json"
     baseline.write_text(json.dumps(document()))
     before = baseline.read_bytes()
-    line = _error(_bench(*QUICK, "--baseline", baseline))
+    line = error_line(bench(*QUICK, "--baseline", baseline))
     assert "--out" in line
     assert baseline.read_bytes() == before
 
 
 def test_a_baseline_of_another_machine_is_refused_before_anything_is_measured(run):
-    assert _bench(*QUICK).exit_code == 0
+    assert bench(*QUICK).exit_code == 0
     path = run.folder / "old.json"
     doc = json.loads((run.folder / "bench.json").read_text())
     doc["environment"]["processor"] = "Another 3000"
     path.write_text(json.dumps(doc))
     (run.folder / "bench.json").unlink()
-    line = _error(_bench(*QUICK, "--baseline", path))
+    line = error_line(bench(*QUICK, "--baseline", path))
     assert "another machine: Another 3000" in line
     assert not (run.folder / "bench.json").exists()
-    forced = _bench(*QUICK, "--baseline", path, "--force", "--tolerance", 100_000)
+    forced = bench(*QUICK, "--baseline", path, "--force", "--tolerance", 100_000)
     assert forced.exit_code == 0, forced.output
-
-
-def test_a_run_without_an_export(run):
-    for file in run.folder.glob("*.onnx"):
-        file.unlink()
-    line = _error(_bench(*QUICK))
-    assert "no exported file" in line
-    assert "catdog-edge export" in line
-
-
-def test_no_run_at_all(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert "catdog-edge train" in _error(_bench())
-
-
-def test_data_with_other_labels(run, tmp_path):
-    for label in ("left", "right"):
-        (tmp_path / "other" / label).mkdir(parents=True)
-        for number in range(60):
-            picture = np.full((8, 8, 3), number * 2 + (label == "left"), np.uint8)
-            cv2.imwrite(str(tmp_path / "other" / label / f"{number}.png"), picture)
-    line = _error(_bench(*QUICK, "--data", tmp_path / "other"))
-    assert "bright, dark" in line
-    assert "left, right" in line
-
-
-def test_an_exported_file_with_other_labels_names_that_file(run):
-    import onnx
-
-    model = onnx.load(run.folder / "model.onnx")
-    for entry in model.metadata_props:
-        if entry.key == "catdog_edge":
-            entry.value = entry.value.replace('"bright", "dark"', '"dark", "bright"')
-    onnx.save(model, run.folder / "model.swapped.onnx")
-    line = _error(_bench(*QUICK))
-    assert "model.swapped.onnx" in line
-    assert "dark, bright" in line
-
-
-def test_an_empty_test_split(run):
-    lines = [line for line in run.split_csv.read_text().splitlines() if not line.endswith(",test")]
-    run.split_csv.write_text("\n".join(lines) + "\n")
-    assert "test" in _error(_bench(*QUICK))
-
-
-def test_a_truncated_export(run):
-    whole = (run.folder / "model.onnx").read_bytes()
-    (run.folder / "model.onnx").write_bytes(whole[: len(whole) // 2])
-    assert "model.onnx" in _error(_bench(*QUICK))
-
-
-def test_a_row_that_does_not_exist(run):
-    line = _error(_bench(*QUICK, "--max-ratio", "model.statik=0.5"))
-    assert "model.statik" in line
-    assert "model.dynamic" in line  # what there is instead
-    assert "always 1" in _error(_bench(*QUICK, "--max-ratio", "pytorch=1"))
-
-
-def test_a_provider_that_does_not_run_here(run):
-    line = _error(_bench(*QUICK, "--provider", "coreml"))
-    assert "coreml" in line
-
-
-def test_weights_that_are_an_exported_file(run):
-    assert "--also" in _error(_bench("--weights", run.folder / "model.onnx"))
 
 
 def test_one_more_file_gets_a_row(run, tmp_path):
     extra = shutil.copy(run.folder / "model.onnx", tmp_path / "other.onnx")
-    result = _bench(*QUICK, "--also", extra, "--max-ratio", "other=1000")
+    result = bench(*QUICK, "--also", extra, "--max-ratio", "other=1000")
     assert result.exit_code == 0, result.output
     assert "\nother " in result.stdout
-
-
-@pytest.mark.parametrize("name", ["pytorch", "pytorch-channels-last"])
-def test_a_file_cannot_take_the_name_of_another_row(run, tmp_path, name):
-    extra = shutil.copy(run.folder / "model.onnx", tmp_path / f"{name}.onnx")
-    line = _error(_bench(*QUICK, "--also", extra))
-    assert f"would be the row {name}:t1" in line or f"would be the row {name}," in line
-
-
-def test_files_of_one_name_in_folders_of_one_name(run, tmp_path):
-    for top in "pq":
-        (tmp_path / top / "x").mkdir(parents=True)
-        shutil.copy(run.folder / "model.onnx", tmp_path / top / "x" / "m.onnx")
-    line = _error(
-        _bench(*QUICK, "--also", tmp_path / "p/x/m.onnx", "--also", tmp_path / "q/x/m.onnx")
-    )
-    assert f"{tmp_path / 'p/x/m.onnx'} would be the row x/m" in line
-
-
-def test_a_checkpoint_that_is_not_there(run):
-    line = _error(_bench("--weights", run.folder / "nope.pt"))
-    assert "there is no checkpoint" in line
-    assert "nope.pt" in line
-
-
-def test_a_fixed_batch_is_timed_at_that_batch_alone(run, tmp_path):
-    """Filled up or cut into pieces its time would be that of other calls."""
-    network, spec = load_checkpoint(run.weights)
-    four = export_onnx(network, spec, tmp_path / "four.onnx", batch=4).path
-    line = _error(_bench(*QUICK, "--also", four))
-    assert f"{four} takes 4 pictures a call" in line
-    assert "--batch 4" in line
-    done = _bench(*QUICK, "--also", four, "--batch", "1,4", "--out", tmp_path / "out")
-    assert done.exit_code == 0, done.output
-    document = json.loads((tmp_path / "out" / "bench.json").read_text())
-    assert [row["batch"] for row in document["rows"] if row["base"] == "four"] == [4]
-    left = {one["row"].partition(":")[0]: one["reason"] for one in document["left_out"]}
-    assert left == {"four": "the file takes 4 pictures a call, not 1: --batch 4"}
-
-
-def test_a_row_on_the_cpu_is_one_call_of_the_session(run):
-    assert bench_rows.MOST_ON_CPU == classifier.CHUNK
-    line = _error(_bench(*QUICK, "--provider", "cpu", "--batch", "1,33"))
-    assert "--batch 33: on the CPU a call has at most 32 pictures" in line
-    assert _bench("--batch", str(options.MOST_BATCH + 1)).exit_code == 2
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_without_cuda_pytorchs_row_is_left_out_and_the_files_is_one_line(run, monkeypatch):
-    left = bench_rows.BenchRow("pytorch@cuda", "pytorch", str(run.weights), 1, provider="cuda")
-    with pytest.raises(ProviderError, match=r"^PyTorch .* (built without|finds no) CUDA"):
-        bench_rows.open_row(left)
-    assert "cuda does not run here" in _error(_bench(*QUICK, "--provider", "cuda"))
-    monkeypatch.setattr(provider_selection, "accelerators", lambda: ["cuda"])
-    found = plan_bench(BenchOptions(weights=run.weights, threads=(1,)))
-    assert [one.row.name for one in found.runners] == [
-        "pytorch", "pytorch-channels-last", "model", "model.dynamic",
-    ]  # fmt: skip
-    assert {"pytorch@cuda", "pytorch-half@cuda", "model@cuda"} <= {
-        one["row"] for one in found.left_out
-    }
 
 
 @pytest.mark.cuda
 def test_a_bench_on_a_gpu_compares_with_pytorch_on_it(run):
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("needs onnxruntime-gpu")
-    result = _bench(
+    result = bench(
         *QUICK[:2], "--corruptions", 2, "--cold-starts", 1, "--threads", 1, "--batch", "1,64",
         "--provider", "cpu", "--provider", "cuda",
     )  # fmt: skip
@@ -483,52 +315,23 @@ def test_a_batch_that_does_not_fit_the_gpu_is_left_out_with_its_reason(run):
     assert runner.infer(pixels[:2]).shape == (2, 2)
 
 
-@pytest.mark.parametrize("originals", ["absent", "other labels"])
-def test_wrong_originals_are_told_before_anything_is_measured(run, tmp_path, originals):
-    source = tmp_path / "absent"
-    if originals == "other labels":
-        source = tmp_path / "letters"
-        for number, label in enumerate("ab" * 30):
-            (source / label).mkdir(parents=True, exist_ok=True)
-            picture = np.full((8, 8, 3), 4 * number, np.uint8)
-            cv2.imwrite(str(source / label / f"{number}.png"), picture)
-    result = _bench(*QUICK, "--originals", source)
-    line = _error(result)
-    assert "--originals" in line
-    assert "--data" not in line
-    assert "latency" not in result.stderr
-
-
-def test_data_named_again_is_split_as_for_the_training(run, easy_set):
-    network, spec = load_checkpoint(run.weights)
-    spec = spec.replace(trained_on={**spec.trained_on, "split": [60, 20, 20]})
-    save_checkpoint(run.weights, network.state_dict(), spec)
-    counts = {}
-    for name, settings in (("run's", ()), ("named", ("--data", easy_set))):
-        assert _bench(*QUICK, *settings).exit_code == 0
-        document = json.loads((run.folder / "bench.json").read_text())
-        counts[name] = document["data"]["pictures"]
-    whole = open_dataset(easy_set, split=(60, 20, 20))
-    assert counts["named"] == len(whole.items_of("test")) > counts["run's"]
-
-
 def test_weights_that_went_astray_are_one_line_before_anything_is_timed(run):
     network, spec = load_checkpoint(run.weights)
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
     save_checkpoint(run.weights, network.state_dict(), spec)
-    line = _error(_bench(*QUICK))
+    line = error_line(bench(*QUICK))
     assert "pytorch answers with what is no number" in line
 
 
 def test_the_folder_of_a_run_is_as_good_a_name_as_its_weights(run):
-    result = _bench(*QUICK, "--weights", run.folder, "--provider", "cpu", "--provider", "cpu")
+    result = bench(*QUICK, "--weights", run.folder, "--provider", "cpu", "--provider", "cpu")
     assert result.exit_code == 0, result.output
     assert (run.folder / "bench.json").is_file()
 
 
 def test_the_card_names_every_count_of_threads(run, tmp_path):
-    result = _bench(*QUICK[:6], "--threads", "1,2")
+    result = bench(*QUICK[:6], "--threads", "1,2")
     assert result.exit_code == 0, result.output
     assert "threads: 1 and 2, from --threads" in result.stdout
     assert "1 and 2 threads (--threads)" in result.stderr
@@ -539,7 +342,7 @@ def test_a_model_that_knows_what_it_does_not_know_is_measured_like_any_other(
 ):
     run = make_run(tmp_path / "runs" / "lamps-2", easy_set, others=True)
     monkeypatch.chdir(tmp_path)
-    result = _bench(*QUICK[:4], "--corruptions", 2, "--cold-starts", 1, "--threads", 1)
+    result = bench(*QUICK[:4], "--corruptions", 2, "--cold-starts", 1, "--threads", 1)
     assert result.exit_code == 0, result.output
     doc = json.loads((run.folder / "bench.json").read_text())
     rows = {row["base"]: row for row in doc["rows"]}
@@ -559,7 +362,7 @@ def test_with_300_classes_the_reports_stay_small(tmp_path, monkeypatch):
                 cv2.imwrite(str(tmp_path / "many" / split / label / f"{number}.png"), picture)
     run = make_run(tmp_path / "runs" / "many-1", tmp_path / "many")
     monkeypatch.chdir(tmp_path)
-    result = _bench(*QUICK[:4], "--corruptions", 40, "--threads", 1)
+    result = bench(*QUICK[:4], "--corruptions", 40, "--threads", 1)
     assert result.exit_code == 0, result.output
     doc = json.loads((run.folder / "bench.json").read_text())
     assert sum(count for _, _, count in doc["classes"]["confusion"]) == 600

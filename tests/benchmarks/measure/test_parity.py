@@ -17,7 +17,6 @@ from benchmarks.measure.parity import (
     compare_rows,
     write_disagreements,
 )
-from benchmarks.measure.robustness import balanced
 from catdog_edge.errors import ModelError
 from catdog_edge.training.data.dataset import Item
 
@@ -121,14 +120,6 @@ def test_an_image_of_a_corrupted_set_is_what_the_rows_see():
         assert np.array_equal(frame, images.frame(index))
         assert np.array_equal(frame, corrupt(blur, plain.frame(index), str(index)))
     assert images.truth.tolist() == TRUTH.tolist()
-
-
-def test_a_balanced_choice_takes_all_classes_alike_and_the_same_every_time():
-    items = image_set([0] * 30 + [1] * 4).items
-    chosen = balanced(items, 10)
-    assert [sum(item.label == label for item in chosen) for label in (0, 1)] == [6, 4]
-    assert balanced(list(reversed(items)), 10) == chosen
-    assert len(balanced(items, 100)) == 34
 
 
 def test_an_answer_that_is_no_number_is_told_with_the_row_at_once():

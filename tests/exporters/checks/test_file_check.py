@@ -12,7 +12,7 @@ pytestmark = pytest.mark.train
 
 from support.tinynets import pictures, spec_for, trained, truth
 
-from catdog_edge.errors import GateError, ModelError
+from catdog_edge.errors import GateError
 from catdog_edge.training.evaluation.inference import logits, probabilities
 from exporters.checks.file_check import (
     ReferenceModel,
@@ -23,11 +23,10 @@ from exporters.checks.file_check import (
     time_files,
     too_slow,
 )
-from exporters.checks.predictors import OnnxPredictor, TorchPredictor, open_predictor
+from exporters.checks.predictors import OnnxPredictor, TorchPredictor
 from exporters.checks.timing import Ratio
 from exporters.checks.validation_data import ValidationSet
 from exporters.formats.torch_export import export_onnx
-from exporters.graph.onnx_file import read_model, write_model
 
 FRAMES = pictures(18)
 VALIDATION = ValidationSet(FRAMES, truth(18), tuple(map(str, range(18))), "18 images")
@@ -126,44 +125,6 @@ def test_the_reference_answers_further_images_once(file: Path) -> None:
         assert len(found[0]) == len(found[1].probabilities) == 5
     assert calls == [18, 5]
     assert ReferenceModel(OnnxPredictor(file), VALIDATION).more is None
-
-
-@pytest.mark.slow
-def test_int8_is_asked_image_by_image_and_a_fixed_batch_is_filled_up(
-    file: Path, tmp_path: Path
-) -> None:
-    sizes = []
-    model = OnnxPredictor(file)
-    expected = model.predict(FRAMES).probabilities
-
-    class Session:
-        def run(self, names, feed):
-            sizes.append(len(feed["frames"]))
-            return honest.run(names, feed)
-
-    honest, model.session = model.session, Session()
-    assert np.abs(model.predict(FRAMES).probabilities - expected).max() < 1e-6
-    assert sizes == [16, 2]
-    model.spec = model.spec.replace(precision="int8-static")
-    model.predict(FRAMES[:3])
-    assert sizes[2:] == [1, 1, 1]
-    network, spec = trained()
-    fixed = OnnxPredictor(export_onnx(network, spec, tmp_path / "fixed.onnx", batch=4).path)
-    found = fixed.predict(FRAMES[:6]).probabilities
-    assert np.abs(found - expected[:6]).max() < 1e-6
-
-
-def test_a_graph_that_its_spec_does_not_describe_is_refused(file: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.onnx"
-    spec = OnnxPredictor(file).spec
-    for wrong in (
-        spec.replace(layout="nchw-float"),
-        spec.replace(labels=("a", "b")),
-        spec_for(size=64),
-    ):
-        write_model(read_model(file), other, wrong)
-        with pytest.raises(ModelError, match="its graph is not what its spec says"):
-            open_predictor(other)
 
 
 @pytest.mark.slow
