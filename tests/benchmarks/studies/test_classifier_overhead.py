@@ -74,11 +74,8 @@ def test_every_part_has_its_figures(
 
 @pytest.mark.slow
 def test_every_way_to_wait_is_timed_in_every_scene(monkeypatch: pytest.MonkeyPatch) -> None:
-    parser = classifier_overhead.StudyParser("classifier_overhead", "")
-    parser.threads("of every session", default=1)
-    parser.seconds(0.1, "per comparison")
-    options = parser.parse_args([])
-    options.model = str(TINY)
+    arguments = ["--model", str(TINY), "--threads", "1", "--seconds", "0.1"]
+    options = classifier_overhead.main.parse_args(arguments)
     monkeypatch.setattr(classifier_overhead, "picture", lambda h, w: np.zeros((h, w, 3), np.uint8))
     found = Study(options).spinning()
     beside = [scene for scene in found if scene.startswith("beside")]
