@@ -21,14 +21,9 @@ from catdog_edge.errors import (
 from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, crop_and_squash
 from catdog_edge.system.signals import stop_requests
 from catdog_edge.system.version import __version__
+from catdog_edge.training.config import train_options
 from catdog_edge.training.config.recipes import Recipe, from_dict
-from catdog_edge.training.config.train_options import (
-    TrainOptions,
-    check_batch,
-    check_scales,
-    settled_recipe,
-    wants_pretrained,
-)
+from catdog_edge.training.config.train_options import TrainOptions
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.folder_or_zip import is_sample
 from catdog_edge.training.data.negatives import check_negatives, negatives_split, open_negatives
@@ -171,7 +166,7 @@ def settle_architecture(options: TrainOptions) -> TrainOptions:
     """Choose the default architecture: for a small set, one with ImageNet weights."""
     if options.arch is not None:
         return options
-    wanted = wants_pretrained(options)
+    wanted = train_options.wants_pretrained(options)
     if wanted is not None:
         arch = registry.DEFAULT_PRETRAINED if wanted else registry.DEFAULT
         return replace(options, arch=arch, pretrained=wanted or options.pretrained)
@@ -202,12 +197,12 @@ def settle_architecture(options: TrainOptions) -> TrainOptions:
 
 def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Recipe:
     """Reject invalid options before the images are read, which may take hours."""
-    chosen = settled_recipe(options, arch.recipe)
+    chosen = train_options.settled_recipe(options, arch.recipe)
     if arch.fixed_size and options.size not in (None, arch.size):
         raise CatdogError(
             f"{arch.name} takes pictures of {arch.size} x {arch.size} alone; leave out --size"
         )
-    check_batch(chosen.batch_size, group.world_size)
+    train_options.check_batch(chosen.batch_size, group.world_size)
     if group.is_main:
         check_name(options.name)
     if chosen.pretrained:
@@ -245,7 +240,7 @@ def _build(
         with group.local_main_first():
             built = pretrained_grouped(arch.name, spec.labels)
         if built is not None:
-            check_scales(built[0], spec, chosen)
+            train_options.check_scales(built[0], spec, chosen)
             log.info(f"train: starting from {built[1]}, its categories added up to the classes")
             return built[0]
         log.warning(
@@ -254,7 +249,7 @@ def _build(
             "learnt from --other alone"
         )
     network = arch.build(spec.logits)
-    check_scales(network, spec, chosen)
+    train_options.check_scales(network, spec, chosen)
     if chosen.pretrained:
         with group.local_main_first():
             log.info(f"train: starting from {load_pretrained(network, arch.name)}")
@@ -315,7 +310,7 @@ def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
     group = job.group
     with group.local_main_first():
         chosen = _recipe_of(run, args)
-        check_batch(args["batch_size"], group.world_size)
+        train_options.check_batch(args["batch_size"], group.world_size)
         network, spec = _load_last(run)
         changed = ""
         if (not run.negatives) != (spec.rejection is None):
