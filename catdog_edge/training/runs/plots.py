@@ -268,7 +268,7 @@ def _choose_fonts(figure: Figure, file: str) -> None:
                 missing -= found
         if not missing:
             break
-    for one in texts if len(families) > 1 else ():
+    for one in texts:
         one.set_fontfamily(families)
     if missing - _WARNED:
         boxes = {one.get_text(): None for one in texts if missing & {*map(ord, one.get_text())}}
