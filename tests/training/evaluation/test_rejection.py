@@ -37,6 +37,13 @@ def test_equal_errors_where_the_crowds_overlap() -> None:
     assert one == pytest.approx(0, abs=0.1)
 
 
+def test_without_errors_one_of_the_smallest_set_is_allowed_for() -> None:
+    # One error of 40 in one of two groups is a rate of 1/80, two are 1/40; 1/50 is allowed.
+    seen = {"a": scores(*[0.95] * 10), "b": scores(0.3, 0.4, *[0.9] * 38)}
+    unseen = {"c": scores(*[0.1] * 60)}
+    assert choose_threshold(seen, unseen) == pytest.approx(0.25)
+
+
 def test_rules_keep_what_they_name() -> None:
     draw = np.random.default_rng(1)
     seen, unseen = draw.normal(1, 1, 4000), draw.normal(-1, 1, 4000)
