@@ -31,9 +31,8 @@ def convert_fp16(source: str | os.PathLike[str], path: str | os.PathLike[str]) -
             if value is None or not nodes.is_constant(value) or value.dtype != ir.DataType.FLOAT:
                 continue
             if place not in FLOAT32_INPUTS.get(node.op_type, ()):
-                nodes.set_constant(
-                    value, np.clip(nodes.constant(value), smallest, largest).astype(np.float16)
-                )
+                values = np.clip(nodes.constant(value), smallest, largest)
+                nodes.set_constant(value, values.astype(np.float16))
     graph, start, end = model.graph, network.start, network.end
     inside = [use for use in start.uses() if use.node in network.nodes]
     name = start.name

@@ -81,9 +81,7 @@ def _dequantize_frames(graph: ir.Graph) -> int | None:
         widths = nodes.constant(pad.inputs[1]).tolist()
         nodes.set_attributes(convolution, pads=[*widths[2:4], *widths[6:8]])
         # The bias holds -mean * weights for a frame in 0..255; about the mean it holds nothing.
-        weight, bias = (
-            nodes.constant(value).astype(np.float64) for value in convolution.inputs[1:3]
-        )
+        weight, bias = (nodes.constant(one).astype(np.float64) for one in convolution.inputs[1:3])
         about = bias + grey * weight.sum(axis=(1, 2, 3))
         centred = nodes.add_constant(graph, f"{INPUT}.centred_bias", about.astype(np.float32))
         convolution.replace_input_with(2, centred)

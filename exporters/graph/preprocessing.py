@@ -41,13 +41,9 @@ def add_input(
 
     def add(kind: str, name: str, *constants: tuple[str, Any], **attributes: Any) -> None:
         nonlocal value
-        more = [
-            nodes.add_constant(graph, f"{INPUT}.{called}", values) for called, values in constants
-        ]
-        output = f"{INPUT}.{name}"
-        value = nodes.add_node(
-            graph, kind, [value, *more], output, f"{output}.{kind}", **attributes
-        )
+        more = (nodes.add_constant(graph, f"{INPUT}.{called}", one) for called, one in constants)
+        inputs, output = [value, *more], f"{INPUT}.{name}"
+        value = nodes.add_node(graph, kind, inputs, output, f"{output}.{kind}", **attributes)
 
     if as_bytes:
         add("Transpose", "nchw", perm=[0, 3, 1, 2])
