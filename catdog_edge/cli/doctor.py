@@ -127,7 +127,7 @@ def _module(name: str) -> Check:
         module = importlib.import_module(name)
     except Exception as error:  # a broken package raises what it likes
         known = packages.import_error(error) or MissingPackageError(
-            f"the module {name} does not load ({first_line(error)}); mend it with: {remedy}"
+            f"the module {name} does not load ({first_line(error)}); fix it with: {remedy}"
         )
         text, _, remedy = str(known).partition("; ")
         return Check(name, "bad", text, remedy, facts)

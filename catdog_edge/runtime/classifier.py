@@ -203,7 +203,7 @@ class Classifier:
 
         labels = self.spec.labels
         if label is not None and label not in labels:
-            raise ValueError(f"{label!r} is no class of the model; choose one of {_few(labels)}")
+            raise ValueError(f"{label!r} is not a class of the model; choose one of {_few(labels)}")
         image = to_bgr(frame)
         session = self._session.heat_map()
         probabilities, maps = session.run([session.image(image)])
@@ -297,7 +297,7 @@ class Classifier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._session.closed:
-            raise ModelError("this classifier is closed and cannot travel; make a new one")
+            raise ModelError("this classifier is closed and cannot be pickled; make a new one")
         # The copy opens the same model again, and chooses provider and threads for its machine.
         added = {name: value for name, value in vars(self).items() if name not in _OWN}
         model = self._session.file.to_pickle()

@@ -98,12 +98,12 @@ def from_pickle(pickled: Pickled) -> str | bytes | None:
     shipped, path, data = pickled
     if shipped is not None and shipped not in shipped_models():
         raise ModelError(
-            f"this classifier travelled by the name of its shipped model, {shipped}, which "
+            f"this classifier was pickled with the name of its shipped model, {shipped}, which "
             f"catdog-edge {__version__} does not have here; install the version that it came from"
         )
     if path is not None and not os.path.exists(path):  # noqa: PTH110 - False for any bad path
         raise ModelError(
-            f"this classifier travelled by the path of its model, {path}, and no such file is "
+            f"this classifier was pickled with the path of its model, {path}, and no such file is "
             "here; copy it there, or make the classifier from its bytes, which travel along"
         )
     return shipped or path or data
@@ -171,7 +171,7 @@ def _not_found(path: Path) -> str:
         return f"{shown}: {FOLDER_GONE}; change to another one: cd"
     shipped = ", ".join(shipped_models()) or "none"
     return (
-        f"there is no model {shown}: neither a file nor, given as a string, a shipped model "
+        f"there is no model {shown}: neither a file nor a shipped model "
         f"({shipped}); make one with: catdog-edge export"
     )
 

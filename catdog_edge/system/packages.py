@@ -108,7 +108,7 @@ def import_complete(name: str) -> Any:
         # Left after one of two builds was uninstalled: a folder without a module.
         remedy = repair_command(versions(packages) or {packages[0]: ""})
         what = f"the module {name} is incomplete, as when one of two builds was uninstalled"
-        raise MissingPackageError(f"{what}; mend it with: {remedy}")
+        raise MissingPackageError(f"{what}; fix it with: {remedy}")
     return module
 
 
@@ -138,7 +138,7 @@ def import_error(error: Exception) -> MissingPackageError | None:
         version = "".join(f" {version}" for version in versions(["numpy"]).values())
         return MissingPackageError(
             f"a package of the runtime was built for another NumPy than the installed one{version} "
-            f"({message[:80]}); mend it with: pip install --upgrade {' '.join(['numpy', *others])}"
+            f"({message[:80]}); fix it with: pip install --upgrade {' '.join(['numpy', *others])}"
         )
     if package in _OURS or not isinstance(error, ImportError):
         package = _raised_in(error)
@@ -147,7 +147,7 @@ def import_error(error: Exception) -> MissingPackageError | None:
     packages, _ = MODULES.get(package, ((package,), ""))
     remedy = repair_command(versions(packages) or {packages[0]: ""})
     what = f"the package {package} is installed but does not load ({message[:160]})"
-    return MissingPackageError(f"{what}; mend it with: {remedy}")
+    return MissingPackageError(f"{what}; fix it with: {remedy}")
 
 
 def _raised_in(error: Exception) -> str:

@@ -70,10 +70,14 @@ def add_input(
         add("Div", "scaled", ("deviation", _per_channel(deviation)))
     ir.convenience.replace_all_uses_with(old, value)
     graph.sort()
-    parts = {"colour order": folds} if reverse else {}
-    parts |= {"scale": folds, "mean": mean_folds}
-    inside = ", ".join(name for name, folded in parts.items() if folded) or "nothing"
-    left = ", ".join(name for name, folded in parts.items() if not folded)
+    steps = {"colour order": folds} if reverse else {}
+    return _describe(steps | {"scale": folds, "mean": mean_folds})
+
+
+def _describe(steps: dict[str, bool]) -> str:
+    """Describe which steps are folded into the first convolution and which are nodes."""
+    inside = ", ".join(name for name, folded in steps.items() if folded) or "nothing"
+    left = ", ".join(name for name, folded in steps.items() if not folded)
     return f"{inside} in the first convolution{f'; {left} as nodes' if left else ''}"
 
 

@@ -64,7 +64,9 @@ def test_a_shipped_model_travels_by_its_name(model: str | None, tmp_path: Path) 
     over_there.rename(over_there.with_stem("other"))
     done = fresh(program, tmp_path)
     said = done.stderr.splitlines()[-1]
-    assert said.startswith("catdog_edge.errors.ModelError: this classifier travelled by the name")
+    assert said.startswith(
+        "catdog_edge.errors.ModelError: this classifier was pickled with the name"
+    )
     assert "fast" in said
 
 

@@ -60,7 +60,7 @@ def test_a_file_without_and_what_is_no_class_are_one_line(tmp_path: Path) -> Non
     for model in (TINY, TINY.read_bytes()):
         with pytest.raises(ModelError, match=r"has no heat map; .* catdog-edge export --heat-map"):
             Classifier(model).explain(CAT)
-    with pytest.raises(ValueError, match=r"'cow' is no class .* \['cat', 'dog'\]"):
+    with pytest.raises(ValueError, match=r"'cow' is not a class .* \['cat', 'dog'\]"):
         Classifier(TINY).explain(CAT, "cow")
 
 

@@ -268,7 +268,7 @@ def _check_skipped(name: str, skipped: Sequence[Skipped], kept: int, folder: Pat
     more = f"; and {len(skipped) - 3:,} more" if len(skipped) > 3 else ""
     raise DataError(
         f"{name}: {len(skipped):,} of {total:,} files cannot be used, more than "
-        f"{MAX_SKIPPED:.0%} ({listed}{more}); mend these files or take them out of the data"
+        f"{MAX_SKIPPED:.0%} ({listed}{more}); repair these files or take them out of the data"
         f"{where}"
     )
 

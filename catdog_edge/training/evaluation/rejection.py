@@ -57,7 +57,7 @@ class ThresholdRule:
         except ValueError:
             pass
         raise CatdogError(
-            f"--reject-at {text!r} is no rule; give eer, tpr:0.99 (99 % of the classes are "
+            f"--reject-at {text!r} is not a rule; give eer, tpr:0.99 (99 % of the classes are "
             "answered) or tnr:0.99 (99 % of the rest is rejected)"
         )
 

