@@ -83,7 +83,7 @@ def test_a_model_of_ones_own_travels_by_path_or_by_bytes(tmp_path: Path) -> None
     assert pickle.loads(by_bytes)(RED).label == "cat"
     with pytest.raises(ModelError) as caught:
         pickle.loads(by_path)
-    assert f"by the path of its model, {file}, and no such file is here" in str(caught.value)
+    assert f"with the path of its model, {file}, and no such file is here" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
