@@ -133,3 +133,11 @@ def test_a_learning_rate_in_a_tensor_is_the_same_rate(name: str) -> None:
             optimizer.step()
         networks.append(torch.cat([one.flatten() for one in network.parameters()]))
     torch.testing.assert_close(*networks, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_on_the_cpu_the_optimizer_is_torchs_plain_one(name: str) -> None:
+    recipe = replace(RECIPES["default"], optimizer=name)
+    optimizer = make_optimizer(torch.nn.Linear(3, 2), recipe, 0.1)
+    assert type(optimizer).__name__.lower() == name
+    assert not optimizer.defaults["fused"], "whose sums differ"

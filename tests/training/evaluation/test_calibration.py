@@ -44,6 +44,16 @@ def test_scores_are_spread_with_one_half_at_the_threshold() -> None:
     assert ((answered > 0.1) & (answered < 0.9)).mean() > 0.03
 
 
+def test_the_scale_is_the_one_that_the_scores_were_drawn_with() -> None:
+    draw = np.random.default_rng(4)
+    z = draw.uniform(-40, 60, 20_000)
+    values = np.stack([z, np.full_like(z, -1e3), np.zeros_like(z)], axis=1).astype(np.float32)
+    of_a_class = draw.random(len(z)) < 1 / (1 + np.exp(-0.1 * (z - 10)))
+    scale, shift = fit_known_scale({"a": values[of_a_class]}, {"b": values[~of_a_class]})
+    assert scale == pytest.approx(0.1, rel=0.1)
+    assert shift == pytest.approx(1, abs=0.2)
+
+
 def test_the_temperature_is_the_one_that_the_logits_were_made_with():
     rng = np.random.default_rng(5)
     logits = rng.normal(0, 2, (20_000, 3)).astype(np.float32)
