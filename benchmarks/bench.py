@@ -68,7 +68,7 @@ def bench(options: BenchOptions) -> BenchResult:
         files = set(exported) - {str(planned.weights)}
         log.info(
             f"bench: {planned.weights} and {len(files)} exported files on "
-            f"{len(planned.items):,} test pictures, {len(planned.runners)} rows, "
+            f"{len(planned.items):,} test images, {len(planned.runners)} rows, "
             f"{listed(planned.threads)} threads ({planned.card.threads_source})"
         )
         for one in planned.left_out:
@@ -100,7 +100,7 @@ class _Measurements:
         runners = planned.runners
         single = [one for one in runners if one.row.batch == 1]
         monitor = ActivityMonitor(with_gpu=planned.card.gpu is not None)
-        log.info("bench: answers, picture by picture ...")
+        log.info("bench: answers, image by image ...")
         predictors = {base: runner.probabilities for base, runner in planned.by_base.items()}
         count = progress_bar("images", len(self.test.items))
         self.answers = parity.classify_all(predictors, self.test.frames(), count)
@@ -122,7 +122,7 @@ class _Measurements:
             )
             self.disagreements += found
         if options.corruptions:
-            log.info(f"bench: corruptions of up to {options.corruptions} test pictures ...")
+            log.info(f"bench: corruptions of up to {options.corruptions} test images ...")
             corrupted = [one for one in sets if one.corruption is not None]
             self.corruptions, found = robustness.classify_corrupted(
                 corrupted, predictors, self.test, self.answers

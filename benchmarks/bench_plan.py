@@ -167,7 +167,7 @@ def plan_bench(options: BenchOptions) -> BenchPlan:
         check_labels(runner.spec, dataset.labels, Path(runner.row.file), dataset.source)
     if not items:
         raise DataError(
-            f"{dataset.display_name} has no test pictures; bench measures on those alone: "
+            f"{dataset.display_name} has no test images; bench measures on those alone: "
             "name other data with --data"
         )
     if baseline is not None and options.baseline is not None and not options.force:
@@ -243,7 +243,7 @@ def _open(rows: Sequence[BenchRow], required: bool) -> tuple[list[Runner], list[
         fixed = runner.fixed_batch
         if fixed not in (None, row.batch):  # padded or split, its time would be of other calls
             fixed_batches[row.file] = fixed
-            reason = f"the file takes {fixed} pictures a call, not {row.batch}: --batch {fixed}"
+            reason = f"the file takes {fixed} images a call, not {row.batch}: --batch {fixed}"
             left_out.append({"row": row.name, "reason": reason})
         elif row.batch > MOST_ON_CPU and (reason := _fails(runner)):
             left_out.append({"row": row.name, "reason": reason})
@@ -251,7 +251,7 @@ def _open(rows: Sequence[BenchRow], required: bool) -> tuple[list[Runner], list[
             runners.append(runner)
     for file in fixed_batches.keys() - {runner.row.file for runner in runners}:
         raise ModelError(
-            f"{file} takes {fixed_batches[file]} pictures a call, which no row here has; give "
+            f"{file} takes {fixed_batches[file]} images a call, which no row here has; give "
             f"--batch {fixed_batches[file]}, or export it without --batch"
         )
     return _with_reference(runners, left_out)

@@ -251,7 +251,7 @@ class TorchRunner(Runner):
             pass
         torch.cuda.empty_cache()  # for the rows of ONNX Runtime
         raise ModelError(
-            f"{self.row.name}: the GPU's memory is too small for {len(pixels)} pictures a call; "
+            f"{self.row.name}: the GPU's memory is too small for {len(pixels)} images a call; "
             "give a smaller --batch"
         )
 

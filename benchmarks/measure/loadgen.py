@@ -48,7 +48,7 @@ def check_batches(scenario: Scenario, batches: Sequence[int]) -> None:
     """Refuse a scenario that would leave out every row."""
     if scenario == "single-stream" and 1 not in batches:
         raise CatdogError(
-            "--scenario single-stream asks for one picture at a time, and --batch has no 1; "
+            "--scenario single-stream asks for one image at a time, and --batch has no 1; "
             "add it, like --batch 1,8, or take --scenario offline"
         )
 
@@ -70,7 +70,7 @@ def run_rows(
     chosen = [one for one in runners if scenario == "offline" or one.row.batch == 1]
     if len(chosen) < len(runners):
         left = ", ".join(one.row.name for one in runners if one not in chosen)
-        log.info("bench: LoadGen's %s takes one picture at a time, without: %s", scenario, left)
+        log.info("bench: LoadGen's %s takes one image at a time, without: %s", scenario, left)
     rows: dict[str, dict[str, Any]] = {}
     names: set[str] = set()
     for one in chosen:

@@ -148,7 +148,7 @@ def _differences(baseline: Document, here: Document) -> Iterator[str]:
             then, now = (few(one) if name == "labels" else one for one in (then, now))
             yield f"is of another model: its {name} is {then}, here {now}"
     if baseline["data"]["digest"] != here["data"]["digest"]:
-        yield f"was measured on other test pictures ({baseline['data']['name']})"
+        yield f"was measured on other test images ({baseline['data']['name']})"
     then, now = (one["environment"]["packages"].get("torch") for one in (baseline, here))
     if then != now:
         yield (

@@ -98,7 +98,7 @@ def _answers(document: Document, brief: bool) -> TitledTable:
         cells = [words.MISSING if row["is_reference"] else compared[head] for head in shown]
         error = words.percentage(found["expected_calibration_error"])
         rows.append([row["base"], words.percentage(found["accuracy"]), interval, *cells, error])
-    title = f"Answers: one picture at a time, on {document['data']['pictures']:,} test pictures"
+    title = f"Answers: one image at a time, on {document['data']['pictures']:,} test images"
     if tf32 := [row["base"] for row in bases(document) if row["tf32"]]:
         title += f", to {document['answers_to']}; float32 with TF32: {', '.join(tf32)}"
     return title, ["row", "accuracy", "95 %", *shown, "ECE"], rows
@@ -176,8 +176,8 @@ def _corruptions(document: Document) -> TitledTable:
         for base in results["clean"]
     ]
     title = (
-        f"Corrupted pictures: accuracy / agreement with {reference_name(document)}, in %, on "
-        f"{found['pictures']} test pictures"
+        f"Corrupted images: accuracy / agreement with {reference_name(document)}, in %, on "
+        f"{found['pictures']} test images"
     )
     return title, ["row", *results], rows
 

@@ -61,10 +61,10 @@ def report(options: argparse.Namespace) -> None:
             sets = image_sets(dataset)
             if not sets[0].items:
                 raise DataError(
-                    f"{dataset.source} has no test pictures (of {options.limit or 'all'} that "
+                    f"{dataset.source} has no test images (of {options.limit or 'all'} that "
                     "were taken); name more data or a larger --limit"
                 )
-            print(f"\n{model}: {len(sets[0].items):,} test pictures of {options.data}\n")
+            print(f"\n{model}: {len(sets[0].items):,} test images of {options.data}\n")
             heads = ["condition", "accuracy, %", "answered, %"]
             rows = [accuracy_row(pets, images) for images in sets]
             print(markdown_table(heads, rows))

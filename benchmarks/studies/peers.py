@@ -414,7 +414,7 @@ def _picture(named: Path | None, weights: Path) -> Image:
     dataset = of_run.dataset()
     items = dataset.items_of("test")
     if not items:
-        raise CatdogError(f"{dataset.source} has no test pictures; name a picture with --picture")
+        raise CatdogError(f"{dataset.source} has no test images; name a picture with --picture")
     return dataset.decode(items[0])
 
 

@@ -314,7 +314,7 @@ def training_images(options: argparse.Namespace, size: int) -> tuple[Dataset, li
     pixels(dataset, "val", steps)
     if len(items) < batch:
         raise DataError(
-            f"{dataset.source}: {len(items):,} training pictures make no batch of {batch:,}; "
+            f"{dataset.source}: {len(items):,} training images make no batch of {batch:,}; "
             "raise --limit or lower --batch-size"
         )
     return dataset, list(items[: len(items) // batch * batch])

@@ -160,7 +160,7 @@ def evaluate_weights(
         check_labels(spec, dataset.labels, path, dataset.source)
     images, truth, names = combined_pixels(datasets, "test", spec.resize)
     where = list_names([one.display_name for one in datasets])
-    log.info(f"eval: {path} on the {len(truth):,} test pictures of {where}")
+    log.info(f"eval: {path} on the {len(truth):,} test images of {where}")
     predicted = model.probabilities(images)
     right = rejection.split_groups(predicted.argmax(axis=1) == truth, names)
     report = EvaluationReport(

@@ -107,8 +107,8 @@ def _train(job: TrainingJob, options: TrainOptions) -> Run:
     count = len(images.train[1])
     if count < 2 * group.world_size:
         raise CatdogError(
-            f"{count} training pictures are too few for {group.world_size} processes; start "
-            "fewer, or add pictures"
+            f"{count} training images are too few for {group.world_size} processes; start "
+            "fewer, or add images"
         )
     spec = _untrained_spec(arch, size, steps, data)
     network = _build(options.seed, arch, spec, chosen, group)
@@ -120,7 +120,7 @@ def _train(job: TrainingJob, options: TrainOptions) -> Run:
     if chosen.views and teacher is None:
         log.warning(
             f"the recipe {chosen.name} is meant for a --teacher: without one, its {chosen.views} "
-            "views of the pictures only take variety away"
+            "views of the images only take variety away"
         )
     plan = Plan(
         recipe=chosen,
@@ -200,7 +200,7 @@ def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Re
     chosen = train_options.settled_recipe(options, arch.recipe)
     if arch.fixed_size and options.size not in (None, arch.size):
         raise CatdogError(
-            f"{arch.name} takes pictures of {arch.size} x {arch.size} alone; leave out --size"
+            f"{arch.name} takes images of {arch.size} x {arch.size} alone; leave out --size"
         )
     train_options.check_batch(chosen.batch_size, group.world_size)
     if group.is_main:

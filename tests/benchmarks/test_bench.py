@@ -65,7 +65,7 @@ def test_the_whole_bench_writes_every_file_and_fits_the_terminal(whole):
     for row in ("pytorch", "pytorch-channels-last", "model", "model.dynamic"):
         assert f"\n{row} " in result.stdout
     assert "lamps-1" in result.stderr
-    assert "12 test pictures" in result.stderr or "test pictures" in result.stderr
+    assert "12 test images" in result.stderr or "test images" in result.stderr
 
 
 def test_the_document_holds_what_was_measured(whole):

@@ -120,14 +120,14 @@ def test_a_fixed_batch_is_timed_at_that_batch_alone(run, tmp_path):
     network, spec = load_checkpoint(run.weights)
     four = export_onnx(network, spec, tmp_path / "four.onnx", batch=4).path
     line = error_line(bench(*QUICK, "--also", four))
-    assert f"{four} takes 4 pictures a call" in line
+    assert f"{four} takes 4 images a call" in line
     assert "--batch 4" in line
     done = bench(*QUICK, "--also", four, "--batch", "1,4", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert [row["batch"] for row in document["rows"] if row["base"] == "four"] == [4]
     left = {one["row"].partition(":")[0]: one["reason"] for one in document["left_out"]}
-    assert left == {"four": "the file takes 4 pictures a call, not 1: --batch 4"}
+    assert left == {"four": "the file takes 4 images a call, not 1: --batch 4"}
 
 
 def test_a_row_on_the_cpu_is_one_call_of_the_session(run):

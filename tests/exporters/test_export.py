@@ -174,7 +174,7 @@ def test_data_must_have_the_models_classes_and_enough_of_them(lamps: Path, easy_
     assert done.exit_code == 1
     assert "bright, dark" in last_line(done)
     assert not Path("elsewhere").exists()
-    # Fewer training pictures than a calibration needs: twelve of each class in all.
+    # Fewer training images than a calibration needs: twelve of each class in all.
     few = Path("few")
     for label in ("bright", "dark"):
         (few / label).mkdir(parents=True)

@@ -455,7 +455,7 @@ def test_stages_and_folded_norms_leave_the_known_network(
     assert parameters == 785_376 + 512 * 2 + 2
     refused = quick(easy_set, "other", "--arch", "simple_cnn", "--size", 128)
     assert refused.exit_code == 1
-    assert "simple_cnn takes pictures of 224 x 224 alone" in refused.output
+    assert "simple_cnn takes images of 224 x 224 alone" in refused.output
 
 
 def test_pretrained_weights_of_a_network_that_has_none(here: Path, easy_set: Path) -> None:

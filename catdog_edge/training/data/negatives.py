@@ -76,7 +76,7 @@ def check_negatives(sources: Sequence[str]) -> None:
     for source in set(sources) - {DRAWN, SAMPLE, oxford_pets.NAME}:
         if not source or not expand_path(source).exists():
             raise DataError(
-                f"there is no folder or zip {source!r}; give --other a folder of pictures, a "
+                f"there is no folder or zip {source!r}; give --other a folder of images, a "
                 f".zip, or {DRAWN!r}"
             )
 

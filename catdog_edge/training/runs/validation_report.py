@@ -121,7 +121,7 @@ def _review(
     run: Run, dataset: Dataset, network: nn.Module, trainer: Trainer, validated: _Validated
 ) -> int:
     """Write `review.csv`; return its number of rows."""
-    log.info(f"review    of {len(trainer.data.train[1]):,} training pictures ...")
+    log.info(f"review    of {len(trainer.data.train[1]):,} training images ...")
     # At the network's own size. The precision of the training is good enough here, and faster.
     spec = validated.spec
     on_train = pixels(dataset, "train", spec.resize)[0]

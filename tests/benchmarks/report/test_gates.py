@@ -295,7 +295,7 @@ def test_a_baseline_of_the_same_machine_model_and_data_is_taken(good, tmp_path):
         ("environment", "quota", 0.5, "cgroup quota 0.5"),
         ("model", "architecture", "resnet18", "another model: its architecture is resnet18"),
         ("model", "labels", ["dog", "cat"], "its labels is dog, cat"),
-        ("data", "digest", "f" * 32, "other test pictures"),
+        ("data", "digest", "f" * 32, "other test images"),
     ],
 )
 def test_any_other_baseline_is_refused_with_the_reason(part, name, value, words, good, tmp_path):

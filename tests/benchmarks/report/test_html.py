@@ -100,7 +100,7 @@ def test_the_page_tells_what_the_document_tells(text, doc):
     words = " ".join(checker.words)
     for row in doc["rows"]:
         assert row["name"] in words
-    for part in ("7.3", "94.33", "Reliability", "Corrupted pictures", "Example 9000", "a/2.jpg"):
+    for part in ("7.3", "94.33", "Reliability", "Corrupted images", "Example 9000", "a/2.jpg"):
         assert part in words
     assert doc["command"] in words
 

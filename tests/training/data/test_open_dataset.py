@@ -185,7 +185,7 @@ def test_split_folders_with_prefixed_names_and_a_missing_test(tmp_path: Path) ->
     by_folder = {"valid": {"val"}, "train": {"train", "test"}}
     for item in dataset.items:
         assert item.split in by_folder[item.file.split("/")[0]]
-    assert all(dataset.counts()["test"].values())  # cut out of the training pictures
+    assert all(dataset.counts()["test"].values())  # cut out of the training images
 
 
 @pytest.mark.parametrize("above", ["", "train/"])
