@@ -50,13 +50,13 @@ def shade(found: Mapping[str, float]) -> float:
 
 
 def part(shown: int, count: int) -> str:
-    """`3 pictures`, or `200 of 317 pictures` where not all are shown."""
-    words = many(count, "picture")
+    """`3 images`, or `200 of 317 images` where not all are shown."""
+    words = many(count, "image")
     return words if shown == count else f"{shown:,} of {words}"
 
 
 def many(count: int, noun: str) -> str:
-    """`1 picture`, `2 pictures`."""
+    """`1 image`, `2 images`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -126,9 +126,9 @@ def test_thumbnails_are_small_and_never_enlarged(shown, size, doc):
 def test_of_many_disagreements_the_page_says_how_many_it_shows(shown, doc):
     counts = {"test": {"disagreements": 40, "pictures": 30}}
     made = html.page({**doc, "flips": {**doc["flips"], "by_pictures": counts}}, shown)
-    assert "3 of 30 pictures of the test split" in made
+    assert "3 of 30 images of the test split" in made
     assert "(40 disagreements in all" in made
-    assert "3 pictures of the test split" in html.page(doc, shown)
+    assert "3 images of the test split" in html.page(doc, shown)
 
 
 def test_only_losses_beyond_chance_are_shaded(doc):

@@ -11,9 +11,9 @@ from benchmarks.report import templates
 
 def test_counts_and_sentences() -> None:
     assert templates.many(1, "picture") == "1 picture"
-    assert templates.many(2000, "picture") == "2,000 pictures"
-    assert templates.part(3, 3) == "3 pictures"
-    assert templates.part(200, 1317) == "200 of 1,317 pictures"
+    assert templates.many(2000, "image") == "2,000 images"
+    assert templates.part(3, 3) == "3 images"
+    assert templates.part(200, 1317) == "200 of 1,317 images"
     assert templates.sentence("the cat is in") == "The cat is in."
 
 
