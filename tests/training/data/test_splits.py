@@ -253,3 +253,11 @@ def test_what_each_split_will_get() -> None:
 def test_names_that_only_say_what_files_are() -> None:
     assert all(map(says_no_class, ("images_2", "fold 1", "train", "DataSet")))
     assert not any(map(says_no_class, ("class 1", "cats", "12", "my photos of cats")))
+
+
+def test_the_image_nearest_to_a_split_without_one_moves_there() -> None:
+    files = [Candidate(f"{number}.jpg", "cat") for number in range(3)]
+    found = [
+        Decoded(one, f"{int(place * 2**64):016x}") for one, place in zip(files, (0.1, 0.75, 0.5))
+    ]
+    assert Splitter((0.8, 0.1, 0.1), files).assign(found) == ["train", "val", "test"]
