@@ -45,5 +45,8 @@ def test_the_threads_are_set_within_the_block(monkeypatch: pytest.MonkeyPatch) -
     assert torch.get_num_threads() == before
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CATDOG_EDGE_THREADS", "2")
+    with torch_threads() as count, torch_threads(3) as given:
+        assert (count, given) == (2, 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", str(before))
     with torch_threads() as count:
-        assert count == 2
+        assert count == before
