@@ -23,7 +23,7 @@ WARM_UP = 2  # passes before the capture: libraries allocate what they keep in t
 Compute = Callable[..., torch.Tensor]
 
 
-class StepGraph:
+class StepGraph:  # pragma: no cover - needs an NVIDIA GPU
     """A captured computation of gradients; a call sets `grad` of each parameter.
 
     `compute` takes tensors on the GPU, calls `backward`, and returns a tensor. It must not wait for
