@@ -80,7 +80,7 @@ class StepGraphs:
         """Compute the gradients of the network and return what `compute` returns."""
         shapes = tuple(one.shape for one in inputs)
         self._steps[shapes] = self._steps.get(shapes, 0) + 1
-        if self._captures and self._steps[shapes] == EAGER_STEPS:
+        if self._captures and self._steps[shapes] == EAGER_STEPS + 1:
             try:
                 self._graphs[shapes] = StepGraph(self._compute, self._network, inputs)
             except RuntimeError as error:  # not enough memory is one, too

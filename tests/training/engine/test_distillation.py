@@ -18,6 +18,7 @@ from catdog_edge.training.engine.batches.loader import Batch
 from catdog_edge.training.engine.distillation import Teacher, distillation_loss
 from catdog_edge.training.evaluation.inference import logits
 from catdog_edge.training.models.checkpoint import save_checkpoint
+from catdog_edge.training.models.imagenet_head import build_grouped, class_groups
 from catdog_edge.training.models.registry import architecture
 
 
@@ -142,3 +143,33 @@ def test_of_pictures_of_no_class_the_label_alone_counts(
     found = teacher.loss(positive, outputs[[0, 2, 3]], criterion, chosen, (0, 1))
     wanted = distillation_loss(own, said, chosen.distillation_temperature)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_a_teacher_with_categories_teaches_these_and_sees_a_repeated_view_once(
+    tmp_path: Path,
+) -> None:
+    name = "efficientnet_lite0_short"
+    spec = ModelSpec(
+        architecture=name, labels=("cat", "dog"), height=32, width=32, resize=squash(32, 32),
+        normalization=architecture(name).normalization, rejection=Rejection("known", 0.5),
+    )  # fmt: skip
+    torch.manual_seed(5)
+    network = build_grouped(name, (2, 3, 4))
+    save_checkpoint(tmp_path / "teacher.pt", network.state_dict(), spec)
+    teacher = Teacher(tmp_path / "teacher.pt", ("cat", "dog"), torch.device("cpu"), "float32")
+    groups = class_groups(network)
+    assert teacher.teaches_categories(groups)
+    assert not teacher.teaches_categories(None)
+    turned = Teacher(tmp_path / "teacher.pt", ("dog", "cat"), torch.device("cpu"), "float32")
+    assert not turned.teaches_categories(groups)
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    batch = Batch(pixels, torch.tensor([0, 1, 2]), pixels)
+    chosen = replace(recipe("fast"), views=2)
+    found = teacher.targets(batch, chosen, (0, 0))
+    assert found.shape == (3, 9)
+    assert groups is not None
+    said = logits(network, spec.normalization, pixels.numpy())
+    assert np.allclose(groups(found).detach(), said, atol=1e-4)
+    other = Batch(pixels.flip(0), batch.labels, pixels.flip(0))
+    assert torch.allclose(teacher.targets(other, chosen, (0, 0)), found, atol=1e-2)
+    assert not torch.allclose(teacher.targets(other, chosen, (1, 0)), found, atol=1e-2)
