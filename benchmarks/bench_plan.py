@@ -17,8 +17,8 @@ from benchmarks.measure.gpu import Gpu
 from benchmarks.report import gates
 from benchmarks.report.document import DOCUMENT
 from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
-from catdog_edge.runtime import provider_selection
 from catdog_edge.runtime.model_file import find_model, read_spec
+from catdog_edge.runtime.providers import selection
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.threads import Threads, choose_threads
 from catdog_edge.training.data.dataset import Dataset, Item
@@ -128,8 +128,7 @@ def plan_bench(options: BenchOptions) -> BenchPlan:
     rows = plan_rows(
         weights,
         _exported_files(weights, options.also),
-        providers=tuple(dict.fromkeys(options.providers))
-        or ("cpu", *provider_selection.accelerators()),
+        providers=tuple(dict.fromkeys(options.providers)) or ("cpu", *selection.accelerators()),
         threads=options.threads or (chosen.count,),
         batches=options.batches,
         compiled=options.compiled,

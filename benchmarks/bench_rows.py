@@ -17,8 +17,8 @@ import numpy.typing as npt
 from catdog_edge.errors import CatdogError, ModelError, ProviderError, first_line
 from catdog_edge.images.preprocess import Image, preprocess
 from catdog_edge.runtime.model_file import ZOO
-from catdog_edge.runtime.nvidia import fp16_file
-from catdog_edge.runtime.providers import GPU
+from catdog_edge.runtime.providers.nvidia import fp16_file
+from catdog_edge.runtime.providers.start import GPU
 from catdog_edge.spec import ModelSpec
 
 Variant = Literal["eager", "channels-last", "half", "compile"]

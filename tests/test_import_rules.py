@@ -110,7 +110,10 @@ def test_a_classifier_on_the_cpu_loads_no_module_that_it_does_not_need() -> None
     watched = (
         *("hashlib", "shutil", "bz2", "lzma", "tempfile", "random", "zipfile", "base64", "shlex"),
         *("logging", "click", "unicodedata", "urllib.request", "importlib.metadata"),
-        *(f"catdog_edge.runtime.{name}" for name in ("nvidia", "io_binding", "heat_map")),
+        *(
+            f"catdog_edge.runtime.{name}"
+            for name in ("providers.nvidia", "providers.io_binding", "heat_map")
+        ),
         *("catdog_edge.camera", "catdog_edge.events", "catdog_edge.system.log_to_stderr"),
     )
     program = f"""

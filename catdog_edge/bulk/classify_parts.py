@@ -18,7 +18,7 @@ from catdog_edge.images.find import why_not_found
 from catdog_edge.images.preprocess import Image
 from catdog_edge.images.read import decode_picture
 from catdog_edge.runtime.classifier import CHUNK, Classifier
-from catdog_edge.runtime.providers import GPU
+from catdog_edge.runtime.providers.start import GPU
 from catdog_edge.system.threads import choose_threads
 
 _Item = TypeVar("_Item")

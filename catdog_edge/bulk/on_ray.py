@@ -21,7 +21,7 @@ from catdog_edge.bulk.storage import is_remote
 from catdog_edge.errors import CatdogError, first_line
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.runtime.model_file import find_model
-from catdog_edge.runtime.providers import GPU
+from catdog_edge.runtime.providers.start import GPU
 from catdog_edge.system.packages import import_extra
 
 

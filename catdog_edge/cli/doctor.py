@@ -147,23 +147,24 @@ def _providers() -> Iterator[Check]:
     import numpy as np
     import onnxruntime
 
-    from catdog_edge.runtime import provider_selection, providers
     from catdog_edge.runtime.model_file import ModelFile
     from catdog_edge.runtime.onnxruntime_errors import INSTEAD
+    from catdog_edge.runtime.providers import selection
+    from catdog_edge.runtime.providers.start import NAMES, Settings, start_session
 
     frames = np.zeros((1, 4, 4, 3), np.uint8)
     frames[..., 2] = 1
     expected = np.exp([0.0, 0.0, 2.0]) / np.exp([0.0, 0.0, 2.0]).sum()
-    names = [*provider_selection.accelerators(), "cpu"]
-    if providers.NAMES["tensorrt"] in onnxruntime.get_available_providers():
+    names = [*selection.accelerators(), "cpu"]
+    if NAMES["tensorrt"] in onnxruntime.get_available_providers():
         names.append("tensorrt")
     for name in names:
         facts: dict[str, Any] = {"provider": name, "runs": False}
         # Every CUDA build lists TensorRT, which is rarely installed.
         state: CheckState = "note" if name == "tensorrt" else "bad"
-        settings = providers.Settings(1, spin=False)
+        settings = Settings(1, spin=False)
         try:
-            session = providers.start(ModelFile(SELFTEST), [(providers.NAMES[name], {})], settings)
+            session = start_session(ModelFile(SELFTEST), [(NAMES[name], {})], settings)
             answer = np.asarray(session.run(None, {"frames": frames})[0], np.float64)[0]
             difference = float(np.abs(answer - expected).max())
             facts |= {"runs": difference < 0.02, "difference": difference}
@@ -180,8 +181,8 @@ def _providers() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
-    from catdog_edge.runtime import nvidia, provider_selection
     from catdog_edge.runtime.model_file import ZOO, read_spec, shipped_models
+    from catdog_edge.runtime.providers import nvidia, selection
 
     names = shipped_models()
     if not names:
@@ -198,7 +199,7 @@ def _models() -> Iterator[Check]:
         slow = ""
         if half is not None:
             text += f"; on a GPU {half.name}, {half.stat().st_size / 1e6:.1f} MB"
-        elif "cuda" in provider_selection.accelerators():
+        elif "cuda" in selection.accelerators():
             slow = nvidia.faster_form(file, "cuda", spec.precision)
         facts = {"name": name, "bytes": size, "gpu_form": half and half.name}
         yield Check("models", "note" if slow else "ok", text, slow, facts)

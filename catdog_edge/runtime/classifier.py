@@ -14,7 +14,7 @@ from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, crop, to_bgr
 from catdog_edge.runtime.model_file import Pickled, find_model, from_pickle
 from catdog_edge.runtime.predictions import rejection_in_force, to_predictions, valid_scores
-from catdog_edge.runtime.providers import GPU, Asked, Settings
+from catdog_edge.runtime.providers.start import GPU, Asked, Settings
 from catdog_edge.runtime.session import ModelSession
 from catdog_edge.spec import ModelSpec, Prediction, Rejection
 from catdog_edge.system.threads import choose_threads

@@ -12,21 +12,22 @@ import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image, preprocess, to_nchw
-from catdog_edge.runtime import onnxruntime_errors, provider_selection
+from catdog_edge.runtime import onnxruntime_errors
 from catdog_edge.runtime.model_file import KNOWN, PROBABILITIES, ModelFile, spec_of
-from catdog_edge.runtime.providers import GPU, Asked, Settings
+from catdog_edge.runtime.providers import selection
+from catdog_edge.runtime.providers.start import GPU, Asked, Settings
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.exit_and_fork import at_fork, native_code, never_free
 
 if TYPE_CHECKING:
-    from catdog_edge.runtime.io_binding import BoundRunner, Rows
+    from catdog_edge.runtime.providers.io_binding import BoundRunner, Rows
 
 Outputs = list[npt.NDArray[np.float32]]
 """Probabilities `[N,K]` and, where the model has it, `known` `[N]` or `[N,1]`; or as asked."""
 
 
 class ModelSession:
-    """A loaded model; safe to call from several threads. See `provider_selection.open_model`.
+    """A loaded model; safe to call from several threads. See `selection.open_model`.
 
     `fixed_batch` is the batch size of the graph; `None`: any.
     """
@@ -55,21 +56,21 @@ class ModelSession:
         self._open()
         at_fork(self)
 
-    def _open(self, again: Callable[[], provider_selection.Opened] | None = None) -> Any:
+    def _open(self, again: Callable[[], selection.Opened] | None = None) -> Any:
         """Create and return the session, from the same file as the first time."""
         if self._asked_file.stamp() != self._stamp:
             changed = "has changed since it was opened"
             raise ModelError(f"{self._asked_file.name} {changed}; make a new Classifier")
         asked = self._asked_file, self._asked, self._settings
         with native_code:
-            opened = again() if again is not None else provider_selection.open_model(*asked)
+            opened = again() if again is not None else selection.open_model(*asked)
         session = opened.session
         self.file = opened.file
         self.spec = spec_of(session, self.file)
         self.provider = opened.provider
         self.reason = opened.reason
         if self.provider in GPU:
-            from catdog_edge.runtime.nvidia import faster_form
+            from catdog_edge.runtime.providers.nvidia import faster_form
 
             form = faster_form(self.file.path, self.provider, self.spec.precision)
             self.reason = "; ".join(filter(None, (self.reason, form)))
@@ -78,7 +79,7 @@ class ModelSession:
         self.fixed_batch = one.shape[0] if isinstance(one.shape[0], int) else None
         names = [output.name for output in session.get_outputs()]
         self._outputs = [name for name in self._wanted if name in names]
-        self._bound = provider_selection.bind(session, opened.provider, self._outputs)
+        self._bound = selection.bind(session, opened.provider, self._outputs)
         self._why, self._again = opened.why, opened.again
         # Last: another thread that sees a session finds the rest complete.
         self._session: Any = session

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.runtime.model_file import find_model
-from catdog_edge.runtime.providers import Settings
+from catdog_edge.runtime.providers.start import Settings
 from catdog_edge.runtime.session import ModelSession
 from catdog_edge.system.threads import choose_threads
 from exporters.checks.predictors import Images

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.images.preprocess import to_layout
-from catdog_edge.runtime import nvidia, providers
 from catdog_edge.runtime.model_file import (
     KNOWN,
     LOGITS,
@@ -25,6 +24,8 @@ from catdog_edge.runtime.model_file import (
     load_session,
     spec_of,
 )
+from catdog_edge.runtime.providers import nvidia
+from catdog_edge.runtime.providers.start import NAMES, Settings, start_session
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system import packages
 from catdog_edge.system.console import progress_bar
@@ -91,9 +92,9 @@ class OnnxPredictor:
         if provider == "cpu":
             self.session = open_session(model, choose_threads().count, name=name)
         else:
-            settings = providers.Settings(choose_threads().count, spin=True)
+            settings = Settings(choose_threads().count, spin=True)
             options = nvidia.NHWC if provider == "cuda" else {}  # the kernels of `Classifier`
-            self.session = providers.start(file, [(providers.NAMES[provider], options)], settings)
+            self.session = start_session(file, [(NAMES[provider], options)], settings)
         self.spec = spec_of(self.session, file, given)
         value = self.session.get_inputs()[0]
         self.input_name = value.name

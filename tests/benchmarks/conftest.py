@@ -24,10 +24,10 @@ def run(home, tmp_path, monkeypatch):
     Without `--provider` they are those of the CPU, whatever this machine has.
     """
     from benchmarks.measure import interleaved
-    from catdog_edge.runtime import provider_selection
+    from catdog_edge.runtime.providers import selection
     from catdog_edge.training.runs.run_folder import Run
 
-    monkeypatch.setattr(provider_selection, "accelerators", list)
+    monkeypatch.setattr(selection, "accelerators", list)
     monkeypatch.setitem(interleaved.measure.__kwdefaults__, "pause", 0.0)
     shutil.copytree(home / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)

@@ -26,7 +26,8 @@ from benchmarks import bench_rows
 from benchmarks.measure import gpu, latency
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import preprocess
-from catdog_edge.runtime import provider_selection, session
+from catdog_edge.runtime import session
+from catdog_edge.runtime.providers import selection
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from exporters.graph.heat_map import add_heat_map
 
@@ -47,7 +48,7 @@ def whole(home, tmp_path_factory):
             cv2.imwrite(str(originals / label / f"{number}.png"), picture)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(provider_selection, "accelerators", list)
+        patch.setattr(selection, "accelerators", list)
         result = bench(
             "--seconds", 2, "--cold-starts", 1, "--corruptions", 4, "--originals", originals,
             "--max-drop", 50, "--min-agreement", 50, "--threads", 1,

@@ -19,7 +19,8 @@ from benchmarks import bench_rows
 from benchmarks.bench_plan import BenchOptions, plan_bench
 from catdog_edge.cli import options
 from catdog_edge.errors import ProviderError
-from catdog_edge.runtime import classifier, provider_selection
+from catdog_edge.runtime import classifier
+from catdog_edge.runtime.providers import selection
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from exporters.formats.torch_export import export_onnx
@@ -143,7 +144,7 @@ def test_without_cuda_pytorchs_row_is_left_out_and_the_files_is_one_line(run, mo
     with pytest.raises(ProviderError, match=r"^PyTorch .* (built without|finds no) CUDA"):
         bench_rows.open_row(left)
     assert "cuda does not run here" in error_line(bench(*QUICK, "--provider", "cuda"))
-    monkeypatch.setattr(provider_selection, "accelerators", lambda: ["cuda"])
+    monkeypatch.setattr(selection, "accelerators", lambda: ["cuda"])
     found = plan_bench(BenchOptions(weights=run.weights, threads=(1,)))
     assert [one.row.name for one in found.runners] == [
         "pytorch", "pytorch-channels-last", "model", "model.dynamic",

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from support.paths import TINY
 
 from catdog_edge.cli.main import main
-from catdog_edge.runtime.providers import NAMES
+from catdog_edge.runtime.providers.start import NAMES
 
 
 def test_build_says_why_it_cannot() -> None:

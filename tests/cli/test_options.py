@@ -65,10 +65,10 @@ def test_examples_are_accepted_by_the_parser(name: str) -> None:
 
 def test_choices_are_those_of_the_edge_registries() -> None:
     pytest.importorskip("onnxruntime")
-    from catdog_edge.runtime import providers
+    from catdog_edge.runtime.providers import start
     from catdog_edge.system import threads
 
-    assert set(options.PROVIDERS) == {"auto", *providers.NAMES}
+    assert set(options.PROVIDERS) == {"auto", *start.NAMES}
     assert options.MOST_THREADS == threads.MOST
 
 

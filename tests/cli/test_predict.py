@@ -53,16 +53,16 @@ def test_without_arguments_it_takes_the_current_folder_and_says_so(album: Path) 
 
 def test_a_provider_that_does_not_start_is_one_plain_line(album: Path) -> None:
     from catdog_edge import ProviderError
-    from catdog_edge.runtime import provider_selection, providers
     from catdog_edge.runtime.model_file import find_model
+    from catdog_edge.runtime.providers import selection, start
 
     refused = 0
-    for name in provider_selection.accelerators():
+    for name in selection.accelerators():
         try:
-            provider_selection.open_model(find_model(TINY), name, providers.Settings(1, spin=False))
+            selection.open_model(find_model(TINY), name, start.Settings(1, spin=False))
         except ProviderError:
             refused += 1
-    provider_selection._warned.clear()
+    selection._warned.clear()
     done = predict("a.png", "--json")
     assert done.stderr.count("continuing without it") == refused
     assert len(done.stderr.splitlines()) == 1 + refused

@@ -42,16 +42,16 @@ def test_a_provider_that_does_not_start_is_one_plain_line(
     clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from catdog_edge import ProviderError
-    from catdog_edge.runtime import provider_selection, providers
     from catdog_edge.runtime.model_file import find_model
     from catdog_edge.runtime.onnxruntime_errors import INSTEAD
+    from catdog_edge.runtime.providers import selection, start
     from catdog_edge.system.log_to_stderr import log_to_stderr
 
     # CUDA is offered by its own build only; where there is none, starting it fails as well.
-    monkeypatch.setattr(provider_selection, "accelerators", lambda: ["cuda"])
-    monkeypatch.setattr(provider_selection, "_warned", set())
+    monkeypatch.setattr(selection, "accelerators", lambda: ["cuda"])
+    monkeypatch.setattr(selection, "_warned", set())
     try:
-        provider_selection.open_model(find_model(TINY), "cuda", providers.Settings(1, spin=False))
+        selection.open_model(find_model(TINY), "cuda", start.Settings(1, spin=False))
     except ProviderError as error:
         reason = str(error).removesuffix(INSTEAD)
     else:

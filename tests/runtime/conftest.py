@@ -12,12 +12,12 @@ def azure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """A second provider that really starts: ordinary builds of onnxruntime have this one."""
     import onnxruntime
 
-    from catdog_edge.runtime import provider_selection, providers
+    from catdog_edge.runtime.providers import selection, start
 
     name = "AzureExecutionProvider"
     if name not in onnxruntime.get_available_providers():
         pytest.skip(f"this build has no {name}")
-    monkeypatch.setitem(providers.NAMES, "azure", name)
-    monkeypatch.setattr(provider_selection, "AUTO", ("azure",))
+    monkeypatch.setitem(start.NAMES, "azure", name)
+    monkeypatch.setattr(selection, "AUTO", ("azure",))
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
     return name

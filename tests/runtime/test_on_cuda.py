@@ -17,8 +17,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
 from catdog_edge import Classifier
-from catdog_edge.runtime import io_binding, model_file, nvidia
+from catdog_edge.runtime import model_file
 from catdog_edge.runtime.model_file import ZOO
+from catdog_edge.runtime.providers import io_binding, nvidia
 
 CUDA = "CUDAExecutionProvider"
 TINY, KNOWN = DATA / "tiny.onnx", DATA / "tiny_known.onnx"

@@ -22,7 +22,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
 from catdog_edge import Classifier, ModelError
-from catdog_edge.runtime.io_binding import BoundRunner
+from catdog_edge.runtime.providers.io_binding import BoundRunner
 
 
 def test_a_frame_of_the_models_size_reaches_the_session_without_a_copy() -> None:

@@ -16,7 +16,7 @@ from catdog_edge.system import packages
 from catdog_edge.system.packages import install_command
 
 onnxruntime = pytest.importorskip("onnxruntime")
-from catdog_edge.runtime import providers
+from catdog_edge.runtime.providers import start
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="paths and quotes of a POSIX shell")
 
@@ -153,7 +153,7 @@ def test_a_broken_module_is_one_line_with_the_remedy(
 
 
 def test_of_two_builds_the_remedy_takes_both_away(tmp_path: Path) -> None:
-    if providers.NAMES["cuda"] in onnxruntime.get_available_providers():
+    if start.NAMES["cuda"] in onnxruntime.get_available_providers():
         pytest.skip("this build has CUDA")
     folder = tmp_path / "onnxruntime_gpu-1.31.1.dist-info"
     folder.mkdir()

@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; install
 
 from catdog_edge import Classifier
 from catdog_edge.runtime.model_file import ZOO, shipped_models
-from catdog_edge.runtime.nvidia import fp16_file
+from catdog_edge.runtime.providers.nvidia import fp16_file
 
 LIMITS = {"fast": 5_000_000, "accurate": 15_000_000}
 """Bytes of the file."""

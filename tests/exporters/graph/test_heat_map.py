@@ -18,7 +18,7 @@ from catdog_edge import Classifier
 from catdog_edge.errors import ModelError
 from catdog_edge.runtime.heat_map import HEAT_MAP
 from catdog_edge.runtime.model_file import find_model
-from catdog_edge.runtime.providers import Settings
+from catdog_edge.runtime.providers.start import Settings
 from catdog_edge.runtime.session import ModelSession
 from catdog_edge.spec import ModelSpec, Rejection
 from catdog_edge.training.evaluation.inference import logits

@@ -19,10 +19,20 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, ProviderError, first_line
-from catdog_edge.runtime import openvino, providers
 from catdog_edge.runtime.model_file import PROBABILITIES, ModelFile
 from catdog_edge.runtime.onnxruntime_errors import INSTEAD
-from catdog_edge.runtime.providers import GPU, NAMES, Asked, Settings, by_plugin, start
+from catdog_edge.runtime.providers import openvino
+from catdog_edge.runtime.providers.start import (
+    GPU,
+    NAMES,
+    Asked,
+    Pairs,
+    Settings,
+    by_plugin,
+    parse,
+    short_provider_name,
+    start_session,
+)
 from catdog_edge.system import packages
 from catdog_edge.system.files import cache_folder, write_text
 
@@ -31,7 +41,7 @@ if TYPE_CHECKING:
 
     from onnxruntime import InferenceSession as _Session
 
-    from catdog_edge.runtime.io_binding import BoundRunner
+    from catdog_edge.runtime.providers.io_binding import BoundRunner
 
 AUTO = ("cuda", "coreml", "openvino")
 """What `auto` tries before the CPU, best first. TensorRT builds an engine for minutes: it is
@@ -90,29 +100,29 @@ def open_model(file: ModelFile, asked: Asked, settings: Settings) -> Opened:
     packages.import_complete("onnxruntime")
     if asked == "auto":
         return _open_best(file, settings)
-    return _open(file, providers.parse(asked), settings, "asked for by name")
+    return _open(file, parse(asked), settings, "asked for by name")
 
 
 def _open(
     file: ModelFile,
-    pairs: providers.Pairs,
+    pairs: Pairs,
     settings: Settings,
     why: str = "",
     skip: int = 0,
     unsuited: str = "",
 ) -> Opened:
     """Open with the best options that work for the model, after the first `skip`."""
-    name = providers.short_provider_name(pairs[0][0])
+    name = short_provider_name(pairs[0][0])
     if name not in GPU:
-        return Opened(start(file, pairs, settings), name, file, why)
-    from catdog_edge.runtime import nvidia  # not loaded where the CPU runs
+        return Opened(start_session(file, pairs, settings), name, file, why)
+    from catdog_edge.runtime.providers import nvidia  # not loaded where the CPU runs
 
     file = nvidia.model_for(file, name)
     ways = nvidia.attempts(file, pairs)
     engine = nvidia.engine_source(file, ways[0].pairs)
     while True:
         try:
-            session = start(file, ways[skip].pairs, settings)
+            session = start_session(file, ways[skip].pairs, settings)
             break
         except ProviderError as error:
             skip += 1
@@ -136,8 +146,8 @@ def bind(session: _Session, provider: str, outputs: Sequence[str]) -> BoundRunne
     """Bind the buffers of a session on a GPU; `None` for another provider."""
     if provider not in GPU:
         return None
-    from catdog_edge.runtime.io_binding import BoundRunner
-    from catdog_edge.runtime.nvidia import captures_graphs
+    from catdog_edge.runtime.providers.io_binding import BoundRunner
+    from catdog_edge.runtime.providers.nvidia import captures_graphs
 
     options = session.get_provider_options()[NAMES[provider]]
     device = int(options.get("device_id", "0"))
@@ -145,7 +155,7 @@ def bind(session: _Session, provider: str, outputs: Sequence[str]) -> BoundRunne
 
 
 def accelerators() -> list[str]:
-    """List the short names of installed providers besides the CPU, best first; see `start`."""
+    """List the short names of installed providers besides the CPU, best first; see `open_model`."""
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
@@ -157,7 +167,9 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
     others = accelerators()
     cpu = [(NAMES["cpu"], dict[str, str]())]
     if not others:
-        return Opened(start(file, cpu, settings), "cpu", file, "the only one that is installed")
+        return Opened(
+            start_session(file, cpu, settings), "cpu", file, "the only one that is installed"
+        )
     tune = os.environ.get(AUTOTUNE, "1").strip() != "0"
     key = _key(file, settings, others) if tune else ""
     if tune and (known := _choices().get(key)):
@@ -171,12 +183,12 @@ def _open_best(file: ModelFile, settings: Settings) -> Opened:
             started[name] = opened
             if not tune:
                 return replace(opened, why=f"the first that starts ({AUTOTUNE}=0)")
-    plain = Opened(start(file, cpu, settings), "cpu", file, "")
+    plain = Opened(start_session(file, cpu, settings), "cpu", file, "")
     if not started:
         return replace(plain, why=f"{', '.join(others)} did not start")
     every = {"cpu": plain} | {name: _usable(one, name) for name, one in started.items()}
     forms = {name: one.file for name, one in started.items() if one.file != file}
-    references = {name: start(form, cpu, settings) for name, form in forms.items()}
+    references = {name: start_session(form, cpu, settings) for name, form in forms.items()}
     name, why = time_sessions({name: opened.session for name, opened in every.items()}, references)
     _remember(key, name, why)
     return replace(every[name], why=why)
@@ -308,7 +320,7 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
 
     import onnxruntime
 
-    from catdog_edge.runtime import nvidia
+    from catdog_edge.runtime.providers import nvidia
     from catdog_edge.system.cpu import read_cpu
     from catdog_edge.system.version import __version__
 

@@ -1,7 +1,7 @@
 """Execution providers: parse a request, and start a session with them.
 
 The request is compared with the session's providers, since ONNX Runtime silently falls back to
-the CPU. `provider_selection` implements `auto`.
+the CPU. `selection` implements `auto`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from catdog_edge.errors import CatdogError, ProviderError
-from catdog_edge.runtime import onnxruntime_errors, openvino
+from catdog_edge.runtime import onnxruntime_errors
 from catdog_edge.runtime.model_file import ModelFile, load_session
 from catdog_edge.runtime.onnxruntime_errors import unavailable
+from catdog_edge.runtime.providers import openvino
 from catdog_edge.system import packages
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ def parse(asked: Asked) -> Pairs:
     return list(pairs.items())
 
 
-def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.InferenceSession:
+def start_session(
+    file: ModelFile, pairs: Pairs, settings: Settings
+) -> onnxruntime.InferenceSession:
     """Open a session with exactly these providers, and the CPU for unsupported operators.
 
     Raises:
@@ -105,7 +108,7 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
     if names == [cpu]:
         return load_session(file, session_options(settings), providers=list(pairs))
     _check_build(names)
-    from catdog_edge.runtime.io_binding import GATE  # not loaded where the CPU runs
+    from catdog_edge.runtime.providers.io_binding import GATE  # not loaded where the CPU runs
 
     # TensorRT falls back to CUDA, and every provider to the CPU.
     complete = dict(pairs)
@@ -125,7 +128,7 @@ def start(file: ModelFile, pairs: Pairs, settings: Settings) -> onnxruntime.Infe
     except Exception as error:  # each provider has its own kinds
         message, cause = str(error) or type(error).__name__, error
         # The model may be invalid: then the CPU provider raises ModelError.
-        start(file, [(cpu, {})], settings)
+        start_session(file, [(cpu, {})], settings)
     raise onnxruntime_errors.start_error(short_provider_name(missing[0]), message) from cause
 
 

@@ -17,18 +17,18 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
 from catdog_edge import Classifier
-from catdog_edge.runtime import io_binding, providers
-from catdog_edge.runtime.io_binding import BoundRunner, CaptureGate
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.runtime.onnxruntime_errors import TooManyThreadsError
+from catdog_edge.runtime.providers import io_binding, start
+from catdog_edge.runtime.providers.io_binding import BoundRunner, CaptureGate
 
 CPU = [("CPUExecutionProvider", dict[str, str]())]
 KNOWN = DATA / "tiny_known.onnx"
-ONE = providers.Settings(1, spin=False)
+ONE = start.Settings(1, spin=False)
 
 
 def test_a_graph_has_its_own_number_and_buffers_for_good() -> None:
-    session = providers.start(find_model(KNOWN), CPU, ONE)
+    session = start.start_session(find_model(KNOWN), CPU, ONE)
     numbers = []
     for _ in range(2):
         runner = BoundRunner(session, ["probabilities", "known"], "cpu", sizes=2, graphs=True)
@@ -46,7 +46,7 @@ def test_a_graph_has_its_own_number_and_buffers_for_good() -> None:
 
 
 def test_an_output_of_unknown_size_has_no_graph() -> None:
-    session = providers.start(find_model(TINY), CPU, ONE)
+    session = start.start_session(find_model(TINY), CPU, ONE)
 
     class Unknown:
         def __getattr__(self, name: str) -> Any:
@@ -62,7 +62,7 @@ def test_an_output_of_unknown_size_has_no_graph() -> None:
 
 
 def test_a_thread_captures_each_size_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = providers.start(find_model(TINY), CPU, ONE)
+    session = start.start_session(find_model(TINY), CPU, ONE)
     runner = BoundRunner(session, ["probabilities"], "cpu", graphs=True)
     assert [runner._captures(count) for count in (1, 2, 1, 2)] == [True, True, False, False]
     with ThreadPoolExecutor(1) as pool:
@@ -122,7 +122,7 @@ def test_page_locked_memory_is_an_array_like_any_other() -> None:
 
 def test_bound_buffers_answer_like_plain_calls() -> None:
     """What runs on CUDA, with its buffers on the CPU."""
-    session = providers.start(find_model(KNOWN), CPU, ONE)
+    session = start.start_session(find_model(KNOWN), CPU, ONE)
     runner = BoundRunner(session, ["probabilities", "known"], "cpu", sizes=2)
     random = np.random.default_rng(0)
     kept = []

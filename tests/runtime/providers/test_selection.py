@@ -16,15 +16,15 @@ from support.paths import DATA, TINY
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from catdog_edge import Classifier
-from catdog_edge.runtime import provider_selection, providers
 from catdog_edge.runtime.model_file import find_model
+from catdog_edge.runtime.providers import selection, start
 
-ONE = providers.Settings(1, spin=True)
+ONE = start.Settings(1, spin=True)
 
 
 def test_cpu_by_name_is_cpu() -> None:
     for asked in ("cpu", "CPUExecutionProvider", ["cpu"], [("cpu", {"use_arena": "1"})]):
-        opened = provider_selection.open_model(find_model(TINY), asked, ONE)
+        opened = selection.open_model(find_model(TINY), asked, ONE)
         assert opened.provider == "cpu"
         assert opened.session.get_providers() == ["CPUExecutionProvider"]
 
@@ -34,12 +34,12 @@ def test_auto_warns_once_for_each_that_does_not_start_and_answers() -> None:
         f"""
         import numpy as np
         from catdog_edge import Classifier, ProviderError
-        from catdog_edge.runtime import provider_selection
+        from catdog_edge.runtime.providers import selection
         frame = np.full((40, 40, 3), (0, 0, 200), np.uint8)
         for _ in range(3):
             print(Classifier({str(TINY)!r})(frame).label)
         refused = 0
-        for name in provider_selection.accelerators():
+        for name in selection.accelerators():
             try:
                 Classifier({str(TINY)!r}, provider=name)
             except ProviderError:
@@ -57,11 +57,11 @@ def test_auto_warns_once_for_each_that_does_not_start_and_answers() -> None:
 
 
 def test_only_the_cpu_needs_no_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(provider_selection, "AUTO", ())
+    monkeypatch.setattr(selection, "AUTO", ())
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
     pets = Classifier(TINY)
     assert (pets.provider, pets.reason) == ("cpu", "the only one that is installed")
-    assert not provider_selection.cache_file().exists()
+    assert not selection.cache_file().exists()
 
 
 @pytest.mark.slow
@@ -70,12 +70,12 @@ def test_the_trial_is_made_once_and_remembered(azure: str) -> None:
     assert first.provider in ("cpu", "azure")
     assert first.reason.startswith("fastest here of cpu ")
     assert "azure" in first.reason
-    entries = json.loads(provider_selection.cache_file().read_text())
+    entries = json.loads(selection.cache_file().read_text())
     assert [entry["provider"] for entry in entries.values()] == [first.provider]
     # The choice is read, not made again.
     ((key, entry),) = entries.items()
     entry["provider"] = "azure"
-    provider_selection.cache_file().write_text(json.dumps({key: entry}))
+    selection.cache_file().write_text(json.dumps({key: entry}))
     again = Classifier(TINY)
     assert again.provider == "azure"
     assert azure in again._session._session.get_providers()
@@ -84,7 +84,7 @@ def test_the_trial_is_made_once_and_remembered(azure: str) -> None:
     Classifier(DATA / "tiny_rejecting.onnx")
     Classifier(TINY, threads=1)
     Classifier(TINY, threads=1, spin=False)
-    assert len(json.loads(provider_selection.cache_file().read_text())) == 4
+    assert len(json.loads(selection.cache_file().read_text())) == 4
 
 
 def test_the_trial_can_be_switched_off(azure: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_the_trial_can_be_switched_off(azure: str, monkeypatch: pytest.MonkeyPat
     pets = Classifier(TINY)
     assert pets.provider == "azure"
     assert "CATDOG_EDGE_AUTOTUNE=0" in pets.reason
-    assert not provider_selection.cache_file().exists()
+    assert not selection.cache_file().exists()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_trial_can_be_switched_off(azure: str, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_a_damaged_cache_is_no_obstacle(azure: str, text: str) -> None:
-    provider_selection.cache_file().write_text(text)
+    selection.cache_file().write_text(text)
     assert Classifier(TINY).reason.startswith("fastest here")
     assert Classifier(TINY).reason.endswith("remembered")
 
@@ -142,7 +142,7 @@ class Broken:
     """The toy model's session, with answers of another kind."""
 
     def __init__(self, answer: float | Exception) -> None:
-        self._session = providers.start(find_model(TINY), [("CPUExecutionProvider", {})], ONE)
+        self._session = start.start_session(find_model(TINY), [("CPUExecutionProvider", {})], ONE)
         self._answer = answer
 
     def get_inputs(self) -> list[object]:
@@ -157,7 +157,7 @@ class Broken:
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), RuntimeError("no such kernel")])
 def test_a_model_that_answers_no_numbers_falls_to_the_cpu(answer: float | Exception) -> None:
     sessions: dict[str, object] = {"cpu": Broken(answer), "other": Broken(1.0)}
-    chosen, reason = provider_selection.time_sessions(sessions)  # type: ignore[arg-type]
+    chosen, reason = selection.time_sessions(sessions)  # type: ignore[arg-type]
     assert chosen == "cpu"
     assert reason.startswith("no trial, ")
 
@@ -179,7 +179,7 @@ class Slow(Broken):
 def test_the_fastest_is_chosen_and_its_figures_are_milliseconds() -> None:
     sessions: dict[str, object] = {"cpu": Slow(0.06), "quick": Slow(0.02), "slow": Slow(0.1)}
     began = time.perf_counter()
-    chosen, reason = provider_selection.time_sessions(sessions)  # type: ignore[arg-type]
+    chosen, reason = selection.time_sessions(sessions)  # type: ignore[arg-type]
     took = time.perf_counter() - began
     assert chosen == "quick"
     figures = dict(re.findall(r"(\w+) ([\d.]+) ms", reason))
@@ -190,10 +190,10 @@ def test_the_fastest_is_chosen_and_its_figures_are_milliseconds() -> None:
 
 def test_parity_is_part_of_the_trial() -> None:
     cpu, same, other = (
-        providers.start(find_model(DATA / name), [("CPUExecutionProvider", {})], ONE)
+        start.start_session(find_model(DATA / name), [("CPUExecutionProvider", {})], ONE)
         for name in ("tiny.onnx", "tiny_rejecting.onnx", "tiny_leaning.onnx")
     )
-    chosen, reason = provider_selection.time_sessions({"cpu": cpu, "same": same, "other": other})
+    chosen, reason = selection.time_sessions({"cpu": cpu, "same": same, "other": other})
     assert chosen in ("cpu", "same")
     assert "other left out, its answers differ by" in reason
     assert "same left out" not in reason
@@ -201,8 +201,8 @@ def test_parity_is_part_of_the_trial() -> None:
 
 @pytest.mark.parametrize("name", ["tiny.onnx", "tiny_float.onnx", "tiny_batch4.onnx"])
 def test_the_trials_input_is_what_the_session_takes(name: str) -> None:
-    session = providers.start(find_model(DATA / name), [("CPUExecutionProvider", {})], ONE)
-    frames = provider_selection.sample_input(session)
+    session = start.start_session(find_model(DATA / name), [("CPUExecutionProvider", {})], ONE)
+    frames = selection.sample_input(session)
     answer = session.run(None, {"frames": frames})[0]
     assert len(answer) == len(frames) == (4 if "batch4" in name else 1)
     assert frames.std() > 0.1 * frames.max()

@@ -10,7 +10,7 @@ import pytest
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from catdog_edge.errors import ProviderError
-from catdog_edge.runtime import openvino
+from catdog_edge.runtime.providers import openvino
 
 
 def device(name: str | None, kind: str = "CPU", provider: str = openvino.PROVIDER) -> object:

@@ -19,14 +19,15 @@ pytest.importorskip("cv2")
 
 from catdog_edge import Classifier, ModelError, ProviderError
 from catdog_edge.cli import doctor
-from catdog_edge.runtime import io_binding, model_file, nvidia, provider_selection, providers
-from catdog_edge.runtime.io_binding import BoundRunner
+from catdog_edge.runtime import model_file
 from catdog_edge.runtime.model_file import ZOO, find_model
+from catdog_edge.runtime.providers import io_binding, nvidia, selection, start
+from catdog_edge.runtime.providers.io_binding import BoundRunner
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 TINY, KNOWN = DATA / "tiny.onnx", DATA / "tiny_known.onnx"
-ONE = providers.Settings(1, spin=False)
+ONE = start.Settings(1, spin=False)
 
 
 REFUSED = (
@@ -60,7 +61,7 @@ class OnCuda:
 
     def __init__(self, file: model_file.ModelFile, options: dict[str, str]) -> None:
         self._options = options
-        self._session = providers.start(file, [(CPU, {})], ONE)
+        self._session = start.start_session(file, [(CPU, {})], ONE)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -71,12 +72,12 @@ class OnCuda:
 
 @pytest.fixture
 def cuda_refuses(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Let `start` give sessions on the CPU for CUDA; a test adds options that are refused."""
+    """Give sessions on the CPU for CUDA; a test adds options that are refused."""
     refused: dict[str, str] = {}
 
-    def start(file: Any, pairs: providers.Pairs, settings: Any) -> Any:
+    def start_session(file: Any, pairs: start.Pairs, settings: Any) -> Any:
         if CUDA not in dict(pairs):
-            return providers.start(file, pairs, settings)
+            return start.start_session(file, pairs, settings)
         options = dict(pairs)[CUDA]
         for option, error in refused.items():
             if options.get(option) == "1":
@@ -89,8 +90,8 @@ def cuda_refuses(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         graphs = nvidia.captures_graphs(session.get_provider_options()[CUDA])
         return BoundRunner(session._session, outputs, "cpu", graphs=graphs)
 
-    monkeypatch.setattr(provider_selection, "start", start)
-    monkeypatch.setattr(provider_selection, "bind", bind)
+    monkeypatch.setattr(selection, "start_session", start_session)
+    monkeypatch.setattr(selection, "bind", bind)
     return refused
 
 
@@ -143,14 +144,14 @@ def test_a_capture_that_fails_with_auto_costs_the_graph_and_not_the_gpu(
     if in_trial:
         let_captures_fail(monkeypatch)
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
-    monkeypatch.setattr(provider_selection, "accelerators", lambda: ["cuda"])
-    compared = provider_selection.time_sessions
+    monkeypatch.setattr(selection, "accelerators", lambda: ["cuda"])
+    compared = selection.time_sessions
 
     def compare(*sessions: Any) -> tuple[str, str]:
         assert "cuda failed" not in compared(*sessions)[1]
         return "cuda", "fastest"
 
-    monkeypatch.setattr(provider_selection, "time_sessions", compare)
+    monkeypatch.setattr(selection, "time_sessions", compare)
     pets = Classifier(TINY)
     if not in_trial:
         let_captures_fail(monkeypatch)
@@ -222,14 +223,14 @@ def test_the_trial_compares_each_provider_with_its_own_form(
     family: Path, cuda_refuses: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(DATA / "tiny_leaning.onnx", family / "tiny.half.onnx")  # answers otherwise
-    monkeypatch.setattr(provider_selection, "accelerators", lambda: ["cuda"])
+    monkeypatch.setattr(selection, "accelerators", lambda: ["cuda"])
     found = Classifier("tiny")
     assert "left out" not in found.reason
     assert found.path == family / ("tiny.half.onnx" if found.provider == "cuda" else "tiny.onnx")
     assert Classifier("tiny").reason.startswith(found.reason.partition("; ")[0] + ", remembered")
     # Of one form, another answer is a fault of the provider.
-    cpu = providers.start(find_model(TINY), [(CPU, {})], ONE)
-    differs = provider_selection.time_sessions(
+    cpu = start.start_session(find_model(TINY), [(CPU, {})], ONE)
+    differs = selection.time_sessions(
         {"cpu": cpu, "cuda": OnCuda(find_model(DATA / "tiny_leaning.onnx"), {})}  # type: ignore[dict-item]
     )
     assert differs[0] == "cpu"
@@ -253,7 +254,7 @@ def test_int8_on_a_gpu_names_the_form_that_is_faster(
     assert "int8" not in Classifier(alone, "cpu").reason
     monkeypatch.setattr(model_file, "ZOO", tmp_path)
     for offered, remedy in (([], ""), (["cuda"], other)):
-        monkeypatch.setattr(provider_selection, "accelerators", lambda offered=offered: offered)
+        monkeypatch.setattr(selection, "accelerators", lambda offered=offered: offered)
         assert [check.remedy for check in doctor._models()] == [remedy]
 
 
@@ -314,8 +315,8 @@ def test_no_engine_is_built_in_silence(
 
 
 def test_an_engine_has_one_shape_and_a_batch_runs_in_pieces() -> None:
-    options = providers.session_options(ONE)
-    options.add_free_dimension_override_by_name(*providers.TENSORRT_BATCH)
+    options = start.session_options(ONE)
+    options.add_free_dimension_override_by_name(*start.TENSORRT_BATCH)
     session = onnxruntime.InferenceSession(str(KNOWN), options, providers=[CPU])
     assert [value.shape[0] for value in (*session.get_inputs(), *session.get_outputs())] == [1] * 3
     pets, frames = Classifier(KNOWN, "cpu"), images(5)

@@ -10,10 +10,10 @@ from support.paths import DATA, TINY
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from catdog_edge import Classifier, ModelError, ProviderError
-from catdog_edge.runtime import providers
 from catdog_edge.runtime.model_file import find_model
+from catdog_edge.runtime.providers import start
 
-ONE = providers.Settings(1, spin=True)
+ONE = start.Settings(1, spin=True)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_asked_for_by_name_it_runs_or_says_why_not(name: str) -> None:
         assert "\n" not in message
         assert "\x1b" not in message
         assert message.endswith("or take the provider cpu")
-        offered = providers.NAMES[name] in onnxruntime.get_available_providers()
+        offered = start.NAMES[name] in onnxruntime.get_available_providers()
         if name == "cuda" and offered and sys.platform == "linux":
             # The build for CUDA: what is missing is a library, a driver or a device.
             assert ".so" in message or "device" in message or "driver" in message
@@ -51,7 +51,7 @@ def test_asked_for_by_name_it_runs_or_says_why_not(name: str) -> None:
             assert "[gpu]'" in message
     else:
         assert pets.provider == name
-        assert providers.NAMES[name] in pets._session._session.get_providers()
+        assert start.NAMES[name] in pets._session._session.get_providers()
 
 
 def test_in_a_list_every_one_must_run() -> None:
@@ -70,8 +70,8 @@ def test_a_bad_model_is_the_models_fault_with_any_provider() -> None:
     [(False, "0", None), (0, "0", None), (True, "1", None), (200, "1", "200")],
 )
 def test_settings_reach_the_session(spin: int, allowed: str, duration: str | None) -> None:
-    settings = providers.Settings(3, spin)
-    session = providers.start(find_model(TINY), [("CPUExecutionProvider", {})], settings)
+    settings = start.Settings(3, spin)
+    session = start.start_session(find_model(TINY), [("CPUExecutionProvider", {})], settings)
     options = session.get_session_options()
     assert options.intra_op_num_threads == 3
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == allowed
@@ -101,11 +101,11 @@ def test_the_plugin_is_looked_up_wherever_it_stands(
     asked: list[str], said: str, azure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its hardware is not here: what it offers is put in its place, the rest is real."""
-    monkeypatch.setattr(providers, "by_plugin", lambda name: name == providers.NAMES["openvino"])
+    monkeypatch.setattr(start, "by_plugin", lambda name: name == start.NAMES["openvino"])
     looked: list[str] = []
     with pytest.raises(ProviderError, match="openvino does not run here"):
         Classifier(TINY, provider=asked)
-    monkeypatch.setattr(providers.openvino, "find_device", lambda kind: looked.append(kind))
+    monkeypatch.setattr(start.openvino, "find_device", lambda kind: looked.append(kind))
     with pytest.raises(ProviderError, match=said):
         Classifier(TINY, provider=asked)
     assert looked == ["CPU"]

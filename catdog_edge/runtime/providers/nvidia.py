@@ -18,7 +18,7 @@ from pathlib import Path
 
 from catdog_edge.errors import first_line
 from catdog_edge.runtime.model_file import ModelFile, read_spec
-from catdog_edge.runtime.providers import GPU, NAMES, TENSORRT_BATCH, Pairs
+from catdog_edge.runtime.providers.start import GPU, NAMES, TENSORRT_BATCH, Pairs
 from catdog_edge.system import packages
 from catdog_edge.system.files import cache_folder
 
