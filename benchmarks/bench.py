@@ -230,7 +230,7 @@ def _contact_sheet(
     sets: Mapping[str, parity.ImageSet],
     disagreements: Sequence[parity.Disagreement],
 ) -> list[html.SheetImage]:
-    """Each image once, with the rows that disagree; of each set the most confident ones first.
+    """List each image once, with the rows that disagree; the most confident of each set first.
 
     Where one of those rows has a heat map, it is coloured by that of its answer.
     """

@@ -186,7 +186,7 @@ def _weights(named: Path | None) -> Path:
 
 
 def _exported_files(weights: Path, also: Sequence[str]) -> list[Path]:
-    """The exported files of a run, `model.onnx` first, and those named with `--also`."""
+    """List the exported files of a run, `model.onnx` first, and those named with `--also`."""
     folder, more = weights.parent, [Path(str(find_model(name).path)) for name in also]
     if weights.suffix == ".onnx":  # imported: what lies beside it may be of other programs
         return [weights, *more]
@@ -282,7 +282,7 @@ def _with_reference(
 
 
 def _originals(source: str, spec: ModelSpec, weights: Path) -> Dataset:
-    """All images of another source, whatever split they would be in."""
+    """Return all images of another source, whatever their split."""
     how: Any = {"labels": spec.labels, "split": (0, 0, 100)}
     try:
         dataset = open_dataset(source, **how)

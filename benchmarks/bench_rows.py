@@ -136,7 +136,7 @@ def plan_rows(
 
 
 def references(rows: Sequence[BenchRow]) -> dict[str, str]:
-    """By row, the first of its `references` that is among `rows`; a row without one is missing."""
+    """Map each row to the first of its `references` among `rows`; omit rows without one."""
     names = {row.name for row in rows}
     found = {row.name: next(iter(filter(names.__contains__, row.references)), "") for row in rows}
     return {name: reference for name, reference in found.items() if reference}
@@ -159,7 +159,7 @@ def _torch_base(variant: Variant, device: str) -> str:
 
 
 def _base_names(files: Sequence[Path]) -> list[str]:
-    """The stem of an `.onnx` file, the whole name of others; after the folder where two clash."""
+    """Return a file's stem (`.onnx`) or whole name (others), after the folder where two clash."""
     short = [file.stem if file.suffix == ".onnx" else file.name for file in files]
     return [
         f"{file.parent.name}/{name}" if short.count(name) > 1 else name
@@ -256,7 +256,7 @@ class TorchRunner(Runner):
         )
 
     def _forward(self, pixels: Any) -> Any:
-        """Probabilities, `float32 [N,K]`, of `uint8 [N,H,W,3]`."""
+        """Return probabilities, `float32 [N,K]`, of `uint8 [N,H,W,3]`."""
         inputs = pixels.permute(0, 3, 1, 2).flip(1)
         inputs = inputs.to(self._torch.float32, memory_format=self._format)
         inputs = inputs.sub_(self._mean).div_(self._std)

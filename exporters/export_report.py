@@ -139,7 +139,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(files: Sequence[ExportedFile]) -> str:
-    """The files as text, columns aligned; 95 % intervals are below their figures."""
+    """Format the files as text in aligned columns; 95 % intervals are below their figures."""
     batch = files[0].batch if files else 1
     images = "one image" if batch == 1 else f"{batch} images"
     caption = f"p50: a call of {images}; change: percentage points; below: 95 % intervals"

@@ -238,7 +238,7 @@ class ExportSteps:
         return Exported(tuple(self._files), document, self._folder)
 
     def _of_these_weights(self, path: Path) -> bool:
-        """Whether a file has the figures of the checkpoint: no two trainings end in the same."""
+        """Check whether a file has the figures of the checkpoint; each training has its own."""
         try:
             found, ours = read_spec(path), self._reference.model.spec
         except ModelError:

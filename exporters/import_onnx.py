@@ -85,7 +85,7 @@ class Imported:
     verification: Verification
 
     def to_json(self) -> str:
-        """One JSON document."""
+        """Return one JSON document."""
         document = {
             "file": str(self.path),
             "bytes": self.path.stat().st_size,
@@ -230,7 +230,7 @@ def _spec(options: ImportOptions, source: ForeignInput) -> tuple[ModelSpec, Pixe
 
 
 def _times(scale: float, values: Colours, bgr: bool) -> Colours:
-    """For the spec: on 0..255, in the order R, G, B."""
+    """Convert for the spec: on 0..255, in the order R, G, B."""
     first, green, last = (scale * value for value in values)
     return (last, green, first) if bgr else (first, green, last)
 

@@ -44,7 +44,7 @@ class Info:
     card: str = ""  # of a model that ships: how it was made, figures, limits, as Markdown
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to types of JSON."""
         return {
             "file": str(self.path),
             "bytes": self.bytes,

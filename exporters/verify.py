@@ -32,7 +32,7 @@ class Verified:
     by_place: tuple[str, ...] = ()  # inputs and outputs of files whose spec was given by hand
 
     def to_json(self) -> str:
-        """One JSON document."""
+        """Return one JSON document."""
         document = {
             "reference": str(self.reference),
             "candidate": str(self.candidate),

@@ -46,7 +46,7 @@ def cold_starts(
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the runs of a row; see `cold` in docs/bench-json.md."""
+    """Return the medians over the runs of a row; see `cold` in docs/bench-json.md."""
     names = ("first_answer_s", "load_s", "cpu_ms", "wall_ms")
     sizes = ("rss_bytes", "peak_rss_bytes")
     on_gpu = [run["gpu_bytes"] for run in runs if run["gpu_bytes"] is not None]

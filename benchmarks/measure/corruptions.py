@@ -79,7 +79,7 @@ def _small(frame: Image, generator: np.random.Generator) -> Image:
 
 
 def _part(frame: Image, share: float, generator: np.random.Generator) -> tuple[slice, slice]:
-    """A random region of a share of the height and of the width."""
+    """Choose a random region of a share of the height and of the width."""
     rows, columns = (max(1, round(share * side)) for side in frame.shape[:2])
     top = int(generator.integers(0, frame.shape[0] - rows + 1))
     left = int(generator.integers(0, frame.shape[1] - columns + 1))

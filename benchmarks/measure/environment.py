@@ -99,7 +99,7 @@ class Environment:
 
 
 def machine_of(card: Mapping[str, Any]) -> str:
-    """What two comparable runs share: processor, flags, usable processors, quota and system.
+    """Return what comparable runs share: processor, flags, usable processors, quota and system.
 
     `card` is an `Environment` as a dictionary, also as read back from JSON.
     """
@@ -167,7 +167,7 @@ class ActivityMonitor:
                 self._readings.append(gpu.read())
 
     def _seconds(self) -> tuple[float, float, float]:
-        """Seconds of the usable processors since boot: used by others, stolen, throttled."""
+        """Return the usable processors' seconds since boot: used by others, stolen, throttled."""
         every, usable = psutil.cpu_times(percpu=True), usable_processors()
         if len(every) > len(usable):  # otherwise these are all that are online
             every = [times for number, times in enumerate(every) if number in usable]
@@ -180,7 +180,7 @@ class ActivityMonitor:
         return busy - sum(own[:4]), stolen, self._throttled()
 
     def _throttled(self) -> float:
-        """Seconds of throttling by a cgroup of version 2 or 1."""
+        """Return the seconds of throttling by a cgroup of version 2 or 1."""
         folder = self._root / "sys/fs/cgroup"
         text = _read(folder / "cpu.stat") + _read(folder / "cpu/cpu.stat")
         found = re.search(r"^throttled_(usec|time) (\d+)", text, re.MULTILINE)

@@ -122,7 +122,7 @@ def read() -> Reading | None:
 
 
 def process_bytes(before: Reading | None, after: Reading | None) -> int | None:
-    """Memory that this process took on the GPU between two readings, CUDA's context included.
+    """Return the GPU memory that this process took between two readings, CUDA's context included.
 
     Allocators keep what they took, so at the end of a loop this is the peak. In a container the
     process may not be visible; then it is what all processes together use more than before.
@@ -144,7 +144,7 @@ def gpu_doubts(card: Gpu | None, activity: GpuActivity | None) -> list[str]:
 
 
 def _nvml() -> tuple[Any, Any] | None:
-    """The module and the handle of CUDA's first device."""
+    """Return the module `pynvml` and the handle of CUDA's first device."""
     try:
         import pynvml
     except ImportError:
@@ -159,7 +159,7 @@ def _nvml() -> tuple[Any, Any] | None:
 
 
 def _told(ask: Callable[..., Any], *arguments: Any) -> Any:
-    """The answer of the driver; `None` where it does not tell, as of a part of a GPU (MIG)."""
+    """Query the driver; `None` for an unsupported query, such as of a part of a GPU (MIG)."""
     import pynvml
 
     with suppress(pynvml.NVMLError):

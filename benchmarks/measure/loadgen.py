@@ -149,7 +149,7 @@ def _settings(module: Any, scenario: Scenario, seconds: float, per_second: float
 def _issue_queries(
     module: Any, runner: Runner, frames: Sequence[Image], failures: list[Exception]
 ) -> Callable[[Sequence[Any]], None]:
-    """LoadGen's callback; it appends to `failures` what the row raises."""
+    """Return LoadGen's callback, which appends to `failures` what the row raises."""
     size = runner.row.batch
 
     def issue(queries: Sequence[Any]) -> None:

@@ -13,7 +13,7 @@ class Scale:
         self.low, self.high, self.start, self.end, self.log = low, high, start, end, log
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value; values outside are at the nearer end."""
+        """Return the pixel of a value; values outside are at the nearer end."""
         value = min(max(value, self.low), self.high)
         if self.log:
             share = math.log(value / self.low) / math.log(self.high / self.low)
@@ -43,7 +43,7 @@ class Scale:
 def padded(
     values: Sequence[float], share: float = 0.06, *, log: bool = False
 ) -> tuple[float, float]:
-    """Ends of a scale that holds all values with some room at both sides."""
+    """Return the ends of a scale that holds all values, with padding at both sides."""
     low, high = min(values), max(values)
     if log:
         room = max((high / low) ** share, 1.05)
@@ -53,10 +53,10 @@ def padded(
 
 
 def tick_text(value: float) -> str:
-    """A tick's text, without needless zeros."""
+    """Format a tick's value without trailing zeros."""
     return f"{value:,.4f}".rstrip("0").rstrip(".")
 
 
 def px(value: float) -> str:
-    """A coordinate."""
+    """Format a coordinate."""
     return f"{value:.2f}".rstrip("0").rstrip(".")

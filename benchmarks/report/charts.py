@@ -40,7 +40,7 @@ def ratios(document: Document, width: int) -> Markup:
 
 
 def distributions(document: Document, width: int) -> Markup:
-    """Distribution of the calls of each row, on a log scale of milliseconds."""
+    """Draw the distribution of the calls of each row, on a log scale of milliseconds."""
     rows, tall = document["rows"], 30.0
     strips = _Strips(rows, width, height=56)
     shown = [row["latency"]["quantiles_ms"] for row in rows]
@@ -59,7 +59,7 @@ def distributions(document: Document, width: int) -> Markup:
 
 
 def density(row: Mapping[str, Any], scale: Scale) -> list[tuple[float, float]]:
-    """A smooth outline of a row's calls from its 101 percentiles, inside the scale.
+    """Estimate the density of a row's calls from its 101 percentiles, inside the scale.
 
     A Gaussian kernel on the logarithm of the time, Silverman's bandwidth. Returns pairs of
     milliseconds and height; the highest point of each row is 1.
@@ -76,7 +76,7 @@ def density(row: Mapping[str, Any], scale: Scale) -> list[tuple[float, float]]:
 
 
 def front(document: Document, width: int) -> Markup:
-    """Accuracy against latency; the rows that no other row beats in both are joined.
+    """Draw accuracy against latency; the rows that no other row beats in both are joined.
 
     Rows of batch 1; where there are none, all, and the time is a frame's share of its call. Where
     there is no room for names beside the points, the points are numbered, with a key below.
@@ -114,12 +114,12 @@ def front(document: Document, width: int) -> Markup:
 
 
 def per_frame(row: Mapping[str, Any]) -> float:
-    """Milliseconds of a frame: its share of the median call."""
+    """Return the milliseconds of a frame: its share of the median call."""
     return float(row["latency"]["p50_ms"]) / int(row["batch"])
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points (cost, gain) that none beats in both, cheapest first."""
+    """Return the indices of the points (cost, gain) that no other beats in both, cheapest first."""
     found: list[int] = []
     for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
         if not found or points[index][1] > points[found[-1]][1]:
@@ -130,7 +130,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 def _labels(
     anchors: Sequence[tuple[float, float, str]], x: Scale, y: Scale, above: bool
 ) -> Iterator[dict[str, Any]]:
-    """Names beside their points or above, moved up or down where they would cover one another."""
+    """Place names beside or above their points, moved up or down where they would overlap."""
     gap = 3 if above else 12
     taken = [(px - 8, px + 8, py + 4) for px, py, _ in anchors]  # the points themselves
     for at, py, words in sorted(anchors):
@@ -158,7 +158,7 @@ def _labels(
 
 
 def reliability(document: Document) -> list[tuple[str, Markup]]:
-    """By base of a file, a small diagram: accuracy of its answers against their confidence.
+    """Draw for each file a small diagram: accuracy of its answers against their confidence.
 
     Bins with too few answers to tell an accuracy are left out, and the line is broken there.
     """
@@ -190,15 +190,15 @@ class _Strips:
         self.short = abbreviate_all([str(row["name"]) for row in rows], int(room / CHARACTER))
 
     def scale(self, values: Sequence[float], room_right: float) -> Scale:
-        """A log scale for the strips, with room for a column of text at the right."""
+        """Return a log scale for the strips, with room for a column of text at the right."""
         low, high = padded(values, log=True)
         return Scale(low, high, self._left + 6, self.width - room_right, log=True)
 
     def places(self) -> list[tuple[Mapping[str, Any], float]]:
-        """Each row and the height at which its marks are centred."""
+        """Yield each row and the height at which its marks are centred."""
         first = 6 + self._strip - (self._strip - 18 if self.narrow else self._strip) / 2
         return [(row, first + self._strip * index) for index, row in enumerate(self._rows)]
 
     def chip(self, y: float) -> tuple[float, float]:
-        """Upper left corner of the colour before a row's name."""
+        """Return the upper left corner of the colour before a row's name."""
         return (2.0, y - (self._strip - 18) / 2 - 15) if self.narrow else (0.0, y - 6)

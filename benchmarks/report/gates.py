@@ -62,7 +62,7 @@ class Gate:
 
     @classmethod
     def at_most(cls, gate: str, row: str, value: float, limit: float, says: str) -> Gate:
-        """A gate whose value must not exceed its limit."""
+        """Create a gate whose value must not exceed its limit."""
         return cls(gate, row, limit, value, value <= limit + EPSILON, says)
 
 

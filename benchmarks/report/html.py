@@ -101,19 +101,19 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
 
 
 def headline(document: Document) -> Mapping[str, Any] | None:
-    """The row of the tiles: the exported file that takes least time for a frame."""
+    """Return the row of the tiles: the exported file that takes least time for a frame."""
     return min(_exported(document), key=charts.per_frame, default=None)
 
 
 def _exported(document: Document) -> list[Mapping[str, Any]]:
-    """The rows with batch 1; where there are none, all."""
+    """Return the rows with batch 1, or all rows if there are none."""
     exported = (row for row in document["rows"] if row["engine"] == "onnxruntime")
     rows = [row for row in exported if not row["is_reference"]]  # that of an imported file is
     return [row for row in rows if row["batch"] == 1] or rows
 
 
 def _level(document: Document, fastest: Mapping[str, Any]) -> list[str]:
-    """Rows that the fastest one cannot be told from: their intervals overlap."""
+    """Return the rows that the fastest one cannot be told from: their intervals overlap."""
     return [
         str(row["name"])
         for row in _exported(document)

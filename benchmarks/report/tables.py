@@ -29,13 +29,13 @@ def tables(document: Document, *, brief: bool = False) -> list[TitledTable]:
 
 
 def reference_name(document: Document) -> str:
-    """What answers and times are compared with: `PyTorch`, or the name of an imported file."""
+    """Return the name of the reference: `PyTorch`, or that of an imported file."""
     name = str(document.get("answers_to", "pytorch"))
     return "PyTorch" if name.startswith("pytorch") else name
 
 
 def bases(document: Document) -> list[Mapping[str, Any]]:
-    """The first row of each file and provider, whatever its threads and batch."""
+    """Return the first row of each file and provider, whatever its threads and batch."""
     found: dict[str, Mapping[str, Any]] = {}
     for row in document["rows"]:
         found.setdefault(row["base"], row)
@@ -43,7 +43,7 @@ def bases(document: Document) -> list[Mapping[str, Any]]:
 
 
 def _head(document: Document) -> str:
-    """`reference_name`, short enough for the head of a column."""
+    """Return `reference_name`, short enough for the head of a column."""
     return "PyTorch" if reference_name(document) == "PyTorch" else "reference"
 
 
@@ -76,7 +76,7 @@ def _latency(document: Document) -> TitledTable:
 
 
 def _compared(found: Mapping[str, float], reference: str) -> dict[str, str]:
-    """The comparison with the reference, by head."""
+    """Format the comparison with the reference, by column head."""
     return {
         f"points to {reference}": words.points(found),
         "p": words.p_value(found["mcnemar_p"]),
@@ -216,7 +216,7 @@ def _loadgen(document: Document) -> TitledTable:
 
 
 def card(document: Document) -> list[tuple[str, str]]:
-    """The environment card, in pairs of name and text."""
+    """Return the environment card as pairs of name and text."""
     found, quiet = document["environment"], document["quiet"]
     # A bench may have several counts, a study has one.
     counts = {row.get("threads", found["threads"]) for row in document.get("rows", ())}

@@ -32,13 +32,13 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def listed(counts: Sequence[int]) -> str:
-    """`1`, `1 and 2`, `1, 2 and 4`."""
+    """Join names: `1`, `1 and 2`, `1, 2 and 4`."""
     words = [f"{count:,}" for count in counts]
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def few(names: Sequence[str], most: int = 10) -> str:
-    """The first names of a list, and how many more there are: `a, b and 298 more`."""
+    """Format the first names of a list and the number of others: `a, b and 298 more`."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -77,29 +77,29 @@ def wrap(text: str) -> list[str]:
 
 
 def ratio(value: Mapping[str, float]) -> str:
-    """`0.12 (0.11-0.13)`."""
+    """Format a value with its interval: `0.12 (0.11-0.13)`."""
     return f"{figure(value['value'])} ({figure(value['low'])}-{figure(value['high'])})"
 
 
 def figure(value: float) -> str:
-    """Two significant digits, three from 1 on: `0.052`, `0.52`, `1.25`, `12.5`."""
+    """Format two significant digits, three from 1 on: `0.052`, `0.52`, `1.25`, `12.5`."""
     return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant digits: `0.05`, `1.23`, `12.3`, `123`."""
+    """Format three significant digits: `0.05`, `1.23`, `12.3`, `123`."""
     if value is None:
         return MISSING
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def percentage(value: float | None) -> str:
-    """`98.71%`."""
+    """Format a percentage: `98.71%`."""
     return MISSING if value is None else f"{100 * value:.2f}%"
 
 
 def points(found: Mapping[str, float]) -> str:
-    """A difference of accuracy in percentage points, with its interval."""
+    """Format a difference of accuracy in percentage points, with its interval."""
     return (
         f"{100 * found['difference']:+.2f} ({100 * found['difference_low']:+.2f} "
         f"{100 * found['difference_high']:+.2f})"
@@ -107,5 +107,5 @@ def points(found: Mapping[str, float]) -> str:
 
 
 def p_value(value: float) -> str:
-    """`0.049`, `<0.001`."""
+    """Format a p-value: `0.049`, `<0.001`."""
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.9995 else "1"

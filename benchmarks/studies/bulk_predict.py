@@ -38,7 +38,7 @@ from exporters.checks.timing import compare
 
 
 def plain_loop(model: str, files: list[str], threads: int) -> Callable[[], object]:
-    """A minimal loop that classifies files in sequence."""
+    """Return a minimal loop that classifies files in sequence."""
     session = open_session(find_model(model).content, threads)
     name = session.get_inputs()[0].name
     with Classifier(model, "cpu", threads=1) as pets:

@@ -42,7 +42,7 @@ print("missing GStreamer elements: " + ", ".join(missing) if missing else "")
 
 @functools.cache
 def rtsp_missing() -> str:
-    """Why the RTSP server cannot run here; empty where it can."""
+    """Explain why the RTSP server cannot run here; empty where it can."""
     if not Path(SYSTEM_PYTHON).exists():
         return f"no {SYSTEM_PYTHON}, which GStreamer's RTSP server needs"
     command = [SYSTEM_PYTHON, "-c", _PROBE]
@@ -53,7 +53,7 @@ def rtsp_missing() -> str:
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on."""
+    """Return a free TCP port of the loopback interface."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -66,14 +66,14 @@ def stamp(frame: Any, number: int) -> None:
 
 
 def read_stamp(frame: Any) -> int:
-    """The number that `stamp` drew, also after lossy coding."""
+    """Read the number that `stamp` drew, also after lossy coding."""
     middle = slice(BLOCK // 4, BLOCK - BLOCK // 4)
     blocks = (frame[:BLOCK, left:][middle, middle] for left in range(0, BITS * BLOCK, BLOCK))
     return sum(int(block.mean() > 127) << bit for bit, block in enumerate(blocks))
 
 
 def photographs(kind: str, count: int) -> list[Any]:
-    """Frames of 640x360 that show a `cat`, a `dog` or a `street`, `uint8 [H,W,3]` BGR.
+    """Return frames of 640x360 that show a `cat`, a `dog` or a `street`, `uint8 [H,W,3]` BGR.
 
     From archives in `$CATDOG_SHARED` or `../shared/data`; drawings without them.
     """
@@ -93,7 +93,7 @@ def photographs(kind: str, count: int) -> list[Any]:
 
 
 def fill_frame(image: Any, width: int, height: int, interpolation: int) -> Any:
-    """The middle of an image, scaled so that it fills a frame."""
+    """Crop the middle of an image and scale it so that it fills a frame."""
     import cv2
 
     scale = max(width / image.shape[1], height / image.shape[0])
@@ -104,7 +104,7 @@ def fill_frame(image: Any, width: int, height: int, interpolation: int) -> Any:
 
 
 def drawing(kind: str, seed: int) -> Any:
-    """A frame of one colour with some structure: red for a cat, blue for a dog, else grey."""
+    """Draw a frame of one colour with some structure: red for a cat, blue for a dog, else grey."""
     import cv2
     import numpy as np
 
@@ -181,7 +181,7 @@ class ServerProcess:
         self.process.stdin.flush()
 
     def age(self, number: int, now: float | None = None) -> float:
-        """How long ago, in seconds, the frame of this number was last sent."""
+        """Return the seconds since the frame of this number was last sent."""
         elapsed = (time.monotonic() if now is None else now) - self.epoch
         return (elapsed - number / self.fps) % (self.frames / self.fps)
 
@@ -205,7 +205,7 @@ class RtspServer(ServerProcess):
 
 
 class Garbage:
-    """Whether noise is sent in place of the video; switched by lines on standard input."""
+    """Check whether noise is sent in place of the video; switched by lines on standard input."""
 
     def __init__(self) -> None:
         self.on = False
@@ -218,7 +218,7 @@ class Garbage:
 
 
 def random_bytes(size: int) -> bytes:
-    """The same random bytes each time."""
+    """Return the same random bytes each time."""
     return random.Random(size).randbytes(size)
 
 
@@ -253,14 +253,14 @@ def _encode(options: argparse.Namespace) -> None:
 
 
 def _access_units(path: str) -> list[tuple[bytes, bool]]:
-    """The access units of a byte stream that has delimiters, each with whether it is a key."""
+    """Split a byte stream with delimiters into access units, each with whether it is a key."""
     delimiter = b"\0\0\0\1\x09"
     units = [delimiter + unit for unit in Path(path).read_bytes().split(delimiter)[1:]]
     return [(unit, b"\0\0\1\x65" in unit) for unit in units]
 
 
 def _due_frames(video: str, fps: float, epoch: float) -> Iterator[bytes]:
-    """Each access unit when it is due; after a pause resume with the next key frame."""
+    """Yield each access unit when it is due; resume with the next key frame after a pause."""
     units = _access_units(video)
     last = int((time.monotonic() - epoch) * fps)
     waiting = True

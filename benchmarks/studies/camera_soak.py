@@ -61,7 +61,7 @@ class CameraBench:
         self.missed: list[str] = []
 
     def model(self, live: bool) -> Classifier:
-        """The model under measurement; its threads spin where those of `catdog-edge stream` do."""
+        """Open the model under measurement; its threads spin as in `catdog-edge stream`."""
         wanted = self.options.model, "cpu", self.options.threads, self.options.reject
         return Classifier(*wanted, spin=False if live else SPIN)
 
@@ -73,7 +73,7 @@ class CameraBench:
         self.missed += [] if good else [what]
 
     def server(self, fps: int, length: int) -> RtspServer:
-        """A server of a video of some seconds in which a pet comes or goes every two seconds."""
+        """Serve a video of `length` seconds in which a pet comes or goes every two seconds."""
         frames = fps * length
         kinds = ["cat", "street", "dog", "street"] * 4
         pictures = [photographs(kind, 8)[number % 8] for number, kind in enumerate(kinds)]
@@ -133,7 +133,7 @@ class CameraBench:
         return {"frames": count, **timing.to_dict(), "speed_ratio": ratio.value}
 
     def first(self) -> dict[str, Any]:
-        """The first frame after a connect, with OpenCV as it is and through `Camera`."""
+        """Time the first frame after a connect, with OpenCV alone and through `Camera`."""
         rows: dict[str, list[tuple[float, float]]] = {"OpenCV": [], "Camera": []}
         with self.server(15, 32) as server:
 
@@ -159,7 +159,7 @@ class CameraBench:
         return document
 
     def delay(self) -> dict[str, Any]:
-        """From a frame's grab to the event that it made certain, on live RTSP at 30 a second."""
+        """Time from a frame's grab to the event it made certain, on live RTSP at 30 a second."""
         delays: list[float] = []
         ages: list[float] = []
         stop = threading.Event()
@@ -182,7 +182,7 @@ class CameraBench:
         return document
 
     def four(self) -> dict[str, Any]:
-        """Four cameras of 640x360 at 15 frames per second and one classifier."""
+        """Run four cameras of 640x360 at 15 frames per second and one classifier."""
         scenes = {"every frame": False, "with the motion gate": True}
         return {name: self._four(motion=motion) for name, motion in scenes.items()}
 
@@ -221,7 +221,7 @@ class CameraBench:
         }
 
     def soak(self) -> dict[str, Any]:
-        """One camera, a fault every minute; what is held at the start and at the end."""
+        """Run one camera with a fault every minute; compare resources at start and end."""
         events = Events(self.model(live=True))
         with self.server(15, 64) as server:
             soak = _Soak(server, self.options.minutes, self.options.every)
@@ -277,7 +277,7 @@ class _Watch:
         self.seen[frame.source] += 1
 
     def kept(self, name: str) -> tuple[float, float]:
-        """Share of a camera's frames, of those from its decoder and of those that it sent."""
+        """Return the share of a camera's frames, of those decoded and of those sent."""
         first, last, seen = self.first[name], self.last[name], self.seen[name]
         sent = round((last.monotonic - first.monotonic) * FPS) + 1
         return seen / (last.index - first.index + 1), seen / sent
@@ -346,19 +346,19 @@ class _Soak:
 
 
 def _workers() -> list[psutil.Process]:
-    """The processes that hold cameras."""
+    """List the processes that hold cameras."""
     module = "catdog_edge.camera.capture_process"
     return [child for child in psutil.Process().children() if module in child.cmdline()]
 
 
 def _clocks() -> tuple[float, float, float]:
-    """Time, and processor time of this process and of those that hold cameras."""
+    """Return the time, and the processor time of this process and of those that hold cameras."""
     spent = (sum(worker.cpu_times()[:2]) for worker in _workers())
     return time.monotonic(), time.process_time(), sum(spent)
 
 
 def in_ms(seconds: list[float]) -> dict[str, float]:
-    """The median, p95 and the longest of some durations, in milliseconds."""
+    """Return the median, p95 and the longest of some durations, in milliseconds."""
     found = np.percentile(seconds, (50, 95, 100)) * 1e3
     return dict(zip(("p50", "p95", "max"), found.round(2).tolist(), strict=True))
 

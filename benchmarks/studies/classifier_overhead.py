@@ -112,7 +112,7 @@ class Study:
         print(self.document["model"])
 
     def classifier(self, **more: Any) -> Classifier:
-        """The model under measurement."""
+        """Open the model under measurement."""
         return Classifier(self.options.model, provider="cpu", threads=self.options.threads, **more)
 
     def judge(self, name: str, value: float, met: bool | None = None, note: str = "") -> None:
@@ -122,7 +122,7 @@ class Study:
         self.missed += [] if met else [name]
 
     def overhead(self) -> dict[str, Any]:
-        """`Classifier` and a bare session on a frame of the model's size and a 1080p frame."""
+        """Compare `Classifier` and a bare session on frames of the model's size and of 1080p."""
         pets, (height, width) = self.classifier(), self.size
         session = open_session(self.options.model, self.threads)
         native, large = picture(height, width), picture(1080, 1920)
@@ -153,7 +153,7 @@ class Study:
         return document
 
     def cold(self) -> dict[str, Any]:
-        """First answer and memory of fresh processes; one of each more, which fills the caches."""
+        """Measure first answer and memory of fresh processes, after one each to fill caches."""
         file = str(find_model(self.options.model).path)
         programs = {"bare script": (BARE, file), "catdog_edge": (OURS, file)}
         if self.options.weights is not None:
@@ -181,7 +181,7 @@ class Study:
         return document
 
     def leak(self) -> Mapping[str, float]:
-        """Resident memory in MB by number of calls, in one fresh process."""
+        """Measure resident memory in MB by number of calls, in one fresh process."""
         model = find_model(self.options.model).path
         arguments = [str(one) for one in (model, self.threads, self.options.calls)]
         found = run_fresh(["-c", LEAK, *arguments], "leak check", timeout=None)
@@ -192,7 +192,7 @@ class Study:
         return memory
 
     def spinning(self) -> dict[str, Any]:
-        """Ways for idle threads to wait: alone, beside a session, beside a busy camera."""
+        """Compare ways for idle threads to wait: alone, beside a session, beside a busy camera."""
         frame, seconds = picture(480, 640), self.options.seconds
         pairs = {
             name: [self.classifier(spin=spin) for _ in range(2)] for name, spin in WAITS.items()
@@ -221,7 +221,7 @@ class Study:
 
 
 def picture(height: int, width: int) -> Image:
-    """A smooth random image, `uint8 [height,width,3]`."""
+    """Return a smooth random image, `uint8 [height,width,3]`."""
     small = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
     return np.ascontiguousarray(cv2.resize(small, (width, height)), dtype=np.uint8)
 
@@ -246,7 +246,7 @@ def _cold_row(
 
 
 def _paced(pets: Classifier, frame: Image, seconds: float, rate: float = 30) -> dict[str, float]:
-    """Milliseconds of processor time and of waiting per frame, at a steady frame rate."""
+    """Return milliseconds of processor time and of waiting per frame, at a steady frame rate."""
     pets.warmup()
     waits = []
     start, cpu = time.perf_counter(), time.process_time()
@@ -266,7 +266,7 @@ def _paced(pets: Classifier, frame: Image, seconds: float, rate: float = 30) -> 
 
 @contextmanager
 def busy_camera(threads: int) -> Iterator[list[int]]:
-    """Within the block, threads decode 1080p JPEG frames without a pause; counts the frames."""
+    """Decode 1080p JPEG frames in threads during the block, and count them."""
     data = np.frombuffer(as_jpeg(picture(1080, 1920)), np.uint8)
     stop = threading.Event()
     counts = [0] * threads

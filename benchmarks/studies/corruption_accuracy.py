@@ -26,27 +26,27 @@ from catdog_edge.training.evaluation.metrics import wilson
 
 
 def image_sets(dataset: Dataset) -> list[ImageSet]:
-    """The test split as it is and under each corruption."""
+    """Return the test split as it is and under each corruption."""
     items = dataset.items_of("test")
     corrupted = [ImageSet(f"{one.name}: {one.says}", dataset, items, one) for one in CORRUPTIONS]
     return [ImageSet("as they are", dataset, items), *corrupted]
 
 
 def share(right: int, of: int) -> str:
-    """A percentage with its interval."""
+    """Format a percentage with its interval."""
     low, high = wilson(right, of)
     return f"{100 * right / of:.2f} ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def rejected(pets: Classifier, images: ImageSet) -> int:
-    """Number of images that are classified as `neither`."""
+    """Count the images that are classified as `neither`."""
     if pets.reject is None:
         return 0
     return int((pets.scores(images.frames()) < pets.reject.threshold).sum())
 
 
 def accuracy_row(pets: Classifier, images: ImageSet) -> list[str]:
-    """Condition, accuracy, and the share that is not rejected."""
+    """Return condition, accuracy, and the share that is not rejected."""
     count, predicted = len(images.items), pets.probabilities(images.frames()).argmax(axis=1)
     answered = f"{100 * (count - rejected(pets, images)) / count:.1f}"
     return [images.name, share(int((predicted == images.truth).sum()), count), answered]

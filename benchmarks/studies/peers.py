@@ -68,13 +68,13 @@ class PeerConfig:
 
 
 def classifier(config: PeerConfig, provider: str = "cpu") -> Classify:
-    """Our `Classifier`, called with the frame."""
+    """Return our `Classifier`, called with the frame."""
     pets = Classifier(config.model, provider=provider, threads=config.threads, reject=False)
     return lambda frame: np.array([pets(frame).probabilities], np.float32)
 
 
 def bare_onnxruntime(config: PeerConfig) -> Classify:
-    """A minimal loop that runs the file with ONNX Runtime's CPU provider."""
+    """Return a minimal loop that runs the file with ONNX Runtime's CPU provider."""
     session = open_session(config.model, config.threads)
     name, layout = session.get_inputs()[0].name, config.spec.layout
 
@@ -87,7 +87,7 @@ def bare_onnxruntime(config: PeerConfig) -> Classify:
 
 @functools.cache
 def _openvino_core() -> Any:
-    """The one `openvino.Core` of the process, never freed.
+    """Return the one `openvino.Core` of the process, never freed.
 
     When freed, each restores the signal stack (`sigaltstack`) that it found. Freed in the order of
     their creation, two leave a stack that is gone: the next Ctrl-C ends the process.
@@ -98,7 +98,7 @@ def _openvino_core() -> Any:
 
 
 def openvino(config: PeerConfig, precision: str | None = None) -> Classify:
-    """OpenVINO's own API on the file, tuned for latency."""
+    """Run the file with OpenVINO's own API, tuned for latency."""
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": config.threads}
     if precision is not None:
         settings["INFERENCE_PRECISION_HINT"] = precision
@@ -113,7 +113,7 @@ def openvino(config: PeerConfig, precision: str | None = None) -> Classify:
 
 
 def opencv_dnn(config: PeerConfig) -> Classify:
-    """`cv2.dnn` on the float32 checkpoint, exported with the classical float input."""
+    """Run the float32 checkpoint, exported with the classical float input, with `cv2.dnn`."""
     network, spec = load_checkpoint(config.weights)
     file = config.scratch / "opencv.onnx"
     export_onnx(network, spec, file, layout="nchw-float", batch=1)
@@ -129,7 +129,7 @@ def opencv_dnn(config: PeerConfig) -> Classify:
 
 
 def ncnn(config: PeerConfig) -> Classify:
-    """ncnn, on the float32 checkpoint as its converter pnnx converts it."""
+    """Run the float32 checkpoint with ncnn, as its converter pnnx converts it."""
     import ncnn as runtime
     import pnnx
     import torch
@@ -158,14 +158,14 @@ def ncnn(config: PeerConfig) -> Classify:
 
 
 def pytorch(config: PeerConfig, variant: Variant = "eager") -> Classify:
-    """PyTorch on the checkpoint, as `bench` runs it."""
+    """Run the checkpoint with PyTorch, as `bench` does."""
     row = BenchRow("pytorch", "pytorch", str(config.weights), config.threads, variant=variant)
     runner = TorchRunner(row)
     return lambda frame: runner.probabilities([frame])
 
 
 def ultralytics(config: PeerConfig) -> dict[str, Classify]:
-    """Their own architecture at our input size: the bare file, and their `predict` over it."""
+    """Run their own architecture at our input size: the bare file, and their `predict` over it."""
     for name, value in (("OFFLINE", "true"), ("AUTOINSTALL", "false"), ("VERBOSE", "false")):
         os.environ.setdefault(f"YOLO_{name}", value)
     from ultralytics import YOLO

@@ -30,7 +30,7 @@ Steps = tuple[ResizeStep, ...]
 
 
 def rules(size: int) -> dict[str, Steps]:
-    """The candidates; the first is what the others are compared with."""
+    """Return the candidates; the first is the reference of the others."""
     area = ResizeStep("area", size, size)
 
     def shrink(factor: int) -> ResizeStep:
@@ -46,14 +46,14 @@ def rules(size: int) -> dict[str, Steps]:
 
 
 def mosaic(frames: Sequence[Image]) -> Image:
-    """A 1080p frame of twelve photographs: as sharp as a camera's, unlike one that is enlarged."""
+    """Make a 1080p frame of twelve photographs, as sharp as a camera's, unlike an enlarged one."""
     tiles = [cv2.resize(frames[i % len(frames)], (480, 360)) for i in range(12)]
     stripes = [np.hstack(tiles[row : row + 4]) for row in (0, 4, 8)]
     return np.ascontiguousarray(np.vstack(stripes), dtype=np.uint8)
 
 
 def levels(frames: Sequence[Image], steps: Steps, area: Steps) -> str:
-    """Mean difference from the plain area filter, in grey levels."""
+    """Return the mean difference from the plain area filter, in grey levels."""
     differences = [
         np.abs(resize(frame, steps).astype(np.int16) - resize(frame, area)).mean()
         for frame in frames

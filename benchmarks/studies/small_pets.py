@@ -72,7 +72,7 @@ def paste(frame: Image, picture: Image, left: int, top: int) -> Image:
 
 
 def pictures(data: str, other: str) -> list[Picture]:
-    """The test split of both; others are told apart by their first folder."""
+    """Return the test split of both data sets, the other's grouped by their first folder."""
     pets, rest = open_dataset(data), open_negative_images(other)
     return [
         ("pets", pets.labels[item.label], pets.decode(item)) for item in pets.items_of("test")
@@ -80,7 +80,7 @@ def pictures(data: str, other: str) -> list[Picture]:
 
 
 def frames(found: list[Picture], behind: str) -> Iterator[Picture]:
-    """A frame around each picture."""
+    """Place each image in a frame."""
     places = [image for kind, _truth, image in found if kind == behind]
     if not places:
         raise DataError(f"--behind {behind}: there is no such folder in the test split of --other")
@@ -96,7 +96,7 @@ def frames(found: list[Picture], behind: str) -> Iterator[Picture]:
 
 
 def rows(name: str, found: list[Picture], behind: str) -> list[list[str]]:
-    """One row per kind of picture and frame."""
+    """Return one row per kind of image and frame."""
     counts: dict[tuple[str, str], np.ndarray] = {}
     with Classifier(name, "cpu") as pets:
         for made, source in (("as it is", iter(found)), ("in a frame", frames(found, behind))):
@@ -116,7 +116,7 @@ def rows(name: str, found: list[Picture], behind: str) -> list[list[str]]:
 
 
 def filmed(at: Callable[[float], Image], seconds: float) -> Iterator[Frame]:
-    """The frames of a camera with noise, of a scene that depends on the time."""
+    """Yield frames, with camera noise, of a scene that depends on the time."""
     random = np.random.default_rng(5)
     for number in range(round(seconds * FPS)):
         image = at(number / FPS) + random.normal(0, 3, (*SIZE[::-1], 1)).astype(np.float32)
@@ -124,7 +124,7 @@ def filmed(at: Callable[[float], Image], seconds: float) -> Iterator[Frame]:
 
 
 def videos(cat: Image, street: Image, dog: Image, room: Image) -> dict[str, Video]:
-    """Three videos of four pictures: cuts, pans, and small pets that come and go in a room.
+    """Make three videos of four images: cuts, pans, and small pets that come and go in a room.
 
     The moments of a pan and of a small pet are those when half of it is visible.
     """
@@ -164,7 +164,7 @@ def videos(cat: Image, street: Image, dog: Image, room: Image) -> dict[str, Vide
 
 
 def are_right(found: list[Event], truth: list[Moment]) -> bool:
-    """Whether the events are the true ones, each within `NEAR` seconds."""
+    """Check whether the events are the true ones, each within `NEAR` seconds."""
     return len(found) == len(truth) and all(
         (event.event, event.label) == true[:2] and abs(event.wall - true[2]) <= NEAR
         for event, true in zip(found, truth, strict=True)
@@ -172,7 +172,7 @@ def are_right(found: list[Event], truth: list[Moment]) -> bool:
 
 
 def watch(pets: Classifier, video: Video, focus: Focus) -> list[Event]:
-    """The events of a video."""
+    """Return the events of a video."""
     at, seconds, _truth = video
     events = Events(pets, focus=focus)
     found = [event for frame in filmed(at, seconds) for event in events.feed(frame)]
@@ -180,7 +180,7 @@ def watch(pets: Classifier, video: Video, focus: Focus) -> list[Event]:
 
 
 def video_rows(name: str, found: list[Picture], options: argparse.Namespace) -> list[list[str]]:
-    """One row per kind of video: in how many the events are right."""
+    """Return one row per kind of video: in how many the events are right."""
     kinds = (("cat", "pets"), (NEITHER, options.behind), ("dog", "pets"), (NEITHER, options.behind))
     random = np.random.default_rng(3)
     sets = []
@@ -199,7 +199,7 @@ def video_rows(name: str, found: list[Picture], options: argparse.Namespace) -> 
 
 
 def cost(name: str, seconds: float) -> list[str]:
-    """Processor time of `Events.feed` for a frame that moves, with and without a focus.
+    """Measure the processor time of `Events.feed` for a moving frame, with and without a focus.
 
     Interleaved, with one thread: other work of the machine does not count.
     """

@@ -77,7 +77,7 @@ class LoopConfig:
         return found.lr * min(1.0, self.batch_size / found.batch_size)
 
     def network(self) -> nn.Module:
-        """A network with initial weights, the same for both."""
+        """Create a network with initial weights, the same for both."""
         torch.manual_seed(SEED)
         return architecture(self.arch).build(self.classes)
 
@@ -166,7 +166,7 @@ class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return len(self._config.files)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """`float32 [3,S,S]`, RGB, normalised, and the label."""
+        """Return `float32 [3,S,S]`, RGB, normalised, and the label."""
         file, label = self._config.files[index], self._config.labels[index]
         frame = cv2.imread(file, cv2.IMREAD_COLOR)
         if frame is None:
@@ -207,7 +207,7 @@ def _torchvision(config: LoopConfig) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def usual_loop(config: LoopConfig, turns: Turns) -> None:
-    """A typical PyTorch training loop: for the CPU, or with workers for a GPU."""
+    """Run a typical PyTorch training loop: for the CPU, or with workers for a GPU."""
     device, half = torch.device(config.device), bool(config.workers)
     network = config.network().to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
@@ -305,7 +305,7 @@ class Loop:
 
 
 def training_images(options: argparse.Namespace, size: int) -> tuple[Dataset, list[Item]]:
-    """The data set and the training images that make whole batches, both splits in the cache."""
+    """Return the data set and the training images of whole batches, both splits in the cache."""
     batch, steps = options.batch_size, squash(size, size)
     if batch < 2:
         raise CatdogError(f"--batch-size must be at least 2, got {batch}")

@@ -99,7 +99,7 @@ class JpegSplitter:
 
 
 def _without_end(data: bytearray) -> bytes:
-    """A picture without an end marker, as some cameras send it: whole if another part follows."""
+    """Complete an image without an end marker, which some cameras omit, if another part follows."""
     head = data.rfind(b"\n--", -512)
     return bytes(data[:head]).rstrip(b"\r") + b"\xff\xd9" if head > 0 else b""
 

@@ -75,7 +75,7 @@ class ModelFile:
         return None, None if self.path is None else str(self.path), self.data
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """Size, modification time and inode of the file; `None` for bytes."""
+        """Return size, modification time and inode of the file; `None` for bytes."""
         if self.path is None:
             return None
         try:
@@ -86,7 +86,7 @@ class ModelFile:
         return status.st_size, status.st_mtime_ns, status.st_ino
 
     def digest(self) -> str:
-        """SHA-256 of the bytes of the model, in hex."""
+        """Return the SHA-256 of the bytes of the model, in hex."""
         import hashlib  # slow to load
 
         data = self.path.read_bytes() if self.path is not None else self.data or b""

@@ -181,7 +181,7 @@ class ModelSession:
 
 
 def _batch(rows: Rows) -> npt.NDArray[Any]:
-    """One array; a single image is not copied."""
+    """Stack images to one array; a single image is not copied."""
     if isinstance(rows, np.ndarray):
         return rows
     return rows[0][None] if len(rows) == 1 else np.stack(rows)

@@ -78,7 +78,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def shows_progress() -> bool:
-    """Whether bars are drawn: on a terminal, where this module's logger is enabled for `INFO`.
+    """Check whether bars are drawn: on a terminal, if this module's logger is enabled for `INFO`.
 
     A command enables it; to a library's caller, who sets no level, nothing is shown.
     """

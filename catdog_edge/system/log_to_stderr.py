@@ -26,7 +26,7 @@ class _StderrHandler(logging.Handler):
 
 @contextlib.contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Within the block, show the log of this project's modules on stderr; for commands only.
+    """Show the log of this project's modules on stderr during the block; for commands only.
 
     `info` of training, exporters and benchmarks is shown unchanged, `warning` of any module as
     `catdog-edge: warning: TEXT`; `extra={"style": {...}}` colours a record on a terminal. Of the

@@ -63,7 +63,7 @@ class EvaluationReport:
     thresholds: tuple[tuple[float, dict[str, float]], ...] = ()  # see `threshold_table`
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to types of JSON."""
         return {
             "weights": str(self.path),
             **self.result.to_dict(),

@@ -91,7 +91,7 @@ def find_ending(values: Values) -> Ending:
 
 
 def to_probabilities(values: Values, ending: Ending) -> Values:
-    """Probabilities of an output `float32 [N,K]`; of one value, those of two classes."""
+    """Return the probabilities of an output `float32 [N,K]`; of one value, those of two classes."""
     if ending == "probabilities":
         return values
     if ending == "logits":

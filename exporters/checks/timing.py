@@ -135,7 +135,7 @@ class Timing:
         return Ratio(value, min(float(low), value), max(float(high), value))
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: milliseconds and ratios by candidate."""
+        """Convert to types of JSON: milliseconds and ratios by candidate."""
         document: dict[str, Any] = {"rounds": self.rounds, "pause_ms": self.pause * 1e3}
         for name, row in self.rows.items():
             ratio = self.ratio(name)

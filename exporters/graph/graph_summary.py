@@ -60,7 +60,7 @@ def summarize_graph(model: onnx.ModelProto) -> dict[str, Any]:
 
 
 def _inferred(model: onnx.ModelProto) -> ir.Model:
-    """The graph with the shapes of all values for a batch of one."""
+    """Return the graph with the shapes of all values for a batch of one."""
     single = onnx.ModelProto()
     single.CopyFrom(model)
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -77,7 +77,7 @@ def _inferred(model: onnx.ModelProto) -> ir.Model:
 
 
 def _multiply_adds(node: ir.Node) -> int | None:
-    """Of one layer: each output is a sum over what a filter or the other axis of a weight holds."""
+    """Count for one layer; each output is a sum over a filter or the other axis of a weight."""
     if node.op_type not in WEIGHT:
         return 0
     weight, output = _sizes(node.inputs[WEIGHT[node.op_type]]), _sizes(node.outputs[0])
@@ -91,7 +91,7 @@ def _multiply_adds(node: ir.Node) -> int | None:
 
 
 def _sizes(value: ir.Value | None) -> list[int]:
-    """The shape of a value; empty where an axis is not fixed."""
+    """Return the shape of a value; empty where an axis is not fixed."""
     shape = list(value.shape or ()) if value is not None else []
     sizes = [axis for axis in shape if isinstance(axis, int) and axis]
     return sizes if len(sizes) == len(shape) else []

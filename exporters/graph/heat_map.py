@@ -120,7 +120,7 @@ class _Builder:
         return self.add("Cast", name, value, to=int(ir.DataType.FLOAT))
 
     def filters(self, layer: ir.Node) -> ir.Value:
-        """The weights of a linear layer as convolutions, `float32 [outputs,inputs,1,1]`."""
+        """Return a linear layer's weights for a convolution, `float32 [outputs,inputs,1,1]`."""
         weight = layer.inputs[1]
         if layer.op_type == "MatMulInteger":
             cast = nodes.only_user(layer.outputs[0], "Cast")
@@ -137,7 +137,7 @@ class _Builder:
 
 
 def _groups(end: ir.Value | None) -> tuple[list[ir.Node], ir.Value | None]:
-    """What adds categories up to the logits of classes, in order, and what scales these."""
+    """Find the nodes that add categories up to class logits, in order, and the scale of these."""
     joined = _before(end, ("Concat",), ("Add", "Mul"))
     groups = [nodes.producer(value, "ReduceLogSumExp") for value in joined.inputs] if joined else []
     found = [group for group in groups if group is not None]
@@ -156,7 +156,7 @@ def _producer(value: ir.Value | None) -> ir.Node:
 def _before(
     value: ir.Value | None, wanted: Sequence[str], between: Sequence[str]
 ) -> ir.Node | None:
-    """The node of a wanted kind that a value comes from, through other given kinds alone."""
+    """Find the node of a wanted kind that a value comes from, through other given kinds alone."""
     while value is not None and (node := value.producer()) is not None:
         if node.op_type in wanted:
             return node

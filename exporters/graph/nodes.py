@@ -43,7 +43,7 @@ def set_constant(value: ir.Value, values: npt.NDArray[Any]) -> None:
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether a value is an initializer or a `Constant` node, not computed at run time."""
+    """Check whether a value is an initializer or a `Constant` node, not computed at run time."""
     return value is not None and ir.convenience.get_const_tensor(value) is not None
 
 

@@ -103,7 +103,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 
 
 def opset_of(model: ir.Model) -> int:
-    """The version of ONNX's own operators that the model uses."""
+    """Return the version of ONNX's own operators that the model uses."""
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
 
 

@@ -86,7 +86,7 @@ def _per_channel(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
 
 
 def _foldable_convolution(value: ir.Value) -> ir.Node | None:
-    """The convolution that alone reads `value` and whose weights are constant, or `None`."""
+    """Find a convolution with constant weights that is the only consumer of `value`, or `None`."""
     node = nodes.only_user(value, "Conv")
     if node is None or nodes.attribute(node, "group", 1) != 1:
         return None

@@ -103,7 +103,7 @@ def _entropy_range(histogram: Histogram, low: float, high: float) -> tuple[float
 
 
 def _divergence(histogram: Histogram, first: int, last: int) -> float:
-    """Kullback-Leibler divergence of a clipped distribution from itself in LEVELS steps."""
+    """Compute the KL divergence of a clipped distribution from itself in LEVELS steps."""
     inside = histogram[first:last].astype(np.float64)
     clipped = inside.copy()
     clipped[0] += histogram[:first].sum()

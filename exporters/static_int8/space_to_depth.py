@@ -122,7 +122,7 @@ def _find(graph: ir.Graph) -> _FirstConvolution | None:
 
 
 def _fits(conv: ir.Node, weight: npt.NDArray[Any], width: int) -> bool:
-    """Whether the outputs of a row are just the windows that start at every second pixel."""
+    """Check whether the outputs of a row are just the windows that start at every second pixel."""
     _, left, _, right = nodes.attribute(conv, "pads", [0, 0, 0, 0])
     return (
         width % MERGED == 0
@@ -141,7 +141,7 @@ def _twice(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _merged_filters(
     weight: npt.NDArray[Any], zero: npt.NDArray[Any], left: int
 ) -> tuple[npt.NDArray[Any], int, int]:
-    """Filters over merged pixels for two outputs at once: `[K,3,H,W]` -> `[2K,12,H,G]`.
+    """Make filters over merged pixels for two outputs at once: `[K,3,H,W]` -> `[2K,12,H,G]`.
 
     First come all filters for the left output, then those for the right one; the zero point stands
     for 0 in them. Also returned is the padding before and after, in merged pixels.

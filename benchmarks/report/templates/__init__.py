@@ -16,7 +16,7 @@ from benchmarks.report.text import figure, markdown_table, milliseconds
 
 @functools.cache
 def get(file: str) -> Template:
-    """A template of this folder."""
+    """Load a template of this folder."""
     environment = Environment(
         loader=PackageLoader("benchmarks.report"),
         autoescape=select_autoescape(["html", "svg"]),
@@ -35,36 +35,36 @@ def get(file: str) -> Template:
 
 
 def path_data(found: Sequence[tuple[float, float]]) -> str:
-    """The corners of a path, as its `d` takes them."""
+    """Format the corners of a path for its attribute `d`."""
     return " L".join(f"{px(x)} {px(y)}" for x, y in found)
 
 
 def family(row: Mapping[str, Any]) -> str:
-    """The colour of a row: `torch`, or the precision of the file."""
+    """Return the colour class of a row: `torch`, or the precision of the file."""
     return "torch" if row["engine"] == "pytorch" else str(row["precision"])
 
 
 def shade(found: Mapping[str, float]) -> float:
-    """Opacity of a cell: full at ten points below the reference, none for what chance explains."""
+    """Return a cell's opacity: full at ten points below the reference, none for chance."""
     return min(1.0, -10 * found["difference"]) * 0.55 if found["difference_high"] < 0 else 0.0
 
 
 def part(shown: int, count: int) -> str:
-    """`3 images`, or `200 of 317 images` where not all are shown."""
+    """Format `3 images`, or `200 of 317 images` where not all are shown."""
     words = many(count, "image")
     return words if shown == count else f"{shown:,} of {words}"
 
 
 def many(count: int, noun: str) -> str:
-    """`1 image`, `2 images`."""
+    """Format a count: `1 image`, `2 images`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def sentence(words: str) -> str:
-    """Words as a sentence."""
+    """Format words as a sentence."""
     return words[:1].upper() + words[1:] + "."
 
 
 def name(row: str) -> Markup:
-    """The name of a row, which may be broken before `@`."""
+    """Format the name of a row, with a possible line break before `@`."""
     return Markup("<wbr>@").join(str(row).split("@"))

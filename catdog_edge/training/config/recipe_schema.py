@@ -93,7 +93,7 @@ _WANTED = {
 
 
 def shorten(value: Any) -> str:
-    """A value for a message, in at most 60 characters."""
+    """Format a value for a message, in at most 60 characters."""
     try:
         return repr(value)[:60]
     except ValueError:  # Python writes no number of more than 4,300 digits

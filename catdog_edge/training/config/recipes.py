@@ -135,12 +135,12 @@ class Recipe:
             )
 
     def epochs_for(self, images: int, batch_size: int) -> int:
-        """Epochs for a set of this many training images."""
+        """Return the number of epochs for a set of this many training images."""
         wanted = math.ceil(self.least_steps / max(1, math.ceil(images / batch_size)))
         return max(self.epochs, min(wanted, self.most_epochs))
 
     def rate(self, step: int, steps: int) -> float:
-        """The factor of the learning rate, 0..1, at a step (from 0) of the whole run's."""
+        """Return the factor of the learning rate, 0..1, at a step (from 0) of the whole run."""
         warmup = max(1, round(self.warmup * steps)) if self.warmup else 0
         if step < warmup:
             return (step + 1) / warmup
@@ -149,7 +149,7 @@ class Recipe:
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
     def scales(self, epoch: int, epochs: int) -> tuple[float, ...]:
-        """The scales that the steps of an epoch, counted from 0, draw from."""
+        """Return the scales that the steps of an epoch, counted from 0, draw from."""
         for stage in self.stages:
             if epoch < round(stage.until * epochs):
                 return stage.scales

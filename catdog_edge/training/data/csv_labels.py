@@ -162,7 +162,7 @@ class _Files:
 
 
 def _ends(parts: Sequence[str]) -> list[str]:
-    """A path and what is left of it without its first folders, down to the name."""
+    """List a path and its ends without the first folders, down to the name."""
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
@@ -271,7 +271,7 @@ class _Reader:
         return [one[0] if len(one) == 1 else rest for one in marked], set(flags)
 
     def _rows(self, image: int) -> list[str]:
-        """The file of each row; empty where there is none, which is then skipped."""
+        """Return the file of each row; empty where there is none, which is then skipped."""
         table, files = self._table, []
         for cell in self._columns[image]:
             matches = self._files.find(cell, self._folder, self._split)
@@ -344,7 +344,7 @@ def _is_cat_dog(files: Sequence[str], cells: Sequence[str]) -> bool:
 def _label_names(
     values: set[str], labels: Sequence[str] | None, where: str
 ) -> dict[str, str] | None:
-    """What each value of the label column is called; `None`: as it is written."""
+    """Map each value of the label column to its label; `None`: as it is written."""
     numbers = {value: int(float(value)) for value in values if re.fullmatch(r"\d+(\.0+)?", value)}
     if labels is None or len(numbers) < len(values) or not values.isdisjoint(labels):
         return None

@@ -81,7 +81,7 @@ class Cache:
         return {"files": {}, "moved": {}}
 
     def known(self, file: str) -> tuple[str, str] | None:
-        """Digest and reason (one of them empty), or `None` where the file must be decoded."""
+        """Return digest and reason (one of them empty), or `None` if the file must be decoded."""
         entry, line = self._source.entries[file], self._index["files"].get(file)
         if not isinstance(line, list) or line[:2] != [entry.size, entry.stamp] or len(line) != 5:
             return None
@@ -179,7 +179,7 @@ class PixelWriter:
             self._stream.write(image.tobytes())
 
     def rows(self) -> Iterator[tuple[str, Pixels]]:
-        """The files and images that are written so far, memory-mapped."""
+        """Yield the files and images written so far, memory-mapped."""
         if self.files:
             self._stream.flush()
             shape = (len(self.files), *self._shape)

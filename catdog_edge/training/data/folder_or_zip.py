@@ -180,7 +180,7 @@ class SampleSource(Source):
         }
 
     def frame(self, file: str, *, keep_damaged: bool = False) -> Image:
-        """The drawing."""
+        """Return the drawing."""
         del keep_damaged
         kind, number, _ = PurePosixPath(file).name.split(".")
         return sample.draw(kind, int(number))

@@ -361,7 +361,7 @@ class _Folders:
 
 
 def _folders(name: str) -> list[tuple[str, str]]:
-    """The folders of a file from the top, each as its parent (with a slash) and its name."""
+    """List the folders of a file from the top, each as its parent (with a slash) and its name."""
     parts = name.split("/")[:-1]
     return [("".join(f"{part}/" for part in parts[:i]), part) for i, part in enumerate(parts)]
 

@@ -49,14 +49,14 @@ class Negatives:
         return ", ".join(Path(dataset.source).name for dataset in self.datasets) or DRAWN
 
     def photographs(self, split: Split, steps: tuple[ResizeStep, ...] | None = None) -> Pixels:
-        """`uint8 [M,H,W,3]`, BGR, by the model's rule or another one."""
+        """Return `uint8 [M,H,W,3]`, BGR, resized by the model's rule or another one."""
         steps = steps or self.steps
         if self.datasets:
             return combined_pixels(self.datasets, split, steps)[0]
         return np.zeros((0, steps[-1].height, steps[-1].width, 3), np.uint8)
 
     def groups(self, split: Split) -> list[str]:
-        """The group of each photograph, `KIND/SOURCE`, in the order of `photographs`."""
+        """Return the group of each photograph, `KIND/SOURCE`, in the order of `photographs`."""
         found = []
         for one in self.datasets:
             pairs = zip(kinds_of(one, split), sources_of(one, split), strict=True)
@@ -159,14 +159,14 @@ class Choice(NamedTuple):
 
 
 def _part(height: int, width: int, generator: Generator) -> tuple[int, int, int, int]:
-    """A quarter to three quarters of each side, anywhere."""
+    """Choose a random box of a quarter to three quarters of each side."""
     tall, wide = (max(1, int(side * generator.uniform(0.25, 0.75))) for side in (height, width))
     top, left = (int(generator.integers(room + 1)) for room in (height - tall, width - wide))
     return top, left, tall, wide
 
 
 def _corner(height: int, width: int, generator: Generator) -> tuple[int, int, int, int, int]:
-    """A corner, which rarely has a part of the object, and how often it is repeated each way."""
+    """Choose a corner, which rarely shows the object, and its number of repeats each way."""
     tall = max(2, int(height * generator.uniform(0.11, 0.25)))
     wide = max(2, int(width * generator.uniform(0.11, 0.25)))
     below, right = generator.random(2) < 0.5

@@ -225,7 +225,7 @@ def _read(
 
 
 def _moves(splitter: Splitter, layout: FileLayout, cache: Cache, before: set[str]) -> list[str]:
-    """Notes on images that moved, of those whose digests were known before and of all."""
+    """Describe images that moved, of those whose digests were known before and of all."""
     notes, moved = [], splitter.moved
     if moved:
         notes.append(
@@ -243,7 +243,7 @@ def _moves(splitter: Splitter, layout: FileLayout, cache: Cache, before: set[str
 
 
 def _without_leaks(items: Sequence[Item]) -> tuple[list[Item], list[Skipped]]:
-    """With assigned splits, remove images from train that are also in val or test."""
+    """Remove images from train that are also in val or test, if splits are assigned."""
     first: dict[str, Item] = {}
     for item in sorted(items, key=lambda item: -SPLITS.index(item.split)):
         first.setdefault(item.digest, item)

@@ -67,7 +67,7 @@ def _complete(base: Path) -> None:
 
 
 def _table(images: Path) -> list[tuple[str, str]]:
-    """Image and label of each row of `labels.csv`; none where it is missing or damaged."""
+    """Read image and label of each row of `labels.csv`; none where it is missing or damaged."""
     try:
         with (images / "labels.csv").open(encoding="utf-8", newline="") as stream:
             rows = [(row["image"], row["label"]) for row in csv.DictReader(stream)]
@@ -77,7 +77,7 @@ def _table(images: Path) -> list[tuple[str, str]]:
 
 
 def _listed(base: Path) -> list[tuple[str, str]]:
-    """Image and label of each line `NAME CLASS SPECIES BREED`; species 1 is a cat, 2 a dog."""
+    """Read image and label of each line `NAME CLASS SPECIES BREED`; species 1 is a cat, 2 a dog."""
     try:
         files = [base / "annotations" / name for name in ("trainval.txt", "test.txt")]
         lines = [line for file in files for line in file.read_text("utf-8").splitlines()]

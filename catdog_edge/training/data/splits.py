@@ -160,7 +160,7 @@ class Splitter:
         return next((split for split in others if place < self._parts[split][1]), last)
 
     def assign(self, found: Sequence[Decoded]) -> list[Split]:
-        """The splits of all images of a set: by their digests, but of every class in its share."""
+        """Assign all images to splits: by their digests, but of every class in its share."""
         free: dict[str, Split] = {}
         labels_of: dict[str, set[str]] = defaultdict(set)
         members: dict[str, dict[Split, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -205,7 +205,7 @@ class Splitter:
         return max(start - place, place - end, 0.0)
 
     def expected(self) -> dict[Split, float]:
-        """The share of the images that each split will get."""
+        """Return the share of the images that each split will get."""
         total = self._laid_down.total()
         found = {split: self._laid_down[split] / total for split in SPLITS}
         rest = found["train"] + self._laid_down[None] / total

@@ -109,7 +109,7 @@ class Teacher:
         return outputs
 
     def teaches_categories(self, groups: ClassGroups | None) -> bool:
-        """Whether the student's ImageNet categories learn from those of the teacher."""
+        """Check whether the student's ImageNet categories learn from those of the teacher."""
         return groups is not None and self._groups is not None and self._same_order
 
     def targets(self, batch: Batch, recipe: Recipe, view: tuple[int, int]) -> torch.Tensor:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def is_distributed() -> bool:
-    """Whether `torchrun` started this process with others."""
+    """Check whether `torchrun` started this process with others."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 

@@ -43,7 +43,7 @@ class Evaluation:
         return [(int(row), int(column), int(wrong[row, column])) for row, column in cells]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; `nan` becomes null, and so does the confusion matrix of many classes."""
+        """Convert to types of JSON; `nan` and the confusion matrix of many classes become null."""
         document = {**vars(self), "labels": list(self.labels)}
         for name in ("precision", "recall"):
             document[name] = [None if math.isnan(one) else one for one in document[name].tolist()]
@@ -69,7 +69,7 @@ class Evaluation:
         return "\n".join(lines + (self._table() if few else self._worst()))
 
     def _table(self) -> list[str]:
-        """All classes, with the confusion matrix."""
+        """Format all classes, with the confusion matrix."""
         names = [shorten_label(label) for label in self.labels]
         rows = [["", "precision", "recall", "answered as:", *names]]
         for name, *shares, row in zip(
@@ -79,7 +79,7 @@ class Evaluation:
         return align(rows)
 
     def _worst(self) -> list[str]:
-        """The classes with the lowest recall, and the most frequent confusions."""
+        """List the classes with the lowest recall, and the most frequent confusions."""
         names = [shorten_label(label) for label in self.labels]
         worst = np.argsort(self.recall, kind="stable")[:WORST]  # nan comes last
         rows = [["", "images", "precision", "recall"]]

@@ -24,7 +24,7 @@ class ConvBatchNorm(nn.Module):
         self.norm = nn.BatchNorm2d(convolution.out_channels)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """`[N,C,H,W]` -> `[N,D,H,W]`."""
+        """Map `[N,C,H,W]` to `[N,D,H,W]`."""
         normed: torch.Tensor = self.norm(self.convolution(maps))
         return normed
 

@@ -115,7 +115,7 @@ def _foreign(file: Path, reason: str) -> ModelError:
 
 
 def _reason(file: Path, error: Exception) -> str:
-    """Why torch cannot load a file; its own words mislead where the file is not a zip."""
+    """Explain why torch cannot load a file; its own message misleads if it is not a zip."""
     with contextlib.suppress(OSError), file.open("rb") as stream:
         if stream.read(2) != b"PK":
             return "not PyTorch's zip format"

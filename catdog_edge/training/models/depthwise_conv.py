@@ -16,7 +16,7 @@ LARGE = 5  # filters of this side are split into four 3x3 filters, which overlap
 
 
 def is_depthwise(weight: torch.Tensor, maps: torch.Tensor, groups: int) -> bool:
-    """Whether a convolution has exactly one filter per channel."""
+    """Check whether a convolution has exactly one filter per channel."""
     return groups == maps.shape[1] == weight.shape[0] and weight.shape[1] == 1
 
 
@@ -101,7 +101,7 @@ def _backward(
     padding: int,
     of_maps: bool,
 ) -> torch.Tensor:
-    """PyTorch's own gradient of a depthwise convolution: the maps' or the weights'."""
+    """Compute PyTorch's own gradient of a depthwise convolution: the maps' or the weights'."""
     places = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight))
     found: tuple[torch.Tensor, ...] = torch.ops.aten.convolution_backward(
         gradient, maps, weight, None, *places, [of_maps, not of_maps, False]

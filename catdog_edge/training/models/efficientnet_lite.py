@@ -42,13 +42,13 @@ class Conv2dSame(nn.Conv2d):
         )
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
+        """Map `[N,C,H,W]` to `[N,K,ceil(H/stride),ceil(W/stride)]`."""
         return self.convolve(maps, self.weight, self.bias)
 
     def convolve(
         self, maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """`forward` with another weight and bias of the same shape."""
+        """Run `forward` with another weight and bias of the same shape."""
         height, width = (
             max((-(-side // stride) - 1) * stride + kernel - side, 0)
             for side, stride, kernel in zip(maps.shape[2:], self.stride, self.kernel_size)
@@ -75,7 +75,7 @@ class ConvNormAct(nn.Sequential):
     """
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
+        """Map `[N,C,H,W]` to `[N,K,ceil(H/stride),ceil(W/stride)]`."""
         convolution, norm = cast(Conv2dSame, self[0]), cast(Any, self[1])
         if not self.training or norm.training:
             for part in self:
@@ -108,13 +108,13 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """`[N,C,H,W]` -> `[N,K,ceil(H/stride),ceil(W/stride)]`."""
+        """Map `[N,C,H,W]` to `[N,K,ceil(H/stride),ceil(W/stride)]`."""
         found: torch.Tensor = self.project(self.depthwise(self.expand(maps)))
         return maps + found if self.residual else found
 
 
 def _widened(channels: int, width: float) -> int:
-    """The multiple of 8 nearest to `channels * width`, but never a tenth below it."""
+    """Round `channels * width` to the nearest multiple of 8, but never a tenth below it."""
     wanted = channels * width
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * wanted else rounded + 8
@@ -157,7 +157,7 @@ class EfficientNetLite(nn.Module):
         )
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """`float32 [N,3,H,W]`, RGB, (value - 127) / 128 -> logits `float32 [N,K]`."""
+        """Map `float32 [N,3,H,W]`, RGB, (value - 127) / 128, to logits `float32 [N,K]`."""
         logits: torch.Tensor = self.classifier(self.top(self.blocks(self.stem(pictures))))
         return logits
 

@@ -48,7 +48,7 @@ class ClassGroups(nn.Module):
         self._categories: torch.Tensor | None = None
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        """`float32 [N, sum(sizes)]` -> `float32 [N, len(sizes)]`."""
+        """Map `float32 [N, sum(sizes)]` to `float32 [N, len(sizes)]`."""
         if self.training:
             self._categories = logits
         # In bfloat16 a sum of hundreds of small terms would lose most of them.

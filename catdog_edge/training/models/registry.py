@@ -69,7 +69,7 @@ class SimpleCNN(nn.Module):
         )  # fmt: skip
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """`float32 [N,3,224,224]`, RGB 0..1 -> logits `float32 [N,K]`."""
+        """Map `float32 [N,3,224,224]`, RGB 0..1, to logits `float32 [N,K]`."""
         maps = self.features(pictures)
         if maps.shape[-2:] != (5, 5):
             # A recipe may train on smaller pictures first.
@@ -79,7 +79,7 @@ class SimpleCNN(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1, gain: float = 1.0) -> nn.Sequential:
-    """A 3x3 convolution and its batch norm."""
+    """Create a 3x3 convolution and its batch norm."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     norm = nn.BatchNorm2d(outputs)
@@ -97,7 +97,7 @@ class ResidualBlock(nn.Module):
         self.second = _convolution(channels, channels, gain=0.0)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """`[N,C,H,W]` -> the same shape."""
+        """Map `[N,C,H,W]` to the same shape."""
         return torch.relu(maps + self.second(torch.relu(self.first(maps))))
 
 
@@ -123,7 +123,7 @@ class EdgeCNN(nn.Module):
         )
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """`float32 [N,3,H,W]`, RGB, `CENTRED` -> logits `float32 [N,K]`."""
+        """Map `float32 [N,3,H,W]`, RGB, `CENTRED`, to logits `float32 [N,K]`."""
         logits: torch.Tensor = self.classifier(self.features(pictures))
         return logits
 

@@ -222,7 +222,7 @@ def short_name(file: str) -> str:
 
 
 def _columns(text: str) -> int:
-    """The width of a text; letters of Chinese, Japanese and Korean take two columns."""
+    """Return the width of a text; letters of Chinese, Japanese and Korean take two columns."""
     return sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
 
 

@@ -49,7 +49,7 @@ class TrainingJob:
         return f"torchrun --nproc-per-node {per_node} -m catdog_edge {command}{everywhere}"
 
     def interruption(self) -> str:
-        """The message of an interruption."""
+        """Return the message of an interruption."""
         if self.run is None:
             return "interrupted before training began; there is no run to resume, start again"
         folder = self.run.folder

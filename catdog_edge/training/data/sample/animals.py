@@ -71,7 +71,7 @@ class _Pen:
 
 
 def _rounded(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A closed Catmull-Rom curve through points."""
+    """Return a closed Catmull-Rom curve through points."""
     t = np.linspace(0, 1, 6, endpoint=False)[:, None]
     p0, p1, p2, p3 = (np.roll(points, shift, 0)[:, None] for shift in (1, 0, -1, -2))
     square, cube = 2 * p0 - 5 * p1 + 4 * p2 - p3, 3 * (p1 - p2) + p3 - p0
@@ -79,7 +79,7 @@ def _rounded(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _both_sides(*half: Point) -> list[Point]:
-    """A symmetrical outline from its right half, top to bottom."""
+    """Return a symmetrical outline from its right half, top to bottom."""
     return [*half, *((-x, y) for x, y in reversed(half))]
 
 

@@ -187,7 +187,7 @@ def _resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -
 
 @lru_cache(maxsize=64)
 def _resizing(kind: str, old: int, new: int, device: torch.device) -> torch.Tensor:
-    """The matrix `[new,old]` that resizes by areas or linearly."""
+    """Return the matrix `[new,old]` that resizes by areas or linearly."""
     scale = old / new
     source, target = np.arange(old), np.arange(new)[:, None]
     if kind == "area":
@@ -200,7 +200,7 @@ def _resizing(kind: str, old: int, new: int, device: torch.device) -> torch.Tens
 
 
 def _shrinking(start: torch.Tensor, length: torch.Tensor, side: int) -> torch.Tensor:
-    """Matrices `[N,side,side]`: by areas to a length from a start on, reflected beyond it."""
+    """Return matrices `[N,side,side]`: by areas to a length from a start, reflected beyond it."""
     source = torch.arange(side, device=start.device)
     start, length = start[:, None], length[:, None]
     place = (source - start) % (2 * length)
@@ -213,7 +213,7 @@ def _shrinking(start: torch.Tensor, length: torch.Tensor, side: int) -> torch.Te
 def _growing(
     start: torch.Tensor, length: torch.Tensor, times: torch.Tensor, side: int
 ) -> torch.Tensor:
-    """Matrices `[N,side,side]`: cubically from a part, mirrored `times` times, to all."""
+    """Return matrices `[N,side,side]`: cubically from a part, mirrored `times` times, to all."""
     source = torch.arange(side, device=start.device)
     start, length, times = start[:, None], length[:, None], times[:, None]
     place = (source + 0.5) * (times * length / side) % (2 * length)
@@ -231,7 +231,7 @@ def _kernels(sides: Labels) -> list[Any]:
 
 
 def _defocus(sigmas: Float64) -> list[Any]:
-    """The kernels that OpenCV takes for images of uint8."""
+    """Return the kernels that OpenCV uses for uint8 images."""
     sides = np.round(sigmas * 6 + 1).astype(int) | 1
     return [cv2.getGaussianKernel(int(side), sigma) for side, sigma in zip(sides, sigmas)]
 
@@ -253,7 +253,7 @@ def _blur(images: torch.Tensor, kernels: list[Any]) -> torch.Tensor:
 
 
 def _distances(side: int, most: int, device: torch.device) -> list[torch.Tensor]:
-    """Of each target pixel to each source pixel and its two reflections; `most + 1`: too far."""
+    """Return distances of target pixels to source pixels and reflections; `most + 1`: too far."""
     source = torch.arange(side, device=device)
     target, last = source[:, None], 2 * (side - 1) - source
     below = torch.where(source > 0, target + source, most + 1)

@@ -32,7 +32,7 @@ DRAWINGS = 512  # drawn negatives that a run keeps on the device
 
 
 def augments_on(device: torch.device) -> bool:
-    """Whether batches for a device are made there: if it is a GPU, or `$CATDOG_EDGE_AUGMENT` says.
+    """Check whether a device makes its batches: a GPU, or as `$CATDOG_EDGE_AUGMENT` says.
 
     Raises:
         CatdogError: The variable is neither `cpu` nor `device`.

@@ -138,7 +138,7 @@ class BatchLoader:
     def _negative_generators(
         self, share: Share, epoch: int, step: int
     ) -> list[np.random.Generator]:
-        """One of each negative of a batch, whoever makes it."""
+        """Return one of each negative of a batch, whoever makes it."""
         assert self.negatives is not None
         count = max(1, round(self.negatives.share * share.batch))
         return [self._generator(epoch, step, 2, number) for number in range(count)]
