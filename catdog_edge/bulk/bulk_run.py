@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from catdog_edge.errors import CatdogError
 from catdog_edge.images.decoder_warnings import write_stderr
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.runtime.model_file import DEFAULT, find_model, read_spec
-from catdog_edge.system.console import escaped, note, progress_bar
+from catdog_edge.system.console import escaped, progress_bar
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class BulkRun:
     images: ImageOptions
     engine: str = "local"  # this process; `ray`: workers on a Ray cluster
     address: str | None = None  # of the cluster, see `classify_all_on_ray`
+    info: Callable[[str], object] = log.info  # takes what a user is told
+    warn: Callable[[str], object] = log.warning  # takes a line per unreadable image
 
     def run(
         self, model: str | None, provider: str, threads: int | None, reject: float | None
@@ -43,7 +48,7 @@ class BulkRun:
         if not counts.images:
             raise CatdogError("there are no images; name files, folders, patterns or archives")
         left = counts.parts - len(results.done)
-        note(
+        self.info(
             f"{counts.images:,} images in {counts.parts:,} parts, {left:,} to do, "
             f"{escaped(model or f'the shipped model {DEFAULT}')}; results in {escaped(self.out)}"
         )
@@ -52,15 +57,17 @@ class BulkRun:
             from catdog_edge.bulk.on_ray import classify_all_on_ray
 
             how = {"model": model, "provider": provider, "reject": reject}
-            classify_all_on_ray(results, self.images, how, threads, self.address, progress, _warn)
+            classify_all_on_ray(
+                results, self.images, how, threads, self.address, progress, self._unreadable
+            )
         elif left:
             with Classifier(model, provider, threads=1, reject=reject) as classifier:
                 classify = PartClassifier(classifier, threads, self.images)
-                note(f"provider {classifier.provider}, {classify.threads} threads")
+                self.info(f"provider {classifier.provider}, {classify.threads} threads")
                 try:
-                    classify_remaining(results, classify, progress, _warn)
+                    classify_remaining(results, classify, progress, self._unreadable)
                 except KeyboardInterrupt:
-                    note("stopped; the same command resumes")
+                    self.info("stopped; the same command resumes")
                     raise
         if not results.complete:
             if self.kind in WRITERS:
@@ -69,7 +76,7 @@ class BulkRun:
                 results.folder.write(name, write(rows, labels, Path(model or DEFAULT).name))
             counts = results.finish()
         if counts.unreadable:
-            note(f"catdog-edge: {counts.unreadable:,} of {counts.images:,} could not be read")
+            self.warn(f"{counts.unreadable:,} of {counts.images:,} could not be read")
         return counts
 
     def _settings(self, model: str | None, reject: float | None) -> dict[str, Any]:
@@ -86,6 +93,5 @@ class BulkRun:
             **asdict(self.images),
         }
 
-
-def _warn(row: Row) -> None:
-    note(f"catdog-edge: {escaped(row['file'])}: {row['error']}")
+    def _unreadable(self, row: Row) -> None:
+        self.warn(f"{escaped(row['file'])}: {row['error']}")

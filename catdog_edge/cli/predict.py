@@ -266,7 +266,8 @@ def _classify_in_parts(
         raise click.UsageError("--tiles and --reduce exclude each other.")
     how = ImageOptions(*map(options.pop, ("keep_damaged", "tiles", "reduce")))
     kind, part, engine, address = map(options.pop, ("kind", "part", "engine", "address"))
-    done = BulkRun(out, kind, images, listed, part, how, engine, address).run(**options)
+    say = note, lambda line: note(f"catdog-edge: {line}")
+    done = BulkRun(out, kind, images, listed, part, how, engine, address, *say).run(**options)
     if as_json:
         click.echo(json.dumps(asdict(done), ensure_ascii=False))
     return 1 if done.unreadable else 0

@@ -43,7 +43,7 @@ class _Session:
         self._window: Window | None = None
         self._recorders: dict[str, Recorder] = {}
         sources = _sources(options)  # before the heavy imports: an invalid one is reported at once
-        from catdog_edge.events.event_lines import EventLines
+        from catdog_edge.cli.event_lines import EventLines
 
         self._lines = EventLines(
             sys.stdout, stop, as_json=options.as_json, file=options.events, rotate=options.rotate
