@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.errors import CatdogError, ModelError, ProviderError, first_line
 from catdog_edge.images.preprocess import Image, preprocess
@@ -20,6 +19,7 @@ from catdog_edge.runtime.model_file import ZOO
 from catdog_edge.runtime.providers.nvidia import fp16_file
 from catdog_edge.runtime.providers.start import GPU
 from catdog_edge.spec import ModelSpec
+from catdog_edge.training.array_types import Float32, Pixels
 
 Variant = Literal["eager", "channels-last", "half", "compile"]
 
@@ -86,11 +86,11 @@ class Runner(ABC):
     tf32: bool | None = None
 
     @abstractmethod
-    def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
+    def probabilities(self, frames: Sequence[Image]) -> Float32:
         """Classify frames of any size, `uint8 [H,W,3]` BGR: `float32 [N,K]`."""
 
     @abstractmethod
-    def infer(self, pixels: npt.NDArray[np.uint8]) -> object:
+    def infer(self, pixels: Pixels) -> object:
         """Run the engine alone on resized images, `uint8 [N,H,W,3]` BGR."""
 
 
@@ -188,11 +188,11 @@ class OnnxRunner(Runner):
             options = self.classifier._session.ready().get_provider_options()
             self.tf32 = options["CUDAExecutionProvider"].get("use_tf32", "1") == "1"
 
-    def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
+    def probabilities(self, frames: Sequence[Image]) -> Float32:
         """See `Runner`."""
         return self.classifier.probabilities(frames)
 
-    def infer(self, pixels: npt.NDArray[np.uint8]) -> object:
+    def infer(self, pixels: Pixels) -> object:
         """See `Runner`."""
         # The classifier's own session: the time of a second one would differ by percents.
         return self.classifier._session.run(list(pixels))
@@ -229,11 +229,11 @@ class TorchRunner(Runner):
         self._std = torch.tensor(normalization.std, device=row.device).view(1, 3, 1, 1)
         self._run = self._compiled() if row.variant == "compile" else self._forward
 
-    def probabilities(self, frames: Sequence[Image]) -> npt.NDArray[np.float32]:
+    def probabilities(self, frames: Sequence[Image]) -> Float32:
         """See `Runner`."""
         return self.infer(np.stack([preprocess(frame, self.spec.resize) for frame in frames]))
 
-    def infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def infer(self, pixels: Pixels) -> Float32:
         """See `Runner`."""
         torch = self._torch
         if torch.get_num_threads() != self.row.threads:
@@ -245,7 +245,7 @@ class TorchRunner(Runner):
             with torch.inference_mode(), half:
                 images = torch.from_numpy(np.asarray(pixels)).to(self.row.device)
                 # To the CPU: this waits for the device.
-                result: npt.NDArray[np.float32] = self._run(images).cpu().numpy()
+                result: Float32 = self._run(images).cpu().numpy()
                 return result
         except torch.OutOfMemoryError:
             pass

@@ -21,11 +21,12 @@ from catdog_edge.runtime.model_file import LoadError, read_spec
 from catdog_edge.runtime.onnxruntime_errors import INSTEAD
 from catdog_edge.spec import Layout, ModelSpec, Precision
 from catdog_edge.system.files import write_text
+from catdog_edge.training.array_types import Pixels
 from exporters.checks.acceptance import Strictness, Verification
 from exporters.checks.disagreement_report import SHEET, TABLE, save_flips
 from exporters.checks.file_check import Checked, ReferenceModel, check_file, time_files, too_slow
 from exporters.checks.map_correlation import map_correlation
-from exporters.checks.predictors import Images, OnnxPredictor, Predictor, TorchPredictor
+from exporters.checks.predictors import OnnxPredictor, Predictor, TorchPredictor
 from exporters.checks.validation_data import ValidationSet
 from exporters.export_report import Exported, ExportedFile, machine
 from exporters.formats.dynamic_int8 import quantize_dynamic
@@ -149,7 +150,7 @@ class ExportSteps:
         )
         self._judge(path, {"kind": "dynamic", "layers": list(made.quantized), "share": made.share})
 
-    def static(self, images: Images, source: str) -> None:
+    def static(self, images: Pixels, source: str) -> None:
         """Make `model.static.onnx`, calibrated on training images, `uint8 [N,S,S,3]`, BGR."""
         method, path = self._options.calibration, self._scratch / STATIC
         log.info(f"{STATIC}: measuring activations on {len(images)} {source} ({method})")

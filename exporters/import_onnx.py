@@ -27,12 +27,13 @@ from catdog_edge.spec import (
     crop_and_squash,
     squash,
 )
+from catdog_edge.training.array_types import Pixels
 from catdog_edge.training.data.folder_or_zip import SAMPLE, open_source
 from catdog_edge.training.runs.provenance import git_commit
 from exporters.checks.acceptance import Verification
 from exporters.checks.file_check import ReferenceModel, check_file
 from exporters.checks.original import Original, PixelScaling, find_ending
-from exporters.checks.predictors import Images, OnnxPredictor
+from exporters.checks.predictors import OnnxPredictor
 from exporters.checks.validation_data import ValidationSet
 from exporters.graph.foreign_network import (
     ForeignInput,
@@ -287,7 +288,7 @@ def _pictures(options: ImportOptions, steps: tuple[ResizeStep, ...]) -> Validati
 
 
 def _read_output(
-    original: Original, images: Images, options: ImportOptions, spec: ModelSpec
+    original: Original, images: Pixels, options: ImportOptions, spec: ModelSpec
 ) -> None:
     """Find the output with one value per class, and infer its kind from its values."""
     found = original.outputs(images)

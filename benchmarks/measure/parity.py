@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.measure.corruptions import Corruption, corrupt
 from catdog_edge.errors import ModelError
 from catdog_edge.images.preprocess import Image
+from catdog_edge.training.array_types import Labels
 from catdog_edge.training.data.dataset import Dataset, Item, write_csv
 from catdog_edge.training.evaluation import metrics
 from exporters.checks.comparison import Comparison, Probabilities, compare_answers
@@ -48,7 +48,7 @@ class ImageSet:
     corruption: Corruption | None = None
 
     @cached_property
-    def truth(self) -> npt.NDArray[np.int64]:
+    def truth(self) -> Labels:
         """`int64 [N]`, the class indices."""
         return np.array([item.label for item in self.items], dtype=np.int64)
 
@@ -128,9 +128,7 @@ def compare_rows(
     return figures, disagreements
 
 
-def row_figures(
-    values: Probabilities, truth: npt.NDArray[np.int64], comparison: Comparison
-) -> dict[str, Any]:
+def row_figures(values: Probabilities, truth: Labels, comparison: Comparison) -> dict[str, Any]:
     """Return the figures of a row that docs/bench-json.md lists under `answers`.
 
     `values` are `float32 [N,K]`, `truth` is `int64 [N]`.
@@ -170,9 +168,7 @@ def row_figures(
     }
 
 
-def class_figures(
-    answers: Mapping[str, Probabilities], truth: npt.NDArray[np.int64]
-) -> dict[str, Any]:
+def class_figures(answers: Mapping[str, Probabilities], truth: Labels) -> dict[str, Any]:
     """Return precision and recall per class of every row, and the first row's confusion matrix.
 
     The cells of it that are not 0, as lists of true class, predicted class and count: the matrix of

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,9 +27,11 @@ from catdog_edge.camera.supervisor import Connection, Supervisor
 from catdog_edge.errors import CameraError
 from catdog_edge.images.preprocess import Image, crop
 
-__all__ = ["Camera", "Counts", "Frame", "Region", "State"]
+if TYPE_CHECKING:
+    from catdog_edge.spec import Box
 
-Region = tuple[int, int, int, int]  # x, y, width, height in pixels of the source's frames
+__all__ = ["Camera", "Counts", "Frame", "State"]
+
 MIN_FPS = 1e-6  # an image every eleven days
 
 
@@ -99,7 +101,7 @@ class Camera:
         self,
         source: str | int | os.PathLike[str],
         name: str | None = None,
-        roi: Region | None = None,
+        roi: Box | None = None,
         *,
         realtime: bool = False,
         fps: float = 1.0,
@@ -307,7 +309,7 @@ class Camera:
             self._on_state(self, state, self._mask(reason))
 
 
-def _checked_region(region: Region | None, name: str) -> Region | None:
+def _checked_region(region: Box | None, name: str) -> Box | None:
     if region is None:
         return None
     try:

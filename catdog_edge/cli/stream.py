@@ -22,10 +22,11 @@ from catdog_edge.system.console import escaped, note
 from catdog_edge.system.signals import interrupts
 
 if TYPE_CHECKING:
-    from catdog_edge.camera.camera import Camera, Frame, Region, State
+    from catdog_edge.camera.camera import Camera, Frame, State
     from catdog_edge.events.events import Events, View
     from catdog_edge.events.sinks import Snapshots, WriteFailures
     from catdog_edge.events.video import Recorder, Window
+    from catdog_edge.spec import Box
 
 
 def _report(text: str) -> None:
@@ -216,9 +217,9 @@ def _resolve_variable(source: str) -> str:
     return value
 
 
-def _regions(texts: tuple[str, ...], names: list[str]) -> dict[str, Region]:
+def _regions(texts: tuple[str, ...], names: list[str]) -> dict[str, Box]:
     """Parse `--roi [NAME=]x,y,w,h`; without a name it applies to every source."""
-    found: dict[str, Region] = {}
+    found: dict[str, Box] = {}
     for text in texts:
         name, mark, numbers = text.rpartition("=")
         if mark and name not in names:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from catdog_edge.errors import GateError
 from catdog_edge.spec import ModelSpec, Precision
+from catdog_edge.training.array_types import Float64, Labels
 from catdog_edge.training.evaluation.metrics import softmax, wilson
 from exporters.checks.comparison import (
     CLEAR,
@@ -161,7 +162,7 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
 def judge(
     reference: Answers,
     candidate: Answers,
-    truth: npt.NDArray[np.int64] | None,
+    truth: Labels | None,
     spec: ModelSpec,
     policy: Strictness = BY_EVIDENCE,
     more: Callable[[], tuple[Answers, Answers] | None] | None = None,
@@ -314,6 +315,6 @@ def _logits_text(share: float) -> str:
     return f"logits differ by up to {share:.2e} of the largest"
 
 
-def _logit(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _logit(scores: npt.NDArray[Any]) -> Float64:
     inside = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
     return np.asarray(np.log(inside / (1 - inside)))

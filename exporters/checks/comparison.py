@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from catdog_edge.training.array_types import Flags, Float32, Labels
 from catdog_edge.training.evaluation.metrics import mcnemar_exact, paired_difference
 
-Probabilities = npt.NDArray[np.float32]
+Probabilities = Float32
 
 CLEAR = 0.05
 """An image is clear where the reference's two best probabilities differ by at least this."""
@@ -76,7 +76,7 @@ class Comparison:
 
 
 def compare_answers(
-    reference: Probabilities, candidate: Probabilities, truth: npt.NDArray[np.int64] | None = None
+    reference: Probabilities, candidate: Probabilities, truth: Labels | None = None
 ) -> Comparison:
     """Compare the outputs of two models on the same images, `float32 [N,K]`, in the same order.
 
@@ -135,7 +135,7 @@ def _centred(probabilities: Probabilities) -> Probabilities:
     return np.asarray(values - values.mean(axis=1, keepdims=True), np.float32)
 
 
-def _accuracy(reference: npt.NDArray[np.bool_], candidate: npt.NDArray[np.bool_]) -> Accuracy:
+def _accuracy(reference: Flags, candidate: Flags) -> Accuracy:
     only_reference, only_candidate = reference & ~candidate, candidate & ~reference
     return Accuracy(
         float(reference.mean()),

@@ -17,9 +17,10 @@ from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime.model_file import KNOWN, LOGITS, PROBABILITIES
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import progress_bar
+from catdog_edge.training.array_types import Pixels
 from exporters.checks.acceptance import BY_EVIDENCE, Strictness, Verification, judge
 from exporters.checks.original import Original
-from exporters.checks.predictors import Answers, Images, OnnxPredictor, Predictor
+from exporters.checks.predictors import Answers, OnnxPredictor, Predictor
 from exporters.checks.timing import Ratio, Timing, compare
 from exporters.checks.validation_data import ValidationSet
 
@@ -37,7 +38,7 @@ class ReferenceModel:
         self.answers = model.predict(validation.images) if answers is None else answers
 
     @cached_property
-    def more(self) -> tuple[Images, Answers] | None:
+    def more(self) -> tuple[Pixels, Answers] | None:
         """Further images and its answers to them; `None` where there are none."""
         images = self.validation.more()
         return None if images is None else (images, self.model.predict(images))

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.runtime.providers.start import Settings
 from catdog_edge.runtime.session import ModelSession
 from catdog_edge.system.threads import choose_threads
-from exporters.checks.predictors import Images
+from catdog_edge.training.array_types import Float32, Pixels
 
 MOST = 256  # images; a share of maps is wanted, not a figure of accuracy
 
@@ -32,7 +31,7 @@ class MapCorrelation:
         )
 
 
-def map_correlation(reference: Path, candidate: Path, images: Images) -> MapCorrelation:
+def map_correlation(reference: Path, candidate: Path, images: Pixels) -> MapCorrelation:
     """Compare the heat maps of two files on images of their size, `uint8 [N,S,S,3]`, BGR."""
     settings = Settings(choose_threads().count, spin=False)
     sessions = [
@@ -48,6 +47,6 @@ def map_correlation(reference: Path, candidate: Path, images: Images) -> MapCorr
     return MapCorrelation(float(median), float(low), len(found))
 
 
-def _pearson(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+def _pearson(one: Float32, other: Float32) -> float:
     a, b = ((values - values.mean()).ravel() for values in (one, other))
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))

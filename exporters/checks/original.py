@@ -12,11 +12,10 @@ import numpy.typing as npt
 from catdog_edge.errors import ModelError, first_line
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.threads import choose_threads
+from catdog_edge.training.array_types import Float32, Pixels
 from catdog_edge.training.evaluation.metrics import softmax
-from exporters.checks.predictors import FLOAT_BATCH, Answers, Images, open_session
+from exporters.checks.predictors import FLOAT_BATCH, Answers, open_session
 from exporters.graph.foreign_network import Ending, ForeignInput
-
-Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Original:
         self._name, self._source, self._pixels = path.name, source, pixels
         self._session = open_session(path, choose_threads().count)
 
-    def outputs(self, images: Images) -> dict[str, npt.NDArray[Any]]:
+    def outputs(self, images: Pixels) -> dict[str, npt.NDArray[Any]]:
         """Return all outputs for a few images, by name; `ModelError` if it cannot run them."""
         batch = self._source.batch or len(images)
         padded = np.asarray(images)[np.arange(batch).clip(max=len(images) - 1)]
@@ -59,7 +58,7 @@ class Original:
         names = [value.name for value in self._session.get_outputs()]
         return dict(zip(names, found, strict=True))
 
-    def predict(self, images: Images) -> Answers:
+    def predict(self, images: Pixels) -> Answers:
         """Classify `uint8 [N,H,W,3]` BGR images of the model's size."""
         batch, parts = self._source.batch or FLOAT_BATCH, []
         for start in range(0, len(images), batch):
@@ -70,7 +69,7 @@ class Original:
         logits = values if self.ending == "logits" else None
         return Answers(to_probabilities(values, self.ending), logits)
 
-    def _feed(self, images: Images) -> npt.NDArray[Any]:
+    def _feed(self, images: Pixels) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = images if self._pixels.bgr else images[..., ::-1]
         if not self._source.as_bytes:
             pixels = self._pixels
@@ -81,7 +80,7 @@ class Original:
         return np.ascontiguousarray(values)
 
 
-def find_ending(values: Values) -> Ending:
+def find_ending(values: Float32) -> Ending:
     """Infer from a few outputs, `float32 [N,K]`, whether they are probabilities or logits."""
     if values.shape[1] == 1:
         return "one logit"
@@ -90,7 +89,7 @@ def find_ending(values: Values) -> Ending:
     return "probabilities" if inside else "logits"
 
 
-def to_probabilities(values: Values, ending: Ending) -> Values:
+def to_probabilities(values: Float32, ending: Ending) -> Float32:
     """Return the probabilities of an output `float32 [N,K]`; of one value, those of two classes."""
     if ending == "probabilities":
         return values

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.images.preprocess import to_layout
 from catdog_edge.runtime.model_file import (
@@ -30,8 +29,7 @@ from catdog_edge.spec import ModelSpec
 from catdog_edge.system import packages
 from catdog_edge.system.console import progress_bar
 from catdog_edge.system.threads import choose_threads
-
-Images = npt.NDArray[np.uint8]
+from catdog_edge.training.array_types import Float32, Pixels
 
 FLOAT_BATCH = 16
 """Images per call of a float file. With the rest at the end, two batch sizes are tried."""
@@ -43,9 +41,9 @@ CHECKPOINTS = (".pt", ".pth")
 class Answers:
     """The outputs of a model; `None` if it has no such output."""
 
-    probabilities: npt.NDArray[np.float32]  # `float32 [N,K]`, calibrated
-    logits: npt.NDArray[np.float32] | None = None  # `float32 [N,K]`, before the temperature
-    known: npt.NDArray[np.float32] | None = None  # `float32 [N]`, 0..1: one of the classes is seen
+    probabilities: Float32  # `float32 [N,K]`, calibrated
+    logits: Float32 | None = None  # `float32 [N,K]`, before the temperature
+    known: Float32 | None = None  # `float32 [N]`, 0..1: one of the classes is seen
 
 
 class TorchPredictor:
@@ -56,7 +54,7 @@ class TorchPredictor:
     def __init__(self, network: Any, spec: ModelSpec) -> None:
         self.network, self.spec = network, spec
 
-    def predict(self, images: Images) -> Answers:
+    def predict(self, images: Pixels) -> Answers:
         """Classify `uint8 [N,H,W,3]` BGR images of the model's size."""
         from catdog_edge.training.evaluation.inference import known, logits
         from catdog_edge.training.evaluation.metrics import softmax
@@ -106,7 +104,7 @@ class OnnxPredictor:
         named = f"input {value.name!r}, probabilities {first!r}"
         self.by_place = named if self.spec is given else ""
 
-    def predict(self, images: Images, batch: int | None = None) -> Answers:
+    def predict(self, images: Pixels, batch: int | None = None) -> Answers:
         """Classify `uint8 [N,H,W,3]` BGR images of the model's size, `batch` per call.
 
         `None` is 1 for int8 files, as a camera loop runs them (dynamic quantization uses one scale
@@ -115,7 +113,7 @@ class OnnxPredictor:
         """
         integer = self.spec.precision.startswith("int8")
         batch = self.fixed_batch or batch or (1 if integer else FLOAT_BATCH)
-        parts: list[Sequence[npt.NDArray[np.float32]]] = []
+        parts: list[Sequence[Float32]] = []
         count = progress_bar(f"checking {self._name}", len(images))
         for start in range(0, len(images), batch):
             chunk = np.asarray(images[start : start + batch])

@@ -17,7 +17,8 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from catdog_edge.training.array_types import Float64
 
 RESAMPLES = 4000  # bootstrap resamples behind an interval
 
@@ -49,8 +50,8 @@ class Ratio:
 class Latencies:
     """The calls of one candidate."""
 
-    seconds: npt.NDArray[np.float64]  # `[calls]`, every counted call in the order it was made
-    block_medians: npt.NDArray[np.float64]  # `[rounds]`, the median call of each block, in seconds
+    seconds: Float64  # `[calls]`, every counted call in the order it was made
+    block_medians: Float64  # `[rounds]`, the median call of each block, in seconds
 
     @property
     def calls(self) -> int:

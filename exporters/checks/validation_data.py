@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ModelSpec
+from catdog_edge.training.array_types import Labels, Pixels
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.folder_or_zip import SAMPLE
 from catdog_edge.training.data.open_dataset import open_dataset, open_negative_images, pixels
 from catdog_edge.training.evaluation.inference import check_labels
 from catdog_edge.training.runs.run_folder import Run
-from exporters.checks.predictors import Images
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ LEAST = 32  # fewer images say too little about the range of an activation
 class ValidationSet:
     """Images to check a file on."""
 
-    images: Images  # `uint8 [N,S,S,3]`, BGR, of the model's size; may be a memory map
-    truth: npt.NDArray[np.int64] | None  # `[N]`; `None` where they say nothing of accuracy
+    images: Pixels  # `uint8 [N,S,S,3]`, BGR, of the model's size; may be a memory map
+    truth: Labels | None  # `[N]`; `None` where they say nothing of accuracy
     files: tuple[str, ...]  # their names
     source: str  # what they are, as text
-    more: Callable[[], Images | None] = lambda: None  # for agreement alone: models are fitted to it
+    more: Callable[[], Pixels | None] = lambda: None  # for agreement alone: models are fitted to it
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ModelData:
             more=lambda: self._training(spec, ENOUGH - len(files)),
         )
 
-    def calibration(self, spec: ModelSpec, count: int) -> Images:
+    def calibration(self, spec: ModelSpec, count: int) -> Pixels:
         """Read a stratified part of the training images, `uint8 [N,S,S,3]`, BGR.
 
         Raises `DataError` if the data is missing, has too few images or lacks a class.
@@ -90,7 +90,7 @@ class ModelData:
         check_calibration(truth[places], classes, self.dataset.source)
         return images[places]
 
-    def _training(self, spec: ModelSpec, count: int) -> Images | None:
+    def _training(self, spec: ModelSpec, count: int) -> Pixels | None:
         if count <= 0 or all(item.split != "train" for item in self.dataset.items):
             return None
         images, truth, _ = pixels(self.dataset, "train", spec.resize)
@@ -129,7 +129,7 @@ def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None)
     return ModelData(open_dataset(SAMPLE), missing)
 
 
-def check_calibration(labels: npt.NDArray[np.int64], classes: tuple[str, ...], source: str) -> None:
+def check_calibration(labels: Labels, classes: tuple[str, ...], source: str) -> None:
     """Raise `DataError` unless there are enough images to calibrate on, of every class."""
     if len(labels) < LEAST:
         raise DataError(
@@ -144,7 +144,7 @@ def check_calibration(labels: npt.NDArray[np.int64], classes: tuple[str, ...], s
         )
 
 
-def stratified(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+def stratified(labels: Labels, count: int) -> npt.NDArray[np.int64]:
     """Choose up to `count` indices, ascending, stratified by class and evenly spaced."""
     if count >= len(labels):
         return np.arange(len(labels))

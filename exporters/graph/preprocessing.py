@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from catdog_edge.errors import ModelError
 from catdog_edge.runtime.model_file import INPUT
 from catdog_edge.spec import Layout, ModelSpec, Normalization
+from catdog_edge.training.array_types import Float32, Float64
 from exporters.graph import nodes
 
 
@@ -81,7 +81,7 @@ def _describe(steps: dict[str, bool]) -> str:
     return f"{inside} in the first convolution{f'; {left} as nodes' if left else ''}"
 
 
-def _per_channel(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _per_channel(values: Float64) -> Float32:
     return values.reshape(1, 3, 1, 1).astype(np.float32)
 
 
@@ -104,8 +104,8 @@ def _grey_level(normalization: Normalization) -> int | None:
 def _fold(
     graph: ir.Graph,
     convolution: ir.Node,
-    mean: npt.NDArray[np.float64],
-    deviation: npt.NDArray[np.float64],
+    mean: Float64,
+    deviation: Float64,
     reverse: bool,
 ) -> None:
     """Fold (v - mean) / deviation into a convolution, computed in float64."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from catdog_edge.training.array_types import Float32
 from exporters.checks.predictors import open_session
 
 Histogram = npt.NDArray[np.int64]
@@ -46,7 +47,7 @@ def measure_ranges(
     observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
     session = open_session(observed.SerializeToString(), name="the network to calibrate")
 
-    def activations() -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    def activations() -> Iterator[tuple[str, Float32]]:
         name = session.get_inputs()[0].name
         for value in inputs():
             yield from zip(tensors, session.run(list(tensors), {name: value}), strict=True)

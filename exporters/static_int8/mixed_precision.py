@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from catdog_edge.errors import GateError, ModelError
 from catdog_edge.runtime.model_file import LOGITS
+from catdog_edge.training.array_types import Float32, Pixels
 from exporters.checks.acceptance import Verification
-from exporters.checks.predictors import Images, OnnxPredictor
+from exporters.checks.predictors import OnnxPredictor
 from exporters.graph.nodes import find
 from exporters.graph.onnx_file import read_model, to_proto
 from exporters.static_int8.quantize import SCHEMES, Calibrated, Scheme, quantize
@@ -62,7 +62,7 @@ class Found:
 
 
 def rank_layers(
-    calibrated: Calibrated, fp32: Path, images: Images, scheme: Scheme = "u8s8"
+    calibrated: Calibrated, fp32: Path, images: Pixels, scheme: Scheme = "u8s8"
 ) -> tuple[LayerError, ...]:
     """Quantize each layer alone and rank them by the change of the logits, worst first.
 
@@ -108,7 +108,7 @@ def give_back(
         log.info(f"  {'; '.join(steps[-1].verification.failures)}; {in_float[-1]} back to float")
 
 
-def _logits(model: ir.Model, calibrated: Calibrated, images: Images) -> npt.NDArray[np.float32]:
+def _logits(model: ir.Model, calibrated: Calibrated, images: Pixels) -> Float32:
     logits = find(model.graph, LOGITS)
     assert logits is not None
     if logits not in model.graph.outputs:
@@ -122,7 +122,7 @@ def _logits(model: ir.Model, calibrated: Calibrated, images: Images) -> npt.NDAr
 
 
 def search_schemes(
-    calibrated: Calibrated, source: Path, images: Images, judge: Callable[[ir.Model], Verification]
+    calibrated: Calibrated, source: Path, images: Pixels, judge: Callable[[ir.Model], Verification]
 ) -> tuple[Scheme, Found, list[dict[str, Any]]]:
     """Try kinds of int8 in the order of `quantize.SCHEMES` until one is good enough.
 

@@ -21,7 +21,7 @@ from onnxruntime.quantization.calibrate import TensorsData
 
 from catdog_edge.images.preprocess import to_layout
 from catdog_edge.spec import ModelSpec
-from exporters.checks.predictors import Images
+from catdog_edge.training.array_types import Pixels
 from exporters.formats.dynamic_int8 import restore
 from exporters.formats.suppress_logging import suppress_logging
 from exporters.graph import nodes
@@ -67,7 +67,7 @@ class Calibrated:
 
 
 def calibrate(
-    source: str | os.PathLike[str], images: Images, method: Calibration = "minmax"
+    source: str | os.PathLike[str], images: Pixels, method: Calibration = "minmax"
 ) -> Calibrated:
     """Measure the range of every activation of an fp32 file of ours.
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 from catdog_edge.errors import DataError
 from catdog_edge.spec import ResizeStep
@@ -23,8 +24,6 @@ from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.folder_or_zip import SAMPLE
 from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT, open_negative_images
 from catdog_edge.training.data.source_groups import combined_pixels, kinds_of, sources_of
-
-Generator = np.random.Generator
 
 DRAWN = "drawn"  # what `--other` takes for no photographs, drawings alone
 DRAWN_COUNT = 200  # drawn scenes on which a threshold is evaluated, besides photographs

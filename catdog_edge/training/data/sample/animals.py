@@ -12,11 +12,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+from numpy.random import Generator
 
 from catdog_edge.images.preprocess import Image
+from catdog_edge.training.array_types import Float64
+from catdog_edge.training.data.sample.scenes import Colour
 
-Generator = np.random.Generator
-Colour = tuple[int, ...]
 Point = tuple[float, float]
 Layer = tuple[Image, Image]  # colours, `uint8 [H,W,3]` BGR, and mask, `uint8 [H,W]`, of a drawing
 
@@ -66,11 +67,11 @@ class _Pen:
             path = self._pixels(np.array(points))
             cv2.polylines(target, [path], False, ink, thickness, cv2.LINE_8, 4)
 
-    def _pixels(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    def _pixels(self, points: Float64) -> npt.NDArray[np.int32]:
         return np.asarray((points @ self._turn * self._scale + self._origin) * 16, np.int32)
 
 
-def _rounded(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _rounded(points: Float64) -> Float64:
     """Return a closed Catmull-Rom curve through points."""
     t = np.linspace(0, 1, 6, endpoint=False)[:, None]
     p0, p1, p2, p3 = (np.roll(points, shift, 0)[:, None] for shift in (1, 0, -1, -2))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from catdog_edge.images.preprocess import Image
+from catdog_edge.training.array_types import Float32
 
 Colour = tuple[int, ...]
 
 
 def smooth_noise(
     rng: np.random.Generator, height: int, width: int, grain: float, scale: float, channels: int
-) -> npt.NDArray[np.float32]:
+) -> Float32:
     """Draw normal noise, `float32 [height,width,channels]`, of a grain in pixels."""
     size = (max(2, int(height / grain)), max(2, int(width / grain)), channels)
     fine = cv2.resize(rng.normal(0, scale, size), (width, height))
