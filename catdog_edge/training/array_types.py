@@ -1,4 +1,4 @@
-"""Short names for the arrays of training, exporters and benchmarks; docstrings tell their shapes."""
+"""Short names for the arrays of training and of what is above it; docstrings tell their shapes."""
 
 from __future__ import annotations
 
