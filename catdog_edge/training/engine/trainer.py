@@ -129,7 +129,7 @@ class Trainer:
         if on_cuda and group.is_single:
             self._graphs = StepGraphs(self._backward, self.network)
         self._loader = self._make_loader()
-        self._val = resident(data.val[0], self.device) if on_cuda else None
+        self._val = resident([data.val[0]], self.device) if on_cuda else None
         # A device is asked for the sums now and then: to ask is to wait for it.
         self._interval = READ_INTERVAL if on_cuda and group.is_single else 0.0
         self._unread = torch.zeros(2, dtype=torch.float64, device=self.device)

@@ -1,17 +1,17 @@
 """Augmentation of batches of images on a device: what `augment` does, drawn by the same code.
 
-Resizes and blurs are products of an image with a matrix for its rows and one for its columns, so
-that each image of a batch has its own. Values agree with OpenCV's up to its rounding; noise is
-drawn by PyTorch, and so another one.
+The host turns what is drawn into small arrays, which are uploaded at once; few operations on the
+device then change all images of a batch, since each costs the host microseconds to start. Resizes
+and blurs are products of an image with a matrix for its rows and one for its columns. Values agree
+with OpenCV's up to its rounding; noise is a part, drawn by the seed, of one array of noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,101 +20,119 @@ from torch.nn import functional
 from catdog_edge.training.array_types import Float64, Labels
 from catdog_edge.training.data.negatives import Choice
 from catdog_edge.training.engine.batches import augment
-from catdog_edge.training.engine.device import send
 
 CUBIC = -0.75  # OpenCV's and PyTorch's parameter of cubic interpolation
+CLEAR = 4  # images that are far away stand before their 4x4 pixels, enlarged
+SMALL = {3: np.array([1, 2, 1]) / 4, 5: np.array([1, 4, 6, 4, 1]) / 16}  # OpenCV's small Gaussians
+NOISES = 2**22  # places in the array of noise where an image's may begin
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+
+
+def changes(draws: augment.Draws, height: int, width: int) -> Arrays:
+    """Turn the augmentations of N images of this size into what `change` needs."""
+    arrays = _far_away(draws, height, width) if np.any(draws.far) else {}
+    arrays["reflection" if draws.reflected else "zeros"] = _relative(draws.maps, height, width)
+    if np.any(draws.grey):
+        grey = np.c_[np.broadcast_to(augment.LUMA, (3, 3)), np.zeros(3)]
+        arrays["colours"] = np.where(draws.grey[:, None, None], grey, np.eye(3, 4))
+    if len(draws.colours):
+        arrays["colours"] = draws.colours
+    if np.any(draws.noise):
+        arrays |= {"noise": draws.noise / augment.NOISE_DEVIATION, "seeds": draws.seeds % NOISES}
+    if np.any(draws.erased):
+        top, left, below, right = augment.erased_boxes(draws.amounts, height, width)
+        arrays["erased_rows"] = _between(top, below, height) & draws.erased[:, None]
+        arrays["erased_columns"] = _between(left, right, width)
+    if np.any(draws.blur) or np.any(draws.defocus) or np.any(draws.light):
+        arrays["blur"] = _blurs(draws, min(height, width))
+    if np.any(draws.dark_noise):
+        arrays["dark_noise"] = draws.dark_noise / augment.NOISE_DEVIATION
+        arrays["dark_seeds"] = draws.dark_seeds % NOISES
+    return arrays
+
+
+def growth(chosen: Sequence[Choice], height: int, width: int) -> Arrays:
+    """Turn the choices of images of this size, the last of a batch, into what `change` needs."""
+    boxes = np.array([one[2:] if one.height else (0, 0, height, width, 1) for one in chosen])
+    if not any(one.height for one in chosen):
+        return {}
+    top, left, tall, wide, times = boxes.T
+    rows, columns = _growing(top, tall, times, height), _growing(left, wide, times, width)
+    return _taps("grown", rows, columns)
 
 
 @torch.no_grad()
-def augment_tensor(pixels: torch.Tensor, draws: augment.Draws | None) -> torch.Tensor:
-    """Apply the drawn augmentations to each image.
+def change(pixels: torch.Tensor, sent: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Apply the changes of `changes` and `growth` to images.
 
     Args:
         pixels: `uint8 [N,H,W,3]`, BGR; not modified.
-        draws: Of `draw`, for images of this size; `None` returns the same tensor.
+        sent: The arrays, on the same device; those that are missing change nothing.
 
     Returns:
-        `uint8 [N,H,W,3]`, BGR, on the same device.
+        `uint8 [N,H,W,3]`, BGR.
     """
-    if draws is None or not len(pixels):
+    borders = [one for one in ("reflection", "zeros") if one in sent]
+    if not borders and "grown" not in sent:
         return pixels
-    device, (height, width) = pixels.device, pixels.shape[1:3]
     images = _planes(pixels)
-    _change(images, draws.far, lambda some, rows: _far_away(some, draws.places[rows]))
-    images = _warp(images, send(_relative(draws.maps, height, width), device), draws.reflected)
-    grey = np.tile(np.c_[np.broadcast_to(augment.LUMA, (3, 3)), np.zeros(3)], (len(images), 1, 1))
-    _change(images, draws.grey, lambda some, rows: _recolour(some, send(grey[rows], device)))
-    if len(draws.colours):
-        images = _whole(_recolour(images, send(draws.colours, device)))
-    _change(images, draws.blur, lambda some, rows: _blur(some, _kernels(draws.blur[rows])))
-    _change(images, draws.noise, _noise(draws.noise, draws.seeds))
-    _change(images, draws.erased, lambda some, rows: _erase(some, draws.amounts[rows]))
-    sigmas = draws.defocus * min(height, width)
-    _change(images, draws.defocus, lambda some, rows: _blur(some, _defocus(sigmas[rows])))
-    noise = _noise(draws.dark_noise, draws.dark_seeds)
-
-    def darken(some: torch.Tensor, rows: Labels) -> torch.Tensor:
-        light = send(draws.light[rows], device)[:, None, None, None]
-        return noise(_whole(some * light), rows)
-
-    _change(images, draws.light, darken)
-    return _pixels(images)
+    if "grown" in sent:
+        grown = images[-sent["grown"].shape[1] :]
+        grown.copy_(_resample(grown, *_matrices(sent, "grown", grown)).round_().clamp_(0, 255))
+    if "far" in sent:
+        images.index_copy_(0, sent["far"], _move_away(images[sent["far"]], sent))
+    for border in borders:
+        images = _warp(images, sent[border], border)
+    if "colours" in sent:
+        images = _recolour(images, sent["colours"])
+    if "noise" in sent:
+        _add_noise(images, sent["noise"], sent["seeds"]).clamp_(0, 255)
+    if "erased_rows" in sent:
+        erased = _inside(sent["erased_rows"], sent["erased_columns"])
+        images.masked_fill_(erased, augment.ERASED)
+    if "blur" in sent:
+        images = _blur(images, *sent["blur"])
+    if "dark_noise" in sent:
+        _add_noise(images, sent["dark_noise"], sent["dark_seeds"])
+    return _pixels(images.round_().clamp_(0, 255))
 
 
 @torch.no_grad()
 def resize_tensor(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Resize `uint8 [N,H,W,3]`, by areas where they become smaller, else linearly."""
-    tall, wide = pixels.shape[1:3]
-    kind = "area" if height < tall else "linear"
+    kind = "area" if height < pixels.shape[1] else "linear"
     rows, columns = (
-        _resizing(kind, old, new, pixels.device) for old, new in ((tall, height), (wide, width))
+        _resizing(kind, old, new, pixels.device)
+        for old, new in zip(pixels.shape[1:3], (height, width))
     )
-    return _pixels(_whole(_resample(_planes(pixels), rows, columns)))
+    return _pixels(_resample(_planes(pixels), rows, columns).round_())
 
 
-@torch.no_grad()
-def grow_tensor(pixels: torch.Tensor, chosen: list[Choice]) -> torch.Tensor:
-    """Grow the chosen parts of `uint8 [N,H,W,3]` to whole frames, see `Choice`."""
-    part = np.array([one.height > 0 for one in chosen])
-    if not part.any():
-        return pixels
-    images = _planes(pixels)
-    boxes = np.array([one[2:] for one in chosen])
-
-    def grow(some: torch.Tensor, rows: Labels) -> torch.Tensor:
-        top, left, tall, wide, times = send(boxes[rows], pixels.device).T
-        height, width = some.shape[2:]
-        return _resample(
-            some, _growing(top, tall, times, height), _growing(left, wide, times, width)
-        )
-
-    _change(images, part, grow)
-    return _pixels(images)
-
-
+# Images on the device are `float32 [N,H,3,W]`: both products of a resize take them as they are.
 def _planes(pixels: torch.Tensor) -> torch.Tensor:
-    return pixels.permute(0, 3, 1, 2).contiguous().float()
+    return pixels.transpose(2, 3).to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _pixels(images: torch.Tensor) -> torch.Tensor:
-    return images.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format)
+    return images.transpose(2, 3).to(torch.uint8, memory_format=torch.contiguous_format)
 
 
-def _whole(images: torch.Tensor) -> torch.Tensor:
-    """Round to the levels that an image of uint8 has."""
-    return images.round_().clamp_(0, 255)
+def _resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Multiply `[N,H,3,W]` by `[N,h,H]` or `[h,H]`, and by `[N,w,W]` or `[w,W]`: `[N,h,3,w]`."""
+    rows, columns = (one.expand(len(images), *one.shape[-2:]) for one in (rows, columns))
+    tall = torch.bmm(rows, images.flatten(2)).view(len(images), -1, images.shape[3])
+    return torch.bmm(tall, columns.transpose(1, 2)).view(len(images), rows.shape[1], 3, -1)
 
 
-def _change(
-    images: torch.Tensor,
-    those: npt.NDArray[Any],
-    change: Callable[[torch.Tensor, Labels], torch.Tensor],
-) -> None:
-    """Change the images whose value is not 0, in place; the values are on the host."""
-    rows = np.flatnonzero(those)
-    if len(rows):
-        places = send(rows, images.device)
-        images.index_copy_(0, places, _whole(change(images[places], rows)))
+def _between(low: Labels, high: Labels, side: int) -> Array:
+    places = np.arange(side)
+    return np.asarray((places >= low[:, None]) & (places < high[:, None]))
+
+
+def _inside(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Combine `bool [N,H]` and `bool [N,W]` into `bool [N,H,1,W]`."""
+    return rows[:, :, None, None] & columns[:, None, None]
 
 
 def _relative(maps: Float64, height: int, width: int) -> Float64:
@@ -127,135 +145,187 @@ def _relative(maps: Float64, height: int, width: int) -> Float64:
     return np.asarray(relative)
 
 
-def _warp(images: torch.Tensor, maps: torch.Tensor, reflected: bool) -> torch.Tensor:
-    """Warp `float32 [N,3,H,W]` by relative maps `[N,2,3]` from target to source."""
-    y, x = (torch.linspace(-1, 1, side, device=images.device) for side in images.shape[2:])
+@lru_cache(maxsize=64)
+def _line(side: int, device: torch.device) -> torch.Tensor:
+    return torch.linspace(-1, 1, side, device=device)
+
+
+def _warp(images: torch.Tensor, maps: torch.Tensor, border: str) -> torch.Tensor:
+    """Warp images by relative maps `[N,2,3]` from target to source."""
+    y, x = (_line(images.shape[axis], images.device) for axis in (1, 3))
     maps = maps[:, None, None]
     grid = torch.addcmul(
         torch.addcmul(maps[..., 2], maps[..., 1], y[:, None, None]), maps[..., 0], x[:, None]
     )
-    border = "reflection" if reflected else "zeros"
-    return _whole(functional.grid_sample(images, grid, padding_mode=border, align_corners=True))
+    warped = functional.grid_sample(
+        images.transpose(1, 2), grid, padding_mode=border, align_corners=True
+    )
+    return warped.round_().transpose(1, 2)
 
 
 def _recolour(images: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
-    return torch.baddbmm(colours[:, :, 3:], colours[:, :, :3], images.flatten(2)).view_as(images)
+    """Multiply the channels by matrices `[N,3,4]`."""
+    planes = images.transpose(1, 2)
+    changed = torch.baddbmm(colours[:, :, 3:], colours[:, :, :3], planes.flatten(2))
+    out = torch.empty(images.shape, device=images.device)
+    torch.clamp(changed.round_().view(planes.shape), 0, 255, out=out.transpose(1, 2))
+    return out
 
 
-def _noise(deviations: Float64, seeds: Labels) -> Callable[[torch.Tensor, Labels], torch.Tensor]:
-    def add(images: torch.Tensor, rows: Labels) -> torch.Tensor:
-        generator = torch.Generator(images.device).manual_seed(int(seeds[rows[0]]))
-        noise = torch.empty_like(images).random_(0, 256, generator=generator)
-        gains = send(deviations[rows] / augment.NOISE_DEVIATION, images.device)[:, None, None, None]
-        return images + (noise - 127.5) * gains
-
-    return add
+@lru_cache(maxsize=8)
+def _noise(length: int, device: torch.device) -> torch.Tensor:
+    """Return noise from each place of an array on, a view `float32 [NOISES,length]`."""
+    drawn = np.random.default_rng(0).integers(0, 256, NOISES + length, np.uint8)
+    noise = torch.from_numpy(drawn).to(device).float().sub_(127.5)
+    return noise.as_strided((NOISES, length), (1, 1))
 
 
-def _erase(images: torch.Tensor, amounts: Float64) -> torch.Tensor:
-    boxes = send(np.stack(augment.erased_boxes(amounts, *images.shape[2:])), images.device)
-    return images.masked_fill(_inside(images, boxes), augment.ERASED)
+def _add_noise(images: torch.Tensor, gains: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+    noise = _noise(images[0].numel(), images.device)[seeds].view(images.shape)
+    return images.addcmul_(noise, gains[:, None, None, None])
 
 
-def _inside(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Return which pixels are in the box of each image, `bool [N,1,H,W]`, for boxes `[4,N]`."""
-    y, x = (torch.arange(side, device=images.device) for side in images.shape[2:])
-    top, left, below, right = boxes[:, :, None].unbind()
-    rows, columns = (y >= top) & (y < below), (x >= left) & (x < right)
-    return (rows[:, :, None] & columns[:, None])[:, None]
+def _far_away(draws: augment.Draws, height: int, width: int) -> Arrays:
+    rows = np.flatnonzero(draws.far)
+    places = draws.places[rows]
+    top, left, tall, wide = augment.far_boxes(places, height, width)
+    coloured, turned = places[:, 3] < 0.5, places[:, 4] < 0.5
+    behind = (_weights("linear", CLEAR, side) for side in (height, width))
+    behind_rows, behind_columns = (
+        np.where(turned[:, None, None], one[:, ::-1], one) for one in behind
+    )
+    return {
+        "far": rows,
+        "behind_rows": behind_rows,
+        "behind_columns": behind_columns,
+        "near_rows": _between(top, top + tall, height) | ~coloured[:, None],
+        "near_columns": _between(left, left + wide, width) | ~coloured[:, None],
+        **_taps("small", _shrinking(top, tall, height), _shrinking(left, wide, width)),
+    }
 
 
-def _far_away(images: torch.Tensor, places: Float64) -> torch.Tensor:
-    device, (height, width) = images.device, images.shape[2:]
-    top, left, tall, wide = send(np.stack(augment.far_boxes(places, height, width)), device)
-    small = _resample(images, _shrinking(top, tall, height), _shrinking(left, wide, width))
-    colours, turned = (send(places[:, axis] < 0.5, device)[:, None, None] for axis in (3, 4))
+def _move_away(images: torch.Tensor, sent: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    small = _resample(images, *_matrices(sent, "small", images))
     few = _resample(
-        images, *(_resizing("area", side, 4, device) for side in (height, width))
-    ).round_()
-    few = torch.where(turned[:, None], few.flip(2, 3), few)
-    behind = _resample(few, *(_resizing("linear", 4, side, device) for side in (height, width)))
-    inside = _inside(images, torch.stack([top, left, top + tall, left + wide]))
-    return torch.where(inside | ~colours[:, None], small, behind)
-
-
-def _resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Multiply `[N,3,H,W]` by `[h,H]` or `[N,h,H]` and `[w,W]` or `[N,w,W]`: `[N,3,h,w]`."""
-    rows, columns = (one if one.ndim == 2 else one[:, None] for one in (rows, columns))
-    return rows @ images @ columns.transpose(-1, -2)
+        images, *(_resizing("area", images.shape[axis], CLEAR, images.device) for axis in (1, 3))
+    )
+    behind = _resample(few.round_(), sent["behind_rows"], sent["behind_columns"])
+    near = _inside(sent["near_rows"], sent["near_columns"])
+    return torch.where(near, small, behind).round_()
 
 
 @lru_cache(maxsize=64)
-def _resizing(kind: str, old: int, new: int, device: torch.device) -> torch.Tensor:
+def _weights(kind: str, old: int, new: int) -> Float64:
     """Return the matrix `[new,old]` that resizes by areas or linearly."""
     scale = old / new
     source, target = np.arange(old), np.arange(new)[:, None]
     if kind == "area":
         low, high = target * scale, (target + 1) * scale
-        weights = np.clip(np.minimum(high, source + 1) - np.maximum(low, source), 0, None) / scale
-    else:
-        middle = np.clip((target + 0.5) * scale - 0.5, 0, old - 1)
-        weights = np.clip(1 - np.abs(middle - source), 0, None)
-    return torch.from_numpy(weights.astype(np.float32)).to(device)
+        covered = np.minimum(high, source + 1) - np.maximum(low, source)
+        return np.asarray(np.clip(covered, 0, None) / scale)
+    middle = np.clip((target + 0.5) * scale - 0.5, 0, old - 1)
+    return np.asarray(np.clip(1 - np.abs(middle - source), 0, None))
 
 
-def _shrinking(start: torch.Tensor, length: torch.Tensor, side: int) -> torch.Tensor:
-    """Return matrices `[N,side,side]`: by areas to a length from a start, reflected beyond it."""
-    source = torch.arange(side, device=start.device)
+@lru_cache(maxsize=64)
+def _resizing(kind: str, old: int, new: int, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(_weights(kind, old, new).astype(np.float32)).to(device)
+
+
+Taps = tuple[Labels, Float64]  # source pixels `[N,side,K]`, -1 for none, and their weights
+
+
+def _shrinking(start: Labels, length: Labels, side: int) -> Taps:
+    """Resize by areas to a length from a start on, reflected beyond it."""
     start, length = start[:, None], length[:, None]
-    place = (source - start) % (2 * length)
-    place = torch.where(place < length, place, 2 * length - 1 - place)[:, :, None]
+    place = (np.arange(side) - start) % (2 * length)
+    place = np.where(place < length, place, 2 * length - 1 - place)
     scale = (side / length)[:, :, None]
-    low, high = place * scale, (place + 1) * scale
-    return (torch.minimum(high, source + 1) - torch.maximum(low, source)).clamp_(min=0) / scale
+    low, high = place[:, :, None] * scale, (place + 1)[:, :, None] * scale
+    source = low.astype(int) + np.arange(int(np.ceil(scale.max())) + 1)
+    weights = np.clip(np.minimum(high, source + 1) - np.maximum(low, source), 0, None) / scale
+    return np.where(source < side, source, -1), weights
 
 
-def _growing(
-    start: torch.Tensor, length: torch.Tensor, times: torch.Tensor, side: int
-) -> torch.Tensor:
-    """Return matrices `[N,side,side]`: cubically from a part, mirrored `times` times, to all."""
-    source = torch.arange(side, device=start.device)
+def _growing(start: Labels, length: Labels, times: Labels, side: int) -> Taps:
+    """Resize cubically from a part, mirrored `times` times, to all."""
     start, length, times = start[:, None], length[:, None], times[:, None]
-    place = (source + 0.5) * (times * length / side) % (2 * length)
-    place = torch.minimum(place, 2 * length - place) - 0.5
-    distance = (place[:, :, None] - (source - start)[:, None]).abs()
-    near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance.square() + 1
-    beyond = CUBIC * (((distance - 5) * distance + 8) * distance - 4)
-    weights = torch.where(distance <= 1, near, torch.where(distance < 2, beyond, 0.0))
-    weights = weights * ((source >= start) & (source < start + length))[:, None]
-    return weights / weights.sum(2, keepdim=True)
+    place = (np.arange(side) + 0.5) * (times * length / side) % (2 * length)
+    place = np.minimum(place, 2 * length - place) - 0.5
+    first = np.floor(place)
+    after = place - first
+    beyond = [CUBIC * (((one - 5) * one + 8) * one - 4) for one in (after + 1, 2 - after)]
+    near = [((CUBIC + 2) * one - (CUBIC + 3)) * one**2 + 1 for one in (after, 1 - after)]
+    source = first.astype(int)[:, :, None] + np.arange(-1, 3)
+    inside = (source >= 0) & (source < length[:, :, None])
+    weights = np.stack([beyond[0], *near, beyond[1]], 2) * inside
+    return np.where(inside, source + start[:, :, None], -1), weights / weights.sum(2, keepdims=True)
 
 
-def _kernels(sides: Labels) -> list[Any]:
-    return [cv2.getGaussianKernel(int(side), 0) for side in sides]
+def _taps(name: str, rows: Taps, columns: Taps) -> Arrays:
+    """Put the taps of rows and columns into two arrays `[2,N,side,K]`, of the longer side."""
+    shape = (2, *np.maximum(rows[0].shape, columns[0].shape))
+    source, weights = np.full(shape, -1), np.zeros(shape)
+    for axis, (pixels, values) in enumerate((rows, columns)):
+        side, taps = pixels.shape[1:]
+        source[axis, :, :side, :taps], weights[axis, :, :side, :taps] = pixels, values
+    # Each tap without a pixel has a column of its own, beyond those of the matrix.
+    beyond = shape[2] + np.arange(shape[3])
+    return {name: weights, f"{name}_source": np.where(source < 0, beyond, source)}
 
 
-def _defocus(sigmas: Float64) -> list[Any]:
-    """Return the kernels that OpenCV uses for uint8 images."""
-    sides = np.round(sigmas * 6 + 1).astype(int) | 1
-    return [cv2.getGaussianKernel(int(side), sigma) for side, sigma in zip(sides, sigmas)]
+def _matrices(
+    sent: Mapping[str, torch.Tensor], name: str, images: torch.Tensor
+) -> list[torch.Tensor]:
+    """Return the matrices of the rows and columns of images, `[N,H,H]` and `[N,W,W]`."""
+    weights = sent[name]
+    _, count, side, taps = weights.shape
+    matrices = weights.new_zeros(2, count, side, side + taps)
+    matrices.scatter_(3, sent[f"{name}_source"], weights)
+    sides = images.shape[1], images.shape[3]
+    return [one[:, :side, :side] for one, side in zip(matrices, sides)]
 
 
-def _blur(images: torch.Tensor, kernels: list[Any]) -> torch.Tensor:
-    """Convolve each image with its own symmetric kernel, the border reflected."""
-    device, sides = images.device, images.shape[2:]
-    most = max(len(kernel) // 2 for kernel in kernels)
-    taps = np.zeros((len(kernels), most + 2))
-    for row, kernel in zip(taps, kernels):
-        half = kernel[len(kernel) // 2 :, 0]
-        row[: len(half)] = half
-    weights = send(taps, device)
-    rows, columns = (
-        torch.stack([weights[:, one] for one in _distances(side, most, device)]).sum(0)
-        for side in sides
+def _blurs(draws: augment.Draws, side: int) -> Float64:
+    """Return the symmetric kernels of rows and columns, `[2,N,taps]` from the middle on.
+
+    Those of the rows have the light, too. The kernels are those that OpenCV uses for uint8.
+    """
+    sigmas = draws.defocus * side if len(draws.defocus) else np.zeros(len(draws.blur))
+    halves = np.where(sigmas, np.round(sigmas * 6 + 1).astype(int) // 2, 0)
+    longest = 8 + 8 * (int(halves.max() + SMALL[5].size) // 8)  # few lengths: `_spread` is kept
+    away = np.arange(longest)
+    taps = np.exp(-0.5 * (away / np.where(sigmas, sigmas, 1)[:, None]) ** 2)
+    taps *= away <= halves[:, None]
+    taps /= 2 * taps.sum(1, keepdims=True) - taps[:, :1]
+    for number in np.flatnonzero(draws.blur):
+        whole = np.r_[taps[number, :0:-1], taps[number]]
+        taps[number] = np.convolve(whole, SMALL[int(draws.blur[number])], "same")[longest - 1 :]
+    light = np.where(draws.light, draws.light, 1)[:, None] if len(draws.light) else 1.0
+    return np.stack([taps * light, taps])
+
+
+def _blur(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Convolve each image with its own symmetric kernels `[N,taps]`, the border reflected."""
+    matrices = (
+        (taps @ _spread(images.shape[axis], taps.shape[1], images.device)).view(
+            len(images), images.shape[axis], -1
+        )
+        for taps, axis in ((rows, 1), (columns, 3))
     )
-    return _resample(images, rows, columns)
+    return _resample(images, *matrices)
 
 
-def _distances(side: int, most: int, device: torch.device) -> list[torch.Tensor]:
-    """Return distances of target pixels to source pixels and reflections; `most + 1`: too far."""
-    source = torch.arange(side, device=device)
-    target, last = source[:, None], 2 * (side - 1) - source
-    below = torch.where(source > 0, target + source, most + 1)
-    above = torch.where(source < side - 1, last - target, most + 1)
-    return [one.clamp(max=most + 1) for one in ((target - source).abs(), below, above)]
+@lru_cache(maxsize=32)
+def _spread(side: int, taps: int, device: torch.device) -> torch.Tensor:
+    """Return how often each target pixel takes each source pixel with a tap, `[taps,side*side]`.
+
+    A source pixel is taken at its place and at its two reflections.
+    """
+    source, target = np.arange(side), np.arange(side)[:, None]
+    below = np.where(source > 0, target + source, taps)
+    above = np.where(source < side - 1, 2 * (side - 1) - source - target, taps)
+    found = np.zeros((taps, side, side), np.float32)
+    for distance in (np.abs(target - source), below, above):
+        found += distance == np.arange(taps)[:, None, None]
+    return torch.from_numpy(found).flatten(1).to(device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,11 +17,11 @@ import torch
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.training.array_types import Labels, Pixels
-from catdog_edge.training.data.negatives import draw_empty_scene
+from catdog_edge.training.data.negatives import Choice, draw_empty_scene
 from catdog_edge.training.engine.batches import gpu_augment
 from catdog_edge.training.engine.batches.augment import Share, draw_changes
 from catdog_edge.training.engine.batches.loader import Batch, BatchLoader
-from catdog_edge.training.engine.device import pinned
+from catdog_edge.training.engine.device import Upload, pinned
 
 log = logging.getLogger(__name__)
 
@@ -43,37 +43,54 @@ def augments_on(device: torch.device) -> bool:
     return where == "device" or (not where and device.type == "cuda")
 
 
-def resident(pixels: Pixels, device: torch.device) -> torch.Tensor | None:
-    """Copy images `uint8 [N,H,W,3]` to a device; `None` if its free memory is too small."""
-    if device.type == "cuda" and pixels.nbytes > MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+def resident(sets: Sequence[Pixels], device: torch.device) -> torch.Tensor | None:
+    """Copy sets of images `uint8 [N,H,W,3]`, one after another, to a device.
+
+    Returns `None` if its free memory is too small.
+    """
+    count, size = sum(map(len, sets)), sum(one.nbytes for one in sets)
+    if device.type == "cuda" and size > MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
         return None
-    copied = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
-    rows = max(1, CHUNK * len(pixels) // max(1, pixels.nbytes))
-    for start in range(0, len(pixels), rows):
-        copied[start : start + rows] = torch.from_numpy(np.array(pixels[start : start + rows]))
+    copied = torch.empty((count, *sets[0].shape[1:]), dtype=torch.uint8, device=device)
+    rows, end = max(1, CHUNK * count // max(1, size)), 0
+    for one in sets:
+        for start in range(0, len(one), rows):
+            chunk = torch.from_numpy(np.array(one[start : start + rows]))
+            copied[end : end + len(chunk)] = chunk
+            end += len(chunk)
     return copied
 
 
 class DeviceImages:
-    """Source images of batches: on the device if they fit, else uploaded as needed."""
+    """Source images of batches: on the device if they fit, else uploaded as needed.
 
-    def __init__(self, pixels: Pixels, device: torch.device, what: str) -> None:
-        self._pixels, self._device = pixels, device
-        self._copied = resident(pixels, device)
+    Their rows are counted over all sets.
+    """
+
+    def __init__(self, sets: Sequence[Pixels], device: torch.device) -> None:
+        self._sets = sets
+        self.starts = np.cumsum([0, *map(len, sets)])
+        self._copied = resident(sets, device)
         if self._copied is None:
+            size = sum(one.nbytes for one in sets) / 1e9
             log.info(
-                f"train: the {what} ({pixels.nbytes / 1e9:,.1f} GB) do not fit into the memory of "
+                f"train: the training images ({size:,.1f} GB) do not fit into the memory of "
                 f"{device}, so each batch is uploaded"
             )
 
-    def prepare(self, rows: Labels) -> torch.Tensor:
+    def prepare(self, rows: Labels) -> gpu_augment.Arrays:
         """Return what `take` needs of the host, ahead of it: row numbers, or images."""
-        return pinned(rows if self._copied is not None else self._pixels[rows], self._device)
+        if self._copied is not None:
+            return {"rows": rows}
+        pixels = np.empty((len(rows), *self._sets[0].shape[1:]), np.uint8)
+        for start, one in zip(self.starts, self._sets):
+            mine = (rows >= start) & (rows < start + len(one))
+            pixels[mine] = one[rows[mine] - start]
+        return {"pixels": pixels}
 
-    def take(self, prepared: torch.Tensor) -> torch.Tensor:
+    def take(self, sent: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the images, `uint8 [N,H,W,3]`, on the device."""
-        sent = prepared.to(self._device, non_blocking=True)
-        return sent if self._copied is None else self._copied[sent]
+        return sent["pixels"] if self._copied is None else self._copied[sent["rows"]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,7 @@ class GpuBatchLoader(BatchLoader):
     """A `BatchLoader` whose batches are made on a device.
 
     Order, sources, negatives, and the changes of each image are those of `BatchLoader`. Drawn
-    negatives are some of a set of `DRAWINGS`; noise is that of PyTorch.
+    negatives are some of a set of `DRAWINGS`; noise is a part of one array of noise.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -90,55 +107,52 @@ class GpuBatchLoader(BatchLoader):
         self, epoch: int, first_step: int = 0, scales: tuple[float, ...] = (1.0,)
     ) -> Generator[Batch, None, None]:
         """See `BatchLoader`; the first time, the images are copied to the device."""
-        # Here, since one thread alone is to use the device.
-        sampler, _ = self.negatives, self._images
-        if sampler is not None and self._photographs:
-            _ = self._drawings if sampler.drawn or not len(sampler.photographs) else None
+        _ = self._images  # Here, since one thread alone is to use the device.
         return super().epoch(epoch, first_step, scales)
 
     @cached_property
     def _images(self) -> DeviceImages:
-        return DeviceImages(self.pixels, self.device, "training images")
+        """Return the images of the classes, the photographs of negatives, and the drawings."""
+        sets, sampler = [self.pixels], self.negatives
+        if sampler is not None:
+            sets.append(sampler.photographs)
+            if sampler.drawn or not len(sampler.photographs):
+                sets.append(self._draw())
+        return DeviceImages(sets, self.device)
 
-    @cached_property
-    def _photographs(self) -> DeviceImages:
-        assert self.negatives is not None
-        return DeviceImages(self.negatives.photographs, self.device, "negatives")
-
-    @cached_property
-    def _drawings(self) -> DeviceImages:
-        assert self.negatives is not None
-        height, width = self.negatives.photographs.shape[1:3]
+    def _draw(self) -> Pixels:
+        height, width = self.pixels.shape[1:3]
 
         def one(number: int) -> Pixels:
             return draw_empty_scene(height, width, self._generator(0, 0, 4, number))
 
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            drawn = np.stack([*threads.map(one, range(DRAWINGS))])
-        return DeviceImages(drawn, self.device, "drawn negatives")
+            return np.stack([*threads.map(one, range(DRAWINGS))])
 
     def _prepare(self, chosen: Labels, epoch: int, step: int, scale: float) -> Callable[[], Batch]:
         share = Share(len(chosen), slice(self.rank, None, self.processes))
-        chosen = chosen[share.rows]
-        shape = (len(chosen), *self.pixels.shape[1:])
+        rows = chosen[share.rows]
+        labels, shape = self.labels[rows], self.pixels.shape
         draws = draw_changes(self.policy, self._generator(epoch, step), shape, share)
-        rows, labels = self._images.prepare(chosen), self.labels[chosen]
-        negatives: Callable[[], torch.Tensor] | None = None
+        arrays: gpu_augment.Arrays = {}
         if self.negatives is not None:
             generators = self._negative_generators(share, epoch, step)
             of_batch = Share(len(generators), share.rows)
             more = draw_changes(self.policy, self._generator(epoch, step, 3), shape, of_batch)
             draws = draws.joined(more) if draws is not None and more is not None else None
             mine = generators[share.rows]
-            negatives = self._negatives(mine)
+            choices = [self.negatives.choose(one) for one in mine]
+            rows = np.concatenate([rows, self._rows_of(choices, mine)])
             labels = self._with_negatives(labels, len(mine))
+            arrays = gpu_augment.growth(choices, *shape[1:3])
+        if draws is not None:
+            arrays |= gpu_augment.changes(draws, *shape[1:3])
+        upload = Upload(arrays | self._images.prepare(rows), self.device)
         truth = pinned(labels, self.device)
 
         def complete() -> Batch:
-            images = self._images.take(rows)
-            if negatives is not None:
-                images = torch.cat([images, negatives()])
-            images = gpu_augment.augment_tensor(images, draws)
+            sent = upload.take()
+            images = gpu_augment.change(self._images.take(sent), sent)
             size, pixels = self._scaled_size(images.shape, scale), images
             if scale != self.detail:
                 pixels = gpu_augment.resize_tensor(images, *size)
@@ -146,29 +160,12 @@ class GpuBatchLoader(BatchLoader):
 
         return complete
 
-    def _negatives(self, generators: list[np.random.Generator]) -> Callable[[], torch.Tensor]:
-        """Choose negatives, one of each generator; what is returned makes them."""
-        assert self.negatives is not None
-        chosen = [self.negatives.choose(one) for one in generators]
-        sets: list[tuple[torch.Tensor, DeviceImages, torch.Tensor]] = []
-        for kind in ("photograph", "background", "drawn"):
-            rows = [row for row, one in enumerate(chosen) if one.kind == kind]
-            if rows:
-                if kind == "drawn":
-                    index = [int(generators[row].integers(DRAWINGS)) for row in rows]
-                    images = self._drawings
-                else:
-                    index = [chosen[row].image for row in rows]
-                    images = self._photographs if kind == "photograph" else self._images
-                places = pinned(np.array(rows), self.device)
-                sets.append((places, images, images.prepare(np.array(index))))
-        shape = (len(chosen), *self.pixels.shape[1:])
-
-        def make() -> torch.Tensor:
-            pixels = torch.empty(shape, dtype=torch.uint8, device=self.device)
-            for places, images, prepared in sets:
-                where = places.to(self.device, non_blocking=True)
-                pixels.index_copy_(0, where, images.take(prepared))
-            return gpu_augment.grow_tensor(pixels, chosen)
-
-        return make
+    def _rows_of(self, choices: list[Choice], generators: list[np.random.Generator]) -> Labels:
+        """Return the rows of the chosen negatives; a drawing is drawn from its generator."""
+        _, photographs, drawings = self._images.starts[:3]
+        starts = {"background": 0, "photograph": photographs, "drawn": drawings}
+        images = [
+            int(one.integers(DRAWINGS)) if choice.kind == "drawn" else choice.image
+            for choice, one in zip(choices, generators)
+        ]
+        return np.array([starts[choice.kind] for choice in choices], np.int64) + images

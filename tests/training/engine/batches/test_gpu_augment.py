@@ -11,11 +11,8 @@ pytestmark = pytest.mark.train
 
 from catdog_edge.training.data.negatives import NegativeSampler
 from catdog_edge.training.engine.batches.augment import Share, augment, draw_changes
-from catdog_edge.training.engine.batches.gpu_augment import (
-    augment_tensor,
-    grow_tensor,
-    resize_tensor,
-)
+from catdog_edge.training.engine.batches.gpu_augment import change, changes, growth, resize_tensor
+from catdog_edge.training.engine.device import Upload
 
 HEIGHT, WIDTH, COUNT = 48, 56, 400
 
@@ -31,6 +28,11 @@ def drawn(policy: str, shape: tuple[int, ...], seed: int = 5):
     return draw_changes(policy, np.random.default_rng(seed), shape, Share(shape[0], slice(None)))
 
 
+def changed(pixels: np.ndarray, arrays: dict[str, np.ndarray]) -> torch.Tensor:
+    sent = Upload(arrays, torch.device("cpu")).take()
+    return change(torch.from_numpy(pixels), sent)
+
+
 @pytest.mark.parametrize("policy", ["default", "camera", "classic"])
 def test_each_image_is_changed_as_opencv_changes_it(policy: str, photographs: np.ndarray) -> None:
     draws = drawn(policy, photographs.shape)
@@ -38,7 +40,7 @@ def test_each_image_is_changed_as_opencv_changes_it(policy: str, photographs: np
     for deviations in (draws.noise, draws.dark_noise):
         noisy |= deviations > 0 if len(deviations) else False
     before = photographs.copy()
-    here = augment_tensor(torch.from_numpy(photographs), draws)
+    here = changed(photographs, changes(draws, HEIGHT, WIDTH))
     assert here.dtype == torch.uint8
     assert here.is_contiguous()
     assert np.array_equal(photographs, before)
@@ -65,13 +67,14 @@ def test_every_operation_took_part(photographs: np.ndarray) -> None:
 
 
 def test_the_noise_repeats_with_its_seed_and_none_changes_nothing() -> None:
-    flat = torch.full((200, 16, 16, 3), 128, dtype=torch.uint8)
+    flat = np.full((200, 16, 16, 3), 128, np.uint8)
     one, again, other = (
-        augment_tensor(flat, drawn("camera", flat.shape, seed)) for seed in (1, 1, 2)
+        changed(flat, changes(drawn("camera", flat.shape, seed), 16, 16)) for seed in (1, 1, 2)
     )
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
-    assert augment_tensor(flat, drawn("none", flat.shape)) is flat
+    assert drawn("none", flat.shape) is None
+    assert change(one, {}) is one
 
 
 @pytest.mark.parametrize("size", [(24, 28), (40, 45), (36, 50), (60, 70)])
@@ -96,7 +99,7 @@ def test_parts_and_corners_are_grown_as_opencv_grows_them(photographs: np.ndarra
     whole = [
         (photographs[50:] if one.kind == "background" else photographs)[one.image] for one in chosen
     ]
-    found = grow_tensor(torch.from_numpy(np.stack(whole)), chosen).numpy()
+    found = changed(np.stack(whole), growth(chosen, HEIGHT, WIDTH)).numpy()
     # A part's border pixels are repeated by OpenCV, left out here.
     assert np.abs(found - wanted).mean((1, 2, 3)).max() < 0.5
     middle = np.abs(found - wanted)[[one.times == 1 for one in chosen], 12:-12, 14:-14]
