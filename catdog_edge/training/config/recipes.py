@@ -146,7 +146,7 @@ class Recipe:
             return (step + 1) / warmup
         if self.schedule == "constant":
             return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
     def scales(self, epoch: int, epochs: int) -> tuple[float, ...]:
         """Return the scales that the steps of an epoch, counted from 0, draw from."""

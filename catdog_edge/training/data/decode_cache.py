@@ -254,14 +254,14 @@ class Decoder:
 
     def _writers(self, stack: contextlib.ExitStack) -> dict[Split, PixelWriter]:
         writing = (contextlib.closing(PixelWriter(self._cache)) for _ in SPLITS)
-        return dict(zip(SPLITS, map(stack.enter_context, writing), strict=True))
+        return dict(zip(SPLITS, map(stack.enter_context, writing)))
 
     def write_pixels(self, items: Sequence[Item], steps: Steps) -> None:
         """Write the resized images of some items into the cache; `DataError` for changed ones."""
         self._cache.make_room(len(items), steps)
         candidates = [Candidate(item.file, "") for item in items]
         with contextlib.closing(PixelWriter(self._cache)) as writer:
-            for item, one in zip(items, self._decode(candidates, steps), strict=True):
+            for one, item in zip(self._decode(candidates, steps), items):
                 if one.image is None or one.digest != item.digest:
                     reason = one.reason or "other pixels than before"
                     raise changed(self._source.name, item.file, reason)

@@ -58,7 +58,7 @@ class Negatives:
         """Return the group of each photograph, `KIND/SOURCE`, in the order of `photographs`."""
         found = []
         for one in self.datasets:
-            pairs = zip(kinds_of(one, split), sources_of(one, split), strict=True)
+            pairs = zip(kinds_of(one, split), sources_of(one, split))
             found += [f"{kind}/{source}" for kind, source in pairs]
         return found
 

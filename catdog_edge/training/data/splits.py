@@ -196,7 +196,7 @@ class Splitter:
                     if all(len(members[name][split]) > 1 for name in labels_of[digest]):
                         move(digest, "train")
         return [
-            free[one.digest] if self._is_free(one.candidate) else one.candidate.split or "train"
+            free[one.digest] if self._is_free(one.candidate) else self.by_digest(one.candidate, "")
             for one in found
         ]
 

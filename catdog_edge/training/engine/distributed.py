@@ -186,10 +186,10 @@ def _group_of_torchrun() -> ProcessGroup:
             f"{given[0]} is set, {missing} is not; start with torchrun, or unset {given[0]}"
         )
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    values = [os.environ.get(name, default) for name, default in zip(names, "0101", strict=True)]
+    values = [os.environ.get(name, default) for name, default in zip(names, "0101")]
     group = ProcessGroup(*(int(value) if value.isdecimal() else -1 for value in values))
     if not (0 <= group.rank < group.world_size and 0 <= group.local_rank < group.local_world_size):
-        found = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        found = ", ".join(f"{name}={value}" for name, value in zip(names, values))
         raise CatdogError(f"{found} is not a process group; start with torchrun, or unset them")
     return group
 

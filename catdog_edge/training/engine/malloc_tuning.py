@@ -27,7 +27,7 @@ def keep_freed_memory() -> Iterator[bool]:
     try:
         library = ctypes.CDLL(None)
         mallopt, trim = library.mallopt, library.malloc_trim
-        if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        if platform.libc_ver()[0] != "glibc":
             raise OSError("not glibc")
     except (OSError, AttributeError, TypeError):  # Windows has no CDLL(None)
         yield False

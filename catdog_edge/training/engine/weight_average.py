@@ -15,7 +15,7 @@ def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> Non
     """
     current = network.state_dict()
     pairs = [(value, current[name]) for name, value in averaged.state_dict().items()]
-    values, others = zip(*(pair for pair in pairs if pair[0].is_floating_point()))
+    values, others = zip(*((v, o) for v, o in pairs if v.is_floating_point()))
     torch._foreach_lerp_(values, others, 1 - decay)  # one kernel for many on a GPU
     for value, other in pairs:
         if not value.is_floating_point():

@@ -39,7 +39,7 @@ class Evaluation:
         wrong = self.confusion.copy()
         np.fill_diagonal(wrong, 0)
         order = np.argsort(-wrong, axis=None, kind="stable")[:WORST]
-        cells = zip(*np.unravel_index(order, wrong.shape), strict=True)
+        cells = zip(*np.unravel_index(order, wrong.shape))
         return [(int(row), int(column), int(wrong[row, column])) for row, column in cells]
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,9 +72,7 @@ class Evaluation:
         """Format all classes, with the confusion matrix."""
         names = [shorten_label(label) for label in self.labels]
         rows = [["", "precision", "recall", "answered as:", *names]]
-        for name, *shares, row in zip(
-            names, self.precision, self.recall, self.confusion, strict=True
-        ):
+        for name, *shares, row in zip(names, self.precision, self.recall, self.confusion):
             rows.append([name, *map(_percent, shares), "", *(f"{count:,}" for count in row)])
         return align(rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +25,16 @@ Device = str | torch.device
 def to_input(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
     """Normalise `uint8 [N,H,W,3]`, BGR, to `float32 [N,3,H,W]`, RGB, in channels-last memory."""
     images = pixels.permute(0, 3, 1, 2).flip(1).float()
-    mean, std = (_on_cuda if pixels.is_cuda else _constants)(normalization, pixels.device)
+    mean, std = _constants(normalization, pixels.device)
     return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
+@cache  # to copy them to a GPU is to wait for it
 def _constants(normalization: Normalization, device: torch.device) -> list[torch.Tensor]:
-    with torch.inference_mode(False):
-        return [
-            torch.tensor(values, device=device).view(1, 3, 1, 1)
-            for values in (normalization.mean, normalization.std)
-        ]
-
-
-_on_cuda = lru_cache(maxsize=8)(_constants)  # to copy them is to wait for the device
+    return [
+        torch.tensor(values, device=device).view(1, 3, 1, 1)
+        for values in (normalization.mean, normalization.std)
+    ]
 
 
 @torch.inference_mode()

@@ -33,8 +33,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     shrunk = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     # At the two ends the formula gives 0 and 1 but for rounding.
-    low = 0.0 if successes == 0 else max(0.0, shrunk - half)
-    return low, 1.0 if successes == n else min(1.0, shrunk + half)
+    return (shrunk - half if successes else 0.0), (shrunk + half if successes < n else 1.0)
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -115,9 +114,9 @@ def calibration_bins(
     Raises `ValueError` where shapes do not fit, or are empty.
     """
     values, truth = _checked(probabilities, labels)
-    # float32 rows that sum to one may hold a value a rounding above it.
-    confidence = np.minimum(values.max(axis=1).astype(np.float64), 1.0)
+    confidence = values.max(axis=1).astype(np.float64)
     right = values.argmax(axis=1) == truth
+    # float32 rows that sum to one may hold a value a rounding above it.
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     result = []
     for number in range(bins):
@@ -130,14 +129,12 @@ def calibration_bins(
     return result
 
 
-def expected_calibration_error(
-    probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15
-) -> float:
+def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Compute the expected calibration error, 0 (perfect) .. 1; see `calibration_bins`.
 
     C. Guo et al., "On calibration of modern neural networks", ICML 2017, with their 15 bins.
     """
-    groups = [one for one in calibration_bins(probabilities, labels, bins) if one.count]
+    groups = [one for one in calibration_bins(probabilities, labels) if one.count]
     gap = sum(one.count * abs(one.accuracy - one.confidence) for one in groups)
     return gap / sum(one.count for one in groups)
 

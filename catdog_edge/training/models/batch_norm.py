@@ -40,7 +40,7 @@ def add_batch_norms(network: nn.Module) -> nn.Module:
     for module in list(changed.modules()):
         children = list(module.named_children())
         followers = [*(child for _, child in children[1:]), None]
-        for (name, child), follower in zip(children, followers, strict=False):
+        for (name, child), follower in zip(children, followers):
             if isinstance(child, nn.Conv2d) and not isinstance(follower, nn.BatchNorm2d):
                 setattr(module, name, ConvBatchNorm(child))
     return changed

@@ -203,7 +203,7 @@ def save_contact_sheet(path: Path, cells: Sequence[tuple[Pixels, str]], title: s
     grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axes in grid:
         axes.set_axis_off()
-    for axes, (picture, caption) in zip(grid, cells, strict=False):
+    for axes, (picture, caption) in zip(grid, cells):
         axes.imshow(picture[:, :, ::-1])
         lines = (part for line in drawable(caption).split("\n") for part in _wrapped(line))
         axes.set_title("\n".join(lines), fontsize=8)

@@ -45,6 +45,7 @@ def test_what_fits_is_taken(kind: Any, value: Any, made: Any) -> None:
     [
         (int, True, "a whole number"), (int, 2.0, "a whole number"), (float, True, "a finite"),
         (float, "nan", "a finite"), (float, float("inf"), "a finite"), (float, "x", "a finite"),
+        (int, "x" * 300, "a whole number"),
         (bool, 1, "true or false"), (str, 1, "text"), (dict, [], "a table"),
         (Literal["a", "b"], "c", "choose one of: a, b"), (tuple[int, ...], 1, "a list"),
         (tuple[int, ...], [1, "x"], "a whole number"), (Annotated[int, Bounds(2, 5)], 1, "give 2"),

@@ -33,23 +33,26 @@ def test_classic_is_the_known_systems_recipe() -> None:
     assert classic.epochs_for(100, 20) == classic.epochs_for(100_000, 20) == 40
 
 
-def test_default_rises_then_falls_to_zero() -> None:
-    default = recipe("default")
-    rates = [default.rate(step, 1000) for step in range(1000)]
-    top = rates.index(max(rates))
-    assert rates[0] > 0
-    assert max(rates) == pytest.approx(1.0, abs=1e-3)
-    assert rates[:top] == sorted(rates[:top])
-    assert rates[top:] == sorted(rates[top:], reverse=True)
-    assert rates[-1] < 0.01
+def test_the_rate_rises_in_equal_steps_then_falls_along_a_cosine() -> None:
+    waved = replace(recipe("default"), schedule="cosine", warmup=0.25)
+    half = 0.5**0.5 / 2
+    assert [waved.rate(step, 16) for step in (0, 1, 2, 3)] == [0.25, 0.5, 0.75, 1]
+    assert [waved.rate(step, 16) for step in (4, 7, 10, 13)] == pytest.approx(
+        [1, 0.5 + half, 0.5, 0.5 - half]
+    )
+    flat = replace(waved, schedule="constant")
+    assert [flat.rate(step, 8) for step in (0, 1, 2, 7)] == [0.5, 1, 1, 1]
+    assert replace(waved, warmup=0.01).rate(0, 16) == 1
+    assert replace(waved, warmup=0).rate(1, 4) == pytest.approx(0.5 + half)
 
 
 def test_small_sets_get_more_epochs_within_limits() -> None:
-    default = recipe("default")
-    small, large = default.epochs_for(320, 64), default.epochs_for(20_000, 64)
-    assert large == default.epochs
-    assert small >= large
-    assert default.epochs_for(2, 64) <= max(default.most_epochs, default.epochs)
+    stretched = replace(recipe("default"), epochs=10, least_steps=1000, most_epochs=50)
+    assert stretched.epochs_for(20_000, 64) == 10
+    assert stretched.epochs_for(64 * 24, 64) == 42  # 24 steps an epoch
+    assert stretched.epochs_for(64 * 24 + 1, 64) == 40
+    assert stretched.epochs_for(320, 64) == 50
+    assert replace(stretched, least_steps=20, most_epochs=99).epochs_for(0, 64) == 20
 
 
 def test_an_unknown_recipe_lists_the_known() -> None:
@@ -87,7 +90,15 @@ def test_a_file_needs_only_what_has_no_default(tmp_path: Path) -> None:
         "stages: [{until: 0.5, scales: [0.5, 0.75]}, {until: 1, scales: [1]}]\n"
     )
     mine = recipe(str(file))
-    assert (mine.name, mine.lr, mine.momentum) == ("mine", 1e-3, 0.9)
+    assert {name: one for name, one in mine.to_dict().items() if name != "stages"} == {
+        "name": "mine", "optimizer": "sgd", "lr": 1e-3, "batch_size": 8, "epochs": 5,
+        "augment": "none", "schedule": "constant", "warmup": 0, "weight_decay": 0, "momentum": 0.9,
+        "label_smoothing": 0, "ema": 0, "least_steps": 0, "most_epochs": 0, "pretrained": False,
+        "freeze": False, "norms": "built", "detail": 1, "views": 0, "balance": "auto",
+        "source_balance": 0.4, "head": "new", "keep_imagenet": 0, "start_share": 0,
+        "negatives": 0.15, "backgrounds": 0, "drawn": 0.4, "distillation": 0.5,
+        "distillation_temperature": 2, "distillation_mirrored": True,
+    }  # fmt: skip
     assert [mine.scales(epoch, 5) for epoch in range(5)] == [(0.5, 0.75)] * 2 + [(1.0,)] * 3
     assert recipe("default").scales(3, 16) == (1.0,)
 
@@ -156,6 +167,15 @@ def test_nonsense_of_any_kind_is_one_line(tmp_path: Path, name: str, value: str)
         recipe(str(file))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < len(str(file)) + 300
+
+
+@pytest.mark.parametrize(("name", "most"), [("views", 1_000_000), ("start_share", 1)])
+def test_counts_and_fractions_begin_at_zero(name: str, most: int) -> None:
+    for value in (0, most):
+        assert getattr(replace(RECIPES["default"], **{name: value}), name) == value
+    for value in (-1, most + 1):
+        with pytest.raises(CatdogError, match=f"{name} is {value}"):
+            replace(RECIPES["default"], **{name: value})
 
 
 def test_sgd_without_momentum_is_an_optimizer() -> None:

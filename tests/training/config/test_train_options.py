@@ -65,6 +65,10 @@ def test_a_size_at_which_nothing_is_left_is_refused() -> None:
     assert network.training
     with pytest.raises(CatdogError, match=r"cannot take images of 9 x 9.*give a larger --size"):
         check_scales(network, spec_for(size=9), RECIPES["classic"])
+    with pytest.raises(CatdogError, match=r"cannot take images of 1 x 1: .*scale 0\.1"):
+        check_scales(
+            network, spec_for(size=4), replace(RECIPES["default"], stages=(Stage(1, (0.1,)),))
+        )
     staged = replace(RECIPES["default"], stages=(Stage(0.5, (0.9, 1)), Stage(1, (1,))))
     with pytest.raises(CatdogError, match=r"9 x 9.*larger scale 0\.9 of recipe default"):
         check_scales(network, spec_for(size=10), staged)

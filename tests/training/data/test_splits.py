@@ -80,6 +80,19 @@ def test_every_class_has_one_in_every_part(counts: list[int], shares: tuple[floa
     assert assigned(read[::-1], shares) == places
 
 
+def test_a_split_that_is_given_counts_more_than_a_digest() -> None:
+    here = [Candidate("a.jpg", "cat", "test"), Candidate("b.jpg", "cat", "train")]
+    for_training, for_val = "0" * 32, "f" * 32
+    splitter = Splitter(shares_of((80, 20, 0)), here)
+    assert [splitter.by_digest(one, for_val) for one in here] == ["test", "val"]
+    assert [splitter.by_digest(one, for_training) for one in here] == ["test", "train"]
+    complete = Splitter(shares_of((80, 20, 0)), here, complete=True)
+    nowhere = Candidate("c.jpg", "cat")
+    assert [complete.by_digest(one, for_val) for one in [*here, nowhere]] == [
+        "test", "train", "train",
+    ]  # fmt: skip
+
+
 def test_a_large_set_is_split_by_digests_alone() -> None:
     read = found("cat", 2000) + found("dog", 2000)
     for one, split in zip(read, assigned(read).values()):

@@ -9,7 +9,6 @@ pytest.importorskip("torch", reason="inference needs torch; install [train]")
 pytestmark = pytest.mark.train
 
 from catdog_edge.training.evaluation.calibration import (
-    LIMITS,
     calibrated,
     fit_known_scale,
     fit_temperature,
@@ -61,4 +60,12 @@ def test_the_temperature_is_the_one_that_the_logits_were_made_with():
     assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.05)
     assert fit_temperature(3 * logits, labels) == pytest.approx(3, abs=0.15)
     certain = np.eye(3, dtype=np.float32)[labels] * 9
-    assert fit_temperature(certain, labels) == pytest.approx(LIMITS[0], rel=1e-3)
+    assert fit_temperature(certain, labels) == pytest.approx(0.25, rel=1e-3)
+    assert fit_temperature(certain, (labels + 1) % 3) == pytest.approx(8, rel=1e-3)
+
+
+def test_scores_that_nothing_or_all_separates_get_the_outermost_scales() -> None:
+    apart, alike = np.zeros((40, 2), np.float32), np.zeros((40, 2), np.float32)
+    apart[:, 0], alike[:, 0] = 9, np.tile([-9, 9], 20)
+    assert fit_known_scale({"a": apart}, {"b": -apart})[0] == pytest.approx(2, rel=1e-3)
+    assert fit_known_scale({"a": alike}, {"b": alike})[0] == pytest.approx(0.02, rel=1e-3)

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="inference needs torch; install [tra
 pytestmark = pytest.mark.train
 
 from catdog_edge.spec import ModelSpec, squash
-from catdog_edge.training.evaluation.inference import probabilities, to_input
+from catdog_edge.training.evaluation.inference import logits, probabilities, to_input
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.models.registry import CENTRED, architecture
 
@@ -28,7 +28,25 @@ def test_the_reference_answer_is_what_the_spec_says() -> None:
     inputs = to_input(torch.from_numpy(pixels), spec.normalization)
     np.testing.assert_allclose(inputs.numpy(), by_hand, atol=1e-6)
     with torch.inference_mode():
-        logits = network(torch.from_numpy(by_hand.copy())).numpy()
+        values = network(torch.from_numpy(by_hand.copy())).numpy()
     np.testing.assert_allclose(
-        probabilities(network, spec, pixels), softmax(logits, 1.5), atol=1e-5
+        probabilities(network, spec, pixels), softmax(values, 1.5), atol=1e-5
     )
+
+
+@pytest.mark.parametrize(("device", "most"), [("cpu", 64), ("cuda:0", 128)])
+def test_images_pass_in_batches_and_the_network_keeps_its_mode(device: str, most: int) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    class Means(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append((len(images), self.training))
+            return images.mean((2, 3))
+
+    network = Means().train()
+    pixels = torch.arange(200, dtype=torch.uint8)[:, None, None, None].expand(200, 4, 4, 3)
+    values = logits(network, CENTRED, pixels, device)  # a tensor stays where it is
+    assert [count for count, _ in seen] == [*[most] * (200 // most), 200 % most]
+    assert {mode for _, mode in seen} == {False}
+    assert network.training
+    np.testing.assert_allclose(values[:, 1], (np.arange(200) - 127) / 128, atol=1e-6)

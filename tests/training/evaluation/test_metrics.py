@@ -129,6 +129,8 @@ def test_calibration_of_answers_that_are_as_right_as_they_say():
     assert expected_calibration_error(calm, [0] * 8 + [1] * 2) == pytest.approx(0.0)
     shy = np.tile([0.6, 0.4], (10, 1))
     assert expected_calibration_error(shy, [0] * 10) == pytest.approx(0.4)
+    alike = [[0.61, 0.39], [0.65, 0.35]]  # of fifteen bins both are in one, of others they are not
+    assert expected_calibration_error(alike, [0, 1]) == pytest.approx(0.63 - 0.5)
     both = np.concatenate([calm, shy])
     assert expected_calibration_error(both, [0] * 8 + [1] * 2 + [0] * 10) == pytest.approx(0.2)
 
@@ -152,6 +154,7 @@ def test_log_loss_has_its_closed_forms():
         -(math.log(0.9) + math.log(0.8)) / 2
     )
     assert log_loss([[1.0, 0.0]], [1]) == pytest.approx(-math.log(1e-12))
+    assert log_loss(np.float32([[1.0000001, 0]]), [0]) == 0
     with pytest.raises(ValueError, match="no answers"):
         log_loss(np.zeros((0, 2)), [])
     with pytest.raises(ValueError, match="wanted probabilities"):

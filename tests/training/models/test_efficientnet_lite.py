@@ -107,6 +107,19 @@ def test_live_statistics_are_kept_up_to_date():
     assert not torch.equal(before, layer[1].running_mean)
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "groups", "training", "fast"),
+    [(8, 5, 1, 4, True, True), (8, 3, 2, 4, True, True), (8, 3, 1, 4, False, False),
+     (8, 3, 1, 1, True, False)],
+)  # fmt: skip
+def test_depthwise_convolutions_train_with_the_fast_gradients_on_a_cpu(
+    size: int, kernel: int, stride: int, groups: int, training: bool, fast: bool
+) -> None:
+    layer = Conv2dSame(4, 4, kernel, stride, groups).train(training)
+    found = layer(torch.rand(2, 4, size, size)).grad_fn
+    assert (type(found).__name__ == "_DepthwiseBackward") is fast
+
+
 def test_only_blocks_with_a_skip_connection_can_be_left_out() -> None:
     with pytest.raises(ValueError, match="skip connection"):
         EfficientNetLite(2, 1.0, 1.0, 0.2, without=(5,))

@@ -128,9 +128,18 @@ def test_the_default_fits_a_small_device() -> None:
     assert kinds <= plain
 
 
-def test_a_fresh_residual_block_is_the_identity_of_what_a_relu_gives() -> None:
-    maps = torch.rand(2, 8, 5, 5)
-    assert torch.equal(ResidualBlock(8).eval()(maps), maps)
+def test_a_residual_block_adds_two_convolutions_and_begins_as_the_identity() -> None:
+    maps, block = torch.rand(2, 8, 5, 5), ResidualBlock(8).eval()
+    assert torch.equal(block(maps), maps)
+    inner = maps
+    for layer in (block.first, block.second):
+        convolution, norm = layer
+        nn.init.uniform_(norm.weight)
+        inner = nn.functional.conv2d(torch.relu(inner), convolution.weight, padding=1)
+        inner = nn.functional.batch_norm(
+            inner, norm.running_mean, norm.running_var, norm.weight, norm.bias
+        )
+    torch.testing.assert_close(block(maps), torch.relu(maps + inner))
 
 
 def first_convolution(network: nn.Module) -> nn.Conv2d:
