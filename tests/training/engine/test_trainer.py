@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,21 @@ pytestmark = pytest.mark.train
 from support.tinynets import TinyNet, spec_for
 
 from catdog_edge.errors import CatdogError
+from catdog_edge.spec import Rejection
 from catdog_edge.training.config.recipes import Recipe, Stage
+from catdog_edge.training.engine.batches.loader import Batch
+from catdog_edge.training.engine.distillation import Teacher
 from catdog_edge.training.engine.history import EpochMetrics, StepMetrics
 from catdog_edge.training.engine.trainer import Plan, Trainer, TrainingData
-from catdog_edge.training.evaluation.inference import logits
-from catdog_edge.training.models.checkpoint import read_checkpoint
+from catdog_edge.training.evaluation.inference import logits, to_input
+from catdog_edge.training.models.checkpoint import read_checkpoint, save_checkpoint
+from catdog_edge.training.models.imagenet_head import (
+    build_grouped,
+    class_groups,
+    head_linear,
+    without_groups,
+)
+from catdog_edge.training.models.registry import CENTRED
 
 RECIPE = Recipe(
     name="tiny", optimizer="sgd", lr=0.01, batch_size=8, epochs=2, augment="none",
@@ -125,6 +136,45 @@ def test_the_time_left_counts_the_sizes_of_the_stages(tmp_path: Path) -> None:
     one = trainer(tmp_path, replace(RECIPE, stages=stages), epochs=4)
     assert one._seconds_after(0, 1.0) == pytest.approx((0.25 + 2 * 0.625) / 0.25)
     assert one._seconds_after(3, 1.0) == 0
+
+
+def test_the_loss_adds_those_of_the_teacher_and_of_the_pretrained_weights(tmp_path: Path) -> None:
+    name = "efficientnet_lite0_short"
+    recipe = replace(
+        RECIPE, pretrained=True, keep_imagenet=0.5, distillation=0.25, distillation_temperature=3.0,
+        distillation_mirrored=False,
+    )  # fmt: skip
+    spec = spec_for(CENTRED, ("a", "b"), name=name).replace(rejection=Rejection("known", 0.5))
+    torch.manual_seed(5)
+    network, other = build_grouped(name, (2, 3, 4)), build_grouped(name, (2, 3, 4))
+    save_checkpoint(tmp_path / "teacher.pt", other.state_dict(), spec)
+    teacher = Teacher(tmp_path / "teacher.pt", spec.labels, torch.device("cpu"), "float32")
+    plan = Plan(recipe, 2, 8, recipe.lr, 1, 0, "float32", "cpu")
+    one = Trainer(network, spec, plan, TrainingData(TRAIN, VAL), tmp_path, teacher)
+    pixels, labels = torch.from_numpy(TRAIN[0][:6]), torch.tensor([0, 1, 2, 2, 1, 0])
+    targets = teacher.targets(Batch(pixels, labels, pixels), recipe, (0, 0))
+
+    log_softmax, members = torch.nn.functional.log_softmax, [[0, 1], [2, 3, 4], [5, 6, 7, 8]]
+    inputs, copied = to_input(pixels, CENTRED), copy.deepcopy(one.network)
+    frozen = without_groups(copy.deepcopy(one.network)).eval()(inputs).detach()
+    torch.manual_seed(9)  # of dropout
+    outputs = copied.train()(inputs)
+    wanted = torch.nn.functional.cross_entropy(outputs, labels)
+    categories = class_groups(copied).take_categories()
+    for row, label in enumerate(labels):
+        own, start = (log_softmax(x[row, members[label]], 0) for x in (categories, frozen))
+        wanted = wanted + 0.5 * (start.exp() * (start - own)).sum() / 6
+    own, said = (log_softmax(x / 3, 1) for x in (categories, targets))
+    wanted = 0.75 * wanted + 0.25 * 9 * (said.exp() * (said - own)).sum(1).mean()
+    (0.5 * wanted).backward()
+
+    one.network.train()
+    torch.manual_seed(9)
+    summed, right = one._backward(pixels, labels, targets, weight=0.5).tolist()
+    assert summed == pytest.approx(6 * wanted.item(), rel=1e-4)
+    assert right == (outputs.argmax(1) == labels).sum()
+    head, theirs = (head_linear(net).weight.grad for net in (one.network, copied))
+    torch.testing.assert_close(head, theirs, rtol=1e-3, atol=1e-6)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_of_many_classes_the_worst_are_shown_in_bounded_size(classes: int) -> No
     lines = str(result).splitlines()
     assert len(lines) < 30
     assert max(map(len, lines)) <= 100
+    assert f"the 10 of {classes:,} classes with the lowest recall" in lines
     assert "class 0007" in lines[8]
     assert any(line.split()[:3] == ["3", "class", "0007"] for line in lines)
     document = result.to_dict()

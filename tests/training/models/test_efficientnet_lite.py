@@ -108,6 +108,22 @@ def test_live_statistics_are_kept_up_to_date():
 
 
 @pytest.mark.parametrize(
+    ("sides", "kernel", "stride", "around"),  # left, right, above, below, as TensorFlow pads
+    [
+        ((8, 8), 5, 2, (1, 2, 1, 2)), ((7, 8), 5, 2, (1, 2, 2, 2)), ((8, 7), 3, 2, (1, 1, 0, 1)),
+        ((7, 9), 3, 1, (1, 1, 1, 1)), ((6, 6), 1, 2, (0, 0, 0, 0)),
+    ],
+)  # fmt: skip
+def test_a_convolution_is_padded_as_tensorflow_pads_it(
+    sides: tuple[int, int], kernel: int, stride: int, around: tuple[int, int, int, int]
+) -> None:
+    layer, maps = Conv2dSame(2, 3, kernel, stride), torch.randn(1, 2, *sides)
+    wanted = nn.functional.conv2d(nn.functional.pad(maps, around), layer.weight, stride=stride)
+    assert wanted.shape[2:] == tuple(-(-side // stride) for side in sides)
+    torch.testing.assert_close(layer(maps), wanted)
+
+
+@pytest.mark.parametrize(
     ("size", "kernel", "stride", "groups", "training", "fast"),
     [(8, 5, 1, 4, True, True), (8, 3, 2, 4, True, True), (8, 3, 1, 4, False, False),
      (8, 3, 1, 1, True, False)],
