@@ -20,7 +20,8 @@ class TrainingJob:
 
     def __init__(self) -> None:
         self.group = distributed.ProcessGroup()
-        self.device, self.threads = "cpu", 1
+        self.device: str  # set, like the threads, by `join`
+        self.threads: int
         self.run: Run | None = None  # set once there is a `last.pt` to resume from
         self.trained = False  # only the figures of the run are missing
         self.stack = contextlib.ExitStack()  # contexts that last until the command ends

@@ -96,6 +96,7 @@ def test_near_duplicates_are_found_across_splits_but_never_in_the_test_split(
     }
     assert found == {pair: why for pair, why in expected.items() if not pair & test}
     assert len(found) >= 2
+    assert all(0.98 < s.confidence == round(s.confidence, 4) for s in suspects)
     with pytest.raises(ValueError, match="test split"):
         review(dataset, {"test": sure(dataset, "test")}, STEPS)
     with pytest.raises(ValueError, match="probabilities for"):

@@ -47,12 +47,35 @@ def test_a_step_is_told_now_and_then(clock: Clock, caplog: pytest.LogCaptureFixt
     show.step(metrics)
     assert not caplog.records, "nobody listens"
     caplog.set_level(logging.INFO, "catdog_edge")
-    for seconds in (29, 2, 10):
+    for seconds in (29, 1, 10):
         clock.now += seconds
         show.step(metrics)
     assert [record.message for record in caplog.records] == [
         "epoch 1/2  step 3/20  loss 0.2500  accuracy 87.5%  1,234 pictures/s  1:05 left"
     ]
+
+
+def test_on_a_terminal_a_step_is_a_line_that_is_redrawn(
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "is_terminal", lambda stream: True)
+    show = TrainingProgress(2)
+    metrics = StepMetrics(1, 3, 20, 0.25, 0.875, 1234.0, 65)
+    clock.now += 1
+    show.step(metrics)
+    assert capsys.readouterr().err == "", "nobody listens"
+    caplog.set_level(logging.INFO, "catdog_edge")
+    for seconds in (0.05, 0.06, 0.05):
+        clock.now += seconds
+        show.step(metrics)
+    assert capsys.readouterr().err == (  # click takes the code that clears the line out of it
+        "\repoch 1/2  step 3/20  loss 0.2500  accuracy 87.5%  1,234 pictures/s  1:05 left"
+    )
+    show.epoch(EpochMetrics(1, 0.1, 0.5, 0.75, 0.4, 0.875, 3.0, 1234.0), True, 65)
+    assert capsys.readouterr().err == "\r", "the row of the epoch takes its place"
 
 
 def test_an_epoch_is_a_row_under_one_header(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.paths import ROOT
 
 pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytestmark = pytest.mark.train
@@ -82,5 +85,10 @@ def test_args_yaml_has_what_a_resume_needs(tmp_path: Path) -> None:
     assert (plain["other"], plain["teacher"], plain["labels"]) == (None, None, ["cat", "dog"])
 
 
-def test_the_commit_is_that_of_this_checkout_or_empty() -> None:
-    assert len(git_commit()) in (0, 40)
+def test_the_commit_is_that_of_this_checkout_or_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_known = (ROOT / ".git").exists() and shutil.which("git") is not None
+    assert re.fullmatch("[0-9a-f]{40}" if is_known else "", git_commit())
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert git_commit() == ""
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytestmark = pytest.mark.train
 
 from catdog_edge.errors import CatdogError, ModelError
+from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.runs.run_folder import (
     Run,
     check_name,
@@ -85,8 +87,20 @@ def test_names_are_counted_up_and_never_taken_twice(tmp_path: Path) -> None:
     ]
     new_run("mine", "pets", tmp_path)
     for again in (lambda: new_run("mine", "pets", tmp_path), lambda: check_name("mine", tmp_path)):
-        with pytest.raises(CatdogError, match="mine exists already"):
+        with pytest.raises(CatdogError, match=r"mine exists .* --name \(nothing in it can be resu"):
             again()
+    make(tmp_path, "half", args_yaml=1, last_pt=1)
+    with pytest.raises(CatdogError, match=r"half exists .*or resume it: .* --resume --name half"):
+        check_name("half", tmp_path)
+    with (
+        Run(tmp_path / "half").lock(),
+        pytest.raises(CatdogError, match=r"--name \(another process is training it\)"),
+    ):
+        check_name("half", tmp_path)
+    assert new_run(None, "pets", tmp_path / "a" / "b").folder.is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(CatdogError, match=r"cannot make the run folder .*file/pets-1: Not a dir"):
+        new_run(None, "pets", tmp_path / "file")
     check_name("yours", tmp_path)
     check_name(None, tmp_path)
 
@@ -133,12 +147,39 @@ def test_a_run_folder_stands_for_its_weights(tmp_path: Path) -> None:
     run = make(tmp_path, "a", args_yaml=1)
     with pytest.raises(ModelError, match=r"a is a folder without a best\.pt; name the best"):
         find_checkpoint(run.folder)
+    with pytest.raises(ModelError, match=r"there is no checkpoint .*best\.pt; name the best"):
+        find_checkpoint(run.weights)
     run.weights.touch()
     assert find_checkpoint(run.folder) == find_checkpoint(run.weights) == run.weights
 
 
-def test_the_smallest_numbers_of_args_yaml_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "least", "most"),
+    [
+        ("limit", 1, 2**64 - 1), ("epochs", 1, 10**6), ("batch_size", 2, 10**6),
+        ("lr", 1e-9, 1000.0), ("seed", 0, 2**64 - 1), ("patience", 0, 2**64 - 1),
+        ("threads", 1, 256),
+    ],
+)  # fmt: skip
+def test_numbers_of_args_yaml_have_limits(tmp_path: Path, key: str, least: Any, most: Any) -> None:
     run = Run(tmp_path)
-    least = {"limit": 1, "epochs": 1, "batch_size": 2, "seed": 0, "patience": 0, "threads": 1}
-    run.write_args({"data": "sample", **least})
-    assert run.args() == {"data": "sample", **least}
+    for value in (least, most):
+        run.write_args({"data": "sample", key: value})
+        assert run.args() == {"data": "sample", key: value}
+    for value in (least / 2 if key == "lr" else least - 1, most + 1):
+        run.write_args({"data": "sample", key: value})
+        with pytest.raises(CatdogError, match=f"{key} is "):
+            run.args()
+
+
+def test_the_data_of_args_yaml_is_opened_as_it_was(
+    tmp_path: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "cache"))
+    run = Run(tmp_path)
+    run.write_args({"data": str(easy_set), "limit": 20, "split": [50, 30, 20]})
+    opened = [open_dataset(easy_set, limit=20, seed=n, split=(50, 30, 20)) for n in (0, 1)]
+    assert run.dataset().items == opened[0].items != opened[1].items
+    run.write_args({"data": str(easy_set), "more_data": [str(easy_set)], "seed": 1, "limit": 20})
+    assert [len(one.items) for one in run.datasets()] == [20, 20]
+    assert run.dataset().items == open_dataset(easy_set, limit=20, seed=1).items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,19 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
+from matplotlib.figure import Figure
+from support.tinynets import spec_for
 from support.training_runs import RUN_FILES, table
 
+from catdog_edge.training.config.recipes import RECIPES
+from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.folder_or_zip import SampleSource
+from catdog_edge.training.engine.history import EpochMetrics
+from catdog_edge.training.evaluation.classification_report import evaluate
 from catdog_edge.training.models.checkpoint import load_checkpoint
-from catdog_edge.training.runs import validation_report
+from catdog_edge.training.runs import plots, validation_report
 from catdog_edge.training.runs.run_folder import Run
+from catdog_edge.training.runs.training_data import RunData
 
 
 def test_a_run_leaves_the_files_of_the_design(trained: Path) -> None:
@@ -61,3 +70,79 @@ def test_of_wrong_labels_the_confident_ones_are_listed(trained: Path, tmp_path: 
     assert len(rows) == count
     listed = [r["confidence"] for r in rows if (r["split"], r["why"]) == ("val", "label")]
     assert listed == ["0.95"] * (len(labels) // 2)
+
+
+def named(source: str, count: int, labels: np.ndarray) -> Dataset:
+    items = tuple(Item(f"{n}.jpg", int(labels[n]), "val", str(n)) for n in range(count))
+    return Dataset(source, ("bright", "dark"), items, files=SampleSource())
+
+
+def test_figures_name_the_data_and_show_the_worst_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Figure] = {}
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.setdefault(path.name, figure))
+    truth = np.arange(50) % 2
+    confidence = np.linspace(0.51, 1.0, 50, dtype=np.float32)
+    answers = np.stack([confidence, confidence], axis=1)
+    wrong = np.arange(50) >= 8
+    answers[np.arange(50), np.where(wrong, truth, 1 - truth)] = 1 - confidence
+    result = evaluate(answers, truth, ("bright", "dark"))
+    sources = [f"/data/s{number}.zip" for number in range(4)]
+    datasets = tuple(named(one, 50 if one == sources[0] else 0, truth) for one in sources)
+    history = [EpochMetrics(1, 0.1, 0.5, 0.9, 0.4, 0.9, 1.0, 1.0)]
+    images = np.arange(50, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    trainer: Any = SimpleNamespace(data=SimpleNamespace(val=(images, truth)), history=history)
+    spec = spec_for(labels=("bright", "dark"))
+    validated: Any = SimpleNamespace(spec=spec, result=result, probabilities=answers)
+    validation_report._save_figures(tmp_path, RunData(datasets), trainer, validated, history[0])
+    titles = {name: figure.get_suptitle() for name, figure in drawn.items()}
+    assert titles == {
+        "curves.png": "tiny on s0.zip, s1.zip, s2.zip, ... (4 in all)",
+        "confusion.png": "validation: 16.00% of 50",
+        "mistakes.png": "30 of 42 errors on validation, the most confident first",
+    }
+    cells = [axes for axes in drawn["mistakes.png"].axes if axes.get_title()]
+    assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in cells] == [*range(49, 19, -1)]
+    assert cells[0].get_title() == "49.jpg\ndark, answered bright 1.00"
+
+
+def test_the_end_of_a_run_is_told_and_summed_up(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(plots, "_save", lambda figure, path: None)
+    run = Run(Path(shutil.copytree(trained, tmp_path / "lamps")))
+    caplog.set_level("INFO", "catdog_edge")
+    data = RunData(run.datasets())
+    history = [EpochMetrics(n, 0.1, 0.5, 0.9, 0.4, 0.9, 1.0 + n / 9, 1.0) for n in (1, 2)]
+    _, spec = load_checkpoint(run.weights)
+    images = data.images(RECIPES["default"], spec.resize)
+    plan = SimpleNamespace(precision="float32")
+    trainer: Any = SimpleNamespace(
+        best_epoch=lambda: history[1], history=history, plan=plan, data=images,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    validation_report.finish(run, data, trainer)
+    text = (run.folder / "summary.json").read_text()
+    summary = json.loads(text)
+    assert text.startswith('{\n  "run": "lamps",')
+    assert (summary["seconds_of_training"], summary["epochs"]) == (2.3, 2)
+    assert summary["best"]["epoch"] == load_checkpoint(run.weights)[1].trained_on["best_epoch"] == 2
+    found = summary["validation"]
+    told, listed = caplog.records[-2:]
+    share, low, high = (
+        f"{100 * found[name]:.1f}" for name in ("accuracy", "accuracy_low", "accuracy_high")
+    )
+    assert told.getMessage() == (
+        f"\ntrained in 2 s: right on {share} % of {found['pictures']} validation images "
+        f"(95 % interval {low} to {high} %)"
+    )
+    assert told.style == {"bold": True}
+    assert "kept      epoch 2 of 2: " in listed.getMessage()
+    assert ("mistakes.png" in listed.getMessage()) is (found["accuracy"] < 1)
+    assert "roc.png" not in listed.getMessage()
+    rows = table(run.folder / "review.csv")
+    assert f"review.csv: {len(rows)} doubtful" in listed.getMessage()
