@@ -10,7 +10,6 @@ gstreamer1.0-plugins-ugly.
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import random
 import signal
@@ -27,29 +26,6 @@ from typing import Any, Self
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 BITS, BLOCK = 12, 16  # blocks of a frame's number along its top, lowest bit first; their pixels
-
-_PROBE = """
-import gi
-gi.require_version("Gst", "1.0")
-gi.require_version("GstRtspServer", "1.0")
-from gi.repository import Gst, GstRtspServer
-Gst.init(None)
-missing = [e for e in ("appsrc", "h264parse", "rtph264pay", "x264enc", "rawvideoparse",
-                       "videoconvert", "filesink") if not Gst.ElementFactory.find(e)]
-print("missing GStreamer elements: " + ", ".join(missing) if missing else "")
-"""
-
-
-@functools.cache
-def rtsp_missing() -> str:
-    """Explain why the RTSP server cannot run here; empty where it can."""
-    if not Path(SYSTEM_PYTHON).exists():
-        return f"no {SYSTEM_PYTHON}, which GStreamer's RTSP server needs"
-    command = [SYSTEM_PYTHON, "-c", _PROBE]
-    probe = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    if probe.returncode or probe.stdout.strip():
-        return f"{probe.stdout.strip() or 'no GStreamer RTSP server'} (see {__file__})"
-    return ""
 
 
 def free_port() -> int:

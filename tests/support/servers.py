@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import base64
+import functools
 import http.server
 import importlib.util
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +25,7 @@ _spec.loader.exec_module(_module)
 from camera_server import (  # noqa: F401 - tests take them from here
     BITS,
     BLOCK,
+    SYSTEM_PYTHON,
     Garbage,
     RtspServer,
     ServerProcess,
@@ -32,9 +35,31 @@ from camera_server import (  # noqa: F401 - tests take them from here
     photographs,
     random_bytes,
     read_stamp,
-    rtsp_missing,
     stamp,
 )
+
+_PROBE = """
+import gi
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import Gst, GstRtspServer
+Gst.init(None)
+missing = [e for e in ("appsrc", "h264parse", "rtph264pay", "x264enc", "rawvideoparse",
+                       "videoconvert", "filesink") if not Gst.ElementFactory.find(e)]
+print("missing GStreamer elements: " + ", ".join(missing) if missing else "")
+"""
+
+
+@functools.cache
+def rtsp_missing() -> str:
+    """Explain why the RTSP server cannot run here; empty where it can."""
+    if not Path(SYSTEM_PYTHON).exists():
+        return f"no {SYSTEM_PYTHON}, which GStreamer's RTSP server needs"
+    command = [SYSTEM_PYTHON, "-c", _PROBE]
+    probe = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if probe.returncode or probe.stdout.strip():
+        return f"{probe.stdout.strip() or 'no GStreamer RTSP server'} (see {_FILE})"
+    return ""
 
 
 def open_files() -> int:
