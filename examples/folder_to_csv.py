@@ -17,7 +17,7 @@ if len(sys.argv) < 3:
 folder, target = Path(sys.argv[1]), Path(sys.argv[2])
 files = sorted(file for file in folder.rglob("*") if is_picture(file))
 if not files:
-    sys.exit(f"folder_to_csv.py: there are no pictures in {folder}")
+    sys.exit(f"folder_to_csv.py: there are no images in {folder}")
 try:
     pets = Classifier(*sys.argv[3:4])
     with target.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:

@@ -22,7 +22,7 @@ class Endpoint(BaseHTTPRequestHandler):
         try:
             status, text = 200, pets(decode_picture(self.rfile.read(length))).to_json()
         except PictureError as error:
-            status, text = 400, f"the picture cannot be read: {error}"
+            status, text = 400, f"the image cannot be read: {error}"
         self.send_response(status)
         self.end_headers()
         self.wfile.write(text.encode() + b"\n")

@@ -44,7 +44,7 @@ def add_to_zoo(
     card = zoo / f"{name}.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     if not DIGESTS.search(text):
-        raise DataError(f"{card}: wanted the card of {name} with a line SHA-256; write it first")
+        raise DataError(f"{card}: expected the card of {name} with a line SHA-256; write it first")
     if not (run / STATIC).is_file():
         made = f"catdog-edge export --weights {run} --quantize static"
         raise ModelError(f"{run} has no {STATIC}; make it with: {made}")

@@ -312,7 +312,7 @@ def _read_output(
         )
     if not fits:
         raise ModelError(
-            f"{options.file}: wanted an output float32 with a value for each of the {classes:,} "
+            f"{options.file}: expected an output float32 with a value for each of the {classes:,} "
             f"labels, found {shown} for {count} image{'s' * (count > 1)}; give as many --labels as "
             "it has values (a classifier has one row an image; detectors are not imported)"
         )

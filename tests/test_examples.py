@@ -43,7 +43,7 @@ def run(name: str, *arguments: object, check: bool = True) -> subprocess.Complet
         ("two_cameras.py", ["one.avi"], "usage: python two_cameras.py SOURCE SOURCE"),
         ("folder_to_csv.py", [], "usage: python folder_to_csv.py FOLDER FILE.csv"),
         ("folder_to_csv.py", ["folder"], "usage: python folder_to_csv.py FOLDER FILE.csv"),
-        ("folder_to_csv.py", ["nowhere", "out.csv", TINY], "no pictures in nowhere"),
+        ("folder_to_csv.py", ["nowhere", "out.csv", TINY], "no images in nowhere"),
         ("http_endpoint.py", ["port", TINY], "on port port: invalid"),
         ("http_endpoint.py", ["99999", TINY], "on port 99999: "),
         ("loop.py", ["9" * 11, TINY], "99999999999 does not open"),

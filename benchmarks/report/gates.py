@@ -197,7 +197,7 @@ def _accuracy_gates(document: Document, limits: Limits) -> Iterator[Gate]:
             yield _drop_gate(row, limits.max_drop, limits.strict, reference)
         if (wanted := limits.min_agreement) is not None:
             agreement = 100 * row["answers"]["agreement"]
-            says = f"agrees with {reference} on {agreement:.2f} %, wanted {wanted:g} %"
+            says = f"agrees with {reference} on {agreement:.2f} %, required {wanted:g} %"
             met = agreement >= wanted - EPSILON
             yield Gate("min-agreement", row["base"], wanted, agreement, met, says)
 

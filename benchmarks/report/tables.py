@@ -192,7 +192,7 @@ def _originals(document: Document) -> TitledTable:
             [base, words.percentage(figures["accuracy"]), *(compared[head] for head in shown)]
         )
     title = (
-        f"{found['pictures']:,} pictures of {found['name']}, about "
+        f"{found['pictures']:,} images of {found['name']}, about "
         f"{found['median_width']}x{found['median_height']} (used in training or not)"
     )
     return title, ["row", "accuracy", *shown], rows

@@ -179,7 +179,7 @@ def _parquet(stream: BinaryIO, source: str) -> tuple[Any, str]:
     wanted = [name for name in columns if name in ("image", "image.bytes")] or columns
     if len(wanted) != 1:
         has = ", ".join(columns) or "none"
-        raise CatdogError(f"{source}: wanted one column of bytes or one named image, found {has}")
+        raise CatdogError(f"{source}: expected one column of bytes or one named image, found {has}")
     return file, wanted[0]
 
 

@@ -188,7 +188,7 @@ class CaptureWorker:
             if not published and (arrivals or now - reported > _REPORT_EVERY):
                 reported = now
                 damaged = stream.damaged or counts[3] > damaged_before
-                reason = "the pictures arrive damaged" if damaged else ""
+                reason = "the images arrive damaged" if damaged else ""
                 reason = f"the frames come more than {STALE:g} s late" if late else reason
                 self._send("skipped", [reason, *self._take_counts()])
 

@@ -80,13 +80,13 @@ class HttpStream:
             self._body += data
             pictures = [] if data else [bytes(self._body)]
         if len(self._body) > LARGEST:
-            raise StreamError("it sends a picture without an end")
+            raise StreamError("it sends an image without an end")
         self._count += len(pictures)
         if self._count > 1:
             self.interval = 0.0
         if self._ended:
             if self._count != 1:
-                raise StreamError("the stream ended" if self._count else "it sends no picture")
+                raise StreamError("the stream ended" if self._count else "it sends no image")
             self.interval = 1 / self._fps
         return pictures
 

@@ -131,7 +131,7 @@ class JpegPipe(LiveSource[bytes]):
         while not self._closing:
             if not select.select([self._file], [], [], _POLL)[0]:
                 if self.state is State.LIVE and time.monotonic() - heard >= 1.0:
-                    self._set_state(State.STALLED, "no picture for a second")
+                    self._set_state(State.STALLED, "no image for a second")
                 continue
             heard, data = time.monotonic(), os.read(self._file, READ_SIZE)
             for picture in splitter.feed(data) if data else splitter.end():
@@ -140,7 +140,7 @@ class JpegPipe(LiveSource[bytes]):
                 break
         if not (self._closing or self.counts.connects):
             more = f"; {self.note}" if self.note else ""
-            raise CameraError(f"standard input: there is no picture in it{more}")
+            raise CameraError(f"standard input: there is no image in it{more}")
 
     def _receive(self, data: bytes, fresh: Freshness) -> None:
         now = time.monotonic()
@@ -159,7 +159,7 @@ class JpegPipe(LiveSource[bytes]):
 
     def _count_damaged(self, number: int, reason: object) -> None:
         with self._changed:
-            self.note = self.counts.count_damaged(f"picture {number} on standard input", reason)
+            self.note = self.counts.count_damaged(f"image {number} on standard input", reason)
 
     def _unpack(self, newest: LiveFrame[bytes]) -> Image | None:
         try:

@@ -28,7 +28,7 @@ _FILE_URL = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
 _TYPO = re.compile(r"://|[@=;]")  # found in an address with a typo, and hardly ever in a glob
 
 _KINDS = (
-    "a source is a device index, an address (rtsp://...), a video, a folder or glob of pictures, "
+    "a source is a device index, an address (rtsp://...), a video, a folder or glob of images, "
     "or - for JPEGs on standard input"
 )
 
@@ -138,7 +138,7 @@ def _parse_path(text: str) -> FrameSource:
     if animation in ("GIF", "APNG"):  # FFmpeg plays them, whatever the version of OpenCV
         return FrameSource("video", text, _as_name(path.stem), text)
     if animation:
-        remedy = "save it as a video, a GIF or single pictures"
+        remedy = "save it as a video, a GIF or single images"
         raise CameraError(f"{text}: {animation} is not played; {remedy}")
     return _pictures([path], path.stem, text)
 
@@ -187,7 +187,7 @@ def _pictures(files: Iterable[Path], name: str, shown: str) -> FrameSource:
     """Return a source of image files, in natural order: `frame2.png` before `frame10.png`."""
     found = [path for path in files if is_picture(path) and path.is_file()]
     if not found:
-        raise CameraError(f"{shown}: there are no pictures there; name a folder or glob with some")
+        raise CameraError(f"{shown}: there are no images there; name a folder or glob with some")
     found.sort(key=_natural_order)
     return FrameSource("pictures", "", _as_name(name), shown, tuple(found))
 

@@ -108,7 +108,7 @@ class Recording:
             yield image, number / self._fps
         if not self.counts.delivered:
             more = f"that can be decoded; {self.note}" if self.note else "that can be decoded"
-            raise CameraError(f"{self._source.shown}: there is no picture in it {more}")
+            raise CameraError(f"{self._source.shown}: there is no image in it {more}")
 
     def _encoded(self) -> Iterator[tuple[str, Path | bytes]]:
         """Yield name and content of each image."""
@@ -116,7 +116,7 @@ class Recording:
             yield from ((str(path), path) for path in self._source.pictures)
             return
         for number, data in enumerate(split(sys.stdin.fileno())):
-            yield f"picture {number} on standard input", data
+            yield f"image {number} on standard input", data
 
 
 def _check_still(path: Path) -> None:

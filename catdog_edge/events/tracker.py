@@ -49,7 +49,7 @@ class Rules:
                 raise ValueError(f"{name} must be 0 seconds or more, got {value}")
         if not 0 < self.leave <= self.enter <= 1:
             got = f"leave {self.leave} and enter {self.enter}"
-            raise ValueError(f"wanted 0 < leave <= enter <= 1, got {got}")
+            raise ValueError(f"expected 0 < leave <= enter <= 1, got {got}")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def to_bgr(frame: Any) -> Image:
     Raises:
         ValueError: The dtype, the shape or the size is wrong.
     """
-    wanted = "wanted uint8 [H,W,3] BGR, [H,W,4] BGRA or [H,W] grey"
+    wanted = "expected uint8 [H,W,3] BGR, [H,W,4] BGRA or [H,W] grey"
     if not isinstance(frame, np.ndarray):
         hint = " (did the camera's read() fail?)" if frame is None else ""
         raise ValueError(f"a frame is a NumPy array, got {type(frame).__name__}{hint}; {wanted}")

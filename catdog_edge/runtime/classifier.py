@@ -306,7 +306,7 @@ class Classifier:
     def _chunks(self, frames: Iterable[Any]) -> Iterator[list[Image]]:
         """Yield frames in the model's size, in chunks."""
         self._session.ready()  # raises if closed, also without frames
-        wanted = "wanted several frames, a list of them or uint8 [N,H,W,3]"
+        wanted = "expected several frames, a list of them or uint8 [N,H,W,3]"
         if isinstance(frames, np.ndarray) and frames.ndim != 4:
             raise ValueError(
                 f"{wanted}, got one array of shape {list(frames.shape)}; for one frame call the "

@@ -279,7 +279,7 @@ def _mismatch(session: Any, spec: ModelSpec, any_name: bool) -> str:
             what = f"one {role}" if any_here else f"the {role} {name}"
             axes = " or ".join(f"[{', '.join(map(str, ['N', *shape]))}]" for shape in shapes)
             has = "; ".join(map(describe, found)) or "none"
-            return f"wanted {what} {kind} {axes} (N > 0), found {has}"
+            return f"expected {what} {kind} {axes} (N > 0), found {has}"
     return ""
 
 

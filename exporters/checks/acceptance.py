@@ -226,7 +226,7 @@ def _judge_agreement(
         good, where = total - sum(len(one.flips) for one in compared), ""
     text = (
         f"the same answer on {good / total if total else 1:.2%} of {total:,} images{where}, "
-        f"wanted {limits.agreement:.1%}"
+        f"required {limits.agreement:.1%}"
     )
     return judge_share(good, total, limits.agreement, strict), text
 
@@ -306,7 +306,7 @@ def _judge_known(
     ):
         failure = (
             f"it classifies or rejects {agreement:.2%} of {total:,} clear images as the reference "
-            f"does, wanted {REJECTION_AGREEMENT:.0%}"
+            f"does, required {REJECTION_AGREEMENT:.0%}"
         )
     return agreement, [failure] if failure else []
 

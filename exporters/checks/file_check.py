@@ -106,14 +106,14 @@ def check_outputs(outputs: Sequence[Any], spec: ModelSpec, name: str, logits: bo
     wanted = [PROBABILITIES, *([KNOWN] if known else []), *([LOGITS] if logits else [])]
     found = [value.name for value in outputs]
     if wanted != found:
-        raise GateError(f"{name}: output names: wanted {wanted}, found {found}")
+        raise GateError(f"{name}: output names: expected {wanted}, found {found}")
 
 
 def check_probabilities(answers: npt.NDArray[Any], images: int, classes: int, name: str) -> None:
     """Raise `GateError` unless outputs are probabilities, one row per image."""
     if answers.shape != (images, classes) or answers.dtype != np.float32:
         raise GateError(
-            f"{name}: wanted float32 [{images}, {classes}], got {answers.dtype} "
+            f"{name}: expected float32 [{images}, {classes}], got {answers.dtype} "
             f"{list(answers.shape)}"
         )
     if not np.isfinite(answers).all():

@@ -133,7 +133,7 @@ def check_calibration(labels: Labels, classes: tuple[str, ...], source: str) -> 
     """Raise `DataError` unless there are enough images to calibrate on, of every class."""
     if len(labels) < LEAST:
         raise DataError(
-            f"{source}: {len(labels)} training images to calibrate on, wanted at least {LEAST}; "
+            f"{source}: {len(labels)} training images to calibrate on, required at least {LEAST}; "
             "name more data with --data"
         )
     missing = sorted(set(range(len(classes))) - set(labels.tolist()))

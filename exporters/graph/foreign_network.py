@@ -88,15 +88,15 @@ def read_input(model: ir.Model, name: str, layout: ForeignLayout | None) -> Fore
     shown = "; ".join(map(describe_value, graph.inputs)) or "none"
     if len(graph.inputs) != 1:
         raise ModelError(
-            f"{name}: wanted one input, the images, found {shown}; export it again with the others "
-            "as constants"
+            f"{name}: expected one input, the images, found {shown}; export it again with the "
+            "others as constants"
         )
     value = graph.inputs[0]
     axes = [axis if isinstance(axis, int) and axis > 0 else None for axis in value.shape or ()]
     kind = {ir.DataType.FLOAT: "float", ir.DataType.UINT8: "uint8"}.get(value.dtype)  # type: ignore[arg-type]
     if kind is None or len(axes) != 4:
         raise ModelError(
-            f"{name}: wanted images as input, float32 or uint8 with four axes, found {shown}; "
+            f"{name}: expected images as input, float32 or uint8 with four axes, found {shown}; "
             "export it again so that it takes these"
         )
     last = {"nchw": False, "nhwc": True}.get((layout or "")[:4])

@@ -309,7 +309,7 @@ def test_a_batch_that_does_not_fit_the_gpu_is_left_out_with_its_reason(run):
     torch.cuda.empty_cache()  # what earlier tests gave back would serve
     torch.cuda.set_per_process_memory_fraction(1e-4)
     try:
-        with pytest.raises(ModelError, match="the GPU's memory is too small for 4096 pictures"):
+        with pytest.raises(ModelError, match="the GPU's memory is too small for 4096 images"):
             runner.infer(pixels)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

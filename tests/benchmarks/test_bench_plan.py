@@ -134,7 +134,7 @@ def test_a_fixed_batch_is_timed_at_that_batch_alone(run, tmp_path):
 def test_a_row_on_the_cpu_is_one_call_of_the_session(run):
     assert bench_rows.MOST_ON_CPU == classifier.CHUNK
     line = error_line(bench(*QUICK, "--provider", "cpu", "--batch", "1,33"))
-    assert "--batch 33: on the CPU a call has at most 32 pictures" in line
+    assert "--batch 33: on the CPU a call has at most 32 images" in line
     assert bench("--batch", str(options.MOST_BATCH + 1)).exit_code == 2
 
 

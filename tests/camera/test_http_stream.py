@@ -180,7 +180,7 @@ def test_reasons_are_in_our_own_words() -> None:
         opened(url)
     with serving(silent) as url, pytest.raises(StreamError, match=r"no answer within 0\.3 s"):
         HttpStream(url, timeout=0.3, fps=1)
-    with serving(empty) as url, pytest.raises(StreamError, match="sends no picture"):
+    with serving(empty) as url, pytest.raises(StreamError, match="sends no image"):
         taken(opened(url), 1)
     with pytest.raises(StreamError, match="connection refused"):
         opened(f"http://127.0.0.1:{servers.free_port()}/")

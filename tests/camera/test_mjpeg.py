@@ -100,7 +100,7 @@ def test_pictures_cut_off_are_counted_and_named(
         frames = list(camera)
         assert frames[-1].index == 2
         assert (camera.counts.received, camera.counts.damaged) == (4, 2)
-        assert "picture 3 on standard input: it is cut off (and 1 before it)" in camera.note
+        assert "image 3 on standard input: it is cut off (and 1 before it)" in camera.note
 
 
 @pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
@@ -112,7 +112,7 @@ def test_standard_input_without_a_picture_is_an_error(
     with (
         sys.stdin,
         Camera("-") as camera,
-        pytest.raises(CameraError, match="standard input: there is no picture in it"),
+        pytest.raises(CameraError, match="standard input: there is no image in it"),
     ):
         list(camera)
 

@@ -24,9 +24,9 @@ def test_a_pipe_is_no_video(tmp_path: Path) -> None:
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(CameraError, match="there is no such file"):
         Camera(tmp_path / "gone.mp4")
-    with pytest.raises(CameraError, match="there are no pictures there"):
+    with pytest.raises(CameraError, match="there are no images there"):
         Camera(tmp_path)
-    with pytest.raises(CameraError, match="there are no pictures there"):
+    with pytest.raises(CameraError, match="there are no images there"):
         Camera(str(tmp_path / "*.jpg"))
     if sys.platform == "linux":
         with pytest.raises(CameraError, match=r"there is no camera 977 \(/dev/video977\)"):

@@ -211,7 +211,7 @@ def test_a_camera_without_a_frame_in_the_time_given_is_an_error(clip: Path, besi
         (["--source", "{clip}", "--roi", "1,2,3"], 1, "--roi 1,2,3: give [NAME=]x,y,w,h"),
         (["--source", "{clip}", "--roi", "yard=1,2,3,4"], 1, "no source is called yard"),
         (["--source", "{clip}", "--start", "yesterday"], 1, "--start yesterday: write it like"),
-        (["--source", "{clip}", "--leave", "0.9"], 1, "wanted 0 < leave <= enter <= 1"),
+        (["--source", "{clip}", "--leave", "0.9"], 1, "expected 0 < leave <= enter <= 1"),
         (["--source", "{clip}", "--keep", "lots"], 2, "give a size, like: 500MB"),
         (["--source", "{clip}", "--enter", "2"], 2, "2.0 is not in the range"),
         (["--source", "{clip}", "--record", "a.gif"], 1, "a.gif: a recording ends in .mp4"),

@@ -148,5 +148,5 @@ def test_without_smoothing_every_frame_counts() -> None:
     ],
 )
 def test_impossible_rules_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"or more|wanted 0 < leave"):
+    with pytest.raises(ValueError, match=r"or more|expected 0 < leave"):
         Rules(**wrong)

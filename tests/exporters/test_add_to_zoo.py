@@ -24,7 +24,7 @@ def test_a_run_is_shipped_in_two_forms_of_the_same_weights(lamps: Path, tmp_path
     zoo = tmp_path / "zoo"
     zoo.mkdir()
     card = zoo / "lamps.md"
-    with pytest.raises(DataError, match=r"lamps.md: wanted the card of lamps"):
+    with pytest.raises(DataError, match=r"lamps.md: expected the card of lamps"):
         add_to_zoo(lamps, "lamps", zoo=zoo)
     card.write_text("# Lamps\n\nSHA-256 `00`\n\nThey light.\n")
     with pytest.raises(ModelError, match=r"has no model.static.onnx; make it with: catdog-edge"):

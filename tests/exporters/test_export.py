@@ -184,7 +184,7 @@ def test_data_must_have_the_models_classes_and_enough_of_them(lamps: Path, easy_
         assert {row["split"] for row in csv.DictReader(stream)} == {"train", "val", "test"}
     done = export("--data", str(few), "--quantize", "static")
     assert done.exit_code == 1
-    assert "wanted at least 32" in last_line(done) or "has no" in last_line(done)
+    assert "required at least 32" in last_line(done) or "has no" in last_line(done)
 
 
 # ---- what goes wrong half-way ------------------------------------------------------------

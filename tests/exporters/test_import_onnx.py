@@ -84,7 +84,7 @@ def test_size_and_place_of_channels_are_given_where_the_file_shows_none(tmp_path
 @pytest.mark.parametrize(
     ("form", "options", "said"),
     [
-        ({"more": ("age",)}, {}, "wanted one input, the images, found frames.*; age float"),
+        ({"more": ("age",)}, {}, "expected one input, the images, found frames.*; age float"),
         ({"channels": 1}, {}, "has 1 channels, a frame has three"),
         ({"domain": "com.microsoft"}, {}, r"not ONNX's own \(com.microsoft.Relu\)"),
         ({}, {"size": 64}, "input frames takes 32x32; leave out --size"),

@@ -217,12 +217,12 @@ def test_a_spec_by_hand_is_held_against_the_graph(tmp_path: Path, folder: Path) 
     scalar = ends(tmp_path / "scalar.onnx", [value("x", 1, [])], [value("y", 1, [])])
     nothing = ends(tmp_path / "nothing.onnx", [], [value("y", 1, [1])])
     for path, spec, said in (
-        (file, spec_for(), "wanted one input uint8 [N, 32, 32, 3] (N > 0), found images float"),
+        (file, spec_for(), "expected one input uint8 [N, 32, 32, 3] (N > 0), found images float"),
         (file, spec_for(size=64).replace(layout="nchw-float"), "float [N, 3, 64, 64]"),
         (
             file,
             fits.replace(labels=("cat", "dog")),
-            "wanted one output float [N, 2]",
+            "expected one output float [N, 2]",
         ),
         (scalar, fits, "found x float []"),
         (nothing, fits, "found none"),

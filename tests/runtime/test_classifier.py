@@ -88,7 +88,7 @@ def test_any_size_is_answered(pets: Classifier, size: tuple[int, int]) -> None:
 def test_what_is_no_frame_is_a_value_error_that_says_what_came(
     pets: Classifier, frame: object, said: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"{said}.*wanted uint8"):
+    with pytest.raises(ValueError, match=f"{said}.*expected uint8"):
         pets(frame)
 
 
@@ -127,7 +127,7 @@ def test_what_is_not_several_frames_is_a_value_error(
     pets: Classifier, frames: object, said: str
 ) -> None:
     for ask in (pets.batch, pets.probabilities):
-        with pytest.raises(ValueError, match=f"wanted several frames, .* got {said}$"):
+        with pytest.raises(ValueError, match=f"expected several frames, .* got {said}$"):
             ask(frames)  # type: ignore[operator]
 
 

@@ -287,7 +287,7 @@ def test_shapes_that_cannot_be_answered_are_refused() -> None:
         if columns == 1:
             assert read_spec(model.SerializeToString()).labels == ("cat", "dog")
             continue
-        with pytest.raises(ModelError, match=r"wanted the output known float \[N\] or \[N, 1\]"):
+        with pytest.raises(ModelError, match=r"expected the output known float \[N\] or \[N, 1\]"):
             read_spec(model.SerializeToString())
 
 

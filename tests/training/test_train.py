@@ -250,7 +250,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(here: Path, easy_set: Path) 
         ("train", "--data", "notes.txt"): "notes.txt",
         ("train", "--data", easy_set, "--device", "cuda:999"): "--device cuda:999",
         ("train", "--data", easy_set, "--device", "nonsense"): "give cpu, cuda",
-        ("train", "--data", easy_set, "--teacher", "fast.onnx"): "a .pt is wanted",
+        ("train", "--data", easy_set, "--teacher", "fast.onnx"): "expected a .pt",
         ("train", "--resume", "--name", "absent"): "absent",
         ("train", "--resume"): "train one",
     }

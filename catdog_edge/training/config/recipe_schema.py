@@ -67,14 +67,14 @@ def check_value(kind: Any, value: Any, name: str) -> Any:
     elif origin is tuple:
         if isinstance(value, list | tuple):
             return tuple(check_value(args[0], one, name) for one in value)
-        wanted = "a list is wanted"
+        wanted = "expected a list"
     elif dataclasses.is_dataclass(kind):
         if isinstance(value, typing.cast("type[Any]", kind)):
             return value
         if isinstance(value, dict):
             return build(typing.cast("type[Any]", kind), value)
         names = ", ".join(field.name for field in dataclasses.fields(kind))
-        wanted = f"a table with {names} is wanted"
+        wanted = f"expected a table with {names}"
     elif kind is float:
         # YAML 1.1 reads 1e-3 as text, people write it.
         if isinstance(value, int | float | str) and not isinstance(value, bool):
@@ -87,8 +87,8 @@ def check_value(kind: Any, value: Any, name: str) -> Any:
 
 
 _WANTED = {
-    int: "a whole number is wanted", float: "a finite number is wanted",
-    bool: "true or false is wanted", str: "text is wanted", dict: "a table is wanted",
+    int: "expected a whole number", float: "expected a finite number",
+    bool: "expected true or false", str: "expected text", dict: "expected a table",
 }  # fmt: skip
 
 

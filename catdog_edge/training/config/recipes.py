@@ -197,7 +197,7 @@ def recipe(name: str) -> Recipe:
         reason = " ".join(str(error).split())[:120]
         raise CatdogError(f"{path} is not YAML ({reason}); correct it") from error
     if not isinstance(document, dict):
-        raise CatdogError(f"{path} is not a recipe; lines like `lr: 0.01` are wanted")
+        raise CatdogError(f"{path} is not a recipe; expected lines like `lr: 0.01`")
     return from_dict({**document, "name": path.stem}, str(path))
 
 

@@ -34,7 +34,7 @@ _CAMERA = re.compile("img|image|dsc[nf]?|pxl|photo|pic(ture)?|frame|file|screens
 _BESIDE = frozenset((".aae", ".csv", ".json", ".tsv", ".txt", ".xml", ".xmp", ".yaml", ".yml"))
 MOST_LEVEL = 10  # folders that all hold the same ones: up to so many may be sources, not classes
 _WANTED = (
-    "wanted are a folder per class, names like cat.0.jpg and dog.0.jpg, or a CSV with a column "
+    "expected a folder per class, names like cat.0.jpg and dog.0.jpg, or a CSV with a column "
     "`file` and a column `label`"
 )
 
@@ -60,7 +60,7 @@ def find_layout(source: Source, labels: Sequence[str] | None = None) -> FileLayo
     if strange and labels is None:
         raise DataError(
             f"{source.name}: {strange[0].name} names images, but none of its other columns has a "
-            f"known meaning ({strange[0].columns}): wanted is one called label, class, ... or "
+            f"known meaning ({strange[0].columns}): expected one called label, class, ... or "
             "one of 0 and 1 per class; rename it, or move the table out of the data"
         )
     foreign = [

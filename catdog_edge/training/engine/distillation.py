@@ -28,13 +28,13 @@ def check_teacher_file(path: Path) -> None:
     """Raise `ModelError` if a value of `--teacher` is not a checkpoint."""
     if path.suffix.lower() in (".onnx", ".ort"):
         raise ModelError(
-            f"--teacher {path}: an exported file cannot be a teacher, a .pt is wanted; name the "
+            f"--teacher {path}: an exported file cannot be a teacher, expected a .pt; name the "
             "best.pt that it was exported from"
         )
     if path.is_dir():
         best = path / "best.pt"
         inside = f"name {best}" if best.is_file() else "name the best.pt of a trained run"
-        raise ModelError(f"--teacher {path} is a folder, a .pt is wanted; {inside}")
+        raise ModelError(f"--teacher {path} is a folder, expected a .pt; {inside}")
     load_checkpoint(path)
 
 
@@ -164,7 +164,7 @@ class Reference:
     def __init__(self, network: nn.Module, precision: str) -> None:
         groups = class_groups(network)
         if groups is None:
-            raise ValueError("wanted a network with groups of categories, got one without")
+            raise ValueError("expected a network with groups of categories, got one without")
         self._device, self._precision = groups.sizes.device, precision
         frozen = without_groups(fuse_batch_norms(network)).requires_grad_(False)
         self._network = frozen.to(memory_format=torch.channels_last)

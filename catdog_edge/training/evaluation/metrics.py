@@ -28,7 +28,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     Raises `ValueError` for no trials, or more successes than trials.
     """
     if n <= 0 or not 0 <= successes <= n:
-        raise ValueError(f"wanted 0 <= successes <= n and n > 0, got {successes} of {n}")
+        raise ValueError(f"expected 0 <= successes <= n and n > 0, got {successes} of {n}")
     share = successes / n
     shrunk = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
@@ -68,7 +68,7 @@ def paired_difference(
     """
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.shape != b.shape or a.ndim != 1 or a.size == 0:
-        raise ValueError(f"wanted two arrays of one length, got shapes {a.shape} and {b.shape}")
+        raise ValueError(f"expected two arrays of one length, got shapes {a.shape} and {b.shape}")
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
     low = -_tango_upper(only_b, only_a, a.size)
     return (only_a - only_b) / a.size, low, _tango_upper(only_a, only_b, a.size)
@@ -157,7 +157,7 @@ def confusion(labels: npt.ArrayLike, predicted: npt.ArrayLike, k: int) -> Labels
     """
     truth, answer = np.asarray(labels, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
     if truth.shape != answer.shape or truth.ndim != 1:
-        raise ValueError(f"wanted two arrays of one length, got {truth.shape} and {answer.shape}")
+        raise ValueError(f"expected two arrays of one length, got {truth.shape} and {answer.shape}")
     for values in (truth, answer):
         if values.size and not (values.min() >= 0 and values.max() < k):
             raise ValueError(f"classes must be in 0..{k - 1}")
@@ -184,7 +184,7 @@ def _checked(
     truth = np.asarray(labels, dtype=np.int64)
     if values.ndim != 2 or truth.shape != values.shape[:1]:
         raise ValueError(
-            f"wanted probabilities [N,K] and labels [N], got {values.shape} and {truth.shape}"
+            f"expected probabilities [N,K] and labels [N], got {values.shape} and {truth.shape}"
         )
     if not len(truth):
         raise ValueError("there are no answers to measure")

@@ -79,6 +79,6 @@ def freeze_features(network: nn.Module) -> None:
     """Let only the last linear layer learn; raises `ValueError` where there is none."""
     head = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not head:
-        raise ValueError("wanted a network with a linear layer, got one without")
+        raise ValueError("expected a network with a linear layer, got one without")
     network.requires_grad_(False)
     head[-1].requires_grad_(True)

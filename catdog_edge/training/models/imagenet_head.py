@@ -62,7 +62,7 @@ class ClassGroups(nn.Module):
     def take_categories(self) -> torch.Tensor:
         """Return, once, the logits `float32 [N,sum(sizes)]` of the last pass in training mode."""
         if self._categories is None:
-            raise ValueError("wanted a forward pass in training mode before this call")
+            raise ValueError("expected a forward pass in training mode before this call")
         categories, self._categories = self._categories, None
         return categories.float()
 
@@ -111,7 +111,7 @@ def build_grouped(arch: str, sizes: Sequence[int]) -> nn.Module:
     """Build an architecture with random weights and `sum(sizes)` categories in groups."""
     network = architecture(arch).build(sum(sizes))
     if head_linear(network) is None:
-        raise ValueError(f"wanted a network whose classifier ends in a linear layer, got {arch}")
+        raise ValueError(f"expected a network whose classifier ends in a linear layer, got {arch}")
     assert isinstance(network.classifier, nn.Sequential)
     network.classifier.append(ClassGroups(sizes))
     return network

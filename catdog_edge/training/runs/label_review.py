@@ -63,7 +63,7 @@ def review(
     for split, answers in probabilities.items():
         frames, labels, found = pixels(dataset, split, steps)
         if answers.shape != (len(found), len(names)):
-            raise ValueError(f"{split}: {answers.shape} probabilities for {len(found)} pictures")
+            raise ValueError(f"{split}: {answers.shape} probabilities for {len(found)} images")
         best = answers.argmax(axis=1)
         suspects += [
             suspect(found[index], "label", best[index], answers[index, best[index]])

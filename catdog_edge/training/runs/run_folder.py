@@ -192,14 +192,14 @@ _KINDS: dict[str, Any] = {
 """The values of `args.yaml` that a command reads."""
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "labels": (lambda names: 2 <= len(set(names)) == len(names), "two or more names are wanted"),
+    "labels": (lambda names: 2 <= len(set(names)) == len(names), "expected two or more names"),
     "split": (
         lambda shares: len(shares) == 3 and sum(shares) == 100,
-        "three shares that sum to 100",
+        "expected three shares that sum to 100",
     ),
     "teacher": (
         lambda one: all(isinstance(one.get(k), str) for k in ("file", "sha256")),
-        "file and sha256 are wanted",
+        "expected file and sha256",
     ),
 }
 """What the kinds of values do not say."""

@@ -102,7 +102,7 @@ def finish(run: Run, data: RunData, trainer: Trainer) -> None:
         "best within its standard error, the one with the lowest loss",
         *(f"neither   {name}: {one}" for name, one in shown.items()),
         f"weights   {run.weights}",
-        f"pictures  {run.folder}: data.png, curves.png, confusion.png"
+        f"plots     {run.folder}: data.png, curves.png, confusion.png"
         + ", mistakes.png" * (result.accuracy < 1)
         + ", roc.png" * bool(rejected),
         f"review    {run.folder}/review.csv: {suspects:,} doubtful labels and copies",

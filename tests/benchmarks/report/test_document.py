@@ -174,7 +174,7 @@ def test_originals_have_their_own_table(doc):
     figures = doc["corruptions"]["results"]["clean"]
     made = {"name": "originals.zip", "pictures": 100, "median_height": 375, "median_width": 499}
     text = report.terminal({**doc, "originals": {**made, "rows": figures}}, Path("runs/x"))
-    assert "100 pictures of originals.zip, about 499x375" in text
+    assert "100 images of originals.zip, about 499x375" in text
     made["name"] = "pictures-of-" + "the-neighbourhood-" * 12
     text = report.terminal({**doc, "originals": {**made, "rows": figures}}, Path("runs/x"))
     assert max(map(len, text.splitlines())) <= words.WIDTH

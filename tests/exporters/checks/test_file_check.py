@@ -42,7 +42,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        (np.full((3, 2), 0.5, np.float64), r"wanted float32 \[3, 2\], got float64 \[3, 2\]"),
+        (np.full((3, 2), 0.5, np.float64), r"expected float32 \[3, 2\], got float64 \[3, 2\]"),
         (np.full((2, 2), 0.5, np.float32), r"got float32 \[2, 2\]"),
         (np.array([[np.nan, 1], [0, 1], [0, 1]], np.float32), "1 answers are not finite"),
         (np.full((3, 2), 0.498, np.float32), r"do not sum to one \(off by 4\.0e-03"),
@@ -66,7 +66,7 @@ def test_a_file_has_the_outputs_that_were_asked_for() -> None:
         (outputs("probabilities", "logits"), False),
         (outputs("probabilities"), True),
     ):
-        with pytest.raises(GateError, match="x: output names: wanted"):
+        with pytest.raises(GateError, match="x: output names: expected"):
             check_outputs(found, spec, "x", asked)
 
 

@@ -120,7 +120,7 @@ def test_split_folders_without_classes_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=seen) as caught:
         open_dataset(write(tmp_path, images(*folders)))
-    assert "wanted are a folder per class" in str(caught.value)
+    assert "expected a folder per class" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

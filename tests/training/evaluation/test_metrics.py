@@ -157,7 +157,7 @@ def test_log_loss_has_its_closed_forms():
     assert log_loss(np.float32([[1.0000001, 0]]), [0]) == 0
     with pytest.raises(ValueError, match="no answers"):
         log_loss(np.zeros((0, 2)), [])
-    with pytest.raises(ValueError, match="wanted probabilities"):
+    with pytest.raises(ValueError, match="expected probabilities"):
         log_loss([[0.5, 0.5]], [0, 1])
 
 

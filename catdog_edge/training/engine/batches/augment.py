@@ -53,7 +53,7 @@ def augment(
     """
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
         raise ValueError(
-            f"wanted pictures uint8 [N,H,W,3], got {pictures.dtype} {list(pictures.shape)}"
+            f"expected images uint8 [N,H,W,3], got {pictures.dtype} {list(pictures.shape)}"
         )
     draws = draw_changes(
         policy, generator, pictures.shape, share or Share(len(pictures), slice(None))
