@@ -156,7 +156,7 @@ def _with_metadata(options: ImportOptions, metadata: Mapping[str, str]) -> Impor
     """Fill in missing options from the metadata of an Ultralytics export."""
     task = metadata.get("task")
     if task not in (None, "classify"):
-        raise ModelError(f"{options.file}: its task is {task}; classifiers alone are imported")
+        raise ModelError(f"{options.file}: its task is {task}; only classifiers are imported")
     if task is None or "names" not in metadata:
         return options
     try:

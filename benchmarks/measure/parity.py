@@ -101,7 +101,7 @@ def classify_all(
             found = [predict([frame]) for frame in chunk]
             if not np.isfinite(found).all():
                 raise ModelError(
-                    f"{row} answers with what is no number: its weights are damaged, or the "
+                    f"{row} returns values that are not numbers: its weights are damaged, or the "
                     "training diverged; train again with a lower --lr, or name other weights"
                 )
             answers[row].extend(found)

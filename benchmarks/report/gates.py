@@ -247,7 +247,7 @@ def _drop_gate(row: Mapping[str, Any], most: float, strict: bool, reference: str
         elif answers["log_odds_difference"] > wanted.logits:
             verdict, why = Verdict.EXCEEDED, "but the logits differ"
         else:
-            why = "and nothing else speaks against it"
+            why = "and no other check fails"
         says += f"; {answers['pictures']:,} images cannot tell this from chance, {why}"
     return Gate("max-drop", row["base"], most, drop, verdict is not Verdict.EXCEEDED, says)
 

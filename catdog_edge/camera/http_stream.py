@@ -144,7 +144,7 @@ class HttpStream:
 
 def http_reason(code: int) -> str:
     """Return the human-readable meaning of an HTTP or RTSP status."""
-    known = {401: "asks for another login", 403: "forbids it", 404: "knows no such path"}
+    known = {401: "requires a valid login", 403: "forbids it", 404: "has no such path"}
     other = "refuses" if code < 500 else "is busy" if code == 503 else "has failed"
     return f"the server {known.get(code, other)} (error {code})"
 

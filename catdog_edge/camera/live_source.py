@@ -46,7 +46,7 @@ class Counts:
         """Count a damaged picture; return the note about it."""
         before, self.damaged = self.damaged, self.damaged + 1
         more = f" (and {before} before it)" if before else ""
-        return f"passed over {picture}: {reason}{more}"
+        return f"skipped {picture}: {reason}{more}"
 
 
 @dataclass(frozen=True, slots=True)

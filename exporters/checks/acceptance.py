@@ -248,7 +248,7 @@ def _judge_accuracy(
         text += f"; {images:,} images cannot tell this from chance; {logits}"
         if share > limits.logits:
             return Verdict.EXCEEDED, f"{text}, allowed is {limits.logits:g}"
-        text += ": nothing else speaks against it"
+        text += ": no other check fails"
     return verdict, text
 
 

@@ -322,7 +322,7 @@ def test_weights_that_went_astray_are_one_line_before_anything_is_timed(run):
         next(network.parameters()).fill_(float("nan"))
     save_checkpoint(run.weights, network.state_dict(), spec)
     line = error_line(bench(*QUICK))
-    assert "pytorch answers with what is no number" in line
+    assert "pytorch returns values that are not numbers" in line
 
 
 def test_the_folder_of_a_run_is_as_good_a_name_as_its_weights(run):

@@ -77,7 +77,7 @@ def test_a_login_is_sent_as_it_is_asked_for(
     with serving(answer) as url:
         assert taken(opened(with_login(url)), 2) == [0, 1]
         assert [login and login.split()[0] for login in logins] == [None, scheme]
-        with pytest.raises(StreamError, match=r"asks for another login \(error 401\)"):
+        with pytest.raises(StreamError, match=r"requires a valid login \(error 401\)"):
             opened(with_login(url, "wrong"))
         with pytest.raises(StreamError, match="error 401"):
             opened(url)

@@ -144,7 +144,7 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
         ("enter", "cat", 1.0),
         ("exit", "cat", 4.0),
     ]
-    assert f"passed over {tmp_path / '6.png'}" in done.stderr
+    assert f"skipped {tmp_path / '6.png'}" in done.stderr
     assert "1 damaged" in done.stderr
 
 

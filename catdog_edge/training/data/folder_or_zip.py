@@ -114,7 +114,7 @@ class FolderSource(Source):
                 except OSError:
                     entry = Entry(0, "")  # a broken link: reading it gives the reason
                     if not is_picture(file):  # nobody will read it, and it may be a class
-                        notes.append(f"{(inside / file).as_posix()} is a link to what is not there")
+                        notes.append(f"{(inside / file).as_posix()} is a broken link")
                 yield (inside / file).as_posix(), entry
 
     def read(self, file: str) -> bytes:

@@ -148,7 +148,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             DEFAULT, EdgeCNN, 128, CENTRED, "from random weights: quick to train and on a device"
         ),
         Architecture(
-            "simple_cnn", SimpleCNN, 224, UNIT_RANGE, "the known network, kept as the yardstick",
+            "simple_cnn", SimpleCNN, 224, UNIT_RANGE, "six plain 3x3 convolutions; the baseline",
             recipe="classic",  # without batch norms it diverges at the default learning rate
             fixed_size=True,
         ),
@@ -196,7 +196,7 @@ def import_timm(name: str) -> Any:
     model = name.removeprefix(TIMM)
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), 5)
-        remedy = f"near to it: {', '.join(near)}" if near else "timm.list_models() lists them"
+        remedy = f"similar names: {', '.join(near)}" if near else "timm.list_models() lists them"
         raise ModelError(f"timm {timm.__version__} has no network {model!r}; {remedy}")
     return timm
 

@@ -128,7 +128,7 @@ def test_an_answer_that_is_no_number_is_told_with_the_row_at_once():
     def ask(batch):
         return np.array([[np.nan, 0.5]], np.float32)
 
-    with pytest.raises(ModelError, match="model answers with what is no number") as caught:
+    with pytest.raises(ModelError, match="model returns values that are not numbers") as caught:
         classify_all(
             {"good": lambda batch: np.array([[0.5, 0.5]], np.float32), "model": ask}, frames
         )

@@ -217,7 +217,7 @@ def test_a_link_to_a_folder_elsewhere_is_a_class(tmp_path: Path) -> None:
 def test_a_link_to_a_folder_that_is_gone_is_noted(tmp_path: Path) -> None:
     folder = write(tmp_path, images("fox", "wolf"))
     (folder / "bear").symlink_to(tmp_path / "gone")
-    assert open_dataset(folder).notes == ("bear is a link to what is not there",)
+    assert open_dataset(folder).notes == ("bear is a broken link",)
 
 
 def test_a_link_back_is_noted_and_not_followed(tmp_path: Path) -> None:

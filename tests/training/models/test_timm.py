@@ -40,7 +40,7 @@ def test_size_mean_and_deviation_are_timms() -> None:
     assert arch.normalization.mean == (127.5, 127.5, 127.5)
     assert arch.normalization.std == (127.5, 127.5, 127.5)
     assert architecture("timm:levit_128s").fixed_size
-    with pytest.raises(ModelError, match=r"no network 'resnet81'; near to it: .*resnet18"):
+    with pytest.raises(ModelError, match=r"no network 'resnet81'; similar names: .*resnet18"):
         architecture("timm:resnet81")
 
 
