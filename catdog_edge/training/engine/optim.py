@@ -9,7 +9,7 @@ hence this one for convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,34 +55,51 @@ def make_optimizer(network: nn.Module, recipe: Recipe, lr: float) -> torch.optim
     return form(groups, lr, fused=fused)
 
 
-def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
-    """Approximate the nearest semi-orthogonal matrix of `float32 [R,C]` by Newton-Schulz iteration.
+def orthogonalize(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Approximate the nearest semi-orthogonal matrices of `float32 [R,C]` by Newton-Schulz.
 
     The polynomial acts on singular values alone, so it is built on the small Gram matrix and
     applied once: cheaper than iterating on the wide matrix, with the same result, whose singular
-    values are about 0.7 to 1.2.
+    values are about 0.7 to 1.2. A GPU iterates Gram matrices of one size together.
     """
+    wide = [one.T if one.shape[0] > one.shape[1] else one for one in matrices]
+    norms = torch._foreach_norm(wide)
+    torch._foreach_add_(norms, 1e-7)
+    wide = [one / norm for one, norm in zip(wide, norms)]
+    sizes: dict[int, list[int]] = {}
+    for number, one in enumerate(wide):
+        sizes.setdefault(len(one), []).append(number)
+    results = list(wide)
+    for numbers in sizes.values():
+        grams = [wide[number] @ wide[number].T for number in numbers]
+        # The CPU's threads share a matrix better than a batch.
+        products = _iterate(torch.stack(grams)) if grams[0].is_cuda else map(_iterate, grams)
+        for number, product in zip(numbers, products):
+            result = product @ wide[number]
+            results[number] = result.T if result.shape != matrices[number].shape else result
+    return results
+
+
+def _iterate(gram: torch.Tensor) -> torch.Tensor:
+    """Return the product of all polynomials of Gram matrices `[R,R]` or `[N,R,R]`."""
     a, b, c = NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    wide = matrix.T if tall else matrix
-    wide = wide / (wide.norm() + 1e-7)
-    gram = wide @ wide.T
+    add_product = torch.addmm if gram.ndim == 2 else torch.baddbmm
     product: torch.Tensor | None = None
-    for _ in range(ITERATIONS):
-        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        polynomial.diagonal().add_(a)
+    for left in reversed(range(ITERATIONS)):
+        polynomial = add_product(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
         product = polynomial if product is None else polynomial @ product
-        gram = polynomial @ gram @ polynomial
+        if left:
+            gram = polynomial @ gram @ polynomial
     assert product is not None
-    result: torch.Tensor = product @ wide
-    return result.T if tall else result
+    return product
 
 
 class Muon(torch.optim.Optimizer):
     """Muon for parameter groups with `"orthogonal": True`, AdamW for the others.
 
     Each group has `params`, `weight_decay` and `orthogonal`; the Nesterov momentum is of the
-    orthogonal ones.
+    orthogonal ones. Operations on lists are one kernel for many tensors on a GPU.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float) -> None:
@@ -93,36 +110,55 @@ class Muon(torch.optim.Optimizer):
         """Take one step with the gradients of the parameters."""
         del closure
         for group in self.param_groups:
-            step = _muon_step if group["orthogonal"] else _adam_step
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    update, scale = step(parameter.grad, self.state[parameter], group["momentum"])
-                    parameter.add_(update, alpha=-group["lr"] * scale)
+            parameters = [one for one in group["params"] if one.grad is not None]
+            if parameters:
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                (_muon_step if group["orthogonal"] else _adam_step)(
+                    parameters, [self.state[one] for one in parameters], group
+                )
 
 
 def _muon_step(
-    gradient: torch.Tensor, state: dict[str, Any], momentum: float
-) -> tuple[torch.Tensor, float]:
-    if not state:
-        state["momentum"] = torch.zeros_like(gradient)
-    state["momentum"].mul_(momentum).add_(gradient)
-    update = gradient.add(state["momentum"], alpha=momentum)
-    matrix = update.reshape(len(update), -1)
-    return orthogonalize(matrix).reshape(update.shape), 0.2 * max(matrix.shape) ** 0.5
+    parameters: list[torch.Tensor], states: list[dict[str, Any]], group: dict[str, Any]
+) -> None:
+    gradients = _gradients(parameters, states, ("momentum",))
+    momenta = [state["momentum"] for state in states]
+    torch._foreach_mul_(momenta, group["momentum"])
+    torch._foreach_add_(momenta, gradients)
+    updates = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+    matrices = [one.reshape(len(one), -1) for one in updates]
+    for parameter, update in zip(parameters, orthogonalize(matrices)):
+        scale = 0.2 * max(update.shape) ** 0.5
+        parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
 
 def _adam_step(
-    gradient: torch.Tensor, state: dict[str, Any], _: float
-) -> tuple[torch.Tensor, float]:
-    if not state:
-        state |= {name: torch.zeros_like(gradient) for name in ("mean", "square")} | {"steps": 0}
-    state["steps"] += 1
+    parameters: list[torch.Tensor], states: list[dict[str, Any]], group: dict[str, Any]
+) -> None:
+    gradients = _gradients(parameters, states, ("mean", "square"))
+    for state in states:
+        state["steps"] = state.get("steps", 0) + 1
+    means, squares = ([state[name] for state in states] for name in ("mean", "square"))
     first, second = ADAM_BETAS
-    state["mean"].lerp_(gradient, 1 - first)
-    state["square"].lerp_(gradient.square(), 1 - second)
-    mean = state["mean"] / (1 - first ** state["steps"])
-    return mean / (state["square"] / (1 - second ** state["steps"])).sqrt().add_(ADAM_EPSILON), 1.0
+    torch._foreach_lerp_(means, gradients, 1 - first)
+    torch._foreach_lerp_(squares, torch._foreach_pow(gradients, 2), 1 - second)
+    updates = torch._foreach_div(means, [1 - first ** state["steps"] for state in states])
+    roots = torch._foreach_div(squares, [1 - second ** state["steps"] for state in states])
+    torch._foreach_sqrt_(roots)
+    torch._foreach_add_(roots, ADAM_EPSILON)
+    torch._foreach_div_(updates, roots)
+    torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+
+
+def _gradients(
+    parameters: list[torch.Tensor], states: list[dict[str, Any]], names: tuple[str, ...]
+) -> list[torch.Tensor]:
+    """Return the gradients; a state that is new gets zeros by each name."""
+    gradients = [one.grad for one in parameters if one.grad is not None]
+    for state, gradient in zip(states, gradients):
+        if not state:
+            state |= {name: torch.zeros_like(gradient) for name in names}
+    return gradients
 
 
 def align_gradients(network: nn.Module) -> None:

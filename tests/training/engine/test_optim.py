@@ -7,14 +7,24 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
+from support.operations import Operations
+
 from catdog_edge.training.config.recipes import RECIPES
-from catdog_edge.training.engine.optim import Muon, align_gradients, make_optimizer, orthogonalize
+from catdog_edge.training.engine.optim import (
+    Muon,
+    _iterate,
+    align_gradients,
+    make_optimizer,
+    orthogonalize,
+)
+from catdog_edge.training.engine.weight_average import update_average
+from catdog_edge.training.models.registry import architecture
 
 
 @pytest.mark.parametrize("shape", [(16, 27), (48, 144), (128, 40), (32, 32)])
 def test_an_update_becomes_nearly_orthogonal(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    result = orthogonalize(torch.randn(shape))
+    result = orthogonalize([torch.randn(shape)])[0]
     values = torch.linalg.svdvals(result)
     assert values.max() < 1.3
     assert values.median() > 0.6
@@ -27,7 +37,14 @@ def test_it_is_the_published_iteration() -> None:
     for _ in range(4):
         gram = wanted @ wanted.T
         wanted = 3.4445 * wanted + (-4.7750 * gram + 2.0315 * gram @ gram) @ wanted
-    torch.testing.assert_close(orthogonalize(matrix), wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(orthogonalize([matrix])[0], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_matrices_are_iterated_together_as_one_by_one() -> None:
+    torch.manual_seed(4)
+    wide = torch.nn.functional.normalize(torch.randn(3, 12 * 30), dim=1).view(3, 12, 30)
+    grams = wide @ wide.mT
+    torch.testing.assert_close(_iterate(grams), torch.stack([*map(_iterate, grams)]))
 
 
 def test_both_kinds_of_group_learn_and_adam_is_torchs() -> None:
@@ -76,6 +93,20 @@ def test_of_a_matrix_a_step_is_that_of_torchs_muon(shape: tuple[int, int]) -> No
         theirs.step()
     moved = (matrix - before).norm()
     assert (matrix - twin).norm() < 0.02 * moved, "theirs iterates in bfloat16"
+
+
+def test_a_step_takes_few_operations() -> None:
+    network, averaged = (architecture("edge_cnn").build(2) for _ in "ab")
+    optimizer = make_optimizer(network, RECIPES["default"], 0.01)
+    for one in network.parameters():
+        one.grad = torch.ones_like(one)
+    optimizer.step()
+    with Operations() as operations:
+        optimizer.step()
+    assert len(operations.names) <= 305, "13 convolutions, 28 others"
+    with Operations() as operations:
+        update_average(averaged, network, 0.9)
+    assert len(operations.names) == 2
 
 
 def test_what_takes_orthogonal_steps_and_what_decays() -> None:

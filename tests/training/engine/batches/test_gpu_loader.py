@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from support.operations import Operations
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec, Rejection, squash
@@ -104,20 +104,6 @@ def test_drawings_alone_and_beside_photographs(images: np.ndarray) -> None:
         }
         assert len(drawings) == gpu_loader.DRAWINGS
         assert {one.numpy().tobytes() for one in made} <= drawings
-
-
-class Operations(TorchDispatchMode):
-    """The operations that a GPU would run, or wait for, without views and allocations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        name = operation._schema.name.removeprefix("aten::")
-        if not (operation.is_view or name.startswith(("empty", "_unsafe_view"))):
-            self.names.append(name)
-        return operation(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
