@@ -72,6 +72,13 @@ def looks(frames: Iterable[np.ndarray]) -> np.ndarray:
     return np.array(small).astype(int)
 
 
+def assert_looks(frames: Iterable[np.ndarray], levels: np.ndarray, most: int = 1) -> None:
+    """Assert that images look as ever: rounding moves a level either way, and none on average."""
+    apart = looks(frames) - levels
+    assert np.abs(apart).max() <= most
+    assert abs(apart.mean()) < 0.1
+
+
 def looked(levels: str) -> np.ndarray:
     """What `looks` has returned, from hexadecimal digits."""
     return np.frombuffer(bytes.fromhex(levels), np.uint8).reshape(-1, 4, 4).astype(int)

@@ -116,7 +116,6 @@ class Cache:
             text = json.dumps({"decoder": self._decoder, **self._index}, ensure_ascii=True)
             with _writing(self.folder):
                 write_text(self.folder / "index.json", text)
-            self._changed = False
 
     def pixel_file(self, files: Sequence[str], steps: Steps) -> Path:
         """Return the path of the resized images of these files, in this order."""

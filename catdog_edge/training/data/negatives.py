@@ -179,11 +179,9 @@ def _grown(image: Pixels, chosen: Choice) -> Pixels:
     height, width = image.shape[:2]
     rows = slice(chosen.top, chosen.top + chosen.height)
     columns = slice(chosen.left, chosen.left + chosen.width)
-    part, times = np.ascontiguousarray(image[rows, columns]), chosen.times
-    if times > 1:
-        pair = np.concatenate([part, part[:, ::-1]], 1)
-        tile = np.concatenate([pair, pair[::-1]], 0)
-        part = np.tile(tile, (2, 2, 1))[: times * chosen.height, : times * chosen.width]
+    more = chosen.times - 1
+    around = (0, more * chosen.height), (0, more * chosen.width), (0, 0)
+    part = np.pad(image[rows, columns], around, "symmetric")
     grown = cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray(grown, dtype=np.uint8)
 

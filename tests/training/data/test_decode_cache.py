@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,7 @@ from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
 from catdog_edge.training.data import decode_cache, folder_or_zip
 from catdog_edge.training.data.dataset import SPLITS
+from catdog_edge.training.data.folder_or_zip import open_source
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 
 STEPS = squash(16, 16)
@@ -137,10 +140,19 @@ def test_pixels_that_no_run_has_opened_for_long_are_removed(
     path = write_zip(tmp_path / "x.zip", named())
     pixels(open_dataset(path), "val", STEPS)
     (old,) = cache_folder.rglob("*.u8")
-    os.utime(old, (1, 1))
+    now, day = time.time(), 86_400
+    assert old.stat().st_mode & 0o777 == 0o644
+    os.utime(old, (1, now - 14 * day + 60))
     pixels(open_dataset(path), "train", STEPS)
+    assert old.exists()
+    os.utime(old, (1, now - 15 * day))
+    pixels(open_dataset(path), "val", STEPS)  # opened: needed again
+    pixels(open_dataset(path), "test", STEPS)
+    assert old.exists()
+    os.utime(old, (1, now - 14 * day - 60))
+    pixels(open_dataset(path), "test", squash(8, 8))
     assert not old.exists()
-    assert len(list(cache_folder.rglob("*.u8"))) == 1
+    assert len(list(cache_folder.rglob("*.u8"))) == 3
 
 
 def test_no_room_is_known_before_anything_is_decoded(
@@ -148,11 +160,37 @@ def test_no_room_is_known_before_anything_is_decoded(
 ) -> None:
     path = write_zip(tmp_path / "x.zip", named())
     decoded = count_decodes(monkeypatch)
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(decode_cache.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    usage, free = shutil.disk_usage(tmp_path), [80 * 16 * 16 * 3 - 1]
+    monkeypatch.setattr(decode_cache.shutil, "disk_usage", lambda _: usage._replace(free=free[0]))
     with pytest.raises(DataError, match=r"needs .* GB.*CATDOG_CACHE"):
         open_dataset(path, steps=STEPS)
     assert decoded == []
+    free[0] += 1
+    assert len(open_dataset(path, steps=STEPS).items) == 80
+    free[0] = 2_500_000_000
+    with pytest.raises(DataError, match=r"needs 3\.0 GB, the disk has 2\.5 GB; make room"):
+        decode_cache.Cache(open_source(path)).make_room(1_000_000, squash(10, 100))
+
+
+def test_the_names_in_the_cache_are_short_and_tell_the_source(
+    tmp_path: Path, cache_folder: Path
+) -> None:
+    path = write_zip(tmp_path / f"my set {'x' * 60}.zip", named())
+    pixels(open_dataset(path), "val", STEPS)
+    (file,) = cache_folder.rglob("*.u8")
+    assert re.fullmatch(r"my_set_x{33}-[0-9a-f]{12}", file.parent.name)
+    assert re.fullmatch(r"pixels-[0-9a-f]{24}\.u8", file.name)
+
+
+@pytest.mark.parametrize(("new", "kept"), [(40, False), (41, True)])
+def test_pixels_are_kept_while_reading_if_most_images_are_new(
+    tmp_path: Path, cache_folder: Path, new: int, kept: bool
+) -> None:
+    files = named()
+    folder = write(tmp_path / "set", dict([*files.items()][::2][: 80 - new]))
+    open_dataset(folder, required=())
+    open_dataset(write(folder, files), steps=STEPS)
+    assert bool([*cache_folder.rglob("*.u8")]) is kept
 
 
 OPEN = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 from support.image_sets import image, images, named, splits, write, write_zip
 
 from catdog_edge.errors import DataError
+from catdog_edge.training.data.folder_or_zip import Entry, SampleSource, is_sample, open_source
 from catdog_edge.training.data.open_dataset import open_dataset
 
 
@@ -32,8 +34,32 @@ def test_no_such_source(tmp_path: Path) -> None:
 
 
 def test_environment_names_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_sample(None)
+    assert isinstance(open_source(None), SampleSource)
     monkeypatch.setenv("CATDOG_DATA", str(write(tmp_path / "mine", named())))
     assert open_dataset().source == str(tmp_path / "mine")
+    assert not is_sample(None)
+    assert is_sample("sample")
+    with pytest.raises(DataError, match="--data is empty"):
+        open_source("")
+
+
+def test_versions_and_digests_of_files(tmp_path: Path) -> None:
+    data = image(3)
+    packed = open_source(write_zip(tmp_path / "x.zip", {"./a\\b.jpg": data, "Thumbs.DB": data}))
+    assert dict(packed.entries) == {"a/b.jpg": Entry(len(data), f"{zlib.crc32(data):08x}")}
+    frame = packed.frame("a/b.jpg")
+    wanted = hashlib.sha256(b"24 32 " + frame.tobytes()).hexdigest()[:32]
+    assert packed.digest("a/b.jpg", frame) == wanted
+    folder = open_source(write(tmp_path / "set", {"a.jpg": data}))
+    os.utime(tmp_path / "set" / "a.jpg", ns=(1, 12_345_678_901))
+    assert folder.entries["a.jpg"].size == len(data)
+    assert open_source(tmp_path / "set").entries["a.jpg"].stamp == "12345678901"
+    drawn = SampleSource()
+    assert {(one.size, len(one.stamp)) for one in drawn.entries.values()} == {(0, 16)}
+    splits = [int(drawn.digest(file, frame)[:16], 16) / 2**64 for file in drawn.entries]
+    assert len(drawn.digest("cat.1.png", frame)) == 32
+    assert 0.79 < np.mean(np.array(splits) < 0.8) < 0.81, "the salt was chosen for this"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")

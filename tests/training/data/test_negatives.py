@@ -16,7 +16,7 @@ pytestmark = pytest.mark.train
 
 import onnxruntime
 from click.testing import CliRunner, Result
-from support.image_sets import looked, looks
+from support.image_sets import assert_looks, looked
 
 from catdog_edge import Classifier
 from catdog_edge.cli.main import main
@@ -24,9 +24,12 @@ from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.spec import NEITHER, squash
 from catdog_edge.training.data.negatives import (
     DRAWN_COUNT,
+    Choice,
     NegativeSampler,
+    _grown,
     draw_empty_scene,
     drawn_negatives,
+    negatives_split,
     open_negatives,
 )
 from catdog_edge.training.data.open_dataset import open_negative_images, pixels
@@ -98,7 +101,8 @@ def test_an_empty_folder_and_too_few_pictures_are_one_line(tmp_path: Path, stree
 
 def test_drawings_of_nothing_are_many_kinds_and_repeat_with_their_seed() -> None:
     first, again = drawn_negatives(STEPS), drawn_negatives(STEPS)
-    assert first.shape == (DRAWN_COUNT, 48, 48, 3)
+    assert first.shape == (200, 48, 48, 3)
+    assert np.array_equal(first[7], draw_empty_scene(48, 48, np.random.default_rng([20_000, 7])))
     assert np.array_equal(first, again)
     assert len(np.unique(first.reshape(DRAWN_COUNT, -1), axis=0)) == DRAWN_COUNT
     assert first.mean(axis=(1, 2, 3)).std() > 30, "all of one light"
@@ -313,4 +317,51 @@ SCENES = looked(
 
 def test_a_seed_draws_the_same_scene_as_ever() -> None:
     scenes = [draw_empty_scene(48, 64, np.random.default_rng(seed)) for seed in range(20)]
-    assert np.abs(looks(scenes) - SCENES).max() <= 1
+    assert_looks(scenes, SCENES)
+
+
+CHOICES = {  # kind, image, top, left, height, width and times; of photographs that are too small
+    (40, 60): "p 1 0 9 26 42 1, p 0 0 0 0 0 1, b 0 0 0 8 7 2, b 1 32 49 8 11 1, p 4 18 21 22 26 1, "
+    "p 2 15 19 11 26 1, p 4 4 11 29 33 1, p 2 19 18 16 41 1, b 2 0 47 6 13 4, p 0 0 0 0 0 1, "
+    "p 3 17 17 20 19 1, b 7 33 0 7 6 2, b 8 35 52 5 8 4, p 0 24 10 11 43 1",
+    (3, 3): "p 1 0 1 1 2 1, p 0 0 0 0 0 1, b 0 0 0 2 2 2, b 1 1 1 2 2 1, p 4 2 1 1 1 1, "
+    "p 2 1 1 1 1 1, p 4 0 1 2 1 1, p 2 2 1 1 2 1, b 2 0 1 2 2 4, p 0 0 0 0 0 1, p 3 2 1 1 1 1, "
+    "b 7 1 0 2 2 2, b 8 1 1 2 2 4, p 0 2 1 1 2 1",
+}
+
+
+@pytest.mark.parametrize("sides", CHOICES)
+def test_a_seed_chooses_the_same_negatives_as_ever(sides: tuple[int, int]) -> None:
+    photographs, images = (np.zeros((count, *sides, 3), np.uint8) for count in (5, 9))
+    sampler = NegativeSampler(photographs, 2, 0.4, images, backgrounds=0.4, drawn=0.2)
+    chosen = [sampler.choose(np.random.default_rng(seed)) for seed in range(14)]
+    found = [" ".join(map(str, (kind[0], *numbers))) for kind, *numbers in chosen]
+    assert ", ".join(found) == CHOICES[sides]
+
+
+def test_a_part_is_mirrored_side_by_side_and_enlarged() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    part = picture[5:13, 20:26]
+    assert _grown(picture, Choice("photograph", 0)) is picture
+    row = np.concatenate([part, part[:, ::-1], part], 1)
+    tile = np.concatenate([row, row[::-1], row])
+    for times in (1, 2, 3):
+        made = _grown(picture, Choice("background", 0, 5, 20, 8, 6, times))
+        wanted = tile[: times * 8, : times * 6]
+        assert np.array_equal(made, cv2.resize(wanted, (60, 40), interpolation=cv2.INTER_CUBIC))
+
+
+def test_a_photograph_is_chosen_by_its_share() -> None:
+    photographs = np.zeros((3, 8, 8, 3), np.uint8)
+    uneven = NegativeSampler(photographs, 2, 0.4, drawn=0.0, shares=np.array([0.2, 0.8, 0.0]))
+    chosen = [uneven.choose(np.random.default_rng(seed)).image for seed in range(400)]
+    assert set(chosen) == {0, 1}
+    assert np.mean(chosen) == pytest.approx(0.8, abs=0.06)
+    rounded = NegativeSampler(photographs, 2, 0.4, drawn=0.0, shares=np.array([0.0, 0.0, 0.5]))
+    chosen = [rounded.choose(np.random.default_rng(seed)).image for seed in range(40)]
+    assert set(chosen) == {2}, "sums of shares may end below 1"
+
+
+def test_models_of_earlier_versions_had_half_of_the_negatives_to_test() -> None:
+    assert negatives_split({}) == (0.4, 0.1, 0.5)
+    assert negatives_split({"other_split": [0.6, 0.2, 0.2]}) == (0.6, 0.2, 0.2)

@@ -17,7 +17,7 @@ from catdog_edge.errors import DataError
 from catdog_edge.spec import squash
 from catdog_edge.training.data import folder_or_zip
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.open_dataset import open_dataset, pixels
+from catdog_edge.training.data.open_dataset import _check_skipped, open_dataset, pixels
 
 STEPS = squash(16, 16)
 
@@ -302,6 +302,17 @@ def test_more_than_five_percent_is_an_error(tmp_path: Path) -> None:
         open_dataset(write(tmp_path, files))
     assert "cat.100.jpg: not an image" in str(caught.value)
     assert "and 3 more" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bad", "of", "more"), [(1, 19, "b0"), (3, 59, "b2: x)"), (4, 79, "b2: x; and 1 more)")]
+)
+def test_one_file_of_twenty_may_be_unreadable(bad: int, of: int, more: str, tmp_path: Path) -> None:
+    skipped = [folder_or_zip.Skipped(f"b{n}", "x") for n in range(bad)]
+    _check_skipped("set", skipped, of - bad + 1, tmp_path)
+    with pytest.raises(DataError, match=f"{bad} of {of} files cannot be used") as caught:
+        _check_skipped("set", skipped, of - bad, tmp_path)
+    assert f"{more}" in str(caught.value)
 
 
 def test_rows_without_files_count_as_skipped(tmp_path: Path) -> None:

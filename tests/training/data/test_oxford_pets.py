@@ -196,6 +196,37 @@ def test_an_incomplete_folder_without_a_network_is_one_line_that_names_it(
     assert "\n" not in str(caught.value)
 
 
+def test_an_image_without_bytes_is_missing_and_a_row_without_a_label_spoils_a_table(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    (tmp_path / "b.jpg").write_bytes(b"")
+    assert oxford_pets._is_complete(tmp_path, [("a.jpg", "cat")])
+    assert not oxford_pets._is_complete(tmp_path, [("a.jpg", "cat"), ("b.jpg", "dog")])
+    assert not oxford_pets._is_complete(tmp_path, [])
+    assert not oxford_pets._is_complete(tmp_path / "absent", [("a.jpg", "cat")])
+    for text, rows in (("a.jpg,cat\n", [("a.jpg", "cat")]), ("a.jpg,cat\nb.jpg,\n", [])):
+        (tmp_path / "labels.csv").write_text(f"image,label\n{text}")
+        assert oxford_pets._table(tmp_path) == rows
+    (tmp_path / "annotations").mkdir()
+    lists = {
+        "trainval": "#Image CLASS-ID SPECIES BREED ID\n\nAby_1 1 1 1\n",
+        "test": "pug_2 9 2 7\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / "annotations" / f"{name}.txt").write_text(text)
+    assert oxford_pets._listed(tmp_path) == [("Aby_1.jpg", "cat"), ("pug_2.jpg", "dog")]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "oxford-pets").touch()
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
+    with pytest.raises(DataError, match=r"cannot write .*oxford-pets: File exists; make room"):
+        oxford_pets.pets_folder()
+
+
 def test_archives_that_a_person_has_unpacked_need_no_network(
     served: list[str], tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.image_sets import looked, looks
+from support.image_sets import assert_looks, looked
 
 from catdog_edge.training.engine.batches import augment as augmenting
 from catdog_edge.training.engine.batches.augment import _far_away, augment
@@ -210,4 +210,4 @@ CHANGED = {
 @pytest.mark.parametrize("policy", CHANGED)
 def test_a_seed_changes_pictures_as_ever(policy: str) -> None:
     changed = augment(photographs(16), policy, np.random.default_rng(7))
-    assert np.abs(looks(changed) - CHANGED[policy]).max() <= 2
+    assert_looks(changed, CHANGED[policy], most=2)
