@@ -91,9 +91,7 @@ def drawing(kind: str, seed: int) -> Any:
     return cv2.resize(coarse, (640, 360), interpolation=cv2.INTER_CUBIC)
 
 
-def encode_h264(
-    frames: Iterable[Any], path: Path, fps: int, keyframe_every: int | None = None
-) -> Path:
+def encode_h264(frames: Iterable[Any], path: Path, fps: int) -> Path:
     """Write frames (`uint8 [H,W,3]` BGR, all of one size) as an H.264 byte stream."""
     encoder: subprocess.Popen[bytes] | None = None
     for frame in frames:
@@ -101,7 +99,6 @@ def encode_h264(
             height, width = frame.shape[:2]
             command = [SYSTEM_PYTHON, __file__, "encode", "--out", str(path), "--fps", str(fps)]
             command += ["--size", f"{width}x{height}"]
-            command += ["--keyframe-every", str(keyframe_every or fps)]
             encoder = subprocess.Popen(command, stdin=subprocess.PIPE)
         assert encoder.stdin is not None
         encoder.stdin.write(frame.tobytes())
@@ -215,7 +212,7 @@ def _encode(options: argparse.Namespace) -> None:
     pipeline = Gst.parse_launch(
         f"fdsrc fd=0 ! rawvideoparse format=bgr width={width} height={height} "
         f"framerate={round(options.fps)}/1 ! videoconvert ! video/x-raw,format=I420 ! x264enc "
-        f"tune=zerolatency speed-preset=ultrafast threads=1 key-int-max={options.keyframe_every} "
+        f"tune=zerolatency speed-preset=ultrafast threads=1 key-int-max={round(options.fps)} "
         "bframes=0 aud=true byte-stream=true pass=quant quantizer=23 "
         "! video/x-h264,stream-format=byte-stream,alignment=au,profile=baseline "
         f"! filesink location={options.out}"
@@ -300,8 +297,7 @@ def _main() -> None:
     parser.add_argument("what", choices=["encode", "rtsp"])
     for name in ("--video", "--login", "--out", "--size"):
         parser.add_argument(name)
-    for name in ("--port", "--keyframe-every"):
-        parser.add_argument(name, type=int)
+    parser.add_argument("--port", type=int)
     for name in ("--fps", "--stamped-fps"):
         parser.add_argument(name, type=float)
     options = parser.parse_args()
