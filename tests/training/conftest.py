@@ -1,4 +1,4 @@
-"""A finished run that tests of several rooms read; none of them changes it."""
+"""A finished run that tests of several folders read; none of them changes it."""
 
 from __future__ import annotations
 
@@ -17,4 +17,5 @@ def trained(easy_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         result = quick(easy_set, "lamps")
     assert result.exit_code == 0, result.output
     assert WEIGHTED not in result.stderr
+    (folder / "stderr.txt").write_text(result.stderr)
     return folder / "runs" / "lamps"

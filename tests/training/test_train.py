@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,22 +26,28 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 import yaml
+from support.tinynets import spec_for
 from support.training_runs import RUN_FILES, WEIGHTED, call, quick, table
 
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import ARCHITECTURES as OFFERED
 from catdog_edge.errors import CatdogError
-from catdog_edge.spec import crop_and_squash
+from catdog_edge.spec import Rejection, crop_and_squash
 from catdog_edge.training import train
+from catdog_edge.training.config.recipes import RECIPES
 from catdog_edge.training.config.train_options import TrainOptions, settled_recipe
 from catdog_edge.training.data.open_dataset import count_training, open_dataset
 from catdog_edge.training.engine import trainer as loop
 from catdog_edge.training.engine.distillation import Teacher
+from catdog_edge.training.engine.distributed import ProcessGroup
 from catdog_edge.training.engine.trainer import Trainer
 from catdog_edge.training.models.checkpoint import load_checkpoint, read_checkpoint
+from catdog_edge.training.models.imagenet_head import class_groups
+from catdog_edge.training.models.pretrained import check_pretrained
 from catdog_edge.training.models.registry import ARCHITECTURES, architecture
 from catdog_edge.training.runs.plots import mistake_caption, save_confusion, save_contact_sheet
 from catdog_edge.training.runs.run_folder import Run, newest_unfinished
+from catdog_edge.training.runs.training_data import RunData
 
 LONGER = ("--epochs", 8, "--batch-size", 8)
 
@@ -61,6 +69,18 @@ def uninterrupted(easy_set: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_the_command_line_offers_the_architectures_that_there_are() -> None:
     assert tuple(ARCHITECTURES) == OFFERED
+
+
+def test_a_run_says_how_it_trains(trained: Path) -> None:
+    lines = (trained.parents[1] / "stderr.txt").read_text().splitlines()
+    (line,) = (line for line in lines if "into runs/lamps" in line)
+    args = yaml.safe_load((trained / "args.yaml").read_text())
+    assert line == (
+        "train: edge_cnn at 32 x 32, recipe default, 2 epochs, batch 16, "
+        f"learning rate {args['lr']:g}, float32 on cpu, {args['threads']} "
+        f"thread{'s' * (args['threads'] > 1)}, into runs/lamps"
+    )
+    assert args["processes"] == 1
 
 
 def test_eval_measures_the_test_split_of_the_run(
@@ -629,6 +649,80 @@ def test_a_resume_refuses_what_would_be_another_training(
 ) -> None:
     edit(copied, **changes)
     assert words in last_line(call("train", "--resume", "--name", "copy"))
+
+
+def test_a_resume_begins_where_the_run_stopped(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainers: list[Trainer] = []
+    monkeypatch.setattr(train, "_fit", lambda job, run, data, one: trainers.append(one) or run)
+    caplog.set_level("INFO", "catdog_edge")
+    assert train.resume("copy", "auto").folder == Path("runs/copy")
+    assert "train: all 2 epochs of runs/copy are done" in caplog.text
+    args = yaml.safe_load((copied / "args.yaml").read_text())
+    recipe = args["recipe"] | {"start_share": 0.25}
+    (copied / "args.yaml").write_text(yaml.safe_dump({**args, "epochs": 3, "recipe": recipe}))
+    train.resume("copy", "cpu")
+    assert "train: at epoch 3, step 1" in caplog.text
+    finished, going_on = trainers
+    assert (finished.finished, going_on.finished) == (True, False)
+    # What the weights are mixed with is what the run began with.
+    torch.manual_seed(args["seed"])
+    fresh = architecture("edge_cnn").build(2).state_dict()
+    assert finished._start is None
+    assert going_on._start is not None
+    assert all(torch.equal(value, fresh[name]) for name, value in going_on._start.items())
+    assert not torch.equal(
+        going_on.network.state_dict()["classifier.2.weight"], fresh["classifier.2.weight"]
+    )
+
+
+def test_a_recipe_of_this_version_is_complete(copied: Path) -> None:
+    run = Run(copied)
+    args = run.settings()
+    del args["recipe"]["drawn"]
+    with pytest.raises(CatdogError, match=r"args\.yaml: the recipe lacks drawn; put it back"):
+        train._recipe_of(run, args)
+    assert train._recipe_of(run, {**args, "catdog_edge": "0.1"}).drawn == 0.4
+
+
+def test_a_stopped_run_says_how_to_go_on(copied: Path) -> None:
+    stopped: Any = SimpleNamespace(run=lambda *_: False, epoch=0, plan=SimpleNamespace(epochs=2))
+    job: Any = SimpleNamespace(resume_command="THIS", trained=False)
+    with pytest.raises(CatdogError, match=r"stopped in epoch 1 of 2, .*resume with: THIS"):
+        train._fit(job, Run(copied), RunData(()), stopped)
+    assert not job.trained
+
+
+@pytest.mark.parametrize(
+    ("labels", "head", "rejects", "grouped"),
+    [
+        (("cat", "dog"), "imagenet", True, True), (("cat", "dog"), "imagenet", False, False),
+        (("cat", "dog"), "new", True, False), (("cat", "Rex"), "imagenet", True, False),
+    ],
+)  # fmt: skip
+def test_the_head_keeps_imagenets_categories_where_it_has_all_classes(
+    labels: tuple[str, ...],
+    head: str,
+    rejects: bool,
+    grouped: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    arch = architecture("efficientnet_lite0_short")
+    try:
+        check_pretrained(arch.name)
+    except CatdogError as error:
+        pytest.skip(str(error))
+    caplog.set_level("INFO", "catdog_edge")
+    spec = spec_for(arch.normalization, labels, 64, arch.name)
+    spec = spec.replace(rejection=Rejection("known", 0.5) if rejects else None)
+    chosen = replace(RECIPES["finetune"], head=head)
+    network = train._build(1, arch, spec, chosen, ProcessGroup())
+    assert (class_groups(network) is not None) is grouped
+    assert ("its categories added up to the classes" in caplog.text) is grouped
+    assert ("ImageNet has no category for one of cat, Rex" in caplog.text) is ("Rex" in labels)
+    with torch.inference_mode():
+        assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 2 + rejects)
 
 
 @pytest.mark.slow

@@ -165,7 +165,10 @@ def test_a_network_that_the_weights_do_not_fit_is_refused_and_left_as_it_was(
 ) -> None:
     narrow = architecture("efficientnet_lite0").build(2)
     narrow.stem[1] = nn.BatchNorm2d(31)
-    for network, name in ((narrow, "stem.1.bias"), (architecture("edge_cnn").build(2), "blocks")):
+    for network, name in (
+        (narrow, "stem.1.bias and 3 more ("),
+        (architecture("edge_cnn").build(2), "blocks"),
+    ):
         before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
         with pytest.raises(ModelError, match="do not fit this efficientnet_lite0") as caught:
             load_pretrained(network, "efficientnet_lite0")
@@ -304,6 +307,7 @@ def test_without_a_network_the_line_says_which_file_goes_where(hub: Hub) -> None
 def test_a_network_that_never_answers_is_given_up(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert pretrained.TIMEOUT == 30
     monkeypatch.setattr(pretrained, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hub.base = f"http://127.0.0.1:{silent.getsockname()[1]}"
