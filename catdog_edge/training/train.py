@@ -105,11 +105,7 @@ def _train(job: TrainingJob, options: TrainOptions) -> Run:
         data.log_summary()
         images = data.images(chosen, steps)
     count = len(images.train[1])
-    if count < 2 * group.world_size:
-        raise CatdogError(
-            f"{count} training images are too few for {group.world_size} processes; start "
-            "fewer, or add images"
-        )
+    train_options.check_count(count, group.world_size)
     spec = _untrained_spec(arch, size, steps, data)
     network = _build(options.seed, arch, spec, chosen, group)
     precision = options.precision

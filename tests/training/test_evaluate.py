@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,8 @@ def test_of_many_classes_the_least_answered_are_listed(classes: int) -> None:
     shares = {label: 1 - index / 100 for index, label in enumerate(labels)}
     report = EvaluationReport(Path("w.pt"), result, (source("web", 1),), answered=shares)
     (line,) = (line for line in str(report).splitlines() if line.startswith("answered    "))
+    assert "top class right, %" not in str(report), "of one source there is nothing to compare"
+    assert "top class right, %" in str(replace(report, sources=(source("web", 1),) * 2))
     worst = line.startswith(f"answered    worst of {classes} classes: c{classes - 1} 9")
     assert worst is (classes > 8)
     assert "source" not in str(report).splitlines(), "of one source there is no table"

@@ -76,6 +76,15 @@ def check_batch(batch_size: int, processes: int) -> None:
         )
 
 
+def check_count(images: int, processes: int) -> None:
+    """Raise `CatdogError` if there are fewer than two training images for each process."""
+    if images < 2 * processes:
+        raise CatdogError(
+            f"{images} training images are too few for {processes} processes; start fewer, or add "
+            "images"
+        )
+
+
 def check_scales(network: torch.nn.Module, spec: ModelSpec, chosen: Recipe) -> None:
     """Raise `CatdogError` if the recipe's smallest images are too small for the network."""
     scales = [scale for stage in chosen.stages for scale in stage.scales]

@@ -381,9 +381,9 @@ class Trainer:
             epoch=self.epoch + 1,
             step=self.step,
             steps=self._loader.steps,
-            loss=self.loss_sum / max(1, self._summed),
-            accuracy=self.correct / max(1, self._summed),
-            pictures_per_second=self.seen / max(self.seconds, 1e-9),
+            loss=self.loss_sum / self._summed,
+            accuracy=self.correct / self._summed,
+            pictures_per_second=self.seen / self.seconds,
             seconds_left=epoch_seconds - self.seconds + later,
         )
 
@@ -397,7 +397,7 @@ class Trainer:
             val_loss=float(log_loss(softmax(values), labels)),
             val_accuracy=float((values.argmax(1) == labels).mean()),
             seconds=self.seconds,
-            pictures_per_second=self.seen / max(self.seconds, 1e-9),
+            pictures_per_second=self.seen / self.seconds,
         )
         self.history.append(metrics)
         self.epoch += 1

@@ -17,6 +17,7 @@ from catdog_edge.training.config.recipes import RECIPES, Stage
 from catdog_edge.training.config.train_options import (
     TrainOptions,
     check_batch,
+    check_count,
     check_scales,
     settled_recipe,
     wants_pretrained,
@@ -55,8 +56,11 @@ def test_options_win_over_the_recipe() -> None:
 
 def test_two_images_for_each_process() -> None:
     check_batch(4, 2)
+    check_count(4, 2)
     with pytest.raises(CatdogError, match="give --batch-size 4 or more"):
         check_batch(3, 2)
+    with pytest.raises(CatdogError, match="3 training images are too few for 2 processes"):
+        check_count(3, 2)
 
 
 def test_a_size_at_which_nothing_is_left_is_refused() -> None:

@@ -61,6 +61,15 @@ def test_pictures_of_another_size_are_resized_to_the_teachers(checkpoint: Path) 
     )
 
 
+def test_every_pixel_of_a_larger_picture_counts(checkpoint: Path) -> None:
+    striped = np.zeros((1, 192, 192, 3), np.uint8)
+    striped[:, :, 1::3] = 255  # the middle of what becomes one pixel
+    grey = np.full((1, 64, 64, 3), 85, np.uint8)
+    teacher = taught(checkpoint)
+    apart = teacher.logits(torch.from_numpy(striped)) - teacher.logits(torch.from_numpy(grey))
+    assert apart.abs().max() < 0.02
+
+
 def test_the_students_order_of_classes_counts(checkpoint: Path) -> None:
     pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     as_trained = taught(checkpoint).logits(pixels)

@@ -77,6 +77,8 @@ def test_figures_and_files_of_a_run(tmp_path: Path) -> None:
     assert rows[0].pictures_per_second == pytest.approx(24 / rows[0].seconds)
     assert steps[2].loss == pytest.approx(rows[0].train_loss)
     assert steps[2].accuracy == pytest.approx(rows[0].train_accuracy)
+    # A run that is resumed after an upgrade goes on with the same dropout.
+    assert torch.initial_seed() == (1_000_003 + 5) * 1009
     values = logits(one.network, one.spec.normalization, VAL[0])
     assert rows[1].val_accuracy == (values.argmax(1) == VAL[1]).mean()
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(values), torch.from_numpy(VAL[1]))
@@ -111,6 +113,79 @@ def test_a_resumed_run_has_the_weights_of_a_whole_one(tmp_path: Path) -> None:
     other = trainer(tmp_path / "b", replace(recipe, momentum=0.5))
     with pytest.raises(CatdogError, match=r"does not fit the recipe.*momentum was 0\.9"):
         other.restore(tmp_path / "b" / "last.pt")
+
+
+def test_the_average_follows_quickly_at_first(tmp_path: Path) -> None:
+    one = trainer(tmp_path, replace(RECIPE, ema=0.9))
+    expected, weights = one.network.head.weight.detach().clone(), one.network.head.weight
+    for decay in (1 / 10, 2 / 11):
+        for batch in [*one._loader.epoch(0)][one.step : one.step + 1]:
+            one._train_step(batch, False)
+        expected = decay * expected + (1 - decay) * weights.detach()
+    torch.testing.assert_close(one.averaged.head.weight, expected)
+    one.epoch = 40  # from where on it is the recipe's
+    one._train_step(batch, False)
+    expected = 0.9 * expected + 0.1 * weights.detach()
+    torch.testing.assert_close(one.averaged.head.weight, expected)
+
+
+def test_a_run_stopped_at_the_end_of_an_epoch_is_not_finished(tmp_path: Path) -> None:
+    one = trainer(tmp_path)
+    done, steps, epochs = run(one, stop_after=3)
+    assert (done, len(steps), len(epochs), one.epoch, one.step) == (False, 3, 1, 1, 0)
+    assert run(one)[0]
+    assert run(trainer(tmp_path), stop_after=6)[0], "stopped after its last step"
+
+
+@pytest.mark.parametrize(("norms", "freeze"), [("frozen", False), ("built", True)])
+def test_statistics_of_batch_norms_can_be_kept(tmp_path: Path, norms: str, freeze: bool) -> None:
+    one = trainer(tmp_path, replace(RECIPE, norms=norms, freeze=freeze))
+    before = {name: value.clone() for name, value in one.network.state_dict().items()}
+    run(one)
+    changed = {
+        n for n, value in one.network.state_dict().items() if not torch.equal(value, before[n])
+    }
+    assert not [name for name in changed if "running" in name]
+    assert ("first.weight" in changed) is not freeze
+    assert "head.weight" in changed
+
+
+def test_batch_norms_that_a_recipe_adds_are_folded_into_what_is_kept(tmp_path: Path) -> None:
+    one = trainer(tmp_path, replace(RECIPE, norms="folded"))
+    run(one)
+    assert "second.norm.weight" in one.network.state_dict()
+    kept = TinyNet(3)
+    kept.load_state_dict(one._weights_to_keep())
+    ours, theirs = (logits(net, one.spec.normalization, VAL[0]) for net in (one.network, kept))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_a_view_is_an_epoch_that_repeats(tmp_path: Path) -> None:
+    one, plain = trainer(tmp_path, replace(RECIPE, views=3), epochs=9), trainer(tmp_path, epochs=9)
+    for epoch, view in ((0, 0), (2, 2), (3, 0), (8, 2)):
+        one.epoch = plain.epoch = epoch
+        assert (one._view, plain._view) == (view, epoch)
+
+
+@pytest.mark.parametrize(("ago", "saved"), [(110, False), (121, True)])
+def test_an_epoch_is_saved_every_two_minutes(tmp_path: Path, ago: float, saved: bool) -> None:
+    one, there = trainer(tmp_path), []
+    one._saved -= ago
+    one.run(lambda: False, lambda _: there.append((tmp_path / "last.pt").exists()), lambda *_: None)
+    assert there[:3] == [False, saved, saved]
+
+
+def test_imbalanced_classes_are_weighted_unless_the_recipe_says_no(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "catdog_edge")
+    labels = np.repeat([0, 1, 2], [12, 9, 3]).astype(np.int64)
+    for recipe in (RECIPE, replace(RECIPE, balance="none")):
+        plan = Plan(recipe, 1, 8, 0.01, 1, 0, "float32", "cpu")
+        data = TrainingData((TRAIN[0], labels), VAL)
+        one = Trainer(TinyNet(3), spec_for(), plan, data, tmp_path)
+        assert (one.criterion._weights is None) is (recipe is not RECIPE)
+    assert caplog.text.count("the largest class has 4.0 times the images of the smallest") == 1
 
 
 def test_patience_and_the_last_epoch_end_a_run(tmp_path: Path) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="inference needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from catdog_edge.spec import ModelSpec, squash
-from catdog_edge.training.evaluation.inference import logits, probabilities, to_input
+from catdog_edge.errors import DataError, ModelError
+from catdog_edge.spec import ModelSpec, Rejection, squash
+from catdog_edge.training.evaluation.inference import (
+    EvaluatedModel,
+    check_labels,
+    logits,
+    probabilities,
+    to_input,
+)
 from catdog_edge.training.evaluation.metrics import softmax
+from catdog_edge.training.models.checkpoint import save_checkpoint
 from catdog_edge.training.models.registry import CENTRED, architecture
 
 SPEC = ModelSpec(
@@ -50,3 +60,30 @@ def test_images_pass_in_batches_and_the_network_keeps_its_mode(device: str, most
     assert {mode for _, mode in seen} == {False}
     assert network.training
     np.testing.assert_allclose(values[:, 1], (np.arange(200) - 127) / 128, atol=1e-6)
+
+
+def test_data_needs_the_labels_of_the_model_in_its_order() -> None:
+    check_labels(SPEC, ("cat", "dog"), Path("best.pt"), "pets.zip")
+    for labels in (("dog", "cat"), ("cat", "fox")):
+        with pytest.raises(DataError, match=r"best\.pt and pets\.zip have different classes"):
+            check_labels(SPEC, labels, Path("best.pt"), "pets.zip")
+
+
+@pytest.mark.parametrize(
+    "rejection", [None, Rejection("known", 0.5), Rejection("max_probability", 0.7)]
+)
+def test_scores_of_a_checkpoint(tmp_path: Path, rejection: Rejection | None) -> None:
+    spec = SPEC.replace(rejection=rejection)
+    torch.manual_seed(0)
+    network = architecture("edge_cnn").build(spec.logits).eval()
+    save_checkpoint(tmp_path / "best.pt", network.state_dict(), spec)
+    model = EvaluatedModel(tmp_path / "best.pt")
+    pixels = np.random.default_rng(1).integers(0, 256, (3, *spec.size, 3), dtype=np.uint8)
+    values = logits(network, spec.normalization, pixels)
+    best = softmax(values[:, :2], 1.5).max(axis=1)
+    knows = rejection is not None and rejection.score == "known"
+    wanted = softmax(values)[:, :2].sum(axis=1) if knows else best
+    np.testing.assert_allclose(model.scores(pixels), wanted, atol=1e-5)
+    np.testing.assert_allclose(model.probabilities(pixels).max(axis=1), best, atol=1e-5)
+    with pytest.raises(ModelError, match="there is no file"):
+        EvaluatedModel(tmp_path / "none.pt")

@@ -119,3 +119,36 @@ def test_equal_shares_draw_every_picture_once() -> None:
     for number in range(5):
         seen = torch.cat([batch.labels for batch in loader.epoch(number)])
         assert sorted(seen.tolist()) == list(range(23))
+
+
+def test_a_seed_makes_the_same_batches_as_ever() -> None:
+    """A run that is resumed after an upgrade goes on as it would have."""
+    coarse = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
+    images = coarse.repeat(4, axis=1).repeat(4, axis=2)
+    others = NegativeSampler(images[14:], 3, 0.5, drawn=0.0)
+    loader = BatchLoader(
+        images[:14], np.arange(14) % 3, batch_size=5, policy="classic", seed=7, negatives=others
+    )
+    assert loader.steps == 3
+    wanted = [
+        ([1, 1, 2, 2, 0, 3, 3], 16, [117, 99, 97, 102, 119, 107, 121]),
+        ([0, 0, 0, 0, 1, 3, 3], 8, [105, 103, 105, 115, 119, 133, 141]),
+        ([2, 1, 2, 1, 3, 3], 8, [114, 119, 102, 121, 95, 107]),
+    ]
+    for batch, (labels, side, levels) in zip(
+        loader.epoch(1, scales=(0.5, 1.0)), wanted, strict=True
+    ):
+        assert batch.labels.tolist() == labels
+        assert batch.pixels.shape[1:] == (side, side, 3)
+        assert np.abs(batch.pixels.numpy().mean((1, 2, 3)) - levels).max() <= 1
+
+
+def test_a_batch_has_a_negative_at_least_and_larger_images_are_interpolated() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    others = NegativeSampler(images[4:], 2, 0.01, drawn=0.0)
+    loader = BatchLoader(images[:4], np.arange(4) % 2, 4, "none", 1, negatives=others)
+    (batch,) = loader.epoch(0, scales=(1.5,))
+    assert batch.labels.tolist().count(2) == 1
+    for large, image in zip(batch.pixels.numpy(), batch.detailed.numpy(), strict=True):
+        wanted = cv2.resize(image, (12, 12), interpolation=cv2.INTER_LINEAR)
+        assert np.array_equal(large, wanted)
