@@ -303,7 +303,7 @@ class Classifier:
         model = self._session.file.to_pickle()
         return _restored, (type(self), model, *self._options), added or None
 
-    def _chunks(self, frames: Iterable[Any]) -> Iterator[list[Image]]:
+    def _chunks(self, frames: Iterable[Any]) -> Iterator[list[Image] | Image]:
         """Yield frames in the model's size, in chunks."""
         self._session.ready()  # raises if closed, also without frames
         wanted = "expected several frames, a list of them or uint8 [N,H,W,3]"
@@ -314,8 +314,12 @@ class Classifier:
             )
         if isinstance(frames, (str, bytes)) or not isinstance(frames, Iterable):
             raise ValueError(f"{wanted}, got {type(frames).__name__}")
-        images: list[Image] = []
         chunk = GPU_CHUNK if self.provider in GPU else CHUNK
+        if isinstance(frames, np.ndarray) and self._session.takes(frames):
+            for start in range(0, len(frames), chunk):
+                yield frames[start : start + chunk]
+            return
+        images: list[Image] = []
         for index, frame in enumerate(frames):
             try:
                 images.append(self._session.image(frame))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_edge.errors import ModelError
-from catdog_edge.images.preprocess import Image, preprocess, to_nchw
+from catdog_edge.images.preprocess import Image, preprocess, resize, to_nchw
 from catdog_edge.runtime import onnxruntime_errors
 from catdog_edge.runtime.model_file import KNOWN, PROBABILITIES, ModelFile, spec_of
 from catdog_edge.runtime.providers import selection
@@ -74,6 +74,8 @@ class ModelSession:
 
             form = faster_form(self.file.path, self.provider, self.spec.precision)
             self.reason = "; ".join(filter(None, (self.reason, form)))
+        blank = np.empty((*self.spec.size, 3), np.uint8)
+        self._kept = blank.shape if resize(blank, self.spec.resize) is blank else None
         one = session.get_inputs()[0]
         self._input = one.name
         self.fixed_batch = one.shape[0] if isinstance(one.shape[0], int) else None
@@ -123,17 +125,29 @@ class ModelSession:
                 self._heat_map = ModelSession(file, "cpu", self._settings, outputs)
             return self._heat_map
 
+    def takes(self, frames: Any) -> bool:
+        """Check whether a frame, or an array of frames, is what the model takes, as it is."""
+        return (
+            isinstance(frames, np.ndarray)
+            and frames.shape[-3:] == self._kept
+            and frames.dtype == np.uint8
+            and frames.flags.c_contiguous
+        )
+
     def image(self, frame: Any) -> Image:
         """Resize a frame to the model's size; see `preprocess`."""
+        if self.takes(frame) and frame.ndim == 3:
+            image: Image = frame
+            return image
         with native_code:
             return preprocess(frame, self.spec.resize)
 
-    def run(self, images: Sequence[Image]) -> Outputs:
-        """Run the model on images of its size; a single one is not copied."""
-        rows: Rows = images
+    def run(self, images: Rows) -> Outputs:
+        """Run the model on images of its size; a single one, or one array, is not copied."""
+        rows = images
         if self.spec.layout == "nchw-float":
             try:
-                rows = to_nchw(np.stack(images))
+                rows = to_nchw(np.stack([*images]))
             except MemoryError as error:
                 raise self._call_error(error, len(images)) from error
         size = self.fixed_batch

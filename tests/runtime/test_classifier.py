@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
 from catdog_edge import Classifier, ModelError, Prediction
-from catdog_edge.runtime.classifier import _few
+from catdog_edge.runtime.classifier import CHUNK, _few
 from catdog_edge.runtime.model_file import shipped_models
 
 
@@ -107,6 +107,15 @@ def test_a_batch_of_different_sizes_answers_like_one_frame_after_the_other(
 def test_an_empty_batch_is_empty(pets: Classifier) -> None:
     assert pets.batch([]) == []
     assert pets.probabilities([]).shape == (0, 2)
+
+
+def test_frames_in_one_array_are_those_of_a_list() -> None:
+    height, width = (pets := Classifier(TINY, "cpu")).spec.size
+    for shape in ((2 * CHUNK + 1, height, width, 3), (3, height, width, 4), (3, 40, 50, 3)):
+        array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        for frames in (array, array[::2], array[:, :, ::-1]):
+            assert np.array_equal(pets.probabilities(frames), pets.probabilities([*frames]))
+            assert pets.batch(frames) == pets.batch([*frames])
 
 
 def test_one_frame_given_as_a_batch_is_an_error(pets: Classifier) -> None:

@@ -87,15 +87,16 @@ GATE = CaptureGate()
 """Of this process: it has one CUDA."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Bound:
     """The buffers of one batch size; `options` select its graph or, without one, skip capture."""
 
     binding: Any
-    host: npt.NDArray[Any]
     device: Any
+    outputs: list[Any]
     graph: bool
     options: Any
+    host: npt.NDArray[Any] | None = None  # where images that are not in one array are put together
 
 
 class BoundRunner:
@@ -139,12 +140,27 @@ class BoundRunner:
             if bound is None:
                 with GATE:
                     bound = self._bind(len(rows), rows[0])
-            for place, row in enumerate(rows):
-                bound.host[place] = row
+            batch = self._gather(rows, bound)
             with GATE.alone() if captures and bound.graph else GATE:
-                bound.device.update_inplace(bound.host)
+                bound.device.update_inplace(batch)
                 self._session.run_with_iobinding(bound.binding, bound.options)
+                if bound.outputs:  # copied: `numpy` is a view where the buffers are on the CPU
+                    return [np.array(value.numpy()) for value in bound.outputs]
                 return [np.array(result) for result in bound.binding.copy_outputs_to_cpu()]
+
+    def _gather(self, rows: Rows, bound: _Bound) -> npt.NDArray[Any]:
+        """Return a batch as one array; images are copied only if there are several of them."""
+        if isinstance(rows, np.ndarray):
+            return rows
+        if len(rows) == 1:
+            return rows[0][None]
+        if bound.host is None:
+            with GATE:
+                bound.host = page_locked(
+                    (len(rows), *rows[0].shape), rows[0].dtype, self._device_id
+                )
+        np.concatenate(rows, out=bound.host.reshape(-1, *rows[0].shape[1:]))
+        return bound.host
 
     def _captures(self, count: int) -> bool:
         """Check whether this thread runs this batch size for the first time."""
@@ -163,28 +179,29 @@ class BoundRunner:
         loose = [size for size, one in self._bound.items() if not one.graph]
         for size in loose[: len(loose) + 1 - self._sizes]:
             del self._bound[size]
-        place, shape = (self._device, self._device_id), (count, *row.shape)
+        place = self._device, self._device_id
         make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        device = make(list(shape), row.dtype.type, *place)
+        device = make([count, *row.shape], row.dtype.type, *place)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(self._input, device)
         graph = self._graphs and sum(one.graph for one in self._bound.values()) < GRAPH_SIZES
-        for output in self._session.get_outputs():
-            if output.name not in self._outputs:
-                continue
-            sizes = [count, *output.shape[1:]]
-            if all(isinstance(size, int) for size in sizes):
-                binding.bind_ortvalue_output(output.name, make(sizes, np.float32, *place))
-            else:
-                binding.bind_output(output.name, *place)
-                graph = False
+        found = {output.name: output.shape[1:] for output in self._session.get_outputs()}
+        sizes = [[count, *found[name]] for name in self._outputs]
+        outputs = []
+        if all(isinstance(size, int) for shape in sizes for size in shape):
+            outputs = [make(shape, np.float32, *place) for shape in sizes]
+            for name, value in zip(self._outputs, outputs):
+                binding.bind_ortvalue_output(name, value)
+        else:
+            for name in self._outputs:
+                binding.bind_output(name, *place)
+            graph = False
         options = None
         if self._graphs:
             options = onnxruntime.RunOptions()
             number = next(_graph_ids) if graph else -1
             options.add_run_config_entry("gpu_graph_id", str(number))
-        host = page_locked(shape, row.dtype, self._device_id)
-        bound = self._bound[count] = _Bound(binding, host, device, graph, options)
+        bound = self._bound[count] = _Bound(binding, device, outputs, graph, options)
         return bound
 
 

@@ -129,7 +129,7 @@ def test_bound_buffers_answer_like_plain_calls() -> None:
     for count in (1, 3, 1, 2, 4, 3, 1):
         batch = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         expected = session.run(None, {"frames": batch})
-        kept.append((runner(batch), expected))
+        kept += [(runner(rows), expected) for rows in (batch, [*batch])]
     for got, expected in kept:  # later calls must not write into earlier results
         for one, other in zip(got, expected, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6)
