@@ -9,6 +9,8 @@ import pytest
 from support.image_sets import image, images, labels, splits, write
 
 from catdog_edge.errors import DataError
+from catdog_edge.training.data.csv_labels import Table, read_tables
+from catdog_edge.training.data.folder_or_zip import open_source
 from catdog_edge.training.data.open_dataset import open_dataset
 
 
@@ -23,6 +25,57 @@ def flat(count: int = 40) -> dict[str, bytes]:
 
 def table(header: str, *rows: object) -> bytes:
     return "\n".join([header, *map(str, rows), ""]).encode()
+
+
+def read(folder: Path, text: bytes, names: list[str] | None = None) -> Table:
+    """The only table beside ten images, `0.jpg` to `9.jpg`."""
+    files = {f"{number}.jpg": b"" for number in range(10)}
+    (found,) = read_tables(open_source(write(folder, files | {"t.csv": text})), names)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("header", "here", "names_images"),
+    [("strange", 5, True), ("strange", 4, False), ("image", 1, True), ("image", 0, False)],
+)
+def test_images_are_named_by_half_of_the_cells_or_by_one_below_a_known_header(
+    tmp_path: Path, header: str, here: int, names_images: bool
+) -> None:
+    cells = [f"{n}.jpg,cat" if n < here else f"gone{n}.jpg,cat" for n in range(10)]
+    assert read(tmp_path, table(f"{header},label", *cells)).names_images is names_images
+
+
+@pytest.mark.parametrize(
+    ("marked", "columns", "has_labels"),
+    [(5, "a,b", True), (4, "a,b", False), (10, "a,note", False), (10, "note,a", False)],
+)
+def test_one_column_per_class_has_one_mark_in_half_of_the_rows(
+    tmp_path: Path, marked: int, columns: str, has_labels: bool
+) -> None:
+    other = ["x", "y"] if "note" in columns else ["0", "0"]
+    rows = [f"{n}.jpg,1,{other[n % 2]}" if n < marked else f"{n}.jpg,1,1" for n in range(10)]
+    if columns == "note,a":
+        rows = [",".join([cells[0], *cells[:0:-1]]) for cells in (row.split(",") for row in rows)]
+    assert read(tmp_path, table(f"image,{columns}", *rows)).has_labels is has_labels
+
+
+@pytest.mark.parametrize(("columns", "more"), [(12, ""), (13, " and 1 more")])
+def test_of_many_columns_twelve_are_named(tmp_path: Path, columns: int, more: str) -> None:
+    names = [f"c{n}" for n in range(columns)]
+    assert read(tmp_path, table(",".join(names))).columns == ", ".join(names[:12]) + more
+    assert read(tmp_path, b"").columns == "(none)"
+
+
+def test_numbers_need_a_name_each(tmp_path: Path) -> None:
+    rows = table("image,label", *(f"{n}.jpg,{n % 3}" for n in range(10)))
+    found = read(tmp_path, rows, ["a", "b", "c"])
+    assert [found.labels[f"{n}.jpg"] for n in range(4)] == ["a", "b", "c", "a"]
+    message = "has the classes 0, 1, 2, --labels names only 2: a, b"
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, rows, ["a", "b"])
+    many = table("image,label", *(f"{n}.jpg,{n + 10}" for n in range(25)))
+    with pytest.raises(DataError, match=r"has the classes 10, 11, .*, 28, 29, --labels names only"):
+        read(tmp_path, many, ["a", "b"])
 
 
 # ---- what is not understood is an error ------------------------------------------------

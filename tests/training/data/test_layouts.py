@@ -10,6 +10,8 @@ import pytest
 from support.image_sets import image, images, labels, splits, write
 
 from catdog_edge.errors import DataError
+from catdog_edge.training.data.folder_or_zip import open_source
+from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.open_dataset import open_dataset
 
 
@@ -241,3 +243,28 @@ def test_a_folder_that_is_not_utf8_is_refused_as_a_class(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"the class 'caf\\udce9' is not valid UTF-8") as caught:
         open_dataset(tmp_path)
     str(caught.value).encode()
+
+
+def test_messages_name_the_first_of_many(tmp_path: Path) -> None:
+    folders = {f"images_{n:02}/{n}.jpg": b"" for n in range(11)}
+    with pytest.raises(DataError, match=r": images_00, .*, images_08 \(a folder per class\) does"):
+        find_layout(open_source(write(tmp_path / "folders", folders)))
+    tables = {f"of_{name}.csv": f"image,label\n{name}.jpg,{name}\n".encode() for name in "abcd"}
+    pictures = {f"{name}.jpg": b"" for name in "abcd"}
+    found = find_layout(open_source(write(tmp_path / "tables", tables | pictures)))
+    assert found.kind == "labels from of_a.csv and of_b.csv and of_c.csv"
+    assert found.labels == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(("sources", "both"), [(10, True), (11, False)])
+def test_of_more_than_ten_folders_with_the_same_ones_the_upper_are_the_classes(
+    tmp_path: Path, sources: int, both: bool
+) -> None:
+    names = [f"s{n}/{kind}/{n}.jpg" for n in range(sources) for kind in ("left", "right")]
+    source = open_source(write(tmp_path, dict.fromkeys(names, b"")))
+    if both:
+        with pytest.raises(DataError, match="either may be the classes"):
+            find_layout(source)
+    else:
+        assert len(find_layout(source).labels) == sources
+    assert find_layout(source, ["left", "right"]).labels == ("left", "right")

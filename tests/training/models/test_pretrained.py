@@ -349,7 +349,9 @@ class Code:
         return print, ("code of a stranger",)
 
 
-@pytest.mark.parametrize("content", [b"no torch file at all", [1, 2], Code()])
+@pytest.mark.parametrize(
+    "content", [b"no torch file at all", [1, 2], {"a": 1}, {1: torch.zeros(1)}, Code()]
+)
 def test_a_file_of_something_else_is_refused(
     content: object, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:

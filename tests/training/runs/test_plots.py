@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
+from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.folder_or_zip import SampleSource
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.engine.history import EpochMetrics
 from catdog_edge.training.runs import plots
@@ -269,6 +271,49 @@ def test_names_are_shortened_for_captions() -> None:
     assert plots.short_name("folder/" + "x" * 22) == "x" * 22
     assert plots.short_name("a/0123456789abcdefghijklm") == "0123456789…cdefghijklm"
     assert plots._columns("ab犬") == 4
-    assert plots._square(np.zeros((100, 50, 3), np.uint8), 20)[:, 4].min() == 255
-    assert plots._square(np.zeros((100, 50, 3), np.uint8), 20)[:, 5:15].max() == 0
-    assert plots._square(np.zeros((100, 50, 3), np.uint8), 20)[:, 15].min() == 255
+
+
+@pytest.mark.parametrize(("classes", "each"), [(2, 9), (14, 1)])
+def test_the_overview_has_a_row_of_images_and_the_counts_of_each_class(
+    classes: int, each: int, drawn: list[Figure]
+) -> None:
+    labels = tuple(f"kind {n}" for n in range(classes))
+    splits = ["train"] * (each - 2) + ["val", "test"] if each > 2 else ["test"]
+    items = tuple(
+        Item(f"cat.{label * each + n}.png", label, split, "")
+        for label in range(classes)
+        for n, split in enumerate(splits)
+    )
+    dataset = Dataset("/data/set.zip", labels, items, SampleSource())
+    save_overview(Path("data.png"), dataset)
+    (figure,) = drawn
+    shown = min(classes, 12)
+    assert figure.get_suptitle() == f"set.zip: {classes * each} pictures"
+    assert figure.get_size_inches() == pytest.approx((12, 1.55 * shown + 1.2))
+    images = [axes for axes in figure.axes if axes.images]
+    bars = [axes for axes in figure.axes if not axes.images]
+    titles = [axes.get_title(loc="left") for axes in images]
+    columns = min(6, max(1, each - 2))
+    assert titles == [name for n in range(shown) for name in (labels[n], *[""] * (columns - 1))]
+    widths = [[bar.get_width() for bar in axes.patches] for axes in bars]
+    assert widths == [[splits.count(one) for one in ("train", "val", "test")]] * shown
+    assert [text.get_text() for text in bars[0].texts] == [str(width) for width in widths[0]]
+    assert bars[0].get_xlim() == (0, pytest.approx(1.22 * max(widths[0])))
+    assert [text.get_position()[0] for text in bars[0].texts] == pytest.approx(
+        [width + 0.02 * max(widths[0]) for width in widths[0]]
+    )
+    if each == 9:  # the first and the last of seven, and four between them
+        seen = [axes.images[0].get_array()[:, :, ::-1] for axes in images[:6]]
+        wanted = [plots._square(dataset.decode(items[n])) for n in (0, 1, 2, 4, 5, 6)]
+        assert all(np.array_equal(*pair) for pair in zip(seen, wanted, strict=True))
+
+
+def test_an_image_is_fitted_into_a_square() -> None:
+    frame = np.random.default_rng(0).integers(0, 250, (30, 60, 3), dtype=np.uint8)
+    for side, method in ((20, cv2.INTER_AREA), (120, cv2.INTER_CUBIC)):
+        square = plots._square(frame, side)
+        inside = cv2.resize(frame, (side, side // 2), interpolation=method)
+        assert np.array_equal(square[side // 4 : side // 4 + side // 2], inside)
+        assert (square[: side // 4] == 255).all()
+    assert plots._square(frame).shape == (200, 200, 3)
+    assert plots._square(frame[:1], 20)[9:11].min() < 255
