@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from support.image_sets import assert_looks, looked
 from catdog_edge.spec import squash
 from catdog_edge.training.data import sample
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
+from catdog_edge.training.data.sample import animals, scenes
 
 LOOKS = looked(
     "c6c6afbbcdcd65a092ad826e58594e48b6b1a48cb7a996948685858485818f7d"
@@ -44,6 +46,39 @@ COLOURS = bytes.fromhex(
 """The mean blue, green and red of 24 cats and 24 dogs."""
 
 
+STROKES = "9ded9f6a48a461a8b38bfb8aed5e2828bae4f0f7645aaa03440468efc7582d39"
+"""Digest of all shapes, colours and noises that OpenCV gets for 24 cats and 24 dogs."""
+
+
+class Spy:
+    """Stands for OpenCV, does what it does, and digests what it is given."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(cv2, name)
+
+        def call(*given: object, **more: object) -> object:
+            self.digest.update(f"{name} {[plain(one) for one in given]}".encode())
+            return found(*given, **more)
+
+        return call if callable(found) else found
+
+
+def plain(given: object) -> object:
+    """Text of an argument, the same wherever the tests run: of an image its size alone."""
+    if isinstance(given, np.ndarray) and given.dtype == np.uint8:
+        return given.shape if given.size > 3 else given.tolist()
+    if isinstance(given, np.ndarray) and given.dtype != np.int32:
+        return given.shape, round(float(given.mean()), 3)
+    if isinstance(given, np.ndarray):
+        return given.tolist()
+    if isinstance(given, list | tuple):
+        return [plain(one) for one in given]
+    return round(float(given), 3) if isinstance(given, float | np.floating) else str(given)
+
+
 def test_a_drawing_is_the_same_on_every_call() -> None:
     assert np.array_equal(sample.draw("cat", 3), sample.draw("cat", 3))
     program = (
@@ -62,8 +97,13 @@ def test_a_drawing_is_the_same_on_every_call() -> None:
     assert len(answers) == 1
 
 
-def test_every_drawing_is_another_one() -> None:
+def test_every_drawing_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy()
+    for module in (sample, animals, scenes):
+        monkeypatch.setattr(module, "cv2", spy)
     drawn = [sample.draw(kind, number) for kind in sample.KINDS for number in range(24)]
+    monkeypatch.undo()
+    assert spy.digest.hexdigest() == STROKES
     assert len({frame.tobytes() for frame in drawn}) == 48
     assert len({frame.shape for frame in drawn}) > 30  # sizes
     for frame in drawn:
