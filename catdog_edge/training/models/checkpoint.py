@@ -102,7 +102,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelSpec]
     except RuntimeError as error:
         raise ModelError(
             f"{path}: its weights do not fit {spec.architecture} with {len(spec.labels)} classes "
-            f"({first_line(error, 120)}); train again with this version of catdog-edge"
+            f"({first_line(error)}); train again with this version of catdog-edge"
         ) from error
     return network.eval(), spec
 
@@ -119,4 +119,4 @@ def _reason(file: Path, error: Exception) -> str:
     with contextlib.suppress(OSError), file.open("rb") as stream:
         if stream.read(2) != b"PK":
             return "not PyTorch's zip format"
-    return first_line(error, 120).split(". ")[0]
+    return first_line(error).split(". ")[0]

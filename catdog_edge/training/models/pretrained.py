@@ -146,7 +146,7 @@ def _load_timm(network: nn.Module, arch: str) -> str:
         )
     except Exception as error:  # timm, torch and safetensors raise many kinds
         raise ModelError(
-            f"{file} is damaged or not the weights of {arch} ({first_line(error, 120)}); delete "
+            f"{file} is damaged or not the weights of {arch} ({first_line(error)}); delete "
             "it, and download it again"
         ) from error
     network.load_state_dict(loaded.state_dict())
@@ -227,7 +227,7 @@ def _read(file: Path, remedy: str) -> dict[str, torch.Tensor]:
             raise ValueError("it holds something other than named tensors")
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         raise ModelError(
-            f"{file} is damaged or not a file of weights ({first_line(error, 120)}); {remedy}"
+            f"{file} is damaged or not a file of weights ({first_line(error)}); {remedy}"
         ) from error
     return dict(state)
 

@@ -6,16 +6,18 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.train,
     pytest.mark.skipif(
         not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
@@ -26,8 +28,13 @@ pytestmark = [
 from click.testing import CliRunner
 
 from catdog_edge.cli.main import main
-from catdog_edge.errors import CatdogError
-from catdog_edge.training.engine.distributed import ProcessGroup, join_process_group
+from catdog_edge.errors import CatdogError, ModelError
+from catdog_edge.training.engine.distributed import (
+    ProcessGroup,
+    is_distributed,
+    join_process_group,
+    once_per_node,
+)
 from catdog_edge.training.models.checkpoint import load_checkpoint
 
 QUICK = ("--arch", "edge_cnn", "--size", "32", "--batch-size", "16", "--precision", "float32")
@@ -62,6 +69,7 @@ def recipe(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_figures_of_one(
     tmp_path: Path, easy_set: Path, recipe: Path
 ) -> None:
@@ -90,6 +98,7 @@ def test_two_processes_give_the_figures_of_one(
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["one", "two"]
 
 
+@pytest.mark.slow
 def test_batch_statistics_of_each_process_learn_as_well(tmp_path: Path, easy_set: Path) -> None:
     done = run(tmp_path, "two", "--data", str(easy_set), "--epochs", "3", *QUICK)
     assert done.returncode == 0, done.stderr
@@ -101,6 +110,7 @@ def test_batch_statistics_of_each_process_learn_as_well(tmp_path: Path, easy_set
     assert summary["validation"]["accuracy"] == pytest.approx(measured, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_an_interrupted_pair_goes_on(tmp_path: Path, easy_set: Path, recipe: Path) -> None:
     settings = ("--data", str(easy_set), "--recipe", str(recipe), *QUICK, "--epochs", "40")
     process = subprocess.Popen(
@@ -150,6 +160,7 @@ def test_more_processes_than_cuda_devices_is_an_error(monkeypatch: pytest.Monkey
         pass
 
 
+@pytest.mark.slow
 def test_too_few_pictures_for_the_processes_is_one_line(tmp_path: Path) -> None:
     data = ("--data", "sample", "--limit", "12", "--split", "20/40/40")
     done = run(tmp_path, "few", *data, *QUICK, processes=2)
@@ -167,6 +178,7 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
+@pytest.mark.slow
 def test_an_error_of_all_processes_is_told_once(tmp_path: Path) -> None:
     data = ("--data", "sample", "--limit", "40")
     assert "no folder or zip" in told(run(tmp_path, "bad", *QUICK, "--data", "absent"))
@@ -187,3 +199,129 @@ def test_half_of_torchruns_variables_is_an_error(
     assert answer.exit_code == 1
     assert answer.stderr.startswith(f"catdog-edge: {name} is set")
     assert "Traceback" not in answer.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"RANK": "2"}, "RANK=2, WORLD_SIZE=2, LOCAL_RANK=0, LOCAL_WORLD_SIZE=1 is not a process"),
+        ({"RANK": "-1"}, "RANK=-1"), ({"LOCAL_RANK": "1"}, "LOCAL_RANK=1"),
+        ({"RANK": "1", "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "3"}, "LOCAL_RANK=3"),
+        ({"RANK": "one"}, "RANK=one"),
+    ],
+)  # fmt: skip
+def test_variables_that_are_no_process_group_are_named(
+    variables: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "2"} | variables).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CatdogError, match=told), join_process_group("cpu"):
+        pass
+
+
+def test_one_process_is_a_group_of_its_own() -> None:
+    with join_process_group("cpu") as group:
+        assert group == ProcessGroup(0, 1, 0, 1)
+        assert (group.is_main, group.is_single) == (True, True)
+        with group.shared_errors(), group.local_main_first():
+            group.barrier()
+            assert (group.broadcast(3), group.all_gather(3)) == (3, [3])
+            assert group.all_reduce(torch.ones(2)).tolist() == [1, 1]
+    assert not is_distributed()
+
+
+@pytest.mark.parametrize(("local_rank", "kind"), [("0", CatdogError), ("1", SystemExit)])
+def test_an_error_is_told_once_per_node(
+    local_rank: str, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CatdogError), once_per_node():
+        raise CatdogError("alone")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert is_distributed()
+    with pytest.raises(kind), once_per_node():
+        raise CatdogError("of both")
+
+
+def both(folder: Path, work: Callable[[ProcessGroup], object]) -> list[object]:
+    """What a function returns or raises in each process of a group of two."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    processes = []
+    for rank in (0, 1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads of PyTorch, at rest
+            process = os.fork()
+        if process == 0:
+            group = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
+            group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            os.environ.update({name: str(value) for name, value in group.items()})
+            try:
+                with join_process_group("cpu") as joined:
+                    found = work(joined)
+            except BaseException as error:
+                found = [type(error).__name__, str(error)]
+            (folder / f"{rank}.json").write_text(json.dumps(found))
+            os._exit(0)
+        processes.append(process)
+    end = time.monotonic() + 60
+    while processes and time.monotonic() < end:
+        processes = [one for one in processes if os.waitpid(one, os.WNOHANG)[0] == 0]
+        time.sleep(0.01)
+    for one in processes:
+        os.kill(one, signal.SIGKILL)
+    assert not processes, "they wait for each other"
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_what_two_processes_share(tmp_path: Path) -> None:
+    def work(group: ProcessGroup) -> list[object]:
+        norm = torch.nn.BatchNorm1d(2)
+        norm.running_mean.fill_(5.0 + group.rank)
+        group.broadcast_buffers(norm)
+        sums = group.all_reduce(torch.tensor([1.0, group.rank]))
+        with group.local_main_first():
+            file = tmp_path / "first"
+            found = file.exists()
+            if group.is_main:
+                time.sleep(0.1)
+                file.touch()
+        told = ""
+        try:
+            with group.shared_errors():
+                if group.rank == 1:
+                    raise ModelError("no room")
+        except CatdogError as error:
+            told = f"{error} ({error.exit_code})"
+        group.barrier()
+        return [
+            group.is_main, group.is_single, group.broadcast(f"of {group.rank}"),
+            group.all_gather(10 * group.rank), sums.tolist(), norm.running_mean.tolist(), found,
+            told,
+        ]  # fmt: skip
+
+    code = ModelError("").exit_code
+    common = [False, "of 0", [0, 10], [2, 1], [5, 5]]
+    assert both(tmp_path, work) == [
+        [True, *common, False, f"process 1 of 2: no room ({code})"],
+        [False, *common, True, f"no room ({code})"],
+    ]
+
+
+def test_an_error_of_both_is_raised_in_the_main_process(tmp_path: Path) -> None:
+    def fail(group: ProcessGroup) -> None:
+        raise CatdogError("of both")
+
+    assert both(tmp_path, fail) == [["CatdogError", "of both"], ["SystemExit", "1"]]
+
+
+def test_a_process_whose_partner_has_ended_says_how_to_go_on(tmp_path: Path) -> None:
+    def leave(group: ProcessGroup) -> None:
+        if group.rank == 1:
+            (tmp_path / "1.json").write_text("null")
+            os._exit(1)
+        group.barrier()
+
+    (kind, message), _ = both(tmp_path, leave)
+    assert kind == "CatdogError"
+    assert "another of the processes has ended" in message

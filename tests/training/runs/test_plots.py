@@ -170,13 +170,13 @@ def test_a_font_that_is_newer_than_the_list_of_fonts_is_found(
 def test_characters_that_no_font_has_are_named_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    labels = ("a \U0003ffff", "dog")  # no character will ever be there
-    for name in ("confusion.png", "again.png"):
-        save_confusion(tmp_path / name, np.eye(2, dtype=np.int64), labels, "x")
+    labels = ("a \U0003ffff", "b \U0003ffff", "dog", "c \U0003ffff", "d \U0003ffff")
+    for name in ("confusion.png", "again.png"):  # no character will ever be there
+        save_confusion(tmp_path / name, np.eye(5, dtype=np.int64), labels, "x")
     (record,) = caplog.records
     assert record.getMessage().startswith(
-        "confusion.png: no installed font has all characters of a \U0003ffff, and boxes are drawn; "
-        "install one (fonts-noto"
+        "confusion.png: no installed font has all characters of a \U0003ffff, b \U0003ffff, "
+        "c \U0003ffff, ... (4 in all), and boxes are drawn; install one (fonts-noto"
     )
 
 
