@@ -157,9 +157,10 @@ def _warp(images: torch.Tensor, maps: torch.Tensor, border: str) -> torch.Tensor
     grid = torch.addcmul(
         torch.addcmul(maps[..., 2], maps[..., 1], y[:, None, None]), maps[..., 0], x[:, None]
     )
-    warped = functional.grid_sample(
-        images.transpose(1, 2), grid, padding_mode=border, align_corners=True
-    )
+    planes = images.transpose(1, 2)
+    if border == "zeros":  # PyTorch leaves it to cuDNN, which is not known to take other strides
+        planes = planes.contiguous()
+    warped = functional.grid_sample(planes, grid, padding_mode=border, align_corners=True)
     return warped.round_().transpose(1, 2)
 
 

@@ -108,7 +108,7 @@ def test_drawings_alone_and_beside_photographs(images: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     ("policy", "most", "most_with_negatives"),
-    [("classic", 12, 19), ("default", 21, 28), ("camera", 37, 44)],
+    [("classic", 13, 20), ("default", 21, 28), ("camera", 37, 44)],
 )
 def test_a_batch_takes_few_operations_and_waits_for_none(
     images: np.ndarray, policy: str, most: int, most_with_negatives: int
