@@ -48,10 +48,33 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_the_default_network_stays_as_it_was_measured() -> None:
-    network = architecture("edge_cnn").build(2)
-    assert count(network) == 1_104_594
-    assert sum(row.multiply_adds for row in summarize_layers(network, 128)) == 136_839_552
+CENTRE, UNIT = (127.0,) * 3 + (128.0,) * 3, (0.0,) * 3 + (255.0,) * 3
+IMAGENETS = (123.675, 116.28, 103.53, 58.395, 57.12, 57.375)  # 255 times torchvision's
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "normalization", "recipe", "fixed", "parameters", "multiply_adds"),
+    [
+        ("edge_cnn", 128, CENTRE, "default", False, 1_104_594, 136_839_552),
+        ("simple_cnn", 224, UNIT, "classic", True, 786_402, 2_356_104_960),
+        ("mobilenet_v3_small", 224, IMAGENETS, "default", False, 1_519_906, 55_488_448),
+        ("resnet18", 224, IMAGENETS, "default", False, 11_177_538, 1_813_562_368),
+        ("efficientnet_b0", 224, IMAGENETS, "default", False, 4_010_110, 384_537_312),
+        ("efficientnet_lite0", 224, CENTRE, "default", False, 3_373_570, 383_910_112),
+        ("efficientnet_lite0_short", 192, CENTRE, "default", False, 2_421_250, 248_132_992),
+        ("efficientnet_lite2", 260, CENTRE, "default", False, 4_813_634, 858_458_832),
+    ],
+)
+def test_the_architectures_stay_as_they_were_measured(
+    name: str, size: int, normalization: tuple[float, ...], recipe: str, fixed: bool,
+    parameters: int, multiply_adds: int,
+) -> None:  # fmt: skip
+    entry = architecture(name)
+    assert (entry.name, entry.size, entry.recipe, entry.fixed_size) == (name, size, recipe, fixed)
+    assert (*entry.normalization.mean, *entry.normalization.std) == pytest.approx(normalization)
+    network = entry.build(2)
+    assert count(network) == parameters
+    assert sum(row.multiply_adds for row in summarize_layers(network, size)) == multiply_adds
 
 
 def test_simple_cnn_is_exactly_the_known_network() -> None:
