@@ -49,7 +49,7 @@ def test_sources_that_were_left_out_are_tested_whole(
     tmp_path: Path, sets: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     data, other = sets
-    file = weights(tmp_path / "w.pt", Rejection("known", 0.4), left_out=["web"])
+    file = weights(tmp_path / "w.pt", Rejection("known", 0.4), left_out=["web", "street"])
     with caplog.at_level("INFO", "catdog_edge"):
         report = evaluate_weights(file, [data], [other], tmp_path / "roc.png")
     assert "images of none of the classes" in caplog.text
@@ -57,7 +57,8 @@ def test_sources_that_were_left_out_are_tested_whole(
     rows = {one.name: one for one in report.sources}
     assert set(rows) == {"web", "phone", "drawn", "car/street", "tree/street"}
     assert [rows["web"].images, rows["web"].left_out, rows["phone"].left_out] == [24, True, False]
-    assert rows["drawn"].accuracy is None
+    assert (rows["drawn"].accuracy, rows["drawn"].left_out) == (None, False)
+    assert (rows["car/street"].images, rows["car/street"].left_out) == (15, True)
     assert rows["web"].accuracy is not None
     assert rows["web"].answered is not None
     share, low, high = rows["web"].accuracy
@@ -89,6 +90,16 @@ def test_without_negatives_there_is_no_threshold(tmp_path: Path, sets: tuple[str
     assert sum(one.images for one in report.sources) == report.result.pictures < 20
     with pytest.raises(CatdogError, match="was trained without --other"):
         evaluate_weights(file, [data], [other])
+
+
+def test_of_several_sets_one_may_have_no_test_images(tmp_path: Path, sets: tuple[str, str]) -> None:
+    file = weights(tmp_path / "w.pt", None)
+    write(tmp_path / "few", {"cat/lamp-1.jpg": image(900), "dog/lamp-2.jpg": image(901)})
+    with pytest.raises(CatdogError, match="the test split has no"):
+        evaluate_weights(file, [str(tmp_path / "few")])
+    alone = evaluate_weights(file, [sets[0]]).result.pictures
+    both = evaluate_weights(file, [sets[0], str(tmp_path / "few")]).result.pictures
+    assert alone <= both <= alone + 3
 
 
 def source(name: str, share: float, left_out: bool = False) -> SourceResult:

@@ -657,9 +657,14 @@ def test_a_resume_begins_where_the_run_stopped(
     trainers: list[Trainer] = []
     monkeypatch.setattr(train, "_fit", lambda job, run, data, one: trainers.append(one) or run)
     caplog.set_level("INFO", "catdog_edge")
+    args = yaml.safe_load((copied / "args.yaml").read_text())
+    gone = {"teacher": {"file": "gone.pt", "sha256": "0" * 64}}
+    (copied / "args.yaml").write_text(yaml.safe_dump({**args, **gone}))
     assert train.resume("copy", "auto").folder == Path("runs/copy")
     assert "train: all 2 epochs of runs/copy are done" in caplog.text
-    args = yaml.safe_load((copied / "args.yaml").read_text())
+    (copied / "args.yaml").write_text(yaml.safe_dump({**args, **gone, "epochs": 3}))
+    with pytest.raises(CatdogError, match=r"no checkpoint gone\.pt"):
+        train.resume("copy", "cpu")
     recipe = args["recipe"] | {"start_share": 0.25}
     (copied / "args.yaml").write_text(yaml.safe_dump({**args, "epochs": 3, "recipe": recipe}))
     train.resume("copy", "cpu")

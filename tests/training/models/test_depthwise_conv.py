@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 
 from support.tinynets import gradients_of
 
+from catdog_edge.training.models import depthwise_conv
 from catdog_edge.training.models.depthwise_conv import depthwise, is_depthwise
 
 pytestmark = pytest.mark.train
@@ -46,6 +47,21 @@ def test_the_gradient_is_laid_out_as_the_filter_is(kernel):
     weight.requires_grad_()
     depthwise(maps, weight, None, 1, kernel // 2).sum().backward()
     assert weight.grad.stride() == weight.stride() == (kernel**2, 1, kernel, 1)
+
+
+@pytest.mark.parametrize(("kernel", "calls"), [(3, 1), (5, 4), (7, 1)])
+def test_filters_of_five_by_five_are_learnt_as_four_of_three_by_three(kernel, calls, monkeypatch):
+    """oneDNN is slow with them, see the module."""
+    seen, backward = [], depthwise_conv._backward
+
+    def noted(gradient, maps, weight, *more):
+        seen.append(weight.shape[2])
+        return backward(gradient, maps, weight, *more)
+
+    monkeypatch.setattr(depthwise_conv, "_backward", noted)
+    weight = torch.randn(4, 1, kernel, kernel, requires_grad=True)
+    depthwise(torch.randn(2, 4, 9, 9), weight, None, 1, kernel // 2).sum().backward()
+    assert seen == [3 if kernel == 5 else kernel] * calls
 
 
 def test_only_filters_of_single_channels_are_depthwise():
