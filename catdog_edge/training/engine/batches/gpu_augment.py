@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from catdog_edge.training.array_types import Float64, Labels
+from catdog_edge.training.array_types import Flags, Float64, Labels
 from catdog_edge.training.data.negatives import Choice
 from catdog_edge.training.engine.batches import augment
 
@@ -58,8 +58,7 @@ def growth(chosen: Sequence[Choice], height: int, width: int) -> Arrays:
     if not any(one.height for one in chosen):
         return {}
     top, left, tall, wide, times = boxes.T
-    rows, columns = _growing(top, tall, times, height), _growing(left, wide, times, width)
-    return _taps("grown", rows, columns)
+    return _growing(_axes(top, left), _axes(tall, wide), _axes(height, width), _axes(times, times))
 
 
 @torch.no_grad()
@@ -78,7 +77,7 @@ def change(pixels: torch.Tensor, sent: Mapping[str, torch.Tensor]) -> torch.Tens
         return pixels
     images = _planes(pixels)
     if "grown" in sent:
-        grown = images[-sent["grown"].shape[1] :]
+        grown = images[-sent["grown"].shape[2] :]
         grown.copy_(_resample(grown, *_matrices(sent, "grown", grown)).round_().clamp_(0, 255))
     if "far" in sent:
         images.index_copy_(0, sent["far"], _move_away(images[sent["far"]], sent))
@@ -201,7 +200,7 @@ def _far_away(draws: augment.Draws, height: int, width: int) -> Arrays:
         "behind_columns": behind_columns,
         "near_rows": _between(top, top + tall, height) | ~coloured[:, None],
         "near_columns": _between(left, left + wide, width) | ~coloured[:, None],
-        **_taps("small", _shrinking(top, tall, height), _shrinking(left, wide, width)),
+        **_shrinking(_axes(top, left), _axes(tall, wide), _axes(height, width)),
     }
 
 
@@ -233,56 +232,59 @@ def _resizing(kind: str, old: int, new: int, device: torch.device) -> torch.Tens
     return torch.from_numpy(_weights(kind, old, new).astype(np.float32)).to(device)
 
 
-Taps = tuple[Labels, Float64]  # source pixels `[N,side,K]`, -1 for none, and their weights
-
-
-def _shrinking(start: Labels, length: Labels, side: int) -> Taps:
-    """Resize by areas to a length from a start on, reflected beyond it."""
-    start, length = start[:, None], length[:, None]
-    place = (np.arange(side) - start) % (2 * length)
+def _shrinking(start: Labels, length: Labels, side: Labels) -> Arrays:
+    """Resize by areas to a length from a start on, reflected beyond it; see `_taps`."""
+    place = (np.arange(side.max()) - start) % (2 * length)
     place = np.where(place < length, place, 2 * length - 1 - place)
-    scale = (side / length)[:, :, None]
-    low, high = place[:, :, None] * scale, (place + 1)[:, :, None] * scale
-    source = low.astype(int) + np.arange(int(np.ceil(scale.max())) + 1)
-    weights = np.clip(np.minimum(high, source + 1) - np.maximum(low, source), 0, None) / scale
-    return np.where(source < side, source, -1), weights
+    scale = (side / length).astype(np.float32)
+    low = place.astype(np.float32) * scale
+    source = np.floor(low) + _numbers(int(np.ceil(scale.max())) + 1).astype(np.float32)
+    covered = np.minimum(low + scale - source, 1) - np.maximum(low - source, 0)
+    return _taps("small", source, source < side, np.maximum(covered, 0) / scale)
 
 
-def _growing(start: Labels, length: Labels, times: Labels, side: int) -> Taps:
-    """Resize cubically from a part, mirrored `times` times, to all."""
-    start, length, times = start[:, None], length[:, None], times[:, None]
-    place = (np.arange(side) + 0.5) * (times * length / side) % (2 * length)
+def _growing(start: Labels, length: Labels, side: Labels, times: Labels) -> Arrays:
+    """Resize cubically from a part, mirrored `times` times, to all; see `_taps`."""
+    place = (np.arange(side.max()) + 0.5) * (times * length / side) % (2 * length)
     place = np.minimum(place, 2 * length - place) - 0.5
     first = np.floor(place)
     after = place - first
     beyond = [CUBIC * (((one - 5) * one + 8) * one - 4) for one in (after + 1, 2 - after)]
     near = [((CUBIC + 2) * one - (CUBIC + 3)) * one**2 + 1 for one in (after, 1 - after)]
-    source = first.astype(int)[:, :, None] + np.arange(-1, 3)
-    inside = (source >= 0) & (source < length[:, :, None])
-    weights = np.stack([beyond[0], *near, beyond[1]], 2) * inside
-    return np.where(inside, source + start[:, :, None], -1), weights / weights.sum(2, keepdims=True)
+    source = first.astype(int) + _numbers(4) - 1
+    inside = (source >= 0) & (source < length)
+    weights = np.stack([beyond[0], *near, beyond[1]]) * inside
+    return _taps("grown", source + start, inside, weights / weights.sum(0))
 
 
-def _taps(name: str, rows: Taps, columns: Taps) -> Arrays:
-    """Put the taps of rows and columns into two arrays `[2,N,side,K]`, of the longer side."""
-    shape = (2, *np.maximum(rows[0].shape, columns[0].shape))
-    source, weights = np.full(shape, -1), np.zeros(shape)
-    for axis, (pixels, values) in enumerate((rows, columns)):
-        side, taps = pixels.shape[1:]
-        source[axis, :, :side, :taps], weights[axis, :, :side, :taps] = pixels, values
-    # Each tap without a pixel has a column of its own, beyond those of the matrix.
-    beyond = shape[2] + np.arange(shape[3])
-    return {name: weights, f"{name}_source": np.where(source < 0, beyond, source)}
+def _numbers(taps: int) -> Labels:
+    """Return 0, 1, ... of K taps, `[K,1,1,1]`: NumPy is slow where the last axis is short."""
+    return np.arange(taps)[:, None, None, None]
+
+
+def _taps(name: str, source: Labels, inside: Flags, weights: Float64) -> Arrays:
+    """Return the source pixels of the rows and columns of images, and their weights.
+
+    Both are `[K,2,N,S]`: of S target pixels (those of the longer side) K taps each. A tap that is
+    not inside the image gets a column of its own, beyond those of the matrix.
+    """
+    beyond = source.shape[3] + _numbers(len(source))
+    return {name: weights, f"{name}_source": np.where(inside, source, beyond).astype(int)}
+
+
+def _axes(rows: Any, columns: Any) -> Labels:
+    """Stack values of the rows and of the columns to `[2,N,1]`."""
+    return np.stack([np.atleast_1d(rows), np.atleast_1d(columns)])[:, :, None]
 
 
 def _matrices(
     sent: Mapping[str, torch.Tensor], name: str, images: torch.Tensor
 ) -> list[torch.Tensor]:
     """Return the matrices of the rows and columns of images, `[N,H,H]` and `[N,W,W]`."""
-    weights = sent[name]
+    source, weights = (sent[one].permute(1, 2, 3, 0) for one in (f"{name}_source", name))
     _, count, side, taps = weights.shape
     matrices = weights.new_zeros(2, count, side, side + taps)
-    matrices.scatter_(3, sent[f"{name}_source"], weights)
+    matrices.scatter_(3, source, weights)
     sides = images.shape[1], images.shape[3]
     return [one[:, :side, :side] for one, side in zip(matrices, sides)]
 
