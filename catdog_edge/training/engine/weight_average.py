@@ -17,7 +17,7 @@ def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> Non
     pairs = [(value, current[name]) for name, value in averaged.state_dict().items()]
     values, others = zip(*((v, o) for v, o in pairs if v.is_floating_point()))
     torch._foreach_lerp_(values, others, 1 - decay)  # one kernel for many on a GPU
-    counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batch norms
+    counts = [(v, o) for v, o in pairs if not v.is_floating_point()]  # of batch norms
     if counts:
         values, others = zip(*counts)
         torch._foreach_copy_(values, others)

@@ -15,14 +15,21 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 from matplotlib.figure import Figure
-from support.tinynets import spec_for
+from support.tinynets import pictures, spec_for
+from support.tinynets import trained as trained_net
 from support.training_runs import RUN_FILES, table
 
+from catdog_edge.spec import Rejection
 from catdog_edge.training.config.recipes import RECIPES
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.folder_or_zip import SampleSource
+from catdog_edge.training.data.negatives import Negatives, drawn_negatives
 from catdog_edge.training.engine.history import EpochMetrics
+from catdog_edge.training.evaluation.calibration import fit_temperature
 from catdog_edge.training.evaluation.classification_report import evaluate
+from catdog_edge.training.evaluation.inference import known, logits
+from catdog_edge.training.evaluation.metrics import softmax
+from catdog_edge.training.evaluation.rejection import ThresholdRule, choose_threshold
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs import plots, validation_report
 from catdog_edge.training.runs.run_folder import Run
@@ -75,6 +82,38 @@ def test_of_wrong_labels_the_confident_ones_are_listed(trained: Path, tmp_path: 
 def named(source: str, count: int, labels: np.ndarray) -> Dataset:
     items = tuple(Item(f"{n}.jpg", int(labels[n]), "val", str(n)) for n in range(count))
     return Dataset(source, ("bright", "dark"), items, files=SampleSource())
+
+
+@pytest.mark.parametrize("rule", ["eer", "tpr:0.9", None])
+def test_weights_are_calibrated_and_their_threshold_chosen_by_the_rule(rule: str | None) -> None:
+    labels, truth = ("bright", "dark"), np.arange(40) % 2
+    spec = spec_for(labels=labels).replace(trained_on={"reject_at": rule} if rule else {})
+    network, count = trained_net(0)[0], len(truth)
+    images = pictures(60)[np.arange(60) % 3 < 2]
+    negatives = None if rule is None else Negatives((), spec.resize)
+    data = RunData((named("/data/lamps", count, truth),), negatives)
+    trainer: Any = SimpleNamespace(
+        device=torch.device("cpu"), data=SimpleNamespace(val=(images, truth))
+    )
+    found = validation_report._validate(network, spec, trainer, data)
+    values = logits(network, spec.normalization, images)  # the network is calibrated now
+    assert found.spec.temperature == fit_temperature(values[:, :2], truth)
+    answers = softmax(values[:, :2], found.spec.temperature)
+    np.testing.assert_allclose(found.probabilities, answers, atol=1e-6)
+    assert found.result.accuracy == (answers.argmax(1) == truth).mean() > 0.9
+    assert found.spec.metrics["validation"]["log_loss"] == found.result.log_loss
+    assert set(found.spec.metrics["validation"]) == set(validation_report.SPEC_METRICS)
+    if rule is None:
+        assert (found.spec.rejection, found.rejection, found.negatives) == (None, {}, {})
+        return
+    drawn = known(logits(network, spec.normalization, drawn_negatives(spec.resize)))
+    np.testing.assert_allclose(found.negatives["drawn"], drawn, atol=1e-5)
+    np.testing.assert_allclose(found.classes["lamps"], known(values), atol=1e-6)
+    middle = choose_threshold(found.classes, found.negatives)
+    low = choose_threshold(found.classes, found.negatives, ThresholdRule("tpr", 0.9))
+    assert middle == pytest.approx(0.5, abs=0.05)
+    assert found.spec.rejection == Rejection("known", 0.5 if rule == "eer" else low)
+    assert set(found.rejection) == {"drawn"}
 
 
 def test_figures_name_the_data_and_show_the_worst_mistakes(
