@@ -209,6 +209,24 @@ def test_a_zip_that_declares_the_unicode_name_of_an_entry(tmp_path: Path) -> Non
     assert set(splits(dataset)) == set(files)
 
 
+@pytest.mark.parametrize(
+    ("kind", "plain", "name"),
+    [
+        (0x7075, "a.jpg", "b.jpg"), (0x7075, "x.jpg", "a.jpg"),  # renamed since by another program
+        (0x7076, "a.jpg", "a.jpg"),
+    ],
+)  # fmt: skip
+def test_the_unicode_name_of_an_entry_is_that_of_its_plain_one(
+    tmp_path: Path, kind: int, plain: str, name: str
+) -> None:
+    path = b"\x01" + struct.pack("<I", zlib.crc32(plain.encode())) + b"b.jpg"
+    info = zipfile.ZipInfo("a.jpg")
+    info.extra = struct.pack("<HH", kind, len(path)) + path
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(info, image(1))
+    assert [*open_source(tmp_path / "x.zip").entries] == [name]
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "cp437", "shift-jis"])
 def test_a_class_of_a_zip_that_cannot_be_decoded_is_refused(encoding: str, tmp_path: Path) -> None:
     name = "犬犬犬" if encoding == "shift-jis" else "fêtes"
