@@ -12,6 +12,10 @@ class Operations(TorchDispatchMode):
         super().__init__()
         self.names: list[str] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # it takes PyTorch seconds to import what the other answer needs
+
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         name = operation._schema.name.removeprefix("aten::")
         if not (operation.is_view or name.startswith(("empty", "_unsafe_view"))):
