@@ -128,7 +128,7 @@ def _light(before: _Blocks, now: _Blocks) -> tuple[float, float]:
         x, y = before[keep], now[keep]
         spread = float(np.var(x))
         # A flat image does not show the gain.
-        gain = 1.0 + float(np.mean((x - x.mean()) * (y - x - (y - x).mean()))) / (spread + 25.0)
+        gain = 1.0 + float(np.mean((x - x.mean()) * (y - x))) / (spread + 25.0)
         offset = float(y.mean()) - gain * float(x.mean())
     return gain, offset
 

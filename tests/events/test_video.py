@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.stream_command import MODEL, command, run, run_here
 
@@ -14,7 +16,8 @@ pytest.importorskip("onnxruntime")
 
 
 from catdog_edge import CameraError
-from catdog_edge.events.video import Recorder
+from catdog_edge.camera.camera import Frame
+from catdog_edge.events.video import MEASURED, Recorder
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi"])
@@ -59,6 +62,20 @@ def test_no_file_is_overwritten_by_an_output(
     assert path.read_bytes() == before
     Recorder(tmp_path / "empty.mkv").close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["day-2.avi", "day.avi"]
+
+
+def test_a_recorder_does_not_hold_what_it_has_written(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "long.mkv")
+    images = []
+    for number in range(100):
+        image = np.full((48, 64, 3), number, np.uint8)
+        recorder.write(Frame(image, "door", number, number / 10, number / 10), image)
+        images.append(weakref.ref(image))
+        del image
+    assert sum(image() is not None for image in images) < MEASURED
+    recorder.close()
+    capture = cv2.VideoCapture(str(tmp_path / "long.mkv"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 100
 
 
 def test_a_window_where_there_is_a_screen(clip: Path) -> None:

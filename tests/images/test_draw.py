@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour, like [cpu]")
 
 
-from catdog_edge.images.draw import COLOURS, GREY, colour_of, draw_prediction
+from catdog_edge.images.draw import COLOURS, GREY, colour_of, draw_prediction, overlay
 from catdog_edge.spec import Prediction
 
 LABELS = ("cat", "dog", "fox", "owl", "hen", "pig")
@@ -48,6 +48,22 @@ def test_the_text_is_white_and_inside_the_strip(size: tuple[int, int]) -> None:
     assert rows.min() >= size[0] - max(0.12 * min(size), 15)
     assert columns.min() > 0
     assert columns.max() < size[1] - 1  # not cut off, also where the image is narrow
+
+
+def test_a_label_of_any_length_ends_before_the_margin() -> None:
+    for length in range(3, 30):
+        label = "W" * length
+        sure = Prediction(label, 0.9, (0.9, 0.1), (label, "dog"))
+        drawn = draw_prediction(np.zeros((240, 180, 3), np.uint8), sure)
+        columns = np.nonzero((drawn > 100).all(axis=2))[1]
+        assert columns.max() < 180 - 3, length
+
+
+def test_a_heat_map_is_mixed_in_by_at_most_half() -> None:
+    frame = np.full((1, 3, 3), 101, np.uint8)
+    mixed = overlay(frame, np.array([[0.0, 0.25, 1.0]], np.float32))
+    # JET is (255, 128, 0) at a quarter and (0, 0, 128) at 1, in BGR
+    assert mixed.tolist() == [[[101, 101, 101], [140, 108, 76], [51, 51, 115]]]
 
 
 def test_colours_repeat_and_neither_is_grey() -> None:

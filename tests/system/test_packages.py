@@ -152,6 +152,14 @@ def test_a_broken_module_is_one_line_with_the_remedy(
     assert (doctor, disk) == ("1 True", "True")
 
 
+def test_an_error_inside_a_function_of_a_package_is_not_an_error_of_its_import() -> None:
+    namespace = {"__name__": "cv2.utils"}
+    exec("def resize(image): raise TypeError(image)", namespace)
+    with pytest.raises(TypeError) as raised:
+        namespace["resize"]("no array")
+    assert packages.import_error(raised.value) is None
+
+
 def test_of_two_builds_the_remedy_takes_both_away(tmp_path: Path) -> None:
     if start.NAMES["cuda"] in onnxruntime.get_available_providers():
         pytest.skip("this build has CUDA")
