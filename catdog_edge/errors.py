@@ -15,6 +15,12 @@ FOLDER_GONE = "the current folder is not there any more: it was deleted or unmou
 # onnx puts a place in its own source before the reason, onnxruntime a number and a name.
 _PREFIX = re.compile(r"^.*Assertion .* failed: |^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
+_CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories of control characters, line separators and lone surrogates."""
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction of text, and so what a name looks like."""
+
 
 class CatdogError(Exception):
     """Something could not be done; the message is one complete line.
@@ -93,6 +99,23 @@ class GateError(CatdogError):
     """The work is done, but a gate that was asked for is not met."""
 
     exit_code = 3
+
+
+def escaped(text: str) -> str:
+    r"""Escape control characters as Python does: `\n`.
+
+    A file's name or a label may contain terminal control characters.
+    """
+    if text.isprintable():
+        return text
+    import unicodedata  # a large table that a camera loop does not need
+
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in _CONTROL or character in _BIDI
+        else character
+        for character in text
+    )
 
 
 def first_line(error: BaseException, limit: int = 160) -> str:

@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from catdog_edge.errors import ModelError
-from catdog_edge.system.console import escaped
+from catdog_edge.errors import ModelError, escaped
 
 SCHEMA = 1  # version of the JSON form; raised when an older reader would misread a newer spec
 

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from catdog_edge.errors import CatdogError, GateError, first_line, label_difference, list_names
+from catdog_edge.errors import (
+    CatdogError,
+    GateError,
+    escaped,
+    first_line,
+    label_difference,
+    list_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +30,21 @@ def test_the_first_line_of_an_error(message: str, expected: str) -> None:
 
 def test_the_first_line_is_cut_where_asked() -> None:
     assert first_line(ValueError("abcdef"), 3) == "abc"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cat 猫 é", "cat 猫 é"),
+        ("a\nb\tc", r"a\nb\tc"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("half \ud83d", r"half \ud83d"),
+        ("evil\u202egpj.exe", r"evil\u202egpj.exe"),
+        ("line\u2028end", r"line\u2028end"),
+    ],
+)
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
+    assert escaped(text) == shown
 
 
 def test_exit_codes() -> None:

@@ -14,11 +14,11 @@ from catdog_edge.bulk.camera_traps import WRITERS
 from catdog_edge.bulk.classify_parts import ImageOptions, PartClassifier, classify_remaining
 from catdog_edge.bulk.parts import list_parts
 from catdog_edge.bulk.results import Results, Row, RunCounts
-from catdog_edge.errors import CatdogError
+from catdog_edge.errors import CatdogError, escaped
 from catdog_edge.images.decoder_warnings import write_stderr
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.runtime.model_file import DEFAULT, find_model, read_spec
-from catdog_edge.system.console import escaped, progress_bar
+from catdog_edge.system.console import progress_bar
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from typing import Any, Literal
 import click
 
 from catdog_edge.cli import options as common
-from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError, first_line
+from catdog_edge.errors import FOLDER_GONE, CatdogError, MissingPackageError, escaped, first_line
 from catdog_edge.system import packages
-from catdog_edge.system.console import escaped, note
+from catdog_edge.system.console import note
 from catdog_edge.system.cpu import read_cpu
 from catdog_edge.system.files import cache_folder
 from catdog_edge.system.threads import cgroup_quota, choose_threads, usable_processors

@@ -13,9 +13,10 @@ from typing import TextIO
 import click
 
 from catdog_edge.camera.camera import State
+from catdog_edge.errors import escaped
 from catdog_edge.events.events import Event, state_to_json
 from catdog_edge.events.sinks import JsonLines, WriteFailures
-from catdog_edge.system.console import escaped, note
+from catdog_edge.system.console import note
 
 ROTATED_KEPT = 5
 """Old files of events that are kept beside the current one."""

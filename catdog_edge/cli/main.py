@@ -25,7 +25,7 @@ from catdog_edge.cli import (
 )
 from catdog_edge.cli import eval as evaluate
 from catdog_edge.cli.options import write_examples
-from catdog_edge.errors import CatdogError
+from catdog_edge.errors import CatdogError, escaped
 from catdog_edge.system import console
 from catdog_edge.system.log_to_stderr import log_to_stderr
 from catdog_edge.system.packages import import_error
@@ -67,7 +67,7 @@ class _Group(click.Group):
             if known is None or debug or not named.get("standalone_mode", True):
                 raise
             name = console.style("catdog-edge:", sys.stderr, fg="red", bold=True)
-            console.note(f"{name} {console.escaped(str(known))}")
+            console.note(f"{name} {escaped(str(known))}")
             sys.exit(known.exit_code)
 
 

@@ -14,9 +14,9 @@ import click
 from click.core import ParameterSource
 
 from catdog_edge.cli import options as common
-from catdog_edge.errors import CatdogError, PictureError
+from catdog_edge.errors import CatdogError, PictureError, escaped
 from catdog_edge.spec import NEITHER, Prediction
-from catdog_edge.system.console import escaped, is_terminal, note, progress_bar
+from catdog_edge.system.console import is_terminal, note, progress_bar
 from catdog_edge.system.files import atomic_write, cannot_write, name_text, take_free_name
 
 if TYPE_CHECKING:

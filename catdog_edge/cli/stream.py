@@ -17,8 +17,8 @@ import click
 
 from catdog_edge.cli import options as common
 from catdog_edge.cli.options import COUNT_OR_0, NOT_NEGATIVE, POSITIVE, Number, output, path, size
-from catdog_edge.errors import CameraError, CatdogError
-from catdog_edge.system.console import escaped, note
+from catdog_edge.errors import CameraError, CatdogError, escaped
+from catdog_edge.system.console import note
 from catdog_edge.system.signals import interrupts
 
 if TYPE_CHECKING:

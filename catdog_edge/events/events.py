@@ -15,12 +15,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from catdog_edge.camera.camera import Camera, Frame, State
-from catdog_edge.errors import CameraError
+from catdog_edge.errors import CameraError, escaped
 from catdog_edge.events.motion import MotionCrop, MotionGate
 from catdog_edge.events.tracker import Reason, Rules, Tracker, Transition
 from catdog_edge.images.preprocess import Image, crop, preprocess
 from catdog_edge.spec import NEITHER, Box, ModelSpec, Prediction, squash
-from catdog_edge.system.console import escaped
 
 __all__ = ["SCHEMA", "Event", "Events", "Rules", "Tally", "View", "state_to_json"]
 

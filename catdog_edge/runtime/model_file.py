@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catdog_edge.errors import FOLDER_GONE, ModelError
+from catdog_edge.errors import FOLDER_GONE, ModelError, escaped
 from catdog_edge.runtime import onnxruntime_errors
 from catdog_edge.runtime.foreign_files import foreign_model
 from catdog_edge.spec import METADATA_KEY, ModelSpec
 from catdog_edge.system import packages
-from catdog_edge.system.console import escaped
 from catdog_edge.system.version import __version__
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Console output: control characters escaped, any encoding, tables, counters, and a full disk."""
+"""Console output: any encoding, tables, counters, and a full disk."""
 
 from __future__ import annotations
 
@@ -17,29 +17,6 @@ _CLEAR = "\r\x1b[2K"  # characters of a terminal's line
 _T = TypeVar("_T")
 
 REDRAW, INTERVAL = 0.1, 30.0  # seconds between redraws of a bar, and between lines in a file
-
-_CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Unicode categories of control characters, line separators and lone surrogates."""
-
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that change the direction of text, and so what a name looks like."""
-
-
-def escaped(text: str) -> str:
-    r"""Escape control characters as Python does: `\n`.
-
-    A file's name or a label may contain terminal control characters.
-    """
-    if text.isprintable():
-        return text
-    import unicodedata  # a large table that a camera loop does not need
-
-    return "".join(
-        character.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(character) in _CONTROL or character in _BIDI
-        else character
-        for character in text
-    )
 
 
 def widths(rows: Sequence[Sequence[str]]) -> list[int]:

@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Iterator
 
-from catdog_edge.system.console import escaped, note, style
+from catdog_edge.errors import escaped
+from catdog_edge.system.console import note, style
 
 _PROGRESS = ("catdog_edge.training", "catdog_edge.system.console", "exporters", "benchmarks")
 """Loggers whose `info` is the progress report of a command; of the others, warnings are shown."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from catdog_edge.errors import CatdogError, list_names
+from catdog_edge.errors import CatdogError, escaped, list_names
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
-from catdog_edge.system.console import align, escaped
+from catdog_edge.system.console import align
 from catdog_edge.training.array_types import Flags, Float32
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.negatives import DRAWN, Negatives, negatives_split, open_negatives

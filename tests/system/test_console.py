@@ -9,7 +9,6 @@ import pytest
 
 from catdog_edge.system.console import (
     align,
-    escaped,
     note,
     progress_bar,
     shows_progress,
@@ -17,21 +16,6 @@ from catdog_edge.system.console import (
     track,
 )
 from catdog_edge.system.log_to_stderr import log_to_stderr
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("cat 猫 é", "cat 猫 é"),
-        ("a\nb\tc", r"a\nb\tc"),
-        ("\x1b[31mred", r"\x1b[31mred"),
-        ("half \ud83d", r"half \ud83d"),
-        ("evil\u202egpj.exe", r"evil\u202egpj.exe"),
-        ("line\u2028end", r"line\u2028end"),
-    ],
-)
-def test_control_characters_are_escaped(text: str, shown: str) -> None:
-    assert escaped(text) == shown
 
 
 def test_columns_are_as_wide_as_their_longest_cell() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from catdog_edge.system.console import align, escaped
+from catdog_edge.errors import escaped
+from catdog_edge.system.console import align
 from catdog_edge.training.array_types import Float32, Float64, Labels
 from catdog_edge.training.evaluation import metrics
 
