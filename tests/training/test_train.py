@@ -27,7 +27,7 @@ pytestmark = pytest.mark.train
 
 import yaml
 from support.tinynets import spec_for
-from support.training_runs import RUN_FILES, WEIGHTED, call, quick, table
+from support.training_runs import RUN_FILES, call, quick, table
 
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import ARCHITECTURES as OFFERED
@@ -152,29 +152,6 @@ def test_the_precision_is_told_with_the_option_that_repeats_it(here: Path, easy_
         load_checkpoint(here / "runs" / name / "best.pt")[0].state_dict() for name in ("one", "two")
     )
     assert all(torch.equal(value, two[name]) for name, value in one.items())
-
-
-@pytest.mark.slow
-def test_imbalanced_classes_are_weighted_unless_the_recipe_says_no(
-    here: Path, easy_set: Path
-) -> None:
-    data = here / "imbalanced"
-    shutil.copytree(easy_set, data)
-    for file in sorted((data / "dark").iterdir())[30:]:
-        file.unlink()
-    shown = call("train", "--show-recipe").stdout
-    (here / "plain.yaml").write_text(shown.replace("balance: auto", "balance: none"))
-    auto = quick(data, "auto", "--epochs", 1)
-    none = quick(data, "none", "--epochs", 1, "--recipe", "plain.yaml")
-    assert (auto.exit_code, none.exit_code) == (0, 0), auto.output + none.output
-    assert WEIGHTED in auto.stderr
-    assert WEIGHTED not in none.stderr
-    losses = [table(here / "runs" / run / "results.csv")[0] for run in ("auto", "none")]
-    assert losses[0]["train_loss"] != losses[1]["train_loss"]
-    told = call("eval", "--weights", "runs/auto/best.pt")
-    assert [row.split()[0] for row in told.stdout.splitlines()[:2]] == ["accuracy", "balanced"]
-    answer = json.loads(call("eval", "--weights", "runs/auto/best.pt", "--json").stdout)
-    assert answer["balanced_accuracy"] == pytest.approx(np.mean(answer["recall"]))
 
 
 def stop_in(run: Path, *, after: str, number: signal.Signals, arguments: list[str]) -> str:
