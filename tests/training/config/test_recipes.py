@@ -178,6 +178,12 @@ def test_counts_and_fractions_begin_at_zero(name: str, most: int) -> None:
             replace(RECIPES["default"], **{name: value})
 
 
+def test_the_reason_why_a_file_is_not_yaml_is_short(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(f"lr: [{'x' * 200}: {'y' * 200}: 1]\n- 3")
+    with pytest.raises(CatdogError, match=r"bad\.yaml is not YAML \(.{120}\); correct it"):
+        recipe(str(tmp_path / "bad.yaml"))
+
+
 def test_sgd_without_momentum_is_an_optimizer() -> None:
     plain = replace(recipe("finetune"), momentum=0.0)
     assert make_optimizer(torch.nn.Linear(2, 2), plain, 0.1).defaults["nesterov"] is False

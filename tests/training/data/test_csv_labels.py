@@ -66,6 +66,12 @@ def test_of_many_columns_twelve_are_named(tmp_path: Path, columns: int, more: st
     assert read(tmp_path, b"").columns == "(none)"
 
 
+def test_a_name_that_is_no_utf8_is_told_in_short(tmp_path: Path) -> None:
+    text = table("image,label", "0.jpg,f\xea" + "x" * 90, "1.jpg,b").decode().encode("latin-1")
+    with pytest.raises(DataError, match=r"is not UTF-8 \(f\\udceax{52}\.\.\.\): names would be"):
+        read(tmp_path, text)
+
+
 def test_numbers_need_a_name_each(tmp_path: Path) -> None:
     rows = table("image,label", *(f"{n}.jpg,{n % 3}" for n in range(10)))
     found = read(tmp_path, rows, ["a", "b", "c"])
