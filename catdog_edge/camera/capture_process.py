@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import json
 import mmap
 import os
 import socket
@@ -31,7 +30,7 @@ from catdog_edge.camera.credentials import Mask, split_userinfo
 from catdog_edge.camera.ffmpeg_stream import Arrival, FfmpegStream, NativeLog
 from catdog_edge.camera.freshness import STALE, Freshness
 from catdog_edge.camera.http_stream import HttpStream, NotJpegError, StreamError
-from catdog_edge.camera.supervisor import LONGEST_TIMEOUT, SLOTS
+from catdog_edge.camera.live_source import LONGEST_TIMEOUT, SLOTS, MessageSplitter, encode_message
 from catdog_edge.errors import PictureError
 from catdog_edge.images.preprocess import Image, crop, to_bgr
 from catdog_edge.images.read import decode_picture
@@ -88,7 +87,7 @@ class CaptureWorker:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._received = b""
+        self._messages = MessageSplitter()
         self._log = NativeLog()
         self._buffer: _FrameBuffer | None = None
         self._counts = [0, 0, 0, 0]  # received, replaced, stale and damaged since the last report
@@ -114,9 +113,8 @@ class CaptureWorker:
                 return []
             if not data:
                 raise EOFError
-            *lines, self._received = (self._received + data).split(b"\n")
-            if lines:
-                return [item for line in lines for item in json.loads(line).items()]
+            if messages := self._messages.feed(data):
+                return messages
 
     def _handle(self, name: str, value: Any) -> None:
         """Follow a command that may come at any time."""
@@ -127,7 +125,7 @@ class CaptureWorker:
 
     def _send(self, name: str, value: object, file: int | None = None) -> None:
         self._connection.setblocking(True)
-        data = json.dumps({name: value}).encode() + b"\n"
+        data = encode_message(name, value)
         if file is not None:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))
             data = data[self._connection.sendmsg([data], [rights]) :]

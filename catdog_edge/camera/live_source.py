@@ -1,20 +1,28 @@
-"""Base of live sources: a state, counters, the newest frame, and a thread that supplies it."""
+"""Base of live sources: a state, counters, the newest frame, and a thread that supplies it.
+
+Also what a capture process and its supervisor must agree on: the slots and the messages.
+"""
 
 from __future__ import annotations
 
 import enum
+import json
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from catdog_edge.camera.freshness import STALE
 from catdog_edge.errors import CameraError
 from catdog_edge.images.preprocess import Image
 
 Packed = TypeVar("Packed")
+
+SLOTS = 4  # frames in the shared memory: one newest, one being read, one being written, one spare
+
+LONGEST_TIMEOUT = 3600.0  # seconds; a socket refuses to wait as long as a caller may ask
 
 
 class State(enum.StrEnum):
@@ -182,6 +190,23 @@ class LiveSource(ABC, Generic[Packed]):
 
     def _release(self) -> None:
         """Free the thread's resources; called last in the thread."""
+
+
+class MessageSplitter:
+    """Splits the bytes that a process receives into messages: names with their values."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[tuple[str, Any]]:
+        """Return the messages that are complete now."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [item for line in lines for item in json.loads(line).items()]
+
+
+def encode_message(name: str, value: object) -> bytes:
+    """Return a message as a line of JSON, for `MessageSplitter`."""
+    return json.dumps({name: value}).encode() + b"\n"
 
 
 def roi_error(name: str, roi: tuple[int, int, int, int], width: int, height: int) -> CameraError:

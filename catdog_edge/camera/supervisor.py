@@ -7,7 +7,6 @@ has a timeout, after which the process is killed and replaced by a new one.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import mmap
 import os
@@ -23,7 +22,17 @@ from typing import Any
 import numpy as np
 
 from catdog_edge.camera.credentials import Mask, is_url
-from catdog_edge.camera.live_source import LiveFrame, LiveSource, OnState, State, roi_error
+from catdog_edge.camera.live_source import (
+    LONGEST_TIMEOUT,
+    SLOTS,
+    LiveFrame,
+    LiveSource,
+    MessageSplitter,
+    OnState,
+    State,
+    encode_message,
+    roi_error,
+)
 from catdog_edge.errors import CameraError, CatdogError
 from catdog_edge.images.preprocess import Image
 from catdog_edge.system.child_process import child_command, child_environment
@@ -40,14 +49,11 @@ STEADY = 5.0  # seconds of frames after which the failure count is reset
 
 _PROBE_EVERY = 1.0
 _GRACE = 2.0  # seconds beyond the time to connect before the process is taken to hang
-SLOTS = 4  # frames in the shared memory: one newest, one being read, one being written, one spare
 
 FFMPEG_OPTIONS = (
     "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|analyzeduration;500000|probesize;500000"
 )
 """RTSP over TCP, and no more reading ahead than it takes to recognise the stream."""
-
-LONGEST_TIMEOUT = 3600.0  # seconds; a socket refuses to wait as long as a caller may ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +97,14 @@ class CaptureProcess:
                 pass_fds=[theirs.fileno()],
                 process_group=0,  # this process handles Ctrl-C
             )
-        self._received = b""
+        self._messages = MessageSplitter()
         self._files: deque[int] = deque()
         self._sending = threading.Lock()
 
     def send(self, name: str, value: object = None) -> None:
         """Send a command; if the process has ended, the next read reports it."""
         with self._sending, contextlib.suppress(OSError):
-            self._connection.sendall(json.dumps({name: value}).encode() + b"\n")
+            self._connection.sendall(encode_message(name, value))
 
     def messages(self, seconds: float) -> list[tuple[str, Any]] | None:
         """Wait some seconds for messages; return `None` if the process has ended."""
@@ -112,8 +118,7 @@ class CaptureProcess:
         self._files.extend(files)
         if not data:
             return None
-        *lines, self._received = (self._received + data).split(b"\n")
-        return [item for line in lines for item in json.loads(line).items()]
+        return self._messages.feed(data)
 
     def map_frames(self, number: int, *shape: int) -> SharedFrames:
         """Map the memory of the last received file descriptor."""

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("cv2")
 
 from support import servers
+from support.fresh_python import in_fresh_python
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.supervisor import CaptureProcess
@@ -57,3 +58,8 @@ def test_a_capture_process_that_says_nothing_is_not_gone() -> None:
     process.kill()
     assert process.messages(5) is None
     assert process.stop() != 0
+
+
+def test_a_capture_process_does_not_load_what_supervises_it() -> None:
+    program = "import sys, catdog_edge.camera.capture_process; print(*sys.modules)"
+    assert "catdog_edge.camera.supervisor" not in in_fresh_python(program).stdout.split()
