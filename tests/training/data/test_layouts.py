@@ -268,3 +268,24 @@ def test_of_more_than_ten_folders_with_the_same_ones_the_upper_are_the_classes(
     else:
         assert len(find_layout(source).labels) == sources
     assert find_layout(source, ["left", "right"]).labels == ("left", "right")
+
+
+def test_images_beside_the_class_folders_are_noted_or_skipped(tmp_path: Path) -> None:
+    names = ["cat/1.jpg", "dog/1.jpg", "dog/2.dat", "owl/1.dat", "1.jpg", "2.jpg"]
+    plain = find_layout(open_source(write(tmp_path / "plain", dict.fromkeys(names, b""))))
+    assert plain.kind == "a folder per class"
+    assert [one.file for one in plain.candidates] == ["cat/1.jpg", "dog/1.jpg", "dog/2.dat"]
+    assert plain.notes == (
+        "2 images lie beside the class folders and are left out",
+        "the folder owl has no images in it and is left out",
+    )
+    assert plain.skipped == ()
+    names = [f"{split}/{kind}/1.jpg" for split in ("train", "test") for kind in ("cat", "dog")]
+    names += ["train/1.jpg", "notes/1.jpg"]
+    split = find_layout(open_source(write(tmp_path / "split", dict.fromkeys(names, b""))))
+    assert split.kind == "split folders with classes in them"
+    assert [(one.file, one.reason) for one in split.skipped] == [
+        ("train/1.jpg", "neither its folder nor its name says its class")
+    ]
+    assert split.notes == ("the folder notes is no split and is left out",)
+    assert [one.split for one in split.candidates] == ["test", "test", "train", "train"]

@@ -15,7 +15,7 @@ from catdog_edge.errors import ModelError
 from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.config.recipes import recipe
 from catdog_edge.training.engine.batches.loader import Batch
-from catdog_edge.training.engine.distillation import Teacher, distillation_loss
+from catdog_edge.training.engine.distillation import Teacher, check_teacher_file, distillation_loss
 from catdog_edge.training.evaluation.inference import logits
 from catdog_edge.training.models.checkpoint import save_checkpoint
 from catdog_edge.training.models.imagenet_head import build_grouped, class_groups
@@ -59,6 +59,18 @@ def test_pictures_of_another_size_are_resized_to_the_teachers(checkpoint: Path) 
     assert torch.allclose(
         teacher.logits(torch.from_numpy(flat)), teacher.logits(torch.from_numpy(same)), atol=1e-5
     )
+
+
+def test_what_cannot_teach_is_named(checkpoint: Path) -> None:
+    check_teacher_file(checkpoint)
+    for name in ("model.onnx", "model.ORT"):
+        with pytest.raises(ModelError, match="an exported file cannot be a teacher"):
+            check_teacher_file(checkpoint.with_name(name))
+    with pytest.raises(ModelError, match=r"name the best\.pt of a trained run"):
+        check_teacher_file(checkpoint.parent)
+    checkpoint.rename(best := checkpoint.with_name("best.pt"))
+    with pytest.raises(ModelError, match=rf"is a folder, expected a \.pt; name {best}"):
+        check_teacher_file(checkpoint.parent)
 
 
 def test_every_pixel_of_a_larger_picture_counts(checkpoint: Path) -> None:
@@ -148,6 +160,12 @@ def test_of_pictures_of_no_class_the_label_alone_counts(
     wanted += 0.25 * criterion(outputs[[1]], labels[[1]])
     found = teacher.loss(Batch(pixels, labels, pixels), outputs, criterion, chosen, (0, 0))
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    again = teacher.loss(Batch(pixels, labels, pixels.flip(0)), outputs, criterion, chosen, (0, 0))
+    assert again != found, "without views each batch is answered anew"
+    viewed = replace(chosen, views=2)
+    first = teacher.loss(Batch(pixels, labels, pixels), outputs, criterion, viewed, (0, 2))
+    again = teacher.loss(Batch(pixels, labels, pixels.flip(0)), outputs, criterion, viewed, (0, 2))
+    assert first == again == found
     positive = Batch(pixels, labels[[0, 2, 3]], pixels[[0, 2, 3]])
     found = teacher.loss(positive, outputs[[0, 2, 3]], criterion, chosen, (0, 1))
     wanted = distillation_loss(own, said, chosen.distillation_temperature)

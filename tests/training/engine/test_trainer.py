@@ -86,7 +86,9 @@ def test_figures_and_files_of_a_run(tmp_path: Path) -> None:
     best = one.best_epoch()
     assert [is_best for _, is_best, _ in epochs][-1] is (best is rows[1])
     with (tmp_path / "results.csv").open() as stream:
-        assert [row["epoch"] for row in csv.DictReader(stream)] == ["1", "2"]
+        written = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in written] == ["1", "2"]
+    assert [row["val_loss"] for row in written] == [f"{row.val_loss:.6g}" for row in rows]
     training = read_checkpoint(tmp_path / "last.pt")[0]["training"]
     assert (training["epoch"], training["step"], training["seen"]) == (2, 0, 0)
     assert (tmp_path / "best.pt").is_file()

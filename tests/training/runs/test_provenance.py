@@ -83,6 +83,7 @@ def test_args_yaml_has_what_a_resume_needs(tmp_path: Path) -> None:
     }  # fmt: skip
     plain = arguments(RunData((PETS,)), OPTIONS, trainer, {})  # type: ignore[arg-type]
     assert (plain["other"], plain["teacher"], plain["labels"]) == (None, None, ["cat", "dog"])
+    assert (plain["keep_damaged"], plain["leave_out"], plain["reject_at"]) == (False, [], "eer")
 
 
 def test_the_commit_is_that_of_this_checkout_or_empty(monkeypatch: pytest.MonkeyPatch) -> None:
