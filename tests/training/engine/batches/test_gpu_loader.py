@@ -16,7 +16,7 @@ from support.operations import Operations
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec, Rejection, squash
 from catdog_edge.training.config.recipes import recipe
-from catdog_edge.training.data.negatives import NegativeSampler
+from catdog_edge.training.data.negatives import NegativeSampler, draw_empty_scene
 from catdog_edge.training.engine.batches import gpu_loader
 from catdog_edge.training.engine.batches.gpu_loader import GpuBatchLoader, augments_on
 from catdog_edge.training.engine.batches.loader import Batch, BatchLoader
@@ -94,6 +94,23 @@ def test_images_that_do_not_fit_are_uploaded_batch_by_batch(
         assert all(torch.equal(*pair) for pair in zip(one, other))
 
 
+@pytest.mark.parametrize("chunk", [1, 2**28])
+def test_rows_are_counted_over_all_sets(
+    images: np.ndarray, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_loader, "CHUNK", chunk)
+    sets, cpu = [images[:5], images[5:5], images[20:27]], torch.device("cpu")
+    whole, rows = np.concatenate(sets), np.array([0, 4, 5, 11, 6])
+    there = gpu_loader.DeviceImages(sets, cpu)
+    assert there.starts.tolist() == [0, 5, 5, 12]
+    assert np.array_equal(gpu_loader.resident(sets, cpu).numpy(), whole)
+    monkeypatch.setattr(gpu_loader, "resident", lambda sets, device: None)
+    uploaded = gpu_loader.DeviceImages(sets, cpu).prepare(rows)
+    assert np.array_equal(uploaded["pixels"], whole[rows])
+    sent = {name: torch.from_numpy(one) for name, one in there.prepare(rows).items()}
+    assert np.array_equal(there.take(sent).numpy(), whole[rows])
+
+
 def test_drawings_alone_and_beside_photographs(images: np.ndarray) -> None:
     for photographs in (images[:0], images[60:]):
         negatives = NegativeSampler(photographs, 2, 0.4, drawn=1.0)
@@ -103,6 +120,8 @@ def test_drawings_alone_and_beside_photographs(images: np.ndarray) -> None:
             one.numpy().tobytes() for one in loader._images._copied[loader._images.starts[2] :]
         }
         assert len(drawings) == 512
+        first = draw_empty_scene(SIDE, SIDE, np.random.default_rng([3, 0, 0, 4, 0]))
+        assert first.tobytes() in drawings
         assert {one.numpy().tobytes() for one in made} <= drawings
 
 
