@@ -9,7 +9,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from exporters.checks.timing import Latencies, Ratio, Timing, compare
+from exporters.checks.timing import Latencies, Ratio, Rounds, Timing, compare
 
 Calls = Mapping[str, Callable[[], object]]  # a call by name of the row
 
@@ -160,8 +160,8 @@ def measure(
     warm_ups = warm(calls)
     medians = [one.median for one in warm_ups.values()]
     passes, block, least, rounds = _schedule(medians, seconds, pause, PASSES if reopen else 1)
-    timed = partial(compare, seconds=seconds / passes, pause=pause, clock=clock, sleep=sleep)
-    timed = partial(timed, block_seconds=block, min_calls=least, min_rounds=rounds, warmup_calls=0)
+    divided = Rounds(pause, block, least, rounds, warmup_calls=0)
+    timed = partial(compare, seconds=seconds / passes, rounds=divided, clock=clock, sleep=sleep)
     timings: list[Timing] = []
 
     def time_pass(calls: Calls) -> None:

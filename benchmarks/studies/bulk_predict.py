@@ -34,7 +34,7 @@ from catdog_edge.images.find import find_images
 from catdog_edge.images.preprocess import preprocess, to_layout
 from catdog_edge.runtime.model_file import find_model
 from exporters.checks.predictors import open_session
-from exporters.checks.timing import compare
+from exporters.checks.timing import Rounds, compare
 
 
 def plain_loop(model: str, files: list[str], threads: int) -> Callable[[], object]:
@@ -76,7 +76,9 @@ def run(options: argparse.Namespace) -> None:
                 **{name: partial(bulk, name) for name in ways},
                 "decoder alone": lambda: any(pool.map(lambda one: cv2.imread(one) is None, files)),
             }
-            timing = compare(rivals, options.seconds, block_seconds=0, min_calls=1, warmup_calls=1)
+            timing = compare(
+                rivals, options.seconds, Rounds(block_seconds=0, min_calls=1, warmup_calls=1)
+            )
         print(f"{len(files)} images, {threads} threads, {timing.rounds} rounds, {pets!r}")
         for name, row in timing.rows.items():
             speed = timing.ratio("plain loop", to=name)

@@ -42,7 +42,7 @@ from catdog_edge.errors import CatdogError, GateError
 from catdog_edge.events.events import View
 from catdog_edge.runtime.classifier import SPIN
 from exporters.checks.predictors import open_session
-from exporters.checks.timing import compare
+from exporters.checks.timing import Rounds, compare
 
 # Least share of the bare loop's speed, least share of a camera's frames that arrive, greatest age
 # of a frame, greatest growth of the resident memory and of other counts over a soak.
@@ -122,9 +122,8 @@ class CameraBench:
             "catdog-edge": lambda: ours(False),
             "with the motion gate": lambda: ours(True),
         }
-        timing = compare(
-            rows, self.options.seconds, block_seconds=0, min_calls=1, min_rounds=7, warmup_calls=1
-        )
+        rounds = Rounds(block_seconds=0, min_calls=1, minimum=7, warmup_calls=1)
+        timing = compare(rows, self.options.seconds, rounds)
         for name, row in timing.rows.items():
             print(f"file    {name:22} {count / row.p50:7.1f} frames per second")
         ratio = timing.ratio("by hand", to="catdog-edge")

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from catdog_edge.runtime.providers.selection import time_block
 from catdog_edge.training.array_types import Float64
 
 RESAMPLES = 4000  # bootstrap resamples behind an interval
@@ -156,61 +157,52 @@ def _student(passes: int) -> float:
     return STUDENT[min(passes - 1, len(STUDENT)) - 1]
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """How `compare` divides its time."""
+
+    pause: float = 0.05  # seconds of sleep before each block
+    block_seconds: float = 0.15  # a block is at least as long
+    min_calls: int = 3  # and has so many counted calls
+    minimum: int = 10  # rounds, also where the time is over
+    warmup_calls: int = 3  # of each candidate, before the first round
+
+
 def compare(
     candidates: Mapping[str, Callable[[], object]],
     seconds: float = 5.0,
+    rounds: Rounds | None = None,
     *,
-    pause: float = 0.05,
-    block_seconds: float = 0.15,
-    min_calls: int = 3,
-    min_rounds: int = 10,
-    warmup_calls: int = 3,
     progress: Callable[[float], object] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Timing:
     """Time candidates in interleaved blocks of calls; the first is the baseline.
 
-    Every round has one block per candidate: a pause, one call that is not counted (it wakes the
-    threads and refills the caches), then calls until `block_seconds` have passed and `min_calls`
-    are made. The order rotates by one each round, so that no candidate always follows the same
-    one. Rounds continue until `seconds` have passed, including pauses, but for at least
-    `min_rounds`. `progress` is called before each pause with the elapsed seconds; tests replace
-    `clock` and `sleep`.
+    Every round has one block per candidate: a pause, then a `time_block`. The order rotates by one
+    each round, so that no candidate always follows the same one. Rounds continue until `seconds`
+    have passed, including pauses. `progress` is called before each pause with the elapsed
+    seconds; tests replace `clock` and `sleep`.
     """
-    if not candidates or min(min_calls, min_rounds) < 1:
+    rounds = rounds or Rounds()
+    if not candidates or min(rounds.min_calls, rounds.minimum) < 1:
         raise ValueError("there is nothing to time, or a count is not at least 1")
     names = list(candidates)
     for call in candidates.values():
-        for _ in range(warmup_calls):
+        for _ in range(rounds.warmup_calls):
             call()
     calls: dict[str, list[float]] = {name: [] for name in names}
     medians: dict[str, list[float]] = {name: [] for name in names}
     end = (start := clock()) + seconds
-    rounds = 0
-    while rounds < min_rounds or clock() < end:
-        turn = rounds % len(names)
+    made = 0
+    while made < rounds.minimum or clock() < end:
+        turn = made % len(names)
         for name in names[turn:] + names[:turn]:
             progress(clock() - start)
-            sleep(pause)
-            block = _block(candidates[name], block_seconds, min_calls, clock)
+            sleep(rounds.pause)
+            block = time_block(candidates[name], rounds.block_seconds, rounds.min_calls, clock)
             calls[name].extend(block)
             medians[name].append(float(np.median(block)))
-        rounds += 1
+        made += 1
     rows = {name: Latencies(np.array(calls[name]), np.array(medians[name])) for name in names}
-    return Timing(rows, rounds, pause)
-
-
-def _block(
-    call: Callable[[], object], block_seconds: float, min_calls: int, clock: Callable[[], float]
-) -> list[float]:
-    call()
-    taken: list[float] = []
-    start = clock()
-    while True:
-        before = clock()
-        call()
-        after = clock()
-        taken.append(after - before)
-        if len(taken) >= min_calls and after - start >= block_seconds:
-            return taken
+    return Timing(rows, made, rounds.pause)

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,7 +264,9 @@ def time_sessions(
     for _ in range(ROUNDS):
         for name, run in running.items():
             # The fastest block: other load on the machine only makes blocks slower.
-            medians[name] = min(medians[name], _block(run, frames))
+            time.sleep(PAUSE)
+            block = time_block(partial(run, frames), BLOCK)
+            medians[name] = min(medians[name], float(np.median(block)))
     best = min(medians, key=lambda name: medians[name])
     figures = ", ".join(f"{name} {1000 * median:.2f} ms" for name, median in medians.items())
     reason = "; ".join([f"fastest here of {figures}", *notes])
@@ -271,17 +274,26 @@ def time_sessions(
     return best, reason
 
 
-def _block(run: _Run, frames: npt.NDArray[Any]) -> float:
-    """Run one block; return its median call, in seconds."""
-    time.sleep(PAUSE)
-    run(frames)
-    times: list[float] = []
-    end = time.perf_counter() + BLOCK
-    while len(times) < 3 or time.perf_counter() < end:
-        began = time.perf_counter()
-        run(frames)
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
+def time_block(
+    call: Callable[[], object],
+    seconds: float,
+    min_calls: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Call once uncounted, then until `seconds` are over and `min_calls` made; return their times.
+
+    The first call wakes the threads and refills the caches.
+    """
+    call()
+    taken: list[float] = []
+    start = clock()
+    while True:
+        before = clock()
+        call()
+        after = clock()
+        taken.append(after - before)
+        if len(taken) >= min_calls and after - start >= seconds:
+            return taken
 
 
 def sample_input(session: _Session, seed: int = 0) -> npt.NDArray[Any]:

@@ -30,7 +30,7 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
     noun = kind.__name__.lower()
     for name in values:
         if name not in fields:
-            raise CatdogError(f"a {noun} has no {shorten(name)}; it has: {', '.join(fields)}")
+            raise CatdogError(f"a {noun} has no {_shorten(name)}; it has: {', '.join(fields)}")
     required = [name for name, default in fields.items() if default is dataclasses.MISSING]
     missing = [name for name in required if name not in values]
     if missing:
@@ -57,7 +57,7 @@ def check_value(kind: Any, value: Any, name: str) -> Any:
         plain, bounds = args
         value = check_value(plain, value, name)
         if not bounds.low <= value <= bounds.high:
-            raise CatdogError(f"{name} is {shorten(value)}; give {bounds.low:g} to {bounds.high:g}")
+            raise bad_value(name, value, f"give {bounds.low:g} to {bounds.high:g}")
         return value
     wanted = _WANTED.get(kind, "")
     if origin is Literal:
@@ -83,7 +83,7 @@ def check_value(kind: Any, value: Any, name: str) -> Any:
                     return number
     elif type(value) is kind:
         return value
-    raise CatdogError(f"{name} is {shorten(value)}; {wanted}")
+    raise bad_value(name, value, wanted)
 
 
 _WANTED = {
@@ -92,8 +92,12 @@ _WANTED = {
 }  # fmt: skip
 
 
-def shorten(value: Any) -> str:
-    """Format a value for a message, in at most 60 characters."""
+def bad_value(name: str, value: Any, remedy: str) -> CatdogError:
+    """Make the error for a value that is refused; it shows 60 characters of it."""
+    return CatdogError(f"{name} is {_shorten(value)}; {remedy}")
+
+
+def _shorten(value: Any) -> str:
     try:
         return repr(value)[:60]
     except ValueError:  # Python writes no number of more than 4,300 digits

@@ -9,19 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import os
-import socket
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock
 
 from catdog_edge.errors import CatdogError, DataError
+from catdog_edge.system.download import guarded_download
 from catdog_edge.system.files import cache_folder, write_text
 from catdog_edge.system.packages import import_extra
 
 NAME = "oxford-pets"  # what `--data` takes for this data set
-TIMEOUT = 30.0  # seconds without a response after which the download fails
 
 
 def pets_folder() -> Path:
@@ -101,21 +99,17 @@ def _is_complete(images: Path, rows: Iterable[tuple[str, str]]) -> bool:
 def _download(base: Path) -> None:
     """Download the archives that are missing or damaged, and unpack them."""
     datasets = import_extra("torchvision.datasets", "train", f"--data {NAME} needs torchvision")
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
     archives = datasets.OxfordIIITPet._RESOURCES
-    try:
+
+    def failed(reason: str) -> DataError:
+        incomplete = " what is there is incomplete;" if (base / "images").exists() else ""
+        return DataError(
+            f"Oxford-IIIT Pet cannot be downloaded ({reason});{incomplete} check the network, "
+            f"delete {base} to start from scratch, or unpack "
+            f"{' and '.join(url for url, _ in archives)} from another machine into it"
+        )
+
+    with guarded_download(failed):
         base.mkdir(parents=True, exist_ok=True)
         for url, checksum in archives:
             datasets.utils.download_and_extract_archive(url, str(base), md5=checksum)
-    except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
-        # URLError is an OSError; a wrong checksum is torchvision's RuntimeError.
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        incomplete = " what is there is incomplete;" if (base / "images").exists() else ""
-        raise DataError(
-            f"Oxford-IIIT Pet cannot be downloaded ({' '.join(str(reason).split())});{incomplete} "
-            f"check the network, delete {base} to start from scratch, or unpack "
-            f"{' and '.join(url for url, _ in archives)} from another machine into it"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch import nn
 
 from catdog_edge.errors import MissingPackageError, ModelError, first_line
 from catdog_edge.system.console import shows_progress
+from catdog_edge.system.download import guarded_download
 from catdog_edge.system.files import cache_folder
 from catdog_edge.system.packages import import_extra, install_command
 from catdog_edge.training.models.efficientnet_lite import SHORT, rename_tensors
@@ -38,7 +38,6 @@ PACKAGES = {
 """By architecture: the distribution with its weights, converted from TensorFlow, and the file."""
 
 PRETRAINED = (*TORCHVISION, *PACKAGES)  # architectures that have ImageNet weights
-TIMEOUT = 30.0  # seconds without an answer after which a download is given up
 
 
 def check_pretrained(arch: str) -> None:
@@ -193,22 +192,17 @@ def _from_torchvision(arch: str) -> tuple[dict[str, torch.Tensor], str]:
 
 
 def _download(arch: str, url: str, file: Path) -> None:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
+    def failed(reason: str) -> ModelError:
+        return ModelError(
+            f"the ImageNet weights of {arch} cannot be downloaded ({reason}); check "
+            f"the network, or copy {url} from another machine to {file} (set TORCH_HOME for "
+            "another folder)"
+        )
+
+    with guarded_download(failed):
         file.parent.mkdir(parents=True, exist_ok=True)
         digest = _digest_in_name(file)
         torch.hub.download_url_to_file(url, str(file), digest, progress=shows_progress())
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        # URLError is an OSError; torch.hub raises RuntimeError for a wrong digest.
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise ModelError(
-            f"the ImageNet weights of {arch} cannot be downloaded ({first_line(reason)}); check "
-            f"the network, or copy {url} from another machine to {file} (set TORCH_HOME for "
-            "another folder)"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _read(file: Path, remedy: str) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.system.files import remove_leftovers, write_text
 from catdog_edge.system.threads import MOST
-from catdog_edge.training.config.recipe_schema import Bounds, check_value, shorten
+from catdog_edge.training.config.recipe_schema import Bounds, bad_value, check_value
 from catdog_edge.training.config.recipes import parse_yaml
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.open_dataset import open_datasets
@@ -128,7 +128,7 @@ class Run:
             for name, (fits, wanted) in _CHECKS.items():
                 value = document.get(name)
                 if value is not None and not fits(value):
-                    raise CatdogError(f"{name} is {shorten(value)}; {wanted}")
+                    raise bad_value(name, value, wanted)
         except CatdogError as error:
             raise CatdogError(
                 f"{file}: {error}; put back what was there, or train again"

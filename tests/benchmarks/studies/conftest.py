@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from exporters.checks.timing import compare
+from exporters.checks.timing import Rounds
 
 
 @pytest.fixture(autouse=True)
 def _quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults = compare.__kwdefaults__
-    assert defaults is not None
-    for name, value in (("pause", 0.0), ("block_seconds", 0.002), ("min_rounds", 2)):
-        monkeypatch.setitem(defaults, name, value)
+    pause, block_seconds, min_calls, minimum, warmup_calls = 0.0, 0.002, 3, 2, 3
+    quick = (pause, block_seconds, min_calls, minimum, warmup_calls)
+    monkeypatch.setattr(Rounds.__init__, "__defaults__", quick)

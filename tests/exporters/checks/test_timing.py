@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the exporters' package is tried with a flavour")
 
-from exporters.checks.timing import STUDENT, Latencies, Timing, compare
+from exporters.checks.timing import STUDENT, Latencies, Rounds, Timing, compare
 
 
 class Clock:
@@ -34,9 +34,9 @@ class Clock:
 
         return work
 
-    def compare(self, workers: dict[str, float], **options: float) -> Timing:
-        candidates = {name: self.worker(name, seconds) for name, seconds in workers.items()}
-        return compare(candidates, clock=self.read, sleep=self.sleep, **options)
+    def compare(self, workers: dict[str, float], seconds: float, **options: float) -> Timing:
+        candidates = {name: self.worker(name, each) for name, each in workers.items()}
+        return compare(candidates, seconds, Rounds(**options), clock=self.read, sleep=self.sleep)
 
 
 def test_a_call_that_takes_twice_as_long_has_ratio_two() -> None:
@@ -56,7 +56,7 @@ def test_the_machine_growing_slower_does_not_change_the_ratio() -> None:
         clock.slowness *= 1.05  # six times slower after forty blocks
 
     candidates = {"fp32": clock.worker("fp32", 0.01), "int8": clock.worker("int8", 0.005)}
-    timing = compare(candidates, 5.0, min_rounds=20, clock=clock.read, sleep=slow_down)
+    timing = compare(candidates, 5.0, Rounds(minimum=20), clock=clock.read, sleep=slow_down)
     assert timing.rows["fp32"].block_medians.max() > 5 * timing.rows["fp32"].block_medians.min()
     assert timing.ratio("int8").value == pytest.approx(0.5, rel=0.06)
 
@@ -66,7 +66,7 @@ def test_blocks_take_turns_with_a_pause_before_each() -> None:
     timing = clock.compare(
         {"a": 0.01, "b": 0.01, "c": 0.01},
         seconds=0.0,
-        min_rounds=3,
+        minimum=3,
         min_calls=2,
         block_seconds=0.0,
         warmup_calls=0,
@@ -82,7 +82,7 @@ def test_blocks_take_turns_with_a_pause_before_each() -> None:
 
 def test_a_block_lasts_as_long_as_asked() -> None:
     timing = Clock().compare(
-        {"quick": 0.001, "slow": 0.1}, seconds=0.0, min_rounds=1, block_seconds=0.05, min_calls=3
+        {"quick": 0.001, "slow": 0.1}, seconds=0.0, minimum=1, block_seconds=0.05, min_calls=3
     )
     assert timing.rows["quick"].calls == pytest.approx(50, abs=1)
     assert timing.rows["slow"].calls == 3
@@ -90,7 +90,7 @@ def test_a_block_lasts_as_long_as_asked() -> None:
 
 def test_measuring_goes_on_until_the_time_is_spent() -> None:
     clock = Clock()
-    timing = clock.compare({"a": 0.01}, seconds=20.0, min_rounds=2)
+    timing = clock.compare({"a": 0.01}, seconds=20.0, minimum=2)
     assert clock.now >= 20.0
     assert timing.rounds > 50
 
@@ -122,7 +122,7 @@ def test_nothing_to_time_is_said() -> None:
     with pytest.raises(ValueError, match="nothing to time"):
         compare({}, 1.0)
     with pytest.raises(ValueError, match="at least 1"):
-        compare({"a": lambda: None}, 1.0, min_calls=0)
+        compare({"a": lambda: None}, 1.0, Rounds(min_calls=0))
 
 
 def _pass(generator, effect, rounds=12):

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.train
 from torch import nn
 
 from catdog_edge.errors import CatdogError, MissingPackageError, ModelError
+from catdog_edge.system import download
 from catdog_edge.system.log_to_stderr import log_to_stderr
 from catdog_edge.system.packages import install_command
 from catdog_edge.training.models import pretrained
@@ -307,8 +308,7 @@ def test_without_a_network_the_line_says_which_file_goes_where(hub: Hub) -> None
 def test_a_network_that_never_answers_is_given_up(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pretrained.TIMEOUT == 30
-    monkeypatch.setattr(pretrained, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hub.base = f"http://127.0.0.1:{silent.getsockname()[1]}"
         hub.offer("mobilenet_v3_small", b"")
