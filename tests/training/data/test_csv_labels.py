@@ -72,6 +72,13 @@ def test_a_name_that_is_no_utf8_is_told_in_short(tmp_path: Path) -> None:
         read(tmp_path, text)
 
 
+def test_tables_without_rows_name_nothing(tmp_path: Path) -> None:
+    assert not read(tmp_path, b"image,label\n").names_images
+    files = {"0.jpg": b"", "train.txt": b"", "test.txt": b"0.jpg\n", "val.txt": b"hello\nyou\n"}
+    (listed,) = read_tables(open_source(write(tmp_path / "lists", files)), None)
+    assert (listed.name, listed.splits, listed.is_list) == ("test.txt", {"0.jpg": "test"}, True)
+
+
 def test_numbers_need_a_name_each(tmp_path: Path) -> None:
     rows = table("image,label", *(f"{n}.jpg,{n % 3}" for n in range(10)))
     found = read(tmp_path, rows, ["a", "b", "c"])

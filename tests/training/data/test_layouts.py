@@ -10,7 +10,7 @@ import pytest
 from support.image_sets import image, images, labels, splits, write
 
 from catdog_edge.errors import DataError
-from catdog_edge.training.data.folder_or_zip import open_source
+from catdog_edge.training.data.folder_or_zip import Skipped, open_source
 from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.open_dataset import open_dataset
 
@@ -289,3 +289,19 @@ def test_images_beside_the_class_folders_are_noted_or_skipped(tmp_path: Path) ->
     ]
     assert split.notes == ("the folder notes is no split and is left out",)
     assert [one.split for one in split.candidates] == ["test", "test", "train", "train"]
+
+
+def test_the_first_reason_is_named(tmp_path: Path) -> None:
+    files = {"cat/1.jpg": b"", "a.csv": b"x,y\n8,9\n", "b.csv": b"x,z\n8,9\n"}
+    with pytest.raises(DataError, match=r"only the class 'cat'.*; a\.csv has the col") as caught:
+        find_layout(open_source(write(tmp_path / "one", files)))
+    assert "b.csv" not in str(caught.value)
+    empty = open_source(write(tmp_path / "none", {"1.txt": b""}))
+    empty.closed = (Skipped("a/", "closed"), Skipped("b/", "closed"))
+    with pytest.raises(
+        DataError, match=r"has no images in it \(\.jpg, \.png, \.\.\.\); a/: closed$"
+    ):
+        find_layout(empty)
+    rows = {"1.jpg": b"", "t.csv": b"image,label\n1.jpg,\ngone.jpg,cat\n"}
+    with pytest.raises(DataError, match=r"no row of t\.csv can be used \(gone\.jpg: listed in t"):
+        find_layout(open_source(write(tmp_path / "rows", rows)))

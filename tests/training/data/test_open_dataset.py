@@ -16,7 +16,10 @@ from support.image_sets import image, named, write, write_zip
 from catdog_edge.errors import DataError
 from catdog_edge.spec import squash
 from catdog_edge.training.data import folder_or_zip
+from catdog_edge.training.data.csv_labels import from_split_csv
 from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.folder_or_zip import open_source
+from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.open_dataset import _check_skipped, open_dataset, pixels
 
 STEPS = squash(16, 16)
@@ -432,6 +435,22 @@ def test_wrong_split_csv(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "split.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         open_dataset(write(tmp_path / "set", named(4)), split_csv=tmp_path / "split.csv")
+
+
+def test_a_split_csv_of_other_classes_decides_unless_labels_are_named(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path / "set", named(4)))
+    layout = find_layout(source)
+    rows = [f"cat.{n}.jpg,lynx,{('train', 'val')[n % 2]}" for n in range(4)]
+    (tmp_path / "split.csv").write_text(
+        "\n".join(["file,label,split", *rows, "dog.0.jpg,dog,test"])
+    )
+    found = from_split_csv(tmp_path / "split.csv", source, layout, None, None)
+    assert found.labels == ("dog", "lynx")
+    assert found.kind == "splits from split.csv"
+    assert found.notes == ("3 images are not in split.csv and are left out",)
+    assert from_split_csv(tmp_path / "split.csv", source, layout, None, 5).notes == ()
+    with pytest.raises(DataError, match=r"split\.csv has the class 'lynx', --labels does not"):
+        from_split_csv(tmp_path / "split.csv", source, layout, ["cat", "dog"], None)
 
 
 def test_the_same_picture_in_train_and_test_folders_is_taken_out_of_train(tmp_path: Path) -> None:
