@@ -101,7 +101,7 @@ def easy_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video, cat, street, dog, street: four seconds each, at ten frames a second."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
-    from support import clips
+    from support.cameras import clips
 
     kinds = ("cat", "street", "dog", "street")
     pictures = [cv2.resize(clips.drawing(kind, n), (320, 180)) for n, kind in enumerate(kinds)]

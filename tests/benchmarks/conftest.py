@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture(scope="session")
 def home(tmp_path_factory, easy_set):
     """A folder with one run; the tests copy what they change."""
-    from support.benchrun import make_run
+    from support.models.bench_run import make_run
 
     folder = tmp_path_factory.mktemp("home")
     make_run(folder / "runs" / "lamps-1", easy_set)

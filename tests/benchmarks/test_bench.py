@@ -18,9 +18,9 @@ pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs a flavour of the package")
 
-from support.bench_command import QUICK, bench, error_line
-from support.benchdoc import document
-from support.benchrun import make_run, scramble
+from support.commands.bench_command import QUICK, bench, error_line
+from support.models.bench_document import document
+from support.models.bench_run import make_run, scramble
 
 from benchmarks import bench_rows
 from benchmarks.measure import gpu, latency

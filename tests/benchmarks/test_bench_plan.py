@@ -13,7 +13,7 @@ pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 pytest.importorskip("onnxruntime", reason="needs a flavour of the package")
 
-from support.bench_command import QUICK, bench, error_line
+from support.commands.bench_command import QUICK, bench, error_line
 
 from benchmarks import bench_rows
 from benchmarks.bench_plan import BenchOptions, plan_bench

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bulkruns import BROKEN
+from support.commands.bulk_runs import BROKEN
 
 
 @pytest.fixture(scope="session")

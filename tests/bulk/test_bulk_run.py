@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.bulkruns import BROKEN, predict, rows_of
+from support.commands.bulk_runs import BROKEN, predict, rows_of
 from support.paths import TINY
 
 pytest.importorskip("onnxruntime")

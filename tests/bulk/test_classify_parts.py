@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bulkruns import predict, rows_of
+from support.commands.bulk_runs import predict, rows_of
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")

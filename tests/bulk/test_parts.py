@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bulkruns import answers, predict, rows_of
+from support.commands.bulk_runs import answers, predict, rows_of
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")

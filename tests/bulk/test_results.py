@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.bulkruns import predict
+from support.commands.bulk_runs import predict
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")

@@ -12,8 +12,8 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from support import servers
-from support.pictures import numbers, video
+from support.cameras import servers
+from support.cameras.numbered_frames import numbers, video
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.camera import State

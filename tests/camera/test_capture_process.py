@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("cv2")
 
-from support import servers
+from support.cameras import servers
 from support.fresh_python import in_fresh_python
 
 from catdog_edge import Camera, CameraError

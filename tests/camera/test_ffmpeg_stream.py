@@ -8,8 +8,8 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from support.http_answers import head, serving
-from support.pictures import numbered
+from support.cameras.http_answers import head, serving
+from support.cameras.numbered_frames import numbered
 
 from catdog_edge import Camera
 

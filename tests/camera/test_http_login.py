@@ -11,7 +11,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from support.http_answers import PARTS, Answer, opened, serving, streaming, taken
+from support.cameras.http_answers import PARTS, Answer, opened, serving, streaming, taken
 
 from catdog_edge.camera.http_stream import StreamError
 

@@ -10,8 +10,8 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from support import servers
-from support.http_answers import (
+from support.cameras import servers
+from support.cameras.http_answers import (
     MIXED,
     PARTS,
     PICTURES,
@@ -22,7 +22,7 @@ from support.http_answers import (
     streaming,
     taken,
 )
-from support.pictures import numbered
+from support.cameras.numbered_frames import numbered
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.http_stream import HttpStream, NotJpegError, StreamError

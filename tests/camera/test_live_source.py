@@ -9,7 +9,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from support import servers
+from support.cameras import servers
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.camera import State

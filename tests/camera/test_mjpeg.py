@@ -12,8 +12,8 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
+from support.cameras.numbered_frames import encoded, numbered
 from support.paths import ROOT
-from support.pictures import encoded, numbered
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.mjpeg import JpegSplitter
@@ -49,7 +49,7 @@ _COUNT = """
 import sys
 sys.path.insert(0, {tests!r})
 import time
-from support import servers
+from support.cameras import servers
 from catdog_edge import Camera
 with Camera("-", fps=10) as camera:
     for frame in camera:

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("cv2")
 
-from support.pictures import animation, encoded, numbers, video
+from support.cameras.numbered_frames import animation, encoded, numbers, video
 
 from catdog_edge import Camera, CameraError
 

@@ -14,7 +14,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from support.pictures import animation, encoded, numbered, numbers, video
+from support.cameras.numbered_frames import animation, encoded, numbered, numbers, video
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.camera import State

@@ -16,7 +16,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from support import clips, servers
+from support.cameras import clips, servers
 
 from catdog_edge import Camera, CameraError
 from catdog_edge.camera.camera import State

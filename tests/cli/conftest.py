@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture
 def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two cats, a dog below, a text file; the current folder."""
-    from support.predict_command import BLUE, RED, paint
+    from support.commands.predict_command import BLUE, RED, paint
 
     paint(tmp_path / "a.png", RED)
     paint(tmp_path / "b.JPG", RED)

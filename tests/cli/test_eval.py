@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from support.parsing import refusal
+from support.commands.parsing import refusal
 
 from catdog_edge.cli.main import main
 

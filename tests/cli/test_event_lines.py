@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from support.stream_command import MODEL, command, run_here
+from support.commands.stream_command import MODEL, command, run_here
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
 
-from support import servers
+from support.cameras import servers
 
 from catdog_edge import CameraError
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from support.parsing import parsed, refusal
+from support.commands.parsing import parsed, refusal
 
 
 @pytest.mark.train

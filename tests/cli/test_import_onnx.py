@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from support.parsing import parsed, refusal
+from support.commands.parsing import parsed, refusal
 
 
 def test_a_number_is_for_all_channels_and_three_are_one_each() -> None:

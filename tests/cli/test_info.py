@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from click.testing import CliRunner
-from support.parsing import refusal
+from support.commands.parsing import refusal
 
 from catdog_edge.cli.main import main
 

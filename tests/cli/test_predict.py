@@ -18,7 +18,7 @@ from support.paths import DATA, TINY
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
 
-from support.predict_command import BLUE, RED, answers, paint, predict
+from support.commands.predict_command import BLUE, RED, answers, paint, predict
 
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import MOST_THREADS

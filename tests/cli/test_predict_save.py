@@ -14,7 +14,7 @@ from support.paths import ROOT
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
 
-from support.predict_command import BLUE, RED, answers, paint, predict
+from support.commands.predict_command import BLUE, RED, answers, paint, predict
 
 from catdog_edge.images.draw import COLOURS
 from catdog_edge.system.files import atomic_write, cannot_write

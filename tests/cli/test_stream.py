@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands.stream_command import MODEL, START, run, run_here
 from support.paths import TINY
-from support.stream_command import MODEL, START, run, run_here
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
 
-from support import clips, servers
+from support.cameras import clips, servers
 
 from catdog_edge import CameraError
 from catdog_edge.runtime.classifier import SPIN, Classifier

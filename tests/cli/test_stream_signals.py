@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from support.stream_command import MODEL, command
+from support.commands.stream_command import MODEL, command
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
 
-from support import clips, servers
+from support.cameras import clips, servers
 
 
 def ends_in_time(process: subprocess.Popen, number: signal.Signals) -> tuple[str, str]:

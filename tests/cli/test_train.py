@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.parsing import parsed, refusal
+from support.commands.parsing import parsed, refusal
 
 
 @pytest.mark.parametrize(

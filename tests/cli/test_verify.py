@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from support.parsing import parsed, refusal
+from support.commands.parsing import parsed, refusal
 
 
 def test_two_files_are_wanted() -> None:

@@ -19,7 +19,7 @@ from support.paths import ROOT, TINY
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
 
-from support import clips
+from support.cameras import clips
 
 from catdog_edge import Camera, CameraError, Classifier, Events
 from catdog_edge.camera.camera import Frame, State

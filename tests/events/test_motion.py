@@ -12,8 +12,8 @@ cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
 
 
-from support import clips
-from support.clips import RED, yard
+from support.cameras import clips
+from support.cameras.clips import RED, yard
 
 from catdog_edge.events.motion import MotionGate
 

@@ -13,7 +13,7 @@ from support.paths import DATA
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
 
-from support.clips import HEIGHT, RED, WIDTH, yard
+from support.cameras.clips import HEIGHT, RED, WIDTH, yard
 
 from catdog_edge import Classifier, Events
 from catdog_edge.camera.camera import Frame

@@ -10,8 +10,8 @@ import pytest
 
 cv2 = pytest.importorskip("cv2")
 
-from support import clips
-from support.smalldisk import small_disk
+from support.cameras import clips
+from support.small_disk import small_disk
 
 from catdog_edge.events.events import Event
 from catdog_edge.events.sinks import JsonLines, Snapshots

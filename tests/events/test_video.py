@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.stream_command import MODEL, command, run, run_here
+from support.commands.stream_command import MODEL, command, run, run_here
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")

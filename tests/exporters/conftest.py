@@ -24,8 +24,8 @@ def _operators_read_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file that tells three kinds of `tinynets.pictures` apart."""
-    from support.tinynets import FRAMES, TRUTH, answers, trained
+    """A file that tells three kinds of `tiny_nets.pictures` apart."""
+    from support.models.tiny_nets import FRAMES, TRUTH, answers, trained
 
     from exporters.formats.torch_export import export_onnx
 
@@ -37,7 +37,7 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fragile_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file that int8 ruins."""
-    from support.tinynets import FRAMES, TRUTH, answers, fragile
+    from support.models.tiny_nets import FRAMES, TRUTH, answers, fragile
 
     from exporters.formats.torch_export import export_onnx
 
@@ -50,7 +50,7 @@ def fragile_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained_lamps(tmp_path_factory: pytest.TempPathFactory, easy_set: Path) -> Path:
     """A run folder as `train` leaves it: the default architecture, sure of bright and dark."""
     import torch
-    from support.tinynets import fit_head, settle, spec_for
+    from support.models.tiny_nets import fit_head, settle, spec_for
 
     from catdog_edge.training.data.open_dataset import open_dataset, pixels
     from catdog_edge.training.models.checkpoint import save_checkpoint

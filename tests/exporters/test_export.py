@@ -21,9 +21,9 @@ onnx = pytest.importorskip("onnx", reason="exporting needs onnx; install [train]
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 from click.testing import CliRunner
-from support.export_command import export, last_line
-from support.smalldisk import small_disk
-from support.tinynets import fit_head, settle, spec_for
+from support.commands.export_command import export, last_line
+from support.models.tiny_nets import fit_head, settle, spec_for
+from support.small_disk import small_disk
 
 from catdog_edge.cli.main import main
 from catdog_edge.runtime.model_file import read_spec

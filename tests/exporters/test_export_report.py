@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="exporting needs torch; install [tra
 onnx = pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
 pytestmark = [pytest.mark.train]
 
-from support.tinynets import spec_for
+from support.models.tiny_nets import spec_for
 
 from catdog_edge.errors import GateError
 from catdog_edge.training.models.registry import CENTRED

@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="exporting needs torch; install [train]")
 pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
-from support.export_command import export, last_line
+from support.commands.export_command import export, last_line
 
 from catdog_edge.runtime.model_file import read_spec
 from exporters import export_steps

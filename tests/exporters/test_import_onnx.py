@@ -15,7 +15,7 @@ pytestmark = pytest.mark.train
 import onnxruntime
 from click.testing import CliRunner
 from onnx import helper, numpy_helper
-from support.foreign import FRAMES, LABELS, MEAN, SIZE, STD, network, theirs
+from support.models.foreign_classifiers import FRAMES, LABELS, MEAN, SIZE, STD, network, theirs
 
 from catdog_edge.cli.main import main
 from catdog_edge.errors import ModelError

@@ -14,7 +14,7 @@ onnx = pytest.importorskip("onnx", reason="files are made with onnx; install [tr
 pytestmark = pytest.mark.train
 
 from click.testing import CliRunner
-from support.tinynets import LABELS, pictures, spec_for
+from support.models.tiny_nets import LABELS, pictures, spec_for
 
 from catdog_edge.cli.main import main
 from catdog_edge.errors import ModelError

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="exporting needs torch; install [tra
 pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
-from support.tinynets import LABELS, answers, pictures, settle, spec_for
+from support.models.tiny_nets import LABELS, answers, pictures, settle, spec_for
 
 from catdog_edge.training.evaluation.inference import logits
 from catdog_edge.training.models.registry import architecture

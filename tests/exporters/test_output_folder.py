@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.smalldisk import small_disk
+from support.small_disk import small_disk
 
 from catdog_edge.errors import CatdogError
 from exporters.output_folder import output_folder, publish

@@ -14,7 +14,7 @@ onnx = pytest.importorskip("onnx", reason="verifying needs onnx; install [train]
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 from click.testing import CliRunner
-from support.tinynets import pictures, settle, spec_for, trained
+from support.models.tiny_nets import pictures, settle, spec_for, trained
 
 from catdog_edge.cli.main import main
 from catdog_edge.runtime.model_file import ZOO

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from support.encoded import encode, reason, scene
+from support.images.encoded import encode, reason, scene
 
 from catdog_edge.images.read import decode_picture
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from support.encoded import Image, encode
+from support.images.encoded import Image, encode
 
 from catdog_edge.errors import PictureError
 from catdog_edge.images.decoder_warnings import decode_with_verdict, write_stderr

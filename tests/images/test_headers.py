@@ -9,7 +9,17 @@ import zlib
 
 import numpy as np
 import pytest
-from support.encoded import assert_seen, avif, encode, exif, photo, reason, scene, see_through, tiff
+from support.images.encoded import (
+    assert_seen,
+    avif,
+    encode,
+    exif,
+    photo,
+    reason,
+    scene,
+    see_through,
+    tiff,
+)
 
 from catdog_edge.errors import PictureError
 from catdog_edge.images.headers import read_header

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.encoded import (
+from support.images.encoded import (
     Image,
     assert_seen,
     avif,

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.encoded import (
+from support.images.encoded import (
     HAS_AVIF,
     HAS_GIF,
     Image,

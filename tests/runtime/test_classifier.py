@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.images.toy_frames import BLUE, GREY, RED, frame_of
 from support.paths import DATA, TINY
-from support.toy_frames import BLUE, GREY, RED, frame_of
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from support.fresh_python import fresh
+from support.images.toy_frames import BLUE, RED
 from support.paths import TINY
-from support.toy_frames import BLUE, RED
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")

@@ -137,7 +137,7 @@ def test_the_docs_make_a_file_of_a_network(tmp_path: Path, monkeypatch: pytest.M
     docs = (ROOT / "docs" / "runtime.md").read_text("utf-8")
     (network,) = re.findall(r"```python\n(.*?)```", docs, re.DOTALL)
     # A small network in place of torchvision's: it is quicker.
-    from support.tinynets import TinyNet
+    from support.models.tiny_nets import TinyNet
 
     made = "torchvision.models.resnet18(num_classes=3)"
     assert made in network

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.images.toy_frames import images
 from support.paths import DATA
-from support.toy_frames import images
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.fresh_python import fresh, in_fresh_python
+from support.images.toy_frames import RED
 from support.paths import DATA, TINY
-from support.toy_frames import RED
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")

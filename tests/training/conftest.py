@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def trained(easy_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from support.training_runs import WEIGHTED, quick
+    from support.commands.training_runs import WEIGHTED, quick
 
     folder = tmp_path_factory.mktemp("trained")
     with contextlib.chdir(folder):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.image_sets import image, write
+from support.images.image_sets import image, write
 
 torch = pytest.importorskip("torch", reason="needs torch; install [train]")
 pytestmark = pytest.mark.train

@@ -26,8 +26,8 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 import yaml
-from support.tinynets import spec_for
-from support.training_runs import RUN_FILES, call, quick, table
+from support.commands.training_runs import RUN_FILES, call, quick, table
+from support.models.tiny_nets import spec_for
 
 from catdog_edge.cli.main import main
 from catdog_edge.cli.options import ARCHITECTURES as OFFERED

@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, easy_set):
     """A run with its exported file; tests write nothing into it."""
-    from support.benchrun import make_run
+    from support.models.bench_run import make_run
 
     return make_run(tmp_path_factory.mktemp("latency") / "lamps", easy_set)
 

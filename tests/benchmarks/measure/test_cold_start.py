@@ -13,7 +13,7 @@ pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
 
-from support.benchrun import onnx_row
+from support.models.bench_run import onnx_row
 
 from benchmarks.bench_rows import BenchRow, open_row
 from benchmarks.measure import cold_start, latency

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchdoc import GPU
+from support.models.bench_document import GPU
 
 from benchmarks.measure import gpu
 from benchmarks.measure.gpu import GpuActivity, Reading, gpu_doubts, process_bytes

@@ -12,7 +12,7 @@ pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
 import onnxruntime
-from support.benchrun import onnx_row
+from support.models.bench_run import onnx_row
 
 from benchmarks.bench_rows import BenchRow, OnnxRunner, TorchRunner, open_row, plan_rows
 from benchmarks.measure import interleaved, latency

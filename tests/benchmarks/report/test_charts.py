@@ -11,7 +11,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchdoc import ROWS, document
+from support.models.bench_document import ROWS, document
 
 from benchmarks.report import chart_scale, charts, html
 

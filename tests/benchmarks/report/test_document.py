@@ -14,7 +14,7 @@ from support.paths import ROOT
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchdoc import GPU_ROWS, ROWS, document
+from support.models.bench_document import GPU_ROWS, ROWS, document
 
 from benchmarks.report import document as report
 from benchmarks.report import gates, html

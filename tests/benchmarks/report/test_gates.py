@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchdoc import GPU_ROWS, ROWS, document
-from support.simulated_answers import broken, faithful, simulate
+from support.models.bench_document import GPU_ROWS, ROWS, document
+from support.models.simulated_answers import broken, faithful, simulate
 
 from benchmarks.measure.parity import row_figures
 from benchmarks.report.gates import (

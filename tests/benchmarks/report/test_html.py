@@ -14,7 +14,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchdoc import document
+from support.models.bench_document import document
 
 from benchmarks.measure.parity import Disagreement
 from benchmarks.report import charts, html

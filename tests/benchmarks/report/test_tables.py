@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchdoc import ROWS, document
+from support.models.bench_document import ROWS, document
 
 from benchmarks.report import document as report
 from benchmarks.report import html

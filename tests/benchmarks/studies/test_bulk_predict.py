@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.image_sets import images, write
+from support.images.image_sets import images, write
 from support.paths import TINY
 
 from benchmarks.studies import bulk_predict

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 
+from support.models.tiny_nets import trained
 from support.paths import DATA
-from support.tinynets import trained
 
 from benchmarks.studies import first_convolution
 from exporters.formats.torch_export import export_onnx

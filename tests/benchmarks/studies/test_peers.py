@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytest.importorskip("onnx", reason="needs onnx (the [train] extra)")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.benchdoc import document
-from support.benchrun import SIZE, make_run
+from support.models.bench_document import document
+from support.models.bench_run import SIZE, make_run
 
 from benchmarks.studies import peers
 from catdog_edge.runtime.model_file import find_model, read_spec

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from support.image_sets import images, write
+from support.images.image_sets import images, write
 
 from benchmarks.studies import small_pets
 from catdog_edge import Classifier

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
-from support.benchdoc import document
+from support.models.bench_document import document
 
 from benchmarks.studies import train_throughput
 from benchmarks.studies.train_throughput import JpegFiles, Loop, LoopConfig

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("torch", reason="checking needs training; install [train]")
 pytestmark = pytest.mark.train
 
-from support.simulated_answers import broken, faithful, simulate
-from support.tinynets import spec_for
+from support.models.simulated_answers import broken, faithful, simulate
+from support.models.tiny_nets import spec_for
 
 from catdog_edge.errors import GateError
 from catdog_edge.spec import ModelSpec, Rejection

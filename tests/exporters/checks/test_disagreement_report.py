@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch", reason="the contact sheet is part of training; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import pictures
+from support.models.tiny_nets import pictures
 
 from exporters.checks.comparison import Flip, compare_answers
 from exporters.checks.disagreement_report import save_flips

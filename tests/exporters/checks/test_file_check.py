@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="files are made with torch; install [train]"
 onnx = pytest.importorskip("onnx", reason="files are made with onnx; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import pictures, spec_for, trained, truth
+from support.models.tiny_nets import pictures, spec_for, trained, truth
 
 from catdog_edge.errors import GateError
 from catdog_edge.training.evaluation.inference import logits, probabilities

@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="exporting needs torch; install [train]")
 pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import FRAMES
+from support.models.tiny_nets import FRAMES
 
 from exporters.checks import map_correlation
 from exporters.graph.heat_map import add_heat_map

@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="importing needs torch; install [train]")
 pytest.importorskip("onnx", reason="importing needs onnx; install [train]")
 pytestmark = pytest.mark.train
 
-from support.foreign import FRAMES, MEAN, SIZE, STD, network, theirs
+from support.models.foreign_classifiers import FRAMES, MEAN, SIZE, STD, network, theirs
 
 from catdog_edge.errors import ModelError
 from exporters.checks.original import Original, PixelScaling, find_ending, to_probabilities

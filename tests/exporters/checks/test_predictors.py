@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="files are made with torch; install [train]"
 pytest.importorskip("onnx", reason="files are made with onnx; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import pictures, spec_for, trained
+from support.models.tiny_nets import pictures, spec_for, trained
 
 from catdog_edge.errors import ModelError
 from exporters.checks.predictors import OnnxPredictor, open_predictor

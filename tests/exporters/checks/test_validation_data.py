@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="quantizing needs torch; install [tr
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import spec_for
+from support.models.tiny_nets import spec_for
 
 from catdog_edge.errors import DataError
 from catdog_edge.training.models.registry import CENTRED

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="quantizing needs torch; install [tr
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import FRAMES, answers, named_export, pictures
+from support.models.tiny_nets import FRAMES, answers, named_export, pictures
 
 from catdog_edge.errors import ModelError
 from catdog_edge.runtime.model_file import read_spec

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="quantizing needs torch; install [tr
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train]")
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
-from support.tinynets import LABELS, answers, pictures, settle, spec_for
+from support.models.tiny_nets import LABELS, answers, pictures, settle, spec_for
 
 from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.training.models.registry import architecture

@@ -10,7 +10,7 @@ onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train
 pytestmark = pytest.mark.train
 
 import onnx_ir as ir
-from support.tinynets import FRAMES, answers, trained
+from support.models.tiny_nets import FRAMES, answers, trained
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import Normalization

@@ -11,7 +11,7 @@ pytest.importorskip("onnxruntime", reason="the toys need onnxruntime; install a 
 pytestmark = pytest.mark.train
 
 from onnx.helper import make_node
-from support.toygraphs import toy_proto
+from support.models.toy_graphs import toy_proto
 
 from exporters.graph.graph_summary import summarize_graph
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.train
 
 import onnx_ir as ir
 from onnx import TensorProto, helper
-from support.toygraphs import X, run, toy, toy_proto
+from support.models.toy_graphs import X, run, toy, toy_proto
 
 from catdog_edge.errors import ModelError
 from catdog_edge.spec import METADATA_KEY, ModelSpec, Normalization, squash

@@ -8,7 +8,7 @@ ir = pytest.importorskip("onnx_ir", reason="graphs need onnx_ir; install [train]
 pytest.importorskip("torch", reason="exporters need torch; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import LABELS, spec_for
+from support.models.tiny_nets import LABELS, spec_for
 
 from catdog_edge.training.models.registry import CENTRED
 from exporters.graph.postprocessing import add_outputs

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="exporting needs torch; install [tra
 onnx = pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
-from support.tinynets import (
+from support.models.tiny_nets import (
     TinyNet,
     answers,
     pictures,

@@ -9,7 +9,7 @@ pytest.importorskip("onnxruntime", reason="graphs are run here; install a flavou
 pytestmark = pytest.mark.train
 
 from onnx import helper
-from support.toygraphs import X, run, toy
+from support.models.toy_graphs import X, run, toy
 
 from catdog_edge.errors import ModelError
 from exporters.graph import simplify

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="quantizing needs torch; install [tr
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import compared, pictures
+from support.models.tiny_nets import compared, pictures
 
 from exporters.graph.onnx_file import write_model
 from exporters.static_int8 import quantize

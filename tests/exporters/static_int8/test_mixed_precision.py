@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train
 pytestmark = pytest.mark.train
 
 import onnx_ir as ir
-from support.tinynets import compared, pictures
+from support.models.tiny_nets import compared, pictures
 
 from catdog_edge.errors import GateError, ModelError
 from exporters.checks.acceptance import Verification

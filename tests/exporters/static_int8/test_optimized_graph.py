@@ -13,7 +13,7 @@ pytestmark = pytest.mark.train
 
 import onnx_ir as ir
 from onnx import helper
-from support.toygraphs import toy
+from support.models.toy_graphs import toy
 
 from exporters.graph.onnx_file import operators, write_model
 from exporters.static_int8.optimized_graph import integer_layers, optimized_graph

@@ -10,7 +10,7 @@ onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train
 pytestmark = pytest.mark.train
 
 import onnx_ir as ir
-from support.tinynets import (
+from support.models.tiny_nets import (
     FRAMES,
     TinyNet,
     answers,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.images.toy_frames import images
 from support.paths import DATA, TINY
-from support.toy_frames import images
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.images.toy_frames import images
 from support.paths import DATA
-from support.toy_frames import images
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")

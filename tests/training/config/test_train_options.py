@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import spec_for
+from support.models.tiny_nets import spec_for
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.training.config.recipes import RECIPES, Stage

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.image_sets import image, images, labels, splits, write
+from support.images.image_sets import image, images, labels, splits, write
 
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.csv_labels import Table, read_tables

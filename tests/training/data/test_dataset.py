@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.image_sets import image, named, write
+from support.images.image_sets import image, named, write
 
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.folder_or_zip import SampleSource, Skipped

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.image_sets import image, images, named, splits, write, write_zip
+from support.images.image_sets import image, images, named, splits, write, write_zip
 
 from catdog_edge.errors import CatdogError, DataError
 from catdog_edge.images.preprocess import preprocess

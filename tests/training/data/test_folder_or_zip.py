@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.image_sets import image, images, named, splits, write, write_zip
+from support.images.image_sets import image, images, named, splits, write, write_zip
 
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.folder_or_zip import Entry, SampleSource, is_sample, open_source

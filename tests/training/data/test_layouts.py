@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from support.image_sets import image, images, labels, splits, write
+from support.images.image_sets import image, images, labels, splits, write
 
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.folder_or_zip import Skipped, open_source

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.train
 
 import onnxruntime
 from click.testing import CliRunner, Result
-from support.image_sets import assert_looks, looked
+from support.images.image_sets import assert_looks, looked
 
 from catdog_edge import Classifier
 from catdog_edge.cli.main import main

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.image_sets import image, named, write, write_zip
+from support.images.image_sets import image, named, write, write_zip
 
 from catdog_edge.errors import DataError
 from catdog_edge.spec import squash

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.image_sets import assert_looks, looked
+from support.images.image_sets import assert_looks, looked
 
 from catdog_edge.spec import squash
 from catdog_edge.training.data import sample

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.image_sets import image, images, splits, write
+from support.images.image_sets import image, images, splits, write
 
 from catdog_edge.errors import DataError
 from catdog_edge.images.preprocess import preprocess

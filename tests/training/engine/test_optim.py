@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from support.operations import Operations
+from support.models.operations import Operations
 
 from catdog_edge.training.config.recipes import RECIPES
 from catdog_edge.training.engine.optim import (

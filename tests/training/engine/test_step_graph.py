@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import TinyNet, spec_for
+from support.models.tiny_nets import TinyNet, spec_for
 from torch import nn
 
 from catdog_edge.training.config.recipes import Recipe

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from support.tinynets import TinyNet, spec_for
+from support.models.tiny_nets import TinyNet, spec_for
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import Rejection

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.smalldisk import small_disk
+from support.small_disk import small_disk
 
 torch = pytest.importorskip("torch", reason="checkpoints need torch; install [train]")
 pytestmark = pytest.mark.train

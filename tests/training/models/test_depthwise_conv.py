@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 
-from support.tinynets import gradients_of
+from support.models.tiny_nets import gradients_of
 
 from catdog_edge.training.models import depthwise_conv
 from catdog_edge.training.models.depthwise_conv import depthwise, is_depthwise

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytestmark = pytest.mark.train
 
-from support.tinynets import gradients_of
+from support.models.tiny_nets import gradients_of
 from torch import nn
 
 from catdog_edge.training.models.batch_norm import freeze_batch_norms

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs torch; install [train]")
 pytestmark = pytest.mark.train
 
 from click.testing import CliRunner
-from support.tinynets import answers, pictures, settle, spec_for
+from support.models.tiny_nets import answers, pictures, settle, spec_for
 
 from catdog_edge.cli.main import main
 from catdog_edge.errors import MissingPackageError, ModelError

@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch", reason="training needs torch; install [trai
 pytestmark = pytest.mark.train
 
 from matplotlib.figure import Figure
-from support.tinynets import pictures, spec_for
-from support.tinynets import trained as trained_net
-from support.training_runs import RUN_FILES, table
+from support.commands.training_runs import RUN_FILES, table
+from support.models.tiny_nets import pictures, spec_for
+from support.models.tiny_nets import trained as trained_net
 
 from catdog_edge.spec import Rejection
 from catdog_edge.training.config.recipes import RECIPES

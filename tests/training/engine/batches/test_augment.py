@@ -5,7 +5,7 @@ import pytest
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 
-from support.image_sets import assert_looks, looked
+from support.images.image_sets import assert_looks, looked
 
 from catdog_edge.training.engine.batches import augment as augmenting
 from catdog_edge.training.engine.batches.augment import _far_away, augment

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = pytest.mark.train
 
-from support.operations import Operations
+from support.models.operations import Operations
 
 from catdog_edge.errors import CatdogError
 from catdog_edge.spec import ModelSpec, Rejection, squash

@@ -1,6 +1,6 @@
 """What each optimiser leaves of a graph, and how fast it is; for the table in docs/export.md.
 
-python tests/support/simplifiers.py edge_cnn resnet18 ...   (onnxslim has to be installed as well)
+python tests/support/programs/simplifiers.py edge_cnn resnet18 ...   (needs onnxslim as well)
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from support import servers
-from support.servers import drawing  # noqa: F401 - tests take it from here
-from support.servers import photographs as read_photographs
+from support.cameras import servers
+from support.cameras.servers import drawing  # noqa: F401 - tests take it from here
+from support.cameras.servers import photographs as read_photographs
 
 SIZE = (640, 360)
 """Width and height of the frames, pixels."""

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import cv2
-from support import servers
-from support.pictures import encoded
+from support.cameras import servers
+from support.cameras.numbered_frames import encoded
 
 from catdog_edge.camera.http_stream import HttpStream
 

@@ -1,6 +1,6 @@
 """Which files the onnxruntime of this environment loads and runs; for the table in docs/export.md.
 
-python tests/support/onnxruntime_versions.py FILE.onnx ...
+python tests/support/programs/onnxruntime_versions.py FILE.onnx ...
 """
 
 import sys

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-_FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "studies" / "camera_server.py"
+_FILE = Path(__file__).resolve().parents[3] / "benchmarks" / "studies" / "camera_server.py"
 _spec = importlib.util.spec_from_file_location("camera_server", _FILE)
 _module = sys.modules["camera_server"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)

@@ -1,6 +1,6 @@
 """How long every form of a network takes next to fp32; for the table in docs/export.md.
 
-    python tests/support/format_timing.py simple_cnn edge_cnn ...
+    python tests/support/programs/format_timing.py simple_cnn edge_cnn ...
 
 Weights are random: they decide accuracy, not time.
 """

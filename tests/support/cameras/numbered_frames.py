@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support import servers
+from support.cameras import servers
 
 from catdog_edge.camera.camera import Frame
 
