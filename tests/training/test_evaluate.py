@@ -112,6 +112,13 @@ def test_the_lines_of_sources_are_those_of_the_worst() -> None:
     assert [line.split()[0] for line in lines[1:-1]] == [f"s{number}" for number in range(10)]
     assert lines[-1] == "the worst 10 of 21 sources; --json has all of them"
     assert len(evaluate._source_lines(many[:20])) == 21
+    # Of negatives those are right that are not answered.
+    others = [SourceResult(f"car/{n}", 9, False, None, (n / 50, 0, 1)) for n in range(50)]
+    never = SourceResult("never", 9, False, None, None)
+    lines = evaluate._source_lines([never, *others, source("s", 0.105)])
+    assert [line.split()[0] for line in lines[1:-1]] == [
+        *(f"car/{n}" for n in range(49, 44, -1)), "s", *(f"car/{n}" for n in range(44, 40, -1)),
+    ]  # fmt: skip
     negative = SourceResult("car/web", 1000, True, None, (0.25, 0.2, 0.3))
     few = evaluate._source_lines([source("phone", 0.5), negative])
     assert few == [

@@ -112,6 +112,15 @@ def test_a_resumed_run_has_the_weights_of_a_whole_one(tmp_path: Path) -> None:
     assert again.averaged is not None
     for name, value in whole.averaged.state_dict().items():
         assert torch.equal(value, again.averaged.state_dict()[name]), name
+    with pytest.raises(CatdogError, match=r"best\.pt holds no training state; only last\.pt can"):
+        again.restore(tmp_path / "b" / "best.pt")
+    plain = trainer(tmp_path / "b", replace(recipe, ema=0.0))
+    plain.restore(tmp_path / "b" / "last.pt")
+    assert plain.finished
+    (tmp_path / "c").mkdir()
+    run(trainer(tmp_path / "c", replace(recipe, ema=0.0)))
+    with pytest.raises(CatdogError, match=r"does not fit the recipe in args\.yaml beside it; put"):
+        again.restore(tmp_path / "c" / "last.pt")  # without an average
     other = trainer(tmp_path / "b", replace(recipe, momentum=0.5))
     with pytest.raises(CatdogError, match=r"does not fit the recipe.*momentum was 0\.9"):
         other.restore(tmp_path / "b" / "last.pt")
