@@ -24,7 +24,7 @@ from catdog_edge.system.files import write_text
 from catdog_edge.system.log_to_stderr import log_to_stderr
 from exporters.export_steps import FP32, HALF, STATIC
 from exporters.formats.fp16 import convert_fp16, pack_weights
-from exporters.graph.heat_map import add_heat_map
+from exporters.graph.add_heat_map import add_heat_map
 from exporters.info import megabytes
 from exporters.output_folder import publish, scratch_folder
 from exporters.verify import verify

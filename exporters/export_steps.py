@@ -33,7 +33,7 @@ from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.fp16 import convert_fp16
 from exporters.formats.ort import write_ort
 from exporters.formats.torch_export import export_onnx
-from exporters.graph.heat_map import add_heat_map
+from exporters.graph.add_heat_map import add_heat_map
 from exporters.graph.onnx_file import read_model, write_model
 from exporters.graph.simplify import COMMON_OPSETS, DEFAULT_OPSET
 from exporters.info import megabytes

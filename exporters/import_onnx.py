@@ -32,7 +32,7 @@ from catdog_edge.training.data.folder_or_zip import SAMPLE, open_source
 from catdog_edge.training.runs.provenance import git_commit
 from exporters.checks.acceptance import Verification
 from exporters.checks.file_check import ReferenceModel, check_file
-from exporters.checks.original import Original, PixelScaling, find_ending
+from exporters.checks.foreign_predictor import ForeignPredictor, PixelScaling, find_ending
 from exporters.checks.predictors import OnnxPredictor
 from exporters.checks.validation_data import ValidationSet
 from exporters.graph.foreign_network import (
@@ -78,7 +78,7 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Imported:
-    """The new file, how it was made, and its agreement with the original."""
+    """The new file, how it was made, and its agreement with the foreign one."""
 
     path: Path
     steps: tuple[str, ...]
@@ -122,18 +122,18 @@ def import_onnx(options: ImportOptions) -> Imported:
     options = _with_metadata(options, model.metadata_props)
     source = _sized(read_input(model, str(file), options.layout), options)
     spec, pixels = _spec(options, source)
-    original = Original(file, source, pixels)
+    foreign = ForeignPredictor(file, source, pixels)
     validation = _pictures(options, spec.resize)
-    _read_output(original, validation.images[:FEW], options, spec)
-    original.spec = spec
+    _read_output(foreign, validation.images[:FEW], options, spec)
+    foreign.spec = spec
     before = len(model.graph)
-    model = to_network(model, source, original.output, len(spec.labels), original.ending)
+    model = to_network(model, source, foreign.output, len(spec.labels), foreign.ending)
     steps = [
         f"input {source.name}: {source.layout}, {'BGR' if pixels.bgr else 'RGB'}, "
         f"{source.height}x{source.width}, batch {source.batch or 'of any size'}; "
         f"{_add_input(model, spec, source, pixels)}",
-        f"output {original.output}: {original.ending} of {len(spec.labels):,} classes"
-        f"{'; softmax added' if original.ending != 'probabilities' else ''}",
+        f"output {foreign.output}: {foreign.ending} of {len(spec.labels):,} classes"
+        f"{'; softmax added' if foreign.ending != 'probabilities' else ''}",
     ]
     add_outputs(model, spec, logits=True, batch=source.batch)
     clean(model)
@@ -143,7 +143,7 @@ def import_onnx(options: ImportOptions) -> Imported:
         made = scratch / out.name
         model = write_model(model, made, spec)
         ours = OnnxPredictor(made, name=out.name)
-        checked = check_file(ours, out.name, ReferenceModel(original, validation), logits=True)
+        checked = check_file(ours, out.name, ReferenceModel(foreign, validation), logits=True)
     checked.verification.require(out.name)
     found = checked.verification.comparison
     figures = {"difference": found.difference, "images": found.images, "on": validation.source}
@@ -288,10 +288,10 @@ def _pictures(options: ImportOptions, steps: tuple[ResizeStep, ...]) -> Validati
 
 
 def _read_output(
-    original: Original, images: Pixels, options: ImportOptions, spec: ModelSpec
+    foreign: ForeignPredictor, images: Pixels, options: ImportOptions, spec: ModelSpec
 ) -> None:
     """Find the output with one value per class, and infer its kind from its values."""
-    found = original.outputs(images)
+    found = foreign.outputs(images)
     classes, count = len(spec.labels), len(next(iter(found.values())))
     shown = "; ".join(f"{k} {v.dtype} {list(v.shape)}" for k, v in found.items())
     if options.output is not None and options.output not in found:
@@ -321,4 +321,4 @@ def _read_output(
         raise ModelError(
             f"{options.file}: its output {fits[0]} is not finite; check --mean, --std and --scale"
         )
-    original.output, original.ending = fits[0], find_ending(values)
+    foreign.output, foreign.ending = fits[0], find_ending(values)

@@ -94,7 +94,7 @@ class Info:
         score = f"{reject.score} is below {reject.threshold:g}" if reject else ""
         return [
             ("architecture", f"{spec.architecture}, {spec.precision}"),
-            ("labels", f"{many}{_listed(labels)}"),
+            ("labels", f"{many}{_join_first(labels)}"),
             *(("input", text) for text in self.inputs),
             *(("output", text) for text in self.outputs),
             ("resize", "; then ".join(map(_step, spec.resize))),
@@ -243,7 +243,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
             lines += _flat(value, f"{name}: ")
         elif isinstance(value, (list, tuple)):
             shown = [f"{v:.4g}" if isinstance(v, float) else _short(str(v)) for v in value]
-            lines.append(f"{name} {_listed(shown) or 'none'}")
+            lines.append(f"{name} {_join_first(shown) or 'none'}")
         else:
             text = f"{value:.6g}" if isinstance(value, float) else _short(str(value))
             lines.append(f"{name} {text}")
@@ -251,7 +251,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
     return lines if more <= 0 else [*lines[:MOST_LINES], f"and {more} more lines, see --json"]
 
 
-def _listed(texts: Sequence[str]) -> str:
+def _join_first(texts: Sequence[str]) -> str:
     more = f" and {len(texts) - SHOWN} more, see --json" if len(texts) > SHOWN else ""
     return ", ".join(texts[:SHOWN]) + more
 

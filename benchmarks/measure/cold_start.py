@@ -30,7 +30,7 @@ def cold_starts(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Classify the image file `picture` in `runs` fresh processes of every row, interleaved.
 
-    Returns by row its `summarise`d runs, and by row why it does not run.
+    Returns by row its summarized runs, and by row why it does not run.
     """
     found: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
     failed: dict[str, str] = {}
@@ -41,11 +41,11 @@ def cold_starts(
             found[row.name].append(start_row(row, picture))
         except CatdogError as error:
             failed[row.name] = str(error)
-    good = {name: summarise(one) for name, one in found.items() if one and name not in failed}
+    good = {name: summarize_runs(one) for name, one in found.items() if one and name not in failed}
     return good, failed
 
 
-def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarize_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the medians over the runs of a row; see `cold` in docs/bench-json.md."""
     names = ("first_answer_s", "load_s", "cpu_ms", "wall_ms")
     sizes = ("rss_bytes", "peak_rss_bytes")

@@ -211,7 +211,7 @@ def noise_reasons(
         found.append(f"the time of {name}{others} varied by up to {worst:.0%} between rounds")
     if unsettled:
         found.append(f"warming up ended before the time of {', '.join(unsettled)} had settled")
-    return found + gpu.gpu_doubts(card.gpu, activity.gpu)
+    return found + gpu.gpu_noise_reasons(card.gpu, activity.gpu)
 
 
 def _memory_limit(total: int, root: Path) -> int:

@@ -23,7 +23,7 @@ MAX_BUSY = 0.10  # share of the time that others kept the GPU busy above which a
 
 @dataclass(frozen=True)
 class Reading:
-    """What the driver said at one moment; `None`: it does not tell here.
+    """What the driver reported at one moment; `None`: this GPU or container does not report it.
 
     `used_bytes` is the memory in use by all processes, `busy` the share of the last second in
     which a kernel ran, `processes` has bytes by process id, as far as a container shows them.
@@ -64,8 +64,8 @@ class Gpu:
             found = cls(
                 name=str(nvml.nvmlDeviceGetName(handle)),
                 memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
-                driver=_told(nvml.nvmlSystemGetDriverVersion),
-                max_clock_mhz=_told(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
+                driver=_query(nvml.nvmlSystemGetDriverVersion),
+                max_clock_mhz=_query(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
                 **{name: getattr(now, name) for name in READ_BEFORE},
                 processes=len(now.processes),
             )
@@ -88,7 +88,7 @@ class GpuActivity:
 
     @classmethod
     def of(cls, readings: Sequence[Reading]) -> GpuActivity | None:
-        """Summarise readings; `None` without any."""
+        """Summarize readings; `None` without any."""
         if not readings:
             return None
         clocks = [one.clock_mhz for one in readings if one.clock_mhz is not None]
@@ -108,12 +108,12 @@ def read() -> Reading | None:
     if asked is None:
         return None
     nvml, handle = asked
-    reasons = _told(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
-    rates = _told(nvml.nvmlDeviceGetUtilizationRates, handle)
-    processes = _told(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    reasons = _query(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
+    rates = _query(nvml.nvmlDeviceGetUtilizationRates, handle)
+    processes = _query(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
     return Reading(
-        clock_mhz=_told(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
-        memory_clock_mhz=_told(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+        clock_mhz=_query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+        memory_clock_mhz=_query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
         used_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
         busy=None if rates is None else rates.gpu / 100,
         slowdowns=tuple(words for bit, words in SLOWDOWNS.items() if reasons & bit),
@@ -133,8 +133,8 @@ def process_bytes(before: Reading | None, after: Reading | None) -> int | None:
     return own if own is not None else max(0, after.used_bytes - before.used_bytes)
 
 
-def gpu_doubts(card: Gpu | None, activity: GpuActivity | None) -> list[str]:
-    """List the reasons to doubt figures from this GPU."""
+def gpu_noise_reasons(card: Gpu | None, activity: GpuActivity | None) -> list[str]:
+    """List why figures from this GPU may be noisy or too low."""
     found = []
     if card is not None and card.busy is not None and card.busy > MAX_BUSY:
         found.append(f"the GPU was busy for {card.busy:.0%} of the time before the start")
@@ -158,7 +158,7 @@ def _nvml() -> tuple[Any, Any] | None:
     return None
 
 
-def _told(ask: Callable[..., Any], *arguments: Any) -> Any:
+def _query(ask: Callable[..., Any], *arguments: Any) -> Any:
     """Query the driver; `None` for an unsupported query, such as of a part of a GPU (MIG)."""
     import pynvml
 

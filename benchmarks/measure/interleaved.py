@@ -52,7 +52,7 @@ class Summary:
 
     @classmethod
     def of(cls, latencies: Latencies) -> Summary:
-        """Summarise the calls of one row."""
+        """Summarize the calls of one row."""
         calls, blocks = latencies.seconds * 1e3, latencies.block_medians * 1e3
         quantiles = np.percentile(calls, np.arange(101)).tolist()
         low, high = np.percentile(blocks, (25, 75))

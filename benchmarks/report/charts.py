@@ -75,7 +75,7 @@ def density(row: Mapping[str, Any], scale: Scale) -> list[tuple[float, float]]:
     return [(float(np.exp(x)), float(y)) for x, y in zip(places, heights, strict=True)]
 
 
-def front(document: Document, width: int) -> Markup:
+def pareto_chart(document: Document, width: int) -> Markup:
     """Draw accuracy against latency; the rows that no other row beats in both are joined.
 
     Rows of batch 1; where there are none, all, and the time is a frame's share of its call. Where
@@ -110,7 +110,7 @@ def front(document: Document, width: int) -> Markup:
     anchors = [(*place, word) for place, word in zip(places, words, strict=True)]
     points = list(zip(rows, times, strict=True))
     labels = _labels(anchors, x, y, above=bool(key))
-    return _drawn("front", width, height, x, y, narrow, points, corners, labels, key)
+    return _drawn("pareto_chart", width, height, x, y, narrow, points, corners, labels, key)
 
 
 def per_frame(row: Mapping[str, Any]) -> float:

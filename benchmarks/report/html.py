@@ -86,7 +86,7 @@ def page(document: Document, images: Sequence[SheetImage] = ()) -> str:
         legend=[(kind, words) for kind, words in FAMILIES.items() if kind in families],
         **{
             draw.__name__: {"wide": draw(document, WIDE), "narrow": draw(document, NARROW)}
-            for draw in (charts.ratios, charts.distributions, charts.front)
+            for draw in (charts.ratios, charts.distributions, charts.pareto_chart)
         },
         reliability=charts.reliability(document),
         tables=[one for one in tables.tables(document) if not one[0].startswith("Corrupted")],

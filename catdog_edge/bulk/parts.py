@@ -102,14 +102,14 @@ def list_parts(names: Sequence[str], listed: Iterable[str], size: int) -> Iterat
         ("", [str(file) for file in files if suffix(str(file)) not in _LISTS])
     ]
     containers = [str(file) for file in files if suffix(str(file)) in _LISTS]
-    groups += [(name, _listed(name)) for name in containers + remote]
+    groups += [(name, _list_source(name)) for name in containers + remote]
     for source, items in groups:
         left = iter(items)
         while some := list(itertools.islice(left, size)):
             yield Part(next(numbers), source, some)
 
 
-def _listed(source: str) -> Iterator[Any]:
+def _list_source(source: str) -> Iterator[Any]:
     try:
         yield from _LISTS.get(suffix(source), _list_remote)(source)
     except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError) as error:

@@ -96,7 +96,7 @@ class Freshness:
             self._waited_for = self._arrival
             self._settled = waited >= 0.5 * advanced or self._arrival - self._start > CATCHING_UP
         elif advanced - waited > _STEP:
-            self._distrust()
+            self._reject_drift()
         else:
             self._measure_growth(offset, queued)
         return max(0.0, offset - self._best) if self._settled else math.inf
@@ -123,7 +123,7 @@ class Freshness:
         earlier, self._last_growth = self._last_growth, growth
         self._begin_window(self._arrival, offset)
         if earlier is not None and abs(growth - earlier) <= _ALIKE * abs(growth) + DRIFT:
-            self._adopt(growth, offset)
+            self._accept_drift(growth, offset)
 
     def _measure_block(self, offset: float) -> None:
         """Compare the growth of the smallest difference over three blocks; robust to jitter."""
@@ -143,20 +143,20 @@ class Freshness:
         least, most = sorted(map(abs, slopes))
         if least > _SLOPE and abs(slopes[0] - slopes[1]) <= _ALIKE * most + _SLOPE:
             growth = self._growth + sum(slopes) / 2
-            self._adopt(growth, lowest[-1][1] + growth * (self._arrival - lowest[-1][0]))
+            self._accept_drift(growth, lowest[-1][1] + growth * (self._arrival - lowest[-1][0]))
             self._begin_window(self._arrival, offset)
             self._last_growth = None
 
-    def _adopt(self, growth: float, offset: float) -> None:
+    def _accept_drift(self, growth: float, offset: float) -> None:
         """Accept a growth as clock drift; a much smaller one resets it."""
         self._block.clear()
         self._lowest.clear()
         if growth > 0.1 * self._growth:
             self._growth, self._best = growth, offset
         elif self._growth:
-            self._distrust()
+            self._reject_drift()
 
-    def _distrust(self) -> None:
+    def _reject_drift(self) -> None:
         """Count the accepted clock drift as delay, if it may be one."""
         if self._best - self._first_best < LONGEST_QUEUE:
             self._best = self._first_best

@@ -52,7 +52,7 @@ class Check:
         return f"{mark}  {self.name:<12}  {escaped(self.text)}{remedy}"
 
 
-def examine() -> Iterator[Check]:
+def run_checks() -> Iterator[Check]:
     """Run all checks."""
     yield _system()
     yield _processor()
@@ -253,7 +253,7 @@ def _disk(purpose: str, find: Callable[[], Path], remedy: str) -> Check:
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
     """Check this machine for problems; exit code 1 if there are any."""
-    checks = list(examine())
+    checks = list(run_checks())
     healthy = all(check.state != "bad" for check in checks)
     document = {"healthy": healthy, "checks": list(map(asdict, checks))}
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(map(str, checks)))

@@ -248,7 +248,7 @@ def command(
         raise CatdogError(f"there are no images {where}; name files, folders or patterns")
     where = "" if images else " below the current folder"
     counts = _classify(files, where, as_json, save, explain, **options)
-    _summarise(counts, len(files), save)
+    _note_totals(counts, len(files), save)
     if counts["unread"] or counts["unsaved"]:
         ctx.exit(1)
 
@@ -317,7 +317,7 @@ def _classify(
     return counts
 
 
-def _summarise(counts: Counter[str], images: int, save: Path | None) -> None:
+def _note_totals(counts: Counter[str], images: int, save: Path | None) -> None:
     if counts["saved"]:
         taken = counts["numbered"]
         numbered = f", {taken:,} of them numbered: their names were taken" if taken else ""

@@ -77,7 +77,7 @@ class _Session:
             ]
             for camera in self._cameras:
                 camera.close()
-            self._summarise()
+            self._report_totals()
         if self._lines.unwritten is not None:
             raise self._lines.unwritten
         if silent:
@@ -161,7 +161,7 @@ class _Session:
         if self._window is not None and not self._window.show(frame, image):
             self._stop.set()
 
-    def _summarise(self) -> None:
+    def _report_totals(self) -> None:
         for camera in self._cameras:
             counts, tally = camera.counts, self._events.tally(camera.name)
             kinds = ("replaced by newer ones", "too old", "damaged")

@@ -43,8 +43,8 @@ from catdog_edge.training.runs.plots import save_overview
 from catdog_edge.training.runs.process_setup import TrainingJob, training_job
 from catdog_edge.training.runs.progress import TrainingProgress
 from catdog_edge.training.runs.provenance import arguments, git_commit, trained_on
+from catdog_edge.training.runs.run_data import RunData
 from catdog_edge.training.runs.run_folder import ROOT, Run, check_name, new_run, newest_unfinished
-from catdog_edge.training.runs.training_data import RunData
 from catdog_edge.training.runs.validation_report import finish
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import progress_bar
 from catdog_edge.training.array_types import Pixels
 from exporters.checks.acceptance import BY_EVIDENCE, Strictness, Verification, judge
-from exporters.checks.original import Original
+from exporters.checks.foreign_predictor import ForeignPredictor
 from exporters.checks.predictors import Answers, OnnxPredictor, Predictor
 from exporters.checks.timing import Ratio, Timing, compare
 from exporters.checks.validation_data import ValidationSet
@@ -32,7 +32,10 @@ class ReferenceModel:
     """The reference model, with its cached outputs for each set of images."""
 
     def __init__(
-        self, model: Predictor | Original, validation: ValidationSet, answers: Answers | None = None
+        self,
+        model: Predictor | ForeignPredictor,
+        validation: ValidationSet,
+        answers: Answers | None = None,
     ) -> None:
         self.model, self.validation = model, validation
         self.answers = model.predict(validation.images) if answers is None else answers

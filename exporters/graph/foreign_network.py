@@ -173,7 +173,7 @@ def describe_value(value: ir.Value) -> str:
 
 
 def _rename(graph: ir.Graph) -> None:
-    """Free the names that our ends take, and give every node one of its own."""
+    """Rename values called like the inputs and outputs to be added, and make node names unique."""
     ends = (INPUT, KNOWN, LOGITS, PROBABILITIES)
     values = [value for node in graph for value in node.outputs]
     for value in (*graph.inputs, *graph.initializers.values(), *values):

@@ -80,7 +80,7 @@ def rank_layers(
     return tuple(sorted(errors, key=lambda entry: -entry.error))
 
 
-def give_back(
+def restore_worst_to_float(
     calibrated: Calibrated,
     judge: Callable[[ir.Model], Verification],
     rank: Callable[[], tuple[LayerError, ...]],
@@ -90,7 +90,7 @@ def give_back(
     """Quantize all layers; while the limits are not met, return the worst layer to float.
 
     `judge` compares a model's answers with fp32's; `rank` is called only where all layers in int8
-    are not good enough. At most `most` layers are given back, by default `MOST_IN_FLOAT` of them.
+    are not good enough. At most `most` layers are restored, by default `MOST_IN_FLOAT` of them.
     """
     steps: list[Step] = []
     ranking: tuple[LayerError, ...] = ()
@@ -142,7 +142,7 @@ def search_schemes(
 
         most = None if scheme == first else 0  # a fallback is tried without any layer in float
         try:
-            found = give_back(calibrated, judge, rank, scheme, most)
+            found = restore_worst_to_float(calibrated, judge, rank, scheme, most)
         except (ModelError, GateError) as error:
             log.info(f"  {scheme}: {error}")
             attempts.append({"scheme": scheme, "error": str(error)})

@@ -29,7 +29,7 @@ from catdog_edge.images.preprocess import preprocess
 from catdog_edge.runtime import session
 from catdog_edge.runtime.providers import selection
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
-from exporters.graph.heat_map import add_heat_map
+from exporters.graph.add_heat_map import add_heat_map
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 pytest.importorskip("onnxruntime")
 
-from catdog_edge.cli.doctor import Check, _cameras, _threads, examine
+from catdog_edge.cli.doctor import Check, _cameras, _threads, run_checks
 from catdog_edge.cli.main import main
 
 
@@ -25,7 +25,7 @@ def by_name(checks: list[Check]) -> dict[str, list[str]]:
 
 
 def test_it_looks_at_everything_and_runs_the_cpu() -> None:
-    checks = list(examine())
+    checks = list(run_checks())
     names = set(by_name(checks))
     assert {"system", "processor", "threads", "numpy", "cv2", "onnxruntime"} <= names
     assert {"provider", "models", "cameras", "disk"} <= names
@@ -225,4 +225,4 @@ def test_a_user_without_a_home_folder_has_a_cache(
 
 def test_little_room_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("catdog_edge.cli.doctor.LEAST_DISK", 10**18)
-    assert set(by_name(list(examine()))["disk"]) == {"bad"}
+    assert set(by_name(list(run_checks()))["disk"]) == {"bad"}

@@ -22,7 +22,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *options: str) ->
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(doctor, "examine", fail)
+    monkeypatch.setattr(doctor, "run_checks", fail)
     return CliRunner().invoke(main, [*options, "doctor"])
 
 
@@ -73,7 +73,7 @@ def test_what_modules_log_reaches_stderr_while_a_command_runs(
         logging.getLogger("catdog_edge.runtime").warning("no CUDA")
         return []
 
-    monkeypatch.setattr(doctor, "examine", log)
+    monkeypatch.setattr(doctor, "run_checks", log)
     done = CliRunner().invoke(main, ["doctor"])
     assert done.exit_code == 0
     assert done.stderr == "model.onnx: 1.50 MB\ncatdog-edge: warning: no CUDA\n"

@@ -17,7 +17,7 @@ from catdog_edge.cli.main import main
 from catdog_edge.errors import DataError, ModelError
 from catdog_edge.runtime.model_file import read_spec
 from exporters.add_to_zoo import add_to_zoo
-from exporters.graph.heat_map import add_heat_map
+from exporters.graph.add_heat_map import add_heat_map
 
 
 def test_a_run_is_shipped_in_two_forms_of_the_same_weights(lamps: Path, tmp_path: Path) -> None:

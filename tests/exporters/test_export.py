@@ -104,7 +104,7 @@ def test_static_quantization_that_loses_accuracy_is_refused_with_the_figures(
     lamps: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first convolution's answers are shifted in every int8 model, whatever is in float."""
-    honest = mixed_precision.give_back
+    honest = mixed_precision.restore_worst_to_float
 
     def worse(calibrated, *arguments):
         for tensor in calibrated.model.graph.initializer:
@@ -113,7 +113,7 @@ def test_static_quantization_that_loses_accuracy_is_refused_with_the_figures(
                 tensor.CopyFrom(onnx.numpy_helper.from_array(shifted, tensor.name))
         return honest(calibrated, *arguments)
 
-    monkeypatch.setattr(mixed_precision, "give_back", worse)
+    monkeypatch.setattr(mixed_precision, "restore_worst_to_float", worse)
     monkeypatch.setattr(mixed_precision, "rank_layers", lambda *arguments: ())
     monkeypatch.setattr("exporters.static_int8.mixed_precision.MOST_IN_FLOAT", 0.0)
     done = export("--quantize", "static")

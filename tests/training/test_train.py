@@ -46,8 +46,8 @@ from catdog_edge.training.models.imagenet_head import class_groups
 from catdog_edge.training.models.pretrained import check_pretrained
 from catdog_edge.training.models.registry import ARCHITECTURES, architecture
 from catdog_edge.training.runs.plots import mistake_caption, save_confusion, save_contact_sheet
+from catdog_edge.training.runs.run_data import RunData
 from catdog_edge.training.runs.run_folder import Run, newest_unfinished
-from catdog_edge.training.runs.training_data import RunData
 
 LONGER = ("--epochs", 8, "--batch-size", 8)
 

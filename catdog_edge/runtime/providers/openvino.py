@@ -57,7 +57,7 @@ def _devices() -> list[Any]:
         upgrade = "upgrade it with: pip install --upgrade onnxruntime"
         raise _refusal(f"{here} has no plugins", upgrade)
     with _lock:
-        found = _listed(onnxruntime)
+        found = _plugin_devices(onnxruntime)
         if not found:
             try:
                 library = importlib.import_module(MODULE).get_library_path()
@@ -70,11 +70,11 @@ def _devices() -> list[Any]:
                         f"({first_line(error)})",
                         f"upgrade both with: pip install --upgrade onnxruntime {PACKAGE}",
                     ) from error
-            found = _listed(onnxruntime)
+            found = _plugin_devices(onnxruntime)
     return found
 
 
-def _listed(onnxruntime: Any) -> list[Any]:
+def _plugin_devices(onnxruntime: Any) -> list[Any]:
     return [one for one in onnxruntime.get_ep_devices() if one.ep_name == PROVIDER]
 
 

@@ -29,7 +29,7 @@ from catdog_edge.training.data.dataset import (
 from catdog_edge.training.data.decode_cache import Cache, Decoder
 from catdog_edge.training.data.folder_or_zip import Skipped, Source, open_source
 from catdog_edge.training.data.layouts import find_layout
-from catdog_edge.training.data.splits import Splitter, read_some, shares_of
+from catdog_edge.training.data.splits import Splitter, read_subset, shares_of
 
 NEGATIVES_SPLIT = (0.7, 0.15, 0.15)  # train, val and test of images of none of the classes
 MAX_SKIPPED = 0.05  # the share of files that may be unreadable; more is an error
@@ -196,7 +196,7 @@ def _read(
     with contextlib.nullcontext() if known else cache.exclusive():
         before = cache.digests()
         if limit is not None:
-            read, taken = read_some(layout, limit, seed, splitter, decoder.read)
+            read, taken = read_subset(layout, limit, seed, splitter, decoder.read)
         else:
             read = decoder.read_and_keep(layout.candidates, steps, splitter)
             found = [one for one in read if one.digest]

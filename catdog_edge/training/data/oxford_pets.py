@@ -47,9 +47,9 @@ def _complete(base: Path) -> None:
     # What lies beside the archives without a table may be half unpacked; without archives
     # somebody has unpacked it, and all of it must be there.
     by_hand = not rows and not (base / "images.tar.gz").exists()
-    if not (by_hand and _is_complete(images, _listed(base))):
+    if not (by_hand and _is_complete(images, _annotations(base))):
         _download(base)
-    rows = rows or _listed(base)
+    rows = rows or _annotations(base)
     if not _is_complete(images, rows):
         raise DataError(
             f"{base} is incomplete: of {len(rows):,} images some are missing; delete this folder "
@@ -74,7 +74,7 @@ def _table(images: Path) -> list[tuple[str, str]]:
         return []
 
 
-def _listed(base: Path) -> list[tuple[str, str]]:
+def _annotations(base: Path) -> list[tuple[str, str]]:
     """Read image and label of each line `NAME CLASS SPECIES BREED`; species 1 is a cat, 2 a dog."""
     try:
         files = [base / "annotations" / name for name in ("trainval.txt", "test.txt")]

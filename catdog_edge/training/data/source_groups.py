@@ -49,7 +49,7 @@ def without_sources(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
 
 
 def held_out(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
-    """Return a data set in which every image of the sources left out of training is of `test`."""
+    """Return a data set that has every image of the left-out sources in its test split."""
     sources = file_sources(dataset)
     items = tuple(
         dataclasses.replace(item, split="test") if sources[item.file] in left_out else item

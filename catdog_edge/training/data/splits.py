@@ -218,7 +218,7 @@ def _place(digest: str) -> float:
     return int(digest[:16], 16) / 2**64
 
 
-def read_some(
+def read_subset(
     layout: FileLayout,
     limit: int,
     seed: int,

@@ -79,7 +79,7 @@ def send(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
 
 
 class Upload:
-    """Arrays that reach a device in one copy, which nobody waits for.
+    """Arrays that are copied to a device in one asynchronous copy.
 
     float64 becomes float32. The buffer on the host is filled at once, in whichever thread.
 

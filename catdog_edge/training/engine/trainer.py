@@ -228,7 +228,7 @@ class Trainer:
             then, now = training["recipe"], self.plan.recipe.to_dict()
             for name in ("optimizer", "momentum", "weight_decay"):
                 if then[name] != now[name]:
-                    raise _misfit(path, f" ({name} was {then[name]})")
+                    raise _mismatch_error(path, f" ({name} was {then[name]})")
             self.network.load_state_dict(training["network"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(training["averaged"])
@@ -238,7 +238,7 @@ class Trainer:
                 setattr(self, name, training[name])
             self._summed = self.seen
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise _misfit(path) from error
+            raise _mismatch_error(path) from error
 
     def _run_epoch(self, stop: Callable[[], bool], on_step: Callable[[StepMetrics], None]) -> bool:
         recipe = self.plan.recipe
@@ -445,7 +445,7 @@ class Trainer:
 _COUNTERS = ("epoch", "step", "seen", "correct", "loss_sum", "seconds")
 
 
-def _misfit(path: Path, reason: str = "") -> CatdogError:
+def _mismatch_error(path: Path, reason: str = "") -> CatdogError:
     return CatdogError(
         f"{path} does not fit the recipe in args.yaml beside it{reason}; put back what was "
         "changed there, or start again with: catdog-edge train"

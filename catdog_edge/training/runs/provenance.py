@@ -19,7 +19,7 @@ from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
 from catdog_edge.training.engine.distillation import Teacher
 from catdog_edge.training.engine.trainer import Plan, Trainer
-from catdog_edge.training.runs.training_data import RunData
+from catdog_edge.training.runs.run_data import RunData
 
 
 def git_commit() -> str:

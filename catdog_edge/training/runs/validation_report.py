@@ -36,8 +36,8 @@ from catdog_edge.training.models.imagenet_head import calibrate_known
 from catdog_edge.training.runs import plots
 from catdog_edge.training.runs.label_review import review, write_review_csv
 from catdog_edge.training.runs.progress import duration
+from catdog_edge.training.runs.run_data import RunData
 from catdog_edge.training.runs.run_folder import Run
-from catdog_edge.training.runs.training_data import RunData
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from support.models.bench_run import onnx_row
 
 from benchmarks.bench_rows import BenchRow, open_row
 from benchmarks.measure import cold_start, latency
-from benchmarks.measure.cold_start import cold_starts, start_row, summarise
+from benchmarks.measure.cold_start import cold_starts, start_row, summarize_runs
 from catdog_edge.errors import CatdogError
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
@@ -70,10 +70,10 @@ def test_summary_of_runs_takes_the_middle_one():
     one = {"load_s": 0.1, "rss_bytes": 1, "peak_rss_bytes": 2, "cpu_ms": 1.0, "wall_ms": 1.0,
            "torch_loaded": False, "gpu_bytes": None}  # fmt: skip
     runs = [{**one, "first_answer_s": value} for value in (0.3, 9.0, 0.4)]
-    assert summarise(runs)["first_answer_s"] == 0.4
-    assert summarise(runs)["first_answers_s"] == [0.3, 9.0, 0.4]
-    assert not summarise(runs)["torch_loaded"]
-    assert summarise([*runs, {**runs[0], "torch_loaded": True}])["torch_loaded"]
+    assert summarize_runs(runs)["first_answer_s"] == 0.4
+    assert summarize_runs(runs)["first_answers_s"] == [0.3, 9.0, 0.4]
+    assert not summarize_runs(runs)["torch_loaded"]
+    assert summarize_runs([*runs, {**runs[0], "torch_loaded": True}])["torch_loaded"]
 
 
 def test_a_fresh_process_that_hangs_is_ended(run, tmp_path, monkeypatch):

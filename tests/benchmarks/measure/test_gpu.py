@@ -14,7 +14,7 @@ pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 from support.models.bench_document import GPU
 
 from benchmarks.measure import gpu
-from benchmarks.measure.gpu import GpuActivity, Reading, gpu_doubts, process_bytes
+from benchmarks.measure.gpu import GpuActivity, Reading, gpu_noise_reasons, process_bytes
 
 CALM = Reading(
     clock_mhz=1980, memory_clock_mhz=2619, used_bytes=500, busy=0.0, slowdowns=(), processes={}
@@ -31,15 +31,19 @@ def test_memory_is_that_of_the_process_or_what_came_on_top():
     assert process_bytes(None, None) is None
 
 
-def test_clocks_and_slowdowns_are_summarised_and_judged():
+def test_clocks_and_slowdowns_are_summarized_and_judged():
     hot = dataclasses.replace(CALM, clock_mhz=1200, slowdowns=("too hot",))
     found = GpuActivity.of([CALM, CALM, hot, CALM])
     assert found == GpuActivity((1200, 1980), 4, {"too hot": 0.25})
-    assert gpu_doubts(GPU, found) == ["the GPU lowered its clock for 25% of the time (too hot)"]
+    assert gpu_noise_reasons(GPU, found) == [
+        "the GPU lowered its clock for 25% of the time (too hot)"
+    ]
     busy = dataclasses.replace(GPU, busy=0.4)
-    assert gpu_doubts(busy, None) == ["the GPU was busy for 40% of the time before the start"]
-    assert gpu_doubts(GPU, GpuActivity.of([CALM])) == []
-    assert gpu_doubts(None, None) == []
+    assert gpu_noise_reasons(busy, None) == [
+        "the GPU was busy for 40% of the time before the start"
+    ]
+    assert gpu_noise_reasons(GPU, GpuActivity.of([CALM])) == []
+    assert gpu_noise_reasons(None, None) == []
     assert GpuActivity.of([]) is None
 
 

@@ -33,7 +33,7 @@ def test_every_drawing_is_well_formed_and_stays_inside_its_frame(doc, spread):
         drawings = [
             charts.ratios(doc, width),
             charts.distributions(doc, width),
-            charts.front(doc, width),
+            charts.pareto_chart(doc, width),
             *(drawn for _, drawn in charts.reliability(doc)),
         ]
         assert len(drawings) == 3 + len(ROWS)
@@ -87,7 +87,7 @@ def test_names_in_the_front_are_beside_their_points_and_cover_nothing(doc, width
     made = copy.deepcopy(doc)
     for row, p50 in zip(made["rows"], (9.0, 9.1, 9.2, 9.3, 9.4, 3.0), strict=True):
         row["latency"]["p50_ms"] = p50
-    drawing = charts.front(made, width)
+    drawing = charts.pareto_chart(made, width)
     points = {tuple(_at(dot, "cx", "cy")) for dot in _nodes(drawing, "dot")}
     ends = {tuple(_at(line, "x1", "y1")) for line in _nodes(drawing, "leader")}
     assert ends <= points
@@ -111,7 +111,7 @@ def test_names_in_the_front_are_beside_their_points_and_cover_nothing(doc, width
 
 
 def test_ticks_are_written_as_numbers(doc):
-    for chart in (charts.ratios, charts.distributions, charts.front):
+    for chart in (charts.ratios, charts.distributions, charts.pareto_chart):
         for width in (html.WIDE, html.NARROW):
             ticks = [float(node.text) for node in _nodes(chart(doc, width), "tick")]
             assert 3 <= len(ticks) <= 16

@@ -181,7 +181,7 @@ def test_without_batch_one_the_page_tells_the_time_of_a_frame(doc):
         row["batch"] = 32 if row["name"] == "model.static" else 8
         row["latency"]["p50_ms"] = 40.0 if row["name"] == "model.static" else 20.0
     assert html.headline(made)["name"] == "model.static"
-    shown = charts.front(made, 1000)
+    shown = charts.pareto_chart(made, 1000)
     assert "in 1.25 ms a frame" in shown  # 40 ms for 32 frames
     assert "in 2.50 ms a frame" in shown
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.train
 from support.models.tiny_nets import FRAMES
 
 from exporters.checks import map_correlation
-from exporters.graph.heat_map import add_heat_map
+from exporters.graph.add_heat_map import add_heat_map
 
 
 def test_a_file_correlates_with_itself_on_images_of_all_parts(

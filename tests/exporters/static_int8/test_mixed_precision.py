@@ -19,7 +19,11 @@ from catdog_edge.errors import GateError, ModelError
 from exporters.checks.acceptance import Verification
 from exporters.graph.onnx_file import write_model
 from exporters.static_int8 import quantize
-from exporters.static_int8.mixed_precision import give_back, rank_layers, search_schemes
+from exporters.static_int8.mixed_precision import (
+    rank_layers,
+    restore_worst_to_float,
+    search_schemes,
+)
 from exporters.static_int8.optimized_graph import integer_layers, optimized_graph
 
 
@@ -41,7 +45,7 @@ def test_the_worst_layers_go_back_to_float_until_the_answers_hold(
         ranked.append(rank_layers(calibrated, fragile_file, pictures(24, seed=9)))
         return ranked[-1]
 
-    found = give_back(calibrated, judge, rank)
+    found = restore_worst_to_float(calibrated, judge, rank)
     assert not found.steps[0].verification.passed
     assert found.steps[0].in_float == ()
     assert found.passed
@@ -63,7 +67,7 @@ def test_giving_back_stops_and_says_that_it_did_not_help(
     def judge(model: ir.Model) -> Verification:
         return compared(fragile_file, written(model, calibrated, tmp_path / "static.onnx"))
 
-    found = give_back(calibrated, judge, lambda: (), most=0)
+    found = restore_worst_to_float(calibrated, judge, lambda: (), most=0)
     assert not found.passed
     assert len(found.steps) == 1
     assert "the same answer on" in found.steps[0].verification.failures[0]

@@ -22,7 +22,7 @@ from catdog_edge.training.data.folder_or_zip import SampleSource
 from catdog_edge.training.data.negatives import Negatives
 from catdog_edge.training.engine.trainer import Plan
 from catdog_edge.training.runs.provenance import arguments, git_commit, trained_on
-from catdog_edge.training.runs.training_data import RunData
+from catdog_edge.training.runs.run_data import RunData
 
 OPTIONS = TrainOptions(
     data=(), labels=None, split=(80, 10, 10), limit=None, arch="edge_cnn", recipe=None,

@@ -32,8 +32,8 @@ from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.evaluation.rejection import ThresholdRule, choose_threshold
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.runs import plots, validation_report
+from catdog_edge.training.runs.run_data import RunData
 from catdog_edge.training.runs.run_folder import Run
-from catdog_edge.training.runs.training_data import RunData
 
 
 def test_a_run_leaves_the_files_of_the_design(trained: Path) -> None:

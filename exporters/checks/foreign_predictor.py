@@ -28,8 +28,8 @@ class PixelScaling:
     std: tuple[float, float, float]
 
 
-class Original:
-    """A file of another tool, loaded with ONNX Runtime.
+class ForeignPredictor:
+    """The predictor of a file of another tool, run with ONNX Runtime.
 
     `source` has its height and width; a `uint8` input uses only the channel order of `pixels`.
     """

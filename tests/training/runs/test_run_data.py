@@ -17,7 +17,7 @@ from catdog_edge.spec import crop_and_squash
 from catdog_edge.training.config.recipes import recipe
 from catdog_edge.training.data.negatives import open_negatives
 from catdog_edge.training.data.open_dataset import open_dataset
-from catdog_edge.training.runs.training_data import RunData
+from catdog_edge.training.runs.run_data import RunData
 
 STEPS = crop_and_squash(16, 16)
 

@@ -14,13 +14,18 @@ pytestmark = pytest.mark.train
 from support.models.foreign_classifiers import FRAMES, MEAN, SIZE, STD, network, theirs
 
 from catdog_edge.errors import ModelError
-from exporters.checks.original import Original, PixelScaling, find_ending, to_probabilities
+from exporters.checks.foreign_predictor import (
+    ForeignPredictor,
+    PixelScaling,
+    find_ending,
+    to_probabilities,
+)
 from exporters.graph.foreign_network import ForeignInput
 
 
-def original(file: Path, ending: str = "logits", batch: int | None = None, size: int = SIZE):
+def foreign(file: Path, ending: str = "logits", batch: int | None = None, size: int = SIZE):
     source = ForeignInput("frames", "nchw-float", size, size, batch)
-    made = Original(file, source, PixelScaling(False, 255.0, MEAN, STD))
+    made = ForeignPredictor(file, source, PixelScaling(False, 255.0, MEAN, STD))
     made.output, made.ending = ("logits" if ending == "logits" else "answers"), ending
     return made
 
@@ -29,7 +34,7 @@ def original(file: Path, ending: str = "logits", batch: int | None = None, size:
 def test_any_number_of_images_is_answered(tmp_path: Path, batch: int | None) -> None:
     wanted = theirs(network(tmp_path / "free.onnx"), "nchw-float")
     file = network(tmp_path / "theirs.onnx", batch=batch or "batch")
-    found = original(file, batch=batch).predict(np.concatenate([FRAMES] * 3))
+    found = foreign(file, batch=batch).predict(np.concatenate([FRAMES] * 3))
     assert np.abs(found.probabilities - np.concatenate([wanted] * 3)).max() < 1e-5
     assert np.abs(to_probabilities(found.logits, "logits") - found.probabilities).max() == 0
     assert found.known is None
@@ -37,7 +42,7 @@ def test_any_number_of_images_is_answered(tmp_path: Path, batch: int | None) -> 
 
 def test_probabilities_are_no_logits(tmp_path: Path) -> None:
     file = network(tmp_path / "theirs.onnx", end="Softmax")
-    found = original(file, "probabilities").predict(FRAMES)
+    found = foreign(file, "probabilities").predict(FRAMES)
     assert np.abs(found.probabilities - theirs(file, "nchw-float")).max() < 1e-5
     assert found.logits is None
 
@@ -45,9 +50,9 @@ def test_probabilities_are_no_logits(tmp_path: Path) -> None:
 def test_a_file_that_does_not_run_on_images_is_named(tmp_path: Path) -> None:
     file = network(tmp_path / "theirs.onnx", batch=1)
     with pytest.raises(ModelError, match=r"theirs\.onnx: it does not run on 1 image of 8x8 \("):
-        original(file, batch=1, size=8).outputs(FRAMES[:, :8, :8])
+        foreign(file, batch=1, size=8).outputs(FRAMES[:, :8, :8])
     with pytest.raises(ModelError, match="does not run on 6 images of 32x32"):
-        original(file).outputs(FRAMES)
+        foreign(file).outputs(FRAMES)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from exporters.checks.predictors import OnnxPredictor
 from exporters.formats.dynamic_int8 import quantize_dynamic
 from exporters.formats.fp16 import convert_fp16, pack_weights
 from exporters.formats.torch_export import export_onnx
-from exporters.graph.heat_map import add_heat_map
+from exporters.graph.add_heat_map import add_heat_map
 from exporters.graph.onnx_file import read_proto, write_model
 from exporters.static_int8.quantize import calibrate, quantize
 
