@@ -227,9 +227,9 @@ def command(
     from catdog_edge.images.find import find_images, split_list
 
     if out is not None and (save is not None or explain):
-        raise click.UsageError("--out writes no copies: use --save and --explain without it.")
+        raise click.UsageError("--out writes no copies: use --save and --explain without it")
     if explain and save is None:
-        raise click.UsageError("--explain needs --save.")
+        raise click.UsageError("--explain needs --save")
     try:
         listed = split_list(sys.stdin.buffer.read()) if "-" in images and sys.stdin else []
     except OSError as error:
@@ -240,7 +240,7 @@ def command(
     for option in ctx.command.params:
         if getattr(option, "group", "") == "Bulk" and option.name:
             if ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"{option.opts[0]} needs --out.")
+                raise click.UsageError(f"{option.opts[0]} needs --out")
             options.pop(option.name, None)
     files = find_images(images or (".",), listed, leave_out=save)
     if not files or files == [Path()]:
@@ -261,9 +261,9 @@ def _classify_in_parts(
     from catdog_edge.bulk.classify_parts import ImageOptions
 
     if options["address"] is not None and options["engine"] != "ray":
-        raise click.UsageError("--address needs --engine ray.")
+        raise click.UsageError("--address needs --engine ray")
     if options["tiles"] and options["reduce"]:
-        raise click.UsageError("--tiles and --reduce exclude each other.")
+        raise click.UsageError("--tiles and --reduce exclude each other")
     how = ImageOptions(*map(options.pop, ("keep_damaged", "tiles", "reduce")))
     kind, part, engine, address = map(options.pop, ("kind", "part", "engine", "address"))
     say = note, lambda line: note(f"catdog-edge: {line}")

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from catdog_edge.errors import PictureError
 from catdog_edge.images.bmp import BmpHeader, read_bmp_header
@@ -118,7 +118,7 @@ def read_header(data: bytes) -> Header:
     is_tga = len(data) > 18 and data[1] < 2 and data[2] in (1, 2, 3, 9, 10, 11)
     if data.endswith(b"TRUEVISION-XFILE.\0") or (is_tga and data[16] in (8, 16, 24, 32)):
         raise unsupported("TGA")
-    raise PictureError("not an image of a known format (JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF)")
+    raise _unknown()
 
 
 def _jpeg(data: bytes) -> Header:
@@ -295,12 +295,16 @@ def read_directory(data: bytes) -> dict[int, tuple[int, ...]]:
     return tags
 
 
+def _unknown() -> PictureError:
+    return PictureError(f"not an image of a known format ({', '.join(get_args(Format))})")
+
+
 def _pnm(data: bytes) -> Header:
     numbers: list[int] = []
     for line in data[2:4096].split(b"\n"):
         for token in line.split(b"#")[0].split():
             if not token.isdigit() or len(token) > 9:
-                raise PictureError("not an image of a known format")
+                raise _unknown()
             numbers.append(int(token))
             if len(numbers) == 2 and data[1:2] == b"4":
                 return Header("PNM", numbers[0], numbers[1])

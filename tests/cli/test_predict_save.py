@@ -118,7 +118,7 @@ def test_explain_colours_the_copies(album: Path) -> None:
     assert (changed[:, :60] < 2).all()  # cut off before the model sees it
     plain = predict("a.png", "--explain")
     assert plain.exit_code == 2
-    assert "--explain needs --save." in plain.stderr
+    assert "--explain needs --save" in plain.stderr
     without = predict("a.png", "--save", "out", "--explain")
     assert without.exit_code == 1
     assert "catdog-edge export --heat-map" in without.stderr.splitlines()[-1]

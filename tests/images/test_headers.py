@@ -301,3 +301,9 @@ def test_files_that_are_refused_by_name_are_found_in_folders() -> None:
     assert is_picture("IMG_0001.HEIC")
     assert is_picture("shot.cr2")
     assert not is_picture("notes.txt")
+
+
+def test_an_unknown_format_is_refused_with_those_that_are_read() -> None:
+    for data in (b"no header of any image", b"P6 wide 20 255\n"):
+        with pytest.raises(PictureError, match=r"known format \(JPEG, .*AVIF, PNM\)"):
+            read_header(data)

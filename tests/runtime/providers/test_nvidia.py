@@ -1,4 +1,4 @@
-"""Sessions on NVIDIA's GPUs: what can be tested without one; the rest is in test_on_cuda.py."""
+"""Sessions on NVIDIA's GPUs, without one; with one: `runtime/test_classifier_on_cuda.py`."""
 
 from __future__ import annotations
 
