@@ -76,6 +76,7 @@ def test_figures_and_files_of_a_run(tmp_path: Path) -> None:
     assert [left for _, _, left in epochs] == [pytest.approx(rows[0].seconds), 0]
     assert rows[0].pictures_per_second == pytest.approx(24 / rows[0].seconds)
     assert steps[2].loss == pytest.approx(rows[0].train_loss)
+    assert one._interval == 0, "on a CPU the sums are those of each step"
     assert steps[2].accuracy == pytest.approx(rows[0].train_accuracy)
     # A run that is resumed after an upgrade goes on with the same dropout.
     assert torch.initial_seed() == (1_000_003 + 5) * 1009
@@ -237,6 +238,8 @@ def test_the_loss_adds_those_of_the_teacher_and_of_the_pretrained_weights(tmp_pa
     teacher = Teacher(tmp_path / "teacher.pt", spec.labels, torch.device("cpu"), "float32")
     plan = Plan(recipe, 2, 8, recipe.lr, 1, 0, "float32", "cpu")
     one = Trainer(network, spec, plan, TrainingData(TRAIN, VAL), tmp_path, teacher)
+    without = replace(plan, recipe=replace(recipe, keep_imagenet=0.0))
+    assert Trainer(network, spec, without, TrainingData(TRAIN, VAL), tmp_path)._reference is None
     pixels, labels = torch.from_numpy(TRAIN[0][:6]), torch.tensor([0, 1, 2, 2, 1, 0])
     targets = teacher.targets(Batch(pixels, labels, pixels), recipe, (0, 0))
 
