@@ -79,6 +79,13 @@ def test_tables_without_rows_name_nothing(tmp_path: Path) -> None:
     assert (listed.name, listed.splits, listed.is_list) == ("test.txt", {"0.jpg": "test"}, True)
 
 
+def test_a_column_of_splits_is_none_of_labels_whatever_its_name(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{('train', 'test')[n % 2]},{('cat', 'dog')[n // 5]}" for n in range(10)]
+    found = read(tmp_path, table("image,category,species", *rows))
+    assert found.labels == {f"{n}.jpg": ("cat", "dog")[n // 5] for n in range(10)}
+    assert found.splits == {f"{n}.jpg": ("train", "test")[n % 2] for n in range(10)}
+
+
 def test_numbers_need_a_name_each(tmp_path: Path) -> None:
     rows = table("image,label", *(f"{n}.jpg,{n % 3}" for n in range(10)))
     found = read(tmp_path, rows, ["a", "b", "c"])

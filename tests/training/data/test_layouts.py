@@ -289,6 +289,10 @@ def test_images_beside_the_class_folders_are_noted_or_skipped(tmp_path: Path) ->
     ]
     assert split.notes == ("the folder notes is no split and is left out",)
     assert [one.split for one in split.candidates] == ["test", "test", "train", "train"]
+    names = ["data/train/cat/1.jpg", "data/train/dog/1.jpg", "data/notes/1.jpg"]
+    below = find_layout(open_source(write(tmp_path / "below", dict.fromkeys(names, b""))))
+    assert below.notes == ("the folder data/notes is no split and is left out",)
+    assert below.labels == ("cat", "dog")
 
 
 def test_the_first_reason_is_named(tmp_path: Path) -> None:

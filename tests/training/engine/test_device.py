@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
 pytestmark = pytest.mark.train
 
 from catdog_edge.errors import CatdogError
-from catdog_edge.training.engine.device import choose_device, torch_threads
+from catdog_edge.training.engine.device import Upload, choose_device, pinned, torch_threads
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,19 @@ def test_the_threads_are_set_within_the_block(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("OMP_NUM_THREADS", str(before))
     with torch_threads() as count:
         assert count == before
+
+
+def test_arrays_reach_a_device_in_one_copy_as_they_are_but_in_float32() -> None:
+    arrays = {
+        "wide": np.linspace(0, 1, 3), "rows": np.arange(5)[::-1], "flags": np.eye(3, dtype=bool),
+        "none": np.zeros((0, 4), np.float32), "levels": np.arange(35, dtype=np.uint8),
+    }  # fmt: skip
+    upload = Upload(arrays, torch.device("cpu"))
+    sent = upload.take()
+    for name, array in arrays.items():
+        wanted = array.astype(np.float32) if name == "wide" else array
+        assert sent[name].numpy().dtype == wanted.dtype
+        assert np.array_equal(sent[name].numpy(), wanted)
+        pinned_one = pinned(array, torch.device("cpu"))
+        assert torch.equal(pinned_one, sent[name])
+    assert len(upload._buffer) == 16 + 48 + 16 + 0 + 48  # each begins at a multiple of 16 bytes
