@@ -172,6 +172,18 @@ def test_batch_norms_that_a_recipe_adds_are_folded_into_what_is_kept(tmp_path: P
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+def test_sums_that_are_seldom_read_end_as_those_of_each_step(tmp_path: Path) -> None:
+    often, seldom = trainer(tmp_path), trainer(tmp_path)
+    seldom._interval = 1e9  # as on a GPU, which is rarely asked for them
+    _, steps, _ = run(often)
+    _, fewer, _ = run(seldom)
+    for one, other in zip(often.history, seldom.history, strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=1e-12)
+        assert other.train_accuracy == one.train_accuracy
+    assert [one.loss == fewer[0].loss for one in fewer[:3]] == [True, True, False]
+    assert fewer[0].loss == steps[0].loss
+
+
 def test_a_view_is_an_epoch_that_repeats(tmp_path: Path) -> None:
     one, plain = trainer(tmp_path, replace(RECIPE, views=3), epochs=9), trainer(tmp_path, epochs=9)
     for epoch, view in ((0, 0), (2, 2), (3, 0), (8, 2)):
