@@ -79,6 +79,14 @@ def test_tables_without_rows_name_nothing(tmp_path: Path) -> None:
     assert (listed.name, listed.splits, listed.is_list) == ("test.txt", {"0.jpg": "test"}, True)
 
 
+def test_the_name_of_a_table_of_labels_is_no_split_by_itself(tmp_path: Path) -> None:
+    rows = table("image,label", "0.jpg,cat", "1.jpg,dog")
+    files = {"0.jpg": b"", "1.jpg": b"", "train.csv": rows, "all.csv": b"image\n0.jpg\n"}
+    listed, labelled = read_tables(open_source(write(tmp_path, files)), None)
+    assert (listed.is_list, listed.splits, listed.files) == (True, {}, ("0.jpg",))
+    assert (labelled.is_list, labelled.splits) == (False, {})
+
+
 def test_a_column_of_splits_is_none_of_labels_whatever_its_name(tmp_path: Path) -> None:
     rows = [f"{n}.jpg,{('train', 'test')[n % 2]},{('cat', 'dog')[n // 5]}" for n in range(10)]
     found = read(tmp_path, table("image,category,species", *rows))

@@ -182,6 +182,11 @@ def test_sums_that_are_seldom_read_end_as_those_of_each_step(tmp_path: Path) -> 
         assert other.train_accuracy == one.train_accuracy
     assert [one.loss == fewer[0].loss for one in fewer[:3]] == [True, True, False]
     assert fewer[0].loss == steps[0].loss
+    cut = trainer(tmp_path)
+    cut._interval = 1e9
+    run(cut, stop_after=2)
+    training = read_checkpoint(tmp_path / "last.pt")[0]["training"]
+    assert training["loss_sum"] / 16 == pytest.approx(steps[1].loss, rel=1e-12)
 
 
 def test_a_view_is_an_epoch_that_repeats(tmp_path: Path) -> None:

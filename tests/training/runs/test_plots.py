@@ -228,6 +228,8 @@ def test_a_confusion_matrix_by_the_number_of_classes(
         "c0",
         "c1" if classes < 31 else "c2",
     ]
+    sizes = {one.get_fontsize() for one in axes.get_xticklabels() + axes.get_yticklabels()}
+    assert sizes == {10 if classes < 13 else 7}
     side = max(4.2, 1.1 * min(classes, 10) + 2)
     assert drawn[0].get_size_inches() == pytest.approx((side + 0.6, side))
     assert len(axes.texts) == (classes**2 if size else 0)
