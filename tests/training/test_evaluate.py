@@ -115,7 +115,8 @@ def test_the_lines_of_sources_are_those_of_the_worst() -> None:
     # Of negatives those are right that are not answered.
     others = [SourceResult(f"car/{n}", 9, False, None, (n / 50, 0, 1)) for n in range(50)]
     never = SourceResult("never", 9, False, None, None)
-    lines = evaluate._source_lines([never, *others, source("s", 0.105)])
+    known = SourceResult("s", 9, False, (0.105, 0.01, 0.3), None)
+    lines = evaluate._source_lines([never, *others, known])
     assert [line.split()[0] for line in lines[1:-1]] == [
         *(f"car/{n}" for n in range(49, 44, -1)), "s", *(f"car/{n}" for n in range(44, 40, -1)),
     ]  # fmt: skip

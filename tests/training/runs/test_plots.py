@@ -300,6 +300,7 @@ def test_the_overview_has_a_row_of_images_and_the_counts_of_each_class(
     widths = [[bar.get_width() for bar in axes.patches] for axes in bars]
     assert widths == [[splits.count(one) for one in ("train", "val", "test")]] * shown
     assert [text.get_text() for text in bars[0].texts] == [str(width) for width in widths[0]]
+    assert list(bars[0].lines[0].get_xdata()) == [0, 0]
     assert bars[0].get_xlim() == (0, pytest.approx(1.22 * max(widths[0])))
     assert [text.get_position()[0] for text in bars[0].texts] == pytest.approx(
         [width + 0.02 * max(widths[0]) for width in widths[0]]
