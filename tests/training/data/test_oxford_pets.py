@@ -215,7 +215,7 @@ def test_an_image_without_bytes_is_missing_and_a_row_without_a_label_spoils_a_ta
     }
     for name, text in lists.items():
         (tmp_path / "annotations" / f"{name}.txt").write_text(text)
-    assert oxford_pets._listed(tmp_path) == [("Aby_1.jpg", "cat"), ("pug_2.jpg", "dog")]
+    assert oxford_pets._annotations(tmp_path) == [("Aby_1.jpg", "cat"), ("pug_2.jpg", "dog")]
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(
