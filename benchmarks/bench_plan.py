@@ -233,7 +233,7 @@ def _open(rows: Sequence[BenchRow], required: bool) -> tuple[list[Runner], list[
         try:
             runner = open_row(row)
         except CatdogError as error:
-            on_gpu = row.engine == "pytorch" and row.device != "cpu"  # nobody asked for it
+            on_gpu = row.engine == "pytorch" and row.device != "cpu"  # not requested
             optional = isinstance(error, ProviderError) and not required
             if not optional and not on_gpu and row.variant != "compile":
                 raise

@@ -12,7 +12,7 @@ import cv2
 
 from catdog_edge import CatdogError, Classifier
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # told below, in one line
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # reported below, in one line
 source = sys.argv[1] if len(sys.argv) > 1 else "0"
 try:
     pets = Classifier(*sys.argv[2:3])

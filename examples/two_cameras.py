@@ -23,7 +23,7 @@ def watch(source: str, pets: Classifier) -> int:
     return count
 
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # told above, in one line
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # reported above, in one line
 if len(sys.argv) < 3:
     sys.exit("usage: python two_cameras.py SOURCE SOURCE [MODEL]")
 try:  # in this order: Ctrl-C closes the classifier, which ends the threads of the pool

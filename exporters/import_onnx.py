@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 Colours = tuple[float, float, float]
 
-FEW = 8  # images by which it is told what comes out
+FEW = 8  # images on which logits are told from probabilities
 IMAGENET = "imagenet"
 
 

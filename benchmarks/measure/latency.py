@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 FRAMES = 32  # that the timed calls cycle through, so that none finds its own in a cache
 JPEG_QUALITY = 95  # of the JPEG whose decoding is timed as a stage
-UNRESOLVED = 0.1  # share of a call by which its stages may exceed it and their rest is still told
+UNRESOLVED = 0.1  # share of a call by which its stages may exceed it; the rest is still reported
 
 
 def time_rows(runners: Sequence[Runner], frames: Sequence[Image], seconds: float) -> Measurement:

@@ -171,6 +171,7 @@ def row_figures(values: Probabilities, truth: Labels, comparison: Comparison) ->
 def class_figures(answers: Mapping[str, Probabilities], truth: Labels) -> dict[str, Any]:
     """Return precision and recall per class of every row, and the first row's confusion matrix.
 
+    `answers` are the rows' probabilities, `float32 [N,K]`; `truth` are class indices, `int64 [N]`.
     The cells of it that are not 0, as lists of true class, predicted class and count: the matrix of
     another row differs from it by the row's disagreements.
     """

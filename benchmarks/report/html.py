@@ -106,7 +106,7 @@ def headline(document: Document) -> Mapping[str, Any] | None:
 
 
 def _exported(document: Document) -> list[Mapping[str, Any]]:
-    """Return the rows with batch 1, or all rows if there are none."""
+    """Return the rows of exported files with batch 1, or with any batch if there are none."""
     exported = (row for row in document["rows"] if row["engine"] == "onnxruntime")
     rows = [row for row in exported if not row["is_reference"]]  # that of an imported file is
     return [row for row in rows if row["batch"] == 1] or rows

@@ -35,13 +35,18 @@ class BulkRun:
     images: ImageOptions
     engine: str = "local"  # this process; `ray`: workers on a Ray cluster
     address: str | None = None  # of the cluster, see `classify_all_on_ray`
-    info: Callable[[str], object] = log.info  # takes what a user is told
-    warn: Callable[[str], object] = log.warning  # takes a line per unreadable image
+    info: Callable[[str], object] = log.info  # receives messages for the user
+    warn: Callable[[str], object] = log.warning  # receives a line per unreadable image
 
     def run(
         self, model: str | None, provider: str, threads: int | None, reject: float | None
     ) -> RunCounts:
-        """Classify all parts without results; finished parts are skipped."""
+        """Classify all parts without results; finished parts are skipped.
+
+        Raises:
+            CatdogError: There are no images, the model cannot be opened, or the results cannot be
+                written or belong to a run with other settings.
+        """
         labels = read_spec(model).labels
         results = Results(self.out, self.kind, labels, self._settings(model, reject))
         counts = results.counts or results.start(list_parts(self.names, self.listed, self.part))

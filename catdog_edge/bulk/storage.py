@@ -32,7 +32,11 @@ def pyarrow(module: str) -> Any:
 
 
 def filesystem(location: str) -> tuple[Any, str]:
-    """Return the pyarrow file system of an address, and the path in it."""
+    """Return the pyarrow file system of an address, and the path in it.
+
+    Raises:
+        CatdogError: The address cannot be opened, or pyarrow is not installed.
+    """
     address = location
     if address.startswith(("gs://", "gcs://")) and GOOGLE_LIMIT not in address:
         # Without credentials Google's client silently retries for 15 minutes.
@@ -65,7 +69,11 @@ class Folder:
         self._system, self._path = filesystem(location) if is_remote(location) else (None, location)
 
     def write(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Write a file atomically, also if the process is killed."""
+        """Write a file atomically, also if the process is killed.
+
+        Raises:
+            CatdogError: It cannot be written.
+        """
         if self._system is None:
             with atomic_write(Path(self._path, name)) as temporary, temporary.open("wb") as stream:
                 stream.writelines(chunks)

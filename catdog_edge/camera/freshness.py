@@ -17,7 +17,7 @@ CATCHING_UP = 3.0  # seconds after a connect within which a burst of old frames 
 DRIFT = 0.001  # largest difference in rate of an ordinary camera clock; 0.0001 is usual
 
 LONGEST_QUEUE = 30.0
-"""Seconds of video that a camera or a network may hold back; a longer delay is no delay."""
+"""Seconds of video that a camera or a network may hold back; a larger growth is clock drift."""
 
 _STEP = 0.2
 """Seconds of delay after which it is checked whether the stream's clock runs at our rate."""

@@ -69,7 +69,7 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 
 def check_source_name(name: str) -> str:
-    """Return the name if it is valid in a file name and an event."""
+    """Return the name; `CameraError` if it is not valid in a file name and an event."""
     if not _NAME.fullmatch(name):
         remedy = "use letters, digits, dots, dashes and underscores"
         raise CameraError(f"a source cannot be called {masked(name)!r}; {remedy}")

@@ -30,7 +30,7 @@ GAIN, OFFSET = 0.25, 20.0  # change of light beyond which the model runs without
 REACH = 5  # blocks, odd: what moves within half of that is one thing, an animal's head and tail
 
 MARGIN = 0.1
-"""Of the size of what moves, added on each side, beside what the gate's blocks are too large."""
+"""Margin on each side, as a fraction of the moving region; the block grid adds its own."""
 
 _Blocks = npt.NDArray[np.float32]
 
@@ -93,7 +93,8 @@ class MotionGate:
         if int(np.count_nonzero(off)) < MIN_BLOCKS:
             return False
         if self._earlier is not None:
-            # Where it was, the background is back: only where it is differs from both.
+            # Where the object was, the background is visible again, as in the earlier image; where
+            # the object is now differs from both images.
             gain, offset = _light(self._earlier, blocks)
             here = off & (np.abs(blocks - (gain * self._earlier + offset)) > least)
             off = here if int(np.count_nonzero(here)) >= MIN_BLOCKS else off

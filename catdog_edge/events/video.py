@@ -113,7 +113,7 @@ class Recorder:
         self._has_room = True
 
     def write(self, frame: Frame, image: Image) -> None:
-        """Write the annotated image of a frame."""
+        """Write the annotated image of a frame, `uint8 [H,W,3]` BGR."""
         self._held.append((frame.monotonic, image))
         if self._writer is not None or len(self._held) == MEASURED:
             self._flush()
@@ -191,7 +191,7 @@ class Window:
             )
 
     def show(self, frame: Frame, image: Image) -> bool:
-        """Show an image; return `False` after `q` or Escape was pressed."""
+        """Show an image, `uint8 [H,W,3]` BGR; return `False` after `q` or Escape was pressed."""
         cv2.imshow(f"catdog-edge {frame.source}", image)
         return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
 

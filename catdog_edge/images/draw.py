@@ -64,9 +64,12 @@ def draw_prediction(frame: Any, prediction: Prediction) -> Image:
 
 
 def overlay(frame: Any, heat: npt.NDArray[np.float32]) -> Image:
-    """Overlay a heat map of the frame's size on a copy: see `Classifier.explain`.
+    """Overlay a heat map, see `Classifier.explain`, on a copy of a frame: `uint8 [H,W,3]` BGR.
 
-    0 leaves the frame unchanged; the colours go from blue over green and yellow to red.
+    Args:
+        frame: The frame, see `to_bgr`.
+        heat: `float32 [H,W]`, 0..1, of the frame's size. 0 leaves the frame unchanged; the
+            colours go from blue over green and yellow to red.
     """
     image = to_bgr(frame)
     colours = cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), cv2.COLORMAP_JET)
@@ -76,7 +79,7 @@ def overlay(frame: Any, heat: npt.NDArray[np.float32]) -> Image:
 
 
 def draw_box(image: Image, box: Box, colour: tuple[int, int, int]) -> None:
-    """Draw the outline of a box into an image, in place."""
+    """Draw the outline of a box into an image, `uint8 [H,W,3]` BGR, in place; the colour is BGR."""
     left, top, width, height = box
     thick = max(1, round(min(image.shape[:2]) / 200))
     cv2.rectangle(image, (left, top), (left + width - 1, top + height - 1), colour, thick)

@@ -79,7 +79,10 @@ def _size_after(step: ResizeStep, height: int, width: int) -> tuple[int, int]:
 
 
 def crop(image: Image, box: Box) -> Image:
-    """Return a part of an image, as a view; less of it where the box reaches beyond the image."""
+    """Return a part of an image, `uint8 [H,W,3]`, as a view.
+
+    It is smaller than the box where the box reaches beyond the right or the lower edge.
+    """
     left, top, width, height = box
     return image[top : top + height, left : left + width]
 

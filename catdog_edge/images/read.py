@@ -57,7 +57,7 @@ def read_picture(path: str | os.PathLike[str], *, keep_damaged: bool = False) ->
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a regular file of at most `MAX_BYTES`; see `read_picture`."""
+    """Read a regular file of at most `MAX_BYTES`; `PictureError` if it cannot be read."""
     file = Path(path)
     try:
         status = file.stat()
@@ -122,7 +122,7 @@ def decode_picture(
 
 
 def check_size(size: int) -> None:
-    """Reject a file of more than `MAX_BYTES`, before it is read or unpacked."""
+    """Raise `PictureError` for a file of more than `MAX_BYTES`, before it is read or unpacked."""
     if size > MAX_BYTES:
         raise PictureError(f"too large: the limit is {MAX_BYTES // 2**20} MiB a file")
 

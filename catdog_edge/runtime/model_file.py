@@ -114,7 +114,12 @@ def shipped_models() -> list[str]:
 
 
 def find_model(model: str | os.PathLike[str] | bytes | None) -> ModelFile:
-    """Resolve the argument `model` of `Classifier` to a file or bytes."""
+    """Resolve the argument `model` of `Classifier` to a file or bytes.
+
+    Raises:
+        ModelError: There is no such file, or it is certainly not an ONNX model.
+        TypeError: `model` is neither a path, nor bytes, nor `None`.
+    """
     if model is None:
         model = DEFAULT
     if isinstance(model, (bytes, bytearray, memoryview)):

@@ -13,7 +13,7 @@ from catdog_edge.runtime.session import ModelSession, Outputs
 from catdog_edge.spec import NEITHER, ModelSpec, Prediction, Rejection
 
 LOWEST, HIGHEST = -0.01, 1.01
-"""What half floats and int8 may make of the probabilities 0 and 1; beyond, it is none."""
+"""Bounds of valid probabilities: fp16 and int8 may round slightly beyond 0 and 1."""
 
 
 def rejection_in_force(asked: float | bool | None, spec: ModelSpec) -> Rejection | None:
@@ -60,7 +60,11 @@ def to_predictions(
 
 
 def valid_scores(session: ModelSession, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return probabilities or scores unchanged; `ModelError` if they are invalid."""
+    """Return probabilities or scores, of any shape, unchanged.
+
+    Raises:
+        ModelError: One is not a number, or not in 0..1.
+    """
     if not (values.min() >= LOWEST and values.max() <= HIGHEST):
         raise _no_probabilities(session, values)
     return values

@@ -88,7 +88,11 @@ class ModelSession:
         return session
 
     def ready(self) -> Any:
-        """Return the ONNX Runtime session; a forked child opens its own at the first call."""
+        """Return the ONNX Runtime session; a forked child opens its own at the first call.
+
+        Raises:
+            ModelError: The session is closed, or the child cannot open the file.
+        """
         if (session := self._session) is not None:
             return session
         with self._lock:
@@ -135,7 +139,7 @@ class ModelSession:
         )
 
     def image(self, frame: Any) -> Image:
-        """Resize a frame to the model's size; see `preprocess`."""
+        """Resize a frame, see `preprocess`, to the model's size: `uint8 [height,width,3]` BGR."""
         if self.takes(frame) and frame.ndim == 3:
             image: Image = frame
             return image

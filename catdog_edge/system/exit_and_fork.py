@@ -44,7 +44,7 @@ native_code = _NativeCode()
 
 
 # `forked` of each is called in every forked child, before anything else runs there, and must not
-# raise. A lock may be held by a thread that did not come along.
+# raise. A lock may be held by a thread that does not exist in the child.
 _forkable: weakref.WeakSet[Any] = weakref.WeakSet()
 
 at_fork = _forkable.add  # register an object with a method `forked`, for as long as it lives

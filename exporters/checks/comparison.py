@@ -126,7 +126,10 @@ def compare_answers(
 
 
 def share_of_largest(values: Probabilities, reference: Probabilities) -> float:
-    """Return the largest difference relative to the reference's largest value, at least 1."""
+    """Return the largest difference of two arrays, `float32 [N,K]`, as a share.
+
+    It is relative to the reference's largest absolute value, or to 1 if that is larger.
+    """
     return float(np.abs(values - reference).max() / max(1.0, np.abs(reference).max()))
 
 

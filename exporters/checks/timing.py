@@ -24,8 +24,8 @@ from catdog_edge.training.array_types import Float64
 RESAMPLES = 4000  # bootstrap resamples behind an interval
 
 DRAWABLE = 5
-"""So many passes can be drawn from: of fewer, the percentiles that would be needed lie beyond what
-resamples can show (with two passes the interval would hold the truth 61 times in 100)."""
+"""Minimum number of passes to resample: with fewer, the percentiles needed are beyond what
+resamples can show (with two, the interval would include the true ratio in 61 % of cases)."""
 
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """The 97.5 % point of Student's t with 1, 2, ... degrees of freedom."""

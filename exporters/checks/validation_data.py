@@ -130,7 +130,16 @@ def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None)
 
 
 def check_calibration(labels: Labels, classes: tuple[str, ...], source: str) -> None:
-    """Raise `DataError` unless there are enough images to calibrate on, of every class."""
+    """Check that there are enough images to calibrate on, of every class.
+
+    Args:
+        labels: Their class indices, `int64 [N]`.
+        classes: The names of the classes.
+        source: Where the images come from, for messages.
+
+    Raises:
+        DataError: There are too few, or none of a class.
+    """
     if len(labels) < LEAST:
         raise DataError(
             f"{source}: {len(labels)} training images to calibrate on, required at least {LEAST}; "
@@ -145,7 +154,10 @@ def check_calibration(labels: Labels, classes: tuple[str, ...], source: str) -> 
 
 
 def stratified(labels: Labels, count: int) -> npt.NDArray[np.int64]:
-    """Choose up to `count` indices, ascending, stratified by class and evenly spaced."""
+    """Choose up to `count` indices of `labels`, stratified by class and evenly spaced.
+
+    `labels` are class indices, `int64 [N]`; the result is `int64 [M]`, ascending.
+    """
     if count >= len(labels):
         return np.arange(len(labels))
     kinds, sizes = np.unique(labels, return_counts=True)

@@ -37,9 +37,10 @@ def measure_ranges(
 ) -> Ranges:
     """Run images through a float network with one input; measure ranges of named activations.
 
-    `inputs` starts over the batches. The method is `minmax`: all values; `percentile`: see
-    `PERCENTILE`; `entropy`: the range that keeps the distribution best (least Kullback-Leibler
-    divergence). Raises `ModelError` where this onnxruntime cannot load the network.
+    `inputs` starts over the batches, arrays of the dtype and shape of the network's input.
+    The method is `minmax`: all values; `percentile`: see `PERCENTILE`; `entropy`: the range that
+    keeps the distribution best (least Kullback-Leibler divergence). Raises `ModelError` where this
+    onnxruntime cannot load the network.
     """
     observed = onnx.ModelProto()
     observed.CopyFrom(model)

@@ -22,7 +22,7 @@ from exporters.static_int8.quantize import SCHEMES, Calibrated, Scheme, quantize
 
 log = logging.getLogger(__name__)
 
-IMAGES = 32  # training images that a layer is judged on: ranks, not figures, are wanted
+IMAGES = 32  # training images per layer, enough to rank the layers
 MOST_IN_FLOAT = 0.5  # with more than this share of its layers in float a file is int8 in name only
 
 
@@ -57,7 +57,7 @@ class Found:
 
     @property
     def passed(self) -> bool:
-        """Whether the answers of `model` hold."""
+        """Whether `model` meets the limits."""
         return self.steps[-1].verification.passed
 
 

@@ -67,7 +67,12 @@ def short_provider_name(provider: str) -> str:
 
 
 def parse(asked: Asked) -> Pairs:
-    """Parse a request into pairs of ONNX Runtime's name and its options."""
+    """Parse a request into pairs of ONNX Runtime's name and its options.
+
+    Raises:
+        ValueError: It is not valid; see `Classifier`.
+        ProviderError: A provider runs no model.
+    """
     kinds = f"auto, one of {', '.join(NAMES)}, or a list of names or (name, options)"
     wanted = f"provider must be {kinds}"
     entries: Any = [asked] if isinstance(asked, str) else asked

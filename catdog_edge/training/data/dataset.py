@@ -75,7 +75,7 @@ class Dataset:
     items: tuple[Item, ...]  # the images, in the order of their names
     files: Source = field(repr=False, compare=False)  # where they are read from
     skipped: tuple[Skipped, ...] = ()  # files that are left out, each with its reason
-    layout: str = ""  # how the labels were told, in words
+    layout: str = ""  # where the labels come from, as text
     notes: tuple[str, ...] = ()  # what a person should know, one line each
 
     @property

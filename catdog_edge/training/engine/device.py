@@ -65,7 +65,7 @@ def choose_device(name: str) -> str:
 def pinned(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
     """Turn an array into a tensor that can be copied to a device without waiting for it.
 
-    float64 becomes float32.
+    Any shape; the dtype is kept, but float64 becomes float32.
     """
     if values.dtype == np.float64:
         values = values.astype(np.float32)
@@ -74,7 +74,7 @@ def pinned(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
 
 
 def send(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Copy an array to a device, without waiting for it; float64 becomes float32."""
+    """Copy an array to a device, without waiting for it; shape and dtype as by `pinned`."""
     return pinned(values, device).to(device, non_blocking=True)
 
 

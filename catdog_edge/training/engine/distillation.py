@@ -135,7 +135,8 @@ class Teacher:
         """Compute the mean loss of a batch against the teacher's logits of the classes.
 
         The label of a negative is certain, so negatives take the loss of their label. Views are
-        those of `targets`.
+        those of `targets`. `outputs` are the student's logits, `[N,K]`, with one more column
+        where negatives are learned; the result is a scalar.
         """
         temperature = recipe.distillation_temperature
         targets = self._outputs.get(view)

@@ -162,7 +162,7 @@ def _gradients(
 
 
 def align_gradients(network: nn.Module) -> None:
-    """Give each gradient its parameter's strides, which the fused optimizers ask for.
+    """Give each gradient its parameter's strides, which the fused optimizers require.
 
     Autograd leaves them different in dimensions of size 1, where they mean nothing: in depthwise
     and 1x1 convolutions in channels-last order.

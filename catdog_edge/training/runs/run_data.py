@@ -57,7 +57,7 @@ class RunData:
             )
 
     def images(self, recipe: Recipe, steps: tuple[ResizeStep, ...]) -> TrainingData:
-        """Open the images of training and validation, at the sizes that the recipe asks for."""
+        """Open the images of training and validation, at the sizes of the recipe."""
         detailed = steps
         if recipe.detail != 1:
             sides = (round(side * recipe.detail) for side in (steps[-1].height, steps[-1].width))

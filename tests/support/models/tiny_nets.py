@@ -137,9 +137,9 @@ def trained(seed: int = 0, normalization: Normalization = CENTRED) -> tuple[Tiny
 
 
 class Fragile(nn.Module):
-    """A network that int8 ruins: one channel is a thousand times louder, and nobody listens.
+    """A network that int8 ruins: one channel is 1,000 times larger, and the next layer ignores it.
 
-    The second convolution ignores the loud channel, but the one scale of the tensor between
+    The second convolution ignores that channel, but the one scale of the tensor between
     the first two is set by it, so that all that matters falls into a step or two.
     """
 

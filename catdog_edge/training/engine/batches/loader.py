@@ -103,7 +103,7 @@ class BatchLoader:
         count = len(self.labels)
         if self.shares is None:
             return generator.permutation(count)
-        # Systematic sampling: nobody's draws differ by more than one from the share.
+        # Systematic sampling: an image is drawn its expected number of times, rounded up or down.
         places = (np.arange(count) + generator.random()) / count
         by_chance = generator.permutation(count)
         drawn = np.searchsorted(np.cumsum(self.shares[by_chance]), places)
@@ -138,7 +138,7 @@ class BatchLoader:
     def _negative_generators(
         self, share: Share, epoch: int, step: int
     ) -> list[np.random.Generator]:
-        """Return one of each negative of a batch, whoever makes it."""
+        """Return a generator for each negative of the whole batch, of all processes."""
         assert self.negatives is not None
         count = max(1, round(self.negatives.share * share.batch))
         return [self._generator(epoch, step, 2, number) for number in range(count)]
