@@ -17,9 +17,9 @@ $(VENV)/.demo: pyproject.toml
 	@case $(TORCH) in \
 	  cpu) $(PIP) --index-url https://download.pytorch.org/whl/cpu torch torchvision;; \
 	  auto) command -v nvidia-smi >/dev/null || $(PIP) $(TORCH_CPU) 2>/dev/null || \
-	    echo "no CPU build of PyTorch on pip's index: taking its default; TORCH=cpu asks PyTorch's own";; \
+	    echo "no CPU build of PyTorch on pip's index: taking its default; TORCH=cpu uses PyTorch's index";; \
 	  cuda|default) ;; \
-	  *) echo "TORCH=$(TORCH) is none of auto, cpu, cuda, default"; exit 1;; \
+	  *) echo "TORCH=$(TORCH) is not one of auto, cpu, cuda, default"; exit 1;; \
 	esac
 	$(PIP) --editable '.[cpu,train]'
 	touch $@

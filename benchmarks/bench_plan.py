@@ -136,7 +136,7 @@ def plan_bench(options: BenchOptions) -> BenchPlan:
     if missing := [batch for batch in options.batches if batch not in {row.batch for row in rows}]:
         raise CatdogError(
             f"--batch {missing[0]}: on the CPU a call has at most {MOST_ON_CPU} images, and no "
-            "other device is asked for or installed; name one, like --provider cuda"
+            "other device is requested or installed; name one, like --provider cuda"
         )
     _check_names(rows, options.limits.max_ratio)
     baseline = None

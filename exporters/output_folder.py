@@ -55,8 +55,8 @@ def scratch_folder() -> Iterator[Path]:
 def no_room(folder: Path, error: OSError) -> CatdogError:
     """Make the error for temporary files that cannot be written."""
     return CatdogError(
-        f"cannot write temporary files to {folder}: {error.strerror or error}; make room there, "
-        "or set TMPDIR to a folder with room. Nothing was exported."
+        f"cannot write temporary files to {folder}: {error.strerror or error}; free some disk "
+        "space there, or set TMPDIR to a folder on another disk. Nothing was exported."
     )
 
 

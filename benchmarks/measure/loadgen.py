@@ -48,7 +48,7 @@ def check_batches(scenario: Scenario, batches: Sequence[int]) -> None:
     """Refuse a scenario that would leave out every row."""
     if scenario == "single-stream" and 1 not in batches:
         raise CatdogError(
-            "--scenario single-stream asks for one image at a time, and --batch has no 1; "
+            "--scenario single-stream sends one image at a time, and --batch has no 1; "
             "add it, like --batch 1,8, or take --scenario offline"
         )
 

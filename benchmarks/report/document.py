@@ -25,7 +25,7 @@ DOUBT = (
     "Repeat it on a quiet machine before you quote it: neighbours slow rows with several threads "
     "more than others, so not only the milliseconds but the ratios can be off."
 )
-ONCE = "rows opened once: intervals do not hold what differs from run to run"
+ONCE = "rows opened once: intervals do not include variation between runs"
 
 
 def terminal(document: Document, folder: Path) -> str:
@@ -85,7 +85,7 @@ def notes(document: Document) -> str:
     how = "; every pass opened new sessions."
     if _opened_once(document):
         how = (
-            ": the rows were opened once, so it does not hold what differs from run to run (more "
+            ": the rows were opened once, so it does not include variation between runs (more "
             "--seconds leave time for more passes)."
         )
     return (

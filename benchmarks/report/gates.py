@@ -248,7 +248,7 @@ def _drop_gate(row: Mapping[str, Any], most: float, strict: bool, reference: str
             verdict, why = Verdict.EXCEEDED, "but the logits differ"
         else:
             why = "and no other check fails"
-        says += f"; {answers['pictures']:,} images cannot tell this from chance, {why}"
+        says += f"; not statistically significant on {answers['pictures']:,} images, {why}"
     return Gate("max-drop", row["base"], most, drop, verdict is not Verdict.EXCEEDED, says)
 
 

@@ -204,7 +204,7 @@ class Study:
         }
         found: dict[str, Any] = {
             "alone": compare(alone, seconds).to_dict(),
-            "two sessions that take turns": compare(both, seconds).to_dict(),
+            "two alternating sessions": compare(both, seconds).to_dict(),
         }
         for decoders in (1, 2):
             with busy_camera(decoders) as decoded:

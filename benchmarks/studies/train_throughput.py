@@ -422,15 +422,15 @@ def text(document: dict[str, Any]) -> str:
         for row in document["rows"]
     ]
     unit = "step" if settings["steps"] == 1 else f"{settings['steps']} steps"
-    heads = ("loop", "from", "precision", "memory", "pictures/s", f"{unit}, ms", "p95, ms", "turns")
+    heads = ("loop", "from", "precision", "memory", "images/s", f"{unit}, ms", "p95, ms", "turns")
     head = (
         f"{settings['arch']} at {settings['size']}x{settings['size']}, Adam, batch "
         f"{settings['batch_size']}, augmentation {settings['augment']}, {settings['pictures']:,} "
-        f"pictures of {settings['data']}, on {settings['device']}"
+        f"images of {settings['data']}, on {settings['device']}"
     )
     result = (
         f"{OURS} trains {ratio['value']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f}) times as "
-        f"many pictures per second as the {PLAIN} (median of {settings['rounds']} rounds, 95 % "
+        f"many images per second as the {PLAIN} (median of {settings['rounds']} rounds, 95 % "
         "bootstrap interval)"
     )
     notes = [result, f"{OURS}: {document['rows'][0]['tried']}"]

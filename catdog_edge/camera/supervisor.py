@@ -192,7 +192,7 @@ class Supervisor(LiveSource[tuple[SharedFrames, int]]):
                 reason = self._run_connection()
             except OSError as error:  # no process, no memory, no handles: may be temporary
                 self._stop_process()
-                reason = f"no process can hold the camera ({error.strerror or error})"
+                reason = f"cannot start the capture process ({error.strerror or error})"
             if self._closing:
                 return
             if self._last_frame is not None and self._last_frame - self._first_frame > STEADY:

@@ -240,7 +240,8 @@ def _disk(purpose: str, find: Callable[[], Path], remedy: str) -> Check:
     facts |= {"path": str(place), "free_bytes": free}
     text = f"{free / 1e9:,.1f} GB free for {place} ({purpose})"
     if free < LEAST_DISK:
-        return Check("disk", "bad", text, "make room: an export or a cache soon fails", facts)
+        advice = "free some disk space: exports and caches need more"
+        return Check("disk", "bad", text, advice, facts)
     try:
         tempfile.TemporaryFile(dir=existing).close()
     except OSError:

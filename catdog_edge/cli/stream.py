@@ -169,8 +169,9 @@ class _Session:
             listed = ", ".join(f"{number:,} {what}" for what, number in dropped if number)
             listed = f" ({listed} dropped)" if listed else ""
             _report(
-                f"{camera.name}: {tally.frames:,} frames{listed}, {tally.classified:,} classified, "
-                f"{tally.events:,} events"
+                f"{camera.name}: {tally.frames:,} frame{'s' * (tally.frames != 1)}{listed}, "
+                f"{tally.classified:,} classified, "
+                f"{tally.events:,} event{'s' * (tally.events != 1)}"
             )
         spent = os.times()  # of this process and of its children that have ended
         _report(f"processor time {sum(spent[:4]):.1f} s")

@@ -161,4 +161,6 @@ def output_error(error: Exception) -> CatdogError | None:
         return None
     _discard(sys.stdout, sys.__stdout__, 1)
     what = error.filename or "the output"
-    return CatdogError(f"cannot write {what}: {error.strerror}; make room, or send it elsewhere")
+    return CatdogError(
+        f"cannot write {what}: {error.strerror}; free some disk space, or send it elsewhere"
+    )

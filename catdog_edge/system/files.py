@@ -119,8 +119,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def cannot_write(path: Path, error: OSError) -> CatdogError:
     """Return the error for a file that cannot be written."""
     return CatdogError(
-        f"cannot write {path}: {error.strerror or error}; choose another folder or make room. "
-        "The file that was there before, if any, is untouched."
+        f"cannot write {path}: {error.strerror or error}; choose another folder or free some disk "
+        "space. The file that was there before, if any, is untouched."
     )
 
 

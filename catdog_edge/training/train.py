@@ -240,9 +240,9 @@ def _build(
             log.info(f"train: starting from {built[1]}, its categories added up to the classes")
             return built[0]
         log.warning(
-            f"ImageNet has no category for one of {list_names(spec.labels)}, or {arch.name} no "
-            "head of its own form: the last layer is fresh, and what is none of the classes is "
-            "learnt from --other alone"
+            f"ImageNet has no category for one of {list_names(spec.labels)}, or the head of "
+            f"{arch.name} has an unsupported form: the last layer starts from random weights, and "
+            "negatives are learnt from --other alone"
         )
     network = arch.build(spec.logits)
     train_options.check_scales(network, spec, chosen)

@@ -193,7 +193,7 @@ def judge(
     if verdict is Verdict.EXCEEDED:
         failures.append(agreement)
     elif verdict is Verdict.UNDECIDED:
-        notes.append(f"{agreement}; the images cannot tell this from chance")
+        notes.append(f"{agreement}; the shortfall is not statistically significant")
     if accuracy is not None:
         verdict, text = _judge_accuracy(
             compared, accuracy, allowed, agreement, limits, policy.strict
@@ -245,7 +245,7 @@ def _judge_accuracy(
     if verdict is Verdict.UNDECIDED:
         share, images = max(one.log_odds for one in compared), compared[0].images
         logits = f"{agreement}, {_logits_text(share)}"
-        text += f"; {images:,} images cannot tell this from chance; {logits}"
+        text += f"; not statistically significant on {images:,} images; {logits}"
         if share > limits.logits:
             return Verdict.EXCEEDED, f"{text}, allowed is {limits.logits:g}"
         text += ": no other check fails"

@@ -35,12 +35,13 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *options: str) ->
         (
             OSError(errno.ENOSPC, "No space left on device"),
             1,
-            "cannot write the output: No space left on device; make room, or send it elsewhere",
+            "cannot write the output: No space left on device; free some disk space, or send it "
+            "elsewhere",
         ),
         (
             OSError(errno.EDQUOT, "Quota exceeded", "runs/x"),
             1,
-            "cannot write runs/x: Quota exceeded; make room, or send it elsewhere",
+            "cannot write runs/x: Quota exceeded; free some disk space, or send it elsewhere",
         ),
     ],
 )

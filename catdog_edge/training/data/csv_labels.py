@@ -249,7 +249,7 @@ class _Reader:
             if strange and (named or len(known) > 1):
                 raise DataError(
                     f"{self._where}: the column {self._header[index]} names splits, but "
-                    f"{strange[0]!r} is none; use train, val and test"
+                    f"{strange[0]!r} is not one; use train, val and test"
                 )
         flags: dict[int, Split] = {}  # is_test, is_valid
         for index in columns:

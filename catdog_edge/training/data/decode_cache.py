@@ -152,8 +152,8 @@ class Cache:
         if free < need:
             raise DataError(
                 f"the cache {self.folder} needs {need / 1e9:,.1f} GB, the disk has "
-                f"{free / 1e9:,.1f} GB; make room, set CATDOG_CACHE to another folder, "
-                "or take fewer images with --limit"
+                f"{free / 1e9:,.1f} GB; free some disk space, set CATDOG_CACHE to another "
+                "folder, or take fewer images with --limit"
             )
 
 
@@ -309,6 +309,6 @@ def _writing(folder: Path) -> Iterator[None]:
     except (OSError, CatdogError) as error:
         cause = error.__cause__ or error
         raise DataError(
-            f"cannot write the cache {folder}: {getattr(cause, 'strerror', None) or cause}; make "
-            "room, or set CATDOG_CACHE to another folder"
+            f"cannot write the cache {folder}: {getattr(cause, 'strerror', None) or cause}; free "
+            "some disk space, or set CATDOG_CACHE to another folder"
         ) from error

@@ -38,7 +38,10 @@ def pets_folder() -> Path:
             if not _is_complete(images, _table(images)):
                 _complete(base)
     except OSError as error:
-        raise DataError(f"cannot write {root}: {error.strerror or error}; make room") from error
+        raise DataError(
+            f"cannot write {root}: {error.strerror or error}; free some disk space, or set "
+            "CATDOG_CACHE to another folder"
+        ) from error
     return images
 
 

@@ -111,8 +111,8 @@ def shares_of(split: Sequence[float]) -> tuple[float, ...]:
     shares = tuple(float(share) for share in split)
     if len(shares) != 3 or min(shares) < 0 or not 0 < sum(shares) < float("inf"):
         raise DataError(
-            f"--split takes three shares, train, val and test, such as 80,10,10; got "
-            f"{','.join(f'{share:g}' for share in shares)}"
+            f"--split takes three shares, train, val and test, such as 80/10/10; got "
+            f"{'/'.join(f'{share:g}' for share in shares)}"
         )
     return tuple(share / sum(shares) for share in shares)
 

@@ -31,7 +31,7 @@ class TrainingProgress:
             self._show(
                 f"epoch {metrics.epoch}/{self._epochs}  step {metrics.step}/{metrics.steps}  "
                 f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.1%}  "
-                f"{metrics.pictures_per_second:,.0f} pictures/s  "
+                f"{metrics.pictures_per_second:,.0f} images/s  "
                 f"{duration(metrics.seconds_left)} left"
             )
 
@@ -42,7 +42,7 @@ class TrainingProgress:
             self._header_due = False
             log.info(
                 f"{'epoch':>7}  {'loss':>7}  {'accuracy':>8}  {'val loss':>8}  {'val acc.':>8}  "
-                f"{'pictures/s':>10}  {'left':>7}"
+                f"{'images/s':>10}  {'left':>7}"
             )
         log.info(
             f"{metrics.epoch:>3}/{self._epochs:<3}  {metrics.train_loss:7.4f}  "

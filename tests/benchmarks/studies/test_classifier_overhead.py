@@ -80,7 +80,7 @@ def test_every_way_to_wait_is_timed_in_every_scene(monkeypatch: pytest.MonkeyPat
     found = Study(options).spinning()
     beside = [scene for scene in found if scene.startswith("beside")]
     assert [scene[-11:] for scene in beside] == ["(1 threads)", "(2 threads)"]
-    for timing in (found["alone"], found["two sessions that take turns"], *map(found.get, beside)):
+    for timing in (found["alone"], found["two alternating sessions"], *map(found.get, beside)):
         assert set(classifier_overhead.WAITS) <= set(timing)
     assert all(found[scene]["decoded frames per second"] > 1 for scene in beside)
     paced = found["processor time per frame at 30 frames per second"]

@@ -218,13 +218,13 @@ def test_the_table_tells_the_loops_apart() -> None:
     }  # fmt: skip
     lines = train_throughput.text(shown).splitlines()
     assert lines[0] == (
-        "net at 64x64, Adam, batch 4, augmentation none, 32 pictures of sample, on cpu"
+        "net at 64x64, Adam, batch 4, augmentation none, 32 images of sample, on cpu"
     )
-    assert lines[2].split()[-6:] == ["pictures/s", "step,", "ms", "p95,", "ms", "turns"]
+    assert lines[2].split()[-6:] == ["images/s", "step,", "ms", "p95,", "ms", "turns"]
     assert lines[4].split()[-5:] == ["NCHW", "1,234.6", "12.3", "123", "40"]
     assert lines[5].split()[-4:] == ["98.7", "12.3", "123", "40"]
     told = " ".join(lines)
-    assert "catdog-edge trains 2.50 (2.00-3.00) times as many pictures per second" in told
+    assert "catdog-edge trains 2.50 (2.00-3.00) times as many images per second" in told
     assert "the machine was quiet" in told
     shown["settings"]["steps"], shown["noise"] = 8, ["a neighbour"]
     told = train_throughput.text(shown)

@@ -152,7 +152,7 @@ def test_one_flip_of_a_small_set_is_no_reason_to_refuse() -> None:
     assert result.more is not None
     (note,) = result.notes
     assert "accuracy changes by -1.02 points (-5.56 to +2.79), allowed is -0.5" in note
-    assert "98 images cannot tell this from chance" in note
+    assert "not statistically significant on 98 images" in note
     assert "the same answer on 100.00% of 797 images" in note
     assert note in str(result)
     strict = judge(*one_of_98(), TRUTH[:98], spec_with("int8-dynamic"), STRICT, more)

@@ -496,7 +496,7 @@ def test_words_of_a_split_column_that_say_more(tmp_path: Path) -> None:
     files = {**flat(), "t.csv": table("file,label,Usage", *rows)}
     assert splits(open_dataset(write(tmp_path, files)))["12.jpg"] == "test"
     files["t.csv"] = files["t.csv"].replace(b"PublicTest", b"gallery")
-    with pytest.raises(DataError, match="the column Usage names splits, but 'gallery' is none"):
+    with pytest.raises(DataError, match="the column Usage names splits, but 'gallery' is not one"):
         open_dataset(write(tmp_path, files))
 
 

@@ -168,7 +168,7 @@ def test_no_room_is_known_before_anything_is_decoded(
     free[0] += 1
     assert len(open_dataset(path, steps=STEPS).items) == 80
     free[0] = 2_500_000_000
-    with pytest.raises(DataError, match=r"needs 3\.0 GB, the disk has 2\.5 GB; make room"):
+    with pytest.raises(DataError, match=r"needs 3\.0 GB, the disk has 2\.5 GB; free some disk"):
         decode_cache.Cache(open_source(path)).make_room(1_000_000, squash(10, 100))
 
 

@@ -223,7 +223,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "oxford-pets").touch()
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
-    with pytest.raises(DataError, match=r"cannot write .*oxford-pets: File exists; make room"):
+    with pytest.raises(DataError, match=r"cannot write .*oxford-pets: File exists; free some"):
         oxford_pets.pets_folder()
 
 

@@ -51,7 +51,7 @@ def test_a_step_is_told_now_and_then(clock: Clock, caplog: pytest.LogCaptureFixt
         clock.now += seconds
         show.step(metrics)
     assert [record.message for record in caplog.records] == [
-        "epoch 1/2  step 3/20  loss 0.2500  accuracy 87.5%  1,234 pictures/s  1:05 left"
+        "epoch 1/2  step 3/20  loss 0.2500  accuracy 87.5%  1,234 images/s  1:05 left"
     ]
 
 
@@ -72,7 +72,7 @@ def test_on_a_terminal_a_step_is_a_line_that_is_redrawn(
         clock.now += seconds
         show.step(metrics)
     assert capsys.readouterr().err == (  # click takes the code that clears the line out of it
-        "\repoch 1/2  step 3/20  loss 0.2500  accuracy 87.5%  1,234 pictures/s  1:05 left"
+        "\repoch 1/2  step 3/20  loss 0.2500  accuracy 87.5%  1,234 images/s  1:05 left"
     )
     show.epoch(EpochMetrics(1, 0.1, 0.5, 0.75, 0.4, 0.875, 3.0, 1234.0), True, 65)
     assert capsys.readouterr().err == "\r", "the row of the epoch takes its place"
