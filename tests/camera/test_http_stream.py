@@ -117,6 +117,7 @@ def test_a_snapshot_address_may_send_png() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.clock
 def test_a_slow_snapshot_address_is_live_all_the_time() -> None:
     asked: list[float] = []
     told: list[str] = []

@@ -59,6 +59,7 @@ def test_a_batch_goes_through_all_frames(run, frames):
     assert seen[3] == seen[0]
 
 
+@pytest.mark.clock
 def test_a_row_measures_the_same_alone_and_beside_others(run, frames):
     # The quickest blocks are compared, since a neighbour on the machine can make any other block
     # slower; three tries against chance.
@@ -87,6 +88,7 @@ def _quickest(measured, name):
     return np.percentile(measured.summaries[name].rounds_ms, 10)
 
 
+@pytest.mark.clock
 @pytest.mark.skipif(choose_threads().count < 2, reason="one processor: no threads wait for others")
 def test_blocks_and_pauses_are_what_keeps_sessions_from_slowing_one_another():
     """Bare sessions: their threads spin on after a call, which those of `Classifier` soon end."""
