@@ -12,6 +12,8 @@ from collections.abc import Collection
 FOLDER_GONE = "the current folder is not there any more: it was deleted or unmounted"
 """Reason why a relative path cannot be resolved."""
 
+MOST_NAMES = 10  # names that a message lists
+
 # onnx puts a place in its own source before the reason, onnxruntime a number and a name.
 _PREFIX = re.compile(r"^.*Assertion .* failed: |^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
@@ -130,24 +132,24 @@ def first_line(error: BaseException, limit: int = 160) -> str:
     return (line or type(error).__name__)[:limit]
 
 
-def list_names(names: Collection[str], limit: int = 10) -> str:
+def list_names(names: Collection[str], limit: int = MOST_NAMES) -> str:
     """Join names for a message; of many only the first: `cat, dog`, or `a, b, ... (300 in all)`."""
     shown = ", ".join(list(names)[:limit])
     return shown if len(names) <= limit else f"{shown}, ... ({len(names):,} in all)"
 
 
-def label_difference(first: Collection[str], second: Collection[str], limit: int = 10) -> str:
+def label_difference(first: Collection[str], second: Collection[str]) -> str:
     """Describe for a message how two lists of classes differ, in bounded length.
 
     Examples:
         >>> label_difference(["cat", "dog"], ["cat", "fox"])
         'cat, dog against cat, fox'
     """
-    if max(len(first), len(second)) <= limit:
+    if max(len(first), len(second)) <= MOST_NAMES:
         return f"{', '.join(first)} against {', '.join(second)}"
     missing = [label for label in first if label not in second]
     more = [label for label in second if label not in first]
-    parts = [f"without {list_names(missing, limit)}"] if missing else []
-    parts += [f"with {list_names(more, limit)}"] if more else []
+    parts = [f"without {list_names(missing)}"] if missing else []
+    parts += [f"with {list_names(more)}"] if more else []
     how = " and ".join(parts) or "in another order"
     return f"{len(first):,} classes against {len(second):,}, the latter {how}"

@@ -160,16 +160,10 @@ class ServerProcess:
 
 
 class RtspServer(ServerProcess):
-    """Loops an H.264 byte stream at `url`; `login` is the `user:password` that a client must have.
+    """Loops an H.264 byte stream at `url`; a client must have `login`, as `user:password`."""
 
-    `stamped_fps` are the frames per second by the timestamps, where not those of sending.
-    """
-
-    def __init__(
-        self, video: Path, fps: float, frames: int, login: str = "", stamped_fps: float = 0
-    ) -> None:
+    def __init__(self, video: Path, fps: float, frames: int, login: str = "") -> None:
         command = [SYSTEM_PYTHON, __file__, "rtsp", "--video", str(video), "--login", login]
-        command += ["--stamped-fps", str(stamped_fps)]
         super().__init__(command, free_port(), fps, frames)
         self.url = f"rtsp://127.0.0.1:{self.port}/stream"
 
@@ -254,11 +248,9 @@ def _serve(options: argparse.Namespace) -> None:
     epoch = time.monotonic()
 
     def feed(source: Any) -> None:
-        for sent, unit in enumerate(_due_frames(options.video, options.fps, epoch)):
+        for unit in _due_frames(options.video, options.fps, epoch):
             data = b"\0\0\0\1\x41" + random_bytes(len(unit)) if garbage.on else unit
             buffer = Gst.Buffer.new_wrapped(data)
-            if options.stamped_fps:
-                buffer.pts = int(sent * Gst.SECOND / options.stamped_fps)
             if source.emit("push-buffer", buffer) != Gst.FlowReturn.OK:
                 return
 
@@ -270,9 +262,8 @@ def _serve(options: argparse.Namespace) -> None:
     server.set_address("127.0.0.1")
     server.set_service(str(options.port))
     factory = GstRtspServer.RTSPMediaFactory()
-    own_times = "false" if options.stamped_fps else "true"
     factory.set_launch(
-        f"( appsrc name=src is-live=true format=time do-timestamp={own_times} "
+        "( appsrc name=src is-live=true format=time do-timestamp=true "
         "caps=video/x-h264,stream-format=byte-stream,alignment=au "
         "! h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96 )"
     )
@@ -298,8 +289,7 @@ def _main() -> None:
     for name in ("--video", "--login", "--out", "--size"):
         parser.add_argument(name)
     parser.add_argument("--port", type=int)
-    for name in ("--fps", "--stamped-fps"):
-        parser.add_argument(name, type=float)
+    parser.add_argument("--fps", type=float)
     options = parser.parse_args()
     (_encode if options.what == "encode" else _serve)(options)
 

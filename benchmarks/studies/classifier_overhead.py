@@ -44,6 +44,7 @@ LIMITS = {
     "PyTorch's cold start": 4.0, "growth_mb": 1.0,
 }  # fmt: skip
 FIXED_MS = 0.05  # a call of `Classifier` may add so much: a tiny network is faster than any wrapper
+FPS = 30  # at which a camera calls the classifier
 PARTS = ("overhead", "cold", "leak", "spinning")  # methods of `Study`
 
 # What the threads of a session do between two calls; the first is the reference.
@@ -245,7 +246,7 @@ def _cold_row(
     }
 
 
-def _paced(pets: Classifier, frame: Image, seconds: float, rate: float = 30) -> dict[str, float]:
+def _paced(pets: Classifier, frame: Image, seconds: float) -> dict[str, float]:
     """Return milliseconds of processor time and of waiting per frame, at a steady frame rate."""
     pets.warmup()
     waits = []
@@ -256,7 +257,7 @@ def _paced(pets: Classifier, frame: Image, seconds: float, rate: float = 30) -> 
         before = time.perf_counter()
         pets(frame)
         waits.append(time.perf_counter() - before)
-        due += 1 / rate
+        due += 1 / FPS
     return {
         "processor_ms": 1e3 * (time.process_time() - cpu) / len(waits),
         "wait_p50_ms": 1e3 * float(np.median(waits)),

@@ -52,9 +52,9 @@ def scene(picture: Image) -> Image:
     return np.asarray(fill_frame(picture, *SIZE, cv2.INTER_CUBIC), np.uint8)
 
 
-def small(picture: Image, share: float = SHARE) -> Image:
-    """Resize a picture to a share of a frame's width, or to the height where it is too tall."""
-    factor = min(share * SIZE[0] / picture.shape[1], SIZE[1] / picture.shape[0])
+def small(picture: Image) -> Image:
+    """Resize a picture to `SHARE` of a frame's width, or to the height where it is too tall."""
+    factor = min(SHARE * SIZE[0] / picture.shape[1], SIZE[1] / picture.shape[0])
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     made = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=interpolation)
     return np.asarray(made, np.uint8)

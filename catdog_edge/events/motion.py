@@ -13,6 +13,10 @@ import numpy.typing as npt
 from catdog_edge.images.preprocess import Image
 from catdog_edge.spec import NEITHER, Box, Prediction
 
+SETTLE = 0.5  # seconds for which the model runs after the last motion
+REFRESH = 10.0  # seconds after which the model runs again without motion
+REST = 40  # minimum number of frames between two such runs, for slow sources
+
 GRID = 32  # blocks per side of the grey image
 
 MIN_BLOCKS = 3
@@ -38,19 +42,13 @@ _Blocks = npt.NDArray[np.float32]
 class MotionGate:
     """Decides for each frame whether the model must run.
 
-    Args:
-        settle: Seconds for which the model runs after the last motion.
-        refresh: Seconds after which the model runs again without motion.
-        rest: Minimum number of frames between two such runs, for slow sources.
-
     Attributes:
         moved: Where the last frame differed most: left, top, right and bottom as fractions of
             its sides; `None`: nowhere, or only by the light.
     """
 
-    def __init__(self, settle: float = 0.5, refresh: float = 10.0, rest: int = 40) -> None:
+    def __init__(self) -> None:
         self.moved: tuple[float, float, float, float] | None = None
-        self._settle, self._refresh, self._rest = settle, refresh, rest
         self._classified: _Blocks | None = None
         self._earlier: _Blocks | None = None
         self._last: _Blocks | None = None
@@ -73,8 +71,8 @@ class MotionGate:
         self._last = blocks
         if self._classified is None or self._differs(blocks, self._classified):
             self._moved_at = time
-        due = time - self._classified_at >= self._refresh and self._skipped >= self._rest
-        if self._classified is None or time - self._moved_at <= self._settle or due:
+        due = time - self._classified_at >= REFRESH and self._skipped >= REST
+        if self._classified is None or time - self._moved_at <= SETTLE or due:
             self._earlier, self._classified = self._classified, blocks
             self._classified_at, self._skipped = time, 0
             return True

@@ -296,7 +296,7 @@ def time_block(
             return taken
 
 
-def sample_input(session: _Session, seed: int = 0) -> npt.NDArray[Any]:
+def sample_input(session: _Session) -> npt.NDArray[Any]:
     """Make a batch of coloured patches with noise, with the shape and type of a session's input.
 
     Random, but neither flat nor pure noise, so that wrong outputs do not agree by chance.
@@ -307,7 +307,7 @@ def sample_input(session: _Session, seed: int = 0) -> npt.NDArray[Any]:
     count, *shape = [size if isinstance(size, int) else 1 for size in one.shape]
     floats = one.type != "tensor(uint8)"
     height, width = shape[1:] if floats else shape[:2]
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     patches = random.integers(0, 256, (count, 4, 4, 3))
     tall, wide = -(-height // 4), -(-width // 4)
     smooth = patches.repeat(tall, axis=1).repeat(wide, axis=2)[:, :height, :width]

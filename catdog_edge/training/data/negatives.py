@@ -26,6 +26,7 @@ from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT, open_negativ
 from catdog_edge.training.data.source_groups import combined_pixels, kinds_of, sources_of
 
 DRAWN = "drawn"  # what `--other` takes for no photographs, drawings alone
+DRAWN_SEED = 20_000  # not used in training
 DRAWN_COUNT = 200  # drawn scenes on which a threshold is evaluated, besides photographs
 CROP_SHARE = 0.5  # the share of the photographs of which a part fills the frame: a wheel, a window
 
@@ -63,9 +64,9 @@ class Negatives:
         return found
 
 
-def drawn_negatives(steps: tuple[ResizeStep, ...], seed: int = 20_000) -> Pixels:
+def drawn_negatives(steps: tuple[ResizeStep, ...]) -> Pixels:
     """Draw empty scenes that are not used in training: `uint8 [M,H,W,3]`, BGR."""
-    generators = (np.random.default_rng([seed, number]) for number in range(DRAWN_COUNT))
+    generators = (np.random.default_rng([DRAWN_SEED, number]) for number in range(DRAWN_COUNT))
     size = steps[-1].height, steps[-1].width
     return np.stack([draw_empty_scene(*size, generator) for generator in generators])
 

@@ -16,6 +16,7 @@ from catdog_edge.training.evaluation import metrics
 TABLE_CLASSES = 8  # classes up to which a text shows the whole confusion matrix
 MATRIX_CLASSES = 100  # classes up to which JSON holds the whole confusion matrix
 WORST = 10  # length of lists of the worst
+LONGEST = 24  # characters of the name of a class
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +123,10 @@ def evaluate(predicted: Float32, truth: Labels, labels: tuple[str, ...]) -> Eval
     )
 
 
-def shorten_label(label: str, longest: int = 24) -> str:
+def shorten_label(label: str) -> str:
     """Shorten the name of a class in its middle, and escape control characters."""
-    text, half = escaped(label), longest // 2
-    return text if len(text) <= longest else text[:half] + "…" + text[half + 1 - longest :]
+    text, half = escaped(label), LONGEST // 2
+    return text if len(text) <= LONGEST else text[:half] + "…" + text[half + 1 - LONGEST :]
 
 
 def _percent(value: float) -> str:

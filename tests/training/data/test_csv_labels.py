@@ -13,10 +13,7 @@ from catdog_edge.training.data.csv_labels import Table, read_tables
 from catdog_edge.training.data.folder_or_zip import open_source
 from catdog_edge.training.data.open_dataset import open_dataset
 
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "a-cache"))
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 def flat(count: int = 40) -> dict[str, bytes]:

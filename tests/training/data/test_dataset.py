@@ -11,10 +11,7 @@ from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.folder_or_zip import SampleSource, Skipped
 from catdog_edge.training.data.open_dataset import open_dataset
 
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "a-cache"))
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 def test_split_csv_wins_and_round_trips(tmp_path: Path) -> None:

@@ -24,13 +24,7 @@ from catdog_edge.training.data.folder_or_zip import open_source
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 
 STEPS = squash(16, 16)
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "a-cache"
-    monkeypatch.setenv("CATDOG_CACHE", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 def test_pixels_are_the_preprocessed_pictures(tmp_path: Path) -> None:

@@ -17,10 +17,7 @@ from catdog_edge.errors import DataError
 from catdog_edge.training.data.folder_or_zip import Entry, SampleSource, is_sample, open_source
 from catdog_edge.training.data.open_dataset import open_dataset
 
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "a-cache"))
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 def test_no_such_source(tmp_path: Path) -> None:

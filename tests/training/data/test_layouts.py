@@ -14,11 +14,7 @@ from catdog_edge.training.data.folder_or_zip import Skipped, open_source
 from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.open_dataset import open_dataset
 
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "a-cache"))
-    return tmp_path / "a-cache"
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 @pytest.mark.parametrize(

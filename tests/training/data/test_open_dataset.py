@@ -23,13 +23,7 @@ from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.open_dataset import _check_skipped, open_dataset, pixels
 
 STEPS = squash(16, 16)
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "a-cache"
-    monkeypatch.setenv("CATDOG_CACHE", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 def table(rows: dict[str, object], columns: str = "image,labels") -> bytes:

@@ -24,12 +24,7 @@ from catdog_edge.training.data.splits import (
 )
 
 STEPS = squash(16, 16)
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "a-cache"))
-    return tmp_path / "a-cache"
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 def found(label: str, count: int, start: int = 0) -> list[Decoded]:
