@@ -22,7 +22,6 @@ from catdog_edge.training.data import oxford_pets, sample
 
 SAMPLE = "sample"  # the name of the drawn set where a folder or a zip could stand
 
-_CHOICES = f"a folder of images, a .zip, '{oxford_pets.NAME}' or '{SAMPLE}'"
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"}
 
 
@@ -211,7 +210,9 @@ def open_source(source: str | os.PathLike[str] | None) -> Source:
         return FolderSource(oxford_pets.pets_folder())
     if not str(source):
         # An empty variable in somebody's script; Path would take it for the current folder.
-        raise DataError(f"--data is empty; give it {_CHOICES}")
+        raise DataError(
+            "--data is empty; give it a folder of images, a .zip, 'oxford-pets' or 'sample'"
+        )
     path = expand_path(source)
     try:
         if path.is_dir():
@@ -220,7 +221,10 @@ def open_source(source: str | os.PathLike[str] | None) -> Source:
             return ZipSource(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    raise DataError(f"there is no folder or zip {path}; give --data {_CHOICES}")
+    raise DataError(
+        f"there is no folder or zip {path}; give --data a folder of images, a .zip, 'oxford-pets' "
+        "or 'sample'"
+    )
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
