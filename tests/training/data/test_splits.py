@@ -246,7 +246,7 @@ def test_which_names_mean_splits(names: str, expected: str) -> None:
 def test_shares_are_scaled_to_a_sum_of_one() -> None:
     assert shares_of((80, 10, 10)) == pytest.approx((0.8, 0.1, 0.1))
     assert shares_of((3, 1, 0)) == (0.75, 0.25, 0)
-    with pytest.raises(DataError, match="got 80,-1,21"):
+    with pytest.raises(DataError, match="got 80/-1/21"):
         shares_of((80, -1, 21))
 
 
