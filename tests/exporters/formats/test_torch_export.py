@@ -206,7 +206,7 @@ def test_the_file_runs_in_plain_onnxruntime(tmp_path: Path) -> None:
     assert frame.shape[0] > spec.height
     assert frame.shape[1] < 2 * spec.width
     cv2.imwrite(str(picture), frame)
-    script = ROOT / "tests" / "support" / "plain_onnxruntime.py"
+    script = ROOT / "tests" / "support" / "programs" / "plain_onnxruntime.py"
     done = subprocess.run(
         [sys.executable, "-P", str(script), str(path), str(picture)],
         capture_output=True, text=True, check=True, cwd=tmp_path,
