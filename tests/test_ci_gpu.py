@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import runpy
 import sys
@@ -35,3 +36,14 @@ def test_steps_that_need_a_gpu_are_skipped_and_said_so(tmp_path, monkeypatch, ca
     assert "ZeroDivisionError" in table
     assert "of before" in table
     assert "1 missed, 3 skipped" in table
+
+
+def test_a_network_that_is_lacking_is_a_miss(tmp_path):
+    check = runpy.run_path(str(ROOT / ".ci/gpu"))["Check"]
+    chosen = argparse.Namespace(out=tmp_path / "out", runs=tmp_path / "none", data="sample")
+    with pytest.raises(RuntimeError, match="no exported simple_cnn and edge_cnn"):
+        check(chosen).files()
+    chosen = argparse.Namespace(out=tmp_path / "out", runs=None, data=str(tmp_path / "none"))
+    with pytest.raises(RuntimeError, match=r"train-simple_cnn\.log"):
+        check(chosen).files()
+    assert "give --data a folder" in (tmp_path / "out/train-simple_cnn.log").read_text()

@@ -98,7 +98,7 @@ class Turns:
                 return
             self._left = self._config.steps
             if self._config.device != "cpu":
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(self._config.device)
         if not self.over:
             try:
                 self._connection.send(notes)

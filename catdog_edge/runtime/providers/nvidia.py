@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 NHWC = {"prefer_nhwc": "1", "use_tf32": "1"}
 GRAPHS = {"enable_cuda_graph": "1"}
-TENSORRT_GRAPHS = {"trt_cuda_graph_enable": "1"}
+TENSORRT_GRAPHS = {"trt_cuda_graph_enable": "True"}  # TensorRT's flags take no "1"
 OPTION_NAMES = {"prefer_nhwc": "NHWC", **dict.fromkeys(GRAPHS | TENSORRT_GRAPHS, "CUDA graphs")}
 ON = ("1", "True", "true")
 
@@ -93,11 +93,11 @@ def engine_folder(file: ModelFile, machine: Mapping[str, str]) -> Path:
 def tensorrt_options(folder: Path, precision: str) -> dict[str, str]:
     """Return options of the provider that cache engine and timings in `folder`."""
     return {
-        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(folder),
-        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(folder),
-        "trt_fp16_enable": "1" if precision == "fp16" else "0",
+        "trt_fp16_enable": str(precision == "fp16"),
     }
 
 

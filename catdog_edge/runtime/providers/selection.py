@@ -327,7 +327,7 @@ def _runner(session: _Session, provider: str) -> _Run:
 
 
 def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
-    """Digest everything that the choice depends on: model, versions, processor, settings."""
+    """Digest what the choice depends on: model, versions, processor, GPU, settings."""
     import hashlib  # a start on the CPU alone does without these
 
     import onnxruntime
@@ -341,6 +341,8 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
     parts = [__version__, *(one.digest() for one in forms), onnxruntime.__version__]
     parts += [openvino.version(), cpu.name, *nvidia.NHWC, *nvidia.GRAPHS]
     parts += [*packages.versions(packages.RUNTIMES), *candidates, *cpu.features]
+    if "cuda" in candidates:
+        parts += nvidia.tensorrt_machine().values()  # GPU and driver
     return hashlib.sha256("\n".join([*parts, str(settings)]).encode()).hexdigest()[:32]
 
 

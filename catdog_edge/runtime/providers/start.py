@@ -118,7 +118,9 @@ def start_session(
     # TensorRT falls back to CUDA, and every provider to the CPU.
     complete = dict(pairs)
     if NAMES["tensorrt"] in names:
-        complete.setdefault(NAMES["cuda"], {})
+        given = complete[NAMES["tensorrt"]]
+        on_same_gpu = {key: value for key, value in given.items() if key == "device_id"}
+        complete.setdefault(NAMES["cuda"], on_same_gpu)
     complete.setdefault(cpu, {})
     missing, message, cause = names, "", None
     try:

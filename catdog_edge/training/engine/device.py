@@ -41,6 +41,8 @@ def torch_threads(count: int | None = None) -> Iterator[int]:
 def choose_device(name: str) -> str:
     """Resolve `--device`: `cpu`, `cuda`, `cuda:N`, or `auto`, CUDA where it works, else the CPU.
 
+    `cuda:N` becomes the current device of this thread: streams and graphs are captured on that one.
+
     Raises `CatdogError` for any other, and for a CUDA device that is not there.
     """
     asked, name = name, name.strip().lower()
@@ -54,11 +56,13 @@ def choose_device(name: str) -> str:
             f"--device {name}: PyTorch {torch.__version__} {build}; "
             "train with --device cpu, or check the driver with nvidia-smi"
         )
-    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
-        raise CatdogError(
-            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, numbered from "
-            "0; give one of them"
-        )
+    if name.startswith("cuda:"):
+        if int(name[5:]) >= torch.cuda.device_count():
+            raise CatdogError(
+                f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, numbered "
+                "from 0; give one of them"
+            )
+        torch.cuda.set_device(int(name[5:]))
     return name
 
 

@@ -270,19 +270,46 @@ def test_an_engine_is_kept_by_model_and_machine(monkeypatch: pytest.MonkeyPatch)
     assert folder in folders  # the same content is the same model
     assert folder.parent.name == "tensorrt"
     monkeypatch.setattr(nvidia, "tensorrt_machine", lambda device_id: HERE)
-    best, plainer = nvidia.attempts(find_model(TINY), [(TENSORRT, {"trt_fp16_enable": "1"})])
+    best, plainer = nvidia.attempts(find_model(TINY), [(TENSORRT, {"trt_fp16_enable": "True"})])
     options = dict(best.pairs)[TENSORRT]
     assert options == {
-        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(folder),
-        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(folder),
-        "trt_fp16_enable": "1",  # given; the model is fp32
-        "trt_cuda_graph_enable": "1",
+        "trt_fp16_enable": "True",  # given; the model is fp32
+        "trt_cuda_graph_enable": "True",
     }
-    assert nvidia.tensorrt_options(folder, "fp16")["trt_fp16_enable"] == "1"
-    assert nvidia.tensorrt_options(folder, "fp32")["trt_fp16_enable"] == "0"
+    assert nvidia.tensorrt_options(folder, "fp16")["trt_fp16_enable"] == "True"
+    assert nvidia.tensorrt_options(folder, "fp32")["trt_fp16_enable"] == "False"
     assert "trt_cuda_graph_enable" not in dict(plainer.pairs)[TENSORRT]
+
+
+def test_what_tensorrt_leaves_to_cuda_runs_on_the_same_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Started:
+        def get_providers(self) -> list[str]:
+            return [TENSORRT, CUDA, CPU]
+
+    def create(file: Any, pairs: start.Pairs, settings: Any) -> Started:
+        tried.append(list(pairs))
+        return Started()
+
+    tried: list[start.Pairs] = []
+    monkeypatch.setattr(start, "_check_build", lambda names: None)
+    monkeypatch.setattr(start, "_create", create)
+    given = {"device_id": "1", "trt_fp16_enable": "True"}
+    start.start_session(find_model(TINY), [(TENSORRT, given)], ONE)
+    assert tried == [[(TENSORRT, given), (CUDA, {"device_id": "1"}), (CPU, {})]]
+
+
+def test_a_choice_is_remembered_for_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = set()
+    for card in ("NVIDIA X", "NVIDIA Y"):
+        monkeypatch.setattr(nvidia, "tensorrt_machine", lambda card=card: {**HERE, "GPU": card})
+        keys |= {selection._key(find_model(TINY), ONE, others) for others in (["cuda"], [])}
+    assert len(keys) == 3  # without CUDA the card does not matter
 
 
 def test_no_engine_is_built_in_silence(

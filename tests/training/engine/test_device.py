@@ -31,8 +31,11 @@ def test_a_device_that_is_not_there(
 def test_cuda_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     chosen = [choose_device(name) for name in ("auto", " CPU ", "cuda", "cuda:1")]
     assert chosen == ["cuda", "cpu", "cuda", "cuda:1"]
+    assert current == [1]  # a CUDA graph is captured on the current device
     with pytest.raises(CatdogError, match="there are 2 CUDA devices, numbered from 0"):
         choose_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
