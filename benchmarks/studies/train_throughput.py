@@ -109,6 +109,7 @@ class Turns:
 
 def ours(config: LoopConfig, turns: Turns) -> None:
     """Train as `catdog-edge train` does, run after run of the recipe."""
+    choose_device(config.device)  # it is the current one in this process, too
     arch = architecture(config.arch)
     steps = squash(arch.size, arch.size)
     dataset = open_dataset(config.source, limit=config.limit, steps=steps)
