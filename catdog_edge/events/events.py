@@ -256,6 +256,8 @@ class Events:
         events = []
         if frame.live and self._is_lost(frame.source, frame.monotonic):
             events += self.finish(frame.source, "lost")
+        if source.frame is not None and source.frame.image.shape != frame.image.shape:
+            source.prediction = None  # its box is in pixels of another size
         source.frame = frame
         source.tally.frames += 1
         prediction, classified = self._classify(source, frame)
@@ -303,18 +305,19 @@ class Events:
         # With a motion crop the gate also needs the sides of the frame, which a rule may crop.
         rule = spec.resize if crop is None else squash(*spec.size)
         image = preprocess(frame.image, rule)
-        classify = gate is None or gate.must_classify(image, frame.monotonic)
-        if source.prediction is None or classify:
-            source.tally.classified += 1
-            # Resized here, so that the model's own preprocessing returns it unchanged.
-            if rule != spec.resize:
-                image = preprocess(frame.image, spec.resize)
-            box = None
-            if crop is not None and gate is not None:
-                height, width = frame.image.shape[:2]
-                box = crop.follow(height, width, gate.moved, source.prediction)
-            source.prediction = self._answer(image, frame.image, box)
-        return source.prediction, classify
+        due = gate is None or gate.must_classify(image, frame.monotonic)
+        if source.prediction is not None and not due:
+            return source.prediction, False
+        source.tally.classified += 1
+        # Resized here, so that the model's own preprocessing returns it unchanged.
+        if rule != spec.resize:
+            image = preprocess(frame.image, spec.resize)
+        box = None
+        if crop is not None and gate is not None:
+            height, width = frame.image.shape[:2]
+            box = crop.follow(height, width, gate.moved, source.prediction)
+        source.prediction = self._answer(image, frame.image, box)
+        return source.prediction, True
 
     def _answer(self, image: Image, whole: Image, box: Box | None) -> Prediction:
         """Classify a frame at the model's size and a part of it; return the better prediction."""

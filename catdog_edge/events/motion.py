@@ -38,6 +38,8 @@ MARGIN = 0.1
 
 _Blocks = npt.NDArray[np.float32]
 
+_Region = tuple[float, float, float, float]  # left, top, right and bottom
+
 
 class MotionGate:
     """Decides for each frame whether the model must run.
@@ -48,7 +50,7 @@ class MotionGate:
     """
 
     def __init__(self) -> None:
-        self.moved: tuple[float, float, float, float] | None = None
+        self.moved: _Region | None = None
         self._classified: _Blocks | None = None
         self._earlier: _Blocks | None = None
         self._last: _Blocks | None = None
@@ -100,7 +102,7 @@ class MotionGate:
         return True
 
 
-def _largest(moved: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
+def _largest(moved: npt.NDArray[np.bool_]) -> _Region:
     """Return the bounds of the largest group of neighbouring blocks."""
     near = cv2.dilate(moved.astype(np.uint8), np.ones((REACH, REACH), np.uint8))
     _count, groups = cv2.connectedComponents(near)
@@ -144,40 +146,49 @@ class MotionCrop:
 
     def __init__(self, least: int) -> None:
         self._least = least
-        self._box: Box | None = None
+        # Fractions, not pixels: the size of the frames may change, and the square with it.
+        self._region: _Region | None = None
 
     def follow(
-        self,
-        height: int,
-        width: int,
-        moved: tuple[float, float, float, float] | None,
-        prediction: Prediction | None,
+        self, height: int, width: int, moved: _Region | None, prediction: Prediction | None
     ) -> Box | None:
         """Return the square for a frame; `None` if there is none, or it covers the whole frame.
 
-        `moved` is as in `MotionGate`, `prediction` is for the frame before.
+        `moved` is as in `MotionGate`, `prediction` is for the frame before; `None`: its size was
+        another, or there is none.
         """
-        short = min(height, width)
-        if short < self._least:
+        if min(height, width) < self._least:
             return None
-        if moved is not None:
-            left, right = moved[0] * width, moved[2] * width
-            top, bottom = moved[1] * height, moved[3] * height
-            box = self._box
-            if (
-                box is not None
-                and prediction is not None
-                and prediction.label != NEITHER
-                and prediction.box == box
-                and (box[0] <= left and right <= box[0] + box[2])
-                and (box[1] <= top and bottom <= box[1] + box[3])
-            ):
-                return box
-            size = (1 + 2 * MARGIN) * max(right - left, bottom - top)
-            side = min(short, max(self._least, round(size)))
-            column = _start((left + right) / 2, side, width)
-            self._box = (column, _start((top + bottom) / 2, side, height), side, side)
-        return None if self._box == (0, 0, width, height) else self._box
+        box = self._square(height, width)
+        if moved is not None and not _is_inside(moved, height, width, box, prediction):
+            self._region = moved
+            box = self._square(height, width)
+        return None if box == (0, 0, width, height) else box
+
+    def _square(self, height: int, width: int) -> Box | None:
+        if self._region is None:
+            return None
+        left, top, right, bottom = _pixels(self._region, height, width)
+        size = (1 + 2 * MARGIN) * max(right - left, bottom - top)
+        side = min(height, width, max(self._least, round(size)))
+        column = _start((left + right) / 2, side, width)
+        return column, _start((top + bottom) / 2, side, height), side, side
+
+
+def _is_inside(
+    moved: _Region, height: int, width: int, box: Box | None, prediction: Prediction | None
+) -> bool:
+    """Check whether a movement is inside the square in which a class was detected."""
+    if box is None or prediction is None or prediction.label == NEITHER or prediction.box != box:
+        return False
+    left, top, right, bottom = _pixels(moved, height, width)
+    across = box[0] <= left and right <= box[0] + box[2]
+    return across and box[1] <= top and bottom <= box[1] + box[3]
+
+
+def _pixels(region: _Region, height: int, width: int) -> _Region:
+    left, top, right, bottom = region
+    return left * width, top * height, right * width, bottom * height
 
 
 def _start(centre: float, side: int, length: int) -> int:

@@ -148,6 +148,34 @@ def test_the_square_follows_and_stays() -> None:
     assert MotionCrop(64).follow(64, 64, (0, 0, 1, 1), None) is None, "the whole frame"
 
 
+def test_the_square_follows_the_size_of_the_frames() -> None:
+    crop = MotionCrop(64)
+    assert crop.follow(1080, 1920, (0.6, 0.5, 0.75, 0.75), None) == (1123, 502, 346, 346)
+    assert crop.follow(360, 640, None, None) == (374, 168, 115, 115), "no movement, a third"
+    assert crop.follow(60, 80, None, None) is None, "smaller than the input"
+    assert crop.follow(1080, 1920, None, None) == (1123, 502, 346, 346)
+
+
+def test_a_pet_at_rest_stays_where_the_frames_become_smaller(pets: Classifier) -> None:
+    """The gate compares at the model's size: that the frames are smaller is no movement to it."""
+    events, found, views = Events(pets), [], []
+    # It comes to rest, in the lower right corner; then the two sizes of frames alternate.
+    lefts = [*[None] * 20, *range(112, 272, 8), *[272] * 80]
+    for number, left in enumerate(lefts):
+        image = yard(left, top=132)
+        if number <= 60 or number // 10 % 2 == 0:
+            image = cv2.resize(image, (2 * WIDTH, 2 * HEIGHT))
+        found += events.feed(Frame(image, number, number / 10, number / 10, 0, "yard"))
+        views.append(events._view)
+        box = views[-1].prediction.box
+        if box is not None:
+            assert box[0] + box[2] <= image.shape[1], number
+            assert box[1] + box[3] <= image.shape[0], number
+    assert [(event.event, event.label) for event in found] == [("enter", "cat")]
+    assert all(views[number].classified for number in (70, 80, 90)), "a box of another size"
+    assert not views[89].classified
+
+
 def test_the_header_of_a_frame_agrees_with_its_events(pets: Classifier) -> None:
     """The first line has who is present; the frame's own answer is told as such, below."""
     seen = Prediction("cat", 0.9, (0.9, 0.1), ("cat", "dog"), score=0.9, threshold=0.5)
