@@ -308,8 +308,10 @@ class Prediction:
         text = f"{NEITHER}: may be {article} {nearest}"
         if self.score is None or self.threshold is None:
             return text
-        # Rounded apart, so that a score below its threshold never reads as equal to it.
-        score, threshold = math.floor(100 * self.score), math.ceil(100 * self.threshold)
+        # Rounded apart, so that a score below its threshold never reads as equal to it; first to
+        # nine digits, because 100 * 0.55 is a little above 55 in binary.
+        score = math.floor(round(100 * self.score, 9))
+        threshold = math.ceil(round(100 * self.threshold, 9))
         return f"{text}, score {score / 100:.2f} under {threshold / 100:.2f}"
 
     @property

@@ -211,6 +211,18 @@ def test_neither_names_what_came_nearest_and_is_not_printed_as_sure() -> None:
     assert str(close) == "neither: may be an owl, score 0.49 under 0.50"
 
 
+def test_scores_and_thresholds_of_two_digits_are_printed_as_they_are() -> None:
+    for hundredths in range(1, 101):
+        threshold, score = hundredths / 100, (hundredths - 1) / 100
+        answer = Prediction(
+            "neither", 1.0, (1.0, 0.0), ("cat", "dog"), score=score, threshold=threshold
+        )
+        assert str(answer).endswith(f"score {score:.2f} under {threshold:.2f}")
+        # The nearest score below it that a model's float32 can hold.
+        close = replace(answer, score=threshold - 2**-24)
+        assert str(close).endswith(f"score {score:.2f} under {threshold:.2f}")
+
+
 def test_prediction_checks_itself() -> None:
     with pytest.raises(ValueError, match="none of"):
         Prediction("bird", 0.9, (0.9, 0.1), ("cat", "dog"))
