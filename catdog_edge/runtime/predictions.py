@@ -50,6 +50,8 @@ def to_predictions(
                 score = float(known[index])
                 if not LOWEST <= score <= HIGHEST:
                     raise _no_probabilities(session, [score])
+                # So that a threshold of 0 accepts every frame, and `nearness` is in 0..1.
+                score = max(0.0, score)
             if score < rejection.threshold:
                 label = NEITHER
                 nearness = score / rejection.threshold if known is not None else 0.0

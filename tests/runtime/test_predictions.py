@@ -13,6 +13,8 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
 from catdog_edge import Classifier, ModelError
+from catdog_edge.runtime.predictions import to_predictions
+from catdog_edge.spec import Rejection
 
 
 def test_scores_are_the_largest_probability_or_an_output_of_their_own() -> None:
@@ -51,6 +53,20 @@ def test_rejection_by_an_output_of_its_own() -> None:
     faint = frame_of(120, 128, 136)
     assert Classifier(DATA / "tiny_known.onnx", reject=0.3)(faint).label == "cat"
     assert Classifier(DATA / "tiny_known.onnx", reject=0.9)(faint).label == "neither"
+
+
+@pytest.mark.parametrize(("threshold", "label"), [(0.0, "cat"), (0.5, "neither")])
+def test_a_score_that_is_rounded_below_0_counts_as_0(threshold: float, label: str) -> None:
+    def spoil(results: list[np.ndarray]) -> None:
+        results[1][:] = -0.005
+
+    known = Classifier(DATA / "tiny_known.onnx", "cpu")
+    session = known._session
+    session._session = Answering(session._session, spoil)
+    outputs = session.run([session.image(RED)])
+    (answer,) = to_predictions(session, outputs, Rejection("known", threshold))
+    assert (answer.label, answer.score) == (label, 0.0)
+    assert answer.nearness == (1.0 if label == "cat" else 0.0)
 
 
 @pytest.mark.parametrize("reject", [True, -0.1, 1.1, "0.5", float("nan")])
