@@ -48,10 +48,10 @@ class ThresholdRule:
     @classmethod
     def parse(cls, text: str) -> ThresholdRule:
         """Read `eer`, `tpr:RATE` or `tnr:RATE`, a rate between 0 and 1; else `CatdogError`."""
+        if text == "eer":
+            return cls()
         kind, _, rate = text.partition(":")
         try:
-            if kind == "eer" and not rate:
-                return cls()
             if kind in ("tpr", "tnr") and 0 < float(rate) < 1:
                 return cls(kind, float(rate))
         except ValueError:
@@ -122,6 +122,15 @@ def choose_threshold(classes: Groups, negatives: Groups, rule: ThresholdRule = E
     return float((float(edges[alike[0]]) + float(edges[alike[-1] + 1])) / 2)
 
 
+def choose_score_threshold(scores: Groups, negatives: Groups, rule: ThresholdRule = EER) -> float:
+    """Choose a threshold of scores, within 0..1; see `choose_threshold`.
+
+    The score of a negative may be 1 in float32. No threshold rejects it, so it counts as accepted.
+    """
+    # Beyond saturated scores the next threshold is outside the range that `Rejection` has.
+    return min(max(choose_threshold(scores, negatives, rule), 0.0), 1.0)
+
+
 def _mean_share_below(groups: Groups, thresholds: Float64) -> Float64:
     shares = [np.searchsorted(np.sort(one), thresholds) / len(one) for one in groups.values()]
     return np.asarray(np.mean(shares, axis=0))
@@ -157,8 +166,8 @@ def threshold_table(
         negatives: The same of negatives.
         current: The threshold of the model, which has a row of its own.
     """
-    chosen = {choose_threshold(classes, negatives, ThresholdRule("tpr", r)) for r in TABLE_RATES}
-    chosen |= {choose_threshold(classes, negatives), current}
+    rules = [EER, *(ThresholdRule("tpr", rate) for rate in TABLE_RATES)]
+    chosen = {current, *(choose_score_threshold(classes, negatives, rule) for rule in rules)}
     every = {**classes, **negatives}
     return [
         (one, {name: float((scores >= one).mean()) for name, scores in every.items()})

@@ -168,7 +168,9 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
     classes = rejection.split_groups(scores, sources)
     negatives = {name: known(one) for name, one in others.items()}
     rule = rejection.ThresholdRule.parse(str(spec.trained_on.get("reject_at", "eer")))
-    threshold = 0.5 if rule.kind == "eer" else rejection.choose_threshold(classes, negatives, rule)
+    threshold = 0.5
+    if rule.kind != "eer":
+        threshold = rejection.choose_score_threshold(classes, negatives, rule)
     reports = rejection.evaluate_groups(scores, negatives, threshold)
     fitted = fitted.replace(rejection=Rejection("known", threshold))
     return _Validated(fitted, answers, result, reports, classes, negatives)

@@ -9,8 +9,10 @@ pytest.importorskip("torch", reason="inference needs torch; install [train]")
 pytestmark = pytest.mark.train
 
 from catdog_edge.errors import CatdogError
+from catdog_edge.spec import Rejection
 from catdog_edge.training.evaluation.rejection import (
     ThresholdRule,
+    choose_score_threshold,
     choose_threshold,
     roc_curve,
     threshold_table,
@@ -60,6 +62,23 @@ def test_a_rule_of_all_takes_the_lowest_score_or_leaves_the_highest() -> None:
     assert (lowest, highest) == pytest.approx((0.5 - 5e-7, 0.8 + 5e-7), abs=2e-7)
 
 
+@pytest.mark.parametrize("rule", ["eer", "tpr:0.99", "tnr:0.99"])
+@pytest.mark.parametrize(
+    ("seen", "unseen"), [((0, 0.9), (0.1, 1)), ((1, 1), (1, 1)), ((0, 0), (0, 0)), ((1, 1), (0, 0))]
+)
+def test_saturated_scores_have_a_threshold_that_a_spec_takes(
+    rule: str, seen: tuple[float, ...], unseen: tuple[float, ...]
+) -> None:
+    groups = {"a": scores(*seen)}, {"b": scores(*unseen)}
+    found = choose_score_threshold(*groups, ThresholdRule.parse(rule))
+    assert 0 <= Rejection("known", found).threshold <= 1
+    if rule.startswith("tpr"):
+        assert (groups[0]["a"] >= found).all()
+    if rule.startswith("tnr"):
+        assert (groups[1]["b"] < found)[groups[1]["b"] < 1].all()
+    assert all(0 <= row[0] <= 1 for row in threshold_table(*groups, current=0.5))
+
+
 def test_a_large_source_does_not_drown_a_small_one() -> None:
     small, large = scores(*np.linspace(0.4, 0.6, 50)), scores(*np.linspace(0.8, 0.9, 5000))
     unseen = {"b": scores(*np.linspace(0.0, 0.5, 500))}
@@ -70,7 +89,9 @@ def test_a_large_source_does_not_drown_a_small_one() -> None:
     assert (small < together).mean() < 0.6 < (small < drowned).mean() + 0.2
 
 
-@pytest.mark.parametrize("text", ["", "eer:1", "tpr", "tpr:0", "tpr:1.5", "tnr:x", "fpr:0.1"])
+@pytest.mark.parametrize(
+    "text", ["", "eer:", "eer:1", "tpr", "tpr:0", "tpr:1.5", "tnr:x", "fpr:0.1"]
+)
 def test_an_unknown_rule_is_refused(text: str) -> None:
     with pytest.raises(CatdogError, match=r"eer, tpr:0\.99 .* tnr:0\.99"):
         ThresholdRule.parse(text)
