@@ -281,8 +281,9 @@ class Prediction:
         >>> prediction = Classifier()(frame)
         >>> prediction.label, prediction.confidence
         ('cat', 0.9731)
-        >>> prediction.to_json()
-        '{"label": "cat", "confidence": 0.9731, "probabilities": {"cat": 0.9731, "dog": 0.0269}}'
+        >>> print(prediction.to_json())
+        {"label": "cat", "confidence": 0.9731, "probabilities": {"cat": 0.9731, "dog": 0.0269},
+         "score": 0.9312, "threshold": 0.5}
     """
 
     label: str
