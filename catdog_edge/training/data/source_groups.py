@@ -58,16 +58,35 @@ def held_out(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
     return dataclasses.replace(dataset, items=items)
 
 
-def check_left_out(datasets: Iterable[Dataset], left_out: Sequence[str]) -> None:
-    """Raise `DataError` if a source to leave out does not exist, or no image would be left."""
-    known = {name for dataset in datasets for name in file_sources(dataset).values()}
+def check_left_out(
+    datasets: Sequence[Dataset], negatives: Iterable[Dataset], left_out: Sequence[str]
+) -> None:
+    """Raise `DataError` if a source to leave out does not exist, or what is left is too little.
+
+    Each class needs an image for training, and there must be images for validation, in one of the
+    data sets. Negatives may all be left out: there are drawn ones as well.
+    """
+    if not left_out:
+        return
+    every = (*datasets, *negatives)
+    known = {name for dataset in every for name in file_sources(dataset).values()}
     for name in set(left_out) - known:
         raise DataError(
             f"--leave-out {name}: no data has this source; the sources are "
             f"{', '.join(sorted(known))}"
         )
-    if left_out and known <= set(left_out):
-        raise DataError("--leave-out names every source; leave one to train on")
+    kept = [without_sources(dataset, left_out).counts() for dataset in datasets]
+    missing = [
+        f"training image of {one!r}"
+        for one in datasets[0].labels
+        if not any(counts["train"][one] for counts in kept)
+    ]
+    if not any(sum(counts["val"].values()) for counts in kept):
+        missing.append("validation image")
+    if missing:
+        raise DataError(
+            f"--leave-out {', '.join(left_out)}: no {missing[0]} is left; leave out fewer sources"
+        )
 
 
 def sources_of(dataset: Dataset, split: Split) -> list[str]:

@@ -26,9 +26,9 @@ class RunData:
     negatives: Negatives | None = None
 
     def check_left_out(self, left_out: Sequence[str]) -> None:
-        """Raise `DataError` if a source to leave out does not exist, or none would be left."""
+        """Raise `DataError` for a source that does not exist, or if too little would be left."""
         negatives = self.negatives.datasets if self.negatives else ()
-        source_groups.check_left_out((*self.datasets, *negatives), left_out)
+        source_groups.check_left_out(self.datasets, negatives, left_out)
 
     def without(self, left_out: Sequence[str]) -> RunData:
         """Return the data without the images of some sources."""

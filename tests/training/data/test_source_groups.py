@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+
 import numpy as np
 import pytest
 
 from catdog_edge.errors import DataError
-from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.dataset import SPLITS, Dataset, Item
 from catdog_edge.training.data.folder_or_zip import SampleSource
 from catdog_edge.training.data.source_groups import (
     balanced_shares,
@@ -19,8 +22,13 @@ from catdog_edge.training.data.source_groups import (
 )
 
 
-def dataset(*files: str, source: str = "/data/wild.zip") -> Dataset:
-    items = tuple(Item(file, 0, "val" if "val" in file else "train", file) for file in files)
+def dataset(*files: str, source: str = "/data/wild.zip", dogs: tuple[str, ...] = ()) -> Dataset:
+    """A data set of cats and dogs; `val` or `test` in the name of a file is its split."""
+    items = tuple(
+        Item(file, label, next((one for one in SPLITS if one in file), "train"), file)
+        for label, names in enumerate((files, dogs))
+        for file in names
+    )
     return Dataset(source, ("cat", "dog"), items, files=SampleSource())
 
 
@@ -70,12 +78,33 @@ def test_a_source_is_left_out_and_then_is_all_of_the_test() -> None:
     assert [item.file for item in tested] == ["cat/web-1.jpg", "dog/web-val.jpg"]
 
 
-def test_sources_to_leave_out_must_exist_and_not_be_all() -> None:
-    check_left_out([WEB], ["web"])
-    with pytest.raises(DataError, match="no data has this source; the sources are phone"):
-        check_left_out([WEB], ["wbe"])
-    with pytest.raises(DataError, match="every source"):
-        check_left_out([WEB], ["web", "phone"])
+def test_sources_to_leave_out_must_exist() -> None:
+    pets = dataset("phone-1.jpg", "phone-val.jpg", "web-2.jpg", dogs=("phone-3.jpg",))
+    check_left_out([pets], [], ["web"])
+    with pytest.raises(DataError, match="no data has this source; the sources are phone, web"):
+        check_left_out([pets], [], ["wbe"])
+
+
+@pytest.mark.parametrize(
+    ("left_out", "missing"),
+    [
+        (["web", "phone", "shelter"], "training image of 'cat'"),
+        (["web"], "training image of 'cat'"),
+        (["phone"], "training image of 'dog'"),
+        (["shelter"], "validation image"),
+        (["street"], ""),
+    ],
+)
+def test_each_class_keeps_images_whatever_the_negatives_have(
+    left_out: list[str], missing: str
+) -> None:
+    pets = dataset("web-1.jpg", "shelter-val.jpg", dogs=("phone-1.jpg",))
+    # In the other set, the source is of the test alone.
+    more = dataset("phone-test.jpg", dogs=("phone-test.jpg",))
+    others = dataset("street-1.jpg", source="/data/other.zip")
+    named = re.escape(f"--leave-out {', '.join(left_out)}: no {missing} is left")
+    with pytest.raises(DataError, match=named) if missing else contextlib.nullcontext():
+        check_left_out([pets, more], [others], left_out)
 
 
 @pytest.mark.parametrize(("balance", "small"), [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)])
