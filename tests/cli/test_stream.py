@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.commands.stream_command import MODEL, START, run, run_here
-from support.paths import TINY
+from support.paths import DATA, TINY
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
@@ -117,6 +117,36 @@ def test_a_region_by_name(clip: Path) -> None:
 def test_a_model_without_a_rejection_is_warned_of(clip: Path) -> None:
     done = run("--source", clip, "--model", TINY, "--provider", "cpu", "--seconds", "0.1")
     assert "never answers 'neither'" in done.stderr
+
+
+def test_focus_and_rejection_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cat too small for the whole frame: the square finds it, or a lower threshold."""
+    lefts = [*[None] * 10, *range(0, 160, 16), *[160] * 10]
+    path = clips.write((clips.yard(left) for left in lefts), tmp_path / "yard.avi", 10)
+
+    def watch(*options: object) -> tuple[list[Any], str]:
+        model = ("--model", DATA / "tiny_known.onnx", "--provider", "cpu")
+        run_here("--source", path, *model, "--json", *options)
+        done = capsys.readouterr()
+        return [json.loads(line) for line in done.out.splitlines()], done.err
+
+    found, _said = watch()
+    assert [(event["event"], event["label"]) for event in found] == [
+        ("enter", "cat"),
+        ("exit", "cat"),
+    ]
+    assert all(event["box"] for event in found)
+    assert watch("--focus", "frame")[0] == []
+    lower, _said = watch("--focus", "frame", "--reject", 0.1)
+    assert [(event["event"], event["label"], event["box"]) for event in lower] == [
+        ("enter", "cat", None),
+        ("exit", "cat", None),
+    ]
+    found, said = watch("--focus", "none")
+    assert found == []
+    assert f"{len(lefts)} frames, {len(lefts)} classified" in said
 
 
 def test_a_source_from_the_environment(clip: Path) -> None:

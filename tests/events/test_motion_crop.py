@@ -176,16 +176,38 @@ def test_a_pet_at_rest_stays_where_the_frames_become_smaller(pets: Classifier) -
     assert not views[89].classified
 
 
-def test_the_header_of_a_frame_agrees_with_its_events(pets: Classifier) -> None:
-    """The first line has who is present; the frame's own answer is told as such, below."""
+def test_the_view_of_each_frame_agrees_with_the_events_so_far(pets: Classifier) -> None:
+    grey, blue = (128, 128, 128), (255, 0, 0)
+    plain = [np.full((HEIGHT, WIDTH, 3), c, np.uint8) for c in (grey, RED, blue, grey)]
+    images = [yard(left) for left in VISIT] + [image for image in plain for _ in range(20)]
+    events, present, told, differ = Events(pets), NEITHER, [], 0
+    for number, image in enumerate(images):
+        shot = Frame(image, number, number / 10, number / 10, 0, "yard")
+        for event in events.feed(shot):
+            present = event.label if event.event == "enter" else NEITHER
+            told.append((event.event, event.label))
+        view = events._view
+        assert view.present == present, number
+        differ += view.prediction.label != present
+    visits = ("cat", "cat", "dog")
+    assert told == [(event, label) for label in visits for event in ("enter", "exit")]
+    assert differ > 6, "until an event is decided the answer of a frame is another"
+
+
+def test_the_header_shows_who_is_present_and_below_the_answer() -> None:
     seen = Prediction("cat", 0.9, (0.9, 0.1), ("cat", "dog"), score=0.9, threshold=0.5)
-    shot = shots([None])[0]
-    same = draw_overlay(shot, View(seen, True, "cat", (0.9, 0.0)))
     unsure = Prediction(NEITHER, 1.0, (1.0, 0.0), ("cat", "dog"), score=0.4, threshold=0.5)
-    other = draw_overlay(shot, View(unsure, True, "cat", (0.9, 0.0)))
+    shot = shots([None])[0]
+    same, other, gone = (
+        draw_overlay(shot, View(prediction, True, present, (0.9, 0.0)))
+        for prediction, present in ((seen, "cat"), (unsure, "cat"), (seen, NEITHER))
+    )
     line = round(28 * 0.36) + 2
     assert (same[:line] == other[:line]).all()
     assert (same[line : 2 * line] != other[line : 2 * line]).any()
+    inside = slice(8, -8)  # of the border, whose colour is that of who is present
+    assert (same[8:line, inside] != gone[8:line, inside]).any()
+    assert (same[line : 2 * line, inside] == gone[line : 2 * line, inside]).all()
 
 
 def test_the_best_frame_of_a_visit_is_never_neither(pets: Classifier) -> None:
