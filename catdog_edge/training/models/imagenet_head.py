@@ -154,7 +154,9 @@ def group_sizes(state_dict: dict[str, torch.Tensor]) -> list[int] | None:
 def calibrate_known(network: nn.Module, scale: float, shift: float) -> None:
     """Multiply the logits by `scale`, then add `shift` to the last, that of no class.
 
-    The order of the classes is unchanged; their temperature has to be fitted again.
+    The order of the classes is unchanged; their temperature has to be fitted again. Without groups
+    the last linear layer is changed, and those of as many outputs, of which some networks take the
+    mean. In a network with another head the logits become others than these, or stay as they are.
     """
     groups = class_groups(network)
     if groups is not None:
@@ -162,7 +164,9 @@ def calibrate_known(network: nn.Module, scale: float, shift: float) -> None:
         groups.shift.mul_(scale)
         groups.shift[-1] += shift
         return
-    linear = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-    linear.weight.mul_(scale)
-    linear.bias.mul_(scale)
-    linear.bias[-1] += shift
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    for layer in layers:
+        if layer.out_features == layers[-1].out_features and layer.bias is not None:
+            layer.weight.mul_(scale)
+            layer.bias.mul_(scale)
+            layer.bias[-1] += shift

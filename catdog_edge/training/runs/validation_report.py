@@ -5,8 +5,10 @@ Only validation and training images are used; the test split is for `eval` and `
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from catdog_edge.system.files import write_text
 from catdog_edge.system.version import __version__
 from catdog_edge.training.array_types import Float32, Pixels
 from catdog_edge.training.data.dataset import Dataset, Split
-from catdog_edge.training.data.negatives import DRAWN
+from catdog_edge.training.data.negatives import DRAWN, Negatives
 from catdog_edge.training.data.open_dataset import pixels
 from catdog_edge.training.data.source_groups import sources_of
 from catdog_edge.training.engine.history import EpochMetrics
@@ -42,6 +44,7 @@ from catdog_edge.training.runs.run_folder import Run
 log = logging.getLogger(__name__)
 
 SHOWN_MISTAKES = 30  # mistakes in `mistakes.png`
+AGREE = 1e-3  # differences of logits, relative to their range, that are rounding
 CONFIDENT = 0.9  # confidence in another label from which on `review.csv` lists an image
 
 SPEC_METRICS = (
@@ -145,14 +148,16 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
     def compute(pixels: Pixels) -> Float32:
         return logits(network, spec.normalization, pixels, trainer.device, bar="validation")
 
-    outputs = compute(images)
     others: GroupScores = {}
-    if data.negatives is not None:
-        others = rejection.negative_groups(data.negatives, "val", compute)
-        scale, shift = fit_known_scale(rejection.split_groups(outputs, sources), others)
-        calibrate_known(network, scale, shift)
-        outputs = compute(images)
-        others = {name: calibrated(values, scale, shift) for name, values in others.items()}
+    if data.negatives is None:
+        outputs, has_scale = compute(images), False
+    else:
+        outputs, others, has_scale = _calibrate(network, data.negatives, images, sources, compute)
+        if not has_scale:
+            log.warning(
+                f"the head of {spec.architecture} is neither a linear layer nor the mean of several:"
+                " known is not calibrated, and its threshold is chosen on it as it is"
+            )
     values = outputs[:, : len(spec.labels)]
     temperature = fit_temperature(values, truth)
     answers = softmax(values, temperature)
@@ -169,11 +174,37 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
     negatives = {name: known(one) for name, one in others.items()}
     rule = rejection.ThresholdRule.parse(str(spec.trained_on.get("reject_at", "eer")))
     threshold = 0.5
-    if rule.kind != "eer":
+    if rule.kind != "eer" or not has_scale:
         threshold = rejection.choose_score_threshold(classes, negatives, rule)
     reports = rejection.evaluate_groups(scores, negatives, threshold)
     fitted = fitted.replace(rejection=Rejection("known", threshold))
     return _Validated(fitted, answers, result, reports, classes, negatives)
+
+
+def _calibrate(
+    network: nn.Module,
+    negatives: Negatives,
+    images: Pixels,
+    sources: Sequence[str],
+    compute: Callable[[Pixels], Float32],
+) -> tuple[Float32, GroupScores, bool]:
+    """Calibrate the score `known` of a network, in place.
+
+    Returns:
+        The network's logits `float32 [N,K+1]` of the images, those of negatives by group, and
+        whether the network is calibrated; else it is as it was.
+    """
+    outputs = compute(images)
+    others = rejection.negative_groups(negatives, "val", compute)
+    scale, shift = fit_known_scale(rejection.split_groups(outputs, sources), others)
+    weights = copy.deepcopy(network.state_dict())
+    calibrate_known(network, scale, shift)
+    found, wanted = compute(images), calibrated(outputs, scale, shift)
+    if np.abs(found - wanted).max() > AGREE * max(1.0, float(np.ptp(wanted))):
+        network.load_state_dict(weights)
+        return outputs, others, False
+    # Through the network, as the images: what follows is of the scores that an exported file has.
+    return found, rejection.negative_groups(negatives, "val", compute), True
 
 
 def _save_figures(

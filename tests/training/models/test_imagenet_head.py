@@ -102,3 +102,26 @@ def test_calibration_scales_and_shifts_the_logits_and_survives_a_checkpoint(
         after = load_checkpoint(tmp_path / "best.pt")[0](pictures)
     assert torch.allclose(after[:, :2], before[:, :2], atol=1e-5)
     assert torch.allclose(after[:, 2], before[:, 2] + 2.0, atol=1e-5)
+
+
+class TwoHeads(torch.nn.Module):
+    """The mean of two heads, as networks that were distilled by a token have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
+        self.third = torch.nn.Linear(8, 3)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        features = torch.relu(self.first(features))
+        return (self.second(features) + self.third(features)) / 2
+
+
+def test_calibration_scales_the_mean_of_two_heads() -> None:
+    torch.manual_seed(0)
+    network, features = TwoHeads(), torch.randn(4, 8)
+    with torch.inference_mode():
+        before = network(features)
+        calibrate_known(network, 0.5, 1.5)
+        wanted = before * 0.5 + torch.tensor([0, 0, 1.5])
+        assert torch.allclose(network(features), wanted, atol=1e-6)

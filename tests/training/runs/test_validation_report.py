@@ -116,6 +116,42 @@ def test_weights_are_calibrated_and_their_threshold_chosen_by_the_rule(rule: str
     assert set(found.rejection) == {"drawn"}
 
 
+class Doubled(torch.nn.Module):
+    """A tiny network with a second head behind the first; their outputs are added."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        self.network = trained_net(0)[0]
+        self.more = torch.nn.Linear(3, 3, bias=bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found = self.network(images)
+        return found + self.more(found) * 0.1
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rule", ["eer", "tpr:0.9"])
+def test_a_head_that_cannot_be_scaled_keeps_its_scores(
+    rule: str, bias: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth, images = np.arange(40) % 2, pictures(60)[np.arange(60) % 3 < 2]
+    spec = spec_for(labels=("bright", "dark")).replace(trained_on={"reject_at": rule})
+    network = Doubled(bias).eval()
+    before = logits(network, spec.normalization, images)
+    data = RunData((named("/data/lamps", len(truth), truth),), Negatives((), spec.resize))
+    trainer: Any = SimpleNamespace(
+        device=torch.device("cpu"), data=SimpleNamespace(val=(images, truth))
+    )
+    found = validation_report._validate(network, spec, trainer, data)
+    assert "the head of tiny is neither a linear layer nor" in caplog.text
+    np.testing.assert_array_equal(logits(network, spec.normalization, images), before)
+    drawn = known(logits(network, spec.normalization, drawn_negatives(spec.resize)))
+    np.testing.assert_allclose(found.negatives["drawn"], drawn, atol=1e-6)
+    np.testing.assert_allclose(found.classes["lamps"], known(before), atol=1e-6)
+    threshold = choose_threshold(found.classes, found.negatives, ThresholdRule.parse(rule))
+    assert found.spec.rejection == Rejection("known", threshold)
+
+
 def test_figures_name_the_data_and_show_the_worst_mistakes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
