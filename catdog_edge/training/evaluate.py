@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from catdog_edge.errors import CatdogError, escaped, list_names
+from catdog_edge.errors import CatdogError, DataError, escaped, list_names
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import align
@@ -160,6 +160,8 @@ def evaluate_weights(
         check_labels(spec, dataset.labels, path, dataset.source)
     images, truth, names = combined_pixels(datasets, "test", spec.resize)
     where = list_names([one.display_name for one in datasets])
+    if not names:
+        raise DataError(f"{where}: there are no test images; name data that has some with --data")
     log.info(f"eval: {path} on the {len(truth):,} test images of {where}")
     predicted = model.probabilities(images)
     right = rejection.split_groups(predicted.argmax(axis=1) == truth, names)

@@ -97,6 +97,8 @@ def test_of_several_sets_one_may_have_no_test_images(tmp_path: Path, sets: tuple
     write(tmp_path / "few", {"cat/lamp-1.jpg": image(900), "dog/lamp-2.jpg": image(901)})
     with pytest.raises(CatdogError, match="the test split has no"):
         evaluate_weights(file, [str(tmp_path / "few")])
+    with pytest.raises(CatdogError, match="there are no test images"):
+        evaluate_weights(file, [str(tmp_path / "few")] * 2)
     alone = evaluate_weights(file, [sets[0]]).result.pictures
     both = evaluate_weights(file, [sets[0], str(tmp_path / "few")]).result.pictures
     assert alone <= both <= alone + 3

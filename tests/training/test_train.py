@@ -515,6 +515,39 @@ def test_a_run_that_ended_before_its_first_step_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("left_out", ["lamps", "street"])
+def test_a_run_with_a_source_left_out_ends_is_resumed_and_tested_on_that_source(
+    here: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch, left_out: str
+) -> None:
+    for file in sorted(easy_set.rglob("*.png"))[::2]:
+        source = "porch" if file.parent.name == "bright" else "street"
+        copy = here / "more" / file.parent.name / f"{source}-{file.name}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+        if source == "street" and left_out == "lamps":  # else the other set has no class `dark`
+            shutil.copy(file, copy.with_name(f"porch-{file.name}"))
+    # All of the first set is left out; or all that it has of one class.
+    sets = [easy_set, here / "more"] if left_out == "lamps" else [here / "more", easy_set]
+    options = ("--data", sets[1], "--leave-out", left_out)
+    whole = quick(sets[0], "whole", *options)
+    assert whole.exit_code == 0, whole.output
+    assert {file.name for file in (here / "runs/whole").iterdir()} - {"mistakes.png"} == RUN_FILES
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            loop.Trainer, "run", lambda *_: (signal.raise_signal(signal.SIGINT), interrupted())
+        )
+        assert "--resume --name cut" in last_line(quick(sets[0], "cut", *options))
+    resumed = call("train", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    weights, cut = (load_checkpoint(here / "runs" / n / "best.pt")[0] for n in ("whole", "cut"))
+    one, two = weights.state_dict(), cut.state_dict()
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    rows = json.loads(call("eval", "--json").stdout)["sources"]
+    tested = {row["name"]: row["images"] for row in rows if row["left_out"]}
+    assert tested == {left_out: 120 if left_out == "lamps" else 30}
+
+
+@pytest.mark.slow
 def test_a_signal_while_the_run_is_summed_up_says_how_to_finish(
     here: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

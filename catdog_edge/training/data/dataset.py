@@ -122,8 +122,8 @@ class Dataset:
         by_label = Counter(item.label for item in self.items)
         each = ", ".join(f"{by_label[i]:,} {label}" for i, label in enumerate(self.labels))
         if len(self.labels) > 10:
-            fewest, most = min(by_label.values()), max(by_label.values())
-            each = f"{len(self.labels):,} classes of {fewest:,} to {most:,}"
+            sizes = [by_label[index] for index in range(len(self.labels))]
+            each = f"{len(self.labels):,} classes of {min(sizes):,} to {max(sizes):,}"
         if self.is_sample:
             first = (
                 f"data: {len(self.items):,} drawings made by this program ({each}); they are not "
@@ -131,8 +131,8 @@ class Dataset:
             )
         else:
             first = f"data: {self.source}: {len(self.items):,} images ({each}), {self.layout}"
-        sizes = Counter(item.split for item in self.items)
-        lines = [first, "split: " + ", ".join(f"{sizes[split]:,} {split}" for split in SPLITS)]
+        splits = Counter(item.split for item in self.items)
+        lines = [first, "split: " + ", ".join(f"{splits[split]:,} {split}" for split in SPLITS)]
         if self.skipped:
             reasons = Counter(entry.reason for entry in self.skipped).most_common(3)
             listed = "; ".join(f"{count:,} {reason}" for reason, count in reasons)

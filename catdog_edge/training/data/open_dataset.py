@@ -63,7 +63,8 @@ def open_dataset(
             used.
         steps: The resize rule of the model. With it, the first decoding also fills the cache
             that `pixels` opens, so that nothing is decoded twice.
-        required: The splits that must have every class; `None`: all that have a share.
+        required: The splits that must have every class; `None`: all that have a share. Empty:
+            the set may even lack a class.
         keep_damaged: Also use images that the decoder reports as damaged.
 
     Raises:
@@ -276,7 +277,7 @@ def _check_skipped(name: str, skipped: Sequence[Skipped], kept: int, folder: Pat
 def _check_classes(dataset: Dataset, required: Sequence[Split]) -> None:
     counts, labels = dataset.counts(), dataset.labels
     total = {label: sum(counts[split][label] for split in SPLITS) for label in labels}
-    for label in labels:
+    for label in labels if required else ():
         if not total[label]:
             raise DataError(f"{dataset.source}: the class {label!r} has no readable image")
     missing = [(split, one) for split in required for one in labels if not counts[split][one]]

@@ -31,8 +31,13 @@ class RunData:
         source_groups.check_left_out(self.datasets, negatives, left_out)
 
     def without(self, left_out: Sequence[str]) -> RunData:
-        """Return the data without the images of some sources."""
-        datasets = tuple(source_groups.without_sources(one, left_out) for one in self.datasets)
+        """Return the data without the images of some sources.
+
+        Data sets without a training image come last: the first one is reviewed, drawn in
+        `data.png`, and its images are listed in `split.csv`.
+        """
+        left = (source_groups.without_sources(one, left_out) for one in self.datasets)
+        datasets = tuple(sorted(left, key=lambda one: not one.items_of("train")))
         if self.negatives is None:
             return RunData(datasets)
         kept = tuple(

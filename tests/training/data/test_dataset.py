@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ def test_a_set_is_described_in_a_few_lines(classes: int, listed: str) -> None:
         f"copies: {found.copies} images occur more than once, on one side each",
         "note: hm",
     ]
+    none = "; ".join(replace(found, items=()).describe())
+    assert ("0 c0" if classes == 10 else "11 classes of 0 to 0") in none
 
 
 @pytest.mark.parametrize("name", ["cat.\r.900.jpg", "cat.\r\n.900.jpg", 'cat.",\n .900.jpg'])
