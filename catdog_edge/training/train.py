@@ -16,7 +16,6 @@ from catdog_edge.errors import (
     MissingPackageError,
     ModelError,
     label_difference,
-    list_names,
 )
 from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, crop_and_squash
 from catdog_edge.system.signals import stop_requests
@@ -36,7 +35,7 @@ from catdog_edge.training.engine.trainer import Plan, Trainer
 from catdog_edge.training.evaluation.rejection import ThresholdRule
 from catdog_edge.training.models import registry
 from catdog_edge.training.models.checkpoint import load_checkpoint
-from catdog_edge.training.models.imagenet_head import pretrained_grouped
+from catdog_edge.training.models.imagenet_head import pretrained_grouped, ungrouped_reason
 from catdog_edge.training.models.pretrained import check_pretrained, load_pretrained
 from catdog_edge.training.models.registry import Architecture, architecture
 from catdog_edge.training.runs.plots import save_overview
@@ -239,10 +238,10 @@ def _build(
             train_options.check_scales(built[0], spec, chosen)
             log.info(f"train: starting from {built[1]}, its categories added up to the classes")
             return built[0]
+        kept = f"ImageNet's categories cannot be kept in the head of {arch.name}"
         log.warning(
-            f"ImageNet has no category for one of {list_names(spec.labels)}, or the head of "
-            f"{arch.name} has an unsupported form: the last layer starts from random weights, and "
-            "negatives are learnt from --other alone"
+            f"{ungrouped_reason(spec.labels) or kept}: the last layer starts from random weights, "
+            "and negatives are learnt from --other alone"
         )
     network = arch.build(spec.logits)
     train_options.check_scales(network, spec, chosen)

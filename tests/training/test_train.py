@@ -735,9 +735,21 @@ def test_the_head_keeps_imagenets_categories_where_it_has_all_classes(
     network = train._build(1, arch, spec, chosen, ProcessGroup())
     assert (class_groups(network) is not None) is grouped
     assert ("its categories added up to the classes" in caplog.text) is grouped
-    assert ("ImageNet has no category for one of cat, Rex" in caplog.text) is ("Rex" in labels)
+    assert ("categories is known for Rex; known are bear, bird" in caplog.text) is ("Rex" in labels)
     with torch.inference_mode():
         assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 2 + rejects)
+
+
+def test_a_head_that_cannot_keep_imagenets_categories_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arch = architecture("resnet18")
+    spec = spec_for(arch.normalization, ("cat", "dog"), 64, arch.name)
+    spec = spec.replace(rejection=Rejection("known", 0.5))
+    monkeypatch.setattr(train, "load_pretrained", lambda network, name: "weights")
+    chosen = replace(RECIPES["finetune"], head="imagenet", pretrained=True)
+    train._build(1, arch, spec, chosen, ProcessGroup())
+    assert "categories cannot be kept in the head of resnet18: the last layer" in caplog.text
 
 
 @pytest.mark.slow

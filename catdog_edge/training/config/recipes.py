@@ -76,7 +76,7 @@ class Recipe:
             this value.
         head: `new`: a new last layer. `imagenet`: the thousand ImageNet categories, summed to
             the classes and to `neither`, see `catdog_edge.training.models.imagenet_head`;
-            a new one if ImageNet has no category for a class.
+            a new one if `IMAGENET_GROUPS` there lacks a class.
         keep_imagenet: With `head: imagenet`: the weight of a second loss, against the outputs
             of the pretrained weights within the labelled class, which preserves their
             categories (Li and Hoiem: Learning without Forgetting, 2016).

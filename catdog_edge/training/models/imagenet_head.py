@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from catdog_edge.errors import list_names
 from catdog_edge.training.models.pretrained import imagenet_state
 from catdog_edge.training.models.registry import architecture
 
@@ -24,6 +25,8 @@ IMAGENET_GROUPS: dict[str, tuple[range, ...]] = {
     "wolf": (range(269, 273),),
 }  # fmt: skip
 """Indices of the ImageNet categories that a class name stands for."""
+
+_PLURALS = {**{f"{name}s": name for name in IMAGENET_GROUPS}, "foxes": "fox", "wolves": "wolf"}
 
 
 class ClassGroups(nn.Module):
@@ -70,19 +73,38 @@ class ClassGroups(nn.Module):
 def imagenet_groups(labels: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
     """Return the ImageNet categories of each label, and those of no label last.
 
-    Case and a plural `s` do not matter; `None` where ImageNet has no category for one of them.
+    Case and plural do not matter; `None` where `ungrouped_reason` has a reason.
 
     Examples:
         >>> [len(group) for group in imagenet_groups(("cat", "dog"))]
         [5, 118, 877]
     """
-    names = [label.casefold() for label in labels]
-    names = [name if name in IMAGENET_GROUPS else name.removesuffix("s") for name in names]
-    if len(set(names)) < len(names) or not set(names) <= set(IMAGENET_GROUPS):
+    if ungrouped_reason(labels):
         return None
+    names = _group_names(labels)
     groups = [tuple(index for part in IMAGENET_GROUPS[name] for index in part) for name in names]
     taken = {index for group in groups for index in group}
     return (*groups, tuple(index for index in range(CATEGORIES) if index not in taken))
+
+
+def ungrouped_reason(labels: Sequence[str]) -> str:
+    """Say why labels cannot be made of ImageNet's categories; empty where they can."""
+    names = _group_names(labels)
+    missing = [
+        label for label, name in zip(labels, names, strict=True) if name not in IMAGENET_GROUPS
+    ]
+    if missing:
+        return (
+            f"no group of ImageNet categories is known for {list_names(missing)}; known are "
+            f"{', '.join(IMAGENET_GROUPS)}"
+        )
+    if len(set(names)) < len(names):
+        return f"two of {list_names(labels)} are the same group of ImageNet categories"
+    return ""
+
+
+def _group_names(labels: Sequence[str]) -> list[str]:
+    return [_PLURALS.get(name, name) for name in map(str.casefold, labels)]
 
 
 def head_linear(network: nn.Module) -> nn.Linear | None:
@@ -121,8 +143,8 @@ def pretrained_grouped(arch: str, labels: Sequence[str]) -> tuple[nn.Module, str
     """Build an architecture with ImageNet weights, head included, its categories in groups.
 
     Returns:
-        The network and a line that names the source of its weights; `None` where ImageNet has no
-        category for one of the labels, or the architecture's head has another form.
+        The network and a line that names the source of its weights; `None` where
+        `ungrouped_reason` has a reason, or the architecture's head has another form.
 
     Raises:
         ModelError, MissingPackageError: See `load_pretrained`.

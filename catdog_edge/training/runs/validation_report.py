@@ -155,8 +155,8 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
         outputs, others, has_scale = _calibrate(network, data.negatives, images, sources, compute)
         if not has_scale:
             log.warning(
-                f"the head of {spec.architecture} is neither a linear layer nor the mean of several:"
-                " known is not calibrated, and its threshold is chosen on it as it is"
+                f"the head of {spec.architecture} is neither a linear layer nor the mean of "
+                "several: known is not calibrated, and its threshold is chosen on it as it is"
             )
     values = outputs[:, : len(spec.labels)]
     temperature = fit_temperature(values, truth)

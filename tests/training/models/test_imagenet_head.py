@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from catdog_edge.training.models.imagenet_head import (
     class_groups,
     imagenet_groups,
     pretrained_grouped,
+    ungrouped_reason,
 )
 from catdog_edge.training.models.pretrained import imagenet_state
 from catdog_edge.training.models.registry import CENTRED, architecture
@@ -53,8 +55,24 @@ def test_labels_are_found_whatever_their_case_and_number() -> None:
     assert sorted(index for group in groups for index in group) == list(range(1000))
 
 
-@pytest.mark.parametrize("labels", [("cat", "Rex"), ("cat", "cats"), ("mine", "yours")])
-def test_labels_that_imagenet_does_not_know_have_no_groups(labels: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("name", IMAGENET_GROUPS)
+def test_a_plural_stands_for_the_same_categories(name: str) -> None:
+    plural = {"fox": "Foxes", "wolf": "Wolves"}.get(name, f"{name}s")
+    assert imagenet_groups((plural,)) == imagenet_groups((name,)) is not None
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (
+            ("tiger", "cat", "Zebra"),
+            "categories is known for tiger, Zebra; known are bear, .* wolf",
+        ),
+        (("cat", "cats"), "two of cat, cats are the same group"),
+    ],
+)
+def test_labels_without_a_group_are_named(labels: tuple[str, ...], reason: str) -> None:
+    assert re.search(reason, ungrouped_reason(labels))
     assert imagenet_groups(labels) is None
     assert pretrained_grouped("efficientnet_lite0", labels) is None
 
