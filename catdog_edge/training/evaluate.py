@@ -16,7 +16,7 @@ from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import align
 from catdog_edge.training.array_types import Flags, Float32
-from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.dataset import Dataset, told_apart
 from catdog_edge.training.data.negatives import DRAWN, Negatives, negatives_split, open_negatives
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.source_groups import combined_pixels, held_out
@@ -200,7 +200,7 @@ def _with_rejection(
     """Add the metrics of a threshold, from scores of the classes and of negatives by group."""
     rows = [replace(one, answered=_share(classes[one.name] >= threshold)) for one in report.sources]
     for name, scores in others.items():
-        held_back = name.split("/")[-1] in left_out
+        held_back = name.partition("/")[2] in left_out
         rows.append(SourceResult(name, len(scores), held_back, None, _share(scores >= threshold)))
     reports = rejection.evaluate_groups(np.concatenate([*classes.values()]), others, threshold)
     return replace(
@@ -253,5 +253,5 @@ def _open_datasets(
         "labels": spec.labels if data else None, "split": split,
         "required": ("test",) if len(data) < 2 else (),
     }  # fmt: skip
-    opened = (open_dataset(source, **how) for source in (data or (None,)))
-    return tuple(held_out(one, left_out) for one in opened)
+    opened = [open_dataset(source, **how) for source in (data or (None,))]
+    return tuple(held_out(one, left_out) for one in told_apart(opened))

@@ -104,6 +104,22 @@ def test_of_several_sets_one_may_have_no_test_images(tmp_path: Path, sets: tuple
     assert alone <= both <= alone + 3
 
 
+def test_sets_of_one_name_have_rows_of_their_own(tmp_path: Path, sets: tuple[str, str]) -> None:
+    for place in "ab":
+        for kind, source in zip(("images", "rest"), sets):
+            for number, file in enumerate(sorted(Path(source).rglob("*.jpg"))):
+                name = f"{file.parent.name}/{number}.jpg"
+                write(tmp_path / place / kind, {name: file.read_bytes()})
+    named = [[str(tmp_path / place / kind) for place in "ab"] for kind in ("images", "rest")]
+    file = weights(tmp_path / "w.pt", Rejection("known", 0.4), left_out=["b/images", "b/rest"])
+    rows = {one.name: one.left_out for one in evaluate_weights(file, *named).sources}
+    held_back = {"a/images": False, "b/images": True, "drawn": False}
+    held_back |= {
+        f"{kind}/{place}/rest": place == "b" for kind in ("car", "tree") for place in "ab"
+    }
+    assert rows == held_back
+
+
 def source(name: str, share: float, left_out: bool = False) -> SourceResult:
     return SourceResult(name, 1000, left_out, (share, share, share), (0.5, 0.4, 0.6))
 

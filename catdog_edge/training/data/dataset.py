@@ -9,7 +9,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +77,7 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()  # files that are left out, each with its reason
     layout: str = ""  # where the labels come from, as text
     notes: tuple[str, ...] = ()  # what a person should know, one line each
+    name: str = ""  # beside other sets of the same `plain_name`, see `told_apart`
 
     @property
     def is_sample(self) -> bool:
@@ -92,6 +93,12 @@ class Dataset:
     def short_name(self) -> str:
         """The source without its folders."""
         return Path(self.display_name).name
+
+    @property
+    def plain_name(self) -> str:
+        """The source without its folders and the ending of a zip."""
+        name = self.short_name
+        return name[:-4] if name.lower().endswith(".zip") else name
 
     def items_of(self, split: Split) -> list[Item]:
         """Return the images of one split, sorted by name."""
@@ -154,6 +161,26 @@ class Dataset:
     def write_skipped_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `file,reason`."""
         write_csv(path, ("file", "reason"), ((entry.file, entry.reason) for entry in self.skipped))
+
+
+def told_apart(datasets: Sequence[Dataset]) -> tuple[Dataset, ...]:
+    """Name data sets of one `plain_name` by as much of the end of their paths as makes them differ.
+
+    Examples:
+        >>> [one.name for one in told_apart(open_datasets(["a/images", "b/images", "pets.zip"]))]
+        ['a/images', 'b/images', 'pets']
+    """
+
+    def names(one: Dataset) -> list[str]:
+        parts = Path(one.source).parts
+        return [one.plain_name, *(Path(*parts[-n:]).as_posix() for n in range(1, len(parts) + 1))]
+
+    found = []
+    for one in datasets:
+        others = {name for two in datasets if two.source != one.source for name in names(two)}
+        free = (name for name in names(one) if name not in others)
+        found.append(replace(one, name=next(free, one.source)))
+    return tuple(found)
 
 
 def changed(source: str, file: str, reason: str) -> DataError:

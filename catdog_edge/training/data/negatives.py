@@ -20,7 +20,7 @@ from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import expand_path
 from catdog_edge.training.array_types import Float64, Pixels
 from catdog_edge.training.data import oxford_pets
-from catdog_edge.training.data.dataset import Dataset, Split
+from catdog_edge.training.data.dataset import Dataset, Split, told_apart
 from catdog_edge.training.data.folder_or_zip import SAMPLE
 from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT, open_negative_images
 from catdog_edge.training.data.source_groups import combined_pixels, kinds_of, sources_of
@@ -100,8 +100,8 @@ def open_negatives(
     if not sources:
         return None
     how: Any = {"steps": steps, "split": split, "keep_damaged": keep_damaged}
-    opened = (open_negative_images(source, **how) for source in sources if source != DRAWN)
-    return Negatives(tuple(opened), steps)
+    opened = [open_negative_images(source, **how) for source in sources if source != DRAWN]
+    return Negatives(told_apart(opened), steps)
 
 
 @dataclass(frozen=True)

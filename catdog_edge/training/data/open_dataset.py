@@ -24,6 +24,7 @@ from catdog_edge.training.data.dataset import (
     Item,
     Split,
     sorted_names,
+    told_apart,
     write_csv,
 )
 from catdog_edge.training.data.decode_cache import Cache, Decoder
@@ -121,7 +122,7 @@ def open_datasets(
     """
     first = open_dataset(sources[0], labels=labels, split_csv=split_csv, **settings)
     settings |= {"labels": first.labels, "required": ("train",)}
-    return first, *(open_dataset(source, **settings) for source in sources[1:])
+    return told_apart([first, *(open_dataset(source, **settings) for source in sources[1:])])
 
 
 def open_negative_images(

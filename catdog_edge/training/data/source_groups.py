@@ -1,7 +1,8 @@
 """Group images by source, and negatives by kind.
 
-A file called `SOURCE-anything.jpg` is of that source; where a data set has more than `MOST_SOURCES`
-such words, or a file without one, the whole set is one source, named after its folder or zip.
+A file called `SOURCE-anything.jpg` is of that source. Where a data set has more than `MOST_SOURCES`
+such words, or a file without one or with one that repeats its class (`cat/cat-001.jpg`), the whole
+set is one source, named after its folder or zip.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -32,11 +33,20 @@ def file_sources(dataset: Dataset) -> dict[str, str]:
         >>> file_sources(open_dataset("wild.zip"))["cat/pixabay-1f0e.jpg"]
         'pixabay'
     """
-    matches = {one.file: _SOURCE.match(PurePosixPath(one.file).name) for one in dataset.items}
-    found = {file: match[1] for file, match in matches.items() if match}
-    if len(found) == len(matches) and len(set(found.values())) <= MOST_SOURCES:
+    found = {}
+    for item in dataset.items:
+        match = _SOURCE.match(PurePosixPath(item.file).name)
+        if match and not _same_word(match[1], dataset.labels[item.label]):
+            found[item.file] = match[1]
+    if len(found) == len(dataset.items) and len(set(found.values())) <= MOST_SOURCES:
         return found
-    return dict.fromkeys(matches, Path(dataset.short_name).stem)
+    name = dataset.name or dataset.plain_name
+    return {item.file: name for item in dataset.items}
+
+
+def _same_word(one: str, two: str) -> bool:
+    """Compare without case and plural: `cats/Cat-1.jpg`."""
+    return one.casefold().removesuffix("s") == two.casefold().removesuffix("s")
 
 
 def without_sources(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
@@ -103,7 +113,7 @@ def kinds_of(dataset: Dataset, split: Split) -> list[str]:
     root = posixpath.commonpath({posixpath.dirname(item.file) for item in dataset.items} or {""})
     above = len(PurePosixPath(root).parts)
     folders = [PurePosixPath(item.file).parts[above:-1] for item in dataset.items_of(split)]
-    return [parts[0] if parts else Path(dataset.short_name).stem for parts in folders]
+    return [parts[0] if parts else dataset.plain_name for parts in folders]
 
 
 def balanced_shares(names: Sequence[str], balance: float) -> Float64:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from catdog_edge.errors import DataError
-from catdog_edge.training.data.dataset import SPLITS, Dataset, Item
+from catdog_edge.training.data.dataset import SPLITS, Dataset, Item, told_apart
 from catdog_edge.training.data.folder_or_zip import SampleSource
 from catdog_edge.training.data.source_groups import (
     balanced_shares,
@@ -48,6 +48,8 @@ def test_the_first_word_of_a_file_is_its_source() -> None:
     "files",
     [
         ("cat.1.jpg", "web-2.jpg"),
+        ("cat/cat-1.jpg", "cat/cat-2.jpg"),
+        ("Cats-1.jpg", "web-2.jpg"),
         ("2026-1.jpg", "2026-2.jpg"),
         tuple(f"a{number}-1.jpg" for number in range(21)),
     ],
@@ -59,6 +61,33 @@ def test_a_set_without_such_names_is_one_source(files: tuple[str, ...]) -> None:
 def test_twenty_words_are_still_sources() -> None:
     files = tuple(f"a{number}-1.jpg" for number in range(20))
     assert len(set(file_sources(dataset(*files)).values())) == 20
+
+
+def test_a_word_that_repeats_another_class_or_a_kind_is_a_source() -> None:
+    found = dataset("cat/dogtime-1.jpg", "cat/dog-2.jpg")
+    assert sources_of(found, "train") == ["dogtime", "dog"]
+    items = (Item("raccoon/raccoon-1.jpg", 0, "train", ""),)
+    others = Dataset("/data/wild.zip", ("neither",), items, files=SampleSource())
+    assert sources_of(others, "train") == ["raccoon"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["/a/images", "/b/images", "/b/pets.zip"], ["a/images", "b/images", "pets"]),
+        (["/a/v1.1", "/a/v1.2"], ["v1.1", "v1.2"]),
+        (["/x/a/images", "/y/a/images"], ["x/a/images", "y/a/images"]),
+        (["/a/cam", "/a/cam.zip"], ["a/cam", "cam.zip"]),
+        (["/images", "/a/images"], ["/images", "a/images"]),
+        (["/a/images", "/a/images"], ["images", "images"]),
+        (["sample", "/a/sample"], ["the drawn sample set", "a/sample"]),
+    ],
+)
+def test_sets_of_one_name_are_told_apart_by_their_folders(
+    sources: list[str], names: list[str]
+) -> None:
+    sets = told_apart([dataset("1.jpg", source=one) for one in sources])
+    assert [sources_of(one, "train")[0] for one in sets] == names
 
 
 def test_the_folder_below_the_root_is_the_kind_of_a_negative() -> None:
