@@ -122,9 +122,12 @@ def _threshold_lines(
         kind = "the classes" if one.accuracy is not None else one.name.split("/")[0]
         kinds.setdefault(kind, []).append(one.name)
     rows = [["threshold", *map(escaped, kinds)]]
+    values = [threshold for threshold, _ in table]
+    # To pass one to --reject, the reader has to see how the rows differ.
+    digits = next(n for n in range(4, 18) if len({f"{v:.{n}g}" for v in values}) == len(values))
     for threshold, shares in table:
         means = (fmean(100 * shares[name] for name in names) for names in kinds.values())
-        rows.append([f"{threshold:.4g}", *(f"{mean:.1f}" for mean in means)])
+        rows.append([f"{threshold:.{digits}g}", *(f"{mean:.1f}" for mean in means)])
     return ["answered with a class, %, at other thresholds (mean of the sources)", *align(rows)]
 
 

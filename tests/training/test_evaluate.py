@@ -156,6 +156,20 @@ def test_a_threshold_has_the_mean_of_each_kind() -> None:
     assert lines[2].split() == ["0.25", "75.0", "10.0"]
 
 
+def test_thresholds_have_the_digits_in_which_they_differ() -> None:
+    shares = {"web": 1.0}
+
+    def shown(*thresholds: float) -> list[str]:
+        table = [(one, shares) for one in thresholds]
+        return [
+            line.split()[0] for line in evaluate._threshold_lines(table, [source("web", 1)])[2:]
+        ]
+
+    assert shown(0.498321, 0.498349, 0.5) == ["0.49832", "0.49835", "0.5"]
+    assert shown(0.1234567, 0.5) == ["0.1235", "0.5"]
+    assert len(set(shown(0.3, 0.1 + 0.2))) == 2
+
+
 @pytest.mark.parametrize("classes", [8, 9])
 def test_of_many_classes_the_least_answered_are_listed(classes: int) -> None:
     labels = tuple(f"c{number}" for number in range(classes))
