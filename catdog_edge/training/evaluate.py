@@ -15,7 +15,7 @@ from catdog_edge.errors import CatdogError, DataError, escaped, list_names
 from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import align
-from catdog_edge.training.array_types import Flags, Float32
+from catdog_edge.training.array_types import Float32
 from catdog_edge.training.data.dataset import Dataset, told_apart
 from catdog_edge.training.data.negatives import DRAWN, Negatives, negatives_split, open_negatives
 from catdog_edge.training.data.open_dataset import open_dataset
@@ -30,25 +30,18 @@ from catdog_edge.training.evaluation.classification_report import (
     shorten_label,
 )
 from catdog_edge.training.evaluation.inference import EvaluatedModel, check_labels
-from catdog_edge.training.evaluation.metrics import wilson
 from catdog_edge.training.evaluation.rejection import RejectionReport
+from catdog_edge.training.evaluation.source_report import (
+    SourceResult,
+    class_results,
+    share,
+    source_lines,
+    with_answered,
+)
 from catdog_edge.training.runs.plots import save_roc
 from catdog_edge.training.runs.run_folder import Run, find_checkpoint, run_of
 
 log = logging.getLogger(__name__)
-
-Interval = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class SourceResult:
-    """Results of a model on the images of one source: proportions with 95 % Wilson intervals."""
-
-    name: str  # `SOURCE` for the classes, `KIND/SOURCE` for negatives
-    images: int
-    left_out: bool  # of training (`train --leave-out`)
-    accuracy: Interval | None  # of the top class; `None` for negatives
-    answered: Interval | None  # with a class; `None` where the model never answers `neither`
 
 
 @dataclass(frozen=True)
@@ -84,33 +77,10 @@ class EvaluationReport:
             listed = ", ".join(f"{shorten_label(name)} {one:.2%}" for name, one in shares)
             lines.append(f"answered    {worst}{listed}")
         if len(self.sources) > 1:
-            lines += ["", *_source_lines(self.sources)]
+            lines += ["", *source_lines(self.sources, "--json")]
         if self.thresholds:
             lines += ["", *_threshold_lines(self.thresholds, self.sources)]
         return "\n".join(lines)
-
-
-def _source_lines(sources: Sequence[SourceResult]) -> list[str]:
-    def right(one: SourceResult) -> float:
-        return one.accuracy[0] if one.accuracy else 1 - one.answered[0] if one.answered else 1
-
-    shown = sorted(sources, key=right)[:WORST] if len(sources) > 2 * WORST else sources
-    rows = [["source", "images", "top class right, %", "answered, %", ""]]
-    for one in shown:
-        shares = map(_interval, (one.accuracy, one.answered))
-        note = "left out of training" * one.left_out
-        rows.append([escaped(one.name), f"{one.images:,}", *shares, note])
-    lines = align(rows)
-    if len(shown) < len(sources):
-        lines.append(f"the worst {len(shown)} of {len(sources):,} sources; --json has all of them")
-    return lines
-
-
-def _interval(value: Interval | None) -> str:
-    if value is None:
-        return "-"
-    share, low, high = (100 * one for one in value)
-    return f"{share:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _threshold_lines(
@@ -167,11 +137,10 @@ def evaluate_weights(
         raise DataError(f"{where}: there are no test images; name data that has some with --data")
     log.info(f"eval: {path} on the {len(truth):,} test images of {where}")
     predicted = model.probabilities(images)
-    right = rejection.split_groups(predicted.argmax(axis=1) == truth, names)
     report = EvaluationReport(
         path,
         evaluate(predicted, truth, spec.labels),
-        tuple(SourceResult(n, len(r), n in left_out, _share(r), None) for n, r in right.items()),
+        class_results(predicted.argmax(axis=1) == truth, names, left_out),
     )
     if not other and not data and run is not None:
         other = run.negatives
@@ -201,10 +170,10 @@ def _with_rejection(
     left_out: Sequence[str],
 ) -> EvaluationReport:
     """Add the metrics of a threshold, from scores of the classes and of negatives by group."""
-    rows = [replace(one, answered=_share(classes[one.name] >= threshold)) for one in report.sources]
+    rows = [*with_answered(report.sources, classes, threshold)]
     for name, scores in others.items():
         held_back = name.partition("/")[2] in left_out
-        rows.append(SourceResult(name, len(scores), held_back, None, _share(scores >= threshold)))
+        rows.append(SourceResult(name, len(scores), held_back, None, share(scores >= threshold)))
     reports = rejection.evaluate_groups(np.concatenate([*classes.values()]), others, threshold)
     return replace(
         report,
@@ -234,11 +203,6 @@ def _find_weights(weights: Path | None) -> tuple[Path, Run | None]:
     if weights is None or weights.is_dir():
         weights = find_checkpoint(weights)
     return weights, run_of(weights)
-
-
-def _share(flags: Flags) -> Interval:
-    count = int(flags.sum())
-    return count / len(flags), *wilson(count, len(flags))
 
 
 def _open_datasets(

@@ -124,29 +124,6 @@ def source(name: str, share: float, left_out: bool = False) -> SourceResult:
     return SourceResult(name, 1000, left_out, (share, share, share), (0.5, 0.4, 0.6))
 
 
-def test_the_lines_of_sources_are_those_of_the_worst() -> None:
-    many = [source(f"s{number}", number / 30) for number in range(21)]
-    lines = evaluate._source_lines(many)
-    assert [line.split()[0] for line in lines[1:-1]] == [f"s{number}" for number in range(10)]
-    assert lines[-1] == "the worst 10 of 21 sources; --json has all of them"
-    assert len(evaluate._source_lines(many[:20])) == 21
-    # Of negatives those are right that are not answered.
-    others = [SourceResult(f"car/{n}", 9, False, None, (n / 50, 0, 1)) for n in range(50)]
-    never = SourceResult("never", 9, False, None, None)
-    known = SourceResult("s", 9, False, (0.105, 0.01, 0.3), None)
-    lines = evaluate._source_lines([never, *others, known])
-    assert [line.split()[0] for line in lines[1:-1]] == [
-        *(f"car/{n}" for n in range(49, 44, -1)), "s", *(f"car/{n}" for n in range(44, 40, -1)),
-    ]  # fmt: skip
-    negative = SourceResult("car/web", 1000, True, None, (0.25, 0.2, 0.3))
-    few = evaluate._source_lines([source("phone", 0.5), negative])
-    assert few == [
-        "source   images   top class right, %          answered, %",
-        "phone     1,000  50.0 (50.0 to 50.0)  50.0 (40.0 to 60.0)",
-        "car/web   1,000                    -  25.0 (20.0 to 30.0)  left out of training",
-    ]
-
-
 def test_a_threshold_has_the_mean_of_each_kind() -> None:
     sources = [source("web", 1), source("phone", 1)]
     sources += [SourceResult(f"car/{n}", 9, False, None, (0.1, 0, 1)) for n in "ab"]

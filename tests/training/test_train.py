@@ -526,17 +526,23 @@ def test_a_run_with_a_source_left_out_ends_is_resumed_and_tested_on_that_source(
         shutil.copy(file, copy)
         if source == "street" and left_out == "lamps":  # else the other set has no class `dark`
             shutil.copy(file, copy.with_name(f"porch-{file.name}"))
+
+    def stopped(*_: object) -> None:
+        raise CatdogError("stopped")
+
     # All of the first set is left out; or all that it has of one class.
     sets = [easy_set, here / "more"] if left_out == "lamps" else [here / "more", easy_set]
     options = ("--data", sets[1], "--leave-out", left_out)
     whole = quick(sets[0], "whole", *options)
     assert whole.exit_code == 0, whole.output
+    summary = json.loads((here / "runs/whole/summary.json").read_text())
+    trained = ["porch"] if left_out == "lamps" else ["lamps", "porch"]
+    assert sorted({one["name"] for one in summary["sources"]} - {"street"}) == trained
+    assert ("top class right, %" in whole.output) is (len(summary["sources"]) > 1)
     assert {file.name for file in (here / "runs/whole").iterdir()} - {"mistakes.png"} == RUN_FILES
     with monkeypatch.context() as patched:
-        patched.setattr(
-            loop.Trainer, "run", lambda *_: (signal.raise_signal(signal.SIGINT), interrupted())
-        )
-        assert "--resume --name cut" in last_line(quick(sets[0], "cut", *options))
+        patched.setattr(train, "_fit", stopped)
+        assert "stopped" in last_line(quick(sets[0], "cut", *options))
     resumed = call("train", "--resume")
     assert resumed.exit_code == 0, resumed.output
     weights, cut = (load_checkpoint(here / "runs" / n / "best.pt")[0] for n in ("whole", "cut"))

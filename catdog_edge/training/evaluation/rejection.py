@@ -206,12 +206,13 @@ def auroc(scores: Float32, others: Float32) -> float:
     return float((below + up_to).mean() / 2 / len(others))
 
 
-def roc_curve(scores: Float32, others: Float32) -> tuple[Float64, Float64]:
-    """Return the shares of `others` and of `scores` at or above each threshold, rising from 0 to 1.
+def roc_curve(classes: Groups, others: Float32) -> tuple[Float64, Float64]:
+    """Return the shares of `others` and of the classes at or above each threshold, rising from 0.
 
-    Both are `float64 [T]`: false and true positive rate.
+    Both are `float64 [T]`: false and true positive rate, this the mean over the groups of the
+    classes. The area under the curve is the mean of the groups' `auroc`.
     """
-    thresholds = np.unique(np.concatenate([scores, others]))[::-1]
-    below = (np.searchsorted(np.sort(one), thresholds) / len(one) for one in (others, scores))
+    thresholds = np.unique(np.concatenate([*classes.values(), others]))[::-1]
+    below = (_mean_share_below(one, thresholds) for one in ({"": others}, classes))
     accepted, kept = (np.concatenate([np.zeros(1), 1 - one]) for one in below)
     return accepted, kept

@@ -13,6 +13,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import cv2
@@ -160,24 +161,26 @@ def save_roc(
     """Draw `roc.png`: the share of accepted images of the classes against that of negatives.
 
     Scores are `float32 [N]` by group. Each group of negatives has a curve, on which the model's
-    threshold is marked; beyond `CURVES` groups, those with the lowest AUROC.
+    threshold is marked; beyond `CURVES` groups, those with the lowest AUROC. Shares of the classes
+    are means over their groups, as in the choice of the threshold.
     """
     title = f"neither: the classes and the rest at every threshold ({threshold:.3g} marked)"
     figure = _figure(7.5, 6.5, title)
     axes = figure.subplots()
-    scores = np.concatenate(list(classes.values()))
-    answered = 100 * float((scores >= threshold).mean())
-    worst = sorted((auroc(scores, one), name) for name, one in negatives.items())[:CURVES]
+    answered = 100 * fmean(float((one >= threshold).mean()) for one in classes.values())
+    areas = {name: fmean(auroc(o, n) for o in classes.values()) for name, n in negatives.items()}
+    worst = sorted((area, name) for name, area in areas.items())[:CURVES]
     for number, (area, name) in enumerate(sorted(worst, key=lambda pair: pair[1])):
         others = negatives[name]
-        accepted, kept = roc_curve(scores, others)
+        accepted, kept = roc_curve(classes, others)
         label = f"{shorten_label(name)} ({len(others):,}): AUROC {area:.4f}"
         colour = f"C{number % 10}"
         axes.plot(100 * accepted, 100 * kept, color=colour, label=drawable(label))
         axes.plot(100 * float((others >= threshold).mean()), answered, "o", color=colour)
     _style(axes)
     axes.set(xlim=(-0.5, 30), xlabel="negatives wrongly accepted, %")
-    axes.set(ylim=(70, 100.3), ylabel="images of the classes answered, %")
+    mean = f" (mean of {len(classes)} sources)" * (len(classes) > 1)
+    axes.set(ylim=(70, 100.3), ylabel=f"images of the classes answered, %{mean}")
     axes.legend(loc="lower right", fontsize=8)
     _save(figure, path)
 

@@ -33,6 +33,12 @@ from catdog_edge.training.evaluation.classification_report import Evaluation, ev
 from catdog_edge.training.evaluation.inference import known, logits, probabilities
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.evaluation.rejection import RejectionReport
+from catdog_edge.training.evaluation.source_report import (
+    SourceResult,
+    class_results,
+    source_lines,
+    with_answered,
+)
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.models.imagenet_head import calibrate_known
 from catdog_edge.training.runs import plots
@@ -63,6 +69,7 @@ class _Validated:
     spec: ModelSpec
     probabilities: Float32
     result: Evaluation
+    sources: tuple[SourceResult, ...]  # of the classes
     rejection: dict[str, RejectionReport]
     classes: GroupScores
     negatives: GroupScores
@@ -95,6 +102,7 @@ def finish(run: Run, data: RunData, trainer: Trainer) -> None:
         "precision": trainer.plan.precision,
         "temperature": spec.temperature,
         "validation": result.to_dict(),
+        "sources": [asdict(one) for one in validated.sources],
         "rejection": {name: asdict(one) for name, one in rejected.items()},
         "tool_version": __version__,
     }
@@ -117,6 +125,8 @@ def finish(run: Run, data: RunData, trainer: Trainer) -> None:
         f"{100 * result.accuracy_high:.1f} %)",
         extra={"style": {"bold": True}},
     )
+    if len(validated.sources) > 1:
+        lines = [*source_lines(validated.sources, "summary.json"), "", *lines]
     log.info("\n".join(lines))
 
 
@@ -162,13 +172,14 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
     temperature = fit_temperature(values, truth)
     answers = softmax(values, temperature)
     result = evaluate(answers, truth, spec.labels)
+    results = class_results(answers.argmax(axis=1) == truth, sources)
     metrics = result.to_dict()
     fitted = spec.replace(
         temperature=temperature,
         metrics={"validation": {name: metrics[name] for name in SPEC_METRICS}},
     )
     if data.negatives is None:
-        return _Validated(fitted, answers, result, {}, {}, {})
+        return _Validated(fitted, answers, result, results, {}, {}, {})
     scores = known(outputs)
     classes = rejection.split_groups(scores, sources)
     negatives = {name: known(one) for name, one in others.items()}
@@ -178,7 +189,8 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
         threshold = rejection.choose_score_threshold(classes, negatives, rule)
     reports = rejection.evaluate_groups(scores, negatives, threshold)
     fitted = fitted.replace(rejection=Rejection("known", threshold))
-    return _Validated(fitted, answers, result, reports, classes, negatives)
+    results = with_answered(results, classes, threshold)
+    return _Validated(fitted, answers, result, results, reports, classes, negatives)
 
 
 def _calibrate(

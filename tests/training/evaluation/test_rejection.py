@@ -114,6 +114,6 @@ def test_the_table_has_the_share_that_each_threshold_answers() -> None:
 
 
 def test_the_curve_goes_from_corner_to_corner() -> None:
-    accepted, answered = roc_curve(scores(0.5, 0.9), scores(0.1, 0.6))
+    accepted, answered = roc_curve({"web": scores(0.5, 0.9)}, scores(0.1, 0.6))
     assert accepted.tolist() == [0, 0, 0.5, 0.5, 1]
     assert answered.tolist() == [0, 0.5, 0.5, 1, 1]

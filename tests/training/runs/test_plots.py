@@ -241,7 +241,8 @@ def test_a_confusion_matrix_by_the_number_of_classes(
 
 
 def test_a_curve_for_each_of_the_worst_sets_of_negatives(drawn: list[Figure]) -> None:
-    classes = {"web": np.float32([0.9, 0.8]), "phone": np.float32([0.4, 0.7])}
+    # A large source counts as much as a small one.
+    classes = {"web": np.float32([0.9, 0.8] * 50), "phone": np.float32([0.4, 0.7])}
     negatives = {f"kind/{n:02}": np.float32([0.1, 0.05 * n]) for n in range(12)}
     plots.save_roc(Path("roc.png"), classes, negatives, 0.45)
     (axes,) = drawn[0].axes
@@ -251,6 +252,9 @@ def test_a_curve_for_each_of_the_worst_sets_of_negatives(drawn: list[Figure]) ->
     assert labels[-1] == "kind/11 (2): AUROC 0.8750"
     marked = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines[1::2]]
     assert marked == [(50.0 * (0.05 * n >= 0.45), 75.0) for n in worst]
+    curve = axes.lines[0]
+    assert [round(one) for one in curve.get_ydata()] == [0, 25, 50, 75, 100, 100, 100]
+    assert axes.get_ylabel() == "images of the classes answered, % (mean of 2 sources)"
     assert axes.get_xlim() == (-0.5, 30)
     assert axes.get_ylim() == (70, 100.3)
 

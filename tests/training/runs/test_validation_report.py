@@ -91,7 +91,9 @@ def test_weights_are_calibrated_and_their_threshold_chosen_by_the_rule(rule: str
     network, count = trained_net(0)[0], len(truth)
     images = pictures(60)[np.arange(60) % 3 < 2]
     negatives = None if rule is None else Negatives((), spec.resize)
-    data = RunData((named("/data/lamps", count, truth),), negatives)
+    # The first half is of one source, the other of another one.
+    sets = [named(f"/data/{name}", count // 2, truth) for name in ("lamps", "street")]
+    data = RunData(tuple(sets), negatives)
     trainer: Any = SimpleNamespace(
         device=torch.device("cpu"), data=SimpleNamespace(val=(images, truth))
     )
@@ -103,12 +105,22 @@ def test_weights_are_calibrated_and_their_threshold_chosen_by_the_rule(rule: str
     assert found.result.accuracy == (answers.argmax(1) == truth).mean() > 0.9
     assert found.spec.metrics["validation"]["log_loss"] == found.result.log_loss
     assert set(found.spec.metrics["validation"]) == set(validation_report.SPEC_METRICS)
+    right = answers.argmax(1) == truth
+    halves = {"lamps": slice(None, count // 2), "street": slice(count // 2, None)}
+    by_source = {one.name: one for one in found.sources}
+    assert set(by_source) == set(halves)
+    for name, half in halves.items():
+        assert by_source[name].accuracy[0] == right[half].mean()
     if rule is None:
+        assert {one.answered for one in found.sources} == {None}
         assert (found.spec.rejection, found.rejection, found.negatives) == (None, {}, {})
         return
     drawn = known(logits(network, spec.normalization, drawn_negatives(spec.resize)))
     np.testing.assert_allclose(found.negatives["drawn"], drawn, atol=1e-5)
-    np.testing.assert_allclose(found.classes["lamps"], known(values), atol=1e-6)
+    for name, half in halves.items():
+        np.testing.assert_allclose(found.classes[name], known(values)[half], atol=1e-6)
+        share = (found.classes[name] >= found.spec.rejection.threshold).mean()
+        assert by_source[name].answered[0] == share
     middle = choose_threshold(found.classes, found.negatives)
     low = choose_threshold(found.classes, found.negatives, ThresholdRule("tpr", 0.9))
     assert middle == pytest.approx(0.5, abs=0.05)
@@ -219,5 +231,9 @@ def test_the_end_of_a_run_is_told_and_summed_up(
     assert "kept      epoch 2 of 2: " in listed.getMessage()
     assert ("mistakes.png" in listed.getMessage()) is (found["accuracy"] < 1)
     assert "roc.png" not in listed.getMessage()
+    assert "top class right" not in listed.getMessage(), "of one source there is no table"
+    (row,) = summary["sources"]
+    assert (row["name"], row["images"], row["answered"]) == ("lamps", found["pictures"], None)
+    assert row["accuracy"] == [found[n] for n in ("accuracy", "accuracy_low", "accuracy_high")]
     rows = table(run.folder / "review.csv")
     assert f"review.csv: {len(rows)} doubtful" in listed.getMessage()
