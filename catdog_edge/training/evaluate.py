@@ -189,7 +189,8 @@ def _open_negatives(
     split = negatives_split(spec.trained_on)
     negatives = open_negatives(other, spec.resize, split)
     if negatives is not None:
-        datasets = tuple(held_out(one, left_out) for one in negatives.datasets)
+        named = told_apart(negatives.datasets, left_out)
+        datasets = tuple(held_out(one, left_out) for one in named)
         negatives = replace(negatives, datasets=datasets)
         for dataset in datasets:
             dataset.log_summary()
@@ -221,4 +222,4 @@ def _open_datasets(
         "required": ("test",) if len(data) < 2 else (),
     }  # fmt: skip
     opened = [open_dataset(source, **how) for source in (data or (None,))]
-    return tuple(held_out(one, left_out) for one in told_apart(opened))
+    return tuple(held_out(one, left_out) for one in told_apart(opened, left_out))

@@ -118,6 +118,11 @@ def test_sets_of_one_name_have_rows_of_their_own(tmp_path: Path, sets: tuple[str
         f"{kind}/{place}/rest": place == "b" for kind in ("car", "tree") for place in "ab"
     }
     assert rows == held_back
+    # Without the other sets of the training their names are the same.
+    alone = evaluate_weights(file, *([sets[1]] for sets in named)).sources
+    held_back = {name: flag for name, flag in held_back.items() if flag or name == "drawn"}
+    assert {one.name: one.left_out for one in alone} == held_back
+    assert alone[0].images == len(list(Path(named[0][1]).rglob("*.jpg")))
 
 
 def source(name: str, share: float, left_out: bool = False) -> SourceResult:

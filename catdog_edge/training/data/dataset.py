@@ -163,8 +163,10 @@ class Dataset:
         write_csv(path, ("file", "reason"), ((entry.file, entry.reason) for entry in self.skipped))
 
 
-def told_apart(datasets: Sequence[Dataset]) -> tuple[Dataset, ...]:
+def told_apart(datasets: Sequence[Dataset], known: Sequence[str] = ()) -> tuple[Dataset, ...]:
     """Name data sets of one `plain_name` by as much of the end of their paths as makes them differ.
+
+    A set that can have one of the `known` names, given beside other sets, has it here too.
 
     Examples:
         >>> [one.name for one in told_apart(open_datasets(["a/images", "b/images", "pets.zip"]))]
@@ -178,8 +180,9 @@ def told_apart(datasets: Sequence[Dataset]) -> tuple[Dataset, ...]:
     found = []
     for one in datasets:
         others = {name for two in datasets if two.source != one.source for name in names(two)}
-        free = (name for name in names(one) if name not in others)
-        found.append(replace(one, name=next(free, one.source)))
+        fitting = [name for name in names(one) if name in known]
+        fitting += [name for name in names(one) if name not in others]
+        found.append(replace(one, name=[*fitting, one.source][0]))
     return tuple(found)
 
 
