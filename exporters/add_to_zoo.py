@@ -29,7 +29,7 @@ from exporters.info import megabytes
 from exporters.output_folder import publish, scratch_folder
 from exporters.verify import verify
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("exporters.add_to_zoo")  # also where this file is the program
 
 DIGESTS = re.compile(r"^SHA-256 .*\n(?:.*SHA-256 .*\n)?", re.MULTILINE)
 

@@ -21,7 +21,7 @@ from catdog_edge import Classifier
 from catdog_edge.runtime.model_file import ZOO, shipped_models
 from catdog_edge.runtime.providers.nvidia import fp16_file
 
-LIMITS = {"fast": 5_000_000, "accurate": 15_000_000}
+LIMITS = {"fast": 6_000_000, "accurate": 15_000_000}
 """Bytes of the file."""
 
 
