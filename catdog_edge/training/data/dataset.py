@@ -180,8 +180,8 @@ def told_apart(datasets: Sequence[Dataset], known: Sequence[str] = ()) -> tuple[
     found = []
     for one in datasets:
         others = {name for two in datasets if two.source != one.source for name in names(two)}
-        fitting = [name for name in names(one) if name in known]
-        fitting += [name for name in names(one) if name not in others]
+        own = [name for name in names(one) if name not in others]
+        fitting = [name for name in own if name in known] + own
         found.append(replace(one, name=[*fitting, one.source][0]))
     return tuple(found)
 

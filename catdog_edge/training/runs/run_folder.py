@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from catdog_edge.system.files import remove_leftovers, write_text
 from catdog_edge.system.threads import MOST
 from catdog_edge.training.config.recipe_schema import Bounds, bad_value, check_value
 from catdog_edge.training.config.recipes import parse_yaml
-from catdog_edge.training.data.dataset import Dataset, Split
+from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.open_dataset import open_datasets
 from catdog_edge.training.data.source_groups import without_sources
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
@@ -149,14 +149,13 @@ class Run:
 
     def dataset(self) -> Dataset:
         """Open the run's data again, with the split that the run recorded; see `open_dataset`."""
-        return self._open(self.args() | {"more_data": ()}, None)[0]
+        return self._open(self.args() | {"more_data": ()})[0]
 
     def datasets(self) -> tuple[Dataset, ...]:
         """Open all of the run's data sets again; see `dataset`."""
-        # Without the sources left out, the first one may lack a class that another one has.
-        return self._open(self.args(), () if self.left_out else None)
+        return self._open(self.args())
 
-    def _open(self, args: dict[str, Any], required: Sequence[Split] | None) -> tuple[Dataset, ...]:
+    def _open(self, args: dict[str, Any]) -> tuple[Dataset, ...]:
         opened = open_datasets(
             (args["data"], *(args.get("more_data") or ())),
             labels=args.get("labels"),
@@ -165,7 +164,8 @@ class Run:
             limit=args.get("limit"),
             seed=args.get("seed", 0),
             keep_damaged=bool(args.get("keep_damaged")),
-            required=required,
+            # Without the sources left out, the first one may lack a class that another one has.
+            required=() if self.left_out else None,
         )
         return tuple(without_sources(one, self.left_out) for one in opened)
 

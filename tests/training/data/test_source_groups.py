@@ -90,6 +90,13 @@ def test_sets_of_one_name_are_told_apart_by_their_folders(
     assert [sources_of(one, "train")[0] for one in sets] == names
 
 
+def test_a_known_name_is_of_one_set_only() -> None:
+    one, two = (dataset("1.jpg", source=f"/{folder}/images") for folder in "ab")
+    assert [named.name for named in told_apart([one], ["a/images"])] == ["a/images"]
+    # "images" is another set's name, of the negatives for example: neither of these is that one.
+    assert [named.name for named in told_apart([one, two], ["images"])] == ["a/images", "b/images"]
+
+
 def test_the_folder_below_the_root_is_the_kind_of_a_negative() -> None:
     found = dataset(
         "wild/animals/ant/web-1.jpg", "wild/animals/bear/web-2.jpg", "wild/hall/x-1.jpg"
