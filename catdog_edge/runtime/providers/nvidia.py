@@ -101,10 +101,8 @@ def tensorrt_options(folder: Path, precision: str) -> dict[str, str]:
     }
 
 
-def tensorrt_machine(device_id: int = 0) -> dict[str, str]:
-    """Return what an engine depends on besides the model; empty strings if unknown."""
-    import onnxruntime
-
+def gpu_and_driver(device_id: int = 0) -> dict[str, str]:
+    """Return the names `GPU` and `driver`; empty strings if unknown."""
     here = dict.fromkeys(("GPU", "driver"), "")
     name = ctypes.create_string_buffer(256)
     device, version = ctypes.c_int(), ctypes.create_string_buffer(96)
@@ -117,11 +115,19 @@ def tensorrt_machine(device_id: int = 0) -> dict[str, str]:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
         if not nvml.nvmlInit_v2() and not nvml.nvmlSystemGetDriverVersion(version, len(version)):
             here["driver"] = version.value.decode(errors="replace")
+    return here
+
+
+def tensorrt_machine(device_id: int = 0) -> dict[str, str]:
+    """Return what an engine depends on besides the model; empty strings if unknown."""
+    import onnxruntime
+
     try:
         tensorrt = str(ctypes.CDLL("libnvinfer.so.10").getInferLibVersion())
     except (OSError, AttributeError):
         builds = packages.versions(("tensorrt", "tensorrt-cu12", "tensorrt-cu13"))
         tensorrt = " ".join(builds.values())
+    here = gpu_and_driver(device_id)
     return {**here, "TensorRT": tensorrt, "onnxruntime": onnxruntime.__version__}
 
 

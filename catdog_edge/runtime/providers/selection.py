@@ -342,7 +342,7 @@ def _key(file: ModelFile, settings: Settings, candidates: Sequence[str]) -> str:
     parts += [openvino.version(), cpu.name, *nvidia.NHWC, *nvidia.GRAPHS]
     parts += [*packages.versions(packages.RUNTIMES), *candidates, *cpu.features]
     if "cuda" in candidates:
-        parts += nvidia.tensorrt_machine().values()  # GPU and driver
+        parts += nvidia.gpu_and_driver().values()
     return hashlib.sha256("\n".join([*parts, str(settings)]).encode()).hexdigest()[:32]
 
 

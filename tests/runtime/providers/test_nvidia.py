@@ -307,7 +307,7 @@ def test_what_tensorrt_leaves_to_cuda_runs_on_the_same_gpu(
 def test_a_choice_is_remembered_for_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = set()
     for card in ("NVIDIA X", "NVIDIA Y"):
-        monkeypatch.setattr(nvidia, "tensorrt_machine", lambda card=card: {**HERE, "GPU": card})
+        monkeypatch.setattr(nvidia, "gpu_and_driver", lambda card=card: {"GPU": card})
         keys |= {selection._key(find_model(TINY), ONE, others) for others in (["cuda"], [])}
     assert len(keys) == 3  # without CUDA the card does not matter
 
