@@ -27,6 +27,15 @@ def test_steps_that_need_a_gpu_are_skipped_and_said_so(tmp_path, monkeypatch, ca
     assert "no NVIDIA GPU" in table
     assert "0 missed, 4 skipped" in table
     assert [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[:-1]] == steps
+    # A driver that fails costs the description alone.
+    from benchmarks.measure import gpu
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu.Gpu, "detect", lambda: 1 / 0)
+        assert main() == 0
+    table = (tmp_path / "out/gpu.md").read_text()
+    assert "the GPU cannot be described (ZeroDivisionError" in table
+    assert "0 missed, 4 skipped" in table
     # A line of an earlier call stays, a step that fails is a miss.
     kept = tmp_path / "out/gpu.json"
     kept.write_text(json.dumps({"doctor": [["doctor", "x", "of before", "", "met"]]}))

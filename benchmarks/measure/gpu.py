@@ -31,7 +31,7 @@ class Reading:
 
     clock_mhz: int | None
     memory_clock_mhz: int | None
-    used_bytes: int
+    used_bytes: int | None
     busy: float | None
     slowdowns: tuple[str, ...]
     processes: dict[int, int | None]
@@ -42,7 +42,7 @@ class Gpu:
     """The GPU that rows run on; from `clock_mhz` on as read before this process used it."""
 
     name: str
-    memory_bytes: int
+    memory_bytes: int | None
     driver: str | None = None
     cuda: str | None = None
     cudnn: str | None = None
@@ -63,17 +63,18 @@ class Gpu:
             nvml, handle = asked
             found = cls(
                 name=str(nvml.nvmlDeviceGetName(handle)),
-                memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+                memory_bytes=_memory(nvml, handle, "total"),
                 driver=_query(nvml.nvmlSystemGetDriverVersion),
                 max_clock_mhz=_query(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
                 **{name: getattr(now, name) for name in READ_BEFORE},
                 processes=len(now.processes),
             )
         elif torch.cuda.is_available():
-            card = torch.cuda.get_device_properties(0)
-            found = cls(card.name, card.total_memory)
+            found = cls(torch.cuda.get_device_name(0), None)
         else:
             return None
+        if found.memory_bytes is None and torch.cuda.is_available():
+            found = replace(found, memory_bytes=torch.cuda.get_device_properties(0).total_memory)
         cudnn: Any = torch.backends.cudnn
         return replace(found, cuda=torch.version.cuda, cudnn=str(cudnn.version() or "") or None)
 
@@ -114,7 +115,7 @@ def read() -> Reading | None:
     return Reading(
         clock_mhz=_query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
         memory_clock_mhz=_query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
-        used_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
+        used_bytes=_memory(nvml, handle, "used"),
         busy=None if rates is None else rates.gpu / 100,
         slowdowns=tuple(words for bit, words in SLOWDOWNS.items() if reasons & bit),
         processes={int(one.pid): one.usedGpuMemory for one in processes},
@@ -130,7 +131,11 @@ def process_bytes(before: Reading | None, after: Reading | None) -> int | None:
     if before is None or after is None:
         return None
     own = after.processes.get(os.getpid())
-    return own if own is not None else max(0, after.used_bytes - before.used_bytes)
+    if own is not None:
+        return own
+    if before.used_bytes is None or after.used_bytes is None:
+        return None
+    return max(0, after.used_bytes - before.used_bytes)
 
 
 def gpu_noise_reasons(card: Gpu | None, activity: GpuActivity | None) -> list[str]:
@@ -156,6 +161,12 @@ def _nvml() -> tuple[Any, Any] | None:
             return pynvml, pynvml.nvmlDeviceGetHandleByIndex(int(visible))
         return pynvml, pynvml.nvmlDeviceGetHandleByUUID(visible)
     return None
+
+
+def _memory(nvml: Any, handle: Any, field: str) -> int | None:
+    """Return `total` or `used` bytes; `None` where the GPU has no memory of its own, or for MIG."""
+    found = _query(nvml.nvmlDeviceGetMemoryInfo, handle)
+    return None if found is None else int(getattr(found, field))
 
 
 def _query(ask: Callable[..., Any], *arguments: Any) -> Any:

@@ -254,19 +254,20 @@ def card(document: Document) -> list[tuple[str, str]]:
 
 
 def _gpu(card: Mapping[str, Any], during: Mapping[str, Any] | None) -> str:
-    known = [f"{card['name']}, {card['memory_bytes'] / 2**30:.0f} GiB"]
+    known = [card["name"]]
+    if card["memory_bytes"] is not None:
+        known.append(f"{card['memory_bytes'] / 2**30:.0f} GiB")
     known += [f"{name} {card[name]}" for name in ("driver", "cuda", "cudnn") if card[name]]
     if card["clock_mhz"] is not None:
         known.append(f"{card['clock_mhz']} of {card['max_clock_mhz']} MHz before the start")
     if during is not None and during["clock_mhz"]:
         low, high = during["clock_mhz"]
         known.append(f"{low} to {high} MHz in {during['readings']} readings while measuring")
-    if card["used_bytes"] is not None:
+    if card["processes"] is not None:
         busy = "" if card["busy"] is None else f", busy {card['busy']:.0%}"
-        known.append(
-            f"before the start {card['used_bytes'] / 2**30:.1f} GiB in use by "
-            f"{card['processes']} visible processes{busy}"
-        )
+        used = card["used_bytes"]
+        used = "" if used is None else f"{used / 2**30:.1f} GiB in use by "
+        known.append(f"before the start {used}{card['processes']} visible processes{busy}")
     else:
         known.append("clocks and other processes not known (install nvidia-ml-py)")
     return ", ".join(known)

@@ -29,6 +29,9 @@ def test_memory_is_that_of_the_process_or_what_came_on_top():
     hidden = dataclasses.replace(after, processes={os.getpid(): None})
     assert process_bytes(CALM, hidden) == 400
     assert process_bytes(None, None) is None
+    unknown = dataclasses.replace(CALM, used_bytes=None)
+    assert process_bytes(unknown, unknown) is None
+    assert process_bytes(unknown, dataclasses.replace(own, used_bytes=None)) == 250
 
 
 def test_clocks_and_slowdowns_are_summarized_and_judged():
@@ -82,6 +85,17 @@ def test_a_driver_is_read_and_what_it_does_not_tell_is_none(monkeypatch):
     for visible, name in (("3,1", "Example of card 3"), ("GPU-x", "Example of GPU-x")):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert gpu.Gpu.detect().name == name
+    # A GPU that shares the memory of the processor has none of its own to report.
+    driver.nvmlDeviceGetMemoryInfo = refuse
+    assert gpu.read().used_bytes is None
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (gpu.Gpu.detect().used_bytes, gpu.Gpu.detect().memory_bytes) == (None, None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    of_torch = SimpleNamespace(total_memory=700)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _number: of_torch)
+    assert gpu.Gpu.detect().memory_bytes == 700
     driver.nvmlInit = refuse
     assert gpu.read() is None
 

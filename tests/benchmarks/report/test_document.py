@@ -48,6 +48,10 @@ def test_rows_on_a_gpu_are_told_with_the_card_its_memory_and_tf32(doc):
     assert "Example H1" in page
     assert html.headline(found)["name"] == "model@cuda"
     assert "GPU MB" not in report.markdown(doc)
+    found["environment"]["gpu"] |= {"memory_bytes": None, "used_bytes": None}
+    text = " ".join(report.markdown(found).split())
+    assert "Example H1, driver 580.1" in text
+    assert "before the start 1 visible processes, busy 0%" in text
 
 
 def test_an_imported_file_is_named_where_pytorch_is_otherwise_the_reference(doc):
