@@ -18,6 +18,7 @@ from pathlib import Path
 
 from catdog_edge.errors import first_line
 from catdog_edge.runtime.model_file import ModelFile, read_spec
+from catdog_edge.runtime.onnxruntime_errors import unavailable
 from catdog_edge.runtime.providers.start import GPU, NAMES, TENSORRT_BATCH, Pairs
 from catdog_edge.system import packages
 from catdog_edge.system.files import cache_folder
@@ -42,17 +43,23 @@ class Attempt:
 def attempts(file: ModelFile, pairs: Pairs) -> list[Attempt]:
     """Return the options to try in turn, best first; options of the caller are kept.
 
+    They are options of the first provider; TensorRT has a cache wherever it stands. Raises
+    `ProviderError` if the `device_id` of TensorRT is not a number.
+
     Not every model supports all of them: a CUDA graph is captured only if the whole model runs on
     the GPU, without control flow.
     """
+    tensorrt, cached = NAMES["tensorrt"], dict[str, str]()
+    if tensorrt in dict(pairs):
+        folder = engine_folder(file, tensorrt_machine(_device_id(dict(pairs)[tensorrt])))
+        precision = read_spec(str(file.path) if file.path else file.data).precision
+        cached = tensorrt_options(folder, precision)
+        pairs = [(name, cached | given if name == tensorrt else given) for name, given in pairs]
     (name, given), *others = pairs
     if name == NAMES["cuda"]:
         ways = [(NHWC | GRAPHS, ""), (NHWC, "no CUDA graphs"), ({}, "neither CUDA graphs nor NHWC")]
     else:
-        folder = engine_folder(file, tensorrt_machine(int(given.get("device_id", 0))))
-        precision = read_spec(str(file.path) if file.path else file.data).precision
-        cached = tensorrt_options(folder, precision)
-        ways = [(cached | TENSORRT_GRAPHS, ""), (cached, "no CUDA graphs")]
+        ways = [(TENSORRT_GRAPHS, ""), ({}, "no CUDA graphs")]
     found: dict[str, Attempt] = {}
     for options, lacks in ways:
         complete = options | given
@@ -68,7 +75,7 @@ def engine_source(file: ModelFile, pairs: Pairs) -> Callable[[], str] | None:
     began, folder = time.monotonic(), Path(options["trt_engine_cache_path"])
     if any(folder.glob("*.engine")):
         return lambda: "engine from the cache"
-    here = tensorrt_machine(int(options.get("device_id", 0)))
+    here = tensorrt_machine(_device_id(options))
     if here["GPU"] and here["TensorRT"]:  # without them no build starts
         with contextlib.suppress(OSError):  # then the engine is not cached
             folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +89,15 @@ def engine_source(file: ModelFile, pairs: Pairs) -> Callable[[], str] | None:
             file.shipped or file.path or "MODEL",
         )
     return lambda: f"engine built in {time.monotonic() - began:.0f} s"
+
+
+def _device_id(options: Mapping[str, str]) -> int:
+    """Return the number of the GPU for TensorRT; raises `ProviderError` if it is none."""
+    given = options.get("device_id", "0")
+    if not given.isdecimal():
+        reason = f"device_id must be the number of a GPU, got {given!r}"
+        raise unavailable("tensorrt", reason, "give 0 for the first one")
+    return int(given)
 
 
 def engine_folder(file: ModelFile, machine: Mapping[str, str]) -> Path:

@@ -285,6 +285,22 @@ def test_an_engine_is_kept_by_model_and_machine(monkeypatch: pytest.MonkeyPatch)
     assert "trt_cuda_graph_enable" not in dict(plainer.pairs)[TENSORRT]
 
 
+def test_tensorrt_after_cuda_has_its_cache_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "tensorrt_machine", lambda device_id: {**HERE, "TensorRT": ""})
+    pairs = [(CUDA, {"device_id": "1"}), (TENSORRT, {"device_id": "1"}), (CPU, {})]
+    folder = str(nvidia.engine_folder(find_model(TINY), {**HERE, "TensorRT": ""}))
+    for way in nvidia.attempts(find_model(TINY), pairs):
+        assert [name for name, _ in way.pairs] == [CUDA, TENSORRT, CPU]
+        options = dict(way.pairs)[TENSORRT]
+        assert (options["device_id"], options["trt_engine_cache_path"]) == ("1", folder)
+        assert nvidia.engine_source(find_model(TINY), way.pairs) is not None
+
+
+def test_a_device_of_tensorrt_that_is_no_number_is_named() -> None:
+    with pytest.raises(ProviderError, match=r"tensorrt does not run here: device_id .* got 'x'"):
+        Classifier(TINY, [("tensorrt", {"device_id": "x"})])
+
+
 def test_what_tensorrt_leaves_to_cuda_runs_on_the_same_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
