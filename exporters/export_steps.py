@@ -15,10 +15,10 @@ import onnx_ir as ir
 from torch import nn
 
 from catdog_edge import __version__
-from catdog_edge.errors import CatdogError, GateError, ModelError, ProviderError
+from catdog_edge.errors import CatdogError, GateError, ModelError, ProviderError, first_line
 from catdog_edge.runtime.heat_map import KEY as HEAT_MAP_KEY
 from catdog_edge.runtime.model_file import LoadError, read_spec
-from catdog_edge.runtime.onnxruntime_errors import INSTEAD
+from catdog_edge.runtime.onnxruntime_errors import INSTEAD, is_runtime_error
 from catdog_edge.spec import Layout, ModelSpec, Precision
 from catdog_edge.system.files import write_text
 from catdog_edge.training.array_types import Pixels
@@ -195,8 +195,13 @@ class ExportSteps:
             if target is not None:
                 OnnxPredictor(path, name=HALF, provider=target)
             self._judge(path, provider=target or "cpu")
-        except ProviderError as error:
-            reason = str(error).removesuffix(INSTEAD)
+        except Exception as error:
+            if isinstance(error, ProviderError):
+                reason = str(error).removesuffix(INSTEAD)
+            elif target is not None and is_runtime_error(error):  # it starts, but a call fails
+                reason = f"{target} failed ({first_line(error)})"
+            else:
+                raise
             log.info(f"note: {HALF} is checked on the CPU, and not timed: {reason}")
             self._judge(path, provider=None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ pytest.importorskip("torch", reason="exporting needs torch; install [train]")
 pytest.importorskip("onnx", reason="exporting needs onnx; install [train]")
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from support.commands.export_command import export, last_line
 
-from catdog_edge.runtime.model_file import read_spec
+from catdog_edge.runtime.model_file import ModelFile, read_spec
+from catdog_edge.runtime.providers import start
 from exporters import export_steps
+from exporters.checks import predictors
 from exporters.graph.nodes import set_constant
 from exporters.graph.onnx_file import read_model, write_model
 
@@ -95,6 +99,32 @@ def test_files_of_an_earlier_export_are_named(lamps: Path) -> None:
     assert options["keep_slower"] is False
     assert read_spec(lamps / "model.onnx").metrics["export"]["pictures_a_call"] == 3
     assert "a call of 3 images" in done.stdout
+
+
+def test_a_gpu_whose_calls_fail_is_a_note_and_the_file_is_kept(
+    lamps: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA starts, but has no kernels for this GPU, or no memory left."""
+
+    class Broken:
+        def __init__(self, session: Any) -> None:
+            self._session = session
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._session, name)
+
+        def run(self, *_: object) -> None:
+            raise Fail("CUDA failure 209: no kernel image is available for execution")
+
+    def start_session(file: ModelFile, pairs: object, settings: start.Settings) -> Broken:
+        return Broken(start.start_session(file, [(start.NAMES["cpu"], {})], settings))
+
+    monkeypatch.setattr(predictors, "start_session", start_session)
+    done = export("--for", "cuda", "--limit", "32")
+    assert done.exit_code == 0, done.output
+    assert "not timed: cuda failed (CUDA failure 209: no kernel image" in done.stderr
+    (_, half) = json.loads((lamps / "export.json").read_text())["files"]
+    assert (half["kept"], half["provider"], half["p50_ms"]) == (True, "cpu", None)
 
 
 def test_a_file_without_answers_is_refused_and_the_others_stay(
