@@ -52,6 +52,15 @@ class PartWorker:
         return {"images": len(rows), "unreadable": json.dumps(bad)}
 
 
+def portable(model: Any) -> str | bytes | None:
+    """Return what a worker opens: the name of a shipped model, else the bytes of the model.
+
+    A name takes the form for the worker's provider: that of the CPU is slow on a GPU.
+    """
+    file = find_model(model)
+    return file.shipped or (file.path.read_bytes() if file.path else file.data)
+
+
 def classify_all_on_ray(
     results: Results,
     images: ImageOptions,
@@ -64,15 +73,14 @@ def classify_all_on_ray(
     """Classify the parts without results on a cluster; see `classify_remaining`.
 
     Each node must have access to the `results`. `model` are `model`, `provider` and `reject` of
-    `Classifier`; the model is sent as bytes. `threads` are the cores per worker, by default those
+    `Classifier`; see `portable`. `threads` are the cores per worker, by default those
     of the smallest node. `address` is the cluster's, or `auto`; `None` starts Ray on this machine.
     Raises `CatdogError` if the cluster or a worker fails permanently.
     """
     ray = import_extra("ray", "ray", "--engine ray needs the package ray")
     import_extra("ray.data", "ray", "--engine ray needs the package ray")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised
-    file = find_model(model["model"])
-    model = model | {"model": file.path.read_bytes() if file.path else file.data}
+    model = model | {"model": portable(model["model"])}
     left, done = [], 0
     for part in results.parts():
         if results.file(part) in results.done:
