@@ -144,6 +144,8 @@ class BoundRunner:
             with GATE.alone() if captures and bound.graph else GATE:
                 bound.device.update_inplace(batch)
                 self._session.run_with_iobinding(bound.binding, bound.options)
+                if captures:  # after an error the next call is the one that captures
+                    self._of_thread.sizes.add(len(rows))
                 if bound.outputs:  # copied: `numpy` is a view where the buffers are on the CPU
                     return [np.array(value.numpy()) for value in bound.outputs]
                 return [np.array(result) for result in bound.binding.copy_outputs_to_cpu()]
@@ -163,15 +165,13 @@ class BoundRunner:
         return bound.host
 
     def _captures(self, count: int) -> bool:
-        """Check whether this thread runs this batch size for the first time."""
+        """Check whether this thread has not run this batch size yet."""
         if not hasattr(self._of_thread, "sizes"):
             if self._threads == GRAPH_THREADS:
                 raise TooManyThreadsError(f"more than {GRAPH_THREADS} threads call it")
             self._threads += 1
             self._of_thread.sizes = set()
-        first = count not in self._of_thread.sizes
-        self._of_thread.sizes.add(count)
-        return first
+        return count not in self._of_thread.sizes
 
     def _bind(self, count: int, row: npt.NDArray[Any]) -> _Bound:
         import onnxruntime

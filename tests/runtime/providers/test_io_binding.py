@@ -64,7 +64,11 @@ def test_an_output_of_unknown_size_has_no_graph() -> None:
 def test_a_thread_captures_each_size_once(monkeypatch: pytest.MonkeyPatch) -> None:
     session = start.start_session(find_model(TINY), CPU, ONE)
     runner = BoundRunner(session, ["probabilities"], "cpu", graphs=True)
-    assert [runner._captures(count) for count in (1, 2, 1, 2)] == [True, True, False, False]
+    before = []
+    for count in (1, 2, 1, 2):
+        before.append(runner._captures(count))
+        runner(images(count))
+    assert before == [True, True, False, False]
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(runner._captures, 1).result()
     runner._threads = io_binding.GRAPH_THREADS
@@ -77,6 +81,30 @@ def test_a_thread_captures_each_size_once(monkeypatch: pytest.MonkeyPatch) -> No
     for _ in range(2):
         runner(images(3))
     assert captures == [1]
+
+
+def test_a_call_after_one_that_failed_captures_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = start.start_session(find_model(TINY), CPU, ONE)
+    fails, alone = [True, False, False], []
+
+    class Short:
+        """A session that has too little memory for its first call."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(session, name)
+
+        def run_with_iobinding(self, *arguments: Any) -> None:
+            alone.append(io_binding.GATE._captures == 1)
+            if fails.pop(0):
+                raise RuntimeError("CUDA failure 2: out of memory")
+            session.run_with_iobinding(*arguments)
+
+    runner = BoundRunner(Short(), ["probabilities"], "cpu", graphs=True)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        runner(images(1))
+    for _ in range(2):
+        runner(images(1))
+    assert alone == [True, True, False]
 
 
 def test_a_capture_is_alone() -> None:
