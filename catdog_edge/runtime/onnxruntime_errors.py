@@ -14,6 +14,7 @@ INSTEAD = "; or take the provider cpu"  # the end of every message of a `Provide
 
 _NO_MEMORY = re.compile(
     "bad_alloc|[Ff]ailed to allocate|[Cc]annot allocate|out of memory|pthread_create failed"
+    "|_ALLOC_FAILED|_ALLOCATION_FAILED"  # of cuBLAS and cuDNN
 )
 
 _REMEDIES = {
@@ -74,8 +75,13 @@ def loading_error(error: Exception, *, from_bytes: bool) -> tuple[str, str]:
 def call_error(name: str, error: Exception, count: int, provider: str) -> ModelError:
     """Explain an error in running the model called `name` on `count` frames with a provider."""
     if is_memory_error(error):
-        remedy = "give fewer frames at a time" if count > 1 else "take fewer threads"
-        return ModelError(f"{name}: there is not enough memory to run it; free some, or {remedy}")
+        fewer = "give fewer frames at a time" if count > 1 else ""
+        remedies = ["free some", fewer or "take fewer threads"]
+        # A `MemoryError` is of the processor's memory.
+        if provider in ("cuda", "tensorrt") and not isinstance(error, MemoryError):
+            remedies = ["free some of the GPU's memory", fewer, "take the provider cpu"]
+        remedy = ", or ".join(filter(None, remedies))
+        return ModelError(f"{name}: there is not enough memory to run it; {remedy}")
     import onnxruntime
 
     at_once, or_less = "", ""

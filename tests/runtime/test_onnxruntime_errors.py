@@ -79,6 +79,25 @@ def test_too_little_memory_is_not_the_models_fault(
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA failure 2: out of memory ; GPU=0",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+        "CUDNN failure 4003: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0",
+    ],
+)
+def test_too_little_memory_of_a_gpu_has_remedies_for_it(message: str) -> None:
+    error = RuntimeError(message)
+    said = "x.onnx: there is not enough memory to run it; free some of the GPU's memory, or "
+    cpu = "take the provider cpu"
+    assert str(onnxruntime_errors.call_error("x.onnx", error, 1, "cuda")) == said + cpu
+    several = onnxruntime_errors.call_error("x.onnx", error, 9, "cuda")
+    assert str(several) == f"{said}give fewer frames at a time, or {cpu}"
+    of_numpy = onnxruntime_errors.call_error("x.onnx", MemoryError(), 9, "cuda")
+    assert str(of_numpy).endswith("; free some, or give fewer frames at a time")
+
+
+@pytest.mark.parametrize(
     ("message", "reason"),
     [
         (
