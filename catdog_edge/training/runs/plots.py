@@ -170,18 +170,23 @@ def save_roc(
     answered = 100 * fmean(float((one >= threshold).mean()) for one in classes.values())
     areas = {name: fmean(auroc(o, n) for o in classes.values()) for name, n in negatives.items()}
     worst = sorted((area, name) for name, area in areas.items())[:CURVES]
+    marks: list[float] = []
     for number, (area, name) in enumerate(sorted(worst, key=lambda pair: pair[1])):
         others = negatives[name]
         accepted, kept = roc_curve(classes, others)
         label = f"{shorten_label(name)} ({len(others):,}): AUROC {area:.4f}"
         colour = f"C{number % 10}"
         axes.plot(100 * accepted, 100 * kept, color=colour, label=drawable(label))
-        axes.plot(100 * float((others >= threshold).mean()), answered, "o", color=colour)
+        marks.append(100 * float((others >= threshold).mean()))
+        axes.plot(marks[-1], answered, "o", color=colour, clip_on=False)
     _style(axes)
-    axes.set(xlim=(-0.5, 30), xlabel="negatives wrongly accepted, %")
+    # The corner of good models, widened to the marks of a bad one.
+    right, bottom = max(30.0, max(marks) + 5), min(70.0, answered - 5)
+    axes.set(xlim=(-0.5, min(right, 100.5)), xlabel="negatives wrongly accepted, %")
     mean = f" (mean of {len(classes)} sources)" * (len(classes) > 1)
-    axes.set(ylim=(70, 100.3), ylabel=f"images of the classes answered, %{mean}")
-    axes.legend(loc="lower right", fontsize=8)
+    axes.set(ylim=(max(bottom, -0.5), 100.3), ylabel=f"images of the classes answered, %{mean}")
+    # Below the axes, where it hides no mark.
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     _save(figure, path)
 
 

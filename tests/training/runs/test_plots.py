@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import tracemalloc
 from collections.abc import Sequence
@@ -246,7 +247,7 @@ def test_a_curve_for_each_of_the_worst_sets_of_negatives(drawn: list[Figure]) ->
     negatives = {f"kind/{n:02}": np.float32([0.1, 0.05 * n]) for n in range(12)}
     plots.save_roc(Path("roc.png"), classes, negatives, 0.45)
     (axes,) = drawn[0].axes
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
     worst = [*range(6), *range(8, 12)]  # the others separate as well as these, and come later
     assert [label.split()[0] for label in labels] == [f"kind/{n:02}" for n in worst]
     assert labels[-1] == "kind/11 (2): AUROC 0.8750"
@@ -255,8 +256,25 @@ def test_a_curve_for_each_of_the_worst_sets_of_negatives(drawn: list[Figure]) ->
     curve = axes.lines[0]
     assert [round(one) for one in curve.get_ydata()] == [0, 25, 50, 75, 100, 100, 100]
     assert axes.get_ylabel() == "images of the classes answered, % (mean of 2 sources)"
-    assert axes.get_xlim() == (-0.5, 30)
+    assert axes.get_xlim() == (-0.5, 55)
     assert axes.get_ylim() == (70, 100.3)
+
+
+def test_the_marks_of_a_bad_threshold_are_in_view_and_uncovered(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    classes = {"web": np.float32([0.9, 0.1, 0.1, 0.1])}
+    save = functools.partial(plots.save_roc, tmp_path / "roc.png", classes)
+    save({"drawn": np.float32([0.8] * 4), "animals/web": np.float32([0.8, 0.7, 0.6, 0.1])}, 0.5)
+    save({"drawn": np.float32([0.2] * 9)}, 0.95)
+    for figure, view in zip(figures, [((-0.5, 100.5), (20, 100.3)), ((-0.5, 30), (-0.5, 100.3))]):
+        (axes,) = figure.axes
+        assert (axes.get_xlim(), axes.get_ylim()) == view
+        legend = figure.legends[0].get_window_extent()
+        for line in axes.lines[1::2]:
+            mark = axes.transData.transform((line.get_xdata()[0], line.get_ydata()[0]))
+            assert axes.bbox.contains(*mark)
+            assert not legend.contains(*mark)
 
 
 @pytest.mark.parametrize(
