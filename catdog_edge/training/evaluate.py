@@ -30,7 +30,7 @@ from catdog_edge.training.evaluation.classification_report import (
     shorten_label,
 )
 from catdog_edge.training.evaluation.inference import EvaluatedModel, check_labels
-from catdog_edge.training.evaluation.rejection import RejectionReport
+from catdog_edge.training.evaluation.rejection import RejectionReport, ThresholdRow
 from catdog_edge.training.evaluation.source_report import (
     SourceResult,
     class_results,
@@ -53,7 +53,7 @@ class EvaluationReport:
     sources: tuple[SourceResult, ...]
     rejection: dict[str, RejectionReport] = field(default_factory=dict)  # by set of negatives
     answered: dict[str, float] = field(default_factory=dict)  # the share of each class
-    thresholds: tuple[tuple[float, dict[str, float]], ...] = ()  # see `threshold_table`
+    thresholds: tuple[ThresholdRow, ...] = ()  # see `threshold_table`
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to types of JSON."""
@@ -63,7 +63,7 @@ class EvaluationReport:
             "rejection": {name: asdict(one) for name, one in self.rejection.items()},
             "answered": self.answered,
             "sources": [asdict(one) for one in self.sources],
-            "thresholds": [{"threshold": one, "answered": row} for one, row in self.thresholds],
+            "thresholds": [asdict(one) for one in self.thresholds],
         }
 
     def __str__(self) -> str:
@@ -79,25 +79,23 @@ class EvaluationReport:
         if len(self.sources) > 1:
             lines += ["", *source_lines(self.sources, "--json")]
         if self.thresholds:
-            lines += ["", *_threshold_lines(self.thresholds, self.sources)]
+            lines += ["", *_threshold_lines(self.thresholds)]
         return "\n".join(lines)
 
 
-def _threshold_lines(
-    table: Sequence[tuple[float, dict[str, float]]], sources: Sequence[SourceResult]
-) -> list[str]:
-    """Format the trade-off: kinds and classes, each the mean of its sources."""
+def _threshold_lines(table: Sequence[ThresholdRow]) -> list[str]:
+    """Format the trade-off: the classes and kinds of negatives, each the mean of its sources."""
     kinds: dict[str, list[str]] = {}
-    for one in sources:
-        kind = "the classes" if one.accuracy is not None else one.name.split("/")[0]
-        kinds.setdefault(kind, []).append(one.name)
-    rows = [["threshold", *map(escaped, kinds)]]
-    values = [threshold for threshold, _ in table]
+    for name in table[0].negatives:
+        kinds.setdefault(name.split("/")[0], []).append(name)
+    rows = [["threshold", "the classes", *map(escaped, kinds)]]
+    values = [row.threshold for row in table]
     # To pass one to --reject, the reader has to see how the rows differ.
     digits = next(n for n in range(4, 18) if len({f"{v:.{n}g}" for v in values}) == len(values))
-    for threshold, shares in table:
-        means = (fmean(100 * shares[name] for name in names) for names in kinds.values())
-        rows.append([f"{threshold:.{digits}g}", *(f"{mean:.1f}" for mean in means)])
+    for row in table:
+        of_kinds = (fmean(row.negatives[name] for name in names) for names in kinds.values())
+        means = [fmean(row.classes.values()), *of_kinds]
+        rows.append([f"{row.threshold:.{digits}g}", *(f"{100 * mean:.1f}" for mean in means)])
     return ["answered with a class, %, at other thresholds (mean of the sources)", *align(rows)]
 
 

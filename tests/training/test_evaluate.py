@@ -17,6 +17,7 @@ from catdog_edge.spec import ModelSpec, Rejection, crop_and_squash
 from catdog_edge.training import evaluate
 from catdog_edge.training.evaluate import EvaluationReport, SourceResult, evaluate_weights
 from catdog_edge.training.evaluation import classification_report
+from catdog_edge.training.evaluation.rejection import ThresholdRow
 from catdog_edge.training.models.checkpoint import save_checkpoint
 from catdog_edge.training.models.registry import CENTRED, architecture
 
@@ -71,14 +72,17 @@ def test_sources_that_were_left_out_are_tested_whole(
     assert answered is not None
     assert answered[0] == pytest.approx(1 - drawn.rejected)
     assert set(report.answered) == {"cat", "dog"}
-    assert 0.4 in dict(report.thresholds)
+    assert 0.4 in [row.threshold for row in report.thresholds]
     text = str(report)
     assert "neither     drawn: " in text
     assert "left out of training" in next(line for line in text.splitlines() if "web" in line)
     document = report.to_dict()
     assert document["weights"] == str(file)
     assert [row["name"] for row in document["sources"]] == [one.name for one in report.sources]
-    assert document["thresholds"][0]["threshold"] == report.thresholds[0][0]
+    row = document["thresholds"][0]
+    assert row["threshold"] == report.thresholds[0].threshold
+    assert set(row["classes"]) == {"web", "phone"}
+    assert set(row["negatives"]) == {"drawn", "car/street", "tree/street"}
 
 
 def test_without_negatives_there_is_no_threshold(tmp_path: Path, sets: tuple[str, str]) -> None:
@@ -130,22 +134,17 @@ def source(name: str, share: float, left_out: bool = False) -> SourceResult:
 
 
 def test_a_threshold_has_the_mean_of_each_kind() -> None:
-    sources = [source("web", 1), source("phone", 1)]
-    sources += [SourceResult(f"car/{n}", 9, False, None, (0.1, 0, 1)) for n in "ab"]
-    shares = {"web": 1.0, "phone": 0.5, "car/a": 0.2, "car/b": 0.0}
-    lines = evaluate._threshold_lines([(0.25, shares)], sources)
+    # A source of the classes and one of negatives have the same name, `car/a`.
+    row = ThresholdRow(0.25, {"car/a": 1.0, "phone": 0.5}, {"car/a": 0.2, "car/b": 0.0})
+    lines = evaluate._threshold_lines([row])
     assert lines[1].split() == ["threshold", "the", "classes", "car"]
     assert lines[2].split() == ["0.25", "75.0", "10.0"]
 
 
 def test_thresholds_have_the_digits_in_which_they_differ() -> None:
-    shares = {"web": 1.0}
-
     def shown(*thresholds: float) -> list[str]:
-        table = [(one, shares) for one in thresholds]
-        return [
-            line.split()[0] for line in evaluate._threshold_lines(table, [source("web", 1)])[2:]
-        ]
+        table = [ThresholdRow(one, {"web": 1.0}, {}) for one in thresholds]
+        return [line.split()[0] for line in evaluate._threshold_lines(table)[2:]]
 
     assert shown(0.498321, 0.498349, 0.5) == ["0.49832", "0.49835", "0.5"]
     assert shown(0.1234567, 0.5) == ["0.1235", "0.5"]

@@ -156,10 +156,17 @@ def negative_groups(
     return found
 
 
-def threshold_table(
-    classes: Groups, negatives: Groups, current: float
-) -> list[tuple[float, dict[str, float]]]:
-    """Compute the accepted share, 0..1, of each group at several thresholds, in rising order.
+@dataclass(frozen=True)
+class ThresholdRow:
+    """The accepted shares, 0..1, at one threshold, by group."""
+
+    threshold: float
+    classes: dict[str, float]
+    negatives: dict[str, float]  # apart, because a source of the classes may have the same name
+
+
+def threshold_table(classes: Groups, negatives: Groups, current: float) -> list[ThresholdRow]:
+    """Compute the accepted share of each group at several thresholds, in rising order.
 
     Args:
         classes: Scores `[N]` of images of the classes, by group.
@@ -168,9 +175,12 @@ def threshold_table(
     """
     rules = [EER, *(ThresholdRule("tpr", rate) for rate in TABLE_RATES)]
     chosen = {current, *(choose_score_threshold(classes, negatives, rule) for rule in rules)}
-    every = {**classes, **negatives}
+
+    def accepted(groups: Groups, threshold: float) -> dict[str, float]:
+        return {name: float((scores >= threshold).mean()) for name, scores in groups.items()}
+
     return [
-        (one, {name: float((scores >= one).mean()) for name, scores in every.items()})
+        ThresholdRow(one, accepted(classes, one), accepted(negatives, one))
         for one in sorted(chosen)
     ]
 

@@ -76,7 +76,7 @@ def test_saturated_scores_have_a_threshold_that_a_spec_takes(
         assert (groups[0]["a"] >= found).all()
     if rule.startswith("tnr"):
         assert (groups[1]["b"] < found)[groups[1]["b"] < 1].all()
-    assert all(0 <= row[0] <= 1 for row in threshold_table(*groups, current=0.5))
+    assert all(0 <= row.threshold <= 1 for row in threshold_table(*groups, current=0.5))
 
 
 def test_a_large_source_does_not_drown_a_small_one() -> None:
@@ -107,10 +107,16 @@ def test_the_table_has_the_share_that_each_threshold_answers() -> None:
     seen = {"a": draw.random(100).astype(np.float32) + 0.2}
     unseen = {"b": draw.random(100).astype(np.float32)}
     rows = threshold_table(seen, unseen, current=0.123)
-    assert [one for one, _ in rows] == sorted(one for one, _ in rows)
-    shares = dict(rows)[0.123]
-    assert shares["a"] == (seen["a"] >= 0.123).mean()
-    assert shares["b"] == (unseen["b"] >= 0.123).mean()
+    assert [row.threshold for row in rows] == sorted(row.threshold for row in rows)
+    (current,) = (row for row in rows if row.threshold == 0.123)
+    assert current.classes == {"a": (seen["a"] >= 0.123).mean()}
+    assert current.negatives == {"b": (unseen["b"] >= 0.123).mean()}
+
+
+def test_a_source_of_the_classes_may_have_the_name_of_negatives() -> None:
+    rows = threshold_table({"drawn": scores(0.9)}, {"drawn": scores(0.1)}, current=0.5)
+    (current,) = (row for row in rows if row.threshold == 0.5)
+    assert (current.classes, current.negatives) == ({"drawn": 1.0}, {"drawn": 0.0})
 
 
 def test_the_curve_goes_from_corner_to_corner() -> None:
