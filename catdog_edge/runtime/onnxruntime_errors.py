@@ -38,7 +38,7 @@ def is_runtime_error(error: Exception) -> bool:
 
 
 def is_memory_error(error: Exception) -> bool:
-    """Check whether ONNX Runtime or NumPy ran out of memory."""
+    """Check whether ONNX Runtime, PyTorch or NumPy ran out of memory."""
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 

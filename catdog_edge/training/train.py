@@ -17,6 +17,7 @@ from catdog_edge.errors import (
     ModelError,
     label_difference,
 )
+from catdog_edge.runtime.onnxruntime_errors import is_memory_error
 from catdog_edge.spec import ModelSpec, Rejection, ResizeStep, crop_and_squash
 from catdog_edge.system.signals import stop_requests
 from catdog_edge.system.version import __version__
@@ -376,8 +377,18 @@ def _fit(job: TrainingJob, run: Run, data: RunData, trainer: Trainer) -> Run:
         log.info(f"\nstopping after this step{' (again: at once)' * again}")
 
     # torchrun sends SIGTERM to processes that Ctrl-C has already reached.
-    with stop_requests(notify, again=again) as stop:
-        finished = trainer.run(stop.is_set, progress.step, progress.epoch)
+    try:
+        with stop_requests(notify, again=again) as stop:
+            finished = trainer.run(stop.is_set, progress.step, progress.epoch)
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory_error(error):
+            raise
+        size = trainer.plan.batch_size
+        raise CatdogError(
+            f"there is not enough memory on {job.device} in epoch {trainer.epoch + 1} with batches "
+            f"of {size}; free some and resume with: {job.resume_command}, or train again with a "
+            f"--batch-size below {size}"
+        ) from error
     if not finished:
         raise CatdogError(
             f"stopped in epoch {trainer.epoch + 1} of {trainer.plan.epochs}, everything is saved; "

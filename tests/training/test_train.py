@@ -496,6 +496,28 @@ def test_a_signal_while_the_run_folder_is_made_leaves_no_folder(
     assert not list((here / "runs").iterdir())
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 4 bytes. Error code 12 (Cannot allocate memory)"
+        ),
+    ],
+)
+def test_too_little_memory_for_a_step_is_one_line(
+    here: Path, easy_set: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loop.Trainer, "_learn", fail)
+    said = last_line(quick(easy_set, "large"))
+    assert "there is not enough memory on cpu in epoch 1 with batches of" in said
+    assert "train --resume --name large, or train again with a --batch-size below" in said
+
+
 @pytest.mark.slow
 def test_a_run_that_ended_before_its_first_step_goes_on(
     here: Path, easy_set: Path, trained: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from catdog_edge.errors import first_line
+from catdog_edge.runtime.onnxruntime_errors import is_memory_error
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +29,17 @@ class StepGraph:  # pragma: no cover - needs an NVIDIA GPU
     """A captured computation of gradients; a call sets `grad` of each parameter.
 
     `compute` takes tensors on the GPU, calls `backward`, and returns a tensor. It must not wait for
-    the device, nor depend on anything but its arguments and the network. Raises `RuntimeError`
-    where it cannot be captured.
+    the device, nor depend on anything but its arguments and the network. `pool` is the memory of
+    another graph. Graphs may share it in any order, since what one leaves there is used before the
+    next one runs. Raises `RuntimeError` where it cannot be captured.
     """
 
     def __init__(
-        self, compute: Compute, network: nn.Module, inputs: Sequence[torch.Tensor]
+        self,
+        compute: Compute,
+        network: nn.Module,
+        inputs: Sequence[torch.Tensor],
+        pool: Any = None,
     ) -> None:
         self._inputs = [one.clone() for one in inputs]
         self._parameters = [one for one in network.parameters() if one.requires_grad]
@@ -50,9 +57,14 @@ class StepGraph:  # pragma: no cover - needs an NVIDIA GPU
                 buffer.copy_(value)
             self._set_gradients([None] * len(self._parameters))
             # The thread that prepares batches may allocate meanwhile.
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
                 self._result = compute(*self._inputs)
             self._gradients = [one.grad for one in self._parameters]
+
+    @property
+    def pool(self) -> Any:
+        """The memory of this graph."""
+        return self._graph.pool()
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Compute with inputs of the captured shapes; the result is valid until the next call."""
@@ -81,13 +93,31 @@ class StepGraphs:
         shapes = tuple(one.shape for one in inputs)
         self._steps[shapes] = self._steps.get(shapes, 0) + 1
         if self._captures and self._steps[shapes] == EAGER_STEPS + 1:
+            pool = next((graph.pool for graph in self._graphs.values()), None)
             try:
-                self._graphs[shapes] = StepGraph(self._compute, self._network, inputs)
+                self._graphs[shapes] = StepGraph(self._compute, self._network, inputs, pool)
             except RuntimeError as error:  # not enough memory is one, too
-                self._captures = False
-                log.info(f"train: steps run without a CUDA graph: {first_line(error)}")
+                self._stop_capturing(error)
         graph = self._graphs.get(shapes)
         if graph is not None:
             return graph(*inputs)
+        try:
+            return self._run(inputs)
+        except RuntimeError as error:
+            if not self._graphs or not is_memory_error(error):
+                raise
+            self._stop_capturing(error)
+        # Not in the block above: its error keeps what the failed step allocated.
+        self._graphs.clear()
+        self._network.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        return self._run(inputs)
+
+    def _run(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         self._network.zero_grad(set_to_none=True)
         return self._compute(*inputs)
+
+    def _stop_capturing(self, error: Exception) -> None:
+        if self._captures:
+            log.info(f"train: steps run without a CUDA graph: {first_line(error)}")
+        self._captures = False

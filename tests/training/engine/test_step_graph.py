@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,43 @@ def test_steps_that_cannot_be_captured_are_run_as_they_are(
     said = [record.message for record in caplog.records]
     assert len(said) == 1
     assert said[0].startswith("train: steps run without a CUDA graph: ")
+
+
+def test_graphs_share_memory_and_are_dropped_where_a_step_needs_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    pools: list[Any] = []
+    free = 2  # rows of inputs that there is memory for beside graphs
+
+    class Graph:
+        def __init__(self, compute: Any, network: Any, inputs: Any, pool: Any) -> None:
+            pools.append(pool)
+            self.pool = pool or "of the first"
+            self._compute = compute
+
+        def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+            return compute(*inputs)
+
+    def compute(inputs: torch.Tensor) -> torch.Tensor:
+        if len(inputs) > (free if steps._graphs else 2 * free):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return inputs.sum()
+
+    monkeypatch.setattr(step_graph, "StepGraph", Graph)
+    steps = StepGraphs(compute, nn.Linear(3, 1))
+    for size in (1, 2, 1):
+        for _ in range(EAGER_STEPS + 1):
+            assert steps(torch.ones(size, 3)) == 3 * size
+    assert pools == [None, "of the first"]
+    for _ in range(EAGER_STEPS + 1):
+        assert steps(torch.ones(4, 3)) == 12
+    assert not steps._graphs
+    assert len(pools) == 2
+    (said,) = [record.message for record in caplog.records]
+    assert said.startswith("train: steps run without a CUDA graph: CUDA out of memory.")
+    with pytest.raises(torch.OutOfMemoryError):
+        steps(torch.ones(5, 3))
 
 
 @pytest.mark.cuda
