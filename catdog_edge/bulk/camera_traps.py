@@ -53,13 +53,20 @@ def _image(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def timelapse(rows: ResultRows, labels: Sequence[str], model: str) -> Iterator[bytes]:
-    r"""Write a CSV file: File, RelativePath (`station1\day2`), Label and Confidence."""
+    r"""Write a CSV file: File, RelativePath (`station1\day2`), Label and Confidence.
+
+    The confidence of `neither` is the score that rejection compares: that of the best class may be
+    1 where the score is 0.
+    """
     del labels, model
     yield _line("File", "RelativePath", "Label", "Confidence")
     for row in rows:
         path = PurePosixPath(row["file"])
         folder = "\\".join(path.parts[:-1])
-        yield _line(path.name, folder, row.get("label", ""), row.get("confidence", ""))
+        label, confidence = row.get("label", ""), row.get("confidence", "")
+        if label == NEITHER:
+            confidence = row.get("score", confidence)
+        yield _line(path.name, folder, label, confidence)
 
 
 def _line(*fields: Any) -> bytes:

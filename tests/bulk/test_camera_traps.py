@@ -13,6 +13,8 @@ from support.commands.bulk_runs import BROKEN, predict, rows_of
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
 
+from catdog_edge.bulk.camera_traps import timelapse
+
 
 def test_programs_for_camera_traps_get_one_file_more(album: Path) -> None:
     (album / "day2").mkdir()
@@ -50,3 +52,12 @@ def test_programs_for_camera_traps_get_one_file_more(album: Path) -> None:
     )
     assert table[-1]["File"] == "grey, still.png"
     assert next(row for row in table if row["File"] == BROKEN)["Label"] == ""
+
+
+def test_the_confidence_of_neither_is_its_score() -> None:
+    rows = [
+        {"file": "a/1.jpg", "label": "cat", "confidence": 0.9, "score": 0.7},
+        {"file": "a/2.jpg", "label": "neither", "confidence": 1.0, "score": 0.03},
+    ]
+    table = b"".join(timelapse(rows, ("cat", "dog"), "model.onnx")).decode()
+    assert table.splitlines()[1:] == ["1.jpg,a,cat,0.9", "2.jpg,a,neither,0.03"]
