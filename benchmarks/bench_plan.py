@@ -16,12 +16,14 @@ from benchmarks.measure.environment import Environment
 from benchmarks.measure.gpu import Gpu
 from benchmarks.report import gates
 from benchmarks.report.document import DOCUMENT
-from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError
+from catdog_edge.errors import CatdogError, DataError, ModelError, ProviderError, list_names
+from catdog_edge.images.preprocess import Image
 from catdog_edge.runtime.model_file import find_model, read_spec
 from catdog_edge.runtime.providers import selection
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.threads import Threads, choose_threads
 from catdog_edge.training.data.dataset import Dataset, Item
+from catdog_edge.training.data.folder_or_zip import Source
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.splits import split_of
 from catdog_edge.training.evaluation.inference import check_labels
@@ -56,8 +58,8 @@ class BenchPlan:
     """What a bench measures.
 
     `runners` are the opened rows, PyTorch's first: the answers of the others are compared with
-    those of the first one. `left_out` has `row` and `reason` of the rest; `card` is the
-    environment before anything was opened.
+    those of the first one. `left_out` has `row` and `reason` of the rest; `dataset` is all of the
+    `datasets`, joined; `card` is the environment before anything was opened.
     """
 
     weights: Path
@@ -65,6 +67,7 @@ class BenchPlan:
     rows: Sequence[BenchRow]
     runners: Sequence[Runner]
     left_out: Sequence[dict[str, str]]
+    datasets: Sequence[Dataset]
     dataset: Dataset
     items: Sequence[Item]
     card: Environment
@@ -99,8 +102,10 @@ class BenchPlan:
                 "trained_on": dict(spec.trained_on),
             },
             "data": {
-                "name": "sample" if dataset.is_sample else Path(dataset.source).name,
-                "drawings": dataset.is_sample,
+                "name": ", ".join(
+                    "sample" if one.is_sample else Path(one.source).name for one in self.datasets
+                ),
+                "drawings": all(one.is_sample for one in self.datasets),
                 "split": "test",
                 "pictures": len(self.items),
                 "counts": dict(dataset.counts()["test"]),
@@ -153,14 +158,25 @@ def plan_bench(options: BenchOptions) -> BenchPlan:
     runners, left_out = _open(rows, required=bool(options.providers))
     spec = runners[0].spec
     if options.data is None and run is not None:
-        dataset = run.dataset()
+        datasets = run.datasets()
     else:  # split as for the training, so that no training image becomes a test image
         split = split_of(spec.trained_on)
-        dataset = open_dataset(options.data, split=split)
+        datasets = (open_dataset(options.data, split=split),)
+    dataset = _joined(datasets)
     originals = None if options.originals is None else _originals(options.originals, spec, weights)
     items = dataset.items_of("test")
     found = BenchPlan(
-        weights, folder, rows, runners, left_out, dataset, items, card, baseline, originals
+        weights,
+        folder,
+        rows,
+        runners,
+        left_out,
+        datasets,
+        dataset,
+        items,
+        card,
+        baseline,
+        originals,
     )
     for runner in found.by_base.values():
         check_labels(runner.spec, dataset.labels, Path(runner.row.file), dataset.source)
@@ -279,6 +295,39 @@ def _with_reference(
     if not found:
         raise CatdogError(f"no row can be measured: {left_out[0]['row']}: {left_out[0]['reason']}")
     return found, left_out
+
+
+class _JoinedSource(Source):
+    """Files of several sources, each under the name of its data set."""
+
+    def __init__(self, files: Mapping[str, tuple[Source, str]]) -> None:
+        self.name, self.entries, self._files = "", {}, files
+
+    def frame(self, file: str, *, keep_damaged: bool = False) -> Image:
+        source, name = self._files[file]
+        return source.frame(name, keep_damaged=keep_damaged)
+
+
+def _joined(datasets: Sequence[Dataset]) -> Dataset:
+    """Join data sets of the same classes; a single one stays as it is."""
+    if len(datasets) == 1:
+        return datasets[0]
+    files: dict[str, tuple[Source, str]] = {}
+    items = []
+    for one in datasets:
+        for item in one.items:
+            named = replace(item, file=f"{one.name}/{item.file}")
+            files[named.file] = one.files, item.file
+            items.append(named)
+    return replace(
+        datasets[0],
+        source=list_names([one.display_name for one in datasets]),
+        items=tuple(items),
+        files=_JoinedSource(files),
+        skipped=tuple(entry for one in datasets for entry in one.skipped),
+        layout=", ".join(dict.fromkeys(one.layout for one in datasets)),
+        notes=tuple(note for one in datasets for note in one.notes),
+    )
 
 
 def _originals(source: str, spec: ModelSpec, weights: Path) -> Dataset:

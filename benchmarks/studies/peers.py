@@ -411,11 +411,10 @@ def _picture(named: Path | None, weights: Path) -> Image:
     of_run = run_of(weights)
     if of_run is None:
         raise CatdogError(f"{weights} lies in no run folder; name a picture with --picture")
-    dataset = of_run.dataset()
-    items = dataset.items_of("test")
-    if not items:
-        raise CatdogError(f"{dataset.source} has no test images; name a picture with --picture")
-    return dataset.decode(items[0])
+    for dataset in of_run.datasets():
+        for item in dataset.items_of("test"):
+            return dataset.decode(item)
+    raise CatdogError(f"{of_run.folder} has no test images; name a picture with --picture")
 
 
 def report(options: argparse.Namespace) -> None:

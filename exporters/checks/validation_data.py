@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from catdog_edge.errors import DataError
+from catdog_edge.errors import DataError, list_names
 from catdog_edge.spec import ModelSpec
 from catdog_edge.training.array_types import Labels, Pixels
-from catdog_edge.training.data.dataset import Dataset
+from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.folder_or_zip import SAMPLE
 from catdog_edge.training.data.open_dataset import open_dataset, open_negative_images, pixels
 from catdog_edge.training.evaluation.inference import check_labels
@@ -45,31 +45,30 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class ModelData:
-    """The data set of a model, or a substitute if it is `missing`: the reason, else empty.
+    """The data sets of a model, or a substitute if they are `missing`: the reason, else empty.
 
-    Without `labelled`, the classes of its images are unknown.
+    Without `labelled`, the classes of the images are unknown.
     """
 
-    dataset: Dataset
+    datasets: tuple[Dataset, ...]
     missing: str = ""
     labelled: bool = True
 
     @property
     def name(self) -> str:
-        """Its name without folders, for metadata."""
-        return self.dataset.short_name.encode("utf-8", "backslashreplace").decode()
+        """The names of the data sets, without folders if these differ, for metadata."""
+        names = [one.short_name for one in self.datasets]
+        if len(set(names)) < len(names):
+            names = [one.name for one in self.datasets]
+        return list_names(names).encode("utf-8", "backslashreplace").decode()
 
     def validation(self, spec: ModelSpec, limit: int | None = None) -> ValidationSet:
         """Read the validation images, at most `limit` of them, stratified."""
-        images, truth, items = pixels(self.dataset, "val", spec.resize)
-        places = stratified(truth, len(truth) if limit is None else limit)
-        if len(places) < len(truth):  # else a memory map stays one
-            images, truth = images[places], truth[places]
-        files = tuple(items[place].file for place in places)
+        images, truth, files = self._read("val", spec, limit)
         return ValidationSet(
             images=images,
             truth=truth if self.labelled and not self.missing else None,
-            files=files,
+            files=tuple(files),
             source=f"{len(files):,} validation images of {self.name}",
             more=lambda: self._training(spec, ENOUGH - len(files)),
         )
@@ -84,17 +83,36 @@ class ModelData:
                 f"{self.missing}; static quantization measures activations on training images: "
                 "name them with --data"
             )
-        images, truth, _ = pixels(self.dataset, "train", spec.resize)
-        places = stratified(truth, count)
-        classes = spec.labels if self.labelled else self.dataset.labels
-        check_calibration(truth[places], classes, self.dataset.source)
-        return images[places]
+        images, truth, _ = self._read("train", spec, count)
+        classes = spec.labels if self.labelled else self.datasets[0].labels
+        check_calibration(truth, classes, list_names([one.source for one in self.datasets]))
+        return images
 
     def _training(self, spec: ModelSpec, count: int) -> Pixels | None:
-        if count <= 0 or all(item.split != "train" for item in self.dataset.items):
+        if count <= 0 or not any(one.items_of("train") for one in self.datasets):
             return None
-        images, truth, _ = pixels(self.dataset, "train", spec.resize)
-        return images[stratified(truth, count)]
+        return self._read("train", spec, count)[0]
+
+    def _read(
+        self, split: Split, spec: ModelSpec, count: int | None
+    ) -> tuple[Pixels, Labels, list[str]]:
+        """Read at most `count` images of a split, stratified, their labels and their files.
+
+        Only these are in memory; all images of a single data set stay memory-mapped.
+        """
+        parts = [pixels(one, split, spec.resize) for one in self.datasets]
+        truth = np.concatenate([labels for _, labels, _ in parts])
+        before = [f"{one.name}/" if len(parts) > 1 else "" for one in self.datasets]
+        files = [name + item.file for name, part in zip(before, parts) for item in part[2]]
+        places = stratified(truth, len(truth) if count is None else count)
+        if len(parts) == 1 and len(places) == len(truth):
+            return parts[0][0], truth, files
+        chosen, start = [], 0
+        for images, labels, _ in parts:
+            inside = places[(places >= start) & (places < start + len(labels))]
+            chosen.append(images[inside - start])
+            start += len(labels)
+        return np.concatenate(chosen), truth[places], [files[place] for place in places]
 
 
 def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None) -> ModelData:
@@ -105,9 +123,10 @@ def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None)
     other classes.
     """
 
-    def fits(dataset: Dataset) -> Dataset:
-        check_labels(spec, dataset.labels, weights, dataset.source)
-        return dataset
+    def fits(*datasets: Dataset) -> tuple[Dataset, ...]:
+        for one in datasets:
+            check_labels(spec, one.labels, weights, one.source)
+        return datasets
 
     named = os.environ.get("CATDOG_DATA") if data is None and run is None else data
     if named is not None and (named or data is not None):
@@ -118,15 +137,15 @@ def find_data(spec: ModelSpec, weights: Path, run: Run | None, data: str | None)
             if "imported" not in spec.trained_on:
                 raise
             log.info(f"note: {error}; its images are taken without labels")
-        return ModelData(open_negative_images(named), labelled=False)
+        return ModelData((open_negative_images(named),), labelled=False)
     missing = f"{weights} is in no run folder, and no data was named"
     if run is not None:
         try:
-            return ModelData(fits(run.dataset()))
+            return ModelData(fits(*run.datasets()))
         except DataError as error:
             missing = str(error)
     log.info(f"note: {missing}; checking on drawings instead, which says nothing of accuracy")
-    return ModelData(open_dataset(SAMPLE), missing)
+    return ModelData((open_dataset(SAMPLE),), missing)
 
 
 def check_calibration(labels: Labels, classes: tuple[str, ...], source: str) -> None:

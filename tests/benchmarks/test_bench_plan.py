@@ -181,3 +181,27 @@ def test_data_named_again_is_split_as_for_the_training(run, easy_set):
         counts[name] = document["data"]["pictures"]
     whole = open_dataset(easy_set, split=(60, 20, 20))
     assert counts["named"] == len(whole.items_of("test")) > counts["run's"]
+
+
+def test_all_data_of_a_run_is_measured_on(run, easy_set, tmp_path):
+    for file in easy_set.rglob("*.png"):
+        copy = tmp_path / "more" / file.parent.name / file.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(copy), 255 - cv2.imread(str(file)))
+    run.write_args(run.args() | {"more_data": [str(tmp_path / "more")]})
+    planned = plan_bench(BenchOptions(weights=run.weights, threads=(1,)))
+    items = [item for one in run.datasets() for item in one.items_of("test")]
+    assert [item.file.split("/", 1) for item in planned.items] == [
+        [name, item.file]
+        for name, one in zip(("lamps", "more"), run.datasets())
+        for item in one.items_of("test")
+    ]
+    for item, other in zip(planned.items, items, strict=True):
+        picture = planned.dataset.decode(item)
+        assert planned.dataset.files.digest(item.file, picture) == other.digest
+    done = bench(*QUICK, "--corruptions", "4")
+    assert done.exit_code == 0, done.output
+    assert f"data: {easy_set}, {tmp_path / 'more'}: 240 images" in done.stderr
+    document = json.loads((run.folder / "bench.json").read_text())
+    assert document["data"]["name"] == "lamps, more"
+    assert document["data"]["pictures"] == len(items)

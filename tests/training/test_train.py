@@ -562,7 +562,7 @@ def test_a_run_with_a_source_left_out_ends_is_resumed_and_tested_on_that_source(
     assert sorted({one["name"] for one in summary["sources"]} - {"street"}) == trained
     assert ("top class right, %" in whole.output) is (len(summary["sources"]) > 1)
     assert {file.name for file in (here / "runs/whole").iterdir()} - {"mistakes.png"} == RUN_FILES
-    assert Run(here / "runs/whole").dataset().items  # `export` opens it, whatever is left of it
+    assert Run(here / "runs/whole").datasets()[0].items  # `export` opens it, whatever is left of it
     with monkeypatch.context() as patched:
         patched.setattr(train, "_fit", stopped)
         assert "stopped" in last_line(quick(sets[0], "cut", *options))

@@ -38,7 +38,7 @@ class Run:
     Examples:
         >>> run = newest_run()
         >>> network, spec = load_checkpoint(run.weights)
-        >>> dataset = run.dataset()
+        >>> first, *others = run.datasets()
     """
 
     def __init__(self, folder: Path) -> None:
@@ -147,15 +147,9 @@ class Run:
         """Write `args.yaml`."""
         write_text(self._args, yaml.safe_dump(args, sort_keys=False, allow_unicode=True))
 
-    def dataset(self) -> Dataset:
-        """Open the run's data again, with the split that the run recorded; see `open_dataset`."""
-        return self._open(self.args() | {"more_data": ()})[0]
-
     def datasets(self) -> tuple[Dataset, ...]:
-        """Open all of the run's data sets again; see `dataset`."""
-        return self._open(self.args())
-
-    def _open(self, args: dict[str, Any]) -> tuple[Dataset, ...]:
+        """Open the run's data again, with the split that the run recorded; see `open_datasets`."""
+        args = self.args()
         opened = open_datasets(
             (args["data"], *(args.get("more_data") or ())),
             labels=args.get("labels"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ pytestmark = pytest.mark.train
 from support.models.tiny_nets import spec_for
 
 from catdog_edge.errors import DataError
+from catdog_edge.training.data.open_dataset import pixels
 from catdog_edge.training.models.registry import CENTRED
+from catdog_edge.training.runs.run_folder import Run
 from exporters.checks import validation_data
 from exporters.checks.validation_data import ModelData, check_calibration, find_data, stratified
 
@@ -47,7 +51,7 @@ def test_validation_images_are_of_the_environments_data_and_training_images_make
     assert some.images.shape == (8, 32, 32, 3)
     assert np.bincount(some.truth).tolist() == [4, 4]
     assert some.source == "8 validation images of lamps"
-    training = sum(item.split == "train" for item in data.dataset.items)
+    training = len(data.datasets[0].items_of("train"))
     assert len(some.more()) == training
     for enough, count in ((9, 1), (20, 12)):
         monkeypatch.setattr(validation_data, "ENOUGH", enough)
@@ -55,8 +59,49 @@ def test_validation_images_are_of_the_environments_data_and_training_images_make
     monkeypatch.setattr(validation_data, "ENOUGH", 8)
     assert data.validation(spec, 8).more() is None
     assert len(data.calibration(spec, 40)) == 40
-    assert ModelData(data.dataset, labelled=False).validation(spec).truth is None
-    missing = ModelData(data.dataset, "it is gone")
+    assert ModelData(data.datasets, labelled=False).validation(spec).truth is None
+    missing = ModelData(data.datasets, "it is gone")
     assert missing.validation(spec).truth is None
     with pytest.raises(DataError, match="it is gone; static quantization"):
         missing.calibration(spec, 40)
+
+
+def test_all_data_of_a_run_is_checked_on_and_calibrated_with(
+    easy_set: Path, tmp_path: Path
+) -> None:
+    # The first set has no `dark` but of a source that the training left out.
+    for label, source in (("bright", "porch"), ("dark", "street")):
+        for file in sorted((easy_set / label).iterdir())[:30]:
+            copy = tmp_path / "more" / label / f"{source}-{file.name}"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    run = Run(tmp_path)
+    sets = [tmp_path / "more", easy_set]
+    run.write_args({"data": str(sets[0]), "more_data": [str(sets[1])], "leave_out": ["street"]})
+    spec = spec_for(CENTRED, ("bright", "dark"))
+    data = find_data(spec, tmp_path / "best.pt", run, None)
+    more, lamps = run.datasets()
+    found = data.validation(spec)
+    count = len(more.items_of("val")) + len(lamps.items_of("val"))
+    assert found.source == f"{count} validation images of more, lamps"
+    assert len(found.images) == len(found.truth) == count
+    (images, truth, items), rest = (pixels(one, "val", spec.resize) for one in (more, lamps))
+    assert np.array_equal(found.images, np.concatenate([images, rest[0]]))
+    assert found.truth.tolist() == [*truth, *rest[1]]
+    assert found.files[: len(items)] == tuple(f"more/{item.file}" for item in items)
+    some = data.validation(spec, 6)
+    places = [found.files.index(file) for file in some.files]
+    assert np.array_equal(some.images, found.images[places])
+    assert Counter(name.split("/")[0] for name in some.files).keys() == {"more", "lamps"}
+    assert len(data.calibration(spec, 60)) == 60
+
+
+def test_sets_of_one_name_are_named_by_their_folders(easy_set: Path, tmp_path: Path) -> None:
+    for camera in ("cam1", "cam2"):
+        shutil.copytree(easy_set, tmp_path / camera / "images")
+    run = Run(tmp_path)
+    sets = [str(tmp_path / camera / "images") for camera in ("cam1", "cam2")]
+    run.write_args({"data": sets[0], "more_data": sets[1:]})
+    spec = spec_for(CENTRED, ("bright", "dark"))
+    data = find_data(spec, tmp_path / "best.pt", run, None)
+    assert data.name == "cam1/images, cam2/images"

@@ -207,7 +207,7 @@ def test_eval_reports_on_the_half_that_nothing_was_chosen_by(
     assert document["rejection"]["others"]["others"] == expected
     assert document["rejection"]["others"]["rejected"] > 0.9
     assert document["rejection"]["drawn"]["others"] == DRAWN_COUNT
-    model, dataset = EvaluatedModel(run / "best.pt"), Run(run).dataset()
+    model, dataset = EvaluatedModel(run / "best.pt"), Run(run).datasets()[0]
     assert model.spec.rejection is not None
     pictures, truth, _ = pixels(dataset, "test", model.spec.resize)
     answered = model.scores(pictures) >= model.spec.rejection.threshold

@@ -179,7 +179,7 @@ def test_the_data_of_args_yaml_is_opened_as_it_was(
     run = Run(tmp_path)
     run.write_args({"data": str(easy_set), "limit": 20, "split": [50, 30, 20]})
     opened = [open_dataset(easy_set, limit=20, seed=n, split=(50, 30, 20)) for n in (0, 1)]
-    assert run.dataset().items == opened[0].items != opened[1].items
+    assert run.datasets()[0].items == opened[0].items != opened[1].items
     run.write_args({"data": str(easy_set), "more_data": [str(easy_set)], "seed": 1, "limit": 20})
     assert [len(one.items) for one in run.datasets()] == [20, 20]
-    assert run.dataset().items == open_dataset(easy_set, limit=20, seed=1).items
+    assert run.datasets()[0].items == open_dataset(easy_set, limit=20, seed=1).items

@@ -64,7 +64,7 @@ def test_the_checkpoint_carries_what_a_reader_must_know(trained: Path, easy_set:
 
 def test_of_wrong_labels_the_confident_ones_are_listed(trained: Path, tmp_path: Path) -> None:
     network, spec = load_checkpoint(trained / "best.pt")
-    dataset = Run(trained).dataset()
+    dataset = Run(trained).datasets()[0]
     labels = np.array([item.label for item in dataset.items_of("val")])
     wrong = np.where(np.arange(len(labels)) % 2, 0.95, 0.85).astype(np.float32)
     answers = np.stack([wrong, wrong], axis=1)
