@@ -57,7 +57,12 @@ class StepGraph:  # pragma: no cover - needs an NVIDIA GPU
                 buffer.copy_(value)
             self._set_gradients([None] * len(self._parameters))
             # The thread that prepares batches may allocate meanwhile.
-            with torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
+            # An error at the end of a capture leaves its stream current; the outer block resets it.
+            here = torch.cuda.current_stream()
+            with (
+                torch.cuda.stream(here),
+                torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"),
+            ):
                 self._result = compute(*self._inputs)
             self._gradients = [one.grad for one in self._parameters]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,49 @@ def test_steps_that_cannot_be_captured_are_run_as_they_are(
     said = [record.message for record in caplog.records]
     assert len(said) == 1
     assert said[0].startswith("train: steps run without a CUDA graph: ")
+
+
+def test_a_capture_that_fails_at_its_end_leaves_the_stream_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = ["default"]
+
+    class Stream:
+        def __init__(self, name: str = "of the first passes") -> None:
+            self.name = name
+
+        def wait_stream(self, other: object) -> None:
+            pass
+
+    @contextlib.contextmanager
+    def stream(chosen: Stream) -> Iterator[None]:
+        before, now[0] = now[0], chosen.name
+        try:
+            yield
+        finally:
+            now[0] = before
+
+    class Capture:
+        # As PyTorch's: it resets the stream after the call that raises.
+        def __init__(self, *_: object, **more: object) -> None:
+            pass
+
+        def __enter__(self) -> None:
+            now[0] = "of the capture"
+
+        def __exit__(self, *_: object) -> None:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    stand_ins: dict[str, Any] = {
+        "Stream": Stream, "stream": stream, "graph": Capture, "CUDAGraph": object,
+        "current_device": lambda: 0, "current_stream": lambda: Stream(now[0]),
+    }  # fmt: skip
+    for name, value in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda _: contextlib.nullcontext())
+    with pytest.raises(RuntimeError, match="previous error during capture"):
+        step_graph.StepGraph(torch.sum, nn.Linear(3, 1), [torch.ones(3)])
+    assert now == ["default"]
 
 
 def test_graphs_share_memory_and_are_dropped_where_a_step_needs_it(
