@@ -44,7 +44,8 @@ def attempts(file: ModelFile, pairs: Pairs) -> list[Attempt]:
     """Return the options to try in turn, best first; options of the caller are kept.
 
     They are options of the first provider; TensorRT has a cache wherever it stands. Raises
-    `ProviderError` if the `device_id` of TensorRT is not a number.
+    `ProviderError` if the `device_id` of TensorRT is not a number, or if it comes first and the
+    file is int8: it quantizes activations symmetrically only, and finds that out in the build.
 
     Not every model supports all of them: a CUDA graph is captured only if the whole model runs on
     the GPU, without control flow.
@@ -53,6 +54,9 @@ def attempts(file: ModelFile, pairs: Pairs) -> list[Attempt]:
     if tensorrt in dict(pairs):
         folder = engine_folder(file, tensorrt_machine(_device_id(dict(pairs)[tensorrt])))
         precision = read_spec(str(file.path) if file.path else file.data).precision
+        if pairs[0][0] == tensorrt and precision.startswith("int8"):
+            reason = f"{file.name} is {precision}, of which it builds no engine"
+            raise unavailable("tensorrt", reason, f"take {_form_for_gpu(file.path)}")
         cached = tensorrt_options(folder, precision)
         pairs = [(name, cached | given if name == tensorrt else given) for name, given in pairs]
     (name, given), *others = pairs
@@ -183,6 +187,9 @@ def faster_form(path: Path | None, provider: str, precision: str) -> str:
     """Return the form that is faster on a GPU than a file of this precision; empty if none."""
     if not precision.startswith("int8"):
         return ""
+    return f"int8 is slow on {provider}; faster is {_form_for_gpu(path)}"
+
+
+def _form_for_gpu(path: Path | None) -> str:
     half = fp16_file(path)
-    better = f"{half.name} beside it" if half else "what catdog-edge export --for cuda makes"
-    return f"int8 is slow on {provider}; faster is {better}"
+    return f"{half.name} beside it" if half else "what catdog-edge export --for cuda makes"

@@ -296,6 +296,21 @@ def test_tensorrt_after_cuda_has_its_cache_as_well(monkeypatch: pytest.MonkeyPat
         assert nvidia.engine_source(find_model(TINY), way.pairs) is not None
 
 
+def test_int8_is_refused_before_tensorrt_builds_an_engine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = shutil.copy(ZOO / "fast.onnx", tmp_path / "own.static.onnx")
+    why = r"own\.static\.onnx is int8-static, of which it builds no engine; take "
+    with pytest.raises(ProviderError, match=f"{why}what catdog-edge export --for cuda makes; or"):
+        Classifier(alone, "tensorrt")
+    (tmp_path / "own.half.onnx").touch()
+    with pytest.raises(ProviderError, match=rf"{why}own\.half\.onnx beside it; or take the"):
+        Classifier(alone, ["tensorrt", "cuda"])
+    assert not caplog.records
+    # Behind CUDA, which runs int8, little is left for it.
+    assert nvidia.attempts(find_model(alone), [(CUDA, {}), (TENSORRT, {})])
+
+
 def test_a_device_of_tensorrt_that_is_no_number_is_named() -> None:
     with pytest.raises(ProviderError, match=r"tensorrt does not run here: device_id .* got 'x'"):
         Classifier(TINY, [("tensorrt", {"device_id": "x"})])
@@ -333,8 +348,9 @@ def test_no_engine_is_built_in_silence(
 ) -> None:
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
     monkeypatch.setattr(nvidia, "tensorrt_machine", lambda device_id: HERE)
-    (way, _) = nvidia.attempts(find_model("fast"), [(TENSORRT, {})])
-    told = nvidia.engine_source(find_model("fast"), way.pairs)
+    file = nvidia.model_for(find_model("fast"), "tensorrt")
+    (way, _) = nvidia.attempts(file, [(TENSORRT, {})])
+    told = nvidia.engine_source(file, way.pairs)
     assert told is not None
     assert re.fullmatch(r"engine built in \d+ s", told())
     (record,) = caplog.records
@@ -343,7 +359,7 @@ def test_no_engine_is_built_in_silence(
     assert "catdog-edge build fast --provider tensorrt" in record.getMessage()
     folder = Path(dict(way.pairs)[TENSORRT]["trt_engine_cache_path"])
     (folder / "TensorrtExecutionProvider_x_sm90.engine").touch()
-    told = nvidia.engine_source(find_model("fast"), way.pairs)
+    told = nvidia.engine_source(file, way.pairs)
     assert told is not None
     assert told() == "engine from the cache"
     assert len(caplog.records) == 1
