@@ -126,7 +126,9 @@ def evaluate_weights(
     model = EvaluatedModel(path)
     spec = model.spec
     left_out = [str(one) for one in spec.trained_on.get("left_out") or ()]
-    datasets = _open_datasets(data, run, spec, left_out)
+    # With the images that the run used, which are in their splits.
+    keep_damaged = run is not None and run.keep_damaged
+    datasets = _open_datasets(data, run, spec, left_out, keep_damaged)
     for dataset in datasets:
         check_labels(spec, dataset.labels, path, dataset.source)
     images, truth, names = combined_pixels(datasets, "test", spec.resize)
@@ -142,7 +144,7 @@ def evaluate_weights(
     )
     if not other and not data and run is not None:
         other = run.negatives
-    negatives = _open_negatives(other, spec, left_out)
+    negatives = _open_negatives(other, spec, left_out, keep_damaged)
     if negatives is None:
         return report
     if spec.rejection is None:
@@ -182,10 +184,10 @@ def _with_rejection(
 
 
 def _open_negatives(
-    other: Sequence[str], spec: ModelSpec, left_out: Sequence[str]
+    other: Sequence[str], spec: ModelSpec, left_out: Sequence[str], keep_damaged: bool
 ) -> Negatives | None:
     split = negatives_split(spec.trained_on)
-    negatives = open_negatives(other, spec.resize, split)
+    negatives = open_negatives(other, spec.resize, split, keep_damaged)
     if negatives is not None:
         named = told_apart(negatives.datasets, left_out)
         datasets = tuple(held_out(one, left_out) for one in named)
@@ -205,7 +207,11 @@ def _find_weights(weights: Path | None) -> tuple[Path, Run | None]:
 
 
 def _open_datasets(
-    data: Sequence[str], run: Run | None, spec: ModelSpec, left_out: Sequence[str]
+    data: Sequence[str],
+    run: Run | None,
+    spec: ModelSpec,
+    left_out: Sequence[str],
+    keep_damaged: bool,
 ) -> tuple[Dataset, ...]:
     if not data and run is not None:
         # The run's own split.csv does not name what was left out.
@@ -217,7 +223,7 @@ def _open_datasets(
     split = split_of(spec.trained_on)
     how: dict[str, Any] = {
         "labels": spec.labels if data else None, "split": split,
-        "required": ("test",) if len(data) < 2 else (),
+        "required": ("test",) if len(data) < 2 else (), "keep_damaged": keep_damaged,
     }  # fmt: skip
     opened = [open_dataset(source, **how) for source in (data or (None,))]
     return tuple(held_out(one, left_out) for one in told_apart(opened, left_out))

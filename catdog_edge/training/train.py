@@ -319,8 +319,8 @@ def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
                 f"{run.folder / 'args.yaml'}: {changed} when the run began; put that back, or "
                 "start again with: catdog-edge train"
             )
-        split, keep = negatives_split(spec.trained_on), bool(args.get("keep_damaged"))
-        negatives = open_negatives(run.negatives, spec.resize, split, keep)
+        split = negatives_split(spec.trained_on)
+        negatives = open_negatives(run.negatives, spec.resize, split, run.keep_damaged)
         data = RunData(datasets, negatives).without(run.left_out)
         images = data.images(chosen, spec.resize)
     if chosen.keep_imagenet or chosen.start_share:

@@ -20,6 +20,7 @@ from catdog_edge.training.evaluation import classification_report
 from catdog_edge.training.evaluation.rejection import ThresholdRow
 from catdog_edge.training.models.checkpoint import save_checkpoint
 from catdog_edge.training.models.registry import CENTRED, architecture
+from catdog_edge.training.runs.run_folder import Run
 
 
 def weights(path: Path, rejection: Rejection | None, **trained_on: object) -> Path:
@@ -94,6 +95,32 @@ def test_without_negatives_there_is_no_threshold(tmp_path: Path, sets: tuple[str
     assert sum(one.images for one in report.sources) == report.result.pictures < 20
     with pytest.raises(CatdogError, match="was trained without --other"):
         evaluate_weights(file, [data], [other])
+
+
+@pytest.mark.parametrize("left_out", [[], ["web"]])
+def test_damaged_images_that_a_run_used_are_tested_on(
+    tmp_path: Path, sets: tuple[str, str], left_out: list[str]
+) -> None:
+    data, other = sets
+    for folder in (Path(data), Path(other)):
+        for file in sorted(folder.rglob("*-[0-4].jpg")):
+            whole = file.read_bytes()
+            third = len(whole) // 3
+            file.write_bytes(
+                whole[: 2 * third] + bytes(third // 2) + whole[2 * third + third // 2 :]
+            )
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    args = {"data": data, "other": [other], "leave_out": left_out}
+    weights(run.weights, Rejection("known", 0.4), left_out=left_out)
+    run.write_args(args)
+    with pytest.raises(CatdogError, match="damaged: corrupt JPEG data"):
+        evaluate_weights(run.folder)
+    run.write_args(args | {"keep_damaged": True})
+    own = evaluate_weights(run.folder)
+    assert "car/street" in {one.name for one in own.sources}
+    named = evaluate_weights(run.folder, [data], [other])
+    assert named.to_dict() == own.to_dict()
 
 
 def test_of_several_sets_one_may_have_no_test_images(tmp_path: Path, sets: tuple[str, str]) -> None:

@@ -157,7 +157,7 @@ class Run:
             split=args.get("split") or DEFAULT_SPLIT,
             limit=args.get("limit"),
             seed=args.get("seed", 0),
-            keep_damaged=bool(args.get("keep_damaged")),
+            keep_damaged=self.keep_damaged,
             # Without the sources left out, the first one may lack a class that another one has.
             required=() if self.left_out else None,
         )
@@ -167,6 +167,11 @@ class Run:
     def left_out(self) -> list[str]:
         """Names of the sources held out of training."""
         return list(self.args().get("leave_out") or ())
+
+    @property
+    def keep_damaged(self) -> bool:
+        """Whether the run also uses images that the decoder reports as damaged."""
+        return bool(self.args().get("keep_damaged"))
 
     @property
     def negatives(self) -> list[str]:
