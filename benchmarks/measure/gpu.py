@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from catdog_edge.runtime.providers.nvidia import pci_bus_id
+
 SLOWDOWNS = {
     0x08: "hardware slowdown", 0x20: "too hot", 0x40: "too hot (hardware)", 0x80: "power brake",
 }  # fmt: skip
@@ -157,9 +159,13 @@ def _nvml() -> tuple[Any, Any] | None:
     with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-        if visible.isdecimal():
-            return pynvml, pynvml.nvmlDeviceGetHandleByIndex(int(visible))
-        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(visible)
+        if not visible.isdecimal():
+            return pynvml, pynvml.nvmlDeviceGetHandleByUUID(visible)
+        # CUDA puts the fastest GPU first, the driver that of the lowest PCI address. Of one GPU it
+        # is not asked: that starts CUDA, which takes long and belongs to the loading of a row.
+        if pynvml.nvmlDeviceGetCount() > 1 and (address := pci_bus_id()):
+            return pynvml, pynvml.nvmlDeviceGetHandleByPciBusId(address.encode())
+        return pynvml, pynvml.nvmlDeviceGetHandleByIndex(int(visible))
     return None
 
 

@@ -123,19 +123,32 @@ def tensorrt_options(folder: Path, precision: str) -> dict[str, str]:
 
 def gpu_and_driver(device_id: int = 0) -> dict[str, str]:
     """Return the names `GPU` and `driver`; empty strings if unknown."""
-    here = dict.fromkeys(("GPU", "driver"), "")
-    name = ctypes.create_string_buffer(256)
-    device, version = ctypes.c_int(), ctypes.create_string_buffer(96)
-    with contextlib.suppress(OSError, AttributeError):
-        cuda = ctypes.CDLL("libcuda.so.1")  # numbers devices as CUDA does in this process
-        found = not (cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), device_id))
-        if found and not cuda.cuDeviceGetName(name, len(name), device):
-            here["GPU"] = name.value.decode(errors="replace")
+    here = {"GPU": _tell("cuDeviceGetName", device_id), "driver": ""}
+    version = ctypes.create_string_buffer(96)
     with contextlib.suppress(OSError, AttributeError):
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
         if not nvml.nvmlInit_v2() and not nvml.nvmlSystemGetDriverVersion(version, len(version)):
             here["driver"] = version.value.decode(errors="replace")
     return here
+
+
+def pci_bus_id(device_id: int = 0) -> str:
+    """Return the PCI address of a GPU, by which the driver finds it; empty if unknown.
+
+    The driver's own numbers are in the order of these addresses, CUDA's are so only by request.
+    """
+    return _tell("cuDeviceGetPCIBusId", device_id)
+
+
+def _tell(function: str, device_id: int) -> str:
+    """Call a function of CUDA that writes a text about a device; return the text or ''."""
+    device, text = ctypes.c_int(), ctypes.create_string_buffer(256)
+    with contextlib.suppress(OSError, AttributeError):
+        cuda = ctypes.CDLL("libcuda.so.1")  # numbers devices as CUDA does in this process
+        found = not (cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), device_id))
+        if found and not getattr(cuda, function)(text, len(text), device):
+            return text.value.decode(errors="replace")
+    return ""
 
 
 def tensorrt_machine(device_id: int = 0) -> dict[str, str]:

@@ -62,6 +62,8 @@ def test_a_driver_is_read_and_what_it_does_not_tell_is_none(monkeypatch):
         NVMLError=Refused, NVML_CLOCK_SM=1, NVML_CLOCK_MEM=2, nvmlInit=lambda: None,
         nvmlDeviceGetHandleByIndex=lambda number: f"card {number}",
         nvmlDeviceGetHandleByUUID=lambda name: name,
+        nvmlDeviceGetHandleByPciBusId=lambda address: address.decode(),
+        nvmlDeviceGetCount=lambda: 1,
         nvmlDeviceGetName=lambda handle: f"Example of {handle}",
         nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=900, used=500),
         nvmlDeviceGetClockInfo=lambda handle, kind: {1: 1980, 2: 2619}[kind],
@@ -85,6 +87,12 @@ def test_a_driver_is_read_and_what_it_does_not_tell_is_none(monkeypatch):
     for visible, name in (("3,1", "Example of card 3"), ("GPU-x", "Example of GPU-x")):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert gpu.Gpu.detect().name == name
+    # Of several GPUs CUDA's first one need not be the driver's.
+    driver.nvmlDeviceGetCount = lambda: 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    for address, name in (("0000:65:00.0", "0000:65:00.0"), ("", "card 0")):
+        monkeypatch.setattr(gpu, "pci_bus_id", lambda address=address: address)
+        assert gpu.Gpu.detect().name == f"Example of {name}"
     # A GPU that shares the memory of the processor has none of its own to report.
     driver.nvmlDeviceGetMemoryInfo = refuse
     assert gpu.read().used_bytes is None

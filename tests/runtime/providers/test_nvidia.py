@@ -7,6 +7,7 @@ import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -382,3 +383,32 @@ def test_an_engine_has_one_shape_and_a_batch_runs_in_pieces() -> None:
     expected = pets.probabilities(frames)
     pets._session._session, pets._session.fixed_batch = session, 1
     np.testing.assert_allclose(pets.probabilities(frames), expected, atol=1e-6)
+
+
+def test_a_gpu_is_named_and_has_the_address_that_cuda_gives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def tell(text: str) -> Any:
+        def write(buffer: Any, size: int, device: Any) -> int:
+            buffer.value = text.encode()
+            return 0
+
+        return write
+
+    def get(device: Any, number: int) -> int:
+        return 0 if number == 0 else 101  # an invalid device
+
+    cuda = SimpleNamespace(
+        cuInit=lambda _: 0, cuDeviceGet=get, cuDeviceGetName=tell("NVIDIA X"),
+        cuDeviceGetPCIBusId=tell("0000:65:00.0"),
+    )  # fmt: skip
+
+    def load(name: str) -> Any:
+        if name != "libcuda.so.1":
+            raise OSError(name)
+        return cuda
+
+    monkeypatch.setattr(nvidia.ctypes, "CDLL", load)
+    assert nvidia.gpu_and_driver() == {"GPU": "NVIDIA X", "driver": ""}
+    assert nvidia.pci_bus_id() == "0000:65:00.0"
+    assert nvidia.pci_bus_id(1) == nvidia.gpu_and_driver(1)["GPU"] == ""
