@@ -48,7 +48,7 @@ class JsonLines:
     """A file with one line per event; each line is flushed at once.
 
     At `rotate` bytes the file becomes `NAME.1`, what was `NAME.1` becomes `NAME.2`, and so on up
-    to `NAME.keep`; the oldest is deleted. A line that was only partly written (a full disk, a
+    to `NAME.keep`; the oldest is deleted. If that is not possible, the file grows. A line that was only partly written (a full disk, a
     kill) is removed before the next one, so that every line is whole.
 
     Args:
@@ -67,6 +67,7 @@ class JsonLines:
     def __init__(self, path: Path, rotate: int, keep: int) -> None:
         self.failures = WriteFailures("events")
         self._path, self._rotate, self._keep = path, rotate, keep
+        self._rotates = True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._open()
@@ -120,9 +121,17 @@ class JsonLines:
     def _start_new_file(self) -> None:
         self.close()
         files = [self._path, *(Path(f"{self._path}.{n + 1}") for n in range(self._keep))]
-        for number in range(self._keep, 0, -1):
-            if files[number - 1].exists():
+        try:
+            # Up to the first free name only: attempts that fail halfway would drop old files.
+            free = next((n for n, file in enumerate(files) if not file.exists()), self._keep)
+            for number in range(free, 0, -1):
                 files[number - 1].replace(files[number])
+            self._rotates = True
+        except OSError as error:  # a file that is too large is better than lost events
+            if self._rotates:
+                reason = error.strerror or str(error)
+                log.warning("cannot start a new %s: %s; the old one grows", self._path, reason)
+            self._rotates = False
         self._file = self._open()
 
 

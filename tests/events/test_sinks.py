@@ -46,6 +46,26 @@ def test_the_file_of_events_is_appended_to_and_rotated(tmp_path: Path) -> None:
     assert all((path.parent / name).stat().st_size <= 10 * (len(line) + 2) for name in names)
 
 
+def test_events_are_kept_where_the_file_cannot_be_rotated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, obstacle = tmp_path / "events.jsonl", tmp_path / "events.jsonl.2"
+    obstacle.mkdir()
+    (tmp_path / "events.jsonl.1").write_text("older\n")
+    lines = JsonLines(path, rotate=200, keep=2)
+    assert all(lines.write(an_event(number).to_json()) for number in range(10))
+    assert caplog.messages == [
+        f"cannot start a new {path}: Is a directory; the old one grows"
+    ]
+    visits = [json.loads(line)["visit"] for line in path.read_text().splitlines()]
+    assert visits == list(range(10))
+    obstacle.rmdir()
+    assert lines.write(an_event(10).to_json())
+    lines.close()
+    assert obstacle.read_text() == "older\n"
+    assert json.loads(path.read_text())["visit"] == 10
+
+
 def test_a_line_that_was_cut_off_by_a_kill_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"visit": 1}\n{"visit": 2, "lab')
