@@ -16,10 +16,11 @@ from catdog_edge.runtime.model_file import find_model, shipped_models
 from catdog_edge.spec import ModelSpec
 from catdog_edge.system.console import align
 from catdog_edge.training.array_types import Float32
-from catdog_edge.training.data.dataset import Dataset, told_apart
+from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.negatives import DRAWN, Negatives, negatives_split, open_negatives
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.source_groups import combined_pixels, held_out
+from catdog_edge.training.data.source_names import told_apart
 from catdog_edge.training.data.splits import split_of
 from catdog_edge.training.evaluation import rejection
 from catdog_edge.training.evaluation.classification_report import (

@@ -78,6 +78,18 @@ class Dataset:
     layout: str = ""  # where the labels come from, as text
     notes: tuple[str, ...] = ()  # what a person should know, one line each
     name: str = ""  # beside other sets of the same `plain_name`, see `told_apart`
+    one_source: bool = False  # whether words in file names tell nothing, see `told_apart`
+    opened: tuple[Item, ...] = field(default=(), repr=False, compare=False)  # before any filter
+
+    @property
+    def whole(self) -> Dataset:
+        """The data set as it was opened, with what was removed since."""
+        return replace(self, items=self.opened) if self.opened else self
+
+    def keep(self, items: Iterable[Item], skipped: Iterable[Skipped] = ()) -> Dataset:
+        """Return the data set with a part of its images; `skipped` lists removed ones."""
+        kept, opened = tuple(items), self.opened or self.items
+        return replace(self, items=kept, skipped=(*self.skipped, *skipped), opened=opened)
 
     @property
     def is_sample(self) -> bool:
@@ -161,29 +173,6 @@ class Dataset:
     def write_skipped_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `file,reason`."""
         write_csv(path, ("file", "reason"), ((entry.file, entry.reason) for entry in self.skipped))
-
-
-def told_apart(datasets: Sequence[Dataset], known: Sequence[str] = ()) -> tuple[Dataset, ...]:
-    """Name data sets of one `plain_name` by as much of the end of their paths as makes them differ.
-
-    A set that can have one of the `known` names, given beside other sets, has it here too.
-
-    Examples:
-        >>> [one.name for one in told_apart(open_datasets(["a/images", "b/images", "pets.zip"]))]
-        ['a/images', 'b/images', 'pets']
-    """
-
-    def names(one: Dataset) -> list[str]:
-        parts = Path(one.source).parts
-        return [one.plain_name, *(Path(*parts[-n:]).as_posix() for n in range(1, len(parts) + 1))]
-
-    found = []
-    for one in datasets:
-        others = {name for two in datasets if two.source != one.source for name in names(two)}
-        own = [name for name in names(one) if name not in others]
-        fitting = [name for name in own if name in known] + own
-        found.append(replace(one, name=[*fitting, one.source][0]))
-    return tuple(found)
 
 
 def changed(source: str, file: str, reason: str) -> DataError:

@@ -20,10 +20,11 @@ from catdog_edge.spec import ResizeStep
 from catdog_edge.system.files import expand_path
 from catdog_edge.training.array_types import Float64, Pixels
 from catdog_edge.training.data import oxford_pets
-from catdog_edge.training.data.dataset import Dataset, Split, told_apart
+from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.folder_or_zip import SAMPLE
 from catdog_edge.training.data.open_dataset import NEGATIVES_SPLIT, open_negative_images
 from catdog_edge.training.data.source_groups import combined_pixels, kinds_of, sources_of
+from catdog_edge.training.data.source_names import told_apart
 
 DRAWN = "drawn"  # what `--other` takes for no photographs, drawings alone
 DRAWN_SEED = 20_000  # not used in training

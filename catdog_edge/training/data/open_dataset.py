@@ -24,12 +24,12 @@ from catdog_edge.training.data.dataset import (
     Item,
     Split,
     sorted_names,
-    told_apart,
     write_csv,
 )
 from catdog_edge.training.data.decode_cache import Cache, Decoder
 from catdog_edge.training.data.folder_or_zip import Skipped, Source, open_source
 from catdog_edge.training.data.layouts import find_layout
+from catdog_edge.training.data.source_names import told_apart
 from catdog_edge.training.data.splits import Splitter, read_subset, shares_of
 
 NEGATIVES_SPLIT = (0.7, 0.15, 0.15)  # train, val and test of images of none of the classes

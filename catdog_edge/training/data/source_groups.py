@@ -1,15 +1,9 @@
-"""Group images by source, and negatives by kind.
-
-A file called `SOURCE-anything.jpg` is of that source. Where a data set has more than `MOST_SOURCES`
-such words, or a file without one or with one that repeats its class (`cat/cat-001.jpg`), the whole
-set is one source, named after its folder or zip.
-"""
+"""Group images by source, and negatives by kind; see `source_names`."""
 
 from __future__ import annotations
 
 import dataclasses
 import posixpath
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -20,33 +14,7 @@ from catdog_edge.spec import ResizeStep
 from catdog_edge.training.array_types import Float64, Labels, Pixels
 from catdog_edge.training.data.dataset import Dataset, Split
 from catdog_edge.training.data.open_dataset import pixels
-
-MOST_SOURCES = 20  # more different first words than this are numbers or digests, not sources
-
-_SOURCE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)-.")
-
-
-def file_sources(dataset: Dataset) -> dict[str, str]:
-    """Return the source of each file of a data set.
-
-    Examples:
-        >>> file_sources(open_dataset("wild.zip"))["cat/pixabay-1f0e.jpg"]
-        'pixabay'
-    """
-    found = {}
-    for item in dataset.items:
-        match = _SOURCE.match(PurePosixPath(item.file).name)
-        if match and not _same_word(match[1], dataset.labels[item.label]):
-            found[item.file] = match[1]
-    if len(found) == len(dataset.items) and len(set(found.values())) <= MOST_SOURCES:
-        return found
-    name = dataset.name or dataset.plain_name
-    return {item.file: name for item in dataset.items}
-
-
-def _same_word(one: str, two: str) -> bool:
-    """Compare without case and plural: `cats/Cat-1.jpg`."""
-    return one.casefold().removesuffix("s") == two.casefold().removesuffix("s")
+from catdog_edge.training.data.source_names import file_sources
 
 
 def without_sources(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
@@ -54,8 +22,7 @@ def without_sources(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
     if not left_out:
         return dataset
     sources = file_sources(dataset)
-    kept = tuple(item for item in dataset.items if sources[item.file] not in left_out)
-    return dataclasses.replace(dataset, items=kept)
+    return dataset.keep(item for item in dataset.items if sources[item.file] not in left_out)
 
 
 def held_out(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
@@ -108,9 +75,10 @@ def sources_of(dataset: Dataset, split: Split) -> list[str]:
 def kinds_of(dataset: Dataset, split: Split) -> list[str]:
     """Return what each negative of a split shows: the folder below the root, or the set's name.
 
-    Folders that every file is in do not count.
+    Folders that every file of the set is in do not count, whatever is left out of it.
     """
-    root = posixpath.commonpath({posixpath.dirname(item.file) for item in dataset.items} or {""})
+    files = (item.file for item in dataset.whole.items)
+    root = posixpath.commonpath({posixpath.dirname(file) for file in files} or {""})
     above = len(PurePosixPath(root).parts)
     folders = [PurePosixPath(item.file).parts[above:-1] for item in dataset.items_of(split)]
     return [parts[0] if parts else dataset.plain_name for parts in folders]

@@ -149,19 +149,21 @@ class Run:
 
     def datasets(self) -> tuple[Dataset, ...]:
         """Open the run's data again, with the split that the run recorded; see `open_datasets`."""
-        args = self.args()
+        args, left_out = self.args(), self.left_out
+        # The recorded split lacks what is left out, which counts for the names of sources.
+        recorded = self.split_csv.is_file() and not left_out
         opened = open_datasets(
             (args["data"], *(args.get("more_data") or ())),
             labels=args.get("labels"),
-            split_csv=self.split_csv if self.split_csv.is_file() else None,
+            split_csv=self.split_csv if recorded else None,
             split=args.get("split") or DEFAULT_SPLIT,
             limit=args.get("limit"),
             seed=args.get("seed", 0),
             keep_damaged=self.keep_damaged,
             # Without the sources left out, the first one may lack a class that another one has.
-            required=() if self.left_out else None,
+            required=() if left_out else None,
         )
-        return tuple(without_sources(one, self.left_out) for one in opened)
+        return tuple(without_sources(one, left_out) for one in opened)
 
     @property
     def left_out(self) -> list[str]:

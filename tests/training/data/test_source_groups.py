@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from catdog_edge.errors import DataError
-from catdog_edge.training.data.dataset import SPLITS, Dataset, Item, told_apart
+from catdog_edge.training.data.dataset import SPLITS, Dataset, Item
 from catdog_edge.training.data.folder_or_zip import SampleSource
 from catdog_edge.training.data.source_groups import (
     balanced_shares,
     check_left_out,
-    file_sources,
     held_out,
     kinds_of,
     sources_of,
     without_sources,
 )
+from catdog_edge.training.data.source_names import file_sources, told_apart
 
 
 def dataset(*files: str, source: str = "/data/wild.zip", dogs: tuple[str, ...] = ()) -> Dataset:
@@ -95,6 +95,33 @@ def test_a_known_name_is_of_one_set_only() -> None:
     assert [named.name for named in told_apart([one], ["a/images"])] == ["a/images"]
     # "images" is another set's name, of the negatives for example: neither of these is that one.
     assert [named.name for named in told_apart([one, two], ["images"])] == ["a/images", "b/images"]
+
+
+def test_a_word_that_all_files_of_two_sets_share_is_no_source() -> None:
+    cameras = [dataset("a/IMG-1.jpg", "b/IMG-2.jpg", source=f"/cam{n}/images") for n in (1, 2)]
+    web = dataset("IMG-1.jpg", "phone-2.jpg", source="/web")
+    one, two, three = told_apart([*cameras, web])
+    assert set(file_sources(one).values()) == {"cam1/images"}
+    assert set(file_sources(two).values()) == {"cam2/images"}
+    assert set(file_sources(three).values()) == {"IMG", "phone"}
+    # A set keeps its names, whatever is left of the others and of itself.
+    assert not without_sources(one, ["cam1/images"]).items
+    left = without_sources(three, ["phone"])
+    assert [set(file_sources(named).values()) for named in told_apart([*cameras, left])] == [
+        {"cam1/images"}, {"cam2/images"}, {"IMG", "phone"},
+    ]  # fmt: skip
+    # One alone is still known by the name that it had beside the other, or by its word.
+    alone = [told_apart(cameras[:1], known)[0] for known in (["cam1/images"], ["IMG"], ["cam2"])]
+    assert [file_sources(named)["a/IMG-1.jpg"] for named in alone] == ["cam1/images", "IMG", "IMG"]
+    same = told_apart([cameras[0], cameras[0]])
+    assert [file_sources(named)["a/IMG-1.jpg"] for named in same] == ["IMG", "IMG"]
+
+
+def test_kinds_keep_their_names_when_a_source_is_left_out() -> None:
+    found = dataset("wild/animals/ant/web-1.jpg", "wild/places/hall/phone-2.jpg")
+    left = without_sources(found, ["phone"])
+    assert kinds_of(left, "train") == ["animals"]
+    assert kinds_of(without_sources(left, ["none"]), "train") == ["animals"]
 
 
 def test_the_folder_below_the_root_is_the_kind_of_a_negative() -> None:

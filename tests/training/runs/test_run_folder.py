@@ -13,6 +13,7 @@ pytestmark = pytest.mark.train
 
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.training.data.open_dataset import open_dataset
+from catdog_edge.training.data.source_groups import sources_of
 from catdog_edge.training.runs.run_folder import (
     Run,
     check_name,
@@ -183,3 +184,22 @@ def test_the_data_of_args_yaml_is_opened_as_it_was(
     run.write_args({"data": str(easy_set), "more_data": [str(easy_set)], "seed": 1, "limit": 20})
     assert [len(one.items) for one in run.datasets()] == [20, 20]
     assert run.datasets()[0].items == open_dataset(easy_set, limit=20, seed=1).items
+
+
+def test_sources_keep_their_names_when_a_run_with_one_left_out_is_opened_again(
+    tmp_path: Path, easy_set: Path
+) -> None:
+    for number, file in enumerate(sorted(easy_set.rglob("*.png"))):
+        camera, word = (
+            ("cam1", "web" if number % 4 == 1 else "IMG") if number % 2 else ("cam2", "IMG")
+        )
+        copy = tmp_path / camera / file.parent.name / f"{word}-{number}.png"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    run = Run(tmp_path)
+    sets = [str(tmp_path / camera) for camera in ("cam1", "cam2")]
+    run.write_args({"data": sets[0], "more_data": sets[1:], "leave_out": ["web"]})
+    first = run.datasets()[0]
+    first.write_split_csv(run.split_csv)
+    assert run.datasets()[0].items == first.items
+    assert {name for one in run.datasets() for name in sources_of(one, "train")} == {"IMG"}
