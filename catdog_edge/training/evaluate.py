@@ -118,12 +118,16 @@ def evaluate_weights(
         plot: A `.png` file for a plot of the trade-off.
 
     Raises:
-        CatdogError: Weights or data are missing, damaged, or do not match.
+        CatdogError: Weights or data are missing, damaged, or do not match; a plot without
+            negatives.
 
     Examples:
         >>> print(evaluate_weights(Path("runs/mine/best.pt")))
     """
     path, run = _find_weights(weights)
+    other = other or (run.negatives if run is not None and not data else ())
+    if plot is not None and not other:
+        raise CatdogError("--plot needs --other: it draws how negatives and classes are separated")
     model = EvaluatedModel(path)
     spec = model.spec
     left_out = [str(one) for one in spec.trained_on.get("left_out") or ()]
@@ -143,8 +147,6 @@ def evaluate_weights(
         evaluate(predicted, truth, spec.labels),
         class_results(predicted.argmax(axis=1) == truth, names, left_out),
     )
-    if not other and not data and run is not None:
-        other = run.negatives
     negatives = _open_negatives(other, spec, left_out, keep_damaged)
     if negatives is None:
         return report

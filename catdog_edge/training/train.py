@@ -33,7 +33,7 @@ from catdog_edge.training.engine.distillation import Teacher, check_teacher_file
 from catdog_edge.training.engine.distributed import ProcessGroup, is_distributed
 from catdog_edge.training.engine.precision import choose_precision
 from catdog_edge.training.engine.trainer import Plan, Trainer
-from catdog_edge.training.evaluation.rejection import ThresholdRule
+from catdog_edge.training.evaluation.rejection import EER, ThresholdRule
 from catdog_edge.training.models import registry
 from catdog_edge.training.models.checkpoint import load_checkpoint
 from catdog_edge.training.models.imagenet_head import pretrained_grouped, ungrouped_reason
@@ -206,7 +206,10 @@ def _check(options: TrainOptions, arch: Architecture, group: ProcessGroup) -> Re
     if options.teacher is not None:
         check_teacher_file(options.teacher)
     check_negatives(options.other)
-    ThresholdRule.parse(options.reject_at)
+    if ThresholdRule.parse(options.reject_at) != EER and not options.other:
+        raise CatdogError(
+            f"--reject-at {options.reject_at} needs --other: it chooses a threshold by negatives"
+        )
     if chosen.freeze and not chosen.pretrained:
         log.warning("--freeze without --pretrained trains only the head of a random network")
     return chosen

@@ -95,6 +95,8 @@ def test_without_negatives_there_is_no_threshold(tmp_path: Path, sets: tuple[str
     assert sum(one.images for one in report.sources) == report.result.pictures < 20
     with pytest.raises(CatdogError, match="was trained without --other"):
         evaluate_weights(file, [data], [other])
+    with pytest.raises(CatdogError, match="--plot needs --other"):
+        evaluate_weights(file, [data], plot=tmp_path / "roc.png")
 
 
 @pytest.mark.parametrize("left_out", [[], ["web"]])

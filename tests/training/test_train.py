@@ -885,6 +885,7 @@ def test_what_cannot_work_is_told_before_the_pictures_are_read(
         ("--teacher", copied / "notes.pt"): "not a checkpoint",
         ("--other", "nope.zip"): "'nope.zip'; give --other",
         ("--other", ""): "give --other",
+        ("--reject-at", "tnr:0.99"): "--reject-at tnr:0.99 needs --other",
         ("--name", "copy"): "copy exists already",
         ("--arch", "efficientnet_lite0", "--pretrained"): "[pretrained]'",
     }
