@@ -219,7 +219,8 @@ def _unzip(source: str, method: int, start: int, packed: int, size: int, crc: in
         data = stream.read(packed)
     try:
         if method == zipfile.ZIP_DEFLATED:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+            # 0 would mean: without a limit. What is too long has another checksum.
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, max(size, 1))
     except zlib.error:
         data = b""
     if zlib.crc32(data) != crc:

@@ -48,8 +48,9 @@ class JsonLines:
     """A file with one line per event; each line is flushed at once.
 
     At `rotate` bytes the file becomes `NAME.1`, what was `NAME.1` becomes `NAME.2`, and so on up
-    to `NAME.keep`; the oldest is deleted. If that is not possible, the file grows. A line that was only partly written (a full disk, a
-    kill) is removed before the next one, so that every line is whole.
+    to `NAME.keep`; the oldest is deleted. Where that is not possible, the file grows. A line that
+    was only partly written (a full disk, a kill) is removed before the next one, so that every
+    line is whole.
 
     Args:
         path: The file; appended to where it exists.

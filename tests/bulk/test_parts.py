@@ -15,7 +15,8 @@ from support.commands.bulk_runs import answers, predict, rows_of
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
 
-from catdog_edge.bulk.parts import Part
+from catdog_edge.bulk.parts import Part, list_parts
+from catdog_edge.errors import PictureError
 
 
 def test_archives_and_lists_give_the_same_answers(album: Path, encoded: dict[str, bytes]) -> None:
@@ -92,3 +93,17 @@ def test_a_part_reads_back_whatever_bytes_its_names_are_made_of() -> None:
     part = Part(3, "", ["a\udcff.png", "\u732b.png"])
     assert Part.from_json(part.to_json()) == part
     assert part.names == ["a\ufffd.png", "\u732b.png"]
+
+
+def test_an_entry_of_a_zip_is_not_unpacked_beyond_the_size_that_it_states(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(1 << 20))
+        archive.writestr("b.png", b"")
+    part = next(list_parts([str(path)], [], 10))
+    (name, method, start, packed, _, crc), empty = part.items
+    lying = [name, method, start, packed, 0, crc]
+    first, second = Part(0, part.source, [lying, empty]).readers()
+    with pytest.raises(PictureError, match="damaged inside the zip"):
+        first()
+    assert second() == b""

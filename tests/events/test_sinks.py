@@ -54,9 +54,7 @@ def test_events_are_kept_where_the_file_cannot_be_rotated(
     (tmp_path / "events.jsonl.1").write_text("older\n")
     lines = JsonLines(path, rotate=200, keep=2)
     assert all(lines.write(an_event(number).to_json()) for number in range(10))
-    assert caplog.messages == [
-        f"cannot start a new {path}: Is a directory; the old one grows"
-    ]
+    assert caplog.messages == [f"cannot start a new {path}: Is a directory; the old one grows"]
     visits = [json.loads(line)["visit"] for line in path.read_text().splitlines()]
     assert visits == list(range(10))
     obstacle.rmdir()
