@@ -7,6 +7,7 @@ the first part, so that a resumed run has the same parts even if the folders hav
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,11 +54,14 @@ class Results:
         self.counts: RunCounts | None = None
         self.complete = False
         if MANIFEST in names:
-            with self.folder.open(MANIFEST) as stream:
-                document = json.loads(stream.read())
-            self._check(document["settings"])
-            self.complete = document["complete"]
-            self.counts = RunCounts(**document["counts"])
+            try:
+                with self.folder.open(MANIFEST) as stream:
+                    document = json.loads(stream.read())
+                before, self.complete = dict(document["settings"]), document["complete"]
+                self.counts = RunCounts(**document["counts"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise _damaged(self.folder, MANIFEST) from error
+            self._check(before)
         elif self.done:
             raise CatdogError(f"{location} has parts and no {MANIFEST}; choose another folder")
 
@@ -70,12 +74,16 @@ class Results:
                 )
 
     def start(self, parts: Iterable[Part]) -> RunCounts:
-        """Write the list of parts, and the manifest of a new run."""
+        """Write the list of parts, and the manifest of a new run; nothing if there are none."""
+        parts = iter(parts)
+        first = next(parts, None)
+        if first is None:  # a run that begins later may find images
+            return RunCounts(0, 0)
         images = planned = 0
 
         def lines() -> Iterator[bytes]:
             nonlocal images, planned
-            for part in parts:
+            for part in itertools.chain([first], parts):
                 images, planned = images + len(part.items), planned + 1
                 yield f"{part.to_json()}\n".encode()
 
@@ -85,9 +93,15 @@ class Results:
         return self.counts
 
     def parts(self) -> Iterator[Part]:
-        """Read the list of parts, done or not."""
-        with self.folder.open(LIST) as stream:
-            yield from map(Part.from_json, stream)
+        """Read the list of parts, done or not; `CatdogError` if it is missing or damaged."""
+        try:
+            with self.folder.open(LIST) as stream:
+                yield from map(Part.from_json, stream)
+        except FileNotFoundError as error:
+            what = f"{LIST}, the list of the images, is missing in {self.folder.location}"
+            raise CatdogError(f"{what}; choose another folder") from error
+        except (TypeError, ValueError) as error:
+            raise _damaged(self.folder, LIST) from error
 
     def file(self, part: Part) -> str:
         """Return the name of the file with the results of a part."""
@@ -134,6 +148,10 @@ class Results:
             "parts": files,
         }
         self.folder.write(MANIFEST, [json.dumps(document, indent=1).encode()])
+
+
+def _damaged(folder: Folder, name: str) -> CatdogError:
+    return CatdogError(f"{name} in {folder.location} is damaged; choose another folder")
 
 
 def _encode(kind: str, rows: Sequence[Row], labels: Sequence[str]) -> bytes:
