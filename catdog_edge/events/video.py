@@ -99,8 +99,10 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         if path.suffix.lower() not in CODECS:
             raise CatdogError(f"{path}: a recording ends in {', '.join(CODECS)}")
-        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        if not path.parent.is_dir():
             raise CatdogError(f"{path}: there is no folder {path.parent} to write into; make it")
+        if not os.access(path.parent, os.W_OK):
+            raise CatdogError(f"cannot write into {path.parent}: permission denied; choose another")
         self.failures = WriteFailures("frames")
         self._path, _number = take_free_name(path.parent, path.stem, path.suffix)
         if self._path != path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import weakref
@@ -17,6 +18,7 @@ pytest.importorskip("onnxruntime")
 
 from catdog_edge import CameraError
 from catdog_edge.camera.camera import Frame
+from catdog_edge.errors import CatdogError
 from catdog_edge.events.video import MEASURED, Recorder
 
 
@@ -62,6 +64,16 @@ def test_no_file_is_overwritten_by_an_output(
     assert path.read_bytes() == before
     Recorder(tmp_path / "empty.mkv").close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["day-2.avi", "day.avi"]
+
+
+def test_a_folder_without_permission_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CatdogError, match=r"there is no folder .*none to write into; make it"):
+        Recorder(tmp_path / "none" / "a.mkv")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(CatdogError, match=r"cannot write into .*: permission denied"):
+        Recorder(tmp_path / "a.mkv")
 
 
 def test_a_recorder_does_not_hold_what_it_has_written(tmp_path: Path) -> None:
