@@ -93,6 +93,7 @@ class BenchPlan:
         digests = "\n".join(sorted(f"{item.digest} {item.label}" for item in self.items))
         exported = [row for row in self.rows if row.engine == "onnxruntime"]
         opened = [one.row for one in self.runners]
+        compared = references(opened)
         return {
             "run": self.weights.resolve().parent.name,
             "model": {
@@ -118,7 +119,7 @@ class BenchPlan:
             },
             "rows": [
                 {name: getattr(one.row, name) for name in ("name", "threads", "batch")}
-                | {"architecture": one.spec.architecture}
+                | {"architecture": one.spec.architecture, "ratio": {"to": compared[one.row.name]}}
                 for one in self.runners
             ],
             "left_out": list(self.left_out),

@@ -167,6 +167,9 @@ def _differences(baseline: Document, here: Document) -> Iterator[str]:
                 yield f"is of another model: its row {name} is {then}, here {now}"
             if shape != _shape(rows[name]):
                 yield f"measured {name} with {shape}, here with {_shape(rows[name])}; {same}"
+            then, now = (one["ratio"]["to"] for one in (before, rows[name]))
+            if then != now:
+                yield f"timed {name} against {then}, here it is against {now}"
         elif same_base and before["engine"] == "onnxruntime":  # not missing: named otherwise
             yield f"has the row {name} ({shape}), here it is: {', '.join(same_base)}; {same}"
 

@@ -191,6 +191,12 @@ def test_rows_on_a_gpu_have_gates_and_another_gpu_is_another_machine(tmp_path):
         CatdogError, match=r"another machine: its GPU is Example H1, here Example A2"
     ):
         check_comparable(doc, path, other)
+    without = copy.deepcopy(doc)  # its PyTorch had no CUDA
+    _row(without, "model@cuda")["ratio"]["to"] = "pytorch"
+    with pytest.raises(
+        CatdogError, match="timed model@cuda against pytorch, here it is against pytorch@cuda"
+    ):
+        check_comparable(without, path, doc)
     on_cpu = document()  # only the rows on the GPU are missing then, and the gates say so
     del on_cpu["environment"]["gpu"]
     check_comparable(doc, path, on_cpu)
