@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ import torch
 from torch import nn
 
 from benchmarks.measure.environment import ActivityMonitor, Environment, noise_reasons
+from benchmarks.measure.gpu import Gpu
 from benchmarks.measure.interleaved import PAUSE, Measurement, measure
 from benchmarks.report.tables import card
 from benchmarks.report.text import milliseconds, plain_table, wrap
@@ -34,7 +34,7 @@ from benchmarks.studies.command_line import StudyParser, keep
 from catdog_edge.errors import CatdogError, DataError, GateError, first_line
 from catdog_edge.spec import ModelSpec, squash
 from catdog_edge.system.files import cannot_write
-from catdog_edge.system.threads import choose_threads
+from catdog_edge.system.threads import cgroup_quota, choose_threads, usable_processors
 from catdog_edge.training.config.recipes import Policy, recipe
 from catdog_edge.training.data.dataset import Dataset, Item
 from catdog_edge.training.data.folder_or_zip import open_source
@@ -321,15 +321,23 @@ def training_images(options: argparse.Namespace, size: int) -> tuple[Dataset, li
     return dataset, list(items[: len(items) // batch * batch])
 
 
+def cores() -> int:
+    """Count the processors that this process may run on, within its quota."""
+    quota, usable = cgroup_quota(), len(usable_processors())
+    return usable if quota is None else max(1, min(usable, int(quota)))
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure."""
     arch, threads = architecture(options.arch), choose_threads(options.threads)
     device = choose_device(options.device)
-    workers = 0 if device == "cpu" else os.cpu_count() or 1
+    workers = 0 if device == "cpu" else cores()
     dataset, items = training_images(options, arch.size)
     environment = Environment.detect(threads)
+    if device in ("cuda", "cuda:0"):  # the one that is described
+        environment = replace(environment, gpu=Gpu.detect())
     # Until the loops have ended: only then their processor time counts as this process's own.
-    monitor = ActivityMonitor()
+    monitor = ActivityMonitor(with_gpu=environment.gpu is not None)
     with tempfile.TemporaryDirectory(prefix="train-throughput-") as scratch:
         config = LoopConfig(
             source=dataset.source,

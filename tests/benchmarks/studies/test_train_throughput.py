@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +17,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch; install [train]")
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
-from support.models.bench_document import document
+from support.models.bench_document import GPU, document
 
 from benchmarks.studies import train_throughput
 from benchmarks.studies.train_throughput import JpegFiles, Loop, LoopConfig
@@ -25,6 +28,7 @@ from catdog_edge.training.config.recipes import recipe
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.evaluation.inference import to_input
 from catdog_edge.training.models.registry import architecture
+from exporters.checks.timing import Ratio
 
 
 def config(folder: Path, files: tuple[str, ...], arch: str = "simple_cnn") -> LoopConfig:
@@ -200,6 +204,34 @@ def test_wrong_usage(arguments: tuple[str, str], capsys: pytest.CaptureFixture[s
         train_throughput.main(list(arguments))
     assert caught.value.code == 2
     assert f"argument {arguments[0]}: give a" in capsys.readouterr().err
+
+
+def test_on_a_gpu_the_card_names_it_and_workers_are_what_may_run(
+    easy_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: list[LoopConfig] = []
+
+    def time_loops(config: LoopConfig, seconds: float) -> Any:
+        configs.append(config)
+        ratios = {train_throughput.PLAIN: Ratio(2.0, 1.9, 2.1)}
+        return {}, SimpleNamespace(
+            timing=SimpleNamespace(rounds=4), ratios=ratios, summaries={}, warm_ups={}, drifts={}
+        )
+
+    monkeypatch.setattr(train_throughput, "time_loops", time_loops)
+    monkeypatch.setattr(train_throughput, "choose_device", lambda asked: asked)
+    monkeypatch.setattr(train_throughput.Gpu, "detect", lambda: GPU)
+    monkeypatch.setattr(train_throughput, "usable_processors", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: GPU.name)
+    options = argparse.Namespace(
+        arch="edge_cnn", data=str(easy_set), limit=40, batch_size=4, augment="none", seconds=1.0,
+        threads=1, device="cuda",
+    )  # fmt: skip
+    for quota, workers in ((None, 4), (2.5, 2), (0.5, 1)):
+        monkeypatch.setattr(train_throughput, "cgroup_quota", lambda quota=quota: quota)
+        found = train_throughput.run(options)
+        assert configs[-1].workers == workers
+        assert found["environment"]["gpu"]["driver"] == GPU.driver
 
 
 def test_the_table_tells_the_loops_apart() -> None:
