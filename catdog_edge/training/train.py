@@ -170,9 +170,7 @@ def settle_architecture(options: TrainOptions) -> TrainOptions:
     sources = options.data or (None,)
     if all(is_sample(source) for source in sources):
         return random_weights
-    count = count_training(sources, options.labels, options.split)
-    if options.limit is not None:
-        count = min(count, options.limit * options.split[0] // 100)
+    count = count_training(sources, options.labels, options.split, options.limit)
     if count >= MANY:
         return random_weights
     few = f"about {count:,} training images are fewer than {MANY:,}"

@@ -3,7 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from support.commands.parsing import parsed, refusal
+
+from catdog_edge.cli.main import main
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,11 @@ def test_wrong_usage_is_explained_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     assert said in refusal("train", *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_help_says_that_the_limit_is_of_each_set() -> None:
+    answer = CliRunner().invoke(main, ["train", "--help"])
+    assert "Use at most this many images of each --data." in " ".join(answer.output.split())
 
 
 @pytest.mark.parametrize(

@@ -938,6 +938,7 @@ def options_for(arguments: Sequence[str]) -> TrainOptions:
         ("--data lamps --size 64 --epochs 2", "efficientnet_lite0_short", True),
         ("--data many", "edge_cnn", False),
         ("--data many --limit 24999", "efficientnet_lite0_short", True),
+        ("--data many --data many --limit 12500", "edge_cnn", False),  # the limit is of each
         ("--data many --pretrained", "efficientnet_lite0_short", True),
         ("--data sample", "edge_cnn", False),
         ("", "edge_cnn", False),
@@ -963,8 +964,10 @@ def test_a_small_set_starts_from_imagenet_unless_told_otherwise(
     monkeypatch.setattr(train, "check_pretrained", lambda _: None)
     count = count_training
 
-    def counted(sources: Sequence[str], *more: Any) -> int:
-        return 20_000 if "many" in sources else count([easy_set], *more)
+    def counted(sources: Sequence[str], labels: Any, split: Any, limit: int | None) -> int:
+        if "many" not in sources:
+            return count([easy_set], labels, split, limit)
+        return len(sources) * min(25_000, limit or 25_000) * split[0] // 100
 
     monkeypatch.setattr(train, "count_training", counted)
     with caplog.at_level("INFO"):

@@ -97,15 +97,22 @@ def open_dataset(
 
 
 def count_training(
-    sources: Sequence[str | None], labels: Sequence[str] | None, split: Sequence[float]
+    sources: Sequence[str | None],
+    labels: Sequence[str] | None,
+    split: Sequence[float],
+    limit: int | None,
 ) -> int:
-    """Count the files for training by their names alone: nothing is decoded. See `open_dataset`."""
-    share, count = shares_of(split)[0], 0.0
+    """Estimate the number of training images by the names of files alone: nothing is decoded.
+
+    `limit` is that of each source; see `open_dataset`.
+    """
+    count = 0.0
     for source in sources:
         layout = find_layout(open_source(source), labels)
         labels = layout.labels
-        splits = [candidate.split for candidate in layout.candidates]
-        count += splits.count("train") + share * splits.count(None)
+        files = len(layout.candidates)
+        share = Splitter(shares_of(split), layout.candidates).expected()["train"]
+        count += share * (files if limit is None else min(files, limit))
     return round(count)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.images.image_sets import image, named, write, write_zip
+from support.images.image_sets import image, images, named, write, write_zip
 
 from catdog_edge.errors import DataError
 from catdog_edge.spec import squash
@@ -20,7 +20,13 @@ from catdog_edge.training.data.csv_labels import from_split_csv
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.folder_or_zip import open_source
 from catdog_edge.training.data.layouts import find_layout
-from catdog_edge.training.data.open_dataset import _check_skipped, open_dataset, pixels
+from catdog_edge.training.data.open_dataset import (
+    _check_skipped,
+    count_training,
+    open_dataset,
+    open_datasets,
+    pixels,
+)
 
 STEPS = squash(16, 16)
 pytestmark = pytest.mark.usefixtures("cache_folder")
@@ -495,6 +501,22 @@ def test_limit_is_stratified_stable_and_reads_little(
     write(folder, {f"cat.{n}.jpg": image(9000 + n) for n in range(1000, 1040)})
     more = open_dataset(folder, limit=60)
     assert len(set(places(more)) & set(places(some))) > 45
+
+
+@pytest.mark.parametrize("limit", [None, 40, 100])
+@pytest.mark.parametrize("folders", [("",), ("train/", "val/")])
+def test_the_training_images_are_counted_as_they_will_be_used(
+    tmp_path: Path, folders: tuple[str, ...], limit: int | None
+) -> None:
+    names = [f"{folder}{label}" for folder in folders for label in ("cat", "dog")]
+    small, large = (
+        str(write(tmp_path / f"{count}", images(*names, count=count))) for count in (10, 60)
+    )
+    sources, split = [large, small], (80, 10, 10)
+    used = sum(
+        len(one.items_of("train")) for one in open_datasets(sources, split=split, limit=limit)
+    )
+    assert count_training(sources, None, split, limit) == pytest.approx(used, rel=0.15)
 
 
 def test_limit_larger_than_the_set_takes_all(tmp_path: Path) -> None:
