@@ -81,7 +81,7 @@ class Camera:
             time of opening.
         timeout: Seconds without a frame after which a live connection is closed and retried.
         open_timeout: Timeout in seconds for a connection, and again for its first frame.
-        retries: Consecutive failures after which a live source ends; `None`: never.
+        retries: A live source ends after more consecutive failures than this; `None`: never.
         keep_damaged: Keep frames that the decoder reports damaged.
         on_state: Called with the camera, its new state and the reason, from another thread
             for live sources. An exception in it ends the camera and is raised by `read`.
@@ -183,7 +183,8 @@ class Camera:
 
         Raises:
             CameraError: A recording cannot be read, the region does not fit the frames, or
-                a live source has failed `retries` times. Raised once; the camera has then ended.
+                a live source has failed more than `retries` times in a row. Raised once; the
+                camera has then ended.
 
         Examples:
             >>> if (frame := camera.read(timeout=5)) is not None:

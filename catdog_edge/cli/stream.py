@@ -289,7 +289,7 @@ evidence = functools.partial(events, type=Number(0, 1, min_open=True))
     "--retries",
     type=COUNT_OR_0,
     show_default="never",
-    help="Give up on a camera after this many consecutive failures.",
+    help="Give up on a camera after more than this many consecutive failures.",
 )
 @source("--keep-damaged", is_flag=True, help="Also use frames that the decoder reports damaged.")
 @source("--seconds", type=POSITIVE, help="Stop after this many seconds.")
