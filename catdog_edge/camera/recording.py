@@ -89,6 +89,12 @@ class Recording:
                 raise CameraError(f"{path}: there is no frame in it that can be decoded")
             if is_cut_off(Path(path)):
                 self.note = f"{path}: ends after {self.counts.delivered} frames, it is cut off"
+            # FFmpeg 8 ends after the first frame of a GIF without delays. Of a GIF the number of
+            # frames is exact, of a video it may be an estimate.
+            frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            if self.counts.delivered < frames and animation_format(Path(path)) == "GIF":
+                what = f"{self.counts.delivered} of its {frames} frames were read"
+                self.note = f"{path}: {what}, it lacks delays or is damaged; save it as a video"
         finally:
             capture.release()
 

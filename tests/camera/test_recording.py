@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -218,6 +219,16 @@ def test_an_animation_plays_all_its_frames(tmp_path: Path, name: str) -> None:
     assert numbers(frames) == list(range(50))
     places = [0, *np.cumsum(durations[:-1]) / 1000]
     assert np.allclose([frame.monotonic for frame in frames], places, atol=0.02)
+
+
+def test_frames_of_a_gif_that_are_not_played_are_told(tmp_path: Path) -> None:
+    path = animation(tmp_path / "a.gif", [100] * 5)
+    delays = re.compile(rb"\x21\xf9\x04....\x00", re.DOTALL)  # graphic control extensions
+    path.write_bytes(delays.sub(b"", path.read_bytes()))
+    with Camera(path) as camera:
+        played = len(list(camera))  # depends on FFmpeg
+        told = f"{path}: {played} of its 5 frames were read, it lacks delays or is damaged"
+        assert camera.note.startswith(told) if played < 5 else not camera.note
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tiff"])
