@@ -24,7 +24,6 @@ from catdog_edge.system.version import __version__
 from catdog_edge.training.config import train_options
 from catdog_edge.training.config.recipes import Recipe, from_dict
 from catdog_edge.training.config.train_options import TrainOptions
-from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.folder_or_zip import is_sample
 from catdog_edge.training.data.negatives import check_negatives, negatives_split, open_negatives
 from catdog_edge.training.data.open_dataset import count_training, open_datasets
@@ -289,18 +288,18 @@ def _create_run(job: TrainingJob, options: TrainOptions, data: RunData, trainer:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             job.run = run
-            _write_data_files(run, dataset)
+            _write_data_files(run, data)
     trainer.folder = job.group.broadcast(folder)
     job.run = Run(trainer.folder)
     return job.run
 
 
-def _write_data_files(run: Run, dataset: Dataset) -> None:
+def _write_data_files(run: Run, data: RunData) -> None:
     """Write the reports on the data before the first epoch, if missing."""
     if not (run.folder / "skipped.csv").is_file():
-        dataset.write_skipped_csv(run.folder / "skipped.csv")
+        data.write_skipped_csv(run.folder / "skipped.csv")
     if not (run.folder / "data.png").is_file():
-        save_overview(run.folder / "data.png", dataset)
+        save_overview(run.folder / "data.png", data.datasets[0])
 
 
 def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
@@ -340,7 +339,7 @@ def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
         )
     with group.shared_errors():
         if group.is_main:
-            _write_data_files(run, data.datasets[0])
+            _write_data_files(run, data)
     if trainer.finished:
         log.info(f"train: all {trainer.epoch} epochs of {run.folder} are done")
     else:

@@ -170,9 +170,12 @@ class Dataset:
         rows = ((item.file, self.labels[item.label], item.split) for item in self.items)
         write_csv(path, ("file", "label", "split"), rows)
 
-    def write_skipped_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write `file,reason`."""
-        write_csv(path, ("file", "reason"), ((entry.file, entry.reason) for entry in self.skipped))
+    def write_skipped_csv(self, path: str | os.PathLike[str], more: Sequence[Dataset] = ()) -> None:
+        """Write `file,reason`; the files of `more` data sets with their whole path."""
+        rows = [(entry.file, entry.reason) for entry in self.skipped]
+        for one in more:
+            rows += [(f"{one.source}/{entry.file}", entry.reason) for entry in one.skipped]
+        write_csv(path, ("file", "reason"), rows)
 
 
 def changed(source: str, file: str, reason: str) -> DataError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from catdog_edge.errors import list_names
 from catdog_edge.spec import ResizeStep, crop_and_squash
@@ -31,19 +32,21 @@ class RunData:
         source_groups.check_left_out(self.datasets, negatives, left_out)
 
     def without(self, left_out: Sequence[str]) -> RunData:
-        """Return the data without the images of some sources.
+        """Return the data without the images of some sources; see `source_groups.kept_apart`.
 
         Data sets without a training image come last: the first one is reviewed, drawn in
         `data.png`, and its images are listed in `split.csv`.
         """
-        left = (source_groups.without_sources(one, left_out) for one in self.datasets)
+        others = self.negatives.datasets if self.negatives else ()
+        kept = source_groups.kept_apart((*self.datasets, *others), left_out)
+        left, others = kept[: len(self.datasets)], kept[len(self.datasets) :]
         datasets = tuple(sorted(left, key=lambda one: not one.items_of("train")))
-        if self.negatives is None:
-            return RunData(datasets)
-        kept = tuple(
-            source_groups.without_sources(one, left_out) for one in self.negatives.datasets
-        )
-        return RunData(datasets, replace(self.negatives, datasets=kept))
+        return RunData(datasets, self.negatives and replace(self.negatives, datasets=others))
+
+    def write_skipped_csv(self, path: Path) -> None:
+        """Write what is left out of every set; see `Dataset.write_skipped_csv`."""
+        first, *more = (*self.datasets, *(self.negatives.datasets if self.negatives else ()))
+        first.write_skipped_csv(path, more)
 
     def log_summary(self) -> None:
         """Log a summary of each data set; warn if all images are of one source."""

@@ -20,7 +20,7 @@ from catdog_edge.training.config.recipe_schema import Bounds, bad_value, check_v
 from catdog_edge.training.config.recipes import parse_yaml
 from catdog_edge.training.data.dataset import Dataset
 from catdog_edge.training.data.open_dataset import open_datasets
-from catdog_edge.training.data.source_groups import without_sources
+from catdog_edge.training.data.source_groups import kept_apart
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
 
 ROOT = Path("runs")  # parent of the run folders, below the current folder
@@ -163,7 +163,7 @@ class Run:
             # Without the sources left out, the first one may lack a class that another one has.
             required=() if left_out else None,
         )
-        return tuple(without_sources(one, left_out) for one in opened)
+        return kept_apart(opened, left_out)
 
     @property
     def left_out(self) -> list[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.dataset import SPLITS, Dataset, Item
-from catdog_edge.training.data.folder_or_zip import SampleSource
+from catdog_edge.training.data.folder_or_zip import SampleSource, Skipped
 from catdog_edge.training.data.source_groups import (
     balanced_shares,
     check_left_out,
     held_out,
+    kept_apart,
     kinds_of,
     sources_of,
     without_sources,
@@ -139,6 +142,55 @@ def test_a_source_is_left_out_and_then_is_all_of_the_test() -> None:
     assert held_out(WEB, []) == WEB
     tested = held_out(WEB, ["web"]).items_of("test")
     assert [item.file for item in tested] == ["cat/web-1.jpg", "dog/web-val.jpg"]
+
+
+def digests(found: Dataset, **known: str) -> Dataset:
+    """Give files, by their stem, the digests of other ones."""
+    stems = {item: Path(item.file).stem.replace("-", "_") for item in found.items}
+    items = tuple(replace(one, digest=known.get(stems[one], one.file)) for one in found.items)
+    return replace(found, items=items)
+
+
+def test_copies_of_what_is_measured_on_are_not_trained_on() -> None:
+    one = digests(
+        dataset("web-1.jpg", "web-2.jpg", "web-val.jpg", source="/one"), web_1="x", web_val="y"
+    )
+    two = digests(
+        dataset("web-3.jpg", "phone-test.jpg", "web-4.jpg", source="/two.zip"),
+        phone_test="x",
+        web_4="y",
+    )
+    three = digests(
+        dataset("cam-val.jpg", "cam-5.jpg", source="/three"), cam_val="x", cam_5="web-2.jpg"
+    )
+    kept = kept_apart([one, two, three], [])
+    assert [[item.file for item in found.items] for found in kept] == [
+        ["web-2.jpg", "web-val.jpg"], ["web-3.jpg", "phone-test.jpg"], ["cam-5.jpg"],
+    ]  # fmt: skip
+    assert [entry for found in kept for entry in found.skipped] == [
+        Skipped("web-1.jpg", "the same image is /two.zip/phone-test.jpg in test"),
+        Skipped("web-4.jpg", "the same image is /one/web-val.jpg in val"),
+        Skipped("cam-val.jpg", "the same image is /two.zip/phone-test.jpg in test"),
+    ]
+    # What is left out is measured on whole.
+    (left, out) = kept_apart([one, three], ["cam"])
+    assert [item.file for item in left.items] == ["web-val.jpg"]
+    assert left.skipped[1].reason == "the same image is /three/cam-5.jpg of cam, which is left out"
+    assert not out.items
+    # The same when what is left is filtered again.
+    assert kept_apart([left, out], ["cam"]) == (left, out)
+    assert kept_apart([one], []) == (one,)
+
+
+def test_a_class_that_has_only_copies_is_told() -> None:
+    one = dataset("web-1.jpg", dogs=("web-2.jpg",))
+    two = digests(
+        dataset("web-val.jpg", dogs=("web-test.jpg",), source="/two"), web_test="web-2.jpg"
+    )
+    with pytest.raises(DataError, match="no training image of 'dog' is left beside those that an"):
+        check_left_out([one, two], [], [])
+    with pytest.raises(DataError, match="no training image of 'dog' is left; leave out fewer"):
+        check_left_out([one, dataset("cat/cam-1.jpg", source="/two")], [two], ["web"])
 
 
 def test_sources_to_leave_out_must_exist() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from catdog_edge.spec import crop_and_squash
 from catdog_edge.training.config.recipes import recipe
 from catdog_edge.training.data.negatives import open_negatives
 from catdog_edge.training.data.open_dataset import open_dataset
+from catdog_edge.training.data.source_names import told_apart
 from catdog_edge.training.runs.run_data import RunData
 
 STEPS = crop_and_squash(16, 16)
@@ -73,3 +76,31 @@ def test_a_single_source_is_warned_about(data: RunData, caplog: pytest.LogCaptur
     assert "another camera" not in caplog.text
     data.without(["phone"]).log_summary()
     assert "all images of the classes are of one source, web" in caplog.text
+
+
+def test_copies_in_other_sets_and_negatives_are_not_trained_on_and_listed(
+    data: RunData, tmp_path: Path
+) -> None:
+    tested = {item.file for item in data.datasets[0].items_of("test")}
+    copies = write(tmp_path / "more", {})
+    for file in sorted(tested):
+        target = copies / "train" / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "set" / file, target)
+    more = {
+        f"train/{kind}/cam-{n}.jpg": image(700 + n + 50 * (kind == "dog"))
+        for kind in ("cat", "dog")
+        for n in range(4)
+    }
+    second = open_dataset(write(copies, more), split=(100, 0, 0), required=("train",))
+    whole = replace(data, datasets=told_apart([*data.datasets, second])).without([])
+    assert len(second.items_of("train")) == 8 + len(tested)
+    assert {Path(item.file).stem[:3] for item in whole.datasets[1].items} == {"cam"}
+    whole.write_skipped_csv(tmp_path / "skipped.csv")
+    rows = list(csv.reader((tmp_path / "skipped.csv").read_text().splitlines()))
+    assert rows[0] == ["file", "reason"]
+    source = data.datasets[0].source
+    assert rows[1:] == [
+        [f"{second.source}/train/{file}", f"the same image is {source}/{file} in test"]
+        for file in sorted(tested)
+    ]
