@@ -127,7 +127,7 @@ def import_onnx(options: ImportOptions) -> Imported:
     _read_output(foreign, validation.images[:FEW], options, spec)
     foreign.spec = spec
     before = len(model.graph)
-    model = to_network(model, source, foreign.output, len(spec.labels), foreign.ending)
+    model = to_network(model, str(file), source, foreign.output, len(spec.labels), foreign.ending)
     steps = [
         f"input {source.name}: {source.layout}, {'BGR' if pixels.bgr else 'RGB'}, "
         f"{source.height}x{source.width}, batch {source.batch or 'of any size'}; "

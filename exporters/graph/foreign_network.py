@@ -121,13 +121,19 @@ def read_input(model: ir.Model, name: str, layout: ForeignLayout | None) -> Fore
 
 
 def to_network(
-    model: ir.Model, source: ForeignInput, output: str, classes: int, ending: Ending
+    model: ir.Model,
+    name: str,
+    source: ForeignInput,
+    output: str,
+    classes: int,
+    ending: Ending,
 ) -> ir.Model:
     """Return the network alone: simplified, its layers named, in an opset that every form takes.
 
     Its input is `float32 [N,3,H,W]`, or what `source` says where that takes bytes; its output is
-    `classes` logits. `source` has its height and width. Raises `ModelError` where an operator
-    cannot be expressed in the opset, or the output is a sigmoid's.
+    `classes` logits. `source` has its height and width; `name` is the file that errors name.
+    Raises `ModelError` where an operator cannot be expressed in the opset, or the output is a
+    sigmoid's.
     """
     graph = model.graph
     value = graph.inputs[0]
@@ -144,7 +150,7 @@ def to_network(
     _rename(graph)
     if source.channels_last and not source.as_bytes:
         _planes_first(graph, source)
-    _end_in_logits(graph, classes, ending)
+    _end_in_logits(graph, name, classes, ending)
     graph.sort()
     return model
 
@@ -200,7 +206,7 @@ def _planes_first(graph: ir.Graph, source: ForeignInput) -> None:
         ir.convenience.replace_all_uses_with(old, back)
 
 
-def _end_in_logits(graph: ir.Graph, classes: int, ending: Ending) -> None:
+def _end_in_logits(graph: ir.Graph, name: str, classes: int, ending: Ending) -> None:
     """Make a graph end in logits `float32 [N,classes]`, before the softmax."""
     value = graph.outputs[0]
     if ending == "probabilities":
@@ -217,8 +223,8 @@ def _end_in_logits(graph: ir.Graph, classes: int, ending: Ending) -> None:
     sigmoid = producer(value, "Sigmoid")
     if ending == "logits" and sigmoid is not None:
         raise ModelError(
-            f"its output {value.name} is that of a Sigmoid ({sigmoid.name}), a probability for "
-            "each label by itself: a frame may have several or none. Only classes that exclude "
+            f"{name}: its output {value.name} is that of a Sigmoid ({sigmoid.name}), a probability "
+            "for each label by itself: a frame may have several or none. Only classes that exclude "
             "each other are answered here; train the network with a softmax"
         )
     if ending == "one logit":

@@ -94,7 +94,7 @@ def test_size_and_place_of_channels_are_given_where_the_file_shows_none(tmp_path
         ({}, {"labels": "cat,cat,dog"}, "different names"),
         ({}, {"output": "other"}, "has no output other, but logits"),
         ({"layout": "nhwc-uint8"}, {}, "takes bytes.*leave out --mean"),
-        ({"end": "Sigmoid"}, {}, "answers is that of a Sigmoid"),
+        ({"end": "Sigmoid"}, {}, r"theirs\.onnx: its output .*answers is that of a Sigmoid"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, form: dict, options: dict, said: str) -> None:

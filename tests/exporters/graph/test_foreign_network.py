@@ -25,7 +25,7 @@ def graph(body: str, given: str = "float[N,3,4,6] x", opset: int = 17, more: str
 
 
 def network(model: ir.Model, ending: str, classes: int = 3) -> ir.Model:
-    return to_network(model, read_input(model, "f", None), "y", classes, ending)
+    return to_network(model, "f", read_input(model, "f", None), "y", classes, ending)
 
 
 def logits(model: ir.Model, images: np.ndarray = PLANES) -> np.ndarray:
@@ -109,7 +109,7 @@ def test_one_value_becomes_two_logits(end: str) -> None:
 
 
 def test_a_sigmoid_for_each_label_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"output y is that of a Sigmoid"):
+    with pytest.raises(ModelError, match=r"f: its output y is that of a Sigmoid"):
         network(graph(f"{MEANS} y = Sigmoid(f)"), "logits")
 
 
