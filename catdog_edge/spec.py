@@ -21,6 +21,9 @@ SCHEMA = 1  # version of the JSON form; raised when an older reader would misrea
 METADATA_KEY = "catdog_edge"
 """The key of an ONNX file's `metadata_props` under which the spec's JSON stands."""
 
+LARGEST_RESIZE = 16_384
+"""Pixels per side of a resized frame: 800 MB; OpenCV cannot make images of any size."""
+
 NEITHER = "neither"
 """The label of a frame that no class is confident enough about. Never a class of a model."""
 
@@ -54,8 +57,10 @@ class ResizeStep:
 
     def __post_init__(self) -> None:
         _one_of("interpolation", self.interpolation, get_args(Interpolation))
-        _positive("resize height", self.height)
-        _positive("resize width", self.width)
+        for name, value in (("height", self.height), ("width", self.width)):
+            _positive(f"resize {name}", value)
+            if value > LARGEST_RESIZE:
+                raise ValueError(f"resize {name} must be at most {LARGEST_RESIZE}, got {value}")
         if not isinstance(self.shrink_only, bool):
             raise ValueError(f"shrink_only must be true or false, got {self.shrink_only!r}")
         if not (_is_number(self.crop) and 0 <= self.crop <= 1):

@@ -206,14 +206,14 @@ def _spec(options: ImportOptions, source: ForeignInput) -> tuple[ModelSpec, Pixe
     if source.as_bytes:
         scale = 1.0
     size = (source.height or 0, source.width or 0)
-    steps = squash(*size)
-    if options.resize == "crop":
-        steps = (ResizeStep(**{**vars(crop_and_squash(*size)[0]), "crop": 1.0}), steps[1])
     labels = options.labels
     if not isinstance(labels, tuple):
         labels = read_labels(labels, options.file)
     data = options.file.read_bytes()
     try:
+        steps = squash(*size)
+        if options.resize == "crop":
+            steps = (ResizeStep(**{**vars(crop_and_squash(*size)[0]), "crop": 1.0}), steps[1])
         spec = ModelSpec(
             architecture=f"imported:{options.file.stem}",
             labels=labels,

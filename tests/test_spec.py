@@ -133,6 +133,9 @@ def test_unknown_and_missing_fields_are_errors_not_defaults() -> None:
             ModelSpec.from_json(json.dumps(without))
 
 
+STEP = {"interpolation": "linear", "height": 128, "width": 96, "shrink_only": False}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -155,6 +158,8 @@ def test_unknown_and_missing_fields_are_errors_not_defaults() -> None:
         ("git_commit", 7),
         ("resize", {"height": 1}),
         ("resize", ["linear"]),
+        ("resize", [dict(STEP, height=200_000, width=200_000), STEP]),
+        ("resize", [dict(STEP, height=10**12), STEP]),
         ("resize", [{"interpolation": "area", "height": 128, "width": 96, "shrink_only": 0}]),
         ("normalization", {"mean": [0, 0, True], "std": [1, 1, 1]}),
         ("normalization", {"mean": [0, 0, "0"], "std": [1, 1, 1]}),

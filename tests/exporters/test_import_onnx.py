@@ -94,6 +94,7 @@ def test_size_and_place_of_channels_are_given_where_the_file_shows_none(tmp_path
         ({}, {"labels": "cat,cat,dog"}, "different names"),
         ({}, {"output": "other"}, "has no output other, but logits"),
         ({"layout": "nhwc-uint8"}, {}, "takes bytes.*leave out --mean"),
+        ({"size": "side"}, {"size": 20_000}, "resize height must be at most 16384, got 40000"),
         ({"end": "Sigmoid"}, {}, r"theirs\.onnx: its output .*answers is that of a Sigmoid"),
     ],
 )
