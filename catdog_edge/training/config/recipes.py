@@ -80,6 +80,8 @@ class Recipe:
         keep_imagenet: With `head: imagenet`: the weight of a second loss, against the outputs
             of the pretrained weights within the labelled class, which preserves their
             categories (Li and Hoiem: Learning without Forgetting, 2016).
+        group_temperature: With `head: imagenet`: T of `T * log(sum(exp(logits / T)))`, by which the
+            trained categories are summed; 1 sums their probabilities.
         start_share: The weight of the pretrained weights in the final ones, which are the
             weighted mean of both (Wortsman and others: Robust fine-tuning, 2022).
         negatives: Number of negatives (`--other`) per batch, relative to its own images;
@@ -117,6 +119,7 @@ class Recipe:
     source_balance: Fraction = 0.4
     head: Literal["new", "imagenet"] = "new"
     keep_imagenet: Annotated[float, Bounds(0, 100)] = 0.0
+    group_temperature: Annotated[float, Bounds(0.1, 10)] = 1.0
     start_share: Fraction = 0.0
     negatives: Annotated[float, Bounds(0.001, 10)] = 0.15
     backgrounds: Annotated[float, Bounds(0, 0.5)] = 0.0

@@ -119,7 +119,9 @@ class Teacher:
         """
         found = self._outputs.get(view)
         if found is None:
+            assert self._groups is not None
             found = self._compute(batch.detailed, recipe.distillation_mirrored)
+            found = found * self._groups.temperature
             if recipe.views:
                 self._outputs[view] = found.half()
         return found.float()

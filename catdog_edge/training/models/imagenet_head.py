@@ -7,6 +7,7 @@ then recognises other animals and things from its first step, without one pictur
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,6 +40,7 @@ class ClassGroups(nn.Module):
     """
 
     sizes: torch.Tensor
+    temperature: torch.Tensor  # the logits were divided by it; see `set_group_temperature`
     scale: torch.Tensor  # multiplies the logits of the groups; see `calibrate_known`
     shift: torch.Tensor  # added to the logit of the last group afterwards
 
@@ -46,6 +48,7 @@ class ClassGroups(nn.Module):
         super().__init__()
         self._sizes = list(sizes)
         self.register_buffer("sizes", torch.tensor(self._sizes))
+        self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("shift", torch.zeros(len(self._sizes)))
         self._categories: torch.Tensor | None = None
@@ -61,6 +64,12 @@ class ClassGroups(nn.Module):
             start, end = end, end + size
             sums.append(torch.logsumexp(precise[:, start:end], dim=1, keepdim=True))
         return torch.cat(sums, dim=1) * self.scale + self.shift
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, torch.Tensor], prefix: str, *rest: Any
+    ) -> None:
+        state_dict.setdefault(f"{prefix}temperature", torch.ones(()))  # not in older files
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def take_categories(self) -> torch.Tensor:
         """Return, once, the logits `float32 [N,sum(sizes)]` of the last pass in training mode."""
@@ -170,6 +179,24 @@ def group_sizes(state_dict: dict[str, torch.Tensor]) -> list[int] | None:
         if name.startswith("classifier.") and name.endswith(".sizes"):
             return [int(size) for size in value]
     return None
+
+
+@torch.no_grad()
+def set_group_temperature(network: nn.Module, temperature: float) -> None:
+    """Make the logit of a group `T * log(sum(exp(logits / T)))`, in place, by its linear layer.
+
+    At 1 it is the logarithm of the sum of probabilities, towards 0 the largest logit: below 1 the
+    many categories of a group that an image does not show add up to less. A network without groups
+    stays as it is.
+    """
+    groups, linear = class_groups(network), head_linear(network)
+    if groups is None or linear is None:
+        return
+    factor = temperature / float(groups.temperature)
+    linear.weight.div_(factor)
+    linear.bias.div_(factor)
+    groups.scale.mul_(factor)
+    groups.temperature.fill_(temperature)
 
 
 @torch.no_grad()

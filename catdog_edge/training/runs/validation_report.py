@@ -40,7 +40,7 @@ from catdog_edge.training.evaluation.source_report import (
     with_answered,
 )
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
-from catdog_edge.training.models.imagenet_head import calibrate_known
+from catdog_edge.training.models.imagenet_head import calibrate_known, set_group_temperature
 from catdog_edge.training.runs import plots
 from catdog_edge.training.runs.label_review import review, write_review_csv
 from catdog_edge.training.runs.progress import duration
@@ -83,6 +83,7 @@ def finish(run: Run, data: RunData, trainer: Trainer) -> None:
     best = trainer.best_epoch()
     assert best is not None
     network, spec = load_checkpoint(run.weights)
+    set_group_temperature(network, trainer.plan.recipe.group_temperature)
     validated = _validate(network, spec, trainer, data)
     spec = validated.spec.replace(
         trained_on={**validated.spec.trained_on, "best_epoch": best.epoch}

@@ -95,7 +95,8 @@ def test_a_file_needs_only_what_has_no_default(tmp_path: Path) -> None:
         "augment": "none", "schedule": "constant", "warmup": 0, "weight_decay": 0, "momentum": 0.9,
         "label_smoothing": 0, "ema": 0, "least_steps": 0, "most_epochs": 0, "pretrained": False,
         "freeze": False, "norms": "built", "detail": 1, "views": 0, "balance": "auto",
-        "source_balance": 0.4, "head": "new", "keep_imagenet": 0, "start_share": 0,
+        "source_balance": 0.4, "head": "new", "keep_imagenet": 0,
+        "group_temperature": 1, "start_share": 0,
         "negatives": 0.15, "backgrounds": 0, "drawn": 0.4, "distillation": 0.5,
         "distillation_temperature": 2, "distillation_mirrored": True,
     }  # fmt: skip

@@ -18,7 +18,11 @@ from catdog_edge.training.engine.batches.loader import Batch
 from catdog_edge.training.engine.distillation import Teacher, check_teacher_file, distillation_loss
 from catdog_edge.training.evaluation.inference import logits
 from catdog_edge.training.models.checkpoint import save_checkpoint
-from catdog_edge.training.models.imagenet_head import build_grouped, class_groups
+from catdog_edge.training.models.imagenet_head import (
+    build_grouped,
+    class_groups,
+    set_group_temperature,
+)
 from catdog_edge.training.models.registry import architecture
 
 
@@ -200,3 +204,7 @@ def test_a_teacher_with_categories_teaches_these_and_sees_a_repeated_view_once(
     other = Batch(pixels.flip(0), batch.labels, pixels.flip(0))
     assert torch.allclose(teacher.targets(other, chosen, (0, 0)), found, atol=1e-2)
     assert not torch.allclose(teacher.targets(other, chosen, (1, 0)), found, atol=1e-2)
+    set_group_temperature(network, 0.5)
+    save_checkpoint(tmp_path / "sharp.pt", network.state_dict(), spec)
+    sharp = Teacher(tmp_path / "sharp.pt", ("cat", "dog"), torch.device("cpu"), "float32")
+    assert torch.allclose(sharp.targets(batch, chosen, (0, 0)), found, atol=1e-2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from catdog_edge.training.models.imagenet_head import (
     class_groups,
     imagenet_groups,
     pretrained_grouped,
+    set_group_temperature,
     ungrouped_reason,
+    without_groups,
 )
 from catdog_edge.training.models.pretrained import imagenet_state
 from catdog_edge.training.models.registry import CENTRED, architecture
@@ -120,6 +123,42 @@ def test_calibration_scales_and_shifts_the_logits_and_survives_a_checkpoint(
         after = load_checkpoint(tmp_path / "best.pt")[0](pictures)
     assert torch.allclose(after[:, :2], before[:, :2], atol=1e-5)
     assert torch.allclose(after[:, 2], before[:, 2] + 2.0, atol=1e-5)
+
+
+def test_a_group_is_summed_at_its_temperature(tmp_path: Path) -> None:
+    network = build_grouped("efficientnet_lite0_short", (2, 3, 4)).eval()
+    categories = without_groups(copy.deepcopy(network))
+    pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        values = categories(pictures).split((2, 3, 4), dim=1)
+        sums = torch.cat([0.5 * torch.logsumexp(one / 0.5, 1, keepdim=True) for one in values], 1)
+        before = network(pictures)
+        for _ in range(2):  # the end of a run may be repeated
+            set_group_temperature(network, 0.5)
+        assert torch.allclose(network(pictures), sums, atol=1e-5)
+        calibrate_known(network, 3.0, 0.0)
+        assert torch.allclose(network(pictures), 3 * sums, atol=1e-5)
+        set_group_temperature(network, 1.0)
+    assert torch.allclose(network(pictures), 3 * before, atol=1e-4)
+
+
+def test_weights_from_before_the_temperature_are_read() -> None:
+    network = build_grouped("efficientnet_lite0_short", (2, 3, 4))
+    state = network.state_dict()
+    [name] = [name for name in state if name.endswith(".temperature")]
+    del state[name]
+    set_group_temperature(network, 0.5)
+    network.load_state_dict(state)
+    groups = class_groups(network)
+    assert groups is not None
+    assert float(groups.temperature) == 1.0
+
+
+def test_a_network_without_groups_has_no_temperature() -> None:
+    network = architecture("efficientnet_lite0_short").build(3)
+    before = {name: one.clone() for name, one in network.state_dict().items()}
+    set_group_temperature(network, 0.5)
+    assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
 
 
 class TwoHeads(torch.nn.Module):

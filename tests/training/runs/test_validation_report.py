@@ -207,12 +207,17 @@ def test_the_end_of_a_run_is_told_and_summed_up(
     history = [EpochMetrics(n, 0.1, 0.5, 0.9, 0.4, 0.9, 1.0 + n / 9, 1.0) for n in (1, 2)]
     _, spec = load_checkpoint(run.weights)
     images = data.images(RECIPES["default"], spec.resize)
-    plan = SimpleNamespace(precision="float32")
+    plan = SimpleNamespace(precision="float32", recipe=RECIPES["accurate"])
+    temperatures: list[float] = []
+    monkeypatch.setattr(
+        validation_report, "set_group_temperature", lambda _, value: temperatures.append(value)
+    )
     trainer: Any = SimpleNamespace(
         best_epoch=lambda: history[1], history=history, plan=plan, data=images,
         device=torch.device("cpu"),
     )  # fmt: skip
     validation_report.finish(run, data, trainer)
+    assert temperatures == [RECIPES["accurate"].group_temperature]
     text = (run.folder / "summary.json").read_text()
     summary = json.loads(text)
     assert text.startswith('{\n  "run": "lamps",')
