@@ -81,7 +81,8 @@ class JsonLines:
         try:
             if self._file < 0:
                 self._file = self._open()
-            if self._rotate and self._end and self._end + len(data) > self._rotate:
+            full = bool(self._end) and self._end + len(data) > self._rotate
+            if self._rotate and self._regular and full:  # a pipe has a reader, and stays
                 self._start_new_file()
             self._append(data)
         except OSError as error:

@@ -64,6 +64,20 @@ def test_events_are_kept_where_the_file_cannot_be_rotated(
     assert json.loads(path.read_text())["visit"] == 10
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_not_rotated(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    lines = JsonLines(path, rotate=200, keep=2)
+    assert all(lines.write(an_event(number).to_json()) for number in range(10))
+    lines.close()
+    text = os.read(reader, 1 << 16).decode()
+    os.close(reader)
+    assert [json.loads(line)["visit"] for line in text.splitlines()] == list(range(10))
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_line_that_was_cut_off_by_a_kill_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"visit": 1}\n{"visit": 2, "lab')
