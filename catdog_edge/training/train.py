@@ -222,8 +222,10 @@ def _open_data(options: TrainOptions, steps: tuple[ResizeStep, ...]) -> RunData:
         seed=options.seed,
         steps=steps,
         keep_damaged=keep,
+        known=options.leave_out,
     )
-    data = RunData(datasets, open_negatives(options.other, steps, keep_damaged=keep))
+    negatives = open_negatives(options.other, steps, keep_damaged=keep, known=options.leave_out)
+    data = RunData(datasets, negatives)
     data.check_left_out(options.leave_out)
     return data.without(options.leave_out)
 
@@ -320,7 +322,9 @@ def _resume(job: TrainingJob, run: Run, args: dict[str, Any]) -> Run:
                 "start again with: catdog-edge train"
             )
         split = negatives_split(spec.trained_on)
-        negatives = open_negatives(run.negatives, spec.resize, split, run.keep_damaged)
+        negatives = open_negatives(
+            run.negatives, spec.resize, split, run.keep_damaged, run.left_out
+        )
         data = RunData(datasets, negatives).without(run.left_out)
         images = data.images(chosen, spec.resize)
     if chosen.keep_imagenet or chosen.start_share:

@@ -153,8 +153,9 @@ class Dataset:
         splits = Counter(item.split for item in self.items)
         lines = [first, "split: " + ", ".join(f"{splits[split]:,} {split}" for split in SPLITS)]
         if self.skipped:
-            reasons = Counter(entry.reason for entry in self.skipped).most_common(3)
-            listed = "; ".join(f"{count:,} {reason}" for reason, count in reasons)
+            # What follows a colon is of the one file.
+            reasons = Counter(entry.reason.partition(": ")[0] for entry in self.skipped)
+            listed = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3))
             lines.append(f"skipped: {len(self.skipped):,} files ({listed})")
         if self.copies:
             lines.append(f"copies: {self.copies:,} images occur more than once, on one side each")

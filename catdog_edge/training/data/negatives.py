@@ -92,17 +92,18 @@ def open_negatives(
     steps: tuple[ResizeStep, ...],
     split: Sequence[float] = NEGATIVES_SPLIT,
     keep_damaged: bool = False,
+    known: Sequence[str] = (),
 ) -> Negatives | None:
     """Open the source of each `--other`; `None` without any.
 
-    The sources are folders, zips, or `drawn`, which adds no photographs; see `open_dataset` for
-    the other arguments.
+    The sources are folders, zips, or `drawn`, which adds no photographs; see `open_dataset` and,
+    for names that are `known`, `told_apart` for the other arguments.
     """
     if not sources:
         return None
     how: Any = {"steps": steps, "split": split, "keep_damaged": keep_damaged}
     opened = [open_negative_images(source, **how) for source in sources if source != DRAWN]
-    return Negatives(told_apart(opened), steps)
+    return Negatives(told_apart(opened, known), steps)
 
 
 @dataclass(frozen=True)

@@ -121,15 +121,18 @@ def open_datasets(
     *,
     labels: Sequence[str] | None = None,
     split_csv: Path | None = None,
+    known: Sequence[str] = (),
     **settings: Any,
 ) -> tuple[Dataset, ...]:
     """Open several sources of the same classes; the first decides the labels and their order.
 
-    The others need images in the training split only. See `open_dataset` for the arguments.
+    The others need images in the training split only. See `open_dataset` and, for names that are
+    `known`, `told_apart` for the arguments.
     """
     first = open_dataset(sources[0], labels=labels, split_csv=split_csv, **settings)
     settings |= {"labels": first.labels, "required": ("train",)}
-    return told_apart([first, *(open_dataset(source, **settings) for source in sources[1:])])
+    more = [open_dataset(source, **settings) for source in sources[1:]]
+    return told_apart([first, *more], known)
 
 
 def open_negative_images(
@@ -258,7 +261,7 @@ def _without_leaks(items: Sequence[Item]) -> tuple[list[Item], list[Skipped]]:
         first.setdefault(item.digest, item)
     pairs = [(item, first[item.digest]) for item in items]
     leaks = [
-        Skipped(item.file, f"the same image is {other.file} in {other.split}")
+        Skipped(item.file, f"the same image is in {other.split}: {other.file}")
         for item, other in pairs
         if other.split != item.split
     ]

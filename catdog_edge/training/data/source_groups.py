@@ -43,7 +43,7 @@ def kept_apart(datasets: Sequence[Dataset], left_out: Sequence[str]) -> tuple[Da
             place = SPLITS.index("test" if out else item.split)
             if place > last.get(item.digest, (-1, ""))[0]:
                 where = f"of {sources[item.file]}, which is left out" if out else f"in {item.split}"
-                last[item.digest] = place, f"{dataset.source}/{item.file} {where}"
+                last[item.digest] = place, f"{where}: {dataset.source}/{item.file}"
     found = []
     for dataset in (without_sources(one, left_out) for one in datasets):
         copies = [one for one in dataset.items if SPLITS.index(one.split) < last[one.digest][0]]

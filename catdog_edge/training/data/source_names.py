@@ -54,8 +54,8 @@ def told_apart(datasets: Sequence[Dataset], known: Sequence[str] = ()) -> tuple[
     """Name data sets of one `plain_name` by as much of the end of their paths as makes them differ.
 
     A set whose files all begin with one word, the only one of another set too, becomes one source
-    of that name. A set that can have one of the `known` names, given beside other sets, has it
-    here too.
+    of that name; but not if the word is one of the `known` names. A set that can have one of these,
+    given beside other sets, has it here too.
 
     Examples:
         >>> [one.name for one in told_apart(open_datasets(["a/images", "b/images", "pets.zip"]))]
@@ -75,9 +75,8 @@ def told_apart(datasets: Sequence[Dataset], known: Sequence[str] = ()) -> tuple[
         alike = any(
             two.source != one.source and theirs == own_words for two, theirs in zip(datasets, words)
         )
-        one_source = len(own_words) == 1 and (
-            alike or (bool(fitting) and own_words.isdisjoint(known))
-        )
+        only = len(own_words) == 1 and own_words.isdisjoint(known)
+        one_source = only and (alike or bool(fitting))
         name = [*fitting, *own, one.source][0]
         found.append(replace(one, name=name, one_source=one_source))
     return tuple(found)

@@ -7,6 +7,7 @@ import itertools
 import os
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,8 +20,9 @@ from catdog_edge.system.threads import MOST
 from catdog_edge.training.config.recipe_schema import Bounds, bad_value, check_value
 from catdog_edge.training.config.recipes import parse_yaml
 from catdog_edge.training.data.dataset import Dataset
-from catdog_edge.training.data.open_dataset import open_datasets
+from catdog_edge.training.data.open_dataset import open_dataset, open_datasets
 from catdog_edge.training.data.source_groups import kept_apart
+from catdog_edge.training.data.source_names import file_sources
 from catdog_edge.training.data.splits import DEFAULT_SPLIT
 
 ROOT = Path("runs")  # parent of the run folders, below the current folder
@@ -150,20 +152,26 @@ class Run:
     def datasets(self) -> tuple[Dataset, ...]:
         """Open the run's data again, with the split that the run recorded; see `open_datasets`."""
         args, left_out = self.args(), self.left_out
-        # The recorded split lacks what is left out, which counts for the names of sources.
-        recorded = self.split_csv.is_file() and not left_out
-        opened = open_datasets(
-            (args["data"], *(args.get("more_data") or ())),
-            labels=args.get("labels"),
-            split_csv=self.split_csv if recorded else None,
-            split=args.get("split") or DEFAULT_SPLIT,
-            limit=args.get("limit"),
-            seed=args.get("seed", 0),
-            keep_damaged=self.keep_damaged,
+        sources = (args["data"], *(args.get("more_data") or ()))
+        recorded = self.split_csv if self.split_csv.is_file() else None
+        settings = {
+            "labels": args.get("labels"),
+            "split": args.get("split") or DEFAULT_SPLIT,
+            "limit": args.get("limit"),
+            "seed": args.get("seed", 0),
+            "keep_damaged": self.keep_damaged,
             # Without the sources left out, the first one may lack a class that another one has.
-            required=() if left_out else None,
-        )
-        return kept_apart(opened, left_out)
+            "required": () if left_out else None,
+        }
+        whole = None if left_out else recorded
+        first, *more = open_datasets(sources, split_csv=whole, known=left_out, **settings)
+        if left_out and recorded is not None:
+            # The recorded split lacks what is left out, which counts for names and copies.
+            names = file_sources(first)
+            out = (item for item in first.items if names[item.file] in left_out)
+            used = open_dataset(sources[0], split_csv=recorded, **settings).items
+            first = replace(first, items=(*used, *out))
+        return kept_apart((first, *more), left_out)
 
     @property
     def left_out(self) -> list[str]:

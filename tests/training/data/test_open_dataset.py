@@ -461,7 +461,7 @@ def test_the_same_picture_in_train_and_test_folders_is_taken_out_of_train(tmp_pa
     files["train/cat/leaked.jpg"] = files[leak]
     dataset = open_dataset(write(tmp_path, files))
     assert [(e.file, e.reason) for e in dataset.skipped] == [
-        ("train/cat/leaked.jpg", f"the same image is {leak} in test")
+        ("train/cat/leaked.jpg", f"the same image is in test: {leak}")
     ]
 
 

@@ -168,14 +168,14 @@ def test_copies_of_what_is_measured_on_are_not_trained_on() -> None:
         ["web-2.jpg", "web-val.jpg"], ["web-3.jpg", "phone-test.jpg"], ["cam-5.jpg"],
     ]  # fmt: skip
     assert [entry for found in kept for entry in found.skipped] == [
-        Skipped("web-1.jpg", "the same image is /two.zip/phone-test.jpg in test"),
-        Skipped("web-4.jpg", "the same image is /one/web-val.jpg in val"),
-        Skipped("cam-val.jpg", "the same image is /two.zip/phone-test.jpg in test"),
+        Skipped("web-1.jpg", "the same image is in test: /two.zip/phone-test.jpg"),
+        Skipped("web-4.jpg", "the same image is in val: /one/web-val.jpg"),
+        Skipped("cam-val.jpg", "the same image is in test: /two.zip/phone-test.jpg"),
     ]
     # What is left out is measured on whole.
     (left, out) = kept_apart([one, three], ["cam"])
     assert [item.file for item in left.items] == ["web-val.jpg"]
-    assert left.skipped[1].reason == "the same image is /three/cam-5.jpg of cam, which is left out"
+    assert left.skipped[1].reason == "the same image is of cam, which is left out: /three/cam-5.jpg"
     assert not out.items
     # The same when what is left is filtered again.
     assert kept_apart([left, out], ["cam"]) == (left, out)

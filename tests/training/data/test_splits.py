@@ -201,8 +201,8 @@ def test_a_train_image_that_is_in_test_is_left_out_wherever_it_lies(tmp_path: Pa
     files["val/b/y.jpg"] = files["test/b/1.jpg"]
     dataset = open_dataset(write(tmp_path, files))
     assert {entry.file: entry.reason for entry in dataset.skipped} == {
-        "train/b/x.jpg": "the same image is val/a/0.jpg in val",
-        "val/b/y.jpg": "the same image is test/b/1.jpg in test",
+        "train/b/x.jpg": "the same image is in val: val/a/0.jpg",
+        "val/b/y.jpg": "the same image is in test: test/b/1.jpg",
     }
     assert set(splits(dataset)) == set(files) - {"train/b/x.jpg", "val/b/y.jpg"}
 

@@ -101,6 +101,6 @@ def test_copies_in_other_sets_and_negatives_are_not_trained_on_and_listed(
     assert rows[0] == ["file", "reason"]
     source = data.datasets[0].source
     assert rows[1:] == [
-        [f"{second.source}/train/{file}", f"the same image is {source}/{file} in test"]
+        [f"{second.source}/train/{file}", f"the same image is in test: {source}/{file}"]
         for file in sorted(tested)
     ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs PyTorch (the [train] extra)")
@@ -203,3 +206,28 @@ def test_sources_keep_their_names_when_a_run_with_one_left_out_is_opened_again(
     first.write_split_csv(run.split_csv)
     assert run.datasets()[0].items == first.items
     assert {name for one in run.datasets() for name in sources_of(one, "train")} == {"IMG"}
+    # The recorded split holds, whatever has come into the folder since.
+    val = first.items_of("val")[0]
+    moved = [replace(one, split="train") if one == val else one for one in first.items]
+    replace(first, items=tuple(moved)).write_split_csv(run.split_csv)
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"cam1/bright/IMG-9{number}.png"), np.full((9, 9), 80 * number))
+    assert run.datasets()[0].items == tuple(moved)
+
+
+def test_a_word_to_leave_out_is_left_out_of_every_set(tmp_path: Path, easy_set: Path) -> None:
+    for number, file in enumerate(sorted(easy_set.rglob("*.png"))):
+        copy = tmp_path / f"cam{number % 3}" / file.parent.name / f"web-{number}.png"
+        if number % 3 == 2:
+            copy = copy.with_name(f"phone-{number}.png")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    run = Run(tmp_path)
+    sets = [str(tmp_path / f"cam{number}") for number in range(3)]
+    run.write_args({"data": sets[0], "more_data": sets[1:], "leave_out": ["web"]})
+    assert {name for one in run.datasets() for name in sources_of(one, "train")} == {"phone"}
+    run.write_args({"data": sets[0], "more_data": sets[1:], "leave_out": ["cam1"]})
+    assert {name for one in run.datasets() for name in sources_of(one, "train")} == {
+        "cam0",
+        "phone",
+    }
