@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 import pytest
@@ -104,12 +106,13 @@ def test_detailed_pictures_are_changed_first_and_made_smaller_afterwards(
 
 
 def test_the_worker_ends_when_the_epoch_is_left_early() -> None:
-    import threading
-
+    before = set(threading.enumerate())  # a failed run of another test may not be collected yet
     source = BatchLoader(PIXELS, LABELS, batch_size=5, policy="none", seed=0).epoch(0)
     next(source)
+    started = set(threading.enumerate()) - before
+    assert [thread.name for thread in started] == ["batches_0"]
     source.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_equal_shares_draw_every_picture_once() -> None:
