@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -246,20 +246,20 @@ class Trainer:
         if recipe.freeze or recipe.norms == "frozen":
             batch_norm.freeze_batch_norms(self.network)
         scales = recipe.scales(self.epoch, self.plan.epochs)
-        batches = self._loader.epoch(self._view, self.step, scales)
         started = time.perf_counter()
-        for batch in batches:
-            stopping = self._train_step(batch, stop())
-            now = time.perf_counter()
-            self.seconds += now - started  # waiting for the batch is part of it
-            on_step(self._step_metrics())
-            if self.step < self._loader.steps:
-                if stopping:
-                    batches.close()
-                    return False
-                if time.monotonic() - self._saved > SAVE_INTERVAL:
-                    self.save()
-            started = time.perf_counter()
+        # Closed at once: a traceback would keep the loader's thread alive after a failed step.
+        with closing(self._loader.epoch(self._view, self.step, scales)) as batches:
+            for batch in batches:
+                stopping = self._train_step(batch, stop())
+                now = time.perf_counter()
+                self.seconds += now - started  # waiting for the batch is part of it
+                on_step(self._step_metrics())
+                if self.step < self._loader.steps:
+                    if stopping:
+                        return False
+                    if time.monotonic() - self._saved > SAVE_INTERVAL:
+                        self.save()
+                started = time.perf_counter()
         return True
 
     @property

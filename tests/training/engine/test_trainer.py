@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -289,3 +290,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
         one.network.head.weight.fill_(float("inf"))
     with pytest.raises(CatdogError, match="the loss is not finite in epoch 1, step 1"):
         run(one)
+
+
+def test_a_failed_step_ends_the_thread_that_prepares_batches(tmp_path: Path) -> None:
+    one, before = trainer(tmp_path), set(threading.enumerate())
+    one.criterion = torch.nn.CrossEntropyLoss(torch.full((3,), float("nan")))
+    with pytest.raises(CatdogError, match="not finite") as caught:  # its traceback is kept
+        run(one)
+    started = set(threading.enumerate()) - before
+    assert not [thread for thread in started if thread.name.startswith("batches")]
+    assert caught.tb is not None
