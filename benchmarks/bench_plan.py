@@ -28,6 +28,7 @@ from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.data.splits import split_of
 from catdog_edge.training.evaluation.inference import check_labels
 from catdog_edge.training.runs.run_folder import find_checkpoint, run_of
+from exporters.graph.onnx_file import check_fp32
 from exporters.output_folder import check_writable
 
 
@@ -193,7 +194,9 @@ def plan_bench(options: BenchOptions) -> BenchPlan:
 
 def _weights(named: Path | None) -> Path:
     if named is not None and named.suffix in (".onnx", ".ort"):
-        if "imported" in read_spec(named).trained_on:
+        spec = read_spec(named)
+        if "imported" in spec.trained_on:
+            check_fp32(named, spec)
             return named
         raise ModelError(
             f"{named} is an exported file; --weights names the checkpoint beside it "

@@ -16,6 +16,7 @@ from exporters.checks.predictors import OnnxPredictor
 from exporters.checks.validation_data import find_data
 from exporters.export_report import Exported
 from exporters.export_steps import ExportOptions, ExportSteps
+from exporters.graph.onnx_file import check_fp32
 from exporters.output_folder import output_folder, scratch_folder
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def _imported(options: ExportOptions, weights: Path) -> tuple[ExportOptions, Mod
     model = OnnxPredictor(weights)
     if "imported" not in model.spec.trained_on:
         raise ModelError(f"{weights} is exported already; name the checkpoint it was made from")
+    check_fp32(weights, model.spec)  # the int8 and fp16 files of an imported one have its spec
     kept = replace(options, layout=model.spec.layout, batch=model.fixed_batch, logits=False)
     return kept, model.spec
 

@@ -148,11 +148,14 @@ def _stamp(model: ir.Model, spec: ModelSpec) -> None:
 def read_fp32(source: str | os.PathLike[str]) -> tuple[ir.Model, ModelSpec]:
     """Read a file to be rewritten in another precision, and its spec; `ModelError` unless fp32."""
     model, spec = read_model(source), read_spec(source)
-    if spec.precision != "fp32":
-        raise ModelError(
-            f"{source} is {spec.precision} already; give the fp32 file that export wrote"
-        )
+    check_fp32(source, spec)
     return model, spec
+
+
+def check_fp32(source: str | os.PathLike[str], spec: ModelSpec) -> None:
+    """Raise `ModelError` unless the spec of a file says fp32."""
+    if spec.precision != "fp32":
+        raise ModelError(f"{source} is {spec.precision} already; give the fp32 file it was made of")
 
 
 def operators(model: ir.Model) -> dict[str, int]:

@@ -20,10 +20,12 @@ from benchmarks.bench_plan import BenchOptions, plan_bench
 from catdog_edge.cli import options
 from catdog_edge.errors import ProviderError
 from catdog_edge.runtime import classifier
+from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.runtime.providers import selection
 from catdog_edge.training.data.open_dataset import open_dataset
 from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from exporters.formats.torch_export import export_onnx
+from exporters.graph.onnx_file import read_model, write_model
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
@@ -91,6 +93,13 @@ def test_a_provider_that_does_not_run_here(run):
 
 def test_weights_that_are_an_exported_file(run):
     assert "--also" in error_line(bench("--weights", run.folder / "model.onnx"))
+
+
+def test_weights_that_are_an_int8_file_of_an_imported_one(run):
+    file = run.folder / "model.onnx"
+    spec = read_spec(file).replace(trained_on={"imported": "theirs.onnx"}, precision="int8-static")
+    write_model(read_model(file), file, spec)
+    assert f"{file} is int8-static already" in error_line(bench("--weights", file))
 
 
 @pytest.mark.parametrize("name", ["pytorch", "pytorch-channels-last"])

@@ -24,6 +24,7 @@ from catdog_edge.runtime.model_file import read_spec
 from exporters import import_onnx as module
 from exporters.export import export
 from exporters.export_steps import ExportOptions
+from exporters.graph.onnx_file import read_model, write_model
 from exporters.import_onnx import Imported, ImportOptions, import_onnx, read_labels
 
 
@@ -183,17 +184,32 @@ def test_the_command_prints_json_and_predict_takes_its_file(tmp_path: Path) -> N
     assert (done.exit_code, "give --out another name" in done.stderr) == (1, True)
 
 
+def export_options(weights: Path, data: Path, **options: object) -> ExportOptions:
+    given = {"data": str(data), "out": weights.parent / "out", "quantize": None, "half": False}
+    given |= {"format": "onnx", "layout": "nhwc-uint8", "batch": None, "opset": 17}
+    given |= {"logits": False, "calibration": "minmax", "calibration_pictures": 32}
+    given |= {"max_drop": 0.5, "keep_slower": True, "limit": None}
+    return ExportOptions(weights=weights, **(given | options))
+
+
+def test_the_int8_file_of_an_imported_one_is_not_exported_again(
+    tmp_path: Path, easy_set: Path
+) -> None:
+    """It would take the place of the fp32 file."""
+    ours = adopt(network(tmp_path / "theirs.onnx")).path
+    write_model(read_model(ours), ours, read_spec(ours).replace(precision="int8-static"))
+    with pytest.raises(ModelError, match="is int8-static already; give the fp32 file"):
+        export(export_options(ours, easy_set))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_static_int8_of_an_imported_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, easy_set: Path
 ) -> None:
     monkeypatch.setattr("exporters.export_steps.TIMING_SECONDS", 0.1)
     ours = adopt(network(tmp_path / "theirs.onnx", layout="nhwc-float")).path
-    options = {"data": str(easy_set), "out": tmp_path / "out", "quantize": "static", "half": False}
-    options |= {"format": "onnx", "layout": "nhwc-uint8", "batch": None, "opset": 17}
-    options |= {"logits": False, "calibration": "minmax", "calibration_pictures": 32}
-    options |= {"max_drop": 0.5, "keep_slower": True, "limit": None}
-    done = export(ExportOptions(weights=ours, **options))
+    done = export(export_options(ours, easy_set, quantize="static"))
     assert [file.name for file in done.files if not file.refused] == [
         "model.onnx",
         "model.static.onnx",
