@@ -142,6 +142,10 @@ class ExportSteps:
     def dynamic(self) -> None:
         """Make `model.dynamic.onnx`."""
         path, made = self._make(DYNAMIC, quantize_dynamic)
+        if not made.quantized:
+            reason = f"{FP32} has no linear layer to quantize; use --quantize static"
+            self._refuse(replace(self._file(path, None, FP32), refused=reason))
+            return
         count = len(made.quantized)
         before, after = (megabytes(file.stat().st_size) for file in (self._source, path))
         log.info(

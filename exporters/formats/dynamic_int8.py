@@ -35,8 +35,8 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
     """Quantize the linear layers of an fp32 file, per output channel, symmetric int8 weights.
 
     An activation has one scale for the whole batch, so a prediction depends slightly on the rest
-    of the batch: check and time such a file one image at a time. Raises `ModelError` if `source`
-    is damaged, foreign or not fp32, or has no linear layer.
+    of the batch: check and time such a file one image at a time. Without a linear layer the file
+    is a copy. Raises `ModelError` if `source` is damaged, foreign or not fp32.
     """
     model, spec = onnx_file.read_fp32(source)
     layers = {
@@ -44,8 +44,6 @@ def quantize_dynamic(source: str | os.PathLike[str], path: str | os.PathLike[str
         for node in model.graph
         if node.op_type in DYNAMIC_OPERATORS and is_constant(node.inputs[1])
     }
-    if not layers:
-        raise ModelError(f"{source} has no linear layer; use --quantize static for this model")
     with tempfile.TemporaryDirectory() as folder, suppress_logging():
         output = Path(folder) / "dynamic.onnx"
         _ort_quantize_dynamic(

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from support.models.foreign_classifiers import FRAMES, LABELS, MEAN, SIZE, STD, network, theirs
 
 from catdog_edge.cli.main import main
-from catdog_edge.errors import ModelError
+from catdog_edge.errors import GateError, ModelError
 from catdog_edge.runtime.classifier import Classifier
 from catdog_edge.runtime.model_file import read_spec
 from exporters import import_onnx as module
@@ -201,6 +201,28 @@ def test_the_int8_file_of_an_imported_one_is_not_exported_again(
     with pytest.raises(ModelError, match="is int8-static already; give the fp32 file"):
         export(export_options(ours, easy_set))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantize", ["auto", "all"])
+def test_without_a_linear_layer_the_dynamic_file_alone_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, easy_set: Path, quantize: str
+) -> None:
+    monkeypatch.setattr("exporters.export_steps.TIMING_SECONDS", 0.1)
+    model = onnx.load(network(tmp_path / "theirs.onnx"))
+    flat, head = model.graph.node[-2:]
+    next(one for one in model.graph.initializer if one.name == "weight").dims.extend([1, 1])
+    head.CopyFrom(helper.make_node("Flatten", ["scores"], ["logits"]))
+    flat.CopyFrom(helper.make_node("Conv", ["means", "weight", "bias"], ["scores"]))
+    onnx.save(model, tmp_path / "theirs.onnx")
+    ours = adopt(tmp_path / "theirs.onnx").path
+    done = export(export_options(ours, easy_set, quantize=quantize))
+    refused = {file.name: file.refused for file in done.files if file.refused}
+    assert refused["model.dynamic.onnx"].startswith("model.onnx has no linear layer to quantize")
+    assert (tmp_path / "out" / "model.onnx").is_file()
+    assert not (tmp_path / "out" / "model.dynamic.onnx").exists()
+    with pytest.raises(GateError, match=r"model\.dynamic\.onnx: model\.onnx has no linear"):
+        done.require()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="quantizing needs torch; install [train]")
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx; install [train]")
+cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; install a flavour")
 pytestmark = pytest.mark.train
 
 from support.models.tiny_nets import spec_for
@@ -38,6 +39,19 @@ def test_too_few_pictures_or_classes_are_refused() -> None:
     with pytest.raises(DataError, match=r"no 'dog'.*--data"):
         check_calibration(np.zeros(64, np.int64), ("cat", "dog"), "folder")
     check_calibration(np.arange(32) % 2, ("cat", "dog"), "folder")
+
+
+def test_a_calibration_has_an_image_of_each_class_however_many_there_are(tmp_path: Path) -> None:
+    labels = tuple(f"c{number:02}" for number in range(40))
+    rng = np.random.default_rng(0)
+    for label in labels:
+        for split in ("train", "val", "test"):
+            (tmp_path / split / label).mkdir(parents=True)
+            frame = rng.integers(0, 256, (8, 8, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / split / label / "0.png"), frame)
+    spec = spec_for(CENTRED, labels)
+    data = find_data(spec, Path("model.onnx"), None, str(tmp_path))
+    assert len(data.calibration(spec, 32)) == 40
 
 
 def test_validation_images_are_of_the_environments_data_and_training_images_make_up(
