@@ -61,7 +61,7 @@ class Calibrated:
     grey: int | None  # see `Network`
     outside: tuple[str, ...]  # names of the nodes that are not of the network
     ranges: Ranges  # by activation, measured on `images` images
-    layers: tuple[str, ...]  # names of the layers that can be quantized, in order
+    layers: tuple[str, ...]  # names of the layers with weights, in order
     method: Calibration
     images: int
 
@@ -100,7 +100,11 @@ def calibrate(
         grey=network.grey,
         outside=tuple(str(node.name) for node in model.graph if node not in network.nodes),
         ranges=measure_ranges(proto, sorted(activations), inputs, method),
-        layers=tuple(str(node.name) for node in network.nodes if node.op_type in LAYERS),
+        layers=tuple(
+            str(node.name)
+            for node in network.nodes
+            if node.op_type in LAYERS and nodes.is_constant(node.inputs[1])
+        ),
         method=method,
         images=len(images),
     )
@@ -193,9 +197,10 @@ def _keep_layer_float(graph: ir.Graph, name: str) -> None:
         channels = weight.shape[1] * nodes.attribute(layer, "group", 1)
     else:
         channels = weight.shape[1 if nodes.attribute(layer, "transB", 0) else 0]
+    axis = -1 if layer.op_type == "MatMul" else 1  # of tokens, `[N,T,C]`, the channels are last
     inputs = [dequantize.inputs[0]]
     for place in (1, 2):
         values = np.full(channels, nodes.constant(dequantize.inputs[place]))
         inputs.append(nodes.add_constant(graph, f"{name}.to_float.{place}", values))
-    by_channel = nodes.add_node(graph, "DequantizeLinear", inputs, f"{name}.to_float", axis=1)
+    by_channel = nodes.add_node(graph, "DequantizeLinear", inputs, f"{name}.to_float", axis=axis)
     layer.replace_input_with(0, by_channel)

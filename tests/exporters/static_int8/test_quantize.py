@@ -15,12 +15,15 @@ from support.models.tiny_nets import (
     TinyNet,
     answers,
     compared,
+    fit_head,
     named_export,
     pictures,
     settle,
     spec_for,
     trained,
+    truth,
 )
+from torch import nn
 
 from catdog_edge.runtime.model_file import read_spec
 from catdog_edge.training.models.imagenet_head import ClassGroups
@@ -143,6 +146,36 @@ def test_excluded_layers_run_in_float_in_the_file_as_shipped(
         quantize.quantize(calibrated, "u8s8", ("second",)), calibrated, tmp_path / "b.onnx"
     )
     assert "second" in integer_layers(optimized_graph(path), calibrated.layers)
+
+
+class Attention(nn.Module):
+    """Attention of 16 tokens with 12 channels: layers of tokens, and products of activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 12, 8, stride=8)
+        self.queries, self.keys, self.values = (nn.Linear(12, 12, bias=False) for _ in range(3))
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(frames).flatten(2).transpose(1, 2)
+        products = self.queries(tokens) @ self.keys(tokens).transpose(1, 2)
+        return self.head((products.softmax(2) @ self.values(tokens)).mean(1))
+
+
+def test_of_attention_the_layers_with_weights_are_kept_in_float(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, spec = Attention(), spec_for()
+    fit_head(network, network.head, spec, pictures(30, seed=7), truth(30))
+    source = export_onnx(network, spec, tmp_path / "model.onnx").path
+    calibrated = quantize.calibrate(source, pictures(40, seed=9))
+    assert len(calibrated.layers) == 5
+    for name in calibrated.layers:
+        model = quantize.quantize(calibrated, "u8s8", [name])
+        path = write(model, calibrated, tmp_path / "static.onnx")
+        integer = integer_layers(optimized_graph(path), calibrated.layers)
+        assert integer == set(calibrated.layers) - {name}
+        assert np.abs(answers(path, FRAMES) - answers(source, FRAMES)).max() < 0.1
 
 
 def test_layers_in_float_are_the_very_layers_of_fp32(
