@@ -114,8 +114,8 @@ def test_what_few_images_cannot_tell_is_said():
 def test_one_line_says_which_file_to_ship(good, tmp_path):
     found = copy.deepcopy(good)
     names = {row["base"]: row["file"] for row in found["rows"] if row["engine"] == "onnxruntime"}
-    for file in names.values():
-        (tmp_path / file).touch()
+    for base, file in names.items():
+        (tmp_path / file).write_text(base)  # whose digest the document has
     lossy = _row(found, "model.static")  # it loses more than half a point
     assert check(found, Limits(0.5))[-1].row == "model.static"
     pytorch, dynamic = _row(found, "pytorch"), _row(found, "model.dynamic")
@@ -128,6 +128,9 @@ def test_one_line_says_which_file_to_ship(good, tmp_path):
     assert advice(found, tmp_path).endswith("model.static.onnx")
     found["noise"] = ["other processes took 1.5 of 2 processors while measuring"]
     assert "as fast as PyTorch (NOISY RUN: measure again" in advice(found, tmp_path)
+    # The row is that of another file of this name, which --also named.
+    (tmp_path / "model.static.onnx").write_text("of this folder")
+    assert advice(found, tmp_path).endswith("model.dynamic.onnx")
     for file in names.values():
         (tmp_path / file).unlink()
     assert advice(found, tmp_path) == "no exported file on the CPU answers as well as PyTorch"
@@ -136,7 +139,7 @@ def test_one_line_says_which_file_to_ship(good, tmp_path):
 def test_an_imported_file_is_shipped_itself_where_no_other_is_as_good(tmp_path):
     found = document(ROWS[2:])
     for row in found["rows"]:
-        (tmp_path / row["file"]).touch()
+        (tmp_path / row["file"]).write_text(row["base"])
     _row(found, "model.static")["answers"] |= {"difference": 0.0, "difference_high": 0.01}
     assert "times as fast as model, 3.8 times smaller" in advice(found, tmp_path)
     for row in found["rows"][1:]:

@@ -6,6 +6,7 @@ those of a real document.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from typing import Any
 
@@ -106,7 +107,7 @@ def document(
                 "precision": precision,
                 "architecture": "simple_cnn",
                 "file": "best.pt" if engine == "pytorch" else f"{base}.onnx",
-                "sha256": f"{hash(base) & 0xFFFFFFFF:064x}",
+                "sha256": hashlib.sha256(base.encode()).hexdigest(),
                 "size_bytes": int(size * 1e6),
                 "threads": 2,
                 "batch": 1,
