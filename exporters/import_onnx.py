@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from catdog_edge.errors import DataError, ModelError, PictureError, first_line, 
 from catdog_edge.images.preprocess import resize
 from catdog_edge.runtime.model_file import find_model
 from catdog_edge.spec import (
+    LARGEST_RESIZE,
     METADATA_KEY,
     ModelSpec,
     Normalization,
@@ -27,7 +29,7 @@ from catdog_edge.spec import (
     crop_and_squash,
     squash,
 )
-from catdog_edge.training.array_types import Pixels
+from catdog_edge.training.array_types import Float32, Pixels
 from catdog_edge.training.data.folder_or_zip import SAMPLE, open_source
 from catdog_edge.training.runs.provenance import git_commit
 from exporters.checks.acceptance import Verification
@@ -36,10 +38,12 @@ from exporters.checks.foreign_predictor import ForeignPredictor, PixelScaling, f
 from exporters.checks.predictors import OnnxPredictor
 from exporters.checks.validation_data import ValidationSet
 from exporters.graph.foreign_network import (
+    Ending,
     ForeignInput,
     ForeignLayout,
     add_byte_input,
     check_operators,
+    find_sigmoid,
     read_input,
     to_network,
 )
@@ -116,7 +120,7 @@ def import_onnx(options: ImportOptions) -> Imported:
     model = read_model(file)
     if METADATA_KEY in model.metadata_props:
         raise ModelError(f"{file} is a file of catdog-edge already; there is nothing to import")
-    if out.absolute() == file.absolute():
+    if out.resolve() == file.resolve():
         raise ModelError(f"{out} is the file that is read; give --out another name")
     check_operators(model, str(file))
     options = _with_metadata(options, model.metadata_props)
@@ -124,7 +128,8 @@ def import_onnx(options: ImportOptions) -> Imported:
     spec, pixels = _spec(options, source)
     foreign = ForeignPredictor(file, source, pixels)
     validation = _pictures(options, spec.resize)
-    _read_output(foreign, validation.images[:FEW], options, spec)
+    values = _read_output(foreign, validation.images[:FEW], source.batch, options, spec)
+    foreign.ending = _ending(values, foreign.output, model, options.file)
     foreign.spec = spec
     before = len(model.graph)
     model = to_network(model, str(file), source, foreign.output, len(spec.labels), foreign.ending)
@@ -178,6 +183,9 @@ def _add_input(model: ir.Model, spec: ModelSpec, source: ForeignInput, pixels: P
 
 def _sized(source: ForeignInput, options: ImportOptions) -> ForeignInput:
     """Return the input with height and width, from the file or `--size`."""
+    most = LARGEST_RESIZE // 2  # of a model: `squash` goes through twice its size
+    if options.size is not None and options.size > most:
+        raise ModelError(f"{options.file}: --size is at most {most:,}, got {options.size:,}")
     height, width = source.height or options.size, source.width or options.size
     if height is None or width is None:
         raise ModelError(
@@ -253,10 +261,10 @@ def read_labels(text: str | None, file: Path) -> tuple[str, ...]:
         twice = {name for name, count in Counter(names).items() if count > 1}
         # Two cranes and two maillots: the index tells them apart.
         return tuple(f"{n} ({i})" if n in twice else n for i, n in enumerate(names))
-    if "," in text and not Path(text).is_file():
+    if "," in text and not os.path.isfile(text):  # noqa: PTH113 - it may be long
         return tuple(part.strip() for part in text.split(","))
     try:
-        content = Path(text).read_text(encoding="utf-8")
+        content = Path(text).read_text(encoding="utf-8-sig")
         if text.endswith(".json"):
             names = json.loads(content)["id2label"]
             return tuple(names[str(index)] for index in range(len(names)))
@@ -288,11 +296,18 @@ def _pictures(options: ImportOptions, steps: tuple[ResizeStep, ...]) -> Validati
 
 
 def _read_output(
-    foreign: ForeignPredictor, images: Pixels, options: ImportOptions, spec: ModelSpec
-) -> None:
-    """Find the output with one value per class, and infer its kind from its values."""
+    foreign: ForeignPredictor,
+    images: Pixels,
+    batch: int | None,
+    options: ImportOptions,
+    spec: ModelSpec,
+) -> Float32:
+    """Find the output with one value per class, and return it, `float32 [N,K]`.
+
+    `batch` is the fixed one of the file: N where there is one.
+    """
     found = foreign.outputs(images)
-    classes, count = len(spec.labels), len(next(iter(found.values())))
+    classes, count = len(spec.labels), batch or len(images)
     shown = "; ".join(f"{k} {v.dtype} {list(v.shape)}" for k, v in found.items())
     if options.output is not None and options.output not in found:
         raise ModelError(f"{options.file}: it has no output {options.output}, but {shown}")
@@ -316,9 +331,23 @@ def _read_output(
             f"labels, found {shown} for {count} image{'s' * (count > 1)}; give as many --labels as "
             "it has values (a classifier has one row an image; detectors are not imported)"
         )
-    values = found[fits[0]].reshape(count, -1)
+    foreign.output = fits[0]
+    values: Float32 = found[foreign.output].reshape(count, -1)
+    return values
+
+
+def _ending(values: Float32, output: str, model: ir.Model, file: Path) -> Ending:
+    """Infer the kind of an output from its values, and of a single one from the graph."""
     if not np.isfinite(values).all():
         raise ModelError(
-            f"{options.file}: its output {fits[0]} is not finite; check --mean, --std and --scale"
+            f"{file}: its output {output} is not finite; check --mean, --std and --scale"
         )
-    foreign.output, foreign.ending = fits[0], find_ending(values)
+    value = next(one for one in model.graph.outputs if one.name == output)
+    ending = find_ending(values, find_sigmoid(value) is not None)
+    if ending == "one logit" and values.min() >= 0 and values.max() <= 1:
+        raise ModelError(
+            f"{file}: its output {output} is in 0..1 but no Sigmoid's: a logit or a probability; "
+            "if it is a logit, name more varied images with --data, else export it again with a "
+            "value for each label"
+        )
+    return ending

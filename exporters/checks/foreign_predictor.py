@@ -80,10 +80,13 @@ class ForeignPredictor:
         return np.ascontiguousarray(values)
 
 
-def find_ending(values: Float32) -> Ending:
-    """Infer from a few outputs, `float32 [N,K]`, whether they are probabilities or logits."""
+def find_ending(values: Float32, sigmoid: bool) -> Ending:
+    """Infer from a few outputs, `float32 [N,K]`, whether they are probabilities or logits.
+
+    Of one value, whether it is the result of a `Sigmoid` decides.
+    """
     if values.shape[1] == 1:
-        return "one logit"
+        return "one probability" if sigmoid else "one logit"
     sums = values.sum(axis=1)
     inside = values.min() >= -1e-6 and float(np.abs(sums - 1).max()) < 1e-3
     return "probabilities" if inside else "logits"
@@ -95,7 +98,6 @@ def to_probabilities(values: Float32, ending: Ending) -> Float32:
         return values
     if ending == "logits":
         return softmax(values)
-    # A sigmoid's output is one already.
-    inside = values.min() >= 0 and values.max() <= 1
-    second = values if inside else 1 / (1 + np.exp(-values.astype(np.float64)))
+    is_logit = ending == "one logit"
+    second = 1 / (1 + np.exp(-values.astype(np.float64))) if is_logit else values
     return np.hstack([1 - second, second]).astype(np.float32)

@@ -19,11 +19,13 @@ from exporters.graph.nodes import add_constant, add_node, attribute, producer
 from exporters.graph.onnx_file import opset_of
 
 ForeignLayout = Literal["nchw-float", "nhwc-float", "nhwc-uint8", "nchw-uint8"]
-Ending = Literal["logits", "probabilities", "one logit"]
-"""What comes out: a row of logits, of probabilities, or the logit of the second of two classes."""
+Ending = Literal["logits", "probabilities", "one logit", "one probability"]
+"""What comes out: a row of logits or of probabilities, or one value for the second of two classes,
+its logit or what a `Sigmoid` made of that."""
 
 ONNX = ("", "ai.onnx")  # names of the domain of ONNX's own operators
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger")
+SHAPE_ONLY = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 LEAST = 1e-30  # probability whose logarithm is taken for that of zero
 
 
@@ -118,6 +120,14 @@ def read_input(model: ir.Model, name: str, layout: ForeignLayout | None) -> Fore
     layout = f"{'nhwc' if last else 'nchw'}-{kind}"  # type: ignore[assignment]
     assert layout is not None
     return ForeignInput(str(value.name), layout, axes[1], axes[2], axes[0])
+
+
+def find_sigmoid(value: ir.Value) -> ir.Node | None:
+    """Return the `Sigmoid` that a value is the result of, perhaps in another shape."""
+    node = value.producer()
+    while node is not None and node.op_type in SHAPE_ONLY and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node if node is not None and node.op_type == "Sigmoid" else None
 
 
 def to_network(
@@ -220,19 +230,26 @@ def _end_in_logits(graph: ir.Graph, name: str, classes: int, ending: Ending) -> 
             least = add_constant(graph, "theirs.least", np.array(LEAST, np.float32))
             above = add_node(graph, "Max", [value, least], "theirs.above")
             value = add_node(graph, "Log", [above], "theirs.log")
-    sigmoid = producer(value, "Sigmoid")
+    sigmoid = find_sigmoid(value)
     if ending == "logits" and sigmoid is not None:
         raise ModelError(
             f"{name}: its output {value.name} is that of a Sigmoid ({sigmoid.name}), a probability "
             "for each label by itself: a frame may have several or none. Only classes that exclude "
             "each other are answered here; train the network with a softmax"
         )
-    if ending == "one logit":
-        one = sigmoid.inputs[0] if sigmoid is not None else value
+    if ending.startswith("one"):
+        one = _rows(graph, value if sigmoid is None else sigmoid.inputs[0], "theirs.one")
         zero = add_node(graph, "Sub", [one, one], "theirs.zero")
         value = add_node(graph, "Concat", [zero, one], "theirs.two", axis=1)
-    if value.shape is None or value.shape.rank() != 2:
-        value = add_node(graph, "Flatten", [value], "theirs.flat", axis=1)
+    value = _rows(graph, value, "theirs.flat")
     value.type = ir.TensorType(ir.DataType.FLOAT)
     value.shape = ir.Shape([None, classes])
     graph.outputs[:] = [value]
+
+
+def _rows(graph: ir.Graph, value: ir.Value | None, name: str) -> ir.Value:
+    """Return a value with one row for each image."""
+    assert value is not None
+    if value.shape is not None and value.shape.rank() == 2:
+        return value
+    return add_node(graph, "Flatten", [value], name, axis=1)

@@ -73,6 +73,42 @@ def test_one_output_of_a_sigmoid_becomes_two_classes(tmp_path: Path) -> None:
     assert np.abs(found.sum(axis=1) - 1).max() < 1e-6
 
 
+@pytest.mark.parametrize("sigmoid", [True, False])
+def test_of_one_value_the_graph_tells_what_it_is(tmp_path: Path, sigmoid: bool) -> None:
+    """A sigmoid counts before a change of shape as well; without one 0..1 may be either."""
+    file = network(tmp_path / "binary.onnx", end="Sigmoid", outputs=1)
+    model = onnx.load(file)
+    model.graph.node[-1].output[0] = "flat answers"
+    if not sigmoid:  # the mean of ReLUs and a small bias
+        model.graph.node[-1].op_type = "Identity"
+        for one in model.graph.initializer:
+            if one.name in ("weight", "bias"):
+                small = np.abs(numpy_helper.to_array(one)) / 100
+                one.CopyFrom(numpy_helper.from_array(small, one.name))
+    model.graph.node.append(helper.make_node("Flatten", ["flat answers"], ["answers"], axis=1))
+    onnx.save(model, file)
+    if not sigmoid:
+        with pytest.raises(ModelError, match=r"output answers is in 0\.\.1 but no Sigmoid's"):
+            adopt(file, labels="cat,dog")
+        return
+    with Classifier(adopt(file, labels="cat,dog").path, "cpu") as ours:
+        found = ours.probabilities(list(FRAMES))
+    assert np.abs(found[:, 1:] - theirs(file, "nchw-float")).max() < 1e-5
+
+
+@pytest.mark.parametrize("axes", [[], [1]])
+def test_the_first_output_may_have_no_row_for_each_image(tmp_path: Path, axes: list[int]) -> None:
+    file = network(tmp_path / "theirs.onnx")
+    model = onnx.load(file)
+    model.graph.node.append(helper.make_node("ReduceMax", ["flat"], ["top"], keepdims=0))
+    model.graph.node.append(helper.make_node("Reshape", ["top", "axes"], ["most"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), "axes"))
+    most = helper.make_tensor_value_info("most", onnx.TensorProto.FLOAT, axes)
+    model.graph.output.insert(0, most)
+    onnx.save(model, file)
+    assert adopt(file).verification.passed
+
+
 def test_size_and_place_of_channels_are_given_where_the_file_shows_none(tmp_path: Path) -> None:
     file = network(tmp_path / "any.onnx", size="side")
     with pytest.raises(ModelError, match="input frames takes images of any size; give --size"):
@@ -95,7 +131,7 @@ def test_size_and_place_of_channels_are_given_where_the_file_shows_none(tmp_path
         ({}, {"labels": "cat,cat,dog"}, "different names"),
         ({}, {"output": "other"}, "has no output other, but logits"),
         ({"layout": "nhwc-uint8"}, {}, "takes bytes.*leave out --mean"),
-        ({"size": "side"}, {"size": 20_000}, "resize height must be at most 16384, got 40000"),
+        ({"size": "side"}, {"size": 8193}, "--size is at most 8,192, got 8,193"),
         ({"end": "Sigmoid"}, {}, r"theirs\.onnx: its output .*answers is that of a Sigmoid"),
     ],
 )
@@ -125,8 +161,10 @@ def test_quantized_half_and_our_own_files_are_refused(tmp_path: Path) -> None:
 
 def test_labels_come_from_a_file_or_from_imagenet(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
-    names.write_text("Katze\n Hund\n\n", encoding="utf-8")
+    names.write_text("Katze\n Hund\n\n", encoding="utf-8-sig")  # as Windows' editors write it
     assert read_labels(str(names), Path()) == ("Katze", "Hund")
+    breeds = [f"breed {number}" for number in range(120)]
+    assert read_labels(",".join(breeds), Path()) == tuple(breeds)
     with pytest.raises(ModelError, match=r"cannot read the labels none\.txt: No such file"):
         read_labels("none.txt", Path())
     config = tmp_path / "config.json"
@@ -180,8 +218,10 @@ def test_the_command_prints_json_and_predict_takes_its_file(tmp_path: Path) -> N
     document = json.loads(done.stdout)
     assert document["file"] == str(out)
     assert document["verification"]["passed"] is True
-    done = CliRunner().invoke(main, [*command, "--out", str(file)])
-    assert (done.exit_code, "give --out another name" in done.stderr) == (1, True)
+    (tmp_path / "below").mkdir()
+    for same in (file, tmp_path / "below" / ".." / file.name):
+        done = CliRunner().invoke(main, [*command, "--out", str(same)])
+        assert (done.exit_code, "give --out another name" in done.stderr) == (1, True)
 
 
 def export_options(weights: Path, data: Path, **options: object) -> ExportOptions:

@@ -63,22 +63,26 @@ def test_a_file_that_does_not_run_on_images_is_named(tmp_path: Path) -> None:
         ([[0.25, 0.7515]], "logits"),
         ([[1.00001, -1e-5]], "logits"),
         ([[2.0, -1.0]], "logits"),
-        ([[0.5]], "one logit"),
     ],
 )
 def test_what_comes_out_is_told_by_answers(values: list, ending: str) -> None:
-    assert find_ending(np.float32(values)) == ending
+    assert find_ending(np.float32(values), sigmoid=False) == ending
+
+
+def test_of_one_value_a_sigmoid_tells() -> None:
+    assert find_ending(np.float32([[0.5]]), sigmoid=False) == "one logit"
+    assert find_ending(np.float32([[0.5]]), sigmoid=True) == "one probability"
 
 
 @pytest.mark.parametrize(
-    ("values", "second"),
+    ("ending", "values", "second"),
     [
-        ([0.0, 0.25, 1.0], [0.0, 0.25, 1.0]),  # a sigmoid's
-        ([-1.0, 0.5, 0.0], [0.26894, 0.62246, 0.5]),
-        ([2.0, 0.5, 0.0], [0.88080, 0.62246, 0.5]),
+        ("one probability", [0.0, 0.25, 1.0], [0.0, 0.25, 1.0]),
+        ("one logit", [-1.0, 0.5, 0.0], [0.26894, 0.62246, 0.5]),
+        ("one logit", [1.0, 0.5, 0.0], [0.73106, 0.62246, 0.5]),
     ],
 )
-def test_one_value_is_the_second_of_two_classes(values: list, second: list) -> None:
-    found = to_probabilities(np.float32(values)[:, None], "one logit")
+def test_one_value_is_the_second_of_two_classes(ending: str, values: list, second: list) -> None:
+    found = to_probabilities(np.float32(values)[:, None], ending)
     assert found.dtype == np.float32
     assert found == pytest.approx(np.stack([1 - np.array(second), second], 1), abs=1e-5)

@@ -99,18 +99,27 @@ def test_other_probabilities_become_logarithms(axis: int) -> None:
         assert found == pytest.approx(np.log(np.maximum(wanted, 1e-30)), abs=1e-4)
 
 
-@pytest.mark.parametrize("end", ["y = Sigmoid(one)", "y = Identity(one)"])
-def test_one_value_becomes_two_logits(end: str) -> None:
+@pytest.mark.parametrize(
+    ("end", "ending"),
+    [
+        ("y = Sigmoid(one)", "one probability"),
+        ("s = Sigmoid(one) y = Unsqueeze(s, axis)", "one probability"),
+        ("q = Squeeze(one, axis) s = Sigmoid(q) y = Unsqueeze(s, axis)", "one probability"),
+        ("y = Identity(one)", "one logit"),
+    ],
+)
+def test_one_value_becomes_two_logits(end: str, ending: str) -> None:
     body = f"{MEANS} axis = Constant<value_ints=[1]>() one = ReduceSum(f, axis) {end}"
     body = body.replace("ReduceSum(", "ReduceSum<keepdims=1>(")
-    found = logits(network(graph(body), "one logit", 2))
+    found = logits(network(graph(body), ending, 2))
     sums = PLANES.mean((2, 3)).sum(1)
     assert found == pytest.approx(np.stack([0 * sums, sums], 1), abs=1e-5)
 
 
-def test_a_sigmoid_for_each_label_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"f: its output y is that of a Sigmoid"):
-        network(graph(f"{MEANS} y = Sigmoid(f)"), "logits")
+@pytest.mark.parametrize("end", ["y = Sigmoid(f)", "s = Sigmoid(f) y = Flatten(s)"])
+def test_a_sigmoid_for_each_label_is_refused(end: str) -> None:
+    with pytest.raises(ModelError, match=r"f: its output .* is that of a Sigmoid"):
+        network(graph(f"{MEANS} {end}"), "logits")
 
 
 def test_logits_of_four_axes_are_flattened_and_other_outputs_go() -> None:
