@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from catdog_edge import __version__
 from catdog_edge.errors import DataError, ModelError
@@ -16,12 +17,18 @@ from exporters.checks.predictors import OnnxPredictor
 from exporters.checks.validation_data import find_data
 from exporters.export_report import Exported
 from exporters.export_steps import ExportOptions, ExportSteps
-from exporters.graph.onnx_file import check_fp32
+from exporters.graph.onnx_file import check_fp32, opset_of, read_model
+from exporters.graph.simplify import DEFAULT_OPSET
 from exporters.output_folder import output_folder, scratch_folder
 
 log = logging.getLogger(__name__)
 
 __all__ = ["ExportOptions", "Exported", "export"]
+
+UNLESS_GIVEN: dict[str, Any] = {
+    "layout": "nhwc-uint8", "batch": None, "opset": DEFAULT_OPSET, "logits": False,
+}  # fmt: skip
+"""Defaults of the options that say what graph is made of a checkpoint."""
 
 
 def export(options: ExportOptions) -> Exported:
@@ -74,13 +81,26 @@ def export(options: ExportOptions) -> Exported:
 
 
 def _imported(options: ExportOptions, weights: Path) -> tuple[ExportOptions, ModelSpec]:
-    """Return the spec of an imported file, which determines some options."""
+    """Return the spec of an imported file, and the options with what its graph determines.
+
+    Raises `ModelError` where they ask for another graph: it is copied, not made again.
+    """
     model = OnnxPredictor(weights)
     if "imported" not in model.spec.trained_on:
         raise ModelError(f"{weights} is exported already; name the checkpoint it was made from")
     check_fp32(weights, model.spec)  # the int8 and fp16 files of an imported one have its spec
-    kept = replace(options, layout=model.spec.layout, batch=model.fixed_batch, logits=False)
-    return kept, model.spec
+    of_graph: dict[str, Any] = {
+        "layout": model.spec.layout,
+        "batch": model.fixed_batch,
+        "opset": opset_of(read_model(weights)),
+        "logits": False,
+    }
+    for name, value in of_graph.items():
+        if getattr(options, name) not in (UNLESS_GIVEN[name], value):
+            raise ModelError(
+                f"{weights} is an imported file, whose graph stays as it is; leave out --{name}"
+            )
+    return replace(options, **of_graph), model.spec
 
 
 def _check_labels(spec: ModelSpec, weights: Path) -> None:

@@ -243,6 +243,16 @@ def test_the_int8_file_of_an_imported_one_is_not_exported_again(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "option", [{"layout": "nchw-float"}, {"batch": 4}, {"opset": 14}, {"logits": True}]
+)
+def test_an_imported_file_keeps_its_graph(tmp_path: Path, easy_set: Path, option: dict) -> None:
+    ours = adopt(network(tmp_path / "theirs.onnx", opset=16)).path
+    with pytest.raises(ModelError, match=f"graph stays as it is; leave out --{next(iter(option))}"):
+        export(export_options(ours, easy_set, **option))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("quantize", ["auto", "all"])
 def test_without_a_linear_layer_the_dynamic_file_alone_is_not_kept(
@@ -270,8 +280,9 @@ def test_static_int8_of_an_imported_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, easy_set: Path
 ) -> None:
     monkeypatch.setattr("exporters.export_steps.TIMING_SECONDS", 0.1)
-    ours = adopt(network(tmp_path / "theirs.onnx", layout="nhwc-float")).path
+    ours = adopt(network(tmp_path / "theirs.onnx", layout="nhwc-float", opset=16)).path
     done = export(export_options(ours, easy_set, quantize="static"))
+    assert done.document["options"]["opset"] == 16
     assert [file.name for file in done.files if not file.refused] == [
         "model.onnx",
         "model.static.onnx",
