@@ -188,6 +188,8 @@ def judge(
 
     failures, notes = [], []
     difference, most = found.difference, limits.difference
+    if not all(np.isfinite(one.difference) for one in compared):  # NaN is within any limit
+        failures.append("answers are not finite numbers, so they cannot be compared")
     if most is not None and difference > most:
         failures.append(f"probabilities differ by up to {difference:.2e}, allowed is {most:.0e}")
     if verdict is Verdict.EXCEEDED:
@@ -224,8 +226,9 @@ def _judge_agreement(
     else:
         total = sum(one.images for one in compared)
         good, where = total - sum(len(one.flips) for one in compared), ""
+    share = good * 10_000 // total / 10_000 if total else 1.0  # rounded down: 100 % means all
     text = (
-        f"the same answer on {good / total if total else 1:.2%} of {total:,} images{where}, "
+        f"the same answer on {share:.2%} of {total:,} images{where} ({total - good:,} differ), "
         f"required {limits.agreement:.1%}"
     )
     return judge_share(good, total, limits.agreement, strict), text
@@ -274,7 +277,7 @@ def _judge_logits(
     if reference.logits is None:
         return None, failures
     share = share_of_largest(values, reference.logits)
-    if share > limits.logits:
+    if not share <= limits.logits:
         failures.append(f"{_logits_text(share)}, allowed is {limits.logits:g}")
     return share, failures
 
@@ -295,6 +298,8 @@ def _judge_known(
     failure = ""
     if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
         failure = "the scores of the output known are not numbers of 0 to 1"
+    elif not np.isfinite(off):
+        failure = "the reference's scores of the output known are not finite numbers"
     elif limits.difference is not None and off > limits.difference:
         failure = (
             f"the scores of the output known differ by up to {off:.2e}, "

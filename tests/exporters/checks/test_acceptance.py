@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def shifted(by: float, flips: int = 0, unclear: int = 0) -> tuple[Answers, Answe
     [
         ("fp32", 0.9e-4, 0, 0, ""),
         ("fp32", 1.2e-4, 0, 0, "differ by up to 1.20e-04, allowed is 1e-04"),
-        ("fp32", 0.0, 0, 1, "same answer on 99.50%"),
+        ("fp32", 0.0, 0, 1, "same answer on 99.50% of 200 images (1 differ), required 100.0%"),
         ("fp16", 0.9e-2, 0, 0, ""),
         ("fp16", 1.2e-2, 0, 0, "differ by up to 1.20e-02"),
         ("fp16", 0.0, 0, 2, "same answer on 99.00%"),
@@ -162,12 +163,32 @@ def test_one_flip_of_a_small_set_is_no_reason_to_refuse() -> None:
     assert judge(*one_of_98(), TRUTH[:98], spec_with("int8-dynamic")).passed
 
 
+def test_a_single_difference_among_many_is_not_rounded_away() -> None:
+    reference, candidate = np.full(30_000, 0.50001), np.full(30_000, 0.50001)
+    candidate[0] = 0.49999
+    result = judge(two(*reference), two(*candidate), None, spec_with("fp32"))
+    said = "the same answer on 99.99% of 30,000 images (1 differ), required 100.0%"
+    assert result.failures == (said,)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-static"])
+@pytest.mark.parametrize("output", ["probabilities", "logits", "known"])
+def test_nothing_agrees_with_a_reference_that_is_not_finite(precision: str, output: str) -> None:
+    spec = spec_with(precision).replace(rejection=Rejection("known", 0.5))
+    logits = np.float32([[2, -2], [1, -3]])
+    good = Answers(softmax(logits, spec.temperature), logits, np.float32([0.9, 0.1]))
+    assert judge(good, good, None, spec).passed
+    broken = np.full_like(getattr(good, output), np.nan)
+    result = judge(replace(good, **{output: broken}), good, None, spec)
+    assert not result.passed
+
+
 def test_further_images_can_speak_against_a_file() -> None:
     def flipped() -> tuple[Answers, Answers]:
         return two(*np.full(700, 0.8)), two(*np.full(650, 0.8), *np.full(50, 0.4))
 
     result = judge(*one_of_98(), TRUTH[:98], spec_with("int8-static"), more=flipped)
-    assert "the same answer on 93.73% of 797 images" in result.failures[0]
+    assert "the same answer on 93.72% of 797 images" in result.failures[0]
 
     def moved() -> tuple[Answers, Answers]:
         return two(*np.full(700, 0.8)), two(*np.full(700, 0.9999))
