@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench_rows import REFERENCE
 from benchmarks.measure.environment import machine_of
 from benchmarks.report.document import SCHEMA
 from benchmarks.report.tables import Document, bases, reference_name
@@ -267,11 +268,10 @@ def _drop_gate(row: Mapping[str, Any], most: float, strict: bool, reference: str
 
 def _time_gates(document: Document, limits: Limits) -> Iterator[Gate]:
     ratios = {row["name"]: row["ratio"] for row in document["rows"]}
-    reference = reference_name(document)
     reasons = {one["row"]: one["reason"] for one in document["left_out"]}
     for name, limit in limits.max_ratio.items():
         if name in ratios:
-            says = f"takes {_interval(ratios[name])} times {reference}'s time, allowed {limit:g}"
+            says = f"takes {_times(ratios[name])}, allowed {limit:g}"
             yield Gate.at_most("max-ratio", name, ratios[name]["value"], limit, says)
         else:
             says = f"was left out: {reasons.get(name, '')}"
@@ -282,7 +282,6 @@ def _baseline_gates(document: Document, limits: Limits, baseline: Document) -> I
     doubt = "; this run is noisy" if document["noise"] else ""
     doubt += "; the baseline was noisy" if baseline.get("noise") else ""
     rows = {row["name"]: row for row in document["rows"]}
-    reference = reference_name(document)
     factor, more = 1 + limits.tolerance / 100, f"allowed {limits.tolerance:g} % more"
     allowed = BASELINE_DROP if limits.max_drop is None else limits.max_drop
     for before in baseline["rows"]:
@@ -296,10 +295,7 @@ def _baseline_gates(document: Document, limits: Limits, baseline: Document) -> I
         old, new = before["ratio"], now["ratio"]
         # Beyond the tolerance, and by more than the uncertainty of the two runs.
         worse = new["value"] > old["value"] * factor + EPSILON and new["low"] > old["high"]
-        says = (
-            f"takes {_interval(new)} times {reference}'s time, in the baseline {_interval(old)}, "
-            f"{more}{doubt}"
-        )
+        says = f"takes {_times(new)}, in the baseline {_interval(old)}, {more}{doubt}"
         yield Gate("baseline-ratio", name, old["value"] * factor, new["value"], not worse, says)
         if before["stages_ms"] and now["stages_ms"]:
             # Decoding the same frame is OpenCV's code alone.
@@ -335,3 +331,8 @@ def enforce(gates: Sequence[Gate]) -> None:
 
 def _interval(ratio: Mapping[str, float]) -> str:
     return f"{ratio['value']:.3g} ({ratio['low']:.3g} to {ratio['high']:.3g})"
+
+
+def _times(ratio: Mapping[str, Any]) -> str:
+    base = str(ratio["to"]).partition(":")[0]  # on a GPU it is `pytorch@cuda`
+    return f"{_interval(ratio)} times {'PyTorch' if base == REFERENCE else base}'s time"

@@ -170,6 +170,18 @@ def test_the_time_of_a_named_row(good):
         enforce(found)
 
 
+def test_the_row_that_a_time_is_relative_to_is_named():
+    found = document(GPU_ROWS)
+    limits = Limits(max_ratio={"model": 9.0, "model@cuda": 9.0})
+    said = {gate.row: gate.says for gate in check(found, limits)}
+    assert "times PyTorch's time, allowed 9" in said["model"]
+    assert "times pytorch@cuda's time, allowed 9" in said["model@cuda"]
+    for gate in check(found, Limits(), baseline=found):
+        if gate.gate == "baseline-ratio":
+            to = "pytorch@cuda" if "@cuda" in gate.row else "PyTorch"
+            assert f"times {to}'s time, in the baseline" in gate.says
+
+
 def test_a_named_row_that_was_left_out_is_not_met(good):
     left = {**good, "left_out": [{"row": "model@cuda", "reason": "no driver"}]}
     found = check(left, Limits(max_ratio={"model@cuda": 1.0}))
