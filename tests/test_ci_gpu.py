@@ -56,3 +56,11 @@ def test_a_network_that_is_lacking_is_a_miss(tmp_path):
     with pytest.raises(RuntimeError, match=r"train-simple_cnn\.log"):
         check(chosen).files()
     assert "give --data a folder" in (tmp_path / "out/train-simple_cnn.log").read_text()
+
+
+def test_the_last_line_of_a_command_is_in_the_table_as_a_whole(tmp_path):
+    check = runpy.run_path(str(ROOT / ".ci/gpu"))["Check"](argparse.Namespace(out=tmp_path))
+    said = f"3.1 times as fast as PyTorch; ship {tmp_path}/{'folder/' * 30}model.static.onnx"
+    _, found, _, state = check.command("bench", "-c", f"print({said!r})")
+    assert found.startswith(f"{said} (")
+    assert state == "met"
