@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ class BenchPlan:
     """What a bench measures.
 
     `runners` are the opened rows, PyTorch's first: the answers of the others are compared with
-    those of the first one. `left_out` has `row` and `reason` of the rest; `dataset` is all of the
-    `datasets`, joined; `card` is the environment before anything was opened.
+    those of the first one. `left_out` has `row` and `reason` of the rest; `card` is the environment
+    before anything was opened.
     """
 
     weights: Path
@@ -69,11 +70,19 @@ class BenchPlan:
     runners: Sequence[Runner]
     left_out: Sequence[dict[str, str]]
     datasets: Sequence[Dataset]
-    dataset: Dataset
-    items: Sequence[Item]
     card: Environment
     baseline: dict[str, Any] | None
     originals: Dataset | None
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """All data sets, joined."""
+        return _joined(self.datasets)
+
+    @cached_property
+    def items(self) -> Sequence[Item]:
+        """The test images."""
+        return self.dataset.items_of("test")
 
     @property
     def threads(self) -> list[int]:
@@ -164,25 +173,12 @@ def plan_bench(options: BenchOptions) -> BenchPlan:
     else:  # split as for the training, so that no training image becomes a test image
         split = split_of(spec.trained_on)
         datasets = (open_dataset(options.data, split=split),)
-    dataset = _joined(datasets)
     originals = None if options.originals is None else _originals(options.originals, spec, weights)
-    items = dataset.items_of("test")
-    found = BenchPlan(
-        weights,
-        folder,
-        rows,
-        runners,
-        left_out,
-        datasets,
-        dataset,
-        items,
-        card,
-        baseline,
-        originals,
-    )
+    found = BenchPlan(weights, folder, rows, runners, left_out, datasets, card, baseline, originals)
+    dataset = found.dataset
     for runner in found.by_base.values():
         check_labels(runner.spec, dataset.labels, Path(runner.row.file), dataset.source)
-    if not items:
+    if not found.items:
         raise DataError(
             f"{dataset.display_name} has no test images; bench measures on those alone: "
             "name other data with --data"
