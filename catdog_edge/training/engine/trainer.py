@@ -404,11 +404,11 @@ class Trainer:
         self.step = self.seen = self.correct = self._summed = 0
         self.loss_sum = self.seconds = 0.0
         if self._group.is_main:
-            # best.pt first: a run killed between the two repeats this epoch and writes it again.
+            # last.pt last: a run killed before it repeats this epoch and writes all of them again.
             if metrics is self.best_epoch():
                 save_checkpoint(self.folder / "best.pt", self._weights_to_keep(), self.spec)
-            self.save()
             write_results(self.folder / "results.csv", self.history)
+            self.save()
         return metrics
 
     def _validate(self) -> Float32:

@@ -218,6 +218,26 @@ def test_imbalanced_classes_are_weighted_unless_the_recipe_says_no(
     assert caplog.text.count("the largest class has 4.0 times the images of the smallest") == 1
 
 
+def test_a_kill_after_the_last_save_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = trainer(tmp_path, epochs=1)
+    save = one.save
+
+    def save_and_die() -> None:
+        save()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(one, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run(one)
+    again = trainer(tmp_path, epochs=1)
+    again.restore(tmp_path / "last.pt")
+    assert again.finished, "nothing is left that would write the row"
+    with (tmp_path / "results.csv").open() as stream:
+        assert [row["epoch"] for row in csv.DictReader(stream)] == ["1"]
+
+
 def test_patience_and_the_last_epoch_end_a_run(tmp_path: Path) -> None:
     one = trainer(tmp_path, epochs=9, patience=2)
     one.history = [EpochMetrics(n, 0, 0, 0, 1 + n, 1.0, 1, 1) for n in (1, 2)]
