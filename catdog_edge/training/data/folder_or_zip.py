@@ -129,7 +129,8 @@ class ZipSource(Source):
         self.name = str(path)
         self._lock, self._process, self._zip = threading.Lock(), os.getpid(), self._open()
         self._infos = {
-            posixpath.normpath(_zip_name(info).replace("\\", "/")): info
+            # Some archivers begin names with a slash, of all entries or of a few.
+            posixpath.normpath(_zip_name(info).replace("\\", "/")).lstrip("/"): info
             for info in self._zip.infolist()
             if not info.is_dir()
         }

@@ -190,6 +190,13 @@ def test_names_in_a_zip_that_begin_with_a_dot(tmp_path: Path) -> None:
     assert open_dataset(write_zip(tmp_path / "a.zip", files)).labels == ("fox", "wolf")
 
 
+def test_names_in_a_zip_that_begin_with_a_slash(tmp_path: Path) -> None:
+    files = {f"{'/' * (i % 3)}{one}": d for i, (one, d) in enumerate(images("cat", "dog").items())}
+    dataset = open_dataset(write_zip(tmp_path / "a.zip", files))
+    assert dataset.labels == ("cat", "dog")
+    assert {item.file for item in dataset.items} == set(images("cat", "dog"))
+
+
 def test_a_zip_that_declares_the_unicode_name_of_an_entry(tmp_path: Path) -> None:
     files = images("fêtes", "plain")
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
