@@ -100,7 +100,8 @@ def parse_csv(data: bytes, where: str) -> tuple[list[str], list[list[str]]]:
     except csv.Error as error:
         raise DataError(f"{where} cannot be read as CSV ({error})") from error
     header = [cell.strip() for cell in rows[0]] if rows else []
-    return header, [row for row in rows[1:] if len(row) >= len(header)]
+    # Some programs leave out the empty cells at the end of a row.
+    return header, [row + [""] * (len(header) - len(row)) for row in rows[1:]]
 
 
 def _decode(data: bytes) -> str:

@@ -192,6 +192,15 @@ def test_rows_with_no_class_or_two_are_skipped(tmp_path: Path) -> None:
     assert len(dataset.items) == 58
 
 
+def test_empty_cells_at_the_end_of_a_row_may_be_left_out(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{'ab'[n % 2]}{',blurred' * (n % 4 == 0)}" for n in range(60)]
+    dataset = open_dataset(
+        write(tmp_path, {**flat(60), "t.csv": table("image,label,remark", *rows)})
+    )
+    assert len(dataset.items) == 60
+    assert dataset.notes == ()
+
+
 # ---- what is laid down -----------------------------------------------------------------
 
 
