@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,12 +11,19 @@ import click
 from catdog_edge.cli import options as common
 
 
+def _png(text: str) -> Path:
+    """Read the name of a .png file."""
+    if not text.lower().endswith(".png"):
+        raise click.BadParameter("give a file that ends in .png")
+    return common.path(text)
+
+
 @common.command(
     "eval", "catdog-edge eval", "catdog-edge eval --weights runs/pets/model.onnx --json"
 )
 @common.weights_option("A run folder, a .pt, .onnx or .ort file, or the name of a shipped model.")
 @common.sources_options("the run's data", "the run's")
-@common.output("--plot", type=common.path, metavar="PNG", help="Draw the trade-off of thresholds.")
+@common.output("--plot", type=_png, metavar="PNG", help="Draw the trade-off of thresholds.")
 @common.json_option
 def command(as_json: bool, **options: Any) -> None:
     """Measure accuracy and calibration on the test split."""

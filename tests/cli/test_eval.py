@@ -13,6 +13,11 @@ def test_a_stray_argument_is_refused() -> None:
     assert "unexpected extra argument" in refusal("eval", "stray")
 
 
+@pytest.mark.parametrize("name", ["roc", "roc.txt", "."])
+def test_a_plot_is_a_png(name: str) -> None:
+    assert "give a file that ends in .png" in refusal("eval", "--plot", name)
+
+
 @pytest.mark.train
 @pytest.mark.parametrize(
     ("arguments", "said"),

@@ -159,9 +159,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_leading_tilde_is_the_home_folder(name: str, option: str, home: Path) -> None:
     command = importlib.import_module(f"catdog_edge.cli.{name}").command
     needed = {"verify": ["a.pt", "b.onnx"], "predict": ["a.jpg"]}.get(name, [])
-    context = command.make_context(name, [f"{option}=~/x.yaml", *needed])
+    file = {"--plot": "x.png"}.get(option, "x.yaml")
+    context = command.make_context(name, [f"{option}=~/{file}", *needed])
     (parameter,) = (one for one in command.params if option in one.opts)
-    assert os.fspath(context.params[parameter.name]) == str(home / "x.yaml")
+    assert os.fspath(context.params[parameter.name]) == str(home / file)
 
 
 def test_a_file_that_is_called_so_is_meant(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

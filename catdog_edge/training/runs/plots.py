@@ -302,4 +302,4 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     _choose_fonts(figure, Path(path).name)
     with atomic_write(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(temporary)
+        figure.savefig(temporary, format="png")
