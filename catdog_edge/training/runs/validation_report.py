@@ -78,12 +78,14 @@ class _Validated:
 def finish(run: Run, data: RunData, trainer: Trainer) -> None:
     """Calibrate the weights of the best epoch in `best.pt`, and write figures and summary.
 
+    Weights that it has calibrated before keep their calibration.
     The labels of the first data set are reviewed in `review.csv`.
     """
     best = trainer.best_epoch()
     assert best is not None
     network, spec = load_checkpoint(run.weights)
-    set_group_temperature(network, trainer.plan.recipe.group_temperature)
+    if not _is_calibrated(spec):
+        set_group_temperature(network, trainer.plan.recipe.group_temperature)
     validated = _validate(network, spec, trainer, data)
     spec = validated.spec.replace(
         trained_on={**validated.spec.trained_on, "best_epoch": best.epoch}
@@ -151,7 +153,7 @@ def _review(
 
 
 def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunData) -> _Validated:
-    """Fit temperatures and threshold, and evaluate."""
+    """Fit temperatures and threshold, unless that is done, and evaluate."""
     images, truth = trainer.data.val
     sources = [name for one in data.datasets for name in sources_of(one, "val")]
     network.to(trainer.device)
@@ -160,8 +162,12 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
         return logits(network, spec.normalization, pixels, trainer.device, bar="validation")
 
     others: GroupScores = {}
+    done, has_scale = _is_calibrated(spec), False
     if data.negatives is None:
-        outputs, has_scale = compute(images), False
+        outputs = compute(images)
+    elif done:
+        outputs = compute(images)
+        others = rejection.negative_groups(data.negatives, "val", compute)
     else:
         outputs, others, has_scale = _calibrate(network, data.negatives, images, sources, compute)
         if not has_scale:
@@ -170,7 +176,7 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
                 "several: known is not calibrated, and its threshold is chosen on it as it is"
             )
     values = outputs[:, : len(spec.labels)]
-    temperature = fit_temperature(values, truth)
+    temperature = spec.temperature if done else fit_temperature(values, truth)
     answers = softmax(values, temperature)
     result = evaluate(answers, truth, spec.labels)
     results = class_results(answers.argmax(axis=1) == truth, sources)
@@ -186,12 +192,19 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
     negatives = {name: known(one) for name, one in others.items()}
     rule = rejection.ThresholdRule.parse(str(spec.trained_on.get("reject_at", "eer")))
     threshold = 0.5
-    if rule.kind != "eer" or not has_scale:
+    if done and spec.rejection is not None:
+        threshold = spec.rejection.threshold
+    elif rule.kind != "eer" or not has_scale:
         threshold = rejection.choose_score_threshold(classes, negatives, rule)
     reports = rejection.evaluate_groups(scores, negatives, threshold)
     fitted = fitted.replace(rejection=Rejection("known", threshold))
     results = with_answered(results, classes, threshold)
     return _Validated(fitted, answers, result, results, reports, classes, negatives)
+
+
+def _is_calibrated(spec: ModelSpec) -> bool:
+    """Check whether `finish` has written the weights: what it multiplied would be so again."""
+    return "best_epoch" in spec.trained_on
 
 
 def _calibrate(

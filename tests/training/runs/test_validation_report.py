@@ -30,7 +30,7 @@ from catdog_edge.training.evaluation.classification_report import evaluate
 from catdog_edge.training.evaluation.inference import known, logits
 from catdog_edge.training.evaluation.metrics import softmax
 from catdog_edge.training.evaluation.rejection import ThresholdRule, choose_threshold
-from catdog_edge.training.models.checkpoint import load_checkpoint
+from catdog_edge.training.models.checkpoint import load_checkpoint, save_checkpoint
 from catdog_edge.training.runs import plots, validation_report
 from catdog_edge.training.runs.run_data import RunData
 from catdog_edge.training.runs.run_folder import Run
@@ -126,6 +126,11 @@ def test_weights_are_calibrated_and_their_threshold_chosen_by_the_rule(rule: str
     assert middle == pytest.approx(0.5, abs=0.05)
     assert found.spec.rejection == Rejection("known", 0.5 if rule == "eer" else low)
     assert set(found.rejection) == {"drawn"}
+    finished = found.spec.replace(trained_on={**found.spec.trained_on, "best_epoch": 1})
+    again = validation_report._validate(network, finished, trainer, data)
+    np.testing.assert_array_equal(logits(network, spec.normalization, images), values)
+    assert again.spec == finished, "a run that is finished once more is calibrated once"
+    np.testing.assert_array_equal(again.probabilities, found.probabilities)
 
 
 class Doubled(torch.nn.Module):
@@ -205,7 +210,9 @@ def test_the_end_of_a_run_is_told_and_summed_up(
     caplog.set_level("INFO", "catdog_edge")
     data = RunData(run.datasets())
     history = [EpochMetrics(n, 0.1, 0.5, 0.9, 0.4, 0.9, 1.0 + n / 9, 1.0) for n in (1, 2)]
-    _, spec = load_checkpoint(run.weights)
+    network, spec = load_checkpoint(run.weights)
+    raw = {name: one for name, one in spec.trained_on.items() if name != "best_epoch"}
+    save_checkpoint(run.weights, network.state_dict(), spec.replace(trained_on=raw))
     images = data.images(RECIPES["default"], spec.resize)
     plan = SimpleNamespace(precision="float32", recipe=RECIPES["accurate"])
     temperatures: list[float] = []
@@ -242,3 +249,6 @@ def test_the_end_of_a_run_is_told_and_summed_up(
     assert row["accuracy"] == [found[n] for n in ("accuracy", "accuracy_low", "accuracy_high")]
     rows = table(run.folder / "review.csv")
     assert f"review.csv: {len(rows)} doubtful" in listed.getMessage()
+    validation_report.finish(run, data, trainer)  # after a kill before the summary, or by hand
+    assert len(temperatures) == 1, "divided by it once"
+    assert (run.folder / "summary.json").read_text() == text
