@@ -61,7 +61,11 @@ def folder(text: str) -> str:
 @common.sources_options("$CATDOG_DATA, else sample", None)
 @data("--labels", type=_labels, metavar="A,B", help="Class names, in index order.")
 @data("--split", type=shares, default="80/10/10", help="Percentages of train/val/test.")
-@data("--limit", type=COUNT, help="Use at most this many images of each --data.")
+@data(
+    "--limit",
+    type=COUNT,
+    help="Use at most this many images of each --data, as many of each class.",
+)
 @data("--keep-damaged", is_flag=True, help="Also use images that the decoder reports damaged.")
 @data(
     "--leave-out",

@@ -45,7 +45,8 @@ def test_wrong_usage_is_explained_and_leaves_nothing(
 
 def test_the_help_says_that_the_limit_is_of_each_set() -> None:
     answer = CliRunner().invoke(main, ["train", "--help"])
-    assert "Use at most this many images of each --data." in " ".join(answer.output.split())
+    said = "Use at most this many images of each --data, as many of each class."
+    assert said in " ".join(answer.output.split())
 
 
 @pytest.mark.parametrize(

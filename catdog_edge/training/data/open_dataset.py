@@ -57,8 +57,9 @@ def open_dataset(
             `$CATDOG_DATA` or else `sample`.
         labels: Class names in index order; see `layouts.find_layout`.
         split: Shares of train, val and test. A share of 0 means that there is none.
-        limit: Use at most this many images, stratified by class and split (one of each at
-            least); the same ones every time, and mostly the same when files are added.
+        limit: Use at most this many images, as many of each class, in the shares of the splits
+            (one of each at least); the same ones every time, and mostly the same when files are
+            added.
         seed: Seed of the selection by `limit`.
         split_csv: A file with the columns file, label and split: only the images in it are
             used.

@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice, product
 from typing import Any
 
 from catdog_edge.errors import DataError
@@ -159,8 +159,11 @@ class Splitter:
         place = _place(digest)
         return next((split for split in others if place < self._parts[split][1]), last)
 
-    def assign(self, found: Sequence[Decoded]) -> list[Split]:
-        """Assign all images to splits: by their digests, but of every class in its share."""
+    def assign(self, found: Sequence[Decoded], whole: Collection[str] | None = None) -> list[Split]:
+        """Assign all images to splits: by their digests, but of every class in its share.
+
+        Only images of the classes in `whole` move; `None`: of all classes.
+        """
         free: dict[str, Split] = {}
         labels_of: dict[str, set[str]] = defaultdict(set)
         members: dict[str, dict[Split, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -178,7 +181,8 @@ class Splitter:
                 members[name][split].add(digest)
             free[digest] = self.moved[digest] = split
 
-        for label, split in product(sorted(members), self._parts):
+        movable = sorted(members if whole is None else members.keys() & whole)
+        for label, split in product(movable, self._parts):
             if members[label][split]:
                 continue
             spare = [
@@ -188,7 +192,7 @@ class Splitter:
             ]
             if spare:
                 move(min(spare, key=lambda one: (self._distance(one, split), one)), split)
-        for label, split in product(sorted(members), self._parts if "train" in self._parts else ()):
+        for label, split in product(movable, self._parts if "train" in self._parts else ()):
             start, end = self._parts[split]
             total = sum(len(digests & free.keys()) for digests in members[label].values())
             if split != "train" and (end - start) * total <= 1:
@@ -228,7 +232,8 @@ def read_subset(
     """Select a subset, stratified by class and split, decoding few other files.
 
     Files are ordered by a hash of their names; each is selected until its class and split is
-    full. Returns all decoded files, and the splits of the selected ones.
+    full, and no more of a full class are read. Returns all decoded files, and the splits of the
+    selected ones.
     """
     if limit < 1:
         raise DataError(f"--limit must be at least 1, got {limit}")
@@ -242,24 +247,33 @@ def read_subset(
     # What rounding has added comes off the largest split, so that limit is not exceeded.
     largest = max(size, key=lambda split: size[split])
     size[largest] = max(1, size[largest] - max(0, sum(size.values()) - each))
-    places = {(label, split): count for label in layout.labels for split, count in size.items()}
+    places = Counter({(name, split): n for name in layout.labels for split, n in size.items()})
+    room, total, lacking = places.copy(), places.total(), set(layout.labels)
+    queue = (one for one in order if one.label in lacking)
     read_all: list[Decoded] = []
-    taken: dict[str, Split] = {}
-    total = sum(places.values())
     count = progress_bar("reading images", total)
-    for start in range(0, len(order), 64):
-        read_all += read(order[start : start + 64])
-        found = [one for one in read_all if one.digest]
-        splits = [splitter.by_digest(one.candidate, one.digest) for one in found]
-        if start + 64 >= len(order):
-            splits = splitter.assign(found)
-        room, taken = Counter(places), {}
-        for one, split in zip(found, splits):
-            if room[one.candidate.label, split] > 0:
-                room[one.candidate.label, split] -= 1
-                taken[one.candidate.file] = split
-        count(len(taken))
-        if not room.total():
-            break
+    while batch := list(islice(queue, 64)):
+        decoded = read(batch)
+        read_all += decoded
+        found = [one for one in decoded if one.digest]
+        _take(found, [splitter.by_digest(one.candidate, one.digest) for one in found], room)
+        lacking -= {label for label in lacking if not any(room[label, split] for split in size)}
+        count(total - room.total())
     count(total)
-    return read_all, taken
+    seen = Counter(one.candidate.label for one in read_all)
+    whole = {name for name, n in Counter(one.label for one in order).items() if seen[name] == n}
+    found = [one for one in read_all if one.digest]
+    return read_all, _take(found, splitter.assign(found, whole), places)
+
+
+def _take(
+    found: Sequence[Decoded], splits: Sequence[Split], room: Counter[tuple[str, Split]]
+) -> dict[str, Split]:
+    """Select the first images for which there is room, and take their places from it."""
+    taken: dict[str, Split] = {}
+    for one, split in zip(found, splits):
+        place = one.candidate.label, split
+        if room[place] > 0:
+            room[place] -= 1
+            taken[one.candidate.file] = split
+    return taken

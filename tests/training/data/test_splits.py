@@ -13,10 +13,11 @@ from support.images.image_sets import image, images, splits, write
 from catdog_edge.errors import DataError
 from catdog_edge.images.preprocess import preprocess
 from catdog_edge.spec import squash
-from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded
+from catdog_edge.training.data.dataset import SPLITS, Candidate, Decoded, FileLayout
 from catdog_edge.training.data.open_dataset import open_dataset, pixels
 from catdog_edge.training.data.splits import (
     Splitter,
+    read_subset,
     says_no_class,
     shares_of,
     split_names,
@@ -180,6 +181,25 @@ def test_a_limit_takes_from_the_splits_of_the_whole_set(tmp_path: Path) -> None:
     some = open_dataset(folder, limit=30)
     assert all(whole[file] == split for file, split in splits(some).items())
     assert all(there == set(SPLITS) for there in by_class(splits(some)).values())
+
+
+def test_a_limit_reads_no_more_of_a_class_than_it_takes() -> None:
+    candidates = [one.candidate for name, n in (("a", 5000), ("c", 4)) for one in found(name, n)]
+    digests = {one.candidate.file: one for name in "ac" for one in found(name, 5000)}
+    splitter = Splitter(shares_of((80, 10, 10)), candidates)
+    read, taken = read_subset(
+        FileLayout("", tuple(candidates), ("a", "c")), 200, 0, splitter,
+        lambda batch: [digests[one.file] for one in batch],
+    )  # fmt: skip
+    of_class = Counter((file[0], split) for file, split in taken.items())
+    assert of_class == {
+        ("a", "train"): 80, ("a", "val"): 10, ("a", "test"): 10,
+        ("c", "train"): 2, ("c", "val"): 1, ("c", "test"): 1,
+    }  # fmt: skip
+    assert len(read) < 500
+    everything = splitter.assign([digests[one.file] for one in candidates])
+    whole = {one.file: split for one, split in zip(candidates, everything)}
+    assert all(whole[file] == split for file, split in taken.items())
 
 
 def test_files_that_a_limit_cannot_read_are_skipped(tmp_path: Path) -> None:
