@@ -114,13 +114,20 @@ def command(ctx: click.Context, /, resume: bool, show_recipe: bool, **options: A
             option = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"--resume takes the run's own settings; leave out {option}")
     from catdog_edge.training import train
-    from catdog_edge.training.config.train_options import TrainOptions, settled_recipe
+    from catdog_edge.training.config.train_options import (
+        TrainOptions,
+        settled_recipe,
+        wants_pretrained,
+    )
 
     if show_recipe:
         from catdog_edge.training.models.registry import DEFAULT, architecture
 
-        usual = architecture(options["arch"] or DEFAULT).recipe
-        click.echo(settled_recipe(TrainOptions(**options), usual).to_yaml(), nl=False)
+        chosen = TrainOptions(**options)
+        if wants_pretrained(chosen) is not None:  # else the data decide
+            chosen = train.settle_architecture(chosen)
+        usual = architecture(chosen.arch or DEFAULT).recipe
+        click.echo(settled_recipe(chosen, usual).to_yaml(), nl=False)
     elif resume:
         train.resume(options["name"], options["device"])
     else:

@@ -71,16 +71,18 @@ def test_what_is_shown_is_what_a_file_may_hold(tmp_path: Path, name: str) -> Non
 
 def test_options_change_what_is_shown() -> None:
     shown = CliRunner().invoke(
-        main, ["train", "--show-recipe", "--batch-size", "32", "--epochs", "3", "--freeze"]
+        main, ["train", "--show-recipe", "--batch-size", "32", "--epochs", "3", "--no-pretrained"]
     )
     document = yaml.safe_load(shown.stdout)
-    assert (document["batch_size"], document["epochs"], document["freeze"]) == (32, 3, True)
+    assert (document["batch_size"], document["epochs"], document["pretrained"]) == (32, 3, False)
     assert document["lr"] == pytest.approx(recipe("default").lr / 2)
 
 
 def test_pretrained_weights_get_a_recipe_that_keeps_them() -> None:
     shown = CliRunner().invoke(main, ["train", "--show-recipe", "--pretrained"])
     assert yaml.safe_load(shown.stdout) == recipe("finetune").to_dict()
+    frozen = CliRunner().invoke(main, ["train", "--show-recipe", "--freeze"])  # as it trains
+    assert yaml.safe_load(frozen.stdout) == recipe("finetune").to_dict() | {"freeze": True}
 
 
 def test_a_file_needs_only_what_has_no_default(tmp_path: Path) -> None:
