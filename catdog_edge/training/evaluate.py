@@ -217,11 +217,7 @@ def _open_datasets(
     keep_damaged: bool,
 ) -> tuple[Dataset, ...]:
     if not data and run is not None:
-        # The run's own split.csv does not name what was left out.
-        if not left_out:
-            return run.datasets()
-        args = run.args()
-        data = [args["data"], *(args.get("more_data") or ())]
+        return tuple(held_out(one, left_out) for one in run.opened())
     # Split as it was for the training, so that no training image is tested on.
     split = split_of(spec.trained_on)
     how: dict[str, Any] = {

@@ -281,7 +281,8 @@ def _create_run(job: TrainingJob, options: TrainOptions, data: RunData, trainer:
             trainer.folder = folder = run.folder
             try:
                 job.stack.enter_context(run.lock())
-                dataset.write_split_csv(run.split_csv)
+                for number, one in enumerate(data.datasets):
+                    one.write_split_csv(run.split_file(number))
                 trainer.save()
                 # Last: with it the folder is a run that can be resumed.
                 machine = {"threads": job.threads, "processes": job.group.world_size}

@@ -125,6 +125,25 @@ def test_damaged_images_that_a_run_used_are_tested_on(
     assert named.to_dict() == own.to_dict()
 
 
+@pytest.mark.parametrize("left_out", [[], ["web"]])
+def test_the_recorded_split_of_a_run_decides_what_is_tested(
+    tmp_path: Path, sets: tuple[str, str], left_out: list[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    weights(run.weights, None, left_out=left_out)
+    run.write_args({"data": sets[0], "more_data": [sets[0]], "leave_out": left_out})
+    opened = run.datasets()
+    before = {one.name: one.images for one in evaluate_weights(run.folder).sources}
+    for number, one in enumerate(opened):
+        trained = one.items_of("test")[0]  # since then files came, and it would be in test now
+        items = [replace(item, split="train") if item == trained else item for item in one.items]
+        replace(one, items=tuple(items)).write_split_csv(run.split_file(number))
+    after = {one.name: one.images for one in evaluate_weights(run.folder).sources}
+    assert sum(before.values()) - sum(after.values()) == 2
+    assert all(after[name] == before[name] == 48 for name in left_out)
+
+
 def test_of_several_sets_one_may_have_no_test_images(tmp_path: Path, sets: tuple[str, str]) -> None:
     file = weights(tmp_path / "w.pt", None)
     write(tmp_path / "few", {"cat/lamp-1.jpg": image(900), "dog/lamp-2.jpg": image(901)})

@@ -121,18 +121,23 @@ def open_datasets(
     sources: Sequence[str | None],
     *,
     labels: Sequence[str] | None = None,
-    split_csv: Path | None = None,
+    split_csvs: Sequence[Path | None] = (),
     known: Sequence[str] = (),
     **settings: Any,
 ) -> tuple[Dataset, ...]:
     """Open several sources of the same classes; the first decides the labels and their order.
 
-    The others need images in the training split only. See `open_dataset` and, for names that are
+    The others need images in the training split only, and no certain ones where `split_csvs` has
+    a file for them (one or `None` for each source). See `open_dataset` and, for names that are
     `known`, `told_apart` for the arguments.
     """
-    first = open_dataset(sources[0], labels=labels, split_csv=split_csv, **settings)
-    settings |= {"labels": first.labels, "required": ("train",)}
-    more = [open_dataset(source, **settings) for source in sources[1:]]
+    recorded = split_csvs or [None] * len(sources)
+    first = open_dataset(sources[0], labels=labels, split_csv=recorded[0], **settings)
+    settings["labels"] = first.labels
+    more = []
+    for source, split_csv in zip(sources[1:], recorded[1:], strict=True):
+        settings["required"] = ("train",) if split_csv is None else ()
+        more.append(open_dataset(source, split_csv=split_csv, **settings))
     return told_apart([first, *more], known)
 
 

@@ -34,8 +34,8 @@ class RunData:
     def without(self, left_out: Sequence[str]) -> RunData:
         """Return the data without the images of some sources; see `source_groups.kept_apart`.
 
-        Data sets without a training image come last: the first one is reviewed, drawn in
-        `data.png`, and its images are listed in `split.csv`.
+        Data sets without a training image come last: the first one is reviewed, and drawn in
+        `data.png`.
         """
         others = self.negatives.datasets if self.negatives else ()
         kept = source_groups.kept_apart((*self.datasets, *others), left_out)

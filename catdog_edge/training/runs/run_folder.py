@@ -47,7 +47,7 @@ class Run:
         self.folder, self.name = folder, folder.name
         self.weights = folder / "best.pt"  # the best
         self.last = folder / "last.pt"  # the newest, with the state that a resume needs
-        self.split_csv = folder / "split.csv"  # the split of each image
+        self.split_csv = folder / "split.csv"  # the split of each image of the first data set
         self._args = folder / "args.yaml"
 
     @property
@@ -149,12 +149,21 @@ class Run:
         """Write `args.yaml`."""
         write_text(self._args, yaml.safe_dump(args, sort_keys=False, allow_unicode=True))
 
+    def split_file(self, number: int) -> Path:
+        """Return the file with the split of each image of a data set, counted from 0."""
+        return self.folder / f"split-{number + 1}.csv" if number else self.split_csv
+
     def datasets(self) -> tuple[Dataset, ...]:
-        """Open the run's data again, with the split that the run recorded; see `open_datasets`."""
+        """Open the run's data again, with the splits that the run recorded; see `open_datasets`."""
+        return kept_apart(self.opened(), self.left_out)
+
+    def opened(self) -> tuple[Dataset, ...]:
+        """Open `datasets` with the images of the sources that are left out."""
         args, left_out = self.args(), self.left_out
         sources = (args["data"], *(args.get("more_data") or ()))
-        recorded = self.split_csv if self.split_csv.is_file() else None
-        settings = {
+        files = [self.split_file(number) for number in range(len(sources))]
+        recorded = [file if file.is_file() else None for file in files]  # not all in older runs
+        settings: dict[str, Any] = {
             "labels": args.get("labels"),
             "split": args.get("split") or DEFAULT_SPLIT,
             "limit": args.get("limit"),
@@ -163,15 +172,20 @@ class Run:
             # Without the sources left out, the first one may lack a class that another one has.
             "required": () if left_out else None,
         }
-        whole = None if left_out else recorded
-        first, *more = open_datasets(sources, split_csv=whole, known=left_out, **settings)
-        if left_out and recorded is not None:
+        if not left_out:
+            return open_datasets(sources, split_csvs=recorded, **settings)
+        found = []
+        for one, source, file in zip(
+            open_datasets(sources, known=left_out, **settings), sources, recorded
+        ):
             # The recorded split lacks what is left out, which counts for names and copies.
-            names = file_sources(first)
-            out = (item for item in first.items if names[item.file] in left_out)
-            used = open_dataset(sources[0], split_csv=recorded, **settings).items
-            first = replace(first, items=(*used, *out))
-        return kept_apart((first, *more), left_out)
+            names, items = file_sources(one), one.items
+            if file is not None:
+                used = open_dataset(source, split_csv=file, **settings | {"labels": one.labels})
+                out = (item for item in items if names[item.file] in left_out)
+                items = (*used.items, *out)
+            found.append(replace(one, items=items))
+        return tuple(found)
 
     @property
     def left_out(self) -> list[str]:

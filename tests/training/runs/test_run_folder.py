@@ -215,6 +215,31 @@ def test_sources_keep_their_names_when_a_run_with_one_left_out_is_opened_again(
     assert run.datasets()[0].items == tuple(moved)
 
 
+@pytest.mark.parametrize("left_out", [[], ["phone"]])
+def test_the_recorded_split_of_each_set_holds(
+    tmp_path: Path, easy_set: Path, left_out: list[str]
+) -> None:
+    for number, file in enumerate(sorted(easy_set.rglob("*.png"))[::4]):
+        word = ("web", "phone")[number % 2]
+        copy = tmp_path / "more" / file.parent.name / f"{word}-{number}.png"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(copy), cv2.flip(cv2.imread(str(file)), 1))
+    run = Run(tmp_path)
+    sets = [str(easy_set), str(tmp_path / "more")]
+    run.write_args({"data": sets[0], "more_data": sets[1:], "leave_out": left_out})
+    opened = run.datasets()
+    train, rest = opened[1].items_of("train"), opened[1].items_of("test")
+    out = train[0]
+    moved = [replace(one, split="test") if one == out else one for one in (*train, *rest)]
+    replace(opened[1], items=tuple(moved)).write_split_csv(run.split_file(1))
+    cv2.imwrite(str(tmp_path / "more/bright/web-new.png"), np.full((9, 9), 99))
+    again = run.datasets()
+    assert again[0].items == opened[0].items
+    assert set(again[1].items) == set(moved)
+    tested = {item.file for item in run.opened()[1].items} - {item.file for item in moved}
+    assert {Path(file).name.split("-")[0] for file in tested} == set(left_out)
+
+
 def test_a_word_to_leave_out_is_left_out_of_every_set(tmp_path: Path, easy_set: Path) -> None:
     for number, file in enumerate(sorted(easy_set.rglob("*.png"))):
         copy = tmp_path / f"cam{number % 3}" / file.parent.name / f"web-{number}.png"
