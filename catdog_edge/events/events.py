@@ -128,6 +128,8 @@ class Tally:
 
 _Best = tuple[float, Image | None, Box | None]
 
+_NO_FRAME: _Best = (0.0, None, None)
+
 
 class _Source:
     """State of one source, and the best frame of each label that is visible."""
@@ -140,7 +142,7 @@ class _Source:
         self.visits = 0
         self.prediction: Prediction | None = None
         self.frame: Frame | None = None
-        self.best: list[_Best] = [(0.0, None, None)] * labels
+        self.best = [_NO_FRAME] * labels
 
 
 class Events:
@@ -269,7 +271,7 @@ class Events:
         events += [self._event(source, change) for change in transitions if change.kind == "exit"]
         for label, score in enumerate(scores):
             if not source.tracker.is_seen(label):
-                source.best[label] = (0.0, None, None)
+                source.best[label] = _NO_FRAME
             elif answered and score > source.best[label][0]:
                 image = frame.image if self._pictures else None
                 source.best[label] = (score, image, prediction.box)
@@ -286,6 +288,7 @@ class Events:
         if known is None:
             return []
         events = [self._event(known, change) for change in known.tracker.finish(reason)]
+        known.best = [_NO_FRAME] * len(known.best)
         self._reset_motion(known)
         return events
 

@@ -120,6 +120,7 @@ class Tracker:
         self.smoothed[:] = 0
         self._seen_since = [None] * len(self._seen_since)
         self._time = None
+        self._left = -math.inf  # the times of the next recording begin at 0 again
         return transitions
 
     def _entering(self, time: float) -> tuple[int, float] | None:

@@ -171,6 +171,30 @@ class Scripted(Camera):
         return self.frames.pop(0) if self.frames else None
 
 
+def test_the_visit_after_an_outage_has_its_own_best_frame(spec: ModelSpec) -> None:
+    events = Events(Painted(spec))
+    for number in range(20):
+        events.feed(frame(number, 10, 0.99, live=True))
+    found: list[Event] = []
+    for number in range(600, 620):
+        found += events.feed(frame(number, 10, 0.7, live=True))
+    lost, enter = found
+    assert (lost.reason, enter.event) == ("lost", "enter")
+    assert (lost.confidence, enter.confidence) == pytest.approx((0.99, 0.7), abs=0.005)
+    assert enter.picture[0, 0, 2] == round(0.7 * 255)
+
+
+def test_the_times_of_a_second_recording_are_its_own(spec: ModelSpec) -> None:
+    events = Events(Painted(spec))
+    for number in range(100):
+        events.feed(frame(number, 10, 0.9))
+    assert [event.position for event in events.finish("door", "ended")] == [9.9]
+    found: list[Event] = []
+    for number in range(50):
+        found += events.feed(frame(number, 10, 0.9 if number >= 20 else 0.0))
+    assert [(event.event, event.position) for event in found] == [("enter", 2.0)]
+
+
 def test_a_silent_camera_is_noticed_without_a_frame(spec: ModelSpec) -> None:
     now = time.monotonic()
     frames = [frame(n, 10, 0.9, live=True, monotonic=now + n / 10 - 1.5) for n in range(15)]
