@@ -238,8 +238,8 @@ class Camera:
 
     def _read_live(self, live: LiveSource[Any], deadline: float | None) -> Frame | None:
         while True:
-            ended = live.state is State.ENDED
-            taken = live.take()
+            ended = self.ended or live.state is State.ENDED
+            taken = None if self.ended else live.take()
             if taken is not None:
                 return self._frame(taken)
             if ended:
@@ -291,7 +291,7 @@ class Camera:
             image = np.ascontiguousarray(crop(image, self._roi))
             if image.shape[1::-1] != self._roi[2:]:
                 error = roi_error(self.name, self._roi, *taken.image.shape[1::-1])
-                self._set_state(State.ENDED, str(error))
+                self._exhaust(str(error))
                 raise error
         index, dropped = taken.index, taken.index - self._last_index - 1
         self._last_index = index

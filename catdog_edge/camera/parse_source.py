@@ -134,7 +134,10 @@ def _parse_path(text: str) -> FrameSource:
         )
     if not is_picture(path):
         return FrameSource("video", text, _as_name(path.stem), text)
-    animation = animation_format(path)
+    try:
+        animation = animation_format(path)
+    except OSError as error:
+        raise CameraError(f"{path}: cannot be read: {error.strerror or error}") from error
     if animation in ("GIF", "APNG"):  # FFmpeg plays them, whatever the version of OpenCV
         return FrameSource("video", text, _as_name(path.stem), text)
     if animation:
@@ -144,12 +147,13 @@ def _parse_path(text: str) -> FrameSource:
 
 
 def animation_format(path: Path) -> str:
-    """Name the format of a picture file with several frames; empty for a still picture."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(1 << 16)
-    except OSError as error:
-        raise CameraError(f"{path}: cannot be read: {error.strerror or error}") from error
+    """Name the format of a picture file with several frames; empty for a still picture.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(1 << 16)
     if head[:4] == b"GIF8":
         return "GIF"
     if head[:4] == b"\x89PNG" and b"acTL" in head.partition(b"IDAT")[0]:

@@ -87,16 +87,23 @@ class Recording:
                 yield to_bgr(image), position
             if not self.counts.delivered:
                 raise CameraError(f"{path}: there is no frame in it that can be decoded")
-            if is_cut_off(Path(path)):
-                self.note = f"{path}: ends after {self.counts.delivered} frames, it is cut off"
-            # FFmpeg 8 ends after the first frame of a GIF without delays. Of a GIF the number of
-            # frames is exact, of a video it may be an estimate.
-            frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-            if self.counts.delivered < frames and animation_format(Path(path)) == "GIF":
-                what = f"{self.counts.delivered} of its {frames} frames were read"
-                self.note = f"{path}: {what}, it lacks delays or is damaged; save it as a video"
+            self.note = self._missing(Path(path), int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         finally:
             capture.release()
+
+    def _missing(self, path: Path, frames: int) -> str:
+        """Tell what a video lacks after its last frame; empty if it is whole."""
+        read = self.counts.delivered
+        try:
+            # FFmpeg 8 ends after the first frame of a GIF without delays. Of a GIF the number of
+            # frames is exact, of a video it may be an estimate.
+            if read < frames and animation_format(path) == "GIF":
+                what = f"{read} of its {frames} frames were read"
+                return f"{path}: {what}, it lacks delays or is damaged; save it as a video"
+            return f"{path}: ends after {read} frames, it is cut off" if is_cut_off(path) else ""
+        except OSError as error:  # removed while it was read
+            why = error.strerror or error
+            return f"{path}: whether it is whole cannot be checked after {read} frames: {why}"
 
     def _pictures(self) -> _Frames:
         for number, (name, picture) in enumerate(self._encoded()):
@@ -127,7 +134,10 @@ class Recording:
 
 def _check_still(path: Path) -> None:
     """Reject an animation among image files; of a TIFF the first page is read."""
-    animation = animation_format(path)
+    try:
+        animation = animation_format(path)
+    except OSError:
+        return  # `read_picture` gives the reason
     if animation and "TIFF" not in animation and (animation != "GIF" or cv2.imcount(str(path)) > 1):
         what = animation if animation.startswith("an ") else f"a {animation}"
         raise PictureError(f"it is {what} of several frames; name it as its own source")

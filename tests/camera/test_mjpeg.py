@@ -155,3 +155,14 @@ def test_closing_a_pipe_that_sends_nothing_is_quick() -> None:
     assert process.wait(timeout=10) == 0
     process.stdin.close()
     process.stdout.close()
+
+
+def test_a_region_that_does_not_fit_a_pipe_ends_the_camera(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_stdin(encoded(0) * 3, True, tmp_path / "stream", monkeypatch)
+    with sys.stdin, Camera("-", roi=(0, 0, 5000, 5000)) as camera:
+        with pytest.raises(CameraError, match="the region 0,0,5000,5000"):
+            camera.read()
+        assert camera.ended
+        assert camera.read(timeout=1) is None

@@ -91,6 +91,26 @@ def test_a_folder_of_pictures_passes_over_broken_ones(tmp_path: Path) -> None:
     assert "5.png" in camera.note
 
 
+def test_a_picture_removed_while_its_folder_is_read_is_passed_over(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(number))
+    with Camera(tmp_path) as camera:
+        (tmp_path / "1.jpg").unlink()
+        assert numbers(list(camera)) == [0, 2]
+    assert camera.counts.damaged == 1
+    assert camera.note.endswith("1.jpg: there is no such file")
+
+
+def test_a_video_removed_while_it_is_read_ends_with_a_note(tmp_path: Path) -> None:
+    path = video(tmp_path / "porch.avi", 5)
+    with Camera(path) as camera:
+        camera.read()
+        path.unlink()
+        assert numbers(list(camera)) == [1, 2, 3, 4]
+        assert camera.ended
+    assert "porch.avi: whether it is whole cannot be checked after 5 frames: No such" in camera.note
+
+
 def test_a_folder_without_a_whole_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"broken")
     told = pytest.raises(CameraError, match=r"there is no image in it .* skipped .*a\.png")
