@@ -76,7 +76,7 @@ class ModelData:
     def calibration(self, spec: ModelSpec, count: int) -> Pixels:
         """Read a stratified part of the training images, `uint8 [N,S,S,3]`, BGR.
 
-        There are `count` of them, or as many as the model has classes if that is more.
+        There are `count` of them, or as many as the images have classes if that is more.
 
         Raises `DataError` if the data is missing, has too few images or lacks a class.
         """
@@ -85,8 +85,8 @@ class ModelData:
                 f"{self.missing}; static quantization measures activations on training images: "
                 "name them with --data"
             )
-        images, truth, _ = self._read("train", spec, max(count, len(spec.labels)))
         classes = spec.labels if self.labelled else self.datasets[0].labels
+        images, truth, _ = self._read("train", spec, max(count, len(classes)))
         check_calibration(truth, classes, list_names([one.source for one in self.datasets]))
         return images
 

@@ -25,7 +25,9 @@ its logit or what a `Sigmoid` made of that."""
 
 ONNX = ("", "ai.onnx")  # names of the domain of ONNX's own operators
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger")
-SHAPE_ONLY = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+SAME_VALUES = (
+    "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Dropout", "Cast"
+)  # fmt: skip
 LEAST = 1e-30  # probability whose logarithm is taken for that of zero
 
 
@@ -123,9 +125,9 @@ def read_input(model: ir.Model, name: str, layout: ForeignLayout | None) -> Fore
 
 
 def find_sigmoid(value: ir.Value) -> ir.Node | None:
-    """Return the `Sigmoid` that a value is the result of, perhaps in another shape."""
+    """Return the `Sigmoid` that a value is the result of, perhaps in another shape or type."""
     node = value.producer()
-    while node is not None and node.op_type in SHAPE_ONLY and node.inputs[0] is not None:
+    while node is not None and node.op_type in SAME_VALUES and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     return node if node is not None and node.op_type == "Sigmoid" else None
 
@@ -238,7 +240,11 @@ def _end_in_logits(graph: ir.Graph, name: str, classes: int, ending: Ending) -> 
             "each other are answered here; train the network with a softmax"
         )
     if ending.startswith("one"):
-        one = _rows(graph, value if sigmoid is None else sigmoid.inputs[0], "theirs.one")
+        one = value if sigmoid is None else sigmoid.inputs[0]
+        assert one is not None
+        if one.dtype not in (None, ir.DataType.FLOAT):
+            one = add_node(graph, "Cast", [one], "theirs.float", to=ir.DataType.FLOAT)
+        one = _rows(graph, one, "theirs.one")
         zero = add_node(graph, "Sub", [one, one], "theirs.zero")
         value = add_node(graph, "Concat", [zero, one], "theirs.two", axis=1)
     value = _rows(graph, value, "theirs.flat")
@@ -247,9 +253,8 @@ def _end_in_logits(graph: ir.Graph, name: str, classes: int, ending: Ending) -> 
     graph.outputs[:] = [value]
 
 
-def _rows(graph: ir.Graph, value: ir.Value | None, name: str) -> ir.Value:
+def _rows(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
     """Return a value with one row for each image."""
-    assert value is not None
     if value.shape is not None and value.shape.rank() == 2:
         return value
     return add_node(graph, "Flatten", [value], name, axis=1)

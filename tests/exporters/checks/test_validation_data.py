@@ -52,6 +52,16 @@ def test_a_calibration_has_an_image_of_each_class_however_many_there_are(tmp_pat
     spec = spec_for(CENTRED, labels)
     data = find_data(spec, Path("model.onnx"), None, str(tmp_path))
     assert len(data.calibration(spec, 32)) == 40
+    (tmp_path / "unsorted").mkdir()
+    for number in range(60):
+        frame = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / "unsorted" / f"{number}.png"), frame)
+    unlabelled = find_data(
+        spec.replace(trained_on={"imported": "theirs.onnx"}),
+        Path("model.onnx"), None, str(tmp_path / "unsorted"),
+    )  # fmt: skip
+    assert not unlabelled.labelled
+    assert len(unlabelled.calibration(spec, 32)) == 32
 
 
 def test_validation_images_are_of_the_environments_data_and_training_images_make_up(

@@ -105,6 +105,9 @@ def test_other_probabilities_become_logarithms(axis: int) -> None:
         ("y = Sigmoid(one)", "one probability"),
         ("s = Sigmoid(one) y = Unsqueeze(s, axis)", "one probability"),
         ("q = Squeeze(one, axis) s = Sigmoid(q) y = Unsqueeze(s, axis)", "one probability"),
+        ("s = Sigmoid(one) y = Transpose<perm=[0,1]>(s)", "one probability"),
+        ("s = Sigmoid(one) y = Dropout(s)", "one probability"),
+        ("d = Cast<to=11>(one) s = Sigmoid(d) y = Cast<to=1>(s)", "one probability"),
         ("y = Identity(one)", "one logit"),
     ],
 )
