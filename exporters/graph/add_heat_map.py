@@ -93,6 +93,8 @@ def _add_output(graph: ir.Graph) -> None:
             sums.append(build.add("ReduceSum", f"{number}.sum", parts, one, keepdims=1))
         output = build.add("Concat", "sums", *sums, axis=1)
         if scale is not None:
+            scale = build.add("Reshape", "scales", scale, build.numbers("row", -1))
+            scale = build.add("Slice", "scale", scale, zero, one, zero)  # of all classes
             output = build.add("Mul", "scaled", output, scale)
     else:
         own = build.add("Slice", "rows", filters, zero, build.numbers("classes", classes), zero)

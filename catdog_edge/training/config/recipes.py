@@ -81,7 +81,7 @@ class Recipe:
             of the pretrained weights within the labelled class, which preserves their
             categories (Li and Hoiem: Learning without Forgetting, 2016).
         group_temperature: With `head: imagenet`: T of `T * log(sum(exp(logits / T)))`, by which the
-            trained categories are summed; 1 sums their probabilities.
+            trained categories of none of the classes are summed; 1 sums their probabilities.
         start_share: The weight of the pretrained weights in the final ones, which are the
             weighted mean of both (Wortsman and others: Robust fine-tuning, 2022).
         negatives: Number of negatives (`--other`) per batch, relative to its own images;

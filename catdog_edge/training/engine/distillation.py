@@ -121,7 +121,7 @@ class Teacher:
         if found is None:
             assert self._groups is not None
             found = self._compute(batch.detailed, recipe.distillation_mirrored)
-            found = found * self._groups.temperature
+            found = self._groups.as_trained(found)
             if recipe.views:
                 self._outputs[view] = found.half()
         return found.float()

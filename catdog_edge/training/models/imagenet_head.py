@@ -40,7 +40,7 @@ class ClassGroups(nn.Module):
     """
 
     sizes: torch.Tensor
-    temperature: torch.Tensor  # the logits were divided by it; see `set_group_temperature`
+    temperature: torch.Tensor  # of the last group, whose logits were divided by it
     scale: torch.Tensor  # multiplies the logits of the groups; see `calibrate_known`
     shift: torch.Tensor  # added to the logit of the last group afterwards
 
@@ -49,7 +49,7 @@ class ClassGroups(nn.Module):
         self._sizes = list(sizes)
         self.register_buffer("sizes", torch.tensor(self._sizes))
         self.register_buffer("temperature", torch.ones(()))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale", torch.ones(len(self._sizes)))
         self.register_buffer("shift", torch.zeros(len(self._sizes)))
         self._categories: torch.Tensor | None = None
 
@@ -69,6 +69,9 @@ class ClassGroups(nn.Module):
         self, state_dict: dict[str, torch.Tensor], prefix: str, *rest: Any
     ) -> None:
         state_dict.setdefault(f"{prefix}temperature", torch.ones(()))  # not in older files
+        scale = state_dict.get(f"{prefix}scale")
+        if scale is not None:  # one number in older files
+            state_dict[f"{prefix}scale"] = scale.expand(len(self._sizes)).clone()
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def take_categories(self) -> torch.Tensor:
@@ -77,6 +80,11 @@ class ClassGroups(nn.Module):
             raise ValueError("expected a forward pass in training mode before this call")
         categories, self._categories = self._categories, None
         return categories.float()
+
+    def as_trained(self, logits: torch.Tensor) -> torch.Tensor:
+        """Take the temperature out of the logits `float32 [N,sum(sizes)]` of the categories."""
+        last = logits.shape[1] - self._sizes[-1]
+        return torch.cat([logits[:, :last], logits[:, last:] * self.temperature], dim=1)
 
 
 def imagenet_groups(labels: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
@@ -183,19 +191,21 @@ def group_sizes(state_dict: dict[str, torch.Tensor]) -> list[int] | None:
 
 @torch.no_grad()
 def set_group_temperature(network: nn.Module, temperature: float) -> None:
-    """Make the logit of a group `T * log(sum(exp(logits / T)))`, in place, by its linear layer.
+    """Make the logit of the last group `T * log(sum(exp(logits / T)))`, by its linear layer.
 
     At 1 it is the logarithm of the sum of probabilities, towards 0 the largest logit: below 1 the
-    many categories of a group that an image does not show add up to less. A network without groups
-    stays as it is.
+    many categories of no class that an image does not show add up to less. The classes keep their
+    sums: with five categories of cats and 118 of dogs they would be weighted anew against one
+    another. A network is changed in place; one without groups stays as it is.
     """
     groups, linear = class_groups(network), head_linear(network)
     if groups is None or linear is None:
         return
     factor = temperature / float(groups.temperature)
-    linear.weight.div_(factor)
-    linear.bias.div_(factor)
-    groups.scale.mul_(factor)
+    last = linear.out_features - int(groups.sizes[-1])
+    linear.weight[last:].div_(factor)
+    linear.bias[last:].div_(factor)
+    groups.scale[-1] *= factor
     groups.temperature.fill_(temperature)
 
 

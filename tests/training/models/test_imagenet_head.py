@@ -125,14 +125,16 @@ def test_calibration_scales_and_shifts_the_logits_and_survives_a_checkpoint(
     assert torch.allclose(after[:, 2], before[:, 2] + 2.0, atol=1e-5)
 
 
-def test_a_group_is_summed_at_its_temperature(tmp_path: Path) -> None:
+def test_the_last_group_is_summed_at_its_temperature(tmp_path: Path) -> None:
     network = build_grouped("efficientnet_lite0_short", (2, 3, 4)).eval()
     categories = without_groups(copy.deepcopy(network))
     pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         values = categories(pictures).split((2, 3, 4), dim=1)
-        sums = torch.cat([0.5 * torch.logsumexp(one / 0.5, 1, keepdim=True) for one in values], 1)
         before = network(pictures)
+        sums = before.clone()
+        sums[:, 2] = 0.5 * torch.logsumexp(values[2] / 0.5, 1)
+        assert not torch.allclose(sums, before, atol=1e-2)
         for _ in range(2):  # the end of a run may be repeated
             set_group_temperature(network, 0.5)
         assert torch.allclose(network(pictures), sums, atol=1e-5)
@@ -147,11 +149,14 @@ def test_weights_from_before_the_temperature_are_read() -> None:
     state = network.state_dict()
     [name] = [name for name in state if name.endswith(".temperature")]
     del state[name]
+    [scale] = [name for name in state if name.endswith(".scale")]
+    state[scale] = torch.tensor(2.0)
     set_group_temperature(network, 0.5)
     network.load_state_dict(state)
     groups = class_groups(network)
     assert groups is not None
     assert float(groups.temperature) == 1.0
+    assert groups.scale.tolist() == [2.0, 2.0, 2.0]
 
 
 def test_a_network_without_groups_has_no_temperature() -> None:
