@@ -132,7 +132,10 @@ def _save(file: Path, annotated: Image, folder: Path) -> tuple[Path, int]:
     import cv2
 
     suffix = file.suffix.lower() if file.suffix.lower() in (".jpg", ".jpeg") else ".png"
-    _, data = cv2.imencode(suffix, annotated)
+    good, data = cv2.imencode(suffix, annotated)
+    if not good:
+        height, width = annotated.shape[:2]
+        raise CatdogError(f"its copy of {width}x{height} pixels cannot be encoded as {suffix}")
     target, number = take_free_name(folder, file.stem, suffix)
     try:
         with atomic_write(target) as temporary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ import cv2
 from catdog_edge.errors import CatdogError
 from catdog_edge.events.events import Event
 from catdog_edge.images.draw import WHITE, draw_box
-from catdog_edge.system.files import cannot_write
+from catdog_edge.system.files import cannot_write, name_text
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class JsonLines:
     At `rotate` bytes the file becomes `NAME.1`, what was `NAME.1` becomes `NAME.2`, and so on up
     to `NAME.keep`; the oldest is deleted. Where that is not possible, the file grows. A line that
     was only partly written (a full disk, a kill) is removed before the next one, so that every
-    line is whole.
+    line is whole; one that lacks only its line break, as editors may leave it, is kept.
 
     Args:
         path: The file; appended to where it exists.
@@ -101,16 +102,20 @@ class JsonLines:
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         self._end = os.fstat(file).st_size
         self._regular = self._path.is_file()
+        self._lead = b""
         if self._regular and self._end and os.pread(file, 1, self._end - 1) != b"\n":
-            # An earlier run was killed while it wrote a line.
             with contextlib.suppress(OSError):
                 tail = os.pread(file, 1 << 16, max(0, self._end - (1 << 16)))
-                self._end -= len(tail) - (tail.rfind(b"\n") + 1)
-                os.ftruncate(file, self._end)
+                last = tail[tail.rfind(b"\n") + 1 :]
+                if _is_whole(last):
+                    self._lead = b"\n"
+                else:  # an earlier run was killed while it wrote a line
+                    self._end -= len(last)
+                    os.ftruncate(file, self._end)
         return file
 
     def _append(self, data: bytes) -> None:
-        written = 0
+        data, written = self._lead + data, 0
         try:
             while written < len(data):
                 written += os.write(self._file, data[written:])
@@ -119,6 +124,7 @@ class JsonLines:
                 os.ftruncate(self._file, self._end)
             raise
         self._end += len(data)
+        self._lead = b""
 
     def _start_new_file(self) -> None:
         self.close()
@@ -135,6 +141,14 @@ class JsonLines:
                 log.warning("cannot start a new %s: %s; the old one grows", self._path, reason)
             self._rotates = False
         self._file = self._open()
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 class Snapshots:
@@ -196,4 +210,4 @@ class Snapshots:
             return None
         self._sizes[name] = len(data)
         self.failures.end_row()
-        return str(path)
+        return name_text(path)

@@ -107,6 +107,18 @@ def test_a_copy_that_cannot_be_written_does_not_stop_the_rest(
     assert "read" not in done.stderr.splitlines()[-1]
 
 
+def test_a_copy_too_large_for_its_format_does_not_stop_the_rest(album: Path) -> None:
+    wide = cv2.imencode(".png", np.zeros((16, 66_000, 3), np.uint8))[1]  # JPEG ends at 65,500
+    (album / "wide.jpg").write_bytes(wide.tobytes())
+    done = predict("wide.jpg", "a.png", "--save", "out", "--json")
+    assert done.exit_code == 1
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert "label" in first
+    assert first["error"].endswith("66000x16 pixels cannot be encoded as .jpg")
+    assert "saved" in second
+    assert [file.name for file in (album / "out").iterdir()] == ["a.png"]
+
+
 def test_explain_colours_the_copies(album: Path) -> None:
     cat = cv2.imread(str(ROOT / "examples" / "cat.jpg"))
     cv2.imwrite("cat.png", cat)

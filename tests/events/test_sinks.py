@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,16 @@ def test_a_line_that_was_cut_off_by_a_kill_is_removed(tmp_path: Path) -> None:
     assert [json.loads(line)["visit"] for line in path.read_text().splitlines()] == [1, 3]
 
 
+def test_a_last_line_without_a_line_break_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"visit": 1}\n{"visit": 2}')
+    lines = JsonLines(path, 0, 5)
+    for visit in (3, 4):
+        assert lines.write(f'{{"visit": {visit}}}')
+    lines.close()
+    assert path.read_text() == "".join(f'{{"visit": {visit}}}\n' for visit in (1, 2, 3, 4))
+
+
 def fill(folder: Path) -> Path:
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as stream:
@@ -168,3 +179,15 @@ def test_a_snapshot_larger_than_their_size_is_logged(
     assert "more than --keep allows" in caplog.messages[0]
     assert folder.failures.total == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_snapshots_in_a_folder_of_any_name_are_in_the_events(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    event = an_event(1, clips.drawing("cat", 0))
+    written = Snapshots(folder, 10**6).write(event)
+    (snapshot,) = folder.iterdir()
+    lines = JsonLines(tmp_path / "events.jsonl", 0, 5)
+    assert lines.write(replace(event, snapshot=written).to_json())
+    lines.close()
+    document = json.loads((tmp_path / "events.jsonl").read_text())
+    assert document["snapshot"] == f"{tmp_path}/caf\ufffd/{snapshot.name}"
