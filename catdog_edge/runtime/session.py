@@ -58,9 +58,7 @@ class ModelSession:
 
     def _open(self, again: Callable[[], selection.Opened] | None = None) -> Any:
         """Create and return the session, from the same file as the first time."""
-        if self._asked_file.stamp() != self._stamp:
-            changed = "has changed since it was opened"
-            raise ModelError(f"{self._asked_file.name} {changed}; make a new Classifier")
+        self._check_unchanged()
         asked = self._asked_file, self._asked, self._settings
         with native_code:
             opened = again() if again is not None else selection.open_model(*asked)
@@ -86,6 +84,11 @@ class ModelSession:
         # Last: another thread that sees a session finds the rest complete.
         self._session: Any = session
         return session
+
+    def _check_unchanged(self) -> None:
+        if self._asked_file.stamp() != self._stamp:
+            changed = "has changed since it was opened"
+            raise ModelError(f"{self._asked_file.name} {changed}; make a new Classifier")
 
     def ready(self) -> Any:
         """Return the ONNX Runtime session; a forked child opens its own at the first call.
@@ -125,6 +128,7 @@ class ModelSession:
         with self._lock:
             session = self.ready()
             if self._heat_map is None:
+                self._check_unchanged()  # its nodes would be added to another graph
                 file, outputs = with_heat_map(self.file, session), (PROBABILITIES, HEAT_MAP)
                 self._heat_map = ModelSession(file, "cpu", self._settings, outputs)
             return self._heat_map

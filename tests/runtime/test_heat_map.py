@@ -64,6 +64,17 @@ def test_a_file_without_and_what_is_no_class_are_one_line(tmp_path: Path) -> Non
         Classifier(TINY).explain(CAT, "cow")
 
 
+def test_a_file_that_was_replaced_is_not_mixed_with_its_session(
+    pets: Classifier, tmp_path: Path
+) -> None:
+    path = tmp_path / "pets.onnx"
+    path.write_bytes(pets.path.read_bytes())
+    with Classifier(path, "cpu", threads=1) as classifier:
+        path.write_bytes(TINY.read_bytes())
+        with pytest.raises(ModelError, match="has changed since it was opened"):
+            classifier.explain(CAT)
+
+
 def test_a_map_lies_where_it_belongs() -> None:
     values = np.zeros((4, 4), np.float32)
     values[1, 2], values[3, 3] = 2, -5
