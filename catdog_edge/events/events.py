@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from catdog_edge.camera.camera import Camera, Frame, State
 from catdog_edge.errors import CameraError, escaped
 from catdog_edge.events.motion import MotionCrop, MotionGate
@@ -179,6 +181,11 @@ class Events:
         self._model = model
         self._focus = focus if motion else "none"
         self._pictures = pictures
+        # Whether the model's own preprocessing returns a resized frame unchanged; not where it
+        # crops to another shape.
+        blank = np.empty((*model.spec.size, 3), np.uint8)
+        again = preprocess(blank, model.spec.resize)
+        self._resizes_here = again.shape == blank.shape and np.may_share_memory(again, blank)
         self._sources: dict[str, _Source] = {}
         self._view: View | None = None
 
@@ -312,8 +319,9 @@ class Events:
         if source.prediction is not None and not due:
             return source.prediction, False
         source.tally.classified += 1
-        # Resized here, so that the model's own preprocessing returns it unchanged.
-        if rule != spec.resize:
+        if not self._resizes_here:
+            image = frame.image
+        elif rule != spec.resize:
             image = preprocess(frame.image, spec.resize)
         box = None
         if crop is not None and gate is not None:
@@ -323,7 +331,7 @@ class Events:
         return source.prediction, True
 
     def _answer(self, image: Image, whole: Image, box: Box | None) -> Prediction:
-        """Classify a frame at the model's size and a part of it; return the better prediction."""
+        """Classify a frame and a part of it; return the better prediction."""
         if box is None:
             return self._model(image)
         both = [image, crop(whole, box)]

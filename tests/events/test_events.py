@@ -24,8 +24,9 @@ from support.cameras import clips
 from catdog_edge import Camera, CameraError, Classifier, Events
 from catdog_edge.camera.camera import Frame, State
 from catdog_edge.events.events import SCHEMA, Event, Rules, View, state_to_json
+from catdog_edge.images.preprocess import preprocess
 from catdog_edge.runtime.model_file import shipped_models
-from catdog_edge.spec import ModelSpec, Prediction
+from catdog_edge.spec import ModelSpec, Prediction, crop_and_squash
 
 # Events.
 
@@ -222,6 +223,24 @@ def test_every_frame_is_shown_with_what_is_seen_in_it(spec: ModelSpec) -> None:
     assert len(list(Events(Painted(spec)).over(camera, each=each))) == 2
     assert [index for index, _ in shown] == list(range(20))
     assert (shown[0][1], shown[-1][1]) == ("neither", "cat")
+
+
+@pytest.mark.parametrize("focus", ["motion", "frame", "none"])
+def test_a_model_that_crops_to_another_shape_gets_the_frame_once_cropped(
+    spec: ModelSpec, focus: Any
+) -> None:
+    one = frame(0, 10, 0.9)
+    wide = replace(spec, height=32, width=64, resize=crop_and_squash(32, 64), layout="nchw-float")
+    given: list[np.ndarray] = []
+
+    class Model(Painted):
+        def __call__(self, image: np.ndarray) -> Prediction:
+            given.append(preprocess(image, wide.resize))
+            return super().__call__(image)
+
+    one.image[:, :20] = 0
+    Events(Model(wide), focus=focus).feed(one)
+    assert np.array_equal(given[0], preprocess(one.image, wide.resize))
 
 
 def test_names_must_differ(tmp_path: Path, spec: ModelSpec) -> None:
