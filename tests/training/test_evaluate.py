@@ -125,14 +125,16 @@ def test_damaged_images_that_a_run_used_are_tested_on(
     assert named.to_dict() == own.to_dict()
 
 
+@pytest.mark.parametrize("limit", [None, 40])
 @pytest.mark.parametrize("left_out", [[], ["web"]])
 def test_the_recorded_split_of_a_run_decides_what_is_tested(
-    tmp_path: Path, sets: tuple[str, str], left_out: list[str]
+    tmp_path: Path, sets: tuple[str, str], left_out: list[str], limit: int | None
 ) -> None:
     run = Run(tmp_path / "run")
     run.folder.mkdir()
     weights(run.weights, None, left_out=left_out)
-    run.write_args({"data": sets[0], "more_data": [sets[0]], "leave_out": left_out})
+    args = {"data": sets[0], "more_data": [sets[0]], "leave_out": left_out, "limit": limit}
+    run.write_args(args)
     opened = run.datasets()
     before = {one.name: one.images for one in evaluate_weights(run.folder).sources}
     for number, one in enumerate(opened):

@@ -96,12 +96,13 @@ def parse_csv(data: bytes, where: str) -> tuple[list[str], list[list[str]]]:
     try:
         # Line breaks as they are: one inside quotes belongs to the name of a file.
         stream, delimiter = io.StringIO(text, newline=""), max(",;\t", key=first.count)
-        rows = [row for row in csv.reader(stream, delimiter=delimiter) if any(row)]
+        rows = [row for row in csv.reader(stream, delimiter=delimiter) if any(map(str.strip, row))]
     except csv.Error as error:
         raise DataError(f"{where} cannot be read as CSV ({error})") from error
     header = [cell.strip() for cell in rows[0]] if rows else []
-    # Some programs leave out the empty cells at the end of a row.
-    return header, [row + [""] * (len(header) - len(row)) for row in rows[1:]]
+    # Some programs leave out the empty cells at the end of a row; one cell alone is a remark.
+    rows = [row for row in rows[1:] if len(row) >= min(2, len(header))]
+    return header, [row + [""] * (len(header) - len(row)) for row in rows]
 
 
 def _decode(data: bytes) -> str:
@@ -374,10 +375,12 @@ def from_split_csv(
     columns = [header.index(name) for name in ("file", "label", "split")]
     # The names of a copy that another system has made may be normalized otherwise.
     by_name = {nfc(name): name for name in source.entries}
+    absolute = {f"/{name}": name for name in source.entries}  # as earlier versions recorded a zip's
     candidates: dict[str, Candidate] = {}
     skipped = []
     for written, label, word in ([row[index] for index in columns] for row in rows):
-        file = written if written in source.entries else by_name.get(nfc(written), written)
+        file = written if written in source.entries else absolute.get(written, written)
+        file = file if file in source.entries else by_name.get(nfc(file), file)
         split = next(iter(split_names([word.strip()]).values()), None)
         if split is None:
             raise DataError(f"{path}: {file} has the split {word!r}; use train, val or test")

@@ -232,8 +232,9 @@ def read_subset(
     """Select a subset, stratified by class and split, decoding few other files.
 
     Files are ordered by a hash of their names; each is selected until its class and split is
-    full, and no more of a full class are read. Returns all decoded files, and the splits of the
-    selected ones.
+    full, and no more of a full class are read. A class that is too small for its share of a split
+    is read whole, since `Splitter.assign` moves its images. Returns all decoded files, and the
+    splits of the selected ones.
     """
     if limit < 1:
         raise DataError(f"--limit must be at least 1, got {limit}")
@@ -243,11 +244,14 @@ def read_subset(
 
     order = sorted(layout.candidates, key=place)
     each = limit // len(layout.labels)
-    size = {s: max(1, round(each * share)) for s, share in splitter.expected().items() if share > 0}
+    shares = {split: share for split, share in splitter.expected().items() if share > 0}
+    size = {split: max(1, round(each * share)) for split, share in shares.items()}
     # What rounding has added comes off the largest split, so that limit is not exceeded.
     largest = max(size, key=lambda split: size[split])
     size[largest] = max(1, size[largest] - max(0, sum(size.values()) - each))
     places = Counter({(name, split): n for name in layout.labels for split, n in size.items()})
+    in_class = Counter(one.label for one in order)
+    large = {name for name, n in in_class.items() if n * min(shares.values()) > 1}
     room, total, lacking = places.copy(), places.total(), set(layout.labels)
     queue = (one for one in order if one.label in lacking)
     read_all: list[Decoded] = []
@@ -257,11 +261,11 @@ def read_subset(
         read_all += decoded
         found = [one for one in decoded if one.digest]
         _take(found, [splitter.by_digest(one.candidate, one.digest) for one in found], room)
-        lacking -= {label for label in lacking if not any(room[label, split] for split in size)}
+        lacking -= {name for name in large if not any(room[name, split] for split in size)}
         count(total - room.total())
     count(total)
     seen = Counter(one.candidate.label for one in read_all)
-    whole = {name for name, n in Counter(one.label for one in order).items() if seen[name] == n}
+    whole = {name for name, n in in_class.items() if seen[name] == n}
     found = [one for one in read_all if one.digest]
     return read_all, _take(found, splitter.assign(found, whole), places)
 

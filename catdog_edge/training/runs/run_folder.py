@@ -158,7 +158,7 @@ class Run:
         return kept_apart(self.opened(), self.left_out)
 
     def opened(self) -> tuple[Dataset, ...]:
-        """Open `datasets` with the images of the sources that are left out."""
+        """Open `datasets` with all images of the sources that are left out, whatever the limit."""
         args, left_out = self.args(), self.left_out
         sources = (args["data"], *(args.get("more_data") or ()))
         files = [self.split_file(number) for number in range(len(sources))]
@@ -174,17 +174,19 @@ class Run:
         }
         if not left_out:
             return open_datasets(sources, split_csvs=recorded, **settings)
+        every = open_datasets(sources, known=left_out, **settings | {"limit": None})
+        limited = every
+        if settings["limit"] is not None and None in recorded:
+            limited = open_datasets(sources, known=left_out, **settings)
         found = []
-        for one, source, file in zip(
-            open_datasets(sources, known=left_out, **settings), sources, recorded
-        ):
+        for one, used, source, file in zip(every, limited, sources, recorded):
             # The recorded split lacks what is left out, which counts for names and copies.
-            names, items = file_sources(one), one.items
             if file is not None:
                 used = open_dataset(source, split_csv=file, **settings | {"labels": one.labels})
-                out = (item for item in items if names[item.file] in left_out)
-                items = (*used.items, *out)
-            found.append(replace(one, items=items))
+            known, names = {item.file for item in used.items}, file_sources(one)
+            out = (item for item in one.items if names[item.file] in left_out)
+            items = (*used.items, *(item for item in out if item.file not in known))
+            found.append(replace(one, items=items, skipped=used.skipped))
         return tuple(found)
 
     @property

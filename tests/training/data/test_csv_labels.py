@@ -201,6 +201,14 @@ def test_empty_cells_at_the_end_of_a_row_may_be_left_out(tmp_path: Path) -> None
     assert dataset.notes == ()
 
 
+def test_remarks_and_blank_lines_of_a_table_are_no_files(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{'ab'[n % 2]}" for n in range(60)]
+    rows = ["# made by a program", *rows, *["# checked"] * 4, "  ", " , "]
+    dataset = open_dataset(write(tmp_path, {**flat(60), "t.csv": table("image,label", *rows)}))
+    assert len(dataset.items) == 60
+    assert dataset.skipped == ()
+
+
 # ---- what is laid down -----------------------------------------------------------------
 
 

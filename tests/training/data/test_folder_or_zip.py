@@ -195,6 +195,10 @@ def test_names_in_a_zip_that_begin_with_a_slash(tmp_path: Path) -> None:
     dataset = open_dataset(write_zip(tmp_path / "a.zip", files))
     assert dataset.labels == ("cat", "dog")
     assert {item.file for item in dataset.items} == set(images("cat", "dog"))
+    dataset.write_split_csv(tmp_path / "split.csv")
+    text = (tmp_path / "split.csv").read_text()
+    (tmp_path / "split.csv").write_text(text.replace("cat/", "/cat/"))  # of earlier versions
+    assert open_dataset(tmp_path / "a.zip", split_csv=tmp_path / "split.csv").items == dataset.items
 
 
 def test_a_zip_that_declares_the_unicode_name_of_an_entry(tmp_path: Path) -> None:

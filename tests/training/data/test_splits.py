@@ -202,6 +202,21 @@ def test_a_limit_reads_no_more_of_a_class_than_it_takes() -> None:
     assert all(whole[file] == split for file, split in taken.items())
 
 
+def test_a_limit_takes_small_classes_from_the_splits_of_the_whole_set() -> None:
+    labels = tuple(f"c{number:02}" for number in range(100))
+    every = [one for label in labels for one in found(label, 10)]
+    candidates = tuple(one.candidate for one in every)
+    digests = {one.candidate.file: one for one in every}
+    splitter = Splitter(shares_of((80, 10, 10)), candidates)
+    _, taken = read_subset(
+        FileLayout("", candidates, labels), 300, 0, splitter,
+        lambda batch: [digests[one.file] for one in batch],
+    )  # fmt: skip
+    whole = dict(zip(digests, splitter.assign(every), strict=True))
+    assert len(taken) == 300
+    assert all(whole[file] == split for file, split in taken.items())
+
+
 def test_files_that_a_limit_cannot_read_are_skipped(tmp_path: Path) -> None:
     files = images("a", "b", count=60) | {"a/0.jpg": b"no image"}
     dataset = open_dataset(write(tmp_path, files), limit=300)
