@@ -73,7 +73,7 @@ class Tracker:
         self._seen_since: list[float | None] = [None] * labels
         self._time: float | None = None
         self._began = 0.0
-        self._gone_since: float | None = None
+        self._gone_since: list[float | None] = [None] * labels
         self._left = -math.inf
 
     def is_seen(self, label: int) -> bool:
@@ -94,17 +94,19 @@ class Tracker:
         self.smoothed += weight * (np.asarray(scores, float) - self.smoothed)
         for label, score in enumerate(scores):
             if score >= rules.leave:
+                self._gone_since[label] = None
                 if self._seen_since[label] is None:
                     self._seen_since[label] = time
-            elif self.smoothed[label] < FORGOTTEN and label != self.present:
+                continue
+            if (gone := self._gone_since[label]) is None:
+                gone = self._gone_since[label] = time
+            # What would have ended a visit ends what was no visit yet.
+            absent = self.smoothed[label] < rules.leave and time - gone >= rules.absence
+            if label != self.present and (absent or self.smoothed[label] < FORGOTTEN):
                 self._seen_since[label] = None
         if self.present is None:
             return self._enter(time)
-        if scores[self.present] >= rules.leave:
-            self._gone_since = None
-        elif self._gone_since is None:
-            self._gone_since = time
-        left = self._gone_since
+        left = self._gone_since[self.present]
         if left is None or self.smoothed[self.present] >= rules.leave:
             return []
         if self._entering(time) is not None:
@@ -115,10 +117,11 @@ class Tracker:
         """End the current visit and reset the tracker."""
         transitions = []
         if self.present is not None and self._time is not None:
-            left = self._time if self._gone_since is None else self._gone_since
-            transitions.append(self._exit(left, reason))
+            gone = self._gone_since[self.present]
+            transitions.append(self._exit(self._time if gone is None else gone, reason))
         self.smoothed[:] = 0
         self._seen_since = [None] * len(self._seen_since)
+        self._gone_since = [None] * len(self._gone_since)
         self._time = None
         self._left = -math.inf  # the times of the next recording begin at 0 again
         return transitions
@@ -137,12 +140,12 @@ class Tracker:
             return []
         label, since = entering
         # It may have been seen while the one before it was still there.
-        self.present, self._began, self._gone_since = label, max(since, self._left), None
+        self.present, self._began = label, max(since, self._left)
         return [Transition("enter", label, self._began, self._began)]
 
     def _exit(self, time: float, reason: Reason) -> Transition:
         label = self.present
         assert label is not None
         self._left = max(time, self._began)
-        self.present, self._gone_since, self._seen_since[label] = None, None, None
+        self.present, self._seen_since[label] = None, None
         return Transition("exit", label, self._left, self._began, reason)

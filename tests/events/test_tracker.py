@@ -84,6 +84,11 @@ def test_a_pet_that_looks_away_has_not_left() -> None:
     assert told(track(scene, 9)) == [("enter", 0, 1.0), ("exit", 0, 6.0)]
 
 
+def test_a_glimpse_long_before_a_visit_is_not_its_start() -> None:
+    changes = track(lambda t: CAT if t < 0.2 or t >= 60 else (0.2, 0.0), 62)
+    assert told(changes)[0] == ("enter", 0, 60)
+
+
 def test_answers_that_waver_between_the_thresholds_do_not_flicker() -> None:
     def scene(t: float) -> tuple[float, float]:
         value = 0.55 + 0.1 * math.sin(9 * t)
