@@ -18,17 +18,11 @@ from exporters.checks.validation_data import find_data
 from exporters.export_report import Exported
 from exporters.export_steps import ExportOptions, ExportSteps
 from exporters.graph.onnx_file import check_fp32, opset_of, read_model
-from exporters.graph.simplify import DEFAULT_OPSET
 from exporters.output_folder import output_folder, scratch_folder
 
 log = logging.getLogger(__name__)
 
 __all__ = ["ExportOptions", "Exported", "export"]
-
-UNLESS_GIVEN: dict[str, Any] = {
-    "layout": "nhwc-uint8", "batch": None, "opset": DEFAULT_OPSET, "logits": False,
-}  # fmt: skip
-"""Defaults of the options that say what graph is made of a checkpoint."""
 
 
 def export(options: ExportOptions) -> Exported:
@@ -88,6 +82,10 @@ def _imported(options: ExportOptions, weights: Path) -> tuple[ExportOptions, Mod
     model = OnnxPredictor(weights)
     if "imported" not in model.spec.trained_on:
         raise ModelError(f"{weights} is exported already; name the checkpoint it was made from")
+    if weights.suffix == ".ort":
+        raise ModelError(
+            f"{weights} is in ONNX Runtime's own format; give the .onnx file it was made of"
+        )
     check_fp32(weights, model.spec)  # the int8 and fp16 files of an imported one have its spec
     of_graph: dict[str, Any] = {
         "layout": model.spec.layout,
@@ -96,7 +94,7 @@ def _imported(options: ExportOptions, weights: Path) -> tuple[ExportOptions, Mod
         "logits": False,
     }
     for name, value in of_graph.items():
-        if getattr(options, name) not in (UNLESS_GIVEN[name], value):
+        if getattr(options, name) not in (getattr(ExportOptions, name), value):
             raise ModelError(
                 f"{weights} is an imported file, whose graph stays as it is; leave out --{name}"
             )

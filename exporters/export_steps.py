@@ -68,21 +68,21 @@ TIMING_SECONDS = 5.0  # how long a candidate is timed against fp32
 class ExportOptions:
     """The options of `catdog-edge export`."""
 
-    weights: Path | None
-    data: str | None
-    out: Path | None
-    quantize: Literal["auto", "dynamic", "static", "all"] | None
-    half: bool
-    format: Literal["onnx", "ort"]
-    layout: Layout
-    batch: int | None
-    opset: int
-    logits: bool
-    calibration: Calibration
-    calibration_pictures: int
-    max_drop: float
-    keep_slower: bool
-    limit: int | None
+    weights: Path | None = None
+    data: str | None = None
+    out: Path | None = None
+    quantize: Literal["auto", "dynamic", "static", "all"] | None = None
+    half: bool = False
+    format: Literal["onnx", "ort"] = "onnx"
+    layout: Layout = "nhwc-uint8"
+    batch: int | None = None
+    opset: int = DEFAULT_OPSET
+    logits: bool = False
+    calibration: Calibration = "minmax"
+    calibration_pictures: int = 300
+    max_drop: float = 0.5
+    keep_slower: bool = False
+    limit: int | None = None
     strict: bool = False
     target: Literal["cuda"] | None = None
     heat_map: bool = False

@@ -24,6 +24,7 @@ from catdog_edge.runtime.model_file import read_spec
 from exporters import import_onnx as module
 from exporters.export import export
 from exporters.export_steps import ExportOptions
+from exporters.formats.ort import write_ort
 from exporters.graph.onnx_file import read_model, write_model
 from exporters.import_onnx import Imported, ImportOptions, import_onnx, read_labels
 
@@ -225,11 +226,8 @@ def test_the_command_prints_json_and_predict_takes_its_file(tmp_path: Path) -> N
 
 
 def export_options(weights: Path, data: Path, **options: object) -> ExportOptions:
-    given = {"data": str(data), "out": weights.parent / "out", "quantize": None, "half": False}
-    given |= {"format": "onnx", "layout": "nhwc-uint8", "batch": None, "opset": 17}
-    given |= {"logits": False, "calibration": "minmax", "calibration_pictures": 32}
-    given |= {"max_drop": 0.5, "keep_slower": True, "limit": None}
-    return ExportOptions(weights=weights, **(given | options))
+    given = {"calibration_pictures": 32, "keep_slower": True} | options
+    return ExportOptions(weights=weights, data=str(data), out=weights.parent / "out", **given)
 
 
 def test_the_int8_file_of_an_imported_one_is_not_exported_again(
@@ -241,6 +239,13 @@ def test_the_int8_file_of_an_imported_one_is_not_exported_again(
     with pytest.raises(ModelError, match="is int8-static already; give the fp32 file"):
         export(export_options(ours, easy_set))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_imported_file_in_ort_format_is_refused_by_name(tmp_path: Path, easy_set: Path) -> None:
+    ours = tmp_path / "ours.ort"
+    write_ort(adopt(network(tmp_path / "theirs.onnx")).path, ours)
+    with pytest.raises(ModelError, match=r"own format; give the \.onnx file"):
+        export(export_options(ours, easy_set))
 
 
 @pytest.mark.parametrize(
