@@ -237,10 +237,9 @@ class Camera:
         return f"Camera({self._shown!r}, name={self.name!r}, state={self.state.value!r})"
 
     def _read_live(self, live: LiveSource[Any], deadline: float | None) -> Frame | None:
-        while True:
-            ended = self.ended or live.state is State.ENDED
-            taken = None if self.ended else live.take()
-            if taken is not None:
+        while not self.ended:
+            ended = live.state is State.ENDED
+            if (taken := live.take()) is not None:
                 return self._frame(taken)
             if ended:
                 self.ended = True
@@ -254,6 +253,7 @@ class Camera:
                     if left <= 0:
                         return None
                     self._changed.wait(min(left, threading.TIMEOUT_MAX))
+        return None
 
     def _read_recording(self, recording: Recording, deadline: float | None) -> Frame | None:
         if self.ended or self.state is State.ENDED:
