@@ -185,7 +185,7 @@ class Events:
         # crops to another shape.
         blank = np.empty((*model.spec.size, 3), np.uint8)
         again = preprocess(blank, model.spec.resize)
-        self._resizes_here = again.shape == blank.shape and np.may_share_memory(again, blank)
+        self._resizes_here = np.may_share_memory(again, blank)
         self._sources: dict[str, _Source] = {}
         self._view: View | None = None
 
@@ -319,10 +319,8 @@ class Events:
         if source.prediction is not None and not due:
             return source.prediction, False
         source.tally.classified += 1
-        if not self._resizes_here:
+        if rule != spec.resize or not self._resizes_here:
             image = frame.image
-        elif rule != spec.resize:
-            image = preprocess(frame.image, spec.resize)
         box = None
         if crop is not None and gate is not None:
             height, width = frame.image.shape[:2]

@@ -196,11 +196,16 @@ class _Reader:
         if _ANSWERS.search(table.name):
             table.is_understood = True
             return table
+        found = self._rows(image)
+        # A short row without a file, below the table, is a total or a remark.
+        last = self._columns[len(self._header) - 1]
+        rows = [row for row, file in enumerate(found) if file or last[row]]
+        found = [found[row] for row in rows]
+        self._columns = {i: [cells[row] for row in rows] for i, cells in self._columns.items()}
         others = [index for index in self._columns if index != image]
         known = [self._plain.index(name) for name in _LABEL_COLUMNS if name in self._plain]
         label = next((i for i in known if i in others and not _are_splits(self._columns[i])), None)
         splits, used = self._split_cells([i for i in others if i != label], label is not None)
-        found = self._rows(image)
         for file, split in zip(found, splits or ()):
             if file and split and table.splits.setdefault(file, split) != split:
                 raise DataError(f"{self._where} puts {file} into two splits; leave one row of it")
@@ -257,7 +262,8 @@ class _Reader:
         for index in columns:
             word = re.sub("^(is|in)_", "", self._plain[index])
             split = split_names([word]).get(word)
-            truth = all(cell.lower() in _TRUTH for cell in self._columns[index])
+            marks = {cell.lower() for cell in self._columns[index]}
+            truth = {""} != marks <= {"", *_TRUTH}  # a cell that is left empty is a no
             # Without a column of labels, a column `train` of 0 and 1 may be a class.
             if split and truth and (labelled or word != self._plain[index]):
                 flags[index] = split
@@ -268,7 +274,8 @@ class _Reader:
             rest = "test"
         rows = range(len(self._columns[0]))
         marked = [
-            [s for i, s in flags.items() if _TRUTH[self._columns[i][row].lower()]] for row in rows
+            [s for i, s in flags.items() if _TRUTH.get(self._columns[i][row].lower())]
+            for row in rows
         ]
         return [one[0] if len(one) == 1 else rest for one in marked], set(flags)
 
@@ -375,11 +382,11 @@ def from_split_csv(
     columns = [header.index(name) for name in ("file", "label", "split")]
     # The names of a copy that another system has made may be normalized otherwise.
     by_name = {nfc(name): name for name in source.entries}
-    absolute = {f"/{name}": name for name in source.entries}  # as earlier versions recorded a zip's
     candidates: dict[str, Candidate] = {}
     skipped = []
     for written, label, word in ([row[index] for index in columns] for row in rows):
-        file = written if written in source.entries else absolute.get(written, written)
+        # Earlier versions recorded a slash before the names of some zips.
+        file = written if written in source.entries else written.removeprefix("/")
         file = file if file in source.entries else by_name.get(nfc(file), file)
         split = next(iter(split_names([word.strip()]).values()), None)
         if split is None:

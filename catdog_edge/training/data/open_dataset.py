@@ -127,11 +127,13 @@ def open_datasets(
 ) -> tuple[Dataset, ...]:
     """Open several sources of the same classes; the first decides the labels and their order.
 
-    The others need images in the training split only, and no certain ones where `split_csvs` has
-    a file for them (one or `None` for each source). See `open_dataset` and, for names that are
-    `known`, `told_apart` for the arguments.
+    The others need images in the training split only. Of several, those for which `split_csvs` has
+    a file (one or `None` for each source) need no certain ones. See `open_dataset` and, for names
+    that are `known`, `told_apart` for the arguments.
     """
     recorded = split_csvs or [None] * len(sources)
+    if recorded[0] is not None and len(sources) > 1:  # copies in the others may have emptied it
+        settings["required"] = ()
     first = open_dataset(sources[0], labels=labels, split_csv=recorded[0], **settings)
     settings["labels"] = first.labels
     more = []

@@ -158,7 +158,10 @@ class Run:
         return kept_apart(self.opened(), self.left_out)
 
     def opened(self) -> tuple[Dataset, ...]:
-        """Open `datasets` with all images of the sources that are left out, whatever the limit."""
+        """Open `datasets` with all images of the sources that are left out, whatever the limit.
+
+        Copies of images that the run was trained on are no test and stay out.
+        """
         args, left_out = self.args(), self.left_out
         sources = (args["data"], *(args.get("more_data") or ()))
         files = [self.split_file(number) for number in range(len(sources))]
@@ -178,15 +181,22 @@ class Run:
         limited = every
         if settings["limit"] is not None and None in recorded:
             limited = open_datasets(sources, known=left_out, **settings)
+        # The recorded split lacks what is left out, which counts for names and copies.
+        settings["labels"] = every[0].labels
+        recalled = [
+            None if file is None else open_dataset(source, split_csv=file, **settings)
+            for source, file in zip(sources, recorded)
+        ]
+        # A run with a limit did not see all copies of its training images.
+        items = (item for one in recalled if one is not None for item in one.items)
+        trained = {item.digest for item in items if item.split != "test"}
         found = []
-        for one, used, source, file in zip(every, limited, sources, recorded):
-            # The recorded split lacks what is left out, which counts for names and copies.
-            if file is not None:
-                used = open_dataset(source, split_csv=file, **settings | {"labels": one.labels})
+        for one, two, again in zip(every, limited, recalled):
+            used = two if again is None else again
             known, names = {item.file for item in used.items}, file_sources(one)
             out = (item for item in one.items if names[item.file] in left_out)
-            items = (*used.items, *(item for item in out if item.file not in known))
-            found.append(replace(one, items=items, skipped=used.skipped))
+            new = (item for item in out if item.file not in known and item.digest not in trained)
+            found.append(replace(one, items=(*used.items, *new), skipped=used.skipped))
         return tuple(found)
 
     @property

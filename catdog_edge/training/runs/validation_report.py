@@ -163,11 +163,10 @@ def _validate(network: nn.Module, spec: ModelSpec, trainer: Trainer, data: RunDa
 
     others: GroupScores = {}
     done, has_scale = _is_calibrated(spec), False
-    if data.negatives is None:
+    if data.negatives is None or done:
         outputs = compute(images)
-    elif done:
-        outputs = compute(images)
-        others = rejection.negative_groups(data.negatives, "val", compute)
+        if data.negatives is not None:
+            others = rejection.negative_groups(data.negatives, "val", compute)
     else:
         outputs, others, has_scale = _calibrate(network, data.negatives, images, sources, compute)
         if not has_scale:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from support.images.image_sets import image, images, labels, splits, write
 
 from catdog_edge.errors import DataError
 from catdog_edge.training.data.csv_labels import Table, read_tables
+from catdog_edge.training.data.dataset import SPLITS
 from catdog_edge.training.data.folder_or_zip import open_source
 from catdog_edge.training.data.open_dataset import open_dataset
 
@@ -207,6 +209,33 @@ def test_remarks_and_blank_lines_of_a_table_are_no_files(tmp_path: Path) -> None
     dataset = open_dataset(write(tmp_path, {**flat(60), "t.csv": table("image,label", *rows)}))
     assert len(dataset.items) == 60
     assert dataset.skipped == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "test"),
+    [
+        ("image,label,is_test", lambda n: f"{n}.jpg,{'ab'[n % 2]},{int(n >= 45)}", 15),
+        ("image,a,b", lambda n: f"{n}.jpg,{n % 2},{1 - n % 2}", 5),
+        ("image,split,label", lambda n: f"{n}.jpg,{SPLITS[n % 3]},{'ab'[n // 30]}", 20),
+    ],
+)
+def test_a_total_and_a_remark_do_not_change_what_columns_mean(
+    tmp_path: Path, header: str, row: Callable[[int], str], test: int
+) -> None:
+    rows = [row(n) for n in range(60)]
+    plain = open_dataset(write(tmp_path / "plain", {**flat(60), "t.csv": table(header, *rows)}))
+    rows = ["# made in 2026, by hand", *rows, "Total,60"]
+    noted = open_dataset(write(tmp_path / "noted", {**flat(60), "t.csv": table(header, *rows)}))
+    assert noted.items == plain.items
+    assert len(plain.items_of("test")) == test
+
+
+def test_a_mark_that_is_left_out_is_a_no(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{'ab'[n % 2]}{',1' * (n >= 45)}" for n in range(60)]
+    dataset = open_dataset(
+        write(tmp_path, {**flat(60), "t.csv": table("image,label,is_test", *rows)})
+    )
+    assert {item.file for item in dataset.items_of("test")} == {f"{n}.jpg" for n in range(45, 60)}
 
 
 # ---- what is laid down -----------------------------------------------------------------

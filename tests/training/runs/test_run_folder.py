@@ -16,7 +16,7 @@ pytestmark = pytest.mark.train
 
 from catdog_edge.errors import CatdogError, ModelError
 from catdog_edge.training.data.open_dataset import open_dataset
-from catdog_edge.training.data.source_groups import sources_of
+from catdog_edge.training.data.source_groups import kept_apart, sources_of
 from catdog_edge.training.runs.run_folder import (
     Run,
     check_name,
@@ -238,6 +238,44 @@ def test_the_recorded_split_of_each_set_holds(
     assert set(again[1].items) == set(moved)
     tested = {item.file for item in run.opened()[1].items} - {item.file for item in moved}
     assert {Path(file).name.split("-")[0] for file in tested} == set(left_out)
+
+
+def test_copies_of_what_a_limited_run_was_trained_on_are_no_test(
+    tmp_path: Path, easy_set: Path
+) -> None:
+    for number, file in enumerate(sorted(easy_set.rglob("*.png"))):
+        for word in ("web", "phone")[: 1 + number % 2]:
+            copy = tmp_path / "set" / file.parent.name / f"{word}-{number}.png"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    run = Run(tmp_path)
+    run.write_args({"data": str(tmp_path / "set"), "leave_out": ["phone"], "limit": 20})
+    limited = open_dataset(tmp_path / "set", limit=20)
+    (trained,) = kept_apart([limited], ["phone"])
+    trained.write_split_csv(run.split_csv)
+    assert set(run.datasets()[0].items) == set(trained.items)  # nothing is dropped at a resume
+    known = {item.digest for item in trained.items if item.split != "test"}
+    tested = [item for item in run.opened()[0].items if "/phone-" in item.file]
+    assert len(tested) > sum("/phone-" in item.file for item in limited.items)
+    assert not known & {item.digest for item in tested}
+
+
+def test_the_first_set_may_have_lost_a_class_of_val_to_copies(
+    tmp_path: Path, easy_set: Path
+) -> None:
+    sets = [str(easy_set), str(tmp_path / "more")]
+    first = open_dataset(easy_set)
+    val = [item for item in first.items_of("val") if item.file.startswith("bright/")]
+    for item in (*first.items_of("train"), *val):
+        copy = tmp_path / "more" / ("test" if item in val else "train") / item.file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        picture = cv2.imread(str(easy_set / item.file))
+        cv2.imwrite(str(copy), picture if item in val else cv2.flip(picture, 1))
+    run = Run(tmp_path)
+    run.write_args({"data": sets[0], "more_data": sets[1:]})
+    left = tuple(item for item in first.items if item not in val)
+    replace(first, items=left).write_split_csv(run.split_csv)
+    assert set(run.datasets()[0].items) == set(left)
 
 
 def test_a_word_to_leave_out_is_left_out_of_every_set(tmp_path: Path, easy_set: Path) -> None:
