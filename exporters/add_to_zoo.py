@@ -5,8 +5,8 @@
 
 `NAME.onnx` is the static int8 file, for CPUs. `NAME.half.onnx` is fp16, for GPUs, its weights
 stored as int8 so that the package stays small. Before anything is replaced, fp16 is compared with
-fp32, and the int8 file, which `export` compared with fp32, with the shipped fp16 file. The
-card keeps its text; its digests are updated.
+fp32 before its weights are so stored, and the int8 file, which `export` compared with fp32, with
+the shipped fp16 file. The card keeps its text; its digests are updated.
 """
 
 from __future__ import annotations

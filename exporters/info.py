@@ -209,7 +209,7 @@ def _checkpoint(path: Path) -> Info:
         bytes=path.stat().st_size,
         spec=spec,
         inputs=(f"float32 [N, 3, {spec.height}, {spec.width}], RGB, normalised (a checkpoint)",),
-        outputs=(f"logits float32 [N, {len(spec.labels)}]",),
+        outputs=(f"logits float32 [N, {spec.logits}]",),
         graph=graph,
         note=f"catdog-edge info --arch {spec.architecture}",
         checkpoint=True,

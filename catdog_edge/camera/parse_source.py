@@ -22,7 +22,7 @@ from catdog_edge.system.files import expand_path
 
 SourceKind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"\w[\w.-]*")
 _NAMED = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
 _FILE_URL = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
 _TYPO = re.compile(r"://|[@=;]")  # found in an address with a typo, and hardly ever in a glob
@@ -184,7 +184,7 @@ def _existing_device(index: int) -> int:
 
 
 def _as_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-") or "camera"
+    return re.sub(r"[^\w.-]+", "_", text).strip("_.-") or "camera"
 
 
 def _pictures(files: Iterable[Path], name: str, shown: str) -> FrameSource:

@@ -85,7 +85,10 @@ class EvaluationReport:
 
 
 def _threshold_lines(table: Sequence[ThresholdRow]) -> list[str]:
-    """Format the trade-off: the classes and kinds of negatives, each the mean of its sources."""
+    """Format the trade-off: the classes and kinds of negatives, each the mean of its sources.
+
+    The worst source is in brackets.
+    """
     kinds: dict[str, list[str]] = {}
     for name in table[0].negatives:
         kinds.setdefault(name.split("/")[0], []).append(name)
@@ -94,10 +97,16 @@ def _threshold_lines(table: Sequence[ThresholdRow]) -> list[str]:
     # To pass one to --reject, the reader has to see how the rows differ.
     digits = next(n for n in range(4, 18) if len({f"{v:.{n}g}" for v in values}) == len(values))
     for row in table:
-        of_kinds = (fmean(row.negatives[name] for name in names) for names in kinds.values())
-        means = [fmean(row.classes.values()), *of_kinds]
-        rows.append([f"{row.threshold:.{digits}g}", *(f"{100 * mean:.1f}" for mean in means)])
-    return ["answered with a class, %, at other thresholds (mean of the sources)", *align(rows)]
+        shares = [list(row.classes.values())]
+        shares += [[row.negatives[name] for name in names] for names in kinds.values()]
+        worst = [min(shares[0]), *map(max, shares[1:])]
+        cells = [
+            f"{100 * fmean(each):.1f}" + f" ({100 * one:.1f})" * (len(each) > 1)
+            for each, one in zip(shares, worst, strict=True)
+        ]
+        rows.append([f"{row.threshold:.{digits}g}", *cells])
+    title = "answered with a class, %, at other thresholds (mean of the sources; the worst)"
+    return [title, *align(rows)]
 
 
 def evaluate_weights(

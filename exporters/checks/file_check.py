@@ -100,7 +100,10 @@ def check_same_task(reference: ModelSpec, candidate: ModelSpec, name: str) -> No
         ("resize rule", reference.resize, candidate.resize),
     ):
         if left != right:
-            raise GateError(f"{name}: {what} differ: the reference has {left}, this has {right}")
+            raise GateError(
+                f"{name}: {what} differs: the reference has {left}, this has {right}; "
+                "catdog-edge bench --also compares models of different sizes and rules"
+            )
 
 
 def check_outputs(outputs: Sequence[Any], spec: ModelSpec, name: str, logits: bool = False) -> None:

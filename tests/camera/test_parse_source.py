@@ -45,6 +45,14 @@ def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert camera.name == "12_30_05"
 
 
+def test_a_name_may_have_letters_of_any_script(tmp_path: Path) -> None:
+    path = video(tmp_path / "a.avi", 1).rename(tmp_path / "Küche 客厅.avi")
+    with Camera(path) as camera:
+        assert camera.name == "Küche_客厅"
+    with Camera(path, name="Garten-Tür") as camera:
+        assert camera.name == "Garten-Tür"
+
+
 def test_an_address_of_a_file_is_the_file(tmp_path: Path) -> None:
     path = video(tmp_path / "a b.avi", 2)
     with Camera(path.as_uri()) as camera:

@@ -18,6 +18,7 @@ from support.models.tiny_nets import LABELS, pictures, spec_for
 
 from catdog_edge.cli.main import main
 from catdog_edge.errors import ModelError
+from catdog_edge.spec import Rejection
 from catdog_edge.system.packages import install_command
 from catdog_edge.training.models.checkpoint import save_checkpoint
 from catdog_edge.training.models.registry import architecture
@@ -128,6 +129,14 @@ def test_a_checkpoint_says_what_is_true_of_it(folder: Path) -> None:
     assert (
         info.to_dict()["multiply_adds"] == read_info(folder / "model.onnx").graph["multiply_adds"]
     )
+
+
+def test_a_checkpoint_with_negatives_has_a_logit_for_them(tmp_path: Path) -> None:
+    arch = architecture("simple_cnn")
+    spec = spec_for(arch.normalization, LABELS[:2], arch.size, "simple_cnn")
+    spec = spec.replace(rejection=Rejection("known", 0.5))
+    save_checkpoint(tmp_path / "best.pt", arch.build(3).state_dict(), spec)
+    assert read_info(tmp_path / "best.pt").outputs == ("logits float32 [N, 3]",)
 
 
 def test_weights_in_a_second_file_are_read_or_named(folder: Path, tmp_path: Path) -> None:

@@ -183,12 +183,12 @@ def source(name: str, share: float, left_out: bool = False) -> SourceResult:
     return SourceResult(name, 1000, left_out, (share, share, share), (0.5, 0.4, 0.6))
 
 
-def test_a_threshold_has_the_mean_of_each_kind() -> None:
+def test_a_threshold_has_the_mean_and_the_worst_source_of_each_kind() -> None:
     # A source of the classes and one of negatives have the same name, `car/a`.
     row = ThresholdRow(0.25, {"car/a": 1.0, "phone": 0.5}, {"car/a": 0.2, "car/b": 0.0})
     lines = evaluate._threshold_lines([row])
     assert lines[1].split() == ["threshold", "the", "classes", "car"]
-    assert lines[2].split() == ["0.25", "75.0", "10.0"]
+    assert lines[2].split() == ["0.25", "75.0", "(50.0)", "10.0", "(20.0)"]
 
 
 def test_thresholds_have_the_digits_in_which_they_differ() -> None:

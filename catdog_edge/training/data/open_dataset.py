@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from catdog_edge.training.data.decode_cache import Cache, Decoder
 from catdog_edge.training.data.folder_or_zip import Skipped, Source, open_source
 from catdog_edge.training.data.layouts import find_layout
 from catdog_edge.training.data.source_names import told_apart
-from catdog_edge.training.data.splits import Splitter, read_subset, shares_of
+from catdog_edge.training.data.splits import Splitter, read_subset, shares_of, split_folders
 
 NEGATIVES_SPLIT = (0.7, 0.15, 0.15)  # train, val and test of images of none of the classes
 MAX_SKIPPED = 0.05  # the share of files that may be unreadable; more is an error
@@ -153,8 +153,8 @@ def open_negative_images(
     """Open out-of-class images, as a data set whose one class is `neither`.
 
     Every image in a folder or a `.zip` counts, whatever its name. The shares for training, for
-    choosing the threshold and for the test are drawn by the digest of the pixels. See
-    `open_dataset` for the arguments.
+    choosing the threshold and for the test are those of folders that name splits, else they are
+    drawn by the digest of the pixels. See `open_dataset` for the arguments.
 
     Raises:
         DataError: There is no such source, it has no images, more than 5 % of the files
@@ -164,7 +164,11 @@ def open_negative_images(
     files = sorted_names(opened.pictures)
     if not files:
         raise DataError(f"{opened.name} has no images in it (.jpg, .png, ...)")
-    candidates = tuple(Candidate(name, NEITHER) for name in files)
+    depth, splits = split_folders(files)
+    candidates = tuple(
+        Candidate(name, NEITHER, splits[PurePosixPath(name).parts[depth]] if splits else None)
+        for name in files
+    )
     layout = FileLayout("images of none of the classes", candidates, (NEITHER,))
     splitter = Splitter(tuple(split), candidates)
     dataset = _read(opened, layout, splitter, (None, 0), steps, keep_damaged)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import posixpath
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -16,6 +15,7 @@ from catdog_edge.training.data.dataset import SPLITS, Dataset, Split
 from catdog_edge.training.data.folder_or_zip import Skipped
 from catdog_edge.training.data.open_dataset import pixels
 from catdog_edge.training.data.source_names import file_sources
+from catdog_edge.training.data.splits import split_folders
 
 
 def without_sources(dataset: Dataset, left_out: Sequence[str]) -> Dataset:
@@ -109,11 +109,11 @@ def sources_of(dataset: Dataset, split: Split) -> list[str]:
 def kinds_of(dataset: Dataset, split: Split) -> list[str]:
     """Return what each negative of a split shows: the folder below the root, or the set's name.
 
-    Folders that every file of the set is in do not count, whatever is left out of it.
+    Folders that every file of the set is in do not count, whatever is left out of it, nor do those
+    that name its splits.
     """
-    files = (item.file for item in dataset.whole.items)
-    root = posixpath.commonpath({posixpath.dirname(file) for file in files} or {""})
-    above = len(PurePosixPath(root).parts)
+    above, splits = split_folders(item.file for item in dataset.whole.items)
+    above += bool(splits)
     folders = [PurePosixPath(item.file).parts[above:-1] for item in dataset.items_of(split)]
     return [parts[0] if parts else dataset.plain_name for parts in folders]
 

@@ -10,10 +10,12 @@ as folders or in a table, take precedence over digests.
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice, product
+from pathlib import PurePosixPath
 from typing import Any
 
 from catdog_edge.errors import DataError
@@ -76,6 +78,26 @@ def says_no_class(name: str) -> bool:
     if re.fullmatch(r"class[\W_]*\d+", name.casefold()):
         return False
     return _parse(name)[1] == "" and any(character.isalpha() for character in name)
+
+
+def split_folders(files: Iterable[str]) -> tuple[int, dict[str, Split]]:
+    """Find folders that are splits, two or more and nothing else, below what all files are in.
+
+    Returns:
+        The number of folders above them, and the split of each; empty if there are none.
+
+    Examples:
+        >>> split_folders(["out/train/hall/1.jpg", "out/test/2.jpg"])
+        (1, {'test': 'test', 'train': 'train'})
+        >>> split_folders(["train/1.jpg", "bus/2.jpg"])
+        (0, {})
+    """
+    folders = {posixpath.dirname(file) for file in files}
+    depth = len(PurePosixPath(posixpath.commonpath(folders or {""})).parts)
+    below = [PurePosixPath(folder).parts[depth:] for folder in folders]
+    names = {parts[0] if parts else "" for parts in below}
+    found = split_names(sorted(names))
+    return depth, found if len(names) > 1 and names == set(found) else {}
 
 
 def split_word(name: str) -> Split | None:

@@ -93,8 +93,8 @@ def choose_threshold(classes: Groups, negatives: Groups, rule: ThresholdRule = E
     """Choose a threshold by a rule on the error rates, each the mean over groups.
 
     By `eer` it is the middle of all thresholds at which the larger of the two error rates is within
-    a standard error of its minimum. By `tpr` and `tnr` it is the middle between the last score that
-    fulfils the rule and the next.
+    a standard error of its minimum. By `tpr` and `tnr` it is the middle of those that fulfil the
+    rule and at which the other error rate is within a standard error of the least that is left.
 
     Args:
         classes: Scores or logits `[N]` of validation images of the classes, by group.
@@ -109,16 +109,16 @@ def choose_threshold(classes: Groups, negatives: Groups, rule: ThresholdRule = E
     middles = (edges[:-1].astype(np.float64) + edges[1:]) / 2
     rejected = _mean_share_below(classes, middles)
     accepted = 1 - _mean_share_below(negatives, middles)
+    harm, fulfilled = np.maximum(rejected, accepted), np.full(len(middles), True)
     if rule.kind == "tpr":
-        return float(middles[np.flatnonzero(1 - rejected >= rule.rate)[-1]])
+        harm, fulfilled = accepted, 1 - rejected >= rule.rate
     if rule.kind == "tnr":
-        return float(middles[np.flatnonzero(1 - accepted >= rule.rate)[0]])
-    harm = np.maximum(rejected, accepted)
-    least = float(harm.min())
+        harm, fulfilled = rejected, 1 - accepted >= rule.rate
+    least = float(harm[fulfilled].min())
     smallest = min(sum(map(len, groups.values())) for groups in (classes, negatives))
     # Without one error on n images the rate may still be about 1 / n.
     spread = math.sqrt(max(least * (1 - least), 1 / smallest) / smallest)
-    alike = np.flatnonzero(harm <= least + spread + 1e-9)
+    alike = np.flatnonzero(fulfilled & (harm <= least + spread + 1e-9))
     return float((float(edges[alike[0]]) + float(edges[alike[-1] + 1])) / 2)
 
 
@@ -173,8 +173,11 @@ def threshold_table(classes: Groups, negatives: Groups, current: float) -> list[
         negatives: The same of negatives.
         current: The threshold of the model, which has a row of its own.
     """
-    rules = [EER, *(ThresholdRule("tpr", rate) for rate in TABLE_RATES)]
-    chosen = {current, *(choose_score_threshold(classes, negatives, rule) for rule in rules)}
+    scores = np.unique(np.concatenate(list(classes.values()))).astype(np.float64)
+    middles = np.concatenate([scores[:1], (scores[:-1] + scores[1:]) / 2])
+    answered = 1 - _mean_share_below(classes, middles)
+    highest = {float(middles[np.flatnonzero(answered >= rate)[-1]]) for rate in TABLE_RATES}
+    chosen = {current, choose_score_threshold(classes, negatives), *highest}
 
     def accepted(groups: Groups, threshold: float) -> dict[str, float]:
         return {name: float((scores >= threshold).mean()) for name, scores in groups.items()}

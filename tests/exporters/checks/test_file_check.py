@@ -75,7 +75,7 @@ def test_models_of_other_tasks_are_not_compared() -> None:
     check_same_task(spec, spec.replace(precision="fp16", layout="nchw-float"), "x")
     for other, message in (
         (spec.replace(labels=("dark", "bright", "striped")), "labels differ"),
-        (spec_for(size=64), "input size differ"),
+        (spec_for(size=64), "input size differs"),
         (spec.replace(resize=spec.resize[1:]), "resize rule differ"),
     ):
         with pytest.raises(GateError, match=message):

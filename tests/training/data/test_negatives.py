@@ -89,6 +89,18 @@ def test_every_picture_of_a_folder_counts_and_most_are_to_train_on(streets: Path
     assert counts["train"] > counts["val"] > 0
 
 
+def test_folders_that_name_splits_are_the_splits(tmp_path: Path, streets: Path) -> None:
+    for number, file in enumerate(sorted((streets / "deep").iterdir())):
+        copy = tmp_path / ("train", "test")[number % 3 == 0] / "street" / file.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    found = open_negative_images(tmp_path)
+    tested = {item.file for item in found.items_of("test")}
+    assert tested == {item.file for item in found.items if item.file.startswith("test/")}
+    assert (len(tested), len(found.items)) == (20, 60)
+    assert found.items_of("val")
+
+
 def test_an_empty_folder_and_too_few_pictures_are_one_line(tmp_path: Path, streets: Path) -> None:
     with pytest.raises(DataError, match="has no images"):
         open_negative_images(tmp_path)

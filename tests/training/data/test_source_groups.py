@@ -136,6 +136,14 @@ def test_the_folder_below_the_root_is_the_kind_of_a_negative() -> None:
     assert kinds_of(flat, "train") == ["other", "other"]
 
 
+def test_splits_are_no_kinds_of_negatives() -> None:
+    found = dataset("wild/train/hall/x-1.jpg", "wild/test/hall/x-2.jpg", "wild/test/y-3.jpg")
+    assert kinds_of(found, "train") == ["hall"]
+    assert kinds_of(found, "test") == ["hall", found.plain_name]
+    trains = dataset("vehicles/train/1.jpg", "vehicles/bus/2.jpg")
+    assert kinds_of(trains, "train") == ["train", "bus"]
+
+
 def test_a_source_is_left_out_and_then_is_all_of_the_test() -> None:
     assert [item.file for item in without_sources(WEB, ["web"]).items] == ["cat/phone-2.jpg"]
     assert without_sources(WEB, []) is WEB

@@ -55,6 +55,13 @@ def test_rules_keep_what_they_name() -> None:
     assert 0.99 <= (unseen < rejected).mean() < 0.991
 
 
+@pytest.mark.parametrize("rule", ["tpr:0.99", "tnr:0.99"])
+def test_a_rule_does_not_sit_on_the_edge_of_a_crowd(rule: str) -> None:
+    seen, unseen = scores(*np.linspace(0.96, 0.99, 1000)), scores(*np.linspace(0, 0.4, 1000))
+    found = choose_threshold({"a": seen}, {"b": unseen}, ThresholdRule.parse(rule))
+    assert found == pytest.approx(0.68, abs=0.01)
+
+
 def test_a_rule_of_all_takes_the_lowest_score_or_leaves_the_highest() -> None:
     classes, negatives = {"a": scores(0.5, 0.6)}, {"b": scores(0.7, 0.8)}
     lowest = choose_threshold(classes, negatives, ThresholdRule("tpr", 1))
