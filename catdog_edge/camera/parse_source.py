@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 import stat
 import sys
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +24,6 @@ from catdog_edge.system.files import expand_path
 
 SourceKind = Literal["device", "url", "pipe", "video", "pictures", "jpegs"]
 
-_NAME = re.compile(r"\w[\w.-]*")
-_NAMED = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
 _FILE_URL = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
 _TYPO = re.compile(r"://|[@=;]")  # found in an address with a typo, and hardly ever in a glob
 
@@ -62,15 +62,13 @@ class FrameSource:
 
 def split_name(text: str) -> tuple[str | None, str]:
     """Split `[NAME=]SOURCE` of the command line."""
-    match = _NAMED.fullmatch(text)
-    if match is None or _mode(text):
-        return None, text
-    return match.group(1), match.group(2)
+    name, _, source = text.partition("=")
+    return (name, source) if source and _is_name(name) and not _mode(text) else (None, text)
 
 
 def check_source_name(name: str) -> str:
     """Return the name; `CameraError` if it is not valid in a file name and an event."""
-    if not _NAME.fullmatch(name):
+    if not _is_name(name):
         remedy = "use letters, digits, dots, dashes and underscores"
         raise CameraError(f"a source cannot be called {masked(name)!r}; {remedy}")
     return name
@@ -183,8 +181,19 @@ def _existing_device(index: int) -> int:
     return index
 
 
+def _is_name(text: str) -> bool:
+    return all(map(_is_of_name, text)) and text[:1] not in ("", ".", "-")
+
+
+def _is_of_name(character: str) -> bool:
+    # Marks are parts of letters: of Hindi and Thai, or of an umlaut in a file name of macOS.
+    return character in "_.-" or unicodedata.category(character)[0] in "LMN"
+
+
 def _as_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text).strip("_.-") or "camera"
+    groups = itertools.groupby(text, _is_of_name)
+    parts = ("".join(group) if valid else "_" for valid, group in groups)
+    return "".join(parts).strip("_.-") or "camera"
 
 
 def _pictures(files: Iterable[Path], name: str, shown: str) -> FrameSource:

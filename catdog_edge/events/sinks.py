@@ -19,7 +19,7 @@ from catdog_edge.system.files import cannot_write, name_text
 
 log = logging.getLogger(__name__)
 
-_SNAPSHOT = re.compile(r"\d{8}T\d{9}Z-[A-Za-z0-9_.-]+-[^/]+-(?:enter|exit)-\d+\.jpg")
+_SNAPSHOT = re.compile(r"\d{8}T\d{9}Z-[^/]+-(?:enter|exit)-\d+\.jpg")
 
 
 class WriteFailures:

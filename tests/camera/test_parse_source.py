@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("cv2")
 from support.cameras.numbered_frames import animation, encoded, numbers, video
 
 from catdog_edge import Camera, CameraError
+from catdog_edge.camera.parse_source import split_name
 
 
 def test_a_pipe_is_no_video(tmp_path: Path) -> None:
@@ -46,11 +48,16 @@ def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_name_may_have_letters_of_any_script(tmp_path: Path) -> None:
-    path = video(tmp_path / "a.avi", 1).rename(tmp_path / "Küche 客厅.avi")
-    with Camera(path) as camera:
-        assert camera.name == "Küche_客厅"
-    with Camera(path, name="Garten-Tür") as camera:
-        assert camera.name == "Garten-Tür"
+    path = video(tmp_path / "a.avi", 1)
+    for name in ("Küche", unicodedata.normalize("NFD", "Küche"), "客厅", "रसोई", "ครัว"):
+        path = path.rename(tmp_path / f"{name} & 1.avi")
+        with Camera(path) as camera:
+            assert camera.name == f"{name}_1"
+        with Camera(path, name=name) as camera:
+            assert camera.name == name
+        assert split_name(f"{name}=0") == (name, "0")
+    for text in ("=0", "-a=0", "a b=0", "a="):
+        assert split_name(text) == (None, text)
 
 
 def test_an_address_of_a_file_is_the_file(tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ def test_snapshots_stay_within_their_size(tmp_path: Path) -> None:
     for part in range(2):  # the second one finds what the first has left
         folder = Snapshots(tmp_path, 5 * size + size // 2)
         for number in range(6):
-            assert folder.write(an_event(10 * part + number, clips.drawing("cat", 0)))
+            event = an_event(10 * part + number, clips.drawing("cat", 0))
+            assert folder.write(replace(event, source="Küche"))
             ours = [p for p in tmp_path.iterdir() if p != mine]
             assert sum(p.stat().st_size for p in ours) <= 5.5 * size
     assert mine.stat().st_size == 100_000, "what is not ours is neither counted nor deleted"

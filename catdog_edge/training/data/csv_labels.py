@@ -197,9 +197,13 @@ class _Reader:
             table.is_understood = True
             return table
         found = self._rows(image)
-        # A short row without a file, below the table, is a total or a remark.
+        # A row without a file that is short, or names nothing like one, is a total or a remark.
         last = self._columns[len(self._header) - 1]
-        rows = [row for row, file in enumerate(found) if file or last[row]]
+        rows = [
+            row
+            for row, (file, cell) in enumerate(zip(found, self._columns[image]))
+            if file or (last[row] and re.search(r"[\d./\\]", cell))
+        ]
         found = [found[row] for row in rows]
         self._columns = {i: [cells[row] for row in rows] for i, cells in self._columns.items()}
         others = [index for index in self._columns if index != image]

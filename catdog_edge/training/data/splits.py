@@ -81,7 +81,7 @@ def says_no_class(name: str) -> bool:
 
 
 def split_folders(files: Iterable[str]) -> tuple[int, dict[str, Split]]:
-    """Find folders that are splits, two or more and nothing else, below what all files are in.
+    """Find folders that are splits, with one to train on, and nothing else, below a common one.
 
     Returns:
         The number of folders above them, and the split of each; empty if there are none.
@@ -97,7 +97,8 @@ def split_folders(files: Iterable[str]) -> tuple[int, dict[str, Split]]:
     below = [PurePosixPath(folder).parts[depth:] for folder in folders]
     names = {parts[0] if parts else "" for parts in below}
     found = split_names(sorted(names))
-    return depth, found if len(names) > 1 and names == set(found) else {}
+    every = len(names) > 1 and names == set(found) and "train" in found.values()
+    return depth, found if every else {}
 
 
 def split_word(name: str) -> Split | None:

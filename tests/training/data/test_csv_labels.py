@@ -227,6 +227,9 @@ def test_a_total_and_a_remark_do_not_change_what_columns_mean(
     rows = ["# made in 2026, by hand", *rows, "Total,60"]
     noted = open_dataset(write(tmp_path / "noted", {**flat(60), "t.csv": table(header, *rows)}))
     assert noted.items == plain.items
+    rows = [*rows[1:-1], "Total,60,15"]
+    total = open_dataset(write(tmp_path / "total", {**flat(60), "t.csv": table(header, *rows)}))
+    assert total.items == plain.items
     assert len(plain.items_of("test")) == test
 
 

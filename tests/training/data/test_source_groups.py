@@ -23,6 +23,7 @@ from catdog_edge.training.data.source_groups import (
     without_sources,
 )
 from catdog_edge.training.data.source_names import file_sources, told_apart
+from catdog_edge.training.data.splits import split_folders
 
 
 def dataset(*files: str, source: str = "/data/wild.zip", dogs: tuple[str, ...] = ()) -> Dataset:
@@ -142,6 +143,7 @@ def test_splits_are_no_kinds_of_negatives() -> None:
     assert kinds_of(found, "test") == ["hall", found.plain_name]
     trains = dataset("vehicles/train/1.jpg", "vehicles/bus/2.jpg")
     assert kinds_of(trains, "train") == ["train", "bus"]
+    assert split_folders(["a/val/1.jpg", "a/test/2.jpg"]) == (1, {})  # nothing to train on
 
 
 def test_a_source_is_left_out_and_then_is_all_of_the_test() -> None:
