@@ -155,13 +155,17 @@ class Run:
 
     def datasets(self) -> tuple[Dataset, ...]:
         """Open the run's data again, with the splits that the run recorded; see `open_datasets`."""
-        return kept_apart(self.opened(), self.left_out)
+        return kept_apart(self._opened(self.args().get("limit")), self.left_out)
 
     def opened(self) -> tuple[Dataset, ...]:
         """Open `datasets` with all images of the sources that are left out, whatever the limit.
 
         Copies of images that the run was trained on are no test and stay out.
         """
+        return self._opened(None)
+
+    def _opened(self, limit: int | None) -> tuple[Dataset, ...]:
+        """Open `datasets` with images left out: up to a limit, which is `None` or the run's."""
         args, left_out = self.args(), self.left_out
         sources = (args["data"], *(args.get("more_data") or ()))
         files = [self.split_file(number) for number in range(len(sources))]
@@ -177,9 +181,9 @@ class Run:
         }
         if not left_out:
             return open_datasets(sources, split_csvs=recorded, **settings)
-        every = open_datasets(sources, known=left_out, **settings | {"limit": None})
+        every = open_datasets(sources, known=left_out, **settings | {"limit": limit})
         limited = every
-        if settings["limit"] is not None and None in recorded:
+        if settings["limit"] != limit and None in recorded:
             limited = open_datasets(sources, known=left_out, **settings)
         # The recorded split lacks what is left out, which counts for names and copies.
         settings["labels"] = every[0].labels

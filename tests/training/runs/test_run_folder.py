@@ -253,7 +253,9 @@ def test_copies_of_what_a_limited_run_was_trained_on_are_no_test(
     limited = open_dataset(tmp_path / "set", limit=20)
     (trained,) = kept_apart([limited], ["phone"])
     trained.write_split_csv(run.split_csv)
-    assert set(run.datasets()[0].items) == set(trained.items)  # nothing is dropped at a resume
+    (again,) = run.datasets()
+    assert set(again.items) == set(trained.items)  # nothing is dropped at a resume
+    assert len(again.whole.items) <= 20  # nor read beyond the limit
     known = {item.digest for item in trained.items if item.split != "test"}
     tested = [item for item in run.opened()[0].items if "/phone-" in item.file]
     assert len(tested) > sum("/phone-" in item.file for item in limited.items)
